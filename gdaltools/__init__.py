@@ -1,0 +1,1 @@
+"""Huge rasters into tiles and Cloud Optimized GeoTIFFs."""

@@ -1,0 +1,57 @@
+"""Every error that gdaltools raises on purpose, in one hierarchy.
+
+Each message says what was wrong, with what, and what to do about it. ``retryable`` tells a caller that
+runs unattended whether the same call can succeed later without anybody changing anything.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class GdalToolsError(Exception):
+    """Something went wrong in gdaltools; trying again may help."""
+
+    retryable: ClassVar[bool] = True
+
+
+class InvalidParameter(GdalToolsError, ValueError):
+    """An argument is outside what the function accepts."""
+
+    retryable = False
+
+
+class InvalidLocation(InvalidParameter):
+    """A container or blob name is malformed, absolute, or climbs out of its container."""
+
+
+class SourceNotFound(GdalToolsError, FileNotFoundError):
+    """The source does not exist."""
+
+    retryable = False
+
+
+class TargetExists(GdalToolsError, FileExistsError):
+    """The target exists and overwriting it was not asked for."""
+
+    retryable = False
+
+
+class UnsupportedRaster(GdalToolsError):
+    """The source is not a raster that gdaltools reads, or lacks what the operation needs."""
+
+    retryable = False
+
+
+class CorruptRaster(GdalToolsError):
+    """The source is a raster whose header or pixels cannot be read."""
+
+    retryable = False
+
+
+class UnknownTaskType(InvalidParameter):
+    """A task type is on no routing list, or no handler runs it."""
+
+
+class StorageError(GdalToolsError):
+    """Reading from or writing to storage failed for a reason outside the data."""

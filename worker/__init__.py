@@ -1,0 +1,1 @@
+"""The unattended worker: one task's life, around the functions of gdaltools."""

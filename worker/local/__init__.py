@@ -1,0 +1,1 @@
+"""What makes one machine enough: an embedded PostgreSQL and a development Service Bus broker."""
