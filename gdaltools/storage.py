@@ -26,6 +26,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO
+from urllib.parse import quote
 from uuid import uuid4
 
 from gdaltools import _azure
@@ -358,6 +359,15 @@ def _container(location: Location) -> str:
     if location.container is None:
         raise InvalidLocation(f"{location} is not a blob")
     return location.container
+
+
+def url(source: StrPath | Location) -> str:
+    """The address by which others know it: ``https://…`` in Azure, ``file://…`` for a local file."""
+    location = locate(source)
+    if location.path is not None:
+        return location.path.as_uri()
+    container = _container(location)
+    return f"{_azure.endpoint(container)}/{container}/{quote(location.name)}"
 
 
 def gdal_options(source: StrPath | Location) -> dict[str, str]:
