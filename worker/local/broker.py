@@ -113,10 +113,10 @@ class Broker:
 
 
 class BrokerThread:
-    """The broker on a thread and event loop of its own, for the length of a ``with``; for tests and notebooks.
+    """The broker on a thread and event loop of its own, for the length of a ``with``: for tests, notebooks.
 
-    Every method may be called from any thread. Parameters are those of `Broker`; ``accept_token`` is called on
-    the broker's thread.
+    Every method may be called from any thread. Parameters are those of `Broker`; ``accept_token`` is
+    called on the broker's thread.
     """
 
     def __init__(

@@ -59,6 +59,7 @@ class Connection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._buffer = bytearray()
         self._sessions: dict[int, Session] = {}
+        self._ended: set[int] = set()  # channels on which the Python SDK still detaches links after its end
         self._is_past_header = False
         self._is_open = False
         self._is_closing = False
@@ -221,9 +222,10 @@ class Connection(asyncio.Protocol):
         elif isinstance(body, End):
             session = self._get_session(channel)
             del self._sessions[channel]
+            self._ended.add(channel)
             session.end()
             session.send(End())
-        else:
+        elif channel not in self._ended:
             self._on_session_frame(self._get_session(channel), body, payload)
 
     def _on_open(self, body: Open) -> None:
@@ -248,6 +250,7 @@ class Connection(asyncio.Protocol):
     def _on_begin(self, channel: int, body: Begin) -> None:
         if channel in self._sessions or len(self._sessions) >= MAX_SESSIONS:
             raise ProtocolError("amqp:not-allowed", f"channel {channel} is in use, or there are too many")
+        self._ended.discard(channel)
         self._sessions[channel] = Session(self, channel, body)
 
     def _get_session(self, channel: int) -> Session:

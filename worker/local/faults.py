@@ -1,4 +1,4 @@
-"""What tests do to the development broker that the real service does to everybody: be busy, hang up, be slow."""
+"""What tests do to the broker that the real service does to everybody: be busy, hang up, be slow."""
 
 from __future__ import annotations
 

@@ -20,11 +20,19 @@ AMQP_FRAME, SASL_FRAME = 0, 1
 MIN_MAX_FRAME_SIZE = 512  # AMQP 1.0 part 2 §2.3.1
 
 ACCEPTED, REJECTED, RELEASED, MODIFIED = ULong(0x24), ULong(0x25), ULong(0x26), ULong(0x27)
-SOURCE, TARGET = ULong(0x28), ULong(0x29)
 
 
-def _wire(kind: Any, default: Any = None) -> Any:
-    return field(default=default, metadata={"kind": kind})
+_STRING: dict[str, Any] = {"kind": str}
+_UINT: dict[str, Any] = {"kind": UInt}
+_USHORT: dict[str, Any] = {"kind": UShort}
+_UBYTE: dict[str, Any] = {"kind": UByte}
+_ULONG: dict[str, Any] = {"kind": ULong}
+_ANY: dict[str, Any] = {"kind": object}
+_MAP: dict[str, Any] = {"kind": dict}
+_DESCRIBED: dict[str, Any] = {"kind": Described}
+_BOOLEAN: dict[str, Any] = {"kind": bool}
+_BINARY: dict[str, Any] = {"kind": bytes}
+_SYMBOL: dict[str, Any] = {"kind": Symbol}
 
 
 class Performative:
@@ -38,16 +46,16 @@ class Open(Performative):
     """Negotiate connection parameters."""
 
     code: ClassVar[int] = 0x10
-    container_id: str = _wire(str, "")
-    hostname: str | None = _wire(str)
-    max_frame_size: int = _wire(UInt, 0xFFFFFFFF)
-    channel_max: int = _wire(UShort, 0xFFFF)
-    idle_time_out: int | None = _wire(UInt)
-    outgoing_locales: Any = _wire(object)
-    incoming_locales: Any = _wire(object)
-    offered_capabilities: Any = _wire(object)
-    desired_capabilities: Any = _wire(object)
-    properties: dict[Any, Any] | None = _wire(dict)
+    container_id: str = field(default="", metadata=_STRING)
+    hostname: str | None = field(default=None, metadata=_STRING)
+    max_frame_size: int = field(default=0xFFFFFFFF, metadata=_UINT)
+    channel_max: int = field(default=0xFFFF, metadata=_USHORT)
+    idle_time_out: int | None = field(default=None, metadata=_UINT)
+    outgoing_locales: Any = field(default=None, metadata=_ANY)
+    incoming_locales: Any = field(default=None, metadata=_ANY)
+    offered_capabilities: Any = field(default=None, metadata=_ANY)
+    desired_capabilities: Any = field(default=None, metadata=_ANY)
+    properties: dict[Any, Any] | None = field(default=None, metadata=_MAP)
 
 
 @dataclass(slots=True)
@@ -55,11 +63,11 @@ class Begin(Performative):
     """Begin a session on a channel."""
 
     code: ClassVar[int] = 0x11
-    remote_channel: int | None = _wire(UShort)
-    next_outgoing_id: int = _wire(UInt, 0)
-    incoming_window: int = _wire(UInt, 0)
-    outgoing_window: int = _wire(UInt, 0)
-    handle_max: int = _wire(UInt, 0xFFFFFFFF)
+    remote_channel: int | None = field(default=None, metadata=_USHORT)
+    next_outgoing_id: int = field(default=0, metadata=_UINT)
+    incoming_window: int = field(default=0, metadata=_UINT)
+    outgoing_window: int = field(default=0, metadata=_UINT)
+    handle_max: int = field(default=0xFFFFFFFF, metadata=_UINT)
 
 
 @dataclass(slots=True)
@@ -67,20 +75,20 @@ class Attach(Performative):
     """Attach a link to a session. ``role`` is True for the end that receives."""
 
     code: ClassVar[int] = 0x12
-    name: str = _wire(str, "")
-    handle: int = _wire(UInt, 0)
-    role: bool = _wire(bool, False)
-    snd_settle_mode: int = _wire(UByte, 2)
-    rcv_settle_mode: int = _wire(UByte, 0)
-    source: Any = _wire(Described)
-    target: Any = _wire(Described)
-    unsettled: dict[Any, Any] | None = _wire(dict)
-    incomplete_unsettled: bool = _wire(bool, False)
-    initial_delivery_count: int | None = _wire(UInt)
-    max_message_size: int | None = _wire(ULong)
-    offered_capabilities: Any = _wire(object)
-    desired_capabilities: Any = _wire(object)
-    properties: dict[Any, Any] | None = _wire(dict)
+    name: str = field(default="", metadata=_STRING)
+    handle: int = field(default=0, metadata=_UINT)
+    role: bool = field(default=False, metadata=_BOOLEAN)
+    snd_settle_mode: int = field(default=2, metadata=_UBYTE)
+    rcv_settle_mode: int = field(default=0, metadata=_UBYTE)
+    source: Any = field(default=None, metadata=_DESCRIBED)
+    target: Any = field(default=None, metadata=_DESCRIBED)
+    unsettled: dict[Any, Any] | None = field(default=None, metadata=_MAP)
+    incomplete_unsettled: bool = field(default=False, metadata=_BOOLEAN)
+    initial_delivery_count: int | None = field(default=None, metadata=_UINT)
+    max_message_size: int | None = field(default=None, metadata=_ULONG)
+    offered_capabilities: Any = field(default=None, metadata=_ANY)
+    desired_capabilities: Any = field(default=None, metadata=_ANY)
+    properties: dict[Any, Any] | None = field(default=None, metadata=_MAP)
 
 
 @dataclass(slots=True)
@@ -88,17 +96,17 @@ class Flow(Performative):
     """Update the windows of a session and, with a handle, the credit of a link."""
 
     code: ClassVar[int] = 0x13
-    next_incoming_id: int | None = _wire(UInt)
-    incoming_window: int = _wire(UInt, 0)
-    next_outgoing_id: int = _wire(UInt, 0)
-    outgoing_window: int = _wire(UInt, 0)
-    handle: int | None = _wire(UInt)
-    delivery_count: int | None = _wire(UInt)
-    link_credit: int | None = _wire(UInt)
-    available: int | None = _wire(UInt)
-    drain: bool = _wire(bool, False)
-    echo: bool = _wire(bool, False)
-    properties: dict[Any, Any] | None = _wire(dict)
+    next_incoming_id: int | None = field(default=None, metadata=_UINT)
+    incoming_window: int = field(default=0, metadata=_UINT)
+    next_outgoing_id: int = field(default=0, metadata=_UINT)
+    outgoing_window: int = field(default=0, metadata=_UINT)
+    handle: int | None = field(default=None, metadata=_UINT)
+    delivery_count: int | None = field(default=None, metadata=_UINT)
+    link_credit: int | None = field(default=None, metadata=_UINT)
+    available: int | None = field(default=None, metadata=_UINT)
+    drain: bool = field(default=False, metadata=_BOOLEAN)
+    echo: bool = field(default=False, metadata=_BOOLEAN)
+    properties: dict[Any, Any] | None = field(default=None, metadata=_MAP)
 
 
 @dataclass(slots=True)
@@ -106,17 +114,17 @@ class Transfer(Performative):
     """Carry a message, or a part of one; the bytes follow the performative in the frame."""
 
     code: ClassVar[int] = 0x14
-    handle: int = _wire(UInt, 0)
-    delivery_id: int | None = _wire(UInt)
-    delivery_tag: bytes | None = _wire(bytes)
-    message_format: int | None = _wire(UInt)
-    settled: bool | None = _wire(bool)
-    more: bool = _wire(bool, False)
-    rcv_settle_mode: int | None = _wire(UByte)
-    state: Any = _wire(Described)
-    resume: bool = _wire(bool, False)
-    aborted: bool = _wire(bool, False)
-    batchable: bool = _wire(bool, False)
+    handle: int = field(default=0, metadata=_UINT)
+    delivery_id: int | None = field(default=None, metadata=_UINT)
+    delivery_tag: bytes | None = field(default=None, metadata=_BINARY)
+    message_format: int | None = field(default=None, metadata=_UINT)
+    settled: bool | None = field(default=None, metadata=_BOOLEAN)
+    more: bool = field(default=False, metadata=_BOOLEAN)
+    rcv_settle_mode: int | None = field(default=None, metadata=_UBYTE)
+    state: Any = field(default=None, metadata=_DESCRIBED)
+    resume: bool = field(default=False, metadata=_BOOLEAN)
+    aborted: bool = field(default=False, metadata=_BOOLEAN)
+    batchable: bool = field(default=False, metadata=_BOOLEAN)
 
 
 @dataclass(slots=True)
@@ -124,12 +132,12 @@ class Disposition(Performative):
     """Tell the other end the state of deliveries. ``role`` is True when the receiver says it."""
 
     code: ClassVar[int] = 0x15
-    role: bool = _wire(bool, False)
-    first: int = _wire(UInt, 0)
-    last: int | None = _wire(UInt)
-    settled: bool = _wire(bool, False)
-    state: Any = _wire(Described)
-    batchable: bool = _wire(bool, False)
+    role: bool = field(default=False, metadata=_BOOLEAN)
+    first: int = field(default=0, metadata=_UINT)
+    last: int | None = field(default=None, metadata=_UINT)
+    settled: bool = field(default=False, metadata=_BOOLEAN)
+    state: Any = field(default=None, metadata=_DESCRIBED)
+    batchable: bool = field(default=False, metadata=_BOOLEAN)
 
 
 @dataclass(slots=True)
@@ -137,9 +145,9 @@ class Detach(Performative):
     """Detach a link, and close it where ``closed`` says so."""
 
     code: ClassVar[int] = 0x16
-    handle: int = _wire(UInt, 0)
-    closed: bool = _wire(bool, False)
-    error: Any = _wire(Described)
+    handle: int = field(default=0, metadata=_UINT)
+    closed: bool = field(default=False, metadata=_BOOLEAN)
+    error: Any = field(default=None, metadata=_DESCRIBED)
 
 
 @dataclass(slots=True)
@@ -147,7 +155,7 @@ class End(Performative):
     """End a session."""
 
     code: ClassVar[int] = 0x17
-    error: Any = _wire(Described)
+    error: Any = field(default=None, metadata=_DESCRIBED)
 
 
 @dataclass(slots=True)
@@ -155,7 +163,7 @@ class Close(Performative):
     """Close a connection."""
 
     code: ClassVar[int] = 0x18
-    error: Any = _wire(Described)
+    error: Any = field(default=None, metadata=_DESCRIBED)
 
 
 @dataclass(slots=True)
@@ -163,7 +171,7 @@ class SaslMechanisms(Performative):
     """The ways to sign in that the server offers."""
 
     code: ClassVar[int] = 0x40
-    mechanisms: Any = _wire(object)
+    mechanisms: Any = field(default=None, metadata=_ANY)
 
 
 @dataclass(slots=True)
@@ -171,9 +179,9 @@ class SaslInit(Performative):
     """The client's choice of a mechanism."""
 
     code: ClassVar[int] = 0x41
-    mechanism: str = _wire(Symbol, Symbol("ANONYMOUS"))
-    initial_response: bytes | None = _wire(bytes)
-    hostname: str | None = _wire(str)
+    mechanism: str = field(default=Symbol("ANONYMOUS"), metadata=_SYMBOL)
+    initial_response: bytes | None = field(default=None, metadata=_BINARY)
+    hostname: str | None = field(default=None, metadata=_STRING)
 
 
 @dataclass(slots=True)
@@ -181,7 +189,7 @@ class SaslOutcome(Performative):
     """The end of signing in; code 0 means success."""
 
     code: ClassVar[int] = 0x44
-    outcome: int = _wire(UByte, 0)
+    outcome: int = field(default=0, metadata=_UBYTE)
 
 
 _BY_CODE: dict[int, type[Performative]] = {

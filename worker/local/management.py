@@ -105,7 +105,7 @@ def _renew(queue: Queue, arguments: dict[Any, Any]) -> dict[str, Any]:
 def _settle(queue: Queue, arguments: dict[Any, Any]) -> dict[str, Any]:
     status = _argument(arguments, "disposition-status", str)
     reason, description = arguments.get("deadletter-reason"), arguments.get("deadletter-description")
-    settle = {
+    settle: Callable[[UUID], None] | None = {
         "completed": queue.complete,
         "abandoned": queue.abandon,
         "defered": queue.defer,  # the service's own spelling

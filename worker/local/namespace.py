@@ -1,4 +1,4 @@
-"""The development namespace: its queues, who waits at them, when something is due, and which faults are armed.
+"""The namespace: its queues, who waits at them, when something is due, and which faults are armed.
 
 Everything here runs on one event loop and never waits. Connections tell the namespace what arrived; the
 namespace hands messages to the links that have credit, one each in turn, so that competing consumers share.
@@ -30,8 +30,11 @@ class Token:
 class Consumer(Protocol):
     """A link on which the broker may deliver messages of a queue."""
 
-    queue: Queue
     deletes: bool
+
+    @property
+    def queue(self) -> Queue:
+        """Whose messages."""
 
     def is_ready(self) -> bool:
         """Whether one more message may be delivered now."""

@@ -1,8 +1,9 @@
-"""What a Service Bus queue does with its messages, without a network: peek-lock, counting, expiry, dead letters.
+"""What a Service Bus queue does with its messages: peek-lock, counting, expiry, dead letters.
 
-Every message is in one of four states: active (to be received), locked, deferred, or scheduled. Its place is its
-sequence number, which it keeps for life: an abandoned message is received again before those behind it.
-Nothing happens by itself: `Queue.advance` does what has become due, and every operation calls it first.
+There is no network here, and no loop. Every message is in one of four states: active (to be received),
+locked, deferred, or scheduled. Its place is its sequence number, which it keeps for life: an abandoned
+message is received again before those behind it. Nothing happens by itself: `Queue.advance` does what has
+become due, and every operation calls it first.
 
 Source: learn.microsoft.com, Service Bus: "Message transfers, locks, and settlement", "Message expiration",
 "Overview of dead-letter queues", "Duplicate detection", "Message sequencing and timestamps".
@@ -165,7 +166,7 @@ class Queue:
     # Sending
 
     def send(self, message: Message) -> int | None:
-        """Take a message in, now or when it is scheduled for; None says that it was a duplicate, and dropped."""
+        """Take a message in, now or when it is scheduled for; None: it was a duplicate, and dropped."""
         now = self.advance()
         if self._is_duplicate(message.message_id, now):
             return None
