@@ -41,8 +41,15 @@ MAX_SAMPLES = 1 << 46
 
 _SAMPLED_BLOCKS = 64
 _MAGIC = (
-    b"II*\0", b"MM\0*", b"II+\0", b"MM\0+", b"\xff\xd8\xff", b"\x89PNG\r\n", b"\0\0\0\x0cjP", b"\xff\x4f\xff\x51",
-)  # fmt: skip
+    b"II*\0",
+    b"MM\0*",
+    b"II+\0",
+    b"MM\0+",
+    b"\xff\xd8\xff",
+    b"\x89PNG\r\n",
+    b"\0\0\0\x0cjP",
+    b"\xff\x4f\xff",
+)
 _TRANSPORT = re.compile(
     r"(?i)curl|HTTP (?:error|response)|Input/output error|timed? ?out|vsiaz|AuthenticationFailed"
 )
@@ -81,12 +88,11 @@ def open_dataset(src: StrPath | Location, *, verify: bool = True) -> Iterator[Da
     if size == 0:
         raise CorruptRaster(f"{location} is empty (0 bytes): upload it again")
     os.environ.setdefault("GDAL_CACHEMAX", str(CACHE_MB))
-    with rasterio.Env(**storage.gdal_options(location), **_READ_OPTIONS):
-        with _opened(location) as dataset:
-            _check_limits(dataset, location)
-            if verify:
-                check_blocks(dataset, location, size)
-            yield dataset
+    with rasterio.Env(**storage.gdal_options(location), **_READ_OPTIONS), _opened(location) as dataset:
+        _check_limits(dataset, location)
+        if verify:
+            check_blocks(dataset, location, size)
+        yield dataset
 
 
 _READ_OPTIONS = {

@@ -6,12 +6,12 @@ Neither holds the raster in memory. Both read through `open_dataset`, the only d
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import dask.array
 import numpy as np
 import xarray
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 from rasterio.crs import CRS
 from rasterio.enums import ColorInterp, MaskFlags
@@ -234,7 +234,7 @@ def mask_kind(dataset: DatasetReader) -> MaskKind:
     return "nodata" if dataset.nodata is not None else "none"
 
 
-def open(  # noqa: A001 - gdaltools.open, as rasterio.open and rioxarray's
+def open(
     src: StrPath | Location,
     *,
     chunks: Literal["auto"] | int | tuple[int, int] | None = "auto",
@@ -279,24 +279,33 @@ class _Pixels:
         self, location: Location, shape: tuple[int, int, int], dtype: np.dtype[Any], masked: bool
     ) -> None:
         self.location, self.shape, self.dtype, self.masked = location, shape, dtype, masked
+        # Part of dask's name for the array, so that a file that changed is not taken from a cache.
+        self.etag = storage.stat(location).etag
 
-    def __getitem__(self, key: tuple[slice, slice, slice]) -> NDArray[Any]:
-        (band0, band1, band_step), (row0, row1, row_step), (col0, col1, col_step) = (
-            part.indices(length) for part, length in zip(key, self.shape, strict=True)
-        )
-        window = Window(col0, row0, max(0, col1 - col0), max(0, row1 - row0))
-        if 0 in (window.width, window.height):
-            return np.empty((len(range(band0, band1, band_step)), window.height, window.width), self.dtype)
-        indexes = [index + 1 for index in range(band0, band1, band_step)]
+    def __getitem__(self, key: tuple[slice | int, ...]) -> NDArray[Any]:
+        wanted = [
+            range(length)[part] if isinstance(part, slice) else range(length)[part : part + 1 or None]
+            for part, length in zip(key, self.shape, strict=True)
+        ]
+        if all(wanted):
+            bands, rows, cols = (range(min(part), max(part) + 1) for part in wanted)
+            window = Window(cols.start, rows.start, len(cols), len(rows))
+            data = self._read(window, [band + 1 for band in bands])
+            data = data[tuple(slice(None, None, part.step) for part in wanted)]
+        else:
+            data = np.empty(tuple(len(part) for part in wanted), self.dtype)
+        return data[tuple(slice(None) if isinstance(part, slice) else 0 for part in key)]
+
+    def _read(self, window: Window, indexes: list[int]) -> NDArray[Any]:
         with open_dataset(self.location, verify=False) as dataset:
-            data = read_window(dataset, self.location, window, indexes=indexes)
-            data = data.astype(self.dtype, copy=False)
-            if self.masked and mask_kind(dataset) == "nodata":
+            data = read_window(dataset, self.location, window, indexes=indexes).astype(self.dtype, copy=False)
+            kind = mask_kind(dataset) if self.masked else "none"
+            if kind == "nodata":
                 for band, index in zip(data, indexes, strict=True):
                     band[band == dataset.nodatavals[index - 1]] = np.nan
-            elif self.masked and mask_kind(dataset) != "none":
+            elif kind != "none":
                 data[:, read_window(dataset, self.location, window, mask=True) == 0] = np.nan
-        return data[:, ::row_step, ::col_step]
+        return data
 
 
 def _labelled(dataset: DatasetReader, data: dask.array.Array, masked: bool) -> xarray.DataArray:
@@ -317,7 +326,7 @@ def _labelled(dataset: DatasetReader, data: dask.array.Array, masked: bool) -> x
         array = array.rio.write_crs(dataset.crs)
     if dataset.nodata is not None:
         array = array.rio.write_nodata(dataset.nodata, encoded=masked)
-    return array
+    return cast(xarray.DataArray, array)
 
 
 def _chunk_sizes(
@@ -365,8 +374,3 @@ def _color_table(dataset: DatasetReader) -> dict[int, tuple[int, int, int, int]]
 
 def _interp_name(value: ColorInterp | int) -> str:
     return str(getattr(value, "name", value))
-
-
-def common_dtype(info: RasterInfo) -> DTypeLike:
-    """The dtype that holds every band."""
-    return np.result_type(*info.dtypes)
