@@ -35,3 +35,30 @@ class BusAuthenticationError(BusError):
     """Service Bus, or the identity's token service, refused the credentials."""
 
     retryable = False
+
+
+class ConfigurationError(WorkerError):
+    """An environment variable is missing or wrong."""
+
+    retryable = False
+
+
+class TaskFailed(WorkerError):
+    """A handler raised; the error's own type and verdict on retrying travel with it."""
+
+    def __init__(self, message: str, *, error_type: str, retryable: bool) -> None:
+        super().__init__(message)
+        self.error_type = error_type
+        self.retryable = retryable  # type: ignore[misc]  # the verdict is the task's, not the class's
+
+
+class TaskTimedOut(WorkerError):
+    """A task took longer than the worker allows."""
+
+
+class ChildDied(WorkerError):
+    """A task's process ended without saying how the task went."""
+
+
+class ClaimLost(WorkerError):
+    """The task's row is no longer this worker's: taken over, deleted or recreated."""
