@@ -11,12 +11,12 @@ import asyncio
 import json
 import logging
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self, cast
 
 from azure.core.exceptions import ClientAuthenticationError
 from azure.servicebus import ServiceBusMessage, ServiceBusReceivedMessage, ServiceBusSubQueue
@@ -39,6 +39,7 @@ from worker.errors import (
     MessageTooLarge,
     QueueNotFound,
 )
+from worker.lock import lock_kept, remaining_seconds
 
 if TYPE_CHECKING:
     from azure.core.credentials_async import AsyncTokenCredential
@@ -54,10 +55,7 @@ SETTLE_ATTEMPTS = 3
 SEND_SECONDS = 120.0  # for all tries of one batch
 RECEIVE_SLACK_SECONDS = 30.0  # by which a receive may overrun, before the receiver is given up
 CLOSE_SECONDS = 10.0
-EXIT_GRACE_SECONDS = 2.0  # for a renewal under way when the lock need not be kept any longer
 MAX_BACKOFF_SECONDS = 30.0  # between tries to re-open a receiver
-RENEW_RETRY_SECONDS = 5.0  # at most, between tries to renew while the service fails
-MIN_RENEW_SECONDS = 0.1  # between renewals
 MAX_REASON_LENGTH = 4096  # characters; Service Bus refuses longer reasons and descriptions
 
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -277,7 +275,7 @@ class Message:
         self._receiver = receiver
         self._received = received
         self._one_at_a_time = asyncio.Lock()  # settling and renewing share the receiver's connection
-        self._is_settled = False
+        self.is_settled = False
         self.queue = queue
         self.body = _body_of(received)
         self.message_id = _text(received.message_id)
@@ -326,68 +324,18 @@ class Message:
     async def renew(self) -> None:
         """Begin the lock's time anew. Raises as `complete`."""
         async with self._one_at_a_time:
-            await self._renew()
+            await self._persist(
+                lambda: self._receiver.renew_message_lock(self._received, timeout=ATTEMPT_SECONDS), "renewing"
+            )
 
     def lock_kept(self, on_lost: Callable[[], None]) -> AbstractAsyncContextManager[None]:
-        """Keep the lock from entry to exit, or until the message is settled.
-
-        The lock is renewed whenever a third of its remaining time has gone by; while Service Bus fails,
-        renewing is tried again until the lock has run out. ``on_lost`` is then called, once, on the event
-        loop. It must not wait, and the body of the ``async with`` goes on: it is for ``on_lost`` to end it.
-        """
-        return self._lock_kept(on_lost)
-
-    @asynccontextmanager
-    async def _lock_kept(self, on_lost: Callable[[], None]) -> AsyncIterator[None]:
-        done = asyncio.Event()
-        keeper = asyncio.create_task(self._keep_lock(done, on_lost))
-        try:
-            yield
-        finally:
-            done.set()
-            await asyncio.wait({keeper}, timeout=EXIT_GRACE_SECONDS)
-            keeper.cancel()
-            await asyncio.wait({keeper})
-            if not keeper.cancelled():
-                keeper.result()
-
-    async def _keep_lock(self, done: asyncio.Event, on_lost: Callable[[], None]) -> None:
-        pause_limit = float("inf")
-        while (remaining := self._remaining_seconds()) > 0:
-            pause = min(max(remaining / 3, MIN_RENEW_SECONDS), pause_limit, remaining)
-            if await _is_set_within(done, pause) or self._is_settled:
-                return
-            try:
-                async with asyncio.timeout(max(self._remaining_seconds(), 0)), self._one_at_a_time:
-                    if self._is_settled or done.is_set():
-                        return
-                    await self._renew()
-                pause_limit = float("inf")
-            except LockLost:
-                break
-            except (BusError, TimeoutError) as error:
-                pause_limit = RENEW_RETRY_SECONDS * random.uniform(0.5, 1.0)
-                _LOGGER.warning(
-                    "the lock on %r was not renewed, %.0f s remain: %s",
-                    self,
-                    self._remaining_seconds(),
-                    error,
-                )
-        if not (self._is_settled or done.is_set()):
-            on_lost()
-
-    def _remaining_seconds(self) -> float:
-        return (self.locked_until - datetime.now(UTC)).total_seconds()
-
-    async def _renew(self) -> None:
-        await self._persist(
-            lambda: self._receiver.renew_message_lock(self._received, timeout=ATTEMPT_SECONDS), "renewing"
-        )
+        """Keep the lock from entry to exit, or until the message is settled; see `worker.lock.lock_kept`."""
+        return lock_kept(self, on_lost)
 
     async def _settle(self, action: Callable[[], Awaitable[object]], doing: str) -> None:
         async with self._one_at_a_time:
             await self._persist(action, doing)
-            self._is_settled = True
+            self.is_settled = True
 
     async def _persist(self, action: Callable[[], Awaitable[object]], doing: str) -> None:
         """Do something to the message, again when the SDK's receiver has died under it.
@@ -397,7 +345,7 @@ class Message:
         the lock token is enough.
         """
         for attempt in range(1, SETTLE_ATTEMPTS + 1):
-            if self._is_settled or self._remaining_seconds() <= 0:
+            if self.is_settled or remaining_seconds(self) <= 0:
                 raise LockLost(f"{doing} {self!r}: its lock has ended, or it was settled before")
             try:
                 with _translated(f"{doing} {self!r}"):
@@ -423,7 +371,7 @@ def _outgoing(message: OutgoingMessage) -> ServiceBusMessage:
         raise InvalidParameter(
             f"scheduled_at {message.scheduled_at} of {message.message_id!r} has no time zone"
         )
-    properties: dict[str | bytes, Any] = {**message.application_properties}
+    properties = cast("dict[str | bytes, Any]", dict(message.application_properties))
     return ServiceBusMessage(
         message.body,
         message_id=message.message_id,
@@ -462,15 +410,6 @@ def _text(value: object) -> str | None:
     if isinstance(value, bytes):
         return value.decode("utf-8", "replace")
     return str(value) if value is not None else None
-
-
-async def _is_set_within(event: asyncio.Event, seconds: float) -> bool:
-    try:
-        async with asyncio.timeout(seconds):
-            await event.wait()
-    except TimeoutError:
-        return False
-    return True
 
 
 async def _close(what: str, closing: Awaitable[None]) -> None:

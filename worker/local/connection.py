@@ -77,6 +77,7 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Let everything go; locks on what was delivered run on."""
         self._is_closing = True
+        self.is_writable = False
         self.namespace.peers.discard(self)
         if self._heartbeat is not None:
             self._heartbeat.cancel()
@@ -91,7 +92,7 @@ class Connection(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         """Deliver again."""
-        self.is_writable = True
+        self.is_writable = not self._is_closing
         self.namespace.wake()
 
     def data_received(self, data: bytes) -> None:
@@ -110,7 +111,7 @@ class Connection(asyncio.Protocol):
 
     def drop(self) -> None:
         """Break the connection without a word."""
-        self._is_closing = True
+        self._is_closing, self.is_writable = True, False
         if self._transport is not None:
             self._transport.abort()
 

@@ -217,7 +217,7 @@ class SendingLink(Link):
 
     def on_closed(self) -> None:
         """Stop taking part; the locks of what was delivered stay until they end."""
-        if self.node.kind == "queue":
+        if self.node.kind == "queue" and self.bound_queue is not None:
             self.session.namespace.remove_consumer(self)
         self.session.forget_deliveries(self)
         self._answers.clear()
@@ -232,16 +232,16 @@ class SendingLink(Link):
         self._delivery_count = (self._delivery_count + 1) % _SERIAL
 
 
-def attach_answer(attach: Attach) -> Attach:
-    """The broker's half of an attach. Both ends are echoed: the SDK takes a missing one for a refusal."""
+def attach_answer(attach: Attach, *, refused: bool) -> Attach:
+    """The broker's half of an attach. A refusal names no node at the broker's end (part 2 §2.6.3)."""
     return Attach(
         name=attach.name,
         handle=attach.handle,
         role=not attach.role,
         snd_settle_mode=attach.snd_settle_mode,
         rcv_settle_mode=attach.rcv_settle_mode,
-        source=attach.source,
-        target=attach.target,
+        source=None if refused and attach.role else attach.source,
+        target=None if refused and not attach.role else attach.target,
         initial_delivery_count=0 if attach.role else None,
         max_message_size=MAX_MESSAGE_BYTES,
         properties={Symbol("com.microsoft:max-message-batch-size"): MAX_MESSAGE_BYTES},

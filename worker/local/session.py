@@ -89,8 +89,8 @@ class Session:
         queue = self.namespace.find_queue(node.path) if node.kind != "cbs" else None
         link = (SendingLink if attach.role else ReceivingLink)(self, attach, node, queue)
         self.links[attach.handle] = link
-        self.send(attach_answer(attach))
         refusal = self._reason_to_refuse(node, queue)
+        self.send(attach_answer(attach, refused=refusal is not None))
         if refusal is not None:
             link.detach(*refusal)
         elif isinstance(link, ReceivingLink):
