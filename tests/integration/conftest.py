@@ -1,0 +1,48 @@
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+import pytest_asyncio
+
+from tests.support import postgres
+from worker.platform_database import PlatformDatabase
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[postgres.Server]:
+    with postgres.server() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def migrated_template(postgres_server: postgres.Server) -> Iterator[str]:
+    """The name of a database that has the schema ``app``, to be copied."""
+    name = postgres_server.create_database()
+
+    async def migrate() -> None:
+        async with PlatformDatabase.connect(postgres_server.conninfo_for(name)) as database:
+            await database.migrate()
+
+    asyncio.run(migrate())
+    yield name
+    postgres_server.drop_database(name)
+
+
+@pytest.fixture
+def conninfo(postgres_server: postgres.Server, migrated_template: str) -> Iterator[str]:
+    """How to connect to a fresh database with the schema ``app``."""
+    with postgres_server.database(template=migrated_template) as made:
+        yield made
+
+
+@pytest.fixture
+def empty_conninfo(postgres_server: postgres.Server) -> Iterator[str]:
+    """How to connect to a fresh database without anything."""
+    with postgres_server.database() as made:
+        yield made
+
+
+@pytest_asyncio.fixture
+async def database(conninfo: str) -> AsyncIterator[PlatformDatabase]:
+    async with PlatformDatabase.connect(conninfo) as made:
+        yield made

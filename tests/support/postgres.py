@@ -1,0 +1,80 @@
+"""A PostgreSQL for the tests: the embedded one, or the one that TEST_DATABASE_URL names."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg
+from psycopg import sql
+from psycopg.conninfo import make_conninfo
+
+from worker.local.postgres import EmbeddedPostgres
+
+FOLDER_PREFIX = "gdaltools-tests-pg-"
+
+
+class Server:
+    """A server on which each test gets a database of its own."""
+
+    def __init__(self, conninfo: str) -> None:
+        self.conninfo = conninfo
+
+    def create_database(self, *, template: str | None = None) -> str:
+        """Create a database and return its name."""
+        name = f"test_{uuid.uuid4().hex[:16]}"
+        statement = sql.SQL("create database {}").format(sql.Identifier(name))
+        if template is not None:
+            statement += sql.SQL(" template {}").format(sql.Identifier(template))
+        with psycopg.connect(self.conninfo, autocommit=True) as connection:
+            connection.execute(statement)
+        return name
+
+    def drop_database(self, name: str) -> None:
+        """Drop a database, whoever is connected."""
+        with psycopg.connect(self.conninfo, autocommit=True) as connection:
+            connection.execute(
+                sql.SQL("drop database if exists {} with (force)").format(sql.Identifier(name))
+            )
+
+    def conninfo_for(self, name: str) -> str:
+        """Return how to connect to one of the server's databases."""
+        return make_conninfo(self.conninfo, dbname=name)
+
+    @contextlib.contextmanager
+    def database(self, *, template: str | None = None) -> Iterator[str]:
+        """Lend a database; yields how to connect to it."""
+        name = self.create_database(template=template)
+        try:
+            yield self.conninfo_for(name)
+        finally:
+            self.drop_database(name)
+
+
+@contextlib.contextmanager
+def server() -> Iterator[Server]:
+    """Lend a server for a test session."""
+    given = os.environ.get("TEST_DATABASE_URL")
+    if given:
+        yield Server(given)
+        return
+    _sweep()
+    folder = Path(tempfile.mkdtemp(prefix=FOLDER_PREFIX))
+    folder.chmod(0o711)
+    try:
+        with EmbeddedPostgres(folder, fsync=False) as postgres:
+            yield Server(postgres.conninfo)
+    finally:
+        EmbeddedPostgres.remove(folder)
+
+
+def _sweep() -> None:
+    """Stop and delete what a killed test session left behind."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{FOLDER_PREFIX}*"):
+        with contextlib.suppress(OSError):
+            if folder.stat().st_uid == os.geteuid() and (folder / "lock").exists():
+                EmbeddedPostgres.remove(folder)
