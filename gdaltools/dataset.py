@@ -1,0 +1,260 @@
+"""The one door through which rasters are opened and read: safe drivers, bounded memory, typed errors.
+
+Only formats that hold their own pixels are opened. A VRT, a service description or a format that names
+other files is refused, as it could make a server read what its author, not its user, may read.
+Side-car files (``.aux.xml``, ``.ovr``, ``.msk``, world files) are not looked for, for the same reason.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import rasterio
+from numpy.typing import NDArray
+from rasterio.errors import NotGeoreferencedWarning, RasterioError, RasterioIOError
+from rasterio.io import DatasetReader
+from rasterio.windows import Window
+
+from gdaltools import storage
+from gdaltools.errors import CorruptRaster, GdalToolsError, StorageError, UnsupportedRaster
+from gdaltools.storage import Location, StrPath
+
+#: GDAL drivers whose files cannot point to others.
+DRIVERS = ("GTiff", "COG", "JPEG", "PNG", "JP2OpenJPEG", "WEBP", "BMP", "GIF")
+
+#: GDAL's block cache for the whole process, in MB, unless GDAL_CACHEMAX is set; GDAL would take 5% of RAM.
+CACHE_MB = 256
+
+#: The largest block (TIFF strip or tile) that is decoded, in bytes; it must fit memory several times.
+MAX_BLOCK_BYTES = 1 << 30
+
+#: The largest raster, in samples: beyond it a header is a mistake or a trap.
+MAX_SAMPLES = 1 << 46
+
+_SAMPLED_BLOCKS = 64
+_MAGIC = (
+    b"II*\0",
+    b"MM\0*",
+    b"II+\0",
+    b"MM\0+",
+    b"\xff\xd8\xff",
+    b"\x89PNG\r\n",
+    b"\0\0\0\x0cjP",
+    b"\xff\x4f\xff",
+)
+_TRANSPORT = re.compile(
+    r"(?i)curl|HTTP (?:error|response)|Input/output error|timed? ?out|vsiaz|AuthenticationFailed"
+)
+
+# GDAL's complaints reach the caller in our errors; without a handler Python would print them as well.
+logging.getLogger("rasterio").addHandler(logging.NullHandler())
+# `RasterInfo.georeferenced` says it; warnings.catch_warnings is not for threads before Python 3.14.
+warnings.filterwarnings("ignore", category=NotGeoreferencedWarning)
+
+
+@contextmanager
+def open_dataset(src: StrPath | Location, *, verify: bool = True) -> Iterator[DatasetReader]:
+    """The raster at `src`, open for reading in this thread, for the length of the block.
+
+    Parameters
+    ----------
+    src : path, URL or Location
+        A local path or ``abfs://container/blob``.
+    verify : bool
+        Compare some of a TIFF's block offsets with the file's size, so that a file that was cut short
+        is refused before work is spent on it.
+
+    Raises
+    ------
+    SourceNotFound
+        Nothing is stored there.
+    UnsupportedRaster
+        It is no raster, of a format that is not allowed, or over the size limits.
+    CorruptRaster
+        It is empty, cut short, or its header cannot be read.
+    StorageError
+        Storage did not answer.
+    """
+    location = storage.locate(src)
+    size = storage.stat(location).size
+    if size == 0:
+        raise CorruptRaster(f"{location} is empty (0 bytes): upload it again")
+    os.environ.setdefault("GDAL_CACHEMAX", str(CACHE_MB))
+    with rasterio.Env(**storage.gdal_options(location), **_READ_OPTIONS), _opened(location) as dataset:
+        _check_limits(dataset, location)
+        if verify:
+            check_blocks(dataset, location, size)
+        yield dataset
+
+
+_READ_OPTIONS = {
+    # libjpeg fills a cut-off image with grey and only warns.
+    "GDAL_ERROR_ON_LIBJPEG_WARNING": "YES",
+    "GDAL_PAM_ENABLED": "NO",
+    "GDAL_GEOREF_SOURCES": "INTERNAL",
+}
+
+
+@contextmanager
+def _opened(location: Location) -> Iterator[DatasetReader]:
+    try:
+        # rasterio.open takes one driver; its class takes the list that GDAL may choose from.
+        dataset = DatasetReader(location.gdal_path, driver=list(DRIVERS), sharing=False)
+    except RasterioError as error:
+        raise _open_error(location, error) from error
+    with dataset:
+        if not dataset.count:
+            raise UnsupportedRaster(f"{location} holds no raster band (only subdatasets): name a GeoTIFF")
+        yield dataset
+
+
+def _open_error(location: Location, error: BaseException) -> GdalToolsError:
+    text = _whole_text(error)
+    if location.path is None and _TRANSPORT.search(text):
+        return StorageError(f"{location} cannot be read: {text}")
+    if location.path is not None:
+        try:
+            with location.path.open("rb") as stream:
+                head = stream.read(16)
+        except OSError as problem:
+            return StorageError(f"{location} cannot be read: {problem.strerror}")
+        known = head.startswith(_MAGIC)
+    else:
+        known = "not recognized as being in a supported file format" not in text
+    if known:
+        return CorruptRaster(f"{location} has a header that cannot be read, as if cut short: {text}")
+    return UnsupportedRaster(
+        f"{location} is not a raster of a supported format ({', '.join(DRIVERS)}): convert it to GeoTIFF"
+    )
+
+
+def _check_limits(dataset: DatasetReader, location: Location) -> None:
+    samples = dataset.width * dataset.height * dataset.count
+    if samples > MAX_SAMPLES:
+        raise UnsupportedRaster(
+            f"{location} claims {dataset.width} x {dataset.height} pixels in {dataset.count} bands: "
+            f"the limit is {MAX_SAMPLES} samples"
+        )
+    rows, cols = dataset.block_shapes[0]
+    interleaved = dataset.count if dataset.profile.get("interleave") == "pixel" else 1
+    block_bytes = rows * cols * interleaved * max(np.dtype(d).itemsize for d in numpy_dtypes(dataset))
+    if block_bytes > MAX_BLOCK_BYTES:
+        raise UnsupportedRaster(
+            f"{location} is stored in blocks of {cols} x {rows} pixels ({block_bytes >> 20} MB each, "
+            f"the limit is {MAX_BLOCK_BYTES >> 20} MB): rewrite it tiled"
+        )
+
+
+def numpy_dtypes(dataset: DatasetReader) -> tuple[str, ...]:
+    """The bands' dtypes as numpy names them; GDAL's complex integers become complex64."""
+    return tuple("complex64" if name.startswith("complex_int") else str(name) for name in dataset.dtypes)
+
+
+def check_blocks(dataset: DatasetReader, location: Location | str, size: int) -> None:
+    """Refuse a TIFF whose blocks lie beyond the `size` bytes that its file has.
+
+    Looks at the last block and at some of the others, so it costs no more for a huge file. The offsets
+    come from GDAL's metadata domain "TIFF" (GDAL's GTiff driver page, BLOCK_OFFSET_x_y, BLOCK_SIZE_x_y).
+
+    Raises
+    ------
+    CorruptRaster
+        A block ends behind the end of the file, or a PNG has no end.
+    """
+    if dataset.driver == "PNG" and isinstance(location, Location) and location.path is not None:
+        _check_png_end(location, size)
+    if dataset.driver not in ("GTiff", "COG"):
+        return
+    rows, cols = dataset.block_shapes[0]
+    across, down = -(-dataset.width // cols), -(-dataset.height // rows)
+    bands = range(1, dataset.count + 1) if dataset.profile.get("interleave") == "band" else (1,)
+    total = across * down
+    picked = sorted({round(i * (total - 1) / (_SAMPLED_BLOCKS - 1)) for i in range(_SAMPLED_BLOCKS)})
+    for band in {bands[0], bands[len(bands) // 2], bands[-1]}:
+        for number in picked:
+            row, col = divmod(number, across)
+            end = _block_end(dataset, band, row, col)
+            if end > size:
+                raise CorruptRaster(
+                    f"{location} is cut short: block ({row}, {col}) of band {band} ends at byte {end}, "
+                    f"the file has {size}; upload it again"
+                )
+
+
+def _check_png_end(location: Location, size: int) -> None:
+    """GDAL reads what is missing of an 8-bit PNG as whatever its memory held; IEND closes every PNG."""
+    tail = 4096
+    with Path(location.gdal_path).open("rb") as stream:
+        stream.seek(max(0, size - tail))
+        if b"IEND" not in stream.read():
+            raise CorruptRaster(f"{location} is cut short: a PNG ends with IEND; upload it again")
+
+
+def _block_end(dataset: DatasetReader, band: int, row: int, col: int) -> int:
+    offset = dataset.get_tag_item(f"BLOCK_OFFSET_{col}_{row}", "TIFF", bidx=band)
+    length = dataset.get_tag_item(f"BLOCK_SIZE_{col}_{row}", "TIFF", bidx=band)
+    return int(offset) + int(length) if offset and length else 0
+
+
+def read_window(
+    dataset: DatasetReader,
+    location: Location | str,
+    window: Window,
+    *,
+    indexes: Sequence[int] | None = None,
+    mask: bool = False,
+) -> NDArray[Any]:
+    """Pixels of a window, shape (bands, rows, cols); with ``mask=True`` its per-dataset mask, (rows, cols).
+
+    Raises
+    ------
+    CorruptRaster
+        A block in the window cannot be decoded.
+    StorageError
+        Storage did not answer.
+    """
+    with reading(location, window):
+        if mask:
+            return np.asarray(dataset.read_masks(1, window=window))
+        return np.asarray(dataset.read(None if indexes is None else list(indexes), window=window))
+
+
+@contextmanager
+def reading(location: Location | str, window: Window) -> Iterator[None]:
+    """Turns GDAL's errors in the block into ours, naming the window that was read.
+
+    Raises
+    ------
+    CorruptRaster, StorageError
+        As `read_window` says.
+    """
+    try:
+        yield
+    except RasterioIOError as error:
+        text = _whole_text(error)
+        where = (
+            f"columns {int(window.col_off)}..{int(window.col_off + window.width)}, "
+            f"rows {int(window.row_off)}..{int(window.row_off + window.height)}"
+        )
+        if _TRANSPORT.search(text):
+            raise StorageError(f"{location} could not be read at {where}: {text}") from error
+        raise CorruptRaster(f"{location} cannot be decoded at {where}: {text}; upload it again") from error
+
+
+def _whole_text(error: BaseException | None) -> str:
+    """The messages of an error and of its causes: GDAL's reason is in the last of them."""
+    texts: list[str] = []
+    while error is not None:
+        text = str(error).strip().rstrip(".")
+        if text and text not in texts and not text.startswith("Read failed"):
+            texts.append(text)
+        error = error.__cause__ or error.__context__
+    return "; ".join(texts) or "read failed"

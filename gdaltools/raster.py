@@ -1,0 +1,376 @@
+"""What a raster is: `inspect` tells it from the header and a few blocks, `open` gives its pixels lazily.
+
+Neither holds the raster in memory. Both read through `open_dataset`, the only door to a source.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal, cast
+
+import dask.array
+import numpy as np
+import xarray
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict
+from rasterio.crs import CRS
+from rasterio.enums import ColorInterp, MaskFlags
+from rasterio.io import DatasetReader
+from rasterio.transform import Affine
+from rasterio.windows import Window
+
+from gdaltools import storage
+from gdaltools.crs import WGS84, Bounds, crs_name, parse_crs, transform_bounds
+from gdaltools.dataset import numpy_dtypes, open_dataset, read_window
+from gdaltools.detect import Detection, detect
+from gdaltools.errors import InvalidParameter, UnsupportedRaster
+from gdaltools.storage import Location, StrPath
+
+__all__ = ["RasterInfo", "Shape", "describe", "inspect", "open", "open_dataset", "source_crs"]
+
+MaskKind = Literal["none", "nodata", "alpha", "mask"]
+Shape = tuple[int, int]
+
+_CHUNK_BYTES = 64 << 20
+
+
+class RasterInfo(BaseModel):
+    """Everything that a raster's header says, and what kind of raster it looks like.
+
+    Attributes
+    ----------
+    crs : str or None
+        ``AUTHORITY:CODE``, else WKT; None where the file has none.
+    transform : tuple of 6 float
+        Pixel to world as ``(a, b, c, d, e, f)``: x = a·col + b·row + c, y = d·col + e·row + f.
+    bounds : tuple of 4 float
+        left, bottom, right, top in `crs`.
+    bounds_4326 : tuple of 4 float or None
+        The same in EPSG:4326; left > right where the raster crosses the antimeridian.
+    resolution : tuple of 2 float
+        Pixel width and height in units of `crs`.
+    mask : str
+        How pixels without data are told: "nodata", "alpha", "mask" (per dataset) or "none".
+    overviews : tuple of int
+        Their factors.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    location: str
+    driver: str
+    width: int
+    height: int
+    count: int
+    dtypes: tuple[str, ...]
+    crs: str | None
+    transform: tuple[float, float, float, float, float, float]
+    georeferenced: bool
+    bounds: Bounds
+    bounds_4326: Bounds | None
+    resolution: tuple[float, float]
+    nodata: tuple[float | None, ...]
+    mask: MaskKind
+    color_interpretation: tuple[str, ...]
+    color_table: dict[int, tuple[int, int, int, int]] | None
+    descriptions: tuple[str | None, ...]
+    units: tuple[str | None, ...]
+    scales: tuple[float, ...]
+    offsets: tuple[float, ...]
+    tags: dict[str, str]
+    block_shapes: tuple[Shape, ...]
+    tiled: bool
+    interleave: str | None
+    compression: str | None
+    photometric: str | None
+    overviews: tuple[int, ...]
+    has_gcps: bool
+    has_rpcs: bool
+    size_bytes: int
+    uncompressed_bytes: int
+    detected: Detection
+
+    @property
+    def has_crs(self) -> bool:
+        """Whether the file says where on Earth it lies."""
+        return self.crs is not None
+
+    @property
+    def detected_type(self) -> str:
+        """rgb, rgba, dem, categorical, multispectral or nir."""
+        return self.detected.raster_type
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(bands, rows, cols)."""
+        return self.count, self.height, self.width
+
+    @property
+    def affine(self) -> Affine:
+        """The transform as an object that computes."""
+        return Affine(*self.transform)
+
+    @property
+    def band_names(self) -> dict[str, str]:
+        """A name for each band: its description, else its colour, else ``Band n``; keys "1", "2", …"""
+        colours = ("red", "green", "blue", "alpha", "cyan", "magenta", "yellow", "black")
+        guessed = ("red", "green", "blue") if self.detected_type in ("rgb", "rgba", "nir") else ()
+        names = {}
+        for index, (text, colour) in enumerate(
+            zip(self.descriptions, self.color_interpretation, strict=True), start=1
+        ):
+            fallback = guessed[index - 1].capitalize() if index <= len(guessed) else f"Band {index}"
+            if self.detected_type == "nir" and index == 4:
+                fallback = "NIR"
+            elif colour in colours:
+                fallback = colour.capitalize()
+            names[str(index)] = text or fallback
+        return names
+
+    def __str__(self) -> str:
+        nodata = next((value for value in self.nodata if value is not None), None)
+        mb, raw = self.size_bytes / 1e6, self.uncompressed_bytes / 1e6
+        rows, cols = self.block_shapes[0]
+        lines = {
+            "location": self.location,
+            "format": f"{self.driver}, {self.compression or 'uncompressed'}, {self.interleave or 'band'}"
+            f" interleaved, {'tiles' if self.tiled else 'strips'} of {cols} x {rows}",
+            "size": f"{self.width} x {self.height} pixels, {self.count} band{'s' * (self.count > 1)} of "
+            f"{', '.join(sorted(set(self.dtypes)))}; {mb:,.1f} MB on disk, {raw:,.1f} MB uncompressed",
+            "crs": "none" if self.crs is None else self.crs.split(",")[0],
+            "resolution": f"{self.resolution[0]:.10g} x {self.resolution[1]:.10g}",
+            "bounds": ", ".join(f"{value:.10g}" for value in self.bounds),
+            "no data": self.mask if nodata is None else f"{nodata:g}",
+            "overviews": ", ".join(map(str, self.overviews)) or "none",
+            "type": f"{self.detected_type} ({self.detected.confidence:.0%}: {self.detected.reason})",
+        }
+        return "\n".join(f"{key:<11}{value}" for key, value in lines.items())
+
+
+def inspect(src: StrPath | Location) -> RasterInfo:
+    """What the raster at `src` is; reads the header and at most nine small windows.
+
+    Raises
+    ------
+    SourceNotFound, UnsupportedRaster, CorruptRaster, StorageError
+        As `open_dataset` does; CorruptRaster also where a sampled block cannot be decoded.
+    """
+    location = storage.locate(src)
+    with open_dataset(location) as dataset:
+        return describe(dataset, location)
+
+
+def describe(dataset: DatasetReader, location: Location) -> RasterInfo:
+    """`inspect` for a raster that is open already."""
+    dtypes = numpy_dtypes(dataset)
+    bounds = _bounds(dataset.transform, dataset.width, dataset.height)
+    pixels = dataset.width * dataset.height
+    return RasterInfo(
+        location=str(location),
+        driver=dataset.driver,
+        width=dataset.width,
+        height=dataset.height,
+        count=dataset.count,
+        dtypes=dtypes,
+        crs=crs_name(dataset.crs) if dataset.crs else None,
+        transform=tuple(dataset.transform)[:6],
+        georeferenced=not dataset.transform.is_identity,
+        bounds=bounds,
+        bounds_4326=_bounds_4326(dataset, bounds),
+        resolution=(
+            float(np.hypot(dataset.transform.a, dataset.transform.d)),
+            float(np.hypot(dataset.transform.b, dataset.transform.e)),
+        ),
+        nodata=dataset.nodatavals,
+        mask=mask_kind(dataset),
+        color_interpretation=tuple(_interp_name(value) for value in dataset.colorinterp),
+        color_table=_color_table(dataset),
+        descriptions=dataset.descriptions,
+        units=dataset.units,
+        scales=dataset.scales,
+        offsets=dataset.offsets,
+        tags=dataset.tags(),
+        block_shapes=tuple((int(rows), int(cols)) for rows, cols in dataset.block_shapes),
+        tiled=bool(dataset.profile.get("tiled", False)),
+        interleave=dataset.profile.get("interleave"),
+        compression=dataset.profile.get("compress"),
+        photometric=dataset.profile.get("photometric"),
+        overviews=tuple(dataset.overviews(1)),
+        has_gcps=bool(dataset.gcps[0]),
+        has_rpcs=dataset.rpcs is not None,
+        size_bytes=storage.stat(location).size,
+        uncompressed_bytes=sum(pixels * np.dtype(name).itemsize for name in dtypes),
+        detected=detect(dataset, location),
+    )
+
+
+def source_crs(dataset: DatasetReader, location: Location, input_crs: str | CRS | None) -> CRS:
+    """The CRS that the source is in: `input_crs` where it is given, else the file's own.
+
+    Raises
+    ------
+    UnsupportedRaster
+        There is neither, or the file has no affine transform.
+    InvalidParameter
+        `input_crs` is no CRS.
+    """
+    if dataset.transform.is_identity:
+        gcps = " (only ground control points: rectify it first, with gdalwarp)" if dataset.gcps[0] else ""
+        raise UnsupportedRaster(f"{location} has no transform from pixels to coordinates{gcps}")
+    if input_crs is not None:
+        return parse_crs(input_crs, "input_crs")
+    if not dataset.crs:
+        raise UnsupportedRaster(f"{location} has no CRS: pass input_crs, for example 'EPSG:32637'")
+    return dataset.crs
+
+
+def mask_kind(dataset: DatasetReader) -> MaskKind:
+    """How the raster tells pixels that hold no data; a mask or alpha counts before a nodata value."""
+    flags = dataset.mask_flag_enums[0]
+    if MaskFlags.alpha in flags:
+        return "alpha"
+    if MaskFlags.per_dataset in flags:
+        return "mask"
+    return "nodata" if dataset.nodata is not None else "none"
+
+
+def open(
+    src: StrPath | Location,
+    *,
+    chunks: Literal["auto"] | int | tuple[int, int] | None = "auto",
+    masked: bool = False,
+) -> xarray.DataArray:
+    """The raster as a lazy array with dimensions (band, y, x), georeferenced for rioxarray's ``.rio``.
+
+    Pixels are read when they are computed, by whichever thread or machine computes them, through the
+    same door as everything else: their errors are typed too.
+
+    Parameters
+    ----------
+    chunks : "auto", int, (rows, cols) or None
+        Chunks of about 64 MB, aligned to the source's blocks; so many pixels; None reads all now.
+    masked : bool
+        Pixels without data (nodata, mask or alpha) become NaN, and integers floats.
+
+    Raises
+    ------
+    SourceNotFound, UnsupportedRaster, CorruptRaster, StorageError
+        As `inspect` does; when pixels are computed, CorruptRaster and StorageError.
+    """
+    location = storage.locate(src)
+    with open_dataset(location) as dataset:
+        names = set(numpy_dtypes(dataset))
+        dtype = np.result_type(*names)
+        if masked:
+            dtype = np.dtype("float32") if dtype.itemsize <= 2 else np.result_type(dtype, "float64")
+            dtype = np.result_type(*names) if np.result_type(*names).kind in "fc" else dtype
+        pixels = _Pixels(location, (dataset.count, dataset.height, dataset.width), dtype, masked)
+        sizes = _chunk_sizes(dataset, dtype.itemsize, chunks)
+        array = _labelled(dataset, dask.array.from_array(pixels, chunks=(-1, *sizes), asarray=False), masked)
+    return array.load() if chunks is None else array
+
+
+class _Pixels:
+    """An array that reads a window when it is sliced: all that dask.array.from_array asks for."""
+
+    ndim = 3
+
+    def __init__(
+        self, location: Location, shape: tuple[int, int, int], dtype: np.dtype[Any], masked: bool
+    ) -> None:
+        self.location, self.shape, self.dtype, self.masked = location, shape, dtype, masked
+        # Part of dask's name for the array, so that a file that changed is not taken from a cache.
+        self.etag = storage.stat(location).etag
+
+    def __getitem__(self, key: tuple[slice | int, ...]) -> NDArray[Any]:
+        wanted = [
+            range(length)[part] if isinstance(part, slice) else range(length)[part : part + 1 or None]
+            for part, length in zip(key, self.shape, strict=True)
+        ]
+        if all(wanted):
+            bands, rows, cols = (range(min(part), max(part) + 1) for part in wanted)
+            window = Window(cols.start, rows.start, len(cols), len(rows))
+            data = self._read(window, [band + 1 for band in bands])
+            data = data[tuple(slice(None, None, part.step) for part in wanted)]
+        else:
+            data = np.empty(tuple(len(part) for part in wanted), self.dtype)
+        return data[tuple(slice(None) if isinstance(part, slice) else 0 for part in key)]
+
+    def _read(self, window: Window, indexes: list[int]) -> NDArray[Any]:
+        with open_dataset(self.location, verify=False) as dataset:
+            data = read_window(dataset, self.location, window, indexes=indexes).astype(self.dtype, copy=False)
+            kind = mask_kind(dataset) if self.masked else "none"
+            if kind == "nodata":
+                for band, index in zip(data, indexes, strict=True):
+                    band[band == dataset.nodatavals[index - 1]] = np.nan
+            elif kind != "none":
+                data[:, read_window(dataset, self.location, window, mask=True) == 0] = np.nan
+        return data
+
+
+def _labelled(dataset: DatasetReader, data: dask.array.Array, masked: bool) -> xarray.DataArray:
+    import rioxarray  # noqa: F401 - gives DataArray its .rio
+
+    transform = dataset.transform
+    coords: dict[str, Any] = {"band": list(dataset.indexes)}
+    if transform.b == 0 and transform.d == 0:
+        coords["x"] = transform.c + transform.a * (np.arange(dataset.width) + 0.5)
+        coords["y"] = transform.f + transform.e * (np.arange(dataset.height) + 0.5)
+    attrs: dict[str, Any] = {**dataset.tags()}
+    if any(dataset.descriptions):
+        attrs["long_name"] = tuple(text or "" for text in dataset.descriptions)
+    attrs |= {"scale_factor": dataset.scales[0], "add_offset": dataset.offsets[0]}
+    array = xarray.DataArray(data, dims=("band", "y", "x"), coords=coords, attrs=attrs)
+    array = array.rio.write_transform(transform)
+    if dataset.crs:
+        array = array.rio.write_crs(dataset.crs)
+    if dataset.nodata is not None:
+        array = array.rio.write_nodata(dataset.nodata, encoded=masked)
+    return cast(xarray.DataArray, array)
+
+
+def _chunk_sizes(
+    dataset: DatasetReader, itemsize: int, chunks: Literal["auto"] | int | Sequence[int] | None
+) -> tuple[int, int]:
+    if isinstance(chunks, int):
+        chunks = (chunks, chunks)
+    if isinstance(chunks, tuple):
+        if len(chunks) != 2 or any(not isinstance(size, int) or size < 1 for size in chunks):
+            raise InvalidParameter(f'chunks {chunks!r}: give "auto", a number, or (rows, cols), all positive')
+        return chunks[0], chunks[1]
+    if chunks not in ("auto", None):
+        raise InvalidParameter(f'chunks {chunks!r}: give "auto", a number, (rows, cols) or None')
+    rows, cols = dataset.block_shapes[0]
+    budget = _CHUNK_BYTES // (itemsize * dataset.count)
+    across = min(dataset.width, max(cols, 4096 // cols * cols))
+    if budget // across < rows:
+        across = min(dataset.width, max(cols, budget // rows // cols * cols))
+    down = min(dataset.height, max(rows, min(4096, budget // across) // rows * rows))
+    return down, across
+
+
+def _bounds(transform: Affine, width: int, height: int) -> Bounds:
+    corners = [transform * point for point in ((0, 0), (width, 0), (0, height), (width, height))]
+    xs, ys = zip(*corners, strict=True)
+    return min(xs), min(ys), max(xs), max(ys)
+
+
+def _bounds_4326(dataset: DatasetReader, bounds: Bounds) -> Bounds | None:
+    if not dataset.crs or dataset.transform.is_identity:
+        return None
+    try:
+        found = transform_bounds(dataset.crs, WGS84, bounds)
+    except InvalidParameter:  # a local or engineering CRS has no place on Earth
+        return None
+    return found if all(np.isfinite(found)) else None
+
+
+def _color_table(dataset: DatasetReader) -> dict[int, tuple[int, int, int, int]] | None:
+    if ColorInterp.palette not in dataset.colorinterp:
+        return None
+    index = dataset.colorinterp.index(ColorInterp.palette) + 1
+    return dict(dataset.colormap(index))
+
+
+def _interp_name(value: ColorInterp | int) -> str:
+    return str(getattr(value, "name", value))
