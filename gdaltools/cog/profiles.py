@@ -12,22 +12,22 @@ read often) or ``archive`` (lossless, smallest, read rarely). Tiers and codecs a
 
 from __future__ import annotations
 
-import os
 from functools import lru_cache
 from typing import Literal, cast, get_args
 
 from pydantic import BaseModel, ConfigDict
 
+from gdaltools.detect import RASTER_TYPES, RasterType
 from gdaltools.errors import InvalidParameter
 
 Tier = Literal["visualization", "analysis", "archive"]
-RasterType = Literal["rgb", "rgba", "dem", "categorical", "multispectral", "nir"]
+
 StorageTier = Literal["hot", "cool"]
 Compression = Literal["JPEG", "DEFLATE", "ZSTD", "LZW"]
 Predictor = Literal[1, 2, 3]
 
 TIERS: tuple[Tier, ...] = get_args(Tier)
-RASTER_TYPES: tuple[RasterType, ...] = get_args(RasterType)
+
 # GDAL, "COG driver", OVERVIEW_RESAMPLING; in rasterio's spelling.
 OVERVIEW_RESAMPLINGS = (
     "nearest",
@@ -156,7 +156,9 @@ def choose_profile(
     _check_number("jpeg_quality", jpeg_quality, 1, 100)
     _check_blocksize(blocksize)
     if raster_type not in RASTER_TYPES:
-        raise InvalidParameter(f"raster_type {raster_type!r} is unknown: use one of {', '.join(RASTER_TYPES)}")
+        raise InvalidParameter(
+            f"raster_type {raster_type!r} is unknown: use one of {', '.join(RASTER_TYPES)}"
+        )
     classes = colour_table or raster_type == "categorical"
     reason = _why_not_jpeg(dtypes, alpha, classes) if requested == "visualization" else None
     effective: Tier = "analysis" if reason else requested
@@ -202,16 +204,15 @@ def _compression(tier: Tier) -> Compression:
 @lru_cache(maxsize=1)
 def zstd_available() -> bool:
     """Whether this GDAL's libtiff was built with ZSTD."""
-    import rasterio
+    from rasterio._err import CPLE_BaseError
     from rasterio.errors import RasterioError
+    from rasterio.io import MemoryFile
 
-    name = f"/vsimem/gdaltools-zstd-{os.getpid()}.tif"
+    shape = {"width": 16, "height": 16, "count": 1, "dtype": "uint8"}
     try:
-        with rasterio.open(
-            name, "w", driver="GTiff", width=16, height=16, count=1, dtype="uint8", compress="ZSTD"
-        ) as probe:
-            return bool(probe.profile.get("compress") == "zstd")
-    except RasterioError:
+        with MemoryFile() as memory, memory.open(driver="GTiff", compress="ZSTD", **shape):
+            return True
+    except (RasterioError, CPLE_BaseError):
         return False
 
 

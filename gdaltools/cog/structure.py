@@ -141,7 +141,9 @@ def _ghost_promises(layout: TiffLayout, stream: IO[bytes]) -> list[str]:
         offsets, counts = ifd.offsets[stored], ifd.counts[stored]
         if ghost.get("BLOCK_ORDER") == "ROW_MAJOR" and bool(np.any(offsets[1:] < offsets[:-1])):
             block = int(np.argmax(offsets[1:] < offsets[:-1])) + 1
-            errors.append(f"{name}: block {block} lies before the block in front of it, though ROW_MAJOR is promised")
+            errors.append(
+                f"{name}: block {block} lies before the block in front of it, though ROW_MAJOR is promised"
+            )
         errors += _edges(ghost, name, offsets, counts, layout.size, stream)
     if ghost.get("MASK_INTERLEAVED_WITH_IMAGERY") == "YES":
         errors += _masks_follow(layout)

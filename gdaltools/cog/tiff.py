@@ -187,7 +187,9 @@ class _Reader:
         self._big = magic == 43
         if self._big and len(head) < 16:
             raise CorruptRaster(f"{name} ends within its header: upload it again")
-        self._first = struct.unpack(self._order + ("Q" if self._big else "I"), head[8:16] if self._big else head[4:8])[0]
+        self._first = struct.unpack(
+            self._order + ("Q" if self._big else "I"), head[8:16] if self._big else head[4:8]
+        )[0]
 
     def layout(self) -> TiffLayout:
         ghost, end = self._ghost()
