@@ -1,0 +1,1 @@
+"""Cloud Optimized GeoTIFFs: how they are encoded, made and checked."""
