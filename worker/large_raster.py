@@ -52,8 +52,8 @@ def _container(name: str) -> str:
     # Azure: Naming and referencing containers, blobs, and metadata.
     if not re.fullmatch(r"(?=.{3,63}$)[a-z0-9]+(-[a-z0-9]+)*", name):
         raise ValueError(
-            "a container's name is 3 to 63 lower-case letters, digits and single hyphens, with a letter or digit "
-            "at each end"
+            "a container's name is 3 to 63 lower-case letters, digits and single hyphens, with a letter or "
+            "digit at each end"
         )
     return name
 
@@ -67,7 +67,7 @@ def _blob(name: str) -> str:
         or re.search(r"[\x00-\x1f\x7f\ud800-\udfff]", name)
     ):
         raise ValueError("a blob's name is 1 to 1024 printable characters without blanks at its ends")
-    if name[0] in "/\\" or re.match(r"[A-Za-z][A-Za-z0-9+.-]*:", name) or parts[0] == "":
+    if name[0] in "/\\" or re.match(r"[A-Za-z]:[/\\]|[A-Za-z][A-Za-z0-9+.-]*://", name) or parts[0] == "":
         raise ValueError("a blob's name is relative to its container, not absolute")
     if ".." in parts or "." in parts:
         raise ValueError("a blob's name must not climb out of its container ('..')")
@@ -130,7 +130,8 @@ class LargeRasterParameters(BaseModel):
     def _overlap_below_tile_size(self) -> LargeRasterParameters:
         if self.tile_size is not None and self.overlap >= self.tile_size:
             raise ValueError(
-                f"overlap is {self.overlap} and tile_size {self.tile_size}: the overlap must be smaller than the tile"
+                f"overlap is {self.overlap} and tile_size {self.tile_size}: the overlap must be smaller than "
+                "the tile"
             )
         return self
 
@@ -240,7 +241,7 @@ def _tiling(job_id: str, parameters: Json, context: Context) -> PlannedTask:
                 "band_names": parameters.get("band_names"),
                 "target_crs": parameters["target_crs"],
                 "input_crs": parameters.get("input_crs"),
-                "raster_type": parameters.get("raster_type"),
+                "raster_type": None if parameters["raster_type"] == "auto" else parameters["raster_type"],
             }
         )
         | _expectations("generate_tiling_scheme", _source_size_mb(parameters), context),
@@ -263,7 +264,6 @@ def _extraction(job_id: str, parameters: Json, tiling: Json, context: Context) -
                 "job_id": job_id,
                 "band_names": band_names or None,
                 "input_crs": parameters.get("input_crs"),
-                "raster_type": parameters.get("raster_type"),
             }
         )
         | _expectations("extract_tiles", _source_size_mb(parameters), context),
@@ -402,7 +402,7 @@ def _tile_size_mb(tiling: Json, metadata: Json) -> float:
     if not isinstance(side, int | float):
         return AUTO_TILE_MB
     sample = BYTES_PER_SAMPLE.get(bits.group() if bits else "8", 8)
-    return round(side * side * int(metadata.get("band_count") or 1) * sample / 1e6, 3)
+    return round(side * side * int(metadata.get("band_count") or 1) * sample / 2**20, 3)
 
 
 def _expectations(task_type: str, file_size_mb: float, context: Context) -> dict[str, float]:

@@ -394,10 +394,14 @@ async def test_two_sweepers_get_different_messages(job, other):
 
 async def test_what_was_sent_is_not_lent_again_even_after_an_error(job):
     before = (await job.outbox_backlog()).unsent
-    with pytest.raises(RuntimeError):
+
+    async def sweep() -> None:
         async with job.outbox() as batch:
             batch.sent(batch.rows[0])
             raise RuntimeError("the broker went away")
+
+    with pytest.raises(RuntimeError):
+        await sweep()
     assert (await job.outbox_backlog()).unsent == before - 1
 
 
@@ -545,7 +549,8 @@ async def test_every_connection_is_read_committed_in_utc_whatever_the_defaults_a
     await run_sql(conninfo, f"alter database {name} set timezone = 'Asia/Tokyo'")
     async with Database.connect(conninfo) as database, database._db.connection() as connection:
         cursor = await connection.execute(
-            "select current_setting('transaction_isolation') as isolation, current_setting('timezone') as zone"
+            "select current_setting('transaction_isolation') as isolation,"
+            " current_setting('timezone') as zone"
         )
         assert await cursor.fetchone() == {"isolation": "read committed", "zone": "UTC"}
 
