@@ -34,7 +34,8 @@ from gdaltools.errors import InvalidLocation, InvalidParameter, SourceNotFound, 
 
 StrPath = str | os.PathLike[str]
 
-_SCHEMES = ("abfs://", "az://")
+# The last is GDAL's own name for a blob, as MosaicJSON documents have it.
+_SCHEMES = ("abfs://", "az://", "/vsiaz/")
 # Azure's rule for container names: 3-63 characters, lower case, no double or outer hyphen.
 _CONTAINER = re.compile(r"(?=.{3,63}\Z)[a-z0-9](?:-?[a-z0-9])*\Z")
 _MAX_BLOB_NAME = 1024

@@ -62,3 +62,17 @@ class ChildDied(WorkerError):
 
 class ClaimLost(WorkerError):
     """The task's row is no longer this worker's: taken over, deleted or recreated."""
+
+
+class JobNotFound(WorkerError):
+    """No job has this id."""
+
+    retryable = False
+
+
+class NotReady(WorkerError):
+    """The worker has not finished starting."""
+
+
+class Stopped(WorkerError):
+    """The worker was told to stop before it had finished starting."""

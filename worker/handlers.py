@@ -11,9 +11,9 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import Annotated, Any, Generic, Literal, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 
-from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
 
 import gdaltools as gt
 from gdaltools import storage
@@ -47,9 +47,7 @@ class TilingParameters(_Parameters):
     target_crs: str = "EPSG:4326"
     input_crs: str | None = None
     raster_type: str = "auto"
-    band_names: Annotated[dict[int, str], BeforeValidator(lambda names: names or {})] = Field(
-        default_factory=dict
-    )
+    band_names: dict[str, str] | None = None
     output_container: str = _SILVER_COGS
     output_blob_name: str | None = None
 
@@ -101,7 +99,7 @@ def generate_tiling_scheme(parameters: TilingParameters, progress: ProgressOptio
         parameters.target_crs,
         input_crs=parameters.input_crs,
         raster_type=parameters.raster_type,
-        band_names=parameters.band_names or None,
+        band_names=parameters.band_names,
     )
     name = parameters.output_blob_name or f"{_scope(parameters)}{source.stem}_tiling_scheme.geojson"
     target = storage.blob(parameters.output_container, name)
@@ -109,17 +107,10 @@ def generate_tiling_scheme(parameters: TilingParameters, progress: ProgressOptio
     return {
         "tiling_scheme_blob": name,
         "tiling_scheme_container": parameters.output_container,
-        "total_tiles": len(scheme),
-        "grid": scheme.grid_summary(),
         "source_blob": parameters.blob_name,
         "source_container": parameters.container_name,
-        "source_crs": scheme.source_crs,
-        "target_crs": scheme.target_crs,
-        "target_bounds": scheme.target_bounds,
-        "target_dimensions": scheme.target_dimensions,
-        "target_resolution": scheme.target_resolution,
+        **scheme.facts(),
         "processing_time_seconds": _since(started),
-        "raster_metadata": scheme.raster_metadata(),
     }
 
 
@@ -147,8 +138,8 @@ def extract_tiles(parameters: ExtractionParameters, progress: ProgressOption) ->
         "source_container": parameters.container_name,
         "tiling_scheme_blob": parameters.tiling_scheme_blob,
         # Stage 3 takes this for the CRS of the tiles that it reads, and they are on the target grid.
-        "source_crs": scheme.target_crs,
-        "raster_metadata": scheme.raster_metadata(),
+        "source_crs": scheme.grid.crs,
+        "raster_metadata": scheme.facts()["raster_metadata"],
         "extraction_time_seconds": extracted.seconds,
         "upload_time_seconds": 0.0,
         "processing_time_seconds": _since(started),
@@ -220,7 +211,7 @@ def create_mosaicjson(parameters: FanInParameters, progress: ProgressOption) -> 
     name = f"{_scope(parameters)}{_job_stem(parameters)}_mosaic.json"
     target = storage.blob(_SILVER_MOSAICS, name)
     mosaic = gt.create_mosaicjson(
-        cogs,
+        [cog.gdal_path for cog in cogs],  # names that any GDAL reader of the mosaic can open
         target,
         maxzoom=parameters.job_parameters.get("maxzoom"),
         name=_job_stem(parameters),

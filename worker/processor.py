@@ -19,7 +19,7 @@ from uuid import uuid4
 
 from gdaltools.errors import GdalToolsError
 from worker.bus import Bus, Message, OutgoingMessage
-from worker.database import Database, DatabaseError
+from worker.database import Database, DatabaseError, DatabaseRejected
 from worker.errors import BusError, ChildDied, LockLost, TaskFailed, TaskTimedOut
 from worker.messages import InvalidMessage, StageComplete, TaskMessage, parse_task
 from worker.outbox import Outbox
@@ -188,8 +188,13 @@ class Processor:
                 raise
             await self._release(message, claim)
         else:
-            await self._complete(task, claim, result, interrupted)
-            await message.complete()
+            try:
+                await self._complete(task, claim, result, interrupted)
+            except DatabaseRejected as error:
+                refused = TaskFailed(str(error), error_type="DatabaseRejected", retryable=False)
+                await self._retry_or_fail(message, claimed, refused, interrupted)
+            else:
+                await message.complete()
 
     async def _complete(
         self,
@@ -330,6 +335,8 @@ class Processor:
             try:
                 return await attempt()
             except DatabaseError as error:
+                if not error.retryable:
+                    raise
                 log.warning("the database did not answer, trying again: %s", error)
             await _wait(wait * (0.5 + random()), interrupted)
             wait = min(2 * wait, _DATABASE_LONGEST_WAIT_SECONDS)
