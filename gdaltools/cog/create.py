@@ -24,10 +24,10 @@ from rasterio.io import DatasetReader
 
 from gdaltools import graph, storage
 from gdaltools.cog import driver, staging
-from gdaltools.cog.profiles import CogProfile, RasterType, StorageTier, Tier, choose_profile
+from gdaltools.cog.profiles import CogProfile, StorageTier, Tier, choose_profile
 from gdaltools.crs import WGS84, Bounds, crs_name, parse_crs, transform_bounds
 from gdaltools.dataset import numpy_dtypes, open_dataset
-from gdaltools.detect import RASTER_TYPES, detect
+from gdaltools.detect import RASTER_TYPES, RasterType, detect
 from gdaltools.errors import InvalidParameter
 from gdaltools.progress import ProgressOption, reporting
 from gdaltools.raster import mask_kind, source_crs
@@ -247,7 +247,7 @@ def _raster_type(dataset: DatasetReader, location: Location, asked: str) -> Rast
         raise InvalidParameter(
             f"raster_type {asked!r} is unknown: use auto or one of {', '.join(RASTER_TYPES)}"
         )
-    return cast(RasterType, asked)
+    return asked
 
 
 def _sample_bits(dataset: DatasetReader) -> int | None:
@@ -293,13 +293,16 @@ def _make(plan: _Plan) -> CogResult:
     """The task: one COG from start to finish, on whichever machine runs it."""
     began = time.perf_counter()
     with storage.writing(plan.target, overwrite=plan.overwrite) as path:
-        with open_dataset(plan.source) as dataset, driver.environment(path.parent):
-            with _ready(plan, dataset, path.parent) as ready:
-                driver.write(ready, path, plan.profile, source=plan.source, target=plan.target)
-                shape = (ready.count, ready.height, ready.width)
-            driver.check(path, shape, target=plan.target)
-            with rasterio.open(path) as made:
-                result = _result(plan, made, path)
+        with (
+            open_dataset(plan.source) as dataset,
+            driver.environment(path.parent),
+            _ready(plan, dataset, path.parent) as ready,
+        ):
+            driver.write(ready, path, plan.profile, source=plan.source, target=plan.target)
+            shape = (ready.count, ready.height, ready.width)
+        driver.check(path, shape, target=plan.target)
+        with rasterio.open(path) as made:
+            result = _result(plan, made, path)
     return result.model_copy(update={"seconds": time.perf_counter() - began})
 
 
