@@ -163,16 +163,12 @@ def _zooms(footprints: list[_Footprint], minzoom: int | None, maxzoom: int | Non
 
 def _footprint(cog: str) -> _Footprint:
     """Where a COG lies, from its header."""
-    from gdaltools.crs import WGS84, transform_bounds
     from gdaltools.dataset import open_dataset
+    from gdaltools.footprint import geographic_bounds
 
     location = storage.locate(cog)
     with open_dataset(location, verify=False) as dataset:
-        if not dataset.crs or dataset.transform.is_identity:
-            raise UnsupportedRaster(f"{location} has no CRS or transform: a mosaic cannot place it")
-        left, bottom, right, top = transform_bounds(dataset.crs, WGS84, tuple(dataset.bounds))
-        if not all(map(math.isfinite, (left, bottom, right, top))) or bottom >= top:
-            raise UnsupportedRaster(f"{location} has no place on Earth by its CRS: a mosaic cannot place it")
+        left, bottom, right, top = geographic_bounds(dataset, location)
         if bottom >= _LATITUDE_LIMIT or top <= -_LATITUDE_LIMIT:
             raise UnsupportedRaster(f"{location} lies beyond 85.05 degrees of latitude, where web maps end")
         width, height, dtype = dataset.width, dataset.height, str(dataset.dtypes[0])
@@ -221,7 +217,6 @@ def _parts(bounds: Bounds) -> list[Bounds]:
     """The box, cut in two where it crosses the antimeridian and to the latitudes of Web Mercator."""
     left, bottom, right, top = bounds
     bottom, top = max(bottom, -_LATITUDE_LIMIT), min(top, _LATITUDE_LIMIT)
-    left, right = max(left, -180.0), min(right, 180.0)
     if left < right:
         return [(left, bottom, right, top)]
     halves = [(left, bottom, 180.0, top), (-180.0, bottom, right, top)]
@@ -266,7 +261,7 @@ def _union(footprints: list[_Footprint]) -> Bounds:
 def _whole(bounds: Bounds) -> list[Bounds]:
     left, bottom, right, top = bounds
     if left <= right:
-        return [(max(left, -180.0), max(bottom, -90.0), min(right, 180.0), min(top, 90.0))]
+        return [bounds]
     return [(left, bottom, 180.0, top), (-180.0, bottom, right, top)]
 
 

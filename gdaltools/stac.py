@@ -1,21 +1,19 @@
 """COGs in a SpatioTemporal Asset Catalog: an item for each, and the collection that holds them.
 
 STAC 1.1 with the extensions projection 2.0, raster 1.1 and file 2.1. The catalog is self-contained: its links
-are relative, so that it can be moved as a whole. The collection is written last: once it is there, all that it
-links to is there.
+are relative, so that it can be moved as a whole. The collection is written last: once it is there, all that
+it links to is there.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import math
 import os
 import posixpath
-import re
-from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any, Literal
 
 import dask
 from pydantic import BaseModel, ConfigDict
@@ -23,27 +21,16 @@ from pydantic import BaseModel, ConfigDict
 from gdaltools import graph, storage
 from gdaltools.errors import GdalToolsError, InvalidParameter, UnsupportedRaster
 from gdaltools.progress import ProgressOption, reporting
+from gdaltools.stac_item import clean_id, create_stac_item, validate_stac
 from gdaltools.storage import Location, StrPath
 
-if TYPE_CHECKING:
-    import pystac
-    from rasterio.io import DatasetReader
+__all__ = ["StacResult", "create_stac_collection", "create_stac_item"]
 
 Bounds = tuple[float, float, float, float]
 
-_MAX_ID = 128
-# Multihash of sha2-256 (multiformats.io): code 0x12, length 0x20; the file extension asks for its hex.
-_SHA256_MULTIHASH = "1220"
-_HASH_CHUNK = 1 << 20
-# Side of the overview from which a band's statistics are taken.
-_STATISTICS_SIDE = 1024
-_GEOTIFF_COG = "image/tiff; application=geotiff; profile=cloud-optimized"
-# STAC raster extension 1.1, "data_type"; GDAL's names that differ from it.
-_DATA_TYPES = {
-    "complex_int16": "cint16",
-    "complex64": "cfloat32",
-    "complex128": "cfloat64",
-}
+_COLLECTION = "collection.json"
+_JSON = "application/json"
+_GEOJSON = "application/geo+json"
 
 
 class StacResult(BaseModel):
@@ -81,76 +68,6 @@ class StacResult(BaseModel):
         return f"{self.location}: collection {self.collection_id!r} of {self.items_created} items{failed}"
 
 
-def create_stac_item(
-    cog: StrPath | Location,
-    *,
-    item_id: str | None = None,
-    collection_id: str | None = None,
-    acquired: datetime | None = None,
-    properties: Mapping[str, Any] | None = None,
-    asset_href: str | None = None,
-) -> pystac.Item:
-    """The STAC item of one COG.
-
-    Parameters
-    ----------
-    item_id : str, optional
-        By default the COG's name without its suffix.
-    collection_id : str, optional
-        The collection that it belongs to.
-    acquired : datetime, optional
-        When the pixels were taken; by default TIFFTAG_DATETIME of the file, else now.
-    properties : mapping, optional
-        More properties of the item.
-    asset_href : str, optional
-        How the item names the COG; by default as it was given.
-
-    Returns
-    -------
-    pystac.Item
-        Valid by STAC's own schema, with statistics from an overview and the file's SHA-256.
-
-    Raises
-    ------
-    UnsupportedRaster
-        The COG has no CRS.
-    SourceNotFound, CorruptRaster, StorageError
-        It cannot be read.
-    """
-    import pystac
-    from pystac.extensions.file import FileExtension
-    from pystac.extensions.projection import ProjectionExtension
-    from pystac.extensions.raster import RasterExtension
-
-    from gdaltools.dataset import open_dataset
-
-    location = storage.locate(cog)
-    with open_dataset(location) as dataset:
-        geometry, bbox = _footprint(dataset, location)
-        item = pystac.Item(
-            id=_clean_id(item_id or location.stem),
-            geometry=geometry,
-            bbox=list(bbox),
-            datetime=acquired or _tiff_time(dataset) or datetime.now(UTC),
-            properties=dict(properties or {}),
-            collection=collection_id,
-        )
-        item.add_asset("data", _asset(dataset, asset_href or str(cog)))
-        projection = ProjectionExtension.ext(item, add_if_missing=True)
-        projection.apply(
-            code=_authority_code(dataset),
-            wkt2=None if _authority_code(dataset) else _wkt2(dataset),
-            bbox=list(dataset.bounds),
-            shape=[dataset.height, dataset.width],
-            transform=list(dataset.transform)[:6],
-        )
-        RasterExtension.ext(item.assets["data"], add_if_missing=True).bands = _bands(dataset, location)
-    file = FileExtension.ext(item.assets["data"], add_if_missing=True)
-    file.size, file.checksum = storage.stat(location).size, _checksum(location)
-    validate_stac(item.to_dict(include_self_link=False, transform_hrefs=False))
-    return item
-
-
 def create_stac_collection(
     cogs: Sequence[StrPath | Location],
     dst: StrPath | Location,
@@ -168,7 +85,7 @@ def create_stac_collection(
 ) -> StacResult:
     """Write an item for each of `cogs` below the folder `dst`, and last ``collection.json``.
 
-    An item's id is `item_id_prefix` and the COG's name without its suffix, so a second run makes the same ids.
+    An item's id is `item_id_prefix` and the COG's name without its suffix: a second run makes the same ids.
 
     Parameters
     ----------
@@ -199,7 +116,7 @@ def create_stac_collection(
     if on_error not in ("raise", "skip"):
         raise InvalidParameter(f"on_error {on_error!r} is unknown: use raise or skip")
     folder = storage.locate(dst)
-    target = folder.child("collection.json")
+    target = folder.child(_COLLECTION)
     storage.check_target(target, overwrite=overwrite)
     sources = [storage.locate(cog) for cog in cogs]
     ids = _unique_ids(sources, item_id_prefix)
@@ -221,7 +138,7 @@ def create_stac_collection(
         documents,
         spatial,
         temporal,
-        collection_id=_clean_id(collection_id),
+        collection_id=clean_id(collection_id),
         title=title,
         description=description,
         license_id=license_id,
@@ -240,3 +157,114 @@ def create_stac_collection(
         temporal_extent=temporal,
         mosaicjson=None if mosaicjson is None else str(storage.locate(mosaicjson)),
     )
+
+
+def _item_document(
+    source: Location,
+    item_id: str,
+    collection_id: str,
+    folder: Location,
+    acquired: datetime | None,
+    on_error: str,
+) -> dict[str, Any] | str:
+    """An item's JSON with its links, or why there is none."""
+    try:
+        item = create_stac_item(
+            source,
+            item_id=item_id,
+            collection_id=clean_id(collection_id),
+            acquired=acquired,
+            asset_href=_href(source, folder.child(_item_name(item_id))),
+        )
+    except GdalToolsError as error:
+        if on_error == "raise":
+            raise
+        return f"{type(error).__name__}: {error}"
+    document = item.to_dict(include_self_link=False, transform_hrefs=False)
+    document["links"] = [
+        {"rel": rel, "href": f"../{_COLLECTION}", "type": _JSON} for rel in ("root", "parent", "collection")
+    ]
+    validate_stac(document)
+    return document
+
+
+def _item_name(item_id: str) -> str:
+    return f"items/{item_id}.json"
+
+
+def _unique_ids(sources: Sequence[Location], prefix: str) -> list[str]:
+    """An id for each source; those of the same name are told apart by a hash of where they are."""
+    plain = [clean_id(f"{prefix}{source.stem}") for source in sources]
+    ids = []
+    for source, name in zip(sources, plain, strict=True):
+        if plain.count(name) > 1:
+            name = f"{name}-{hashlib.sha256(str(source).encode()).hexdigest()[:8]}"
+        ids.append(name)
+    if len(set(ids)) < len(ids):
+        raise InvalidParameter("a COG is named twice: name each once")
+    return ids
+
+
+def _href(target: Location, document: Location) -> str:
+    """How `document` names `target`: relative where both are local or in one container, else in full."""
+    if target.container != document.container:
+        return str(target)
+    return posixpath.relpath(target.name, posixpath.dirname(document.name) or ".")
+
+
+def _extents(documents: Sequence[dict[str, Any]]) -> tuple[Bounds, tuple[datetime, datetime]]:
+    boxes = [document["bbox"] for document in documents]
+    lefts, bottoms, rights, tops = zip(*boxes, strict=True)
+    if any(left > right for left, right in zip(lefts, rights, strict=True)):
+        # Around the antimeridian longitudes are counted on from the east, 0 to 360, and brought back.
+        east = [left % 360 for left in lefts]
+        west = [right % 360 for right in rights]
+        left, right = min(east), max(west)
+        spatial = (
+            left - 360 if left > 180 else left,
+            min(bottoms),
+            right - 360 if right > 180 else right,
+            max(tops),
+        )
+    else:
+        spatial = (min(lefts), min(bottoms), max(rights), max(tops))
+    times = [datetime.fromisoformat(document["properties"]["datetime"]) for document in documents]
+    return spatial, (min(times), max(times))
+
+
+def _collection(
+    documents: Sequence[dict[str, Any]],
+    spatial: Bounds,
+    temporal: tuple[datetime, datetime],
+    *,
+    collection_id: str,
+    title: str | None,
+    description: str | None,
+    license_id: str,
+    mosaic: str | None,
+) -> dict[str, Any]:
+    import pystac
+
+    collection = pystac.Collection(
+        id=collection_id,
+        title=title,
+        description=description or f"{len(documents)} Cloud Optimized GeoTIFFs",
+        extent=pystac.Extent(
+            pystac.SpatialExtent([list(spatial)]), pystac.TemporalExtent([[temporal[0], temporal[1]]])
+        ),
+        license=license_id,
+    )
+    if mosaic is not None:
+        collection.add_asset(
+            "mosaic", pystac.Asset(href=mosaic, title="MosaicJSON", media_type=_JSON, roles=["mosaic"])
+        )
+    document = collection.to_dict(include_self_link=False, transform_hrefs=False)
+    document["links"] = [{"rel": "root", "href": f"./{_COLLECTION}", "type": _JSON}] + [
+        {"rel": "item", "href": f"./{_item_name(item['id'])}", "type": _GEOJSON} for item in documents
+    ]
+    validate_stac(document)
+    return document
+
+
+def _json(document: dict[str, Any]) -> bytes:
+    return json.dumps(document, indent=2, allow_nan=False).encode()

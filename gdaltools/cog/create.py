@@ -25,10 +25,11 @@ from rasterio.io import DatasetReader
 from gdaltools import graph, storage
 from gdaltools.cog import driver, staging
 from gdaltools.cog.profiles import CogProfile, StorageTier, Tier, choose_profile
-from gdaltools.crs import WGS84, Bounds, crs_name, parse_crs, transform_bounds
+from gdaltools.crs import Bounds, crs_name, parse_crs
 from gdaltools.dataset import numpy_dtypes, open_dataset
 from gdaltools.detect import RASTER_TYPES, RasterType, detect
-from gdaltools.errors import InvalidParameter
+from gdaltools.errors import InvalidParameter, UnsupportedRaster
+from gdaltools.footprint import geographic_bounds
 from gdaltools.progress import ProgressOption, reporting
 from gdaltools.raster import mask_kind, source_crs
 from gdaltools.storage import Location, StrPath
@@ -354,7 +355,7 @@ def _result(plan: _Plan, made: DatasetReader, path: Path) -> CogResult:
         reprojection_performed=plan.warp,
         source_crs=crs_name(source) if source else None,
         target_crs=crs_name(target) if target else None,
-        bounds_4326=_bounds_4326(made),
+        bounds_4326=_bounds_4326(made, plan.target),
         shape=(made.height, made.width),
         band_count=made.count,
         dtype=str(made.dtypes[0]),
@@ -367,11 +368,8 @@ def _result(plan: _Plan, made: DatasetReader, path: Path) -> CogResult:
     )
 
 
-def _bounds_4326(made: DatasetReader) -> Bounds | None:
-    if not made.crs or made.transform.is_identity:
-        return None
+def _bounds_4326(made: DatasetReader, target: Location) -> Bounds | None:
     try:
-        found = transform_bounds(made.crs, WGS84, tuple(made.bounds))
-    except InvalidParameter:  # a local CRS has no place on Earth
+        return geographic_bounds(made, target)
+    except UnsupportedRaster:  # without a CRS, or with a local one, it has no place on Earth
         return None
-    return found if all(math.isfinite(value) for value in found) else None
