@@ -1,37 +1,63 @@
-"""Where an open raster lies on Earth, from the header alone."""
+"""Where on Earth a window of a grid lies: bounds and polygon in EPSG:4326, poles and antimeridian included."""
 
 from __future__ import annotations
 
-import math
+from typing import Any
 
-from rasterio.io import DatasetReader
+import numpy as np
+from numpy.typing import NDArray
 
-from gdaltools.crs import WGS84, Bounds, transform_bounds
-from gdaltools.errors import InvalidParameter, UnsupportedRaster
-from gdaltools.storage import Location
+from gdaltools.crs import WGS84, Bounds, parse_crs, transform_bounds, transform_points
+from gdaltools.errors import UnsupportedRaster
+from gdaltools.grid import Grid
 
-
-def corner_bounds(dataset: DatasetReader) -> Bounds:
-    """The box around the four corners in the raster's own CRS, also of a rotated raster."""
-    corners = [dataset.transform * (col, row) for col in (0, dataset.width) for row in (0, dataset.height)]
-    xs, ys = zip(*corners, strict=True)
-    return min(xs), min(ys), max(xs), max(ys)
+_POINTS_PER_EDGE = 8
 
 
-def geographic_bounds(dataset: DatasetReader, location: Location) -> Bounds:
-    """left, bottom, right, top in EPSG:4326, within the globe; left > right across the antimeridian.
+def footprint(grid: Grid, window: tuple[int, int, int, int]) -> tuple[Bounds, dict[str, Any]]:
+    """Bounds and GeoJSON geometry of a window ``(col_off, row_off, width, height)``.
+
+    Straight edges of another CRS are bent in EPSG:4326, so they are given with points in between. A
+    window across the antimeridian is cut there into two boxes (RFC 7946 §3.1.9) and has left > right
+    (§5.2); one that holds a pole becomes the box from -180 to 180.
 
     Raises
     ------
     UnsupportedRaster
-        The raster has no CRS or transform, or its CRS gives it no place on Earth.
+        The window lies outside of what the grid's CRS can express.
     """
-    if not dataset.crs or dataset.transform.is_identity:
-        raise UnsupportedRaster(f"{location} has no CRS or transform: write it again with input_crs")
-    try:
-        left, bottom, right, top = transform_bounds(dataset.crs, WGS84, corner_bounds(dataset))
-    except InvalidParameter as error:
-        raise UnsupportedRaster(f"{location} has no place on Earth by its CRS: {error}") from error
-    if not all(map(math.isfinite, (left, bottom, right, top))):
-        raise UnsupportedRaster(f"{location} has no place on Earth by its CRS: check it")
-    return max(left, -180.0), max(bottom, -90.0), min(right, 180.0), min(top, 90.0)
+    crs = parse_crs(grid.crs, "CRS of the grid")
+    bounds = grid.bounds_of(*window)
+    if crs == WGS84:
+        return bounds, _box(bounds)
+    lon, lat = transform_points(crs, WGS84, *_ring(grid, window))
+    if np.isfinite(lon).all() and np.isfinite(lat).all() and np.abs(np.diff(lon)).max() < 180:
+        ring = [[float(x), float(y)] for x, y in zip(lon, lat, strict=True)]
+        ring[-1] = ring[0]
+        found = (float(lon.min()), float(lat.min()), float(lon.max()), float(lat.max()))
+        return found, {"type": "Polygon", "coordinates": [ring]}
+    found = transform_bounds(crs, WGS84, bounds)
+    if not np.isfinite(found).all():
+        raise UnsupportedRaster(f"a tile at {bounds} has no place on Earth: choose another target_crs")
+    left, bottom, right, top = found
+    if left <= right:
+        return found, _box(found)
+    halves = (_box((left, bottom, 180.0, top)), _box((-180.0, bottom, right, top)))
+    return found, {"type": "MultiPolygon", "coordinates": [half["coordinates"] for half in halves]}
+
+
+def _box(bounds: Bounds) -> dict[str, Any]:
+    left, bottom, right, top = bounds
+    ring = [[left, bottom], [right, bottom], [right, top], [left, top], [left, bottom]]
+    return {"type": "Polygon", "coordinates": [ring]}
+
+
+def _ring(grid: Grid, window: tuple[int, int, int, int]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The window's outline in the grid's CRS, counter-clockwise from the lower left, closed."""
+    col, row, width, height = window
+    share = np.arange(_POINTS_PER_EDGE) / _POINTS_PER_EDGE
+    low, high = np.zeros(_POINTS_PER_EDGE), np.ones(_POINTS_PER_EDGE)
+    cols = np.concatenate([share, high, 1 - share, low, [0.0]]) * width + col
+    rows = np.concatenate([high, 1 - share, low, share, [1.0]]) * height + row
+    x, y = grid.affine * (cols, rows)
+    return np.asarray(x), np.asarray(y)

@@ -164,7 +164,7 @@ def _zooms(footprints: list[_Footprint], minzoom: int | None, maxzoom: int | Non
 def _footprint(cog: str) -> _Footprint:
     """Where a COG lies, from its header."""
     from gdaltools.dataset import open_dataset
-    from gdaltools.footprint import geographic_bounds
+    from gdaltools.extent import geographic_bounds
 
     location = storage.locate(cog)
     with open_dataset(location, verify=False) as dataset:

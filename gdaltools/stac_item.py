@@ -19,7 +19,7 @@ from gdaltools import storage
 from gdaltools.crs import Bounds, crs_name
 from gdaltools.dataset import numpy_dtypes, open_dataset, reading
 from gdaltools.errors import InvalidParameter
-from gdaltools.footprint import corner_bounds, geographic_bounds
+from gdaltools.extent import corner_bounds, geographic_bounds
 from gdaltools.storage import Location, StrPath
 
 if TYPE_CHECKING:

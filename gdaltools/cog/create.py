@@ -29,7 +29,7 @@ from gdaltools.crs import Bounds, crs_name, parse_crs
 from gdaltools.dataset import numpy_dtypes, open_dataset
 from gdaltools.detect import RASTER_TYPES, RasterType, detect
 from gdaltools.errors import InvalidParameter, UnsupportedRaster
-from gdaltools.footprint import geographic_bounds
+from gdaltools.extent import geographic_bounds
 from gdaltools.progress import ProgressOption, reporting
 from gdaltools.raster import mask_kind, source_crs
 from gdaltools.storage import Location, StrPath

@@ -1,0 +1,246 @@
+"""The grid of pixels that tiles are cut from: a CRS, a transform and a size.
+
+A raster that already lies in the target CRS, north up, keeps its own grid, so that tiles are plain
+windows of it. Any other is given a grid of square pixels whose origin is a whole multiple of their size,
+so that rasters tiled at one resolution line up with each other.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
+from pyproj import CRS as ProjCRS
+from rasterio.crs import CRS
+from rasterio.transform import Affine
+
+from gdaltools.crs import WGS84, Bounds, crs_name, parse_crs, transform_bounds, transform_points
+from gdaltools.errors import InvalidParameter, UnsupportedRaster
+
+Resolution = float | tuple[float, float]
+
+#: GDAL's rasters are at most this wide and high.
+MAX_SIDE = 2**31 - 1
+
+# A grid with so many more pixels than its source is stretched over a seam of the projection.
+_MAX_GROWTH = 8
+# The diagonal gives a resolution within a factor of two of the local one, unless the footprint is torn.
+_TORN = 2.0
+_SNAP_TOLERANCE = 1e-6  # of a pixel
+
+
+class Grid(BaseModel):
+    """A georeferenced grid of pixels.
+
+    Attributes
+    ----------
+    crs : str
+        ``AUTHORITY:CODE`` or WKT.
+    transform : tuple of 6 float
+        ``(a, b, c, d, e, f)`` as in `RasterInfo`.
+    width, height : int
+        In pixels.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    crs: Annotated[str, Field(max_length=20_000)]
+    transform: tuple[FiniteFloat, FiniteFloat, FiniteFloat, FiniteFloat, FiniteFloat, FiniteFloat]
+    width: Annotated[int, Field(ge=1, le=MAX_SIDE)]
+    height: Annotated[int, Field(ge=1, le=MAX_SIDE)]
+
+    @property
+    def affine(self) -> Affine:
+        """The transform as an object that computes."""
+        return Affine(*self.transform)
+
+    @property
+    def resolution(self) -> tuple[float, float]:
+        """Pixel width and height."""
+        a, b, _, d, e, _ = self.transform
+        return math.hypot(a, d), math.hypot(b, e)
+
+    @property
+    def north_up(self) -> bool:
+        """Whether rows run from north to south and columns from west to east."""
+        a, b, _, d, e, _ = self.transform
+        return b == 0 and d == 0 and a > 0 and e < 0
+
+    @property
+    def bounds(self) -> Bounds:
+        """left, bottom, right, top."""
+        return self.bounds_of(0, 0, self.width, self.height)
+
+    def bounds_of(self, col_off: int, row_off: int, width: int, height: int) -> Bounds:
+        """left, bottom, right, top of a window."""
+        cols, rows = (col_off, col_off + width), (row_off, row_off + height)
+        points = [self.affine * (col, row) for col in cols for row in rows]
+        xs, ys = zip(*points, strict=True)
+        return min(xs), min(ys), max(xs), max(ys)
+
+
+def target_grid(source: Grid, target_crs: CRS, resolution: Resolution | None = None) -> Grid:
+    """The grid in `target_crs` that holds all of `source`.
+
+    Parameters
+    ----------
+    source : Grid
+        The raster's own grid.
+    target_crs : CRS
+        Of the wanted grid.
+    resolution : float or (float, float), optional
+        Pixel size in units of `target_crs`. By default square pixels of GDAL's rule (as many on the
+        diagonal as the source has, gdaltransformer.cpp, GDALSuggestedWarpOutput2), or, where the
+        source's footprint is wide in the target as around a pole, of the source's own area.
+
+    Raises
+    ------
+    InvalidParameter
+        The resolution is not positive, PROJ cannot join the two CRSs, or the grid would be too large.
+    UnsupportedRaster
+        The footprint crosses the antimeridian or leaves the target CRS's area.
+    """
+    wanted = _checked_resolution(resolution)
+    source_crs = parse_crs(source.crs, "source CRS")
+    if source_crs == target_crs and source.north_up and wanted in (None, source.resolution):
+        return source.model_copy(update={"crs": crs_name(target_crs)})
+    bounds = _target_bounds(source, source_crs, target_crs)
+    local = _local_resolution(source, source_crs, target_crs)
+    if wanted is None:
+        wanted = _default_resolution(source, bounds, local, same_crs=source_crs == target_crs)
+    grid = _snapped(bounds, wanted, target_crs)
+    growth = grid.width * grid.height / (source.width * source.height)
+    if resolution is None and growth > _MAX_GROWTH and grid.width * grid.height > 1 << 20:
+        raise UnsupportedRaster(
+            f"in {_short(target_crs)} the raster would stretch over {grid.width} x {grid.height} pixels, "
+            f"{growth:.0f} times its own: it crosses a seam of that CRS, choose another target_crs or resolution"
+        )
+    return grid
+
+
+def _checked_resolution(resolution: Resolution | None) -> tuple[float, float] | None:
+    if resolution is None:
+        return None
+    pair = resolution if isinstance(resolution, tuple) else (resolution, resolution)
+    if len(pair) != 2 or not all(isinstance(r, int | float) and math.isfinite(r) and r > 0 for r in pair):
+        raise InvalidParameter(f"resolution {resolution!r}: give a positive number, or (x, y) of them")
+    return float(pair[0]), float(pair[1])
+
+
+def _target_bounds(source: Grid, source_crs: CRS, target_crs: CRS) -> Bounds:
+    bounds = transform_bounds(source_crs, target_crs, source.bounds)
+    if (
+        source_crs != target_crs
+        and target_crs.is_projected
+        and _beyond_use(source, source_crs, target_crs, bounds)
+    ):
+        bounds = _within_area_of_use(source, source_crs, target_crs)
+    if not all(math.isfinite(value) for value in bounds):
+        raise UnsupportedRaster(
+            f"the raster's bounds {_listed(source.bounds)} in {_short(source_crs)} have no place in "
+            f"{_short(target_crs)}: check input_crs, or choose another target_crs"
+        )
+    left, bottom, right, top = bounds
+    if left > right:
+        raise UnsupportedRaster(
+            f"the raster crosses the antimeridian (longitudes {left:.6g} to {right:.6g}), where "
+            f"{_short(target_crs)} is torn: choose a projected target_crs, such as the source's own"
+        )
+    return left, bottom, right, top
+
+
+def _beyond_use(source: Grid, source_crs: CRS, target_crs: CRS, bounds: Bounds) -> bool:
+    """Whether the source reaches where the target has no place or no measure, as Mercator at the poles."""
+    if not all(math.isfinite(value) for value in bounds):
+        return True
+    local = _local_resolution(source, source_crs, target_crs)
+    return local is None or _diagonal_resolution(source, bounds) > _TORN * local
+
+
+def _within_area_of_use(source: Grid, source_crs: CRS, target_crs: CRS) -> Bounds:
+    area = ProjCRS.from_wkt(target_crs.to_wkt()).area_of_use
+    geographic = transform_bounds(source_crs, WGS84, source.bounds)
+    if area is None or area.west > area.east or geographic[0] > geographic[2]:
+        return transform_bounds(source_crs, target_crs, source.bounds)
+    west, south = max(geographic[0], area.west), max(geographic[1], area.south)
+    east, north = min(geographic[2], area.east), min(geographic[3], area.north)
+    if west >= east or south >= north:
+        return transform_bounds(source_crs, target_crs, source.bounds)
+    return transform_bounds(WGS84, target_crs, (west, south, east, north))
+
+
+def _diagonal_resolution(source: Grid, bounds: Bounds) -> float:
+    left, bottom, right, top = bounds
+    return math.hypot(right - left, top - bottom) / math.hypot(source.width, source.height)
+
+
+def _local_resolution(source: Grid, source_crs: CRS, target_crs: CRS) -> float | None:
+    """The side of the square that has the area of a source pixel in the target: the median of 25 places."""
+    shares = np.array([0.1, 0.3, 0.5, 0.7, 0.9])
+    cols, rows = (part.ravel() for part in np.meshgrid(shares * source.width, shares * source.height))
+    step = 0.5
+    places = [(cols, rows), (cols + step, rows), (cols, rows + step)]
+    (x, y), (x1, y1), (x2, y2) = (
+        transform_points(source_crs, target_crs, *(np.asarray(part) for part in source.affine * place))
+        for place in places
+    )
+    with np.errstate(invalid="ignore"):
+        area = np.abs((x1 - x) * (y2 - y) - (x2 - x) * (y1 - y)) / step**2
+    area = area[np.isfinite(area) & (area > 0)]
+    return math.sqrt(float(np.median(area))) if area.size else None
+
+
+def _default_resolution(
+    source: Grid, bounds: Bounds, local: float | None, *, same_crs: bool
+) -> tuple[float, float]:
+    if same_crs and source.transform[1] == source.transform[3] == 0:
+        return source.resolution
+    diagonal = _diagonal_resolution(source, bounds)
+    rotated = source.transform[1] != 0 or source.transform[3] != 0
+    size = local if local is not None and (rotated or diagonal > _TORN * local) else diagonal
+    return size, size
+
+
+def _snapped(bounds: Bounds, resolution: tuple[float, float], crs: CRS) -> Grid:
+    (first_col, cols), (first_row, rows) = (
+        _snapped_axis(low, high, size, edge if crs.is_geographic else None)
+        for low, high, size, edge in (
+            (bounds[0], bounds[2], resolution[0], 180.0),
+            (bounds[1], bounds[3], resolution[1], 90.0),
+        )
+    )
+    if not (1 <= cols <= MAX_SIDE and 1 <= rows <= MAX_SIDE):
+        raise InvalidParameter(
+            f"a grid of {cols} x {rows} pixels at resolution {resolution[0]:g} in {_short(crs)} is outside "
+            f"GDAL's limit of {MAX_SIDE}: choose another resolution or target_crs"
+        )
+    return Grid(
+        crs=crs_name(crs),
+        transform=(
+            resolution[0], 0.0, first_col * resolution[0],
+            0.0, -resolution[1], (first_row + rows) * resolution[1],
+        ),
+        width=cols,
+        height=rows,
+    )  # fmt: skip
+
+
+def _snapped_axis(low: float, high: float, size: float, edge: float | None) -> tuple[int, int]:
+    """The first multiple and the number of pixels; never beyond the Earth's edge, which ends a degree grid."""
+    first = math.floor(low / size + _SNAP_TOLERANCE)
+    last = math.ceil(high / size - _SNAP_TOLERANCE)
+    if edge is not None and low >= -edge - size:
+        first = max(first, math.ceil(-edge / size - _SNAP_TOLERANCE))
+    if edge is not None and high <= edge + size:
+        last = min(last, math.floor(edge / size + _SNAP_TOLERANCE))
+    return first, max(1, last - first)
+
+
+def _listed(bounds: Bounds) -> str:
+    return "(" + ", ".join(f"{value:.6g}" for value in bounds) + ")"
+
+
+def _short(crs: CRS) -> str:
+    return crs_name(crs).split(",")[0][:60]
