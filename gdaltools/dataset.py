@@ -40,16 +40,8 @@ MAX_BLOCK_BYTES = 1 << 30
 MAX_SAMPLES = 1 << 46
 
 _SAMPLED_BLOCKS = 64
-_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+", b"\xff\xd8\xff", b"\x89PNG", b"\0\0\0\x0cjP", b"\xff\x4f\xff")
-    b"II*\0",
-    b"MM\0*",
-    b"II+\0",
-    b"MM\0+",
-    b"\xff\xd8\xff",
-    b"\x89PNG\r\n",
-    b"\0\0\0\x0cjP",
-    b"\xff\x4f\xff",
-)
+_TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_MAGIC = (*_TIFF_MAGIC, b"\xff\xd8\xff", b"\x89PNG", b"\0\0\0\x0cjP", b"\xff\x4f\xff")
 _TRANSPORT = re.compile(
     r"(?i)curl|HTTP (?:error|response)|Input/output error|timed? ?out|vsiaz|AuthenticationFailed"
 )
