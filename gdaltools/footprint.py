@@ -1,4 +1,4 @@
-"""Where on Earth a window of a grid lies: bounds and polygon in EPSG:4326, poles and antimeridian included."""
+"""Where on Earth a window of a grid lies: bounds and polygon in EPSG:4326."""
 
 from __future__ import annotations
 

@@ -115,7 +115,7 @@ def target_grid(source: Grid, target_crs: CRS, resolution: Resolution | None = N
     if resolution is None and growth > _MAX_GROWTH and grid.width * grid.height > 1 << 20:
         raise UnsupportedRaster(
             f"in {_short(target_crs)} the raster would stretch over {grid.width} x {grid.height} pixels, "
-            f"{growth:.0f} times its own: it crosses a seam of that CRS, choose another target_crs or resolution"
+            f"{growth:.0f} times its own: it crosses a seam of that CRS; choose another target_crs"
         )
     return grid
 
@@ -228,7 +228,7 @@ def _snapped(bounds: Bounds, resolution: tuple[float, float], crs: CRS) -> Grid:
 
 
 def _snapped_axis(low: float, high: float, size: float, edge: float | None) -> tuple[int, int]:
-    """The first multiple and the number of pixels; never beyond the Earth's edge, which ends a degree grid."""
+    """The first multiple and the number of pixels; not beyond the `edge` of a degree grid."""
     first = math.floor(low / size + _SNAP_TOLERANCE)
     last = math.ceil(high / size - _SNAP_TOLERANCE)
     if edge is not None and low >= -edge - size:
