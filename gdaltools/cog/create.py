@@ -31,7 +31,6 @@ from gdaltools.detect import RASTER_TYPES, RasterType, detect
 from gdaltools.errors import InvalidParameter, UnsupportedRaster
 from gdaltools.extent import geographic_bounds
 from gdaltools.progress import ProgressOption, reporting
-from gdaltools.raster import mask_kind, source_crs
 from gdaltools.storage import Location, StrPath
 
 
@@ -265,6 +264,9 @@ def _plan(
     input_crs: str | CRS | None,
     overwrite: bool,
 ) -> _Plan:
+    # Imported where it is used: xarray, which it brings, takes seconds.
+    from gdaltools.raster import mask_kind, source_crs
+
     wanted = None if target_crs is None else parse_crs(target_crs, "target_crs")
     if wanted is not None:
         found = source_crs(dataset, source, input_crs)
