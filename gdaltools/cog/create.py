@@ -24,13 +24,13 @@ from rasterio.io import DatasetReader
 
 from gdaltools import graph, storage
 from gdaltools.cog import driver, staging
-from gdaltools.cog.profiles import CogProfile, RasterType, StorageTier, Tier, choose_profile
-from gdaltools.crs import WGS84, Bounds, crs_name, parse_crs, transform_bounds
+from gdaltools.cog.profiles import CogProfile, StorageTier, Tier, choose_profile
+from gdaltools.crs import Bounds, crs_name, parse_crs
 from gdaltools.dataset import numpy_dtypes, open_dataset
-from gdaltools.detect import RASTER_TYPES, detect
-from gdaltools.errors import InvalidParameter
+from gdaltools.detect import RASTER_TYPES, RasterType, detect
+from gdaltools.errors import InvalidParameter, UnsupportedRaster
+from gdaltools.extent import geographic_bounds
 from gdaltools.progress import ProgressOption, reporting
-from gdaltools.raster import mask_kind, source_crs
 from gdaltools.storage import Location, StrPath
 
 
@@ -247,7 +247,7 @@ def _raster_type(dataset: DatasetReader, location: Location, asked: str) -> Rast
         raise InvalidParameter(
             f"raster_type {asked!r} is unknown: use auto or one of {', '.join(RASTER_TYPES)}"
         )
-    return cast(RasterType, asked)
+    return asked
 
 
 def _sample_bits(dataset: DatasetReader) -> int | None:
@@ -264,6 +264,9 @@ def _plan(
     input_crs: str | CRS | None,
     overwrite: bool,
 ) -> _Plan:
+    # Imported where it is used: xarray, which it brings, takes seconds.
+    from gdaltools.raster import mask_kind, source_crs
+
     wanted = None if target_crs is None else parse_crs(target_crs, "target_crs")
     if wanted is not None:
         found = source_crs(dataset, source, input_crs)
@@ -293,13 +296,16 @@ def _make(plan: _Plan) -> CogResult:
     """The task: one COG from start to finish, on whichever machine runs it."""
     began = time.perf_counter()
     with storage.writing(plan.target, overwrite=plan.overwrite) as path:
-        with open_dataset(plan.source) as dataset, driver.environment(path.parent):
-            with _ready(plan, dataset, path.parent) as ready:
-                driver.write(ready, path, plan.profile, source=plan.source, target=plan.target)
-                shape = (ready.count, ready.height, ready.width)
-            driver.check(path, shape, target=plan.target)
-            with rasterio.open(path) as made:
-                result = _result(plan, made, path)
+        with (
+            open_dataset(plan.source) as dataset,
+            driver.environment(path.parent),
+            _ready(plan, dataset, path.parent) as ready,
+        ):
+            driver.write(ready, path, plan.profile, source=plan.source, target=plan.target)
+            shape = (ready.count, ready.height, ready.width)
+        driver.check(path, shape, target=plan.target)
+        with rasterio.open(path) as made:
+            result = _result(plan, made, path)
     return result.model_copy(update={"seconds": time.perf_counter() - began})
 
 
@@ -351,7 +357,7 @@ def _result(plan: _Plan, made: DatasetReader, path: Path) -> CogResult:
         reprojection_performed=plan.warp,
         source_crs=crs_name(source) if source else None,
         target_crs=crs_name(target) if target else None,
-        bounds_4326=_bounds_4326(made),
+        bounds_4326=_bounds_4326(made, plan.target),
         shape=(made.height, made.width),
         band_count=made.count,
         dtype=str(made.dtypes[0]),
@@ -364,11 +370,8 @@ def _result(plan: _Plan, made: DatasetReader, path: Path) -> CogResult:
     )
 
 
-def _bounds_4326(made: DatasetReader) -> Bounds | None:
-    if not made.crs or made.transform.is_identity:
-        return None
+def _bounds_4326(made: DatasetReader, target: Location) -> Bounds | None:
     try:
-        found = transform_bounds(made.crs, WGS84, tuple(made.bounds))
-    except InvalidParameter:  # a local CRS has no place on Earth
+        return geographic_bounds(made, target)
+    except UnsupportedRaster:  # without a CRS, or with a local one, it has no place on Earth
         return None
-    return found if all(math.isfinite(value) for value in found) else None

@@ -1,7 +1,7 @@
 """How each kind of raster is encoded in each tier: codec, predictor, block size and resampling.
 
-A tier says what a COG is for: ``visualization`` (small, lossy where that cannot hurt), ``analysis`` (lossless,
-read often) or ``archive`` (lossless, smallest, read rarely). Tiers and codecs are those of protocol.md §5,
+A tier says what a COG is for: ``visualization`` (small, lossy where that cannot hurt), ``analysis``
+(lossless, read often) or ``archive`` (lossless, smallest, read rarely). Tiers and codecs: protocol.md §5,
 "COG tiers".
 
 >>> choose_profile("analysis", raster_type="dem", dtypes=("float32",)).predictor
@@ -13,7 +13,7 @@ read often) or ``archive`` (lossless, smallest, read rarely). Tiers and codecs a
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Literal, cast, get_args
+from typing import Literal, get_args
 
 from pydantic import BaseModel, ConfigDict
 
@@ -190,7 +190,7 @@ _LEVELS: dict[Compression, int | None] = {"DEFLATE": 6, "ZSTD": 9, "LZW": None, 
 def _tier(name: str) -> Tier:
     if name not in TIERS:
         raise InvalidParameter(f"profile {name!r} is unknown: use one of {', '.join(TIERS)}")
-    return cast(Tier, name)
+    return name
 
 
 def _compression(tier: Tier) -> Compression:

@@ -27,7 +27,6 @@ from rasterio.windows import Window
 from gdaltools.crs import crs_name, transform_points
 from gdaltools.dataset import MAX_SAMPLES, reading
 from gdaltools.errors import InvalidParameter, StorageError, UnsupportedRaster
-from gdaltools.raster import mask_kind
 from gdaltools.storage import Location
 
 _BLOCK = 512
@@ -94,6 +93,9 @@ def warped(
     CorruptRaster, StorageError
         A block of the source cannot be read.
     """
+    # Imported where it is used: xarray, which it brings, takes seconds.
+    from gdaltools.raster import mask_kind
+
     transform, width, height = _target_grid(source, location, source_crs, target_crs)
     kind = mask_kind(source)
     nodata = source.nodata

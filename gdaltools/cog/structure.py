@@ -8,6 +8,7 @@ from small to large before the full resolution, blocks in rows, and leader and t
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import IO
 
 import numpy as np
@@ -40,7 +41,7 @@ def check_structure(layout: TiffLayout, stream: IO[bytes]) -> Findings:
         _SMALL_SIDE, main.block_width if main.tiled else 0, main.block_height if main.tiled else 0
     ):
         warnings.append(
-            f"no overviews, though the image is {main.width} x {main.height}: a zoomed-out view reads all of it"
+            f"no overviews, though the image is {main.width} x {main.height}: zooming out reads all of it"
         )
     errors += _ifd_order(layout, main, overviews)
     errors += _overview_sizes(main, overviews)
@@ -92,7 +93,7 @@ def _ifd_order(layout: TiffLayout, main: Ifd, overviews: tuple[Ifd, ...]) -> lis
     positions = [main.position] + [overview.position for overview in overviews]
     errors += [
         f"the IFD of overview {number} is at byte {after}, before the image of twice its size (byte {before})"
-        for number, (before, after) in enumerate(zip(positions, positions[1:], strict=False))
+        for number, (before, after) in enumerate(pairwise(positions))
         if after < before
     ]
     first = min((ifd.first_data for ifd in layout.ifds if ifd.first_data), default=0)
@@ -110,7 +111,7 @@ def _overview_sizes(main: Ifd, overviews: tuple[Ifd, ...]) -> list[str]:
     return [
         f"overview {number} is {small.width} x {small.height}, not smaller than the {large.width} x "
         f"{large.height} before it"
-        for number, (large, small) in enumerate(zip(chain, chain[1:], strict=False))
+        for number, (large, small) in enumerate(pairwise(chain))
         if small.width > large.width
         or small.height > large.height
         or (small.width, small.height) == (large.width, large.height)
@@ -125,7 +126,7 @@ def _data_order(main: Ifd, overviews: tuple[Ifd, ...]) -> list[str]:
     return [
         f"the pixels of {large} begin at byte {large_at}, before those of {small} (byte {small_at}): "
         "overviews must come first, the smallest in front"
-        for (large, large_at), (small, small_at) in zip(stored, stored[1:], strict=False)
+        for (large, large_at), (small, small_at) in pairwise(stored)
         if large_at < small_at
     ]
 

@@ -219,7 +219,7 @@ class _Reader:
         text = self._at(start + _GHOST_HEAD, length).decode("latin-1")
         pairs = (line.partition("=") for line in text.splitlines() if "=" in line)
         end = start + _GHOST_HEAD + length
-        return {key: value.strip() for key, _, value in pairs}, end + end % 2
+        return {key.strip(): value.strip() for key, _, value in pairs}, end + end % 2
 
     def _ifds(self) -> Iterator[Ifd]:
         position, seen = self._first, set[int]()

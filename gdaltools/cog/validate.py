@@ -1,6 +1,7 @@
 """Whether a file is a valid COG, and if not, why, in words that somebody can act on.
 
-Two judges: rio-cogeo's ``cog_validate`` and GDAL's rules as `gdaltools.cog.structure` checks them byte by byte.
+Two judges: rio-cogeo's ``cog_validate``, and GDAL's rules as `gdaltools.cog.structure` checks them byte by
+byte.
 """
 
 from __future__ import annotations
@@ -80,8 +81,9 @@ class CogReport(BaseModel):
             blocks = f"{'tiles' if image.tiled else 'strips'} of {image.block[0]} x {image.block[1]}"
             empty = f", {image.empty_blocks} empty" if image.empty_blocks else ""
             lines.append(
-                f"  {image.name}: {image.width} x {image.height}, {image.compression}, {image.blocks} {blocks}"
-                f"{empty}, IFD at {image.ifd_offset}, data from {image.first_data_offset}"
+                f"  {image.name}: {image.width} x {image.height}, {image.compression}, "
+                f"{image.blocks} {blocks}{empty}, IFD at {image.ifd_offset}, "
+                f"data from {image.first_data_offset}"
             )
         lines.append(f"  ghost area: {', '.join(self.ghost) or 'none'}")
         return "\n".join(lines)

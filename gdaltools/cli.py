@@ -1,0 +1,285 @@
+"""The command line: ``python -m gdaltools info|cog|tiles|validate|estimate``.
+
+Results go to stdout (``--json`` for programs), progress and errors to stderr. The exit code is 0 if all went
+well, 1 if the answer is no (not a valid COG), 2 for wrong usage, 3 for an input that is missing or unusable,
+4 if storage or something unforeseen failed, so that trying again may help, 130 after Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import FrameType
+from typing import Any
+
+from pydantic import BaseModel
+
+from gdaltools.errors import (
+    CorruptRaster,
+    GdalToolsError,
+    InvalidParameter,
+    SourceNotFound,
+    TargetExists,
+    UnsupportedRaster,
+)
+
+OK, NO, USAGE, BAD_INPUT, FAILED, INTERRUPTED = 0, 1, 2, 3, 4, 130
+
+# What a reader went away from: 128 + SIGPIPE, as a shell counts it.
+_BROKEN_PIPE = 141
+# GDAL cannot be stopped inside a call: after so long the process ends without it.
+_GRACE_SECONDS = 3.0
+
+
+@dataclass(frozen=True)
+class _Answer:
+    """What a command found, and whether that is a yes."""
+
+    title: str
+    result: Any
+    good: bool = True
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code.
+
+    Parameters
+    ----------
+    argv : sequence of str, optional
+        The arguments; by default those of the process.
+    """
+    try:
+        arguments = _parser().parse_args(argv)
+    except SystemExit as end:  # argparse printed usage or help already
+        return int(end.code or 0)
+    try:
+        with _ending_soon_after_interrupt():
+            answer: _Answer = arguments.run(arguments)
+            _print(answer, as_json=arguments.json)
+            sys.stdout.flush()
+    except KeyboardInterrupt:
+        return _complain("interrupted: nothing was left half-written", INTERRUPTED)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return _BROKEN_PIPE
+    except GdalToolsError as error:
+        return _complain(str(error), _exit_code(error))
+    except Exception as error:  # noqa: BLE001 - the border: a person gets one line, not a traceback
+        return _complain(f"unexpected {type(error).__name__}: {error}", FAILED)
+    return OK if answer.good else NO
+
+
+def _exit_code(error: GdalToolsError) -> int:
+    if isinstance(error, (InvalidParameter, TargetExists)):
+        return USAGE
+    if isinstance(error, (SourceNotFound, UnsupportedRaster, CorruptRaster)):
+        return BAD_INPUT
+    return FAILED
+
+
+def _complain(text: str, code: int) -> int:
+    print(f"gdaltools: {printable(' '.join(text.split()))}", file=sys.stderr)
+    return code
+
+
+def printable(text: str) -> str:
+    """The text with its control characters spelled out: what a file says must not steer a terminal.
+
+    >>> printable("a\\x1b[2Jb")
+    'a\\\\x1b[2Jb'
+    """
+    return "".join(
+        char if char.isprintable() or char in "\n\t" else char.encode("unicode_escape").decode()
+        for char in text
+    )
+
+
+def _print(answer: _Answer, *, as_json: bool) -> None:
+    if as_json:
+        print(_to_json(answer.result))
+        return
+    text = printable(str(answer.result))
+    if not sys.stdout.isatty():
+        print(text)
+        return
+    from rich.console import Console
+    from rich.panel import Panel
+    from rich.text import Text
+
+    # Text, not markup: square brackets in a file's metadata stay what they are.
+    colour = "green" if answer.good else "red"
+    Console().print(Panel(Text(text), title=Text(printable(answer.title)), border_style=colour, expand=False))
+
+
+def _to_json(result: Any) -> str:
+    if isinstance(result, BaseModel):
+        return result.model_dump_json(indent=2)
+    return json.dumps(result, indent=2, default=str)
+
+
+@contextmanager
+def _ending_soon_after_interrupt() -> Iterator[None]:
+    """Ctrl-C unwinds the command, and ends the process should GDAL keep it from that."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def interrupted(signum: int, frame: FrameType | None) -> None:
+        timer = threading.Timer(_GRACE_SECONDS, os._exit, (INTERRUPTED,))
+        timer.daemon = True
+        timer.start()
+        timers.append(timer)
+        raise KeyboardInterrupt
+
+    timers: list[threading.Timer] = []
+    before = signal.signal(signal.SIGINT, interrupted)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+        for timer in timers:
+            timer.cancel()
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m gdaltools",
+        description="Huge rasters into tiles and Cloud Optimized GeoTIFFs.",
+        epilog="Sources and targets are local paths or abfs://container/blob. Exit codes: 0 ok, 1 the answer "
+        "is no, 2 wrong usage, 3 bad or missing input, 4 storage or unforeseen, 130 interrupted.",
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    _command(commands, "info", _run_info, "what a raster is")
+    _cog(_command(commands, "cog", _run_cog, "a raster into a Cloud Optimized GeoTIFF"))
+    _tiles(_command(commands, "tiles", _run_tiles, "a raster into tiles of one grid"))
+    _validate(_command(commands, "validate", _run_validate, "whether a file is a valid COG, and why not"))
+    _estimate(
+        _command(commands, "estimate", _run_estimate, "how long an operation takes, and how much memory")
+    )
+    return parser
+
+
+def _command(
+    commands: Any, name: str, run: Callable[[argparse.Namespace], _Answer], text: str
+) -> argparse.ArgumentParser:
+    command: argparse.ArgumentParser = commands.add_parser(
+        name, help=text, description=text.capitalize() + "."
+    )
+    command.set_defaults(run=run)
+    command.add_argument("src", metavar="SRC", help="local path or abfs://container/blob")
+    command.add_argument("--json", action="store_true", help="print the result as JSON")
+    return command
+
+
+def _target(command: argparse.ArgumentParser, metavar: str, text: str) -> None:
+    command.add_argument("dst", metavar=metavar, help=text)
+    command.add_argument("--overwrite", action="store_true", help="replace what exists")
+    command.add_argument("--quiet", action="store_true", help="no progress bar")
+    command.add_argument("--input-crs", metavar="CRS", help="the source's CRS, where the file does not say")
+
+
+def _progress(arguments: argparse.Namespace) -> Any:
+    return False if arguments.quiet else "auto"
+
+
+def _run_info(arguments: argparse.Namespace) -> _Answer:
+    from gdaltools.raster import inspect
+
+    info = inspect(arguments.src)
+    return _Answer(info.location, info)
+
+
+def _cog(command: argparse.ArgumentParser) -> None:
+    _target(command, "DST", "the COG to write")
+    command.add_argument("--profile", default="analysis", help="visualization, analysis (default) or archive")
+    command.add_argument(
+        "--raster-type", default="auto", help="rgb, rgba, dem, categorical, multispectral, nir"
+    )
+    command.add_argument("--target-crs", metavar="CRS", help="warp to this CRS, for example EPSG:4326")
+    command.add_argument("--jpeg-quality", type=int, default=85, metavar="1-100")
+    command.add_argument("--blocksize", type=int, default=512, metavar="PIXELS", help="a multiple of 16")
+    command.add_argument("--overview-resampling", metavar="NAME", help="average, mode, nearest, ...")
+    command.add_argument("--reproject-resampling", metavar="NAME", help="bilinear, cubic, nearest, ...")
+
+
+def _run_cog(arguments: argparse.Namespace) -> _Answer:
+    from gdaltools.cog.create import create_cog
+
+    result = create_cog(
+        arguments.src,
+        arguments.dst,
+        arguments.profile,
+        raster_type=arguments.raster_type,
+        target_crs=arguments.target_crs,
+        input_crs=arguments.input_crs,
+        jpeg_quality=arguments.jpeg_quality,
+        blocksize=arguments.blocksize,
+        overview_resampling=arguments.overview_resampling,
+        reproject_resampling=arguments.reproject_resampling,
+        overwrite=arguments.overwrite,
+        progress=_progress(arguments),
+    )
+    return _Answer("COG", result)
+
+
+def _tiles(command: argparse.ArgumentParser) -> None:
+    _target(command, "DST_FOLDER", "the folder or prefix that the tiles are written to")
+    command.add_argument("--tile-size", type=int, metavar="PIXELS", help="default: about 450 MB a tile")
+    command.add_argument("--overlap", type=int, metavar="PIXELS", help="default: 512")
+    command.add_argument("--target-crs", metavar="CRS", help="default: EPSG:4326")
+    command.add_argument("--scheme", metavar="FILE", help="use this tiling scheme (GeoJSON) instead")
+
+
+def _run_tiles(arguments: argparse.Namespace) -> _Answer:
+    from gdaltools.extract import extract_tiles
+    from gdaltools.tiling import TilingScheme, generate_tiling_scheme
+
+    given = [
+        f"--{name.replace('_', '-')}"
+        for name in ("tile_size", "overlap", "target_crs", "input_crs")
+        if getattr(arguments, name) is not None
+    ]
+    if arguments.scheme is not None and given:
+        raise InvalidParameter(f"--scheme says all about the tiles already: leave out {', '.join(given)}")
+    if arguments.scheme is not None:
+        scheme = TilingScheme.read(arguments.scheme)
+    else:
+        scheme = generate_tiling_scheme(
+            arguments.src,
+            arguments.tile_size,
+            512 if arguments.overlap is None else arguments.overlap,
+            arguments.target_crs or "EPSG:4326",
+            input_crs=arguments.input_crs,
+        )
+    result = extract_tiles(
+        arguments.src, scheme, arguments.dst, overwrite=arguments.overwrite, progress=_progress(arguments)
+    )
+    return _Answer("tiles", result)
+
+
+def _validate(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--lenient", action="store_true", help="warnings do not make a COG invalid")
+
+
+def _run_validate(arguments: argparse.Namespace) -> _Answer:
+    from gdaltools.cog.validate import validate_cog
+
+    report = validate_cog(arguments.src, strict=not arguments.lenient)
+    return _Answer(report.location, report, good=report.valid)
+
+
+def _estimate(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--operation", default="create_cog", help="create_cog (default) or extract_tiles")
+
+
+def _run_estimate(arguments: argparse.Namespace) -> _Answer:
+    from gdaltools.estimate import estimate
+
+    return _Answer("estimate", estimate(arguments.src, arguments.operation))
