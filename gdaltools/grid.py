@@ -110,14 +110,17 @@ def target_grid(source: Grid, target_crs: CRS, resolution: Resolution | None = N
     local = _local_resolution(source, source_crs, target_crs)
     if wanted is None:
         wanted = _default_resolution(source, bounds, local, same_crs=source_crs == target_crs)
-    grid = _snapped(bounds, wanted, target_crs)
-    growth = grid.width * grid.height / (source.width * source.height)
-    if resolution is None and growth > _MAX_GROWTH and grid.width * grid.height > 1 << 20:
-        raise UnsupportedRaster(
-            f"in {_short(target_crs)} the raster would stretch over {grid.width} x {grid.height} pixels, "
-            f"{growth:.0f} times its own: it crosses a seam of that CRS; choose another target_crs"
-        )
-    return grid
+        if target_crs.is_geographic and bounds[2] - bounds[0] >= 360 - wanted[0]:
+            # Around the Earth pixels divide a quarter of it, so that none is lost at ±180 and ±90.
+            wanted = (90 / math.ceil(90 / wanted[0]), 90 / math.ceil(90 / wanted[1]))
+        cols, rows = (bounds[2] - bounds[0]) / wanted[0], (bounds[3] - bounds[1]) / wanted[1]
+        growth = cols * rows / (source.width * source.height)
+        if growth > _MAX_GROWTH and cols * rows > 1 << 20:
+            raise UnsupportedRaster(
+                f"in {_short(target_crs)} the raster would stretch over {cols:.0f} x {rows:.0f} pixels, "
+                f"{growth:.0f} times its own: it crosses a seam of that CRS; choose another target_crs"
+            )
+    return _snapped(bounds, wanted, target_crs)
 
 
 def _checked_resolution(resolution: Resolution | None) -> tuple[float, float] | None:
@@ -130,13 +133,17 @@ def _checked_resolution(resolution: Resolution | None) -> tuple[float, float] | 
 
 
 def _target_bounds(source: Grid, source_crs: CRS, target_crs: CRS) -> Bounds:
+    if source_crs == target_crs:
+        return source.bounds
+    west, _, east, _ = source.bounds
+    if source_crs.is_geographic and max(east - 180, -180 - west) > source.resolution[0]:
+        raise UnsupportedRaster(
+            f"the raster's longitudes run from {west:.6g} to {east:.6g}, across the antimeridian: "
+            f"tile it in its own CRS, {_short(source_crs)}, or cut it there first"
+        )
     bounds = transform_bounds(source_crs, target_crs, source.bounds)
-    if (
-        source_crs != target_crs
-        and target_crs.is_projected
-        and _beyond_use(source, source_crs, target_crs, bounds)
-    ):
-        bounds = _within_area_of_use(source, source_crs, target_crs)
+    if target_crs.is_projected and _beyond_use(source, source_crs, target_crs, bounds):
+        bounds = _within_area_of_use(source, source_crs, target_crs) or bounds
     if not all(math.isfinite(value) for value in bounds):
         raise UnsupportedRaster(
             f"the raster's bounds {_listed(source.bounds)} in {_short(source_crs)} have no place in "
@@ -159,16 +166,17 @@ def _beyond_use(source: Grid, source_crs: CRS, target_crs: CRS, bounds: Bounds) 
     return local is None or _diagonal_resolution(source, bounds) > _TORN * local
 
 
-def _within_area_of_use(source: Grid, source_crs: CRS, target_crs: CRS) -> Bounds:
-    area = ProjCRS.from_wkt(target_crs.to_wkt()).area_of_use
-    geographic = transform_bounds(source_crs, WGS84, source.bounds)
-    if area is None or area.west > area.east or geographic[0] > geographic[2]:
-        return transform_bounds(source_crs, target_crs, source.bounds)
-    west, south = max(geographic[0], area.west), max(geographic[1], area.south)
-    east, north = min(geographic[2], area.east), min(geographic[3], area.north)
-    if west >= east or south >= north:
-        return transform_bounds(source_crs, target_crs, source.bounds)
-    return transform_bounds(WGS84, target_crs, (west, south, east, north))
+def _within_area_of_use(source: Grid, source_crs: CRS, target_crs: CRS) -> Bounds | None:
+    """The bounds of what lies in the target's area of use; None where that is not most of the raster."""
+    area = ProjCRS.from_user_input(crs_name(target_crs)).area_of_use
+    west, south, east, north = transform_bounds(source_crs, WGS84, source.bounds)
+    if area is None or area.west > area.east or not west < east:
+        return None
+    inside = max(west, area.west), max(south, area.south), min(east, area.east), min(north, area.north)
+    if not (inside[0] < inside[2] and inside[1] < inside[3]):
+        return None
+    share = (inside[2] - inside[0]) * (inside[3] - inside[1]) / ((east - west) * (north - south))
+    return transform_bounds(WGS84, target_crs, inside) if share > 0.5 else None
 
 
 def _diagonal_resolution(source: Grid, bounds: Bounds) -> float:
