@@ -13,6 +13,7 @@ import pytest
 
 from worker.local.postgres import PACKAGE, Account, EmbeddedPostgres, EmbeddedPostgresError, _wheel_folder
 
+SITE = Path(psycopg.__file__).parents[1]
 ROOT = Path(__file__).parents[2]
 SERVE = """
 import sys, os, psycopg
@@ -30,6 +31,24 @@ with EmbeddedPostgres(sys.argv[1], fsync=False) as server:
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 
 
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Path]:
+    """A folder in which a server has run before, to be copied."""
+    made = Path(tempfile.mkdtemp(prefix="gdaltools-tests-"))
+    made.chmod(0o755)
+    with EmbeddedPostgres(made / "pg", fsync=False):
+        pass
+    yield made / "pg"
+    shutil.rmtree(made)
+
+
+@pytest.fixture
+def used(place: Path, cluster: Path) -> Path:
+    """A place in whose folder ``pg`` a server has run before."""
+    subprocess.run(["cp", "-a", str(cluster), str(place / "pg")], check=True)
+    return place
+
+
 @pytest.fixture
 def place() -> Iterator[Path]:
     """A folder that every account can reach."""
@@ -41,11 +60,17 @@ def place() -> Iterator[Path]:
 
 
 def serve(
-    folder: Path, how: str = "stop", *, uid: int | None = None, python_path: str = "", umask: int = -1
+    folder: Path,
+    how: str = "stop",
+    *,
+    uid: int | None = None,
+    python_path: str = "",
+    umask: int = -1,
+    python: str = sys.executable,
 ) -> tuple[int, Path]:
     """Run a server in a process of its own; return how often it was run and where its data is."""
     done = subprocess.run(
-        [sys.executable, "-c", SERVE, str(folder), how],
+        [python, "-c", SERVE, str(folder), how],
         check=how == "stop",
         capture_output=True,
         text=True,
@@ -54,27 +79,47 @@ def serve(
         group=uid,
         extra_groups=None if uid is None else [],
         umask=umask,
-        env=os.environ | {"PYTHONPATH": f"{python_path}:{ROOT}", "HOME": "/nonexistent"},
+        env=os.environ | {"PYTHONPATH": f"{python_path}:{ROOT}:{SITE}", "HOME": "/nonexistent"},
     )
     visits, data = done.stdout.split()
     return int(visits), Path(data)
+
+
+def interpreter_for(uid: int) -> str:
+    """Return an interpreter that the account can run and that has what the server needs."""
+    for python in (sys.executable, "/usr/bin/python3"):
+        with contextlib.suppress(OSError, subprocess.CalledProcessError):
+            subprocess.run(
+                [python, "-c", "import psycopg, worker.local.postgres"],
+                user=uid,
+                check=True,
+                capture_output=True,
+                cwd="/",
+                env=os.environ | {"PYTHONPATH": f"{ROOT}:{SITE}"},
+            )
+            return python
+    pytest.skip("every interpreter is out of that account's reach")
 
 
 def modes_above(folder: Path) -> list[tuple[Path, int]]:
     return [(parent, parent.stat().st_mode) for parent in folder.parents]
 
 
-def test_the_data_survives_a_stop_and_a_crash(place):
-    assert serve(place / "pg")[0] == 1
-    assert serve(place / "pg", "crash")[0] == 2
-    assert EmbeddedPostgres.running(place / "pg") is not None
-    assert serve(place / "pg")[0] == 3
-    assert EmbeddedPostgres.running(place / "pg") is None
+def test_the_data_survives_a_stop_and_a_crash(used):
+    assert serve(used / "pg")[0] == 1
+    assert serve(used / "pg", "crash")[0] == 2
+    leftover = EmbeddedPostgres.running(used / "pg")
+    assert leftover is not None
+    socket_folder = Path(psycopg.conninfo.conninfo_to_dict(leftover)["host"])
+    assert socket_folder.exists()
+    assert serve(used / "pg")[0] == 3
+    assert EmbeddedPostgres.running(used / "pg") is None
+    assert not socket_folder.parent.exists()
 
 
-def test_another_process_finds_the_running_server(place):
-    with EmbeddedPostgres(place / "pg", fsync=False) as server:
-        assert EmbeddedPostgres.running(place / "pg") == server.conninfo
+def test_another_process_finds_the_running_server(used):
+    with EmbeddedPostgres(used / "pg", fsync=False) as server:
+        assert EmbeddedPostgres.running(used / "pg") == server.conninfo
         with psycopg.connect(server.conninfo) as connection:
             settings = connection.execute(
                 "select current_setting('listen_addresses'), current_setting('TimeZone')"
@@ -82,22 +127,14 @@ def test_another_process_finds_the_running_server(place):
         assert settings == ("", "UTC")
 
 
-def test_two_servers_in_one_folder_are_refused(place):
+def test_two_servers_in_one_folder_are_refused(used):
     with (
-        EmbeddedPostgres(place / "pg", fsync=False),
+        EmbeddedPostgres(used / "pg", fsync=False),
         pytest.raises(EmbeddedPostgresError, match="another process"),
-        EmbeddedPostgres(place / "pg"),
+        EmbeddedPostgres(used / "pg"),
     ):
         pass
-    assert not EmbeddedPostgres.running(place / "pg")
-
-
-def test_nothing_is_left_in_the_temporary_folder(place):
-    before = {path.name for path in Path(tempfile.gettempdir()).glob("gdaltools-pg-*")}
-    serve(place / "pg")
-    serve(place / "pg", "crash")
-    serve(place / "pg")
-    assert {path.name for path in Path(tempfile.gettempdir()).glob("gdaltools-pg-*")} <= before
+    assert not EmbeddedPostgres.running(used / "pg")
 
 
 def test_a_very_long_folder_name_is_no_obstacle(place):
@@ -106,12 +143,10 @@ def test_a_very_long_folder_name_is_no_obstacle(place):
         pass
 
 
-def test_an_interrupted_initdb_is_begun_again(place):
-    data = place / "pg" / "data"
-    with EmbeddedPostgres(place / "pg", fsync=False):
-        pass
+def test_an_interrupted_initdb_is_begun_again(used):
+    data = used / "pg" / "data"
     (data / "postgresql.conf").unlink()
-    assert serve(place / "pg")[0] == 1
+    assert serve(used / "pg")[0] == 1
 
 
 def test_somebody_elses_files_are_not_deleted(place):
@@ -123,23 +158,21 @@ def test_somebody_elses_files_are_not_deleted(place):
     assert (data / "thesis.txt").read_text() == "years of work"
 
 
-def test_data_of_another_major_version_is_named(place):
-    with EmbeddedPostgres(place / "pg", fsync=False):
-        pass
-    (place / "pg" / "data" / "PG_VERSION").write_text("12\n")
+def test_data_of_another_major_version_is_named(used):
+    (used / "pg" / "data" / "PG_VERSION").write_text("12\n")
     with pytest.raises(EmbeddedPostgresError, match="is of PostgreSQL 12 and the server is 18"):
-        EmbeddedPostgres(place / "pg").start()
+        EmbeddedPostgres(used / "pg").start()
 
 
-def test_removing_a_folder_stops_what_a_crash_left_there(place):
-    serve(place / "pg", "crash")
-    assert EmbeddedPostgres.remove(place / "pg")
-    assert not (place / "pg").exists()
+def test_removing_a_folder_stops_what_a_crash_left_there(used):
+    serve(used / "pg", "crash")
+    assert EmbeddedPostgres.remove(used / "pg")
+    assert not (used / "pg").exists()
 
 
-def test_a_folder_in_use_is_not_removed(place):
-    with EmbeddedPostgres(place / "pg", fsync=False) as server:
-        assert not EmbeddedPostgres.remove(place / "pg")
+def test_a_folder_in_use_is_not_removed(used):
+    with EmbeddedPostgres(used / "pg", fsync=False) as server:
+        assert not EmbeddedPostgres.remove(used / "pg")
         with psycopg.connect(server.conninfo):
             pass
 
@@ -148,13 +181,13 @@ def test_a_folder_in_use_is_not_removed(place):
 def test_as_root_a_folder_that_nobody_reaches_stays_so_and_its_data_is_found_again(place):
     home = place / "home"
     home.mkdir(mode=0o700)
-    before = modes_above(home / "project" / "x")[1:]
     (home / "project").mkdir(mode=0o700)
+    before = modes_above(home / "project" / "x")
     visits, data = serve(home / "project" / "pg")
     try:
         assert (visits, home in data.parents) == (1, False)
         assert serve(home / "project" / "pg") == (2, data)
-        assert modes_above(home / "project" / "x")[2:] == before[1:]
+        assert modes_above(home / "project" / "x") == before
         assert stat.S_IMODE(home.stat().st_mode) == 0o700
         assert data.stat().st_uid == Account.unprivileged().uid
         assert stat.S_IMODE(data.stat().st_mode) == 0o700
@@ -184,18 +217,9 @@ def test_as_root_an_environment_that_nobody_reaches_is_copied_and_stays_so(place
 @as_root
 def test_another_account_runs_its_own_server(place):
     account = Account.unprivileged()
-    try:
-        subprocess.run(
-            [sys.executable, "-c", "import psycopg"],
-            user=account.uid,
-            check=True,
-            capture_output=True,
-            cwd="/",
-        )
-    except (OSError, subprocess.CalledProcessError):
-        pytest.skip("the interpreter is out of that account's reach")
+    python = interpreter_for(account.uid)
     os.chown(place, account.uid, account.gid)
-    visits, data = serve(place / "pg", uid=account.uid)
+    visits, data = serve(place / "pg", uid=account.uid, python=python)
     assert (visits, data) == (1, place / "pg" / "data")
     assert serve(place / "pg")[0] == 2  # and root goes on with it
-    assert serve(place / "pg", uid=account.uid)[0] == 3
+    assert serve(place / "pg", uid=account.uid, python=python)[0] == 3

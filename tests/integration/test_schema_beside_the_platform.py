@@ -115,7 +115,8 @@ async def test_the_platforms_own_function_is_the_one_that_is_called(platform_con
 async def test_a_function_of_another_form_is_left_alone_and_named(platform_conninfo):
     await run_sql(
         platform_conninfo,
-        "create function app.complete_task_and_check_stage(p_task_id varchar) returns void language sql as ''",
+        "create function app.complete_task_and_check_stage(p_task_id varchar) returns void"
+        " language sql as ''",
     )
     async with Database.connect(platform_conninfo) as database:
         await database.migrate()
