@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from gdaltools.errors import GdalToolsError, InvalidParameter
+from worker.connections import DatabaseRejected
 from worker.jobs import (
     Context,
     FinishedJob,
@@ -134,7 +135,7 @@ class Machine:
             if isinstance(message, StageComplete):
                 return await self._move_on(job, chosen, message)
             return await self._start(job, chosen)
-        except (StageError, InvalidParameter, TaskIdTaken) as error:
+        except (StageError, InvalidParameter, TaskIdTaken, DatabaseRejected) as error:
             return await self._fail(job, f"stage {job.stage}: {error}")
 
     async def _start(self, job: JobRow, chosen: JobDefinition) -> Handled:

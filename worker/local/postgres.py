@@ -411,13 +411,8 @@ class _Postmaster:
     @property
     def alive(self) -> bool:
         """Whether that process still is this folder's server, and not another that got its number."""
-        try:
-            command = subprocess.run(
-                ["ps", "-o", "stat=,args=", "-p", str(self.pid)], capture_output=True, text=True, check=False
-            ).stdout
-        except FileNotFoundError:
-            command = _proc_command(self.pid)
-        return str(self.data) in command and not command.lstrip().startswith("Z")
+        command = _command_of(self.pid)
+        return command is not None and str(self.data) in command
 
     def gone_within(self, seconds: float) -> bool:
         deadline = time.monotonic() + seconds
@@ -428,11 +423,17 @@ class _Postmaster:
         return True
 
 
-def _proc_command(pid: int) -> str:
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-    except OSError:
-        return ""
+def _command_of(pid: int) -> str | None:
+    """Return a process's command line; None when it is gone (a zombie's is empty)."""
+    if Path("/proc/self/cmdline").exists():
+        try:
+            return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        except OSError:
+            return None
+    shown = subprocess.run(
+        ["ps", "-ww", "-o", "args=", "-p", str(pid)], capture_output=True, text=True, check=False
+    )
+    return shown.stdout if shown.returncode == 0 else None
 
 
 def _conninfo(socket_folder: Path, database: str) -> str:
