@@ -43,9 +43,9 @@ def remaining_seconds(lock: Lock) -> float:
 async def lock_kept(lock: Lock, on_lost: Callable[[], None]) -> AsyncIterator[None]:
     """Keep a lock from entry to exit, or until it is settled.
 
-    The lock is renewed whenever a third of its remaining time has gone by; while Service Bus fails, renewing is
-    tried again until the lock has run out. ``on_lost`` is then called, once, on the event loop. It must not
-    wait, and the body of the ``async with`` goes on: it is for ``on_lost`` to end it.
+    The lock is renewed whenever a third of its remaining time has gone by; while Service Bus fails, renewing
+    is tried again until the lock has run out. ``on_lost`` is then called, once, on the event loop. It must
+    not wait, and the body of the ``async with`` goes on: it is for ``on_lost`` to end it.
     """
     done = asyncio.Event()
     keeper = asyncio.create_task(_keep(lock, done, on_lost))
