@@ -4,7 +4,8 @@ Seconds are a start-up cost plus uncompressed megabytes over the rate of the cor
 memory are what a process holds at rest plus what each core holds at work. The rates are `CALIBRATION`,
 measured on the machine that it names: on another they are a guess of the right order, and say so.
 
->>> estimate_megabytes("create_cog", 8000, cores=2).minutes < estimate_megabytes("create_cog", 8000, cores=1).minutes
+>>> one, two = (estimate_megabytes("create_cog", 8000, cores=cores) for cores in (1, 2))
+>>> two.seconds < one.seconds
 True
 """
 
@@ -178,7 +179,7 @@ def estimate_megabytes(
     rate = known[variant]
     speed = rate.mb_per_second * (1 + rate.per_core * (cores - 1))
     return Estimate(
-        operation=operation,  # type: ignore[arg-type]  # it is a key of the calibration
+        operation=operation,
         variant=variant,
         uncompressed_mb=uncompressed_mb,
         cores=cores,

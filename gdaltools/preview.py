@@ -107,7 +107,8 @@ class _Canvas:
         if not seen.size:
             return self._pixels
         low, high = np.nanpercentile(seen, _STRETCH)
-        return np.nan_to_num((self._pixels - low) / max(high - low, 1e-9) * 255)
+        stretched: NDArray[np.float32] = np.nan_to_num((self._pixels - low) / max(high - low, 1e-9) * 255)
+        return stretched
 
 
 def _contents(mosaicjson: StrPath | Location) -> tuple[list[str], tuple[float, float, float, float]]:

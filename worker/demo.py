@@ -229,7 +229,7 @@ def _summary(outcome: Outcome, console: Console) -> bool:
     lines = {
         "job": f"{outcome.job.job_id} {outcome.job.status} in {outcome.seconds:.1f} s",
         "tasks": f"{len(outcome.tasks)} over {' and '.join(queues)}",
-        "tiles": f"{result['tiling']['tile_count']}, in {result['extraction']['processing_time_seconds']:.1f} s",
+        "tiles": f"{result['tiling']['tile_count']} in {result['extraction']['processing_time_seconds']:.1f} s",
         "COGs": f"{len(cogs)}, {result['cogs']['total_size_mb']:.1f} MB of a source of "
         f"{result['blob_size_mb']:.1f} MB; {sum(report.valid for report in reports)} valid",
         "COG folder": str(cogs[0].path.parent if cogs[0].path else cogs[0]),

@@ -17,6 +17,7 @@ from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
 
 import gdaltools as gt
 from gdaltools import storage
+from gdaltools.detect import RasterType
 from gdaltools.errors import InvalidParameter, UnknownTaskType
 from gdaltools.progress import ProgressOption
 from gdaltools.routing import normal_task_type
@@ -46,7 +47,7 @@ class TilingParameters(_Parameters):
     overlap: int = 512
     target_crs: str = "EPSG:4326"
     input_crs: str | None = None
-    raster_type: str = "auto"
+    raster_type: Literal["auto"] | RasterType = "auto"
     band_names: dict[str, str] | None = None
     output_container: str = _SILVER_COGS
     output_blob_name: str | None = None
@@ -236,30 +237,28 @@ def create_stac_collection(parameters: FanInParameters, progress: ProgressOption
     """Describe the COGs of a job, and its mosaic, as a STAC collection."""
     cogs = _cogs_of(parameters)
     job = parameters.job_parameters
-    mosaic_url = next(
-        (r["mosaicjson_url"] for r in map(_flat, parameters.previous_results) if "mosaicjson_url" in r), None
-    )
+    mosaic = _mosaic_of(parameters)
     collection_id = job.get("collection_id") or "system-rasters"
-    scope = _scope(parameters)
+    stac_id = job.get("stac_item_id")
     made = gt.create_stac_collection(
         cogs,
-        storage.blob(_SILVER_MOSAICS, f"{scope}stac"),
+        storage.blob(_SILVER_MOSAICS, f"{_scope(parameters)}stac"),
         collection_id=collection_id,
-        item_id=job.get("stac_item_id"),
-        mosaicjson=mosaic_url,
+        item_id_prefix=f"{stac_id}-" if stac_id else "",
+        mosaicjson=mosaic,
         overwrite=True,
         progress=progress,
     )
     return {
         "collection_id": collection_id,
-        "stac_id": made.stac_id,
+        "stac_id": stac_id or collection_id,
         "stac_blob": storage.locate(made.location).name,
         "stac_container": _SILVER_MOSAICS,
         "tile_count": len(cogs),
         "items_created": made.items_created,
         "items_failed": made.items_failed,
         "spatial_extent": made.spatial_extent,
-        "mosaicjson_url": mosaic_url,
+        "mosaicjson_url": storage.url(mosaic) if mosaic else None,
         "pgstac_id": None,
         "search_id": None,
         "viewer_url": None,
@@ -283,6 +282,15 @@ def _cogs_of(parameters: FanInParameters) -> list[Location]:
     if not cogs:
         raise InvalidParameter("previous_results name no COG: the stage before made none that succeeded")
     return sorted(set(cogs), key=str)
+
+
+def _mosaic_of(parameters: FanInParameters) -> Location | None:
+    """The MosaicJSON that the previous stage made, if that was its work."""
+    for result in map(_flat, parameters.previous_results):
+        if "mosaicjson_blob" in result:
+            found = storage.blob(_SILVER_MOSAICS, result["mosaicjson_blob"])
+            return found if storage.exists(found) else None
+    return None
 
 
 def _flat(result: Mapping[str, Any]) -> Mapping[str, Any]:
