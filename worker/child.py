@@ -21,7 +21,18 @@ from gdaltools.errors import GdalToolsError
 from gdaltools.progress import Progress
 from worker import handlers
 
-PRELOAD = ["worker.child"]
+PRELOAD = [
+    "worker.child",
+    "gdaltools.extract",
+    "gdaltools.cog.create",
+    "gdaltools.mosaic",
+    "gdaltools.stac",
+    "cogeo_mosaic.mosaic",
+    "pystac.extensions.file",
+    "pystac.extensions.projection",
+    "pystac.extensions.raster",
+    "pystac.validation",
+]
 # Progress is for people and for the stall watch: more often than this serves neither.
 _PROGRESS_INTERVAL_SECONDS = 0.5
 
@@ -53,7 +64,7 @@ def _outcome(connection: Connection, task_type: str, parameters: Mapping[str, An
         return "failure", Failure(str(error), type(error).__name__, error.retryable)
     except Exception as error:  # the one border of a task: whatever it raised becomes its outcome
         log.exception("task of type %s failed unexpectedly", task_type)
-        return "failure", Failure(f"{type(error).__name__}: {error}", type(error).__name__, retryable=True)
+        return "failure", Failure(str(error), type(error).__name__, retryable=True)
 
 
 def _to_parent(connection: Connection) -> Callable[[Progress], None]:

@@ -177,20 +177,21 @@ async def _job_over(
 
 
 def _view(job: JobRow, tasks: Sequence[TaskRow], seconds: float) -> Group:
-    table = Table("stage", "task", "queue", "tasks", "done", "running", "progress", "seconds")
+    table = Table()
+    for heading in ("#", "task", "queue", "done", "running", "seconds"):
+        table.add_column(heading, no_wrap=True)
     for stage, name in _STAGES.items():
         mine = [task for task in tasks if task.stage == stage]
         running = [task for task in mine if task.status == "processing"]
         done = sum(task.status == "completed" for task in mine)
         failed = sum(task.status == "failed" for task in mine)
+        counted = f"{done}/{len(mine)}" + (f", {failed} failed" if failed else "")
         table.add_row(
             str(stage),
             name,
             ", ".join(sorted({task.target_queue or "" for task in mine})),
-            str(len(mine)) if mine else "",
-            (f"{done}" + (f", {failed} failed" if failed else "")) if mine else "",
-            str(len(running)) if running else "",
-            _progress(running),
+            counted if mine else "",
+            f"{len(running)} at {_progress(running)}" if running else "",
             f"{_stage_seconds(mine):.1f}" if mine and not running else "",
             style="green" if mine and done == len(mine) else ("red" if failed else ""),
         )
@@ -229,7 +230,8 @@ def _summary(outcome: Outcome, console: Console) -> bool:
     lines = {
         "job": f"{outcome.job.job_id} {outcome.job.status} in {outcome.seconds:.1f} s",
         "tasks": f"{len(outcome.tasks)} over {' and '.join(queues)}",
-        "tiles": f"{result['tiling']['tile_count']} in {result['extraction']['processing_time_seconds']:.1f} s",
+        "tiles": f"{result['tiling']['tile_count']}, extracted in "
+        f"{result['extraction']['processing_time_seconds']:.1f} s",
         "COGs": f"{len(cogs)}, {result['cogs']['total_size_mb']:.1f} MB of a source of "
         f"{result['blob_size_mb']:.1f} MB; {sum(report.valid for report in reports)} valid",
         "COG folder": str(cogs[0].path.parent if cogs[0].path else cogs[0]),
@@ -238,8 +240,6 @@ def _summary(outcome: Outcome, console: Console) -> bool:
         "preview": str(picture),
         "all rows": str((FOLDER / "job.json").absolute()),
     }
-    table = Table(show_header=False, box=None)
     for name, value in lines.items():
-        table.add_row(Text(name, "bold"), Text(value))
-    console.print(table, soft_wrap=True)
+        console.print(Text.assemble((f"{name:<11}", "bold"), value), soft_wrap=True)
     return all(report.valid for report in reports)

@@ -10,6 +10,7 @@ import asyncio
 import multiprocessing
 import signal
 from collections.abc import Callable, Mapping
+from multiprocessing import forkserver
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerContext, ForkServerProcess
 from typing import Any
@@ -32,6 +33,10 @@ class Runner:
         self._timeout_seconds = timeout_seconds
         self._context: ForkServerContext = multiprocessing.get_context("forkserver")
         self._context.set_forkserver_preload(child.PRELOAD)
+
+    def warm_up(self) -> None:
+        """Start the forkserver now, so that the first task does not wait for its imports."""
+        forkserver.ensure_running()
 
     async def run(
         self, task_type: str, parameters: Mapping[str, Any], *, on_progress: ProgressSink

@@ -93,6 +93,8 @@ async def serving(settings: Settings, *, stopping: asyncio.Event) -> AsyncIterat
             health.serving(readiness, name=settings.app_name, port=settings.port, routes=api.routes(platform))
         )
         _choose_blob_root(settings)
+        runner = Runner(timeout_seconds=60 * settings.worker_timeout_minutes)
+        runner.warm_up()
         conninfo = await stack.enter_async_context(_conninfo(settings))
         connection_string = await stack.enter_async_context(_connection_string(settings))
         database = await stack.enter_async_context(_database(settings, conninfo))
@@ -102,7 +104,18 @@ async def serving(settings: Settings, *, stopping: asyncio.Event) -> AsyncIterat
         await _until_it_answers("database", database.migrate, readiness, stopping)
         machine = _machine(settings, database)
         outbox = Outbox(database, bus)
-        processor = _processor(settings, database, bus, outbox)
+        processor = Processor(
+            database=database,
+            bus=bus,
+            outbox=outbox,
+            runner=runner,
+            options=ProcessorOptions(
+                app_name=settings.app_name,
+                jobs_queue=settings.jobs_queue,
+                heartbeat_seconds=settings.worker_heartbeat_seconds,
+                lease_seconds=settings.worker_lease_seconds,
+            ),
+        )
         coordinator = Coordinator(machine, outbox)
         if settings.app_mode.listens_to_jobs:
             platform.machine, platform.database = machine, database
@@ -259,19 +272,4 @@ def _machine(settings: Settings, database: PlatformDatabase) -> Machine:
         blob_size=blob_size,
         context=Context(estimate_task_minutes, intermediate_container=settings.intermediate_tiles_container),
         jobs_queue=settings.jobs_queue,
-    )
-
-
-def _processor(settings: Settings, database: PlatformDatabase, bus: Bus, outbox: Outbox) -> Processor:
-    return Processor(
-        database=database,
-        bus=bus,
-        outbox=outbox,
-        runner=Runner(timeout_seconds=60 * settings.worker_timeout_minutes),
-        options=ProcessorOptions(
-            app_name=settings.app_name,
-            jobs_queue=settings.jobs_queue,
-            heartbeat_seconds=settings.worker_heartbeat_seconds,
-            lease_seconds=settings.worker_lease_seconds,
-        ),
     )
