@@ -46,14 +46,14 @@ if TYPE_CHECKING:
 
 SubQueue = Literal["dead-letter"]
 
-RETRIES = 2  # of the SDK, within one call, after 0.8 and 1.6 s
-BACKOFF_FACTOR = 0.4
+RETRIES = 2  # of the SDK, within one call, after 0.4 and 0.8 s
+BACKOFF_FACTOR = 0.2
 OUTCOME_SECONDS = (
     15.0  # to hear of a settlement before asking over the management link; the SDK's default is 60
 )
 ATTEMPT_SECONDS = 20.0  # for one try of a settlement, a renewal, or a peek
 MIN_RENEW_SECONDS = 0.5  # for one try of a renewal of a lock that is about to end
-SETTLE_ATTEMPTS = 3
+SETTLE_ATTEMPTS = 4  # the second at once, the others after 1 and 2 s, each with the SDK's own retries
 SEND_SECONDS = 120.0  # for all tries of one batch
 RECEIVE_SLACK_SECONDS = 30.0  # by which a receive may overrun, before the receiver is given up
 CLOSE_SECONDS = 10.0
@@ -234,8 +234,9 @@ class QueueReceiver:
         """The next message, locked for us; None when there was none in that time.
 
         May be cancelled: a message that was on its way is given back, uncounted, by the next `receive` or
-        when the receiver is closed. After an error the next call opens the receiver anew, after a pause that
-        grows with every failure in a row.
+        when the receiver is closed (the SDK waits 0.4 s for it; one that comes later is locked until its lock
+        ends). After an error the next call opens the receiver anew, after a pause that grows with every
+        failure in a row.
 
         Raises
         ------
@@ -367,6 +368,7 @@ class Message:
                 if not error.retryable or attempt == SETTLE_ATTEMPTS:
                     raise
                 _LOGGER.info("%s; opening the receiver again", error)
+            await asyncio.sleep((attempt - 1) * random.uniform(0.5, 1.0))
             await self._reopen()
 
     async def _reopen(self) -> None:

@@ -254,12 +254,14 @@ async def test_a_lock_is_no_longer_kept_behind_its_context(bus: Bus, broker: Bro
 
 
 async def test_a_cancelled_receive_gives_the_message_back(bus: Bus, broker: BrokerThread) -> None:
+    await bus.send("tasks", [task(scheduled_at=datetime.now(UTC) + timedelta(seconds=1.5))])
     async with bus.receiver("tasks") as receiver:
         assert await receiver.receive(wait_seconds=0.1) is None
         waiting = asyncio.create_task(receiver.receive(wait_seconds=30))
-        broker.faults.delay_replies(0.3)  # the message is on its way when the receive is cancelled
-        await bus.send("tasks", [task()])
-        waiting.cancel()
+        await asyncio.sleep(0)
+        broker.faults.delay_replies(0.2)
+        await eventually(lambda: broker.counts("tasks").locked == 1)
+        waiting.cancel()  # while the message is on its way
         with pytest.raises(asyncio.CancelledError):
             await waiting
         broker.faults.clear()
@@ -277,7 +279,7 @@ async def test_a_receiver_that_died_is_opened_again(bus: Bus, broker: BrokerThre
         elif fault == "drop":
             broker.faults.drop_connections()
         else:
-            broker.faults.fail_next("receive", times=2)
+            broker.faults.fail_next("receive")
         await bus.send("tasks", [task()])
         assert (await receive_in_the_end(receiver)).message_id == "t-1"
 
