@@ -12,7 +12,7 @@ import json
 import logging
 import random
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, contextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from types import TracebackType
@@ -46,12 +46,14 @@ if TYPE_CHECKING:
 
 SubQueue = Literal["dead-letter"]
 
-RETRIES = 2  # of the SDK, within one call
+RETRIES = 2  # of the SDK, within one call, after 0.4 and 0.8 s
+BACKOFF_FACTOR = 0.2
 OUTCOME_SECONDS = (
     15.0  # to hear of a settlement before asking over the management link; the SDK's default is 60
 )
 ATTEMPT_SECONDS = 20.0  # for one try of a settlement, a renewal, or a peek
-SETTLE_ATTEMPTS = 3
+MIN_RENEW_SECONDS = 0.5  # for one try of a renewal of a lock that is about to end
+SETTLE_ATTEMPTS = 4  # the second at once, the others after 1 and 2 s, each with the SDK's own retries
 SEND_SECONDS = 120.0  # for all tries of one batch
 RECEIVE_SLACK_SECONDS = 30.0  # by which a receive may overrun, before the receiver is given up
 CLOSE_SECONDS = 10.0
@@ -129,7 +131,11 @@ class Bus:
             raise InvalidParameter(
                 "give either a Service Bus connection string or a namespace, not both or none"
             )
-        settings: dict[str, Any] = {"retry_total": RETRIES, "try_timeout": ATTEMPT_SECONDS}
+        settings: dict[str, Any] = {
+            "retry_total": RETRIES,
+            "retry_backoff_factor": BACKOFF_FACTOR,
+            "try_timeout": ATTEMPT_SECONDS,
+        }
         if connection_string:
             try:
                 client = ServiceBusClient.from_connection_string(connection_string, **settings)
@@ -212,6 +218,7 @@ class QueueReceiver:
         self._client = client
         self._sub_queue = sub_queue
         self._receiver: ServiceBusReceiver | None = None
+        self._opened = AsyncExitStack()
         self._is_sound = False  # no receive was broken off in it
         self._failures = 0
 
@@ -227,8 +234,9 @@ class QueueReceiver:
         """The next message, locked for us; None when there was none in that time.
 
         May be cancelled: a message that was on its way is given back, uncounted, by the next `receive` or
-        when the receiver is closed. After an error the next call opens the receiver anew, after a pause that
-        grows with every failure in a row.
+        when the receiver is closed (the SDK waits 0.4 s for it; one that comes later is locked until its lock
+        ends). After an error the next call opens the receiver anew, after a pause that grows with every
+        failure in a row.
 
         Raises
         ------
@@ -242,11 +250,11 @@ class QueueReceiver:
             await asyncio.sleep(pause * random.uniform(0.5, 1.0))
         if not self._is_sound:
             await self._drop()
-        receiver = self._receiver = self._receiver or self._open()
         self._is_sound = False
         try:
             with _translated(f"receiving from {self.queue}"):
                 async with asyncio.timeout(wait_seconds + RECEIVE_SLACK_SECONDS):
+                    receiver = self._receiver or await self._open()
                     received = await receiver.receive_messages(
                         max_message_count=1, max_wait_time=wait_seconds
                     )
@@ -256,16 +264,18 @@ class QueueReceiver:
         self._is_sound, self._failures = True, 0
         return Message(receiver, received[0], self.queue) if received else None
 
-    def _open(self) -> ServiceBusReceiver:
+    async def _open(self) -> ServiceBusReceiver:
         sub_queue = ServiceBusSubQueue.DEAD_LETTER if self._sub_queue == "dead-letter" else None
-        return self._client.get_queue_receiver(
+        receiver = self._client.get_queue_receiver(
             self.queue, sub_queue=sub_queue, prefetch_count=0, timeout=OUTCOME_SECONDS
         )
+        self._receiver = await self._opened.enter_async_context(receiver)
+        return self._receiver
 
     async def _drop(self) -> None:
-        receiver, self._receiver = self._receiver, None
-        if receiver is not None:
-            await _close(f"receiver of {self.queue}", receiver.close())
+        if self._receiver is not None:
+            self._receiver = None
+            await _close(f"receiver of {self.queue}", self._opened.pop_all().aclose())
 
 
 class Message:
@@ -324,8 +334,10 @@ class Message:
     async def renew(self) -> None:
         """Begin the lock's time anew. Raises as `complete`."""
         async with self._one_at_a_time:
+            # Not longer than half of what is left, so that a failure leaves time for another try.
+            timeout = max(min(ATTEMPT_SECONDS, remaining_seconds(self) / 2), MIN_RENEW_SECONDS)
             await self._persist(
-                lambda: self._receiver.renew_message_lock(self._received, timeout=ATTEMPT_SECONDS), "renewing"
+                lambda: self._receiver.renew_message_lock(self._received, timeout=timeout), "renewing"
             )
 
     def lock_kept(self, on_lost: Callable[[], None]) -> AbstractAsyncContextManager[None]:
@@ -356,6 +368,7 @@ class Message:
                 if not error.retryable or attempt == SETTLE_ATTEMPTS:
                     raise
                 _LOGGER.info("%s; opening the receiver again", error)
+            await asyncio.sleep((attempt - 1) * random.uniform(0.5, 1.0))
             await self._reopen()
 
     async def _reopen(self) -> None:
