@@ -52,7 +52,7 @@ class EmbeddedPostgresError(GdalToolsError):
 
 @dataclass(frozen=True)
 class Account:
-    """Who runs the server: None for ourselves."""
+    """Who runs the server; ``switch`` says that it is not ourselves."""
 
     uid: int
     gid: int
