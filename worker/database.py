@@ -90,7 +90,7 @@ class Database:
         min_size: int = 1,
         max_size: int = 8,
         application_name: str = "",
-    ) -> Database:
+    ) -> Self:
         """Prepare a pool; it opens with the context and connects in the background.
 
         Parameters
