@@ -236,7 +236,7 @@ def _authenticating_class(password: Password | None, failure: list[str]) -> type
                     made = await super().connect(conninfo, **{**kwargs, **fresh})
                 except Exception as error:
                     failure[:] = [_one_line(error)]
-                    refused = isinstance(error, psycopg.OperationalError) and "authentication" in str(error)
+                    refused = isinstance(error, psycopg.OperationalError) and _is_about_the_password(error)
                     if not refused or fresh_tries == 0:
                         raise
                 else:
@@ -244,6 +244,11 @@ def _authenticating_class(password: Password | None, failure: list[str]) -> type
                     return made
 
     return Authenticating
+
+
+def _is_about_the_password(error: psycopg.OperationalError) -> bool:
+    # libpq reports a failed connection without an SQLSTATE, only in words (psycopg 3.3).
+    return any(word in str(error) for word in ("authentication", "password", "token"))
 
 
 def _one_line(error: Exception) -> str:

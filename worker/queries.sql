@@ -177,8 +177,10 @@ where c.claimed_at < timezone('utc', clock_timestamp()) - %(days)s * interval '1
   and not exists (select from @schema@.tasks t where t.task_id = c.task_id)
 
 -- name: forget_unsent
--- A job that is run anew does not need what its last run had still to say.
-delete from @schema@.worker_outbox where id in (
+-- A job that is run anew does not need what its last run had still to say. The rows stay, as sent: one of them
+-- may have reached the broker before its sender died, and the next of its id must not look like it.
+update @schema@.worker_outbox set sent_at = timezone('utc', clock_timestamp()), last_error = 'job run anew'
+where id in (
     select id from @schema@.worker_outbox
     where job_id = %(job_id)s and sent_at is null for update skip locked)
 

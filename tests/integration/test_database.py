@@ -405,6 +405,23 @@ async def test_what_was_sent_is_not_lent_again_even_after_an_error(job):
     assert (await job.outbox_backlog()).unsent == before - 1
 
 
+async def test_what_was_sent_is_not_lent_again_when_the_sender_is_cancelled(job):
+    before = (await job.outbox_backlog()).unsent
+    first_is_sent = asyncio.Event()
+
+    async def sweep() -> None:
+        async with job.outbox() as batch:
+            batch.sent(batch.rows[0])
+            first_is_sent.set()
+            await asyncio.Event().wait()
+
+    sweeping = asyncio.create_task(sweep())
+    await first_is_sent.wait()
+    sweeping.cancel()
+    await asyncio.wait([sweeping])
+    assert (await job.outbox_backlog()).unsent == before - 1
+
+
 async def test_a_message_that_cannot_be_sent_does_not_hold_up_the_others(job):
     async with job.outbox() as batch:
         for row in batch.rows:

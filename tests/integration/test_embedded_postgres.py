@@ -11,6 +11,8 @@ from pathlib import Path
 import psycopg
 import pytest
 
+from worker.connections import DatabaseError
+from worker.database import Database
 from worker.local.postgres import PACKAGE, Account, EmbeddedPostgres, EmbeddedPostgresError, _wheel_folder
 
 SITE = Path(psycopg.__file__).parents[1]
@@ -125,6 +127,16 @@ def test_another_process_finds_the_running_server(used):
                 "select current_setting('listen_addresses'), current_setting('TimeZone')"
             ).fetchone()
         assert settings == ("", "UTC")
+
+
+@pytest.mark.parametrize("crash", [False, True])
+async def test_a_pool_heals_after_the_server_was_down(used, crash):
+    with EmbeddedPostgres(used / "pg", fsync=False) as server:
+        async with Database.connect(server.conninfo) as database:
+            await database.migrate()
+            with server.down(crash=crash), pytest.raises(DatabaseError):
+                await database.check(timeout=0.5)
+            await database.check(timeout=20)
 
 
 def test_two_servers_in_one_folder_are_refused(used):

@@ -1,4 +1,5 @@
 import asyncio
+from uuid import uuid4
 
 import psycopg
 import pytest
@@ -145,15 +146,15 @@ async def test_workers_that_migrate_at_once_do_not_disturb_each_other(empty_conn
 
 
 async def test_a_role_that_may_create_nothing_can_migrate_a_complete_schema(conninfo):
-    await run_sql(conninfo, "drop role if exists plain_worker")
+    role = f"plain_{uuid4().hex[:12]}"
     await run_sql(
         conninfo,
-        """create role plain_worker login;
-           grant usage on schema app to plain_worker;
-           grant select, insert, update, delete on all tables in schema app to plain_worker""",
+        f"""create role {role} login;
+            grant usage on schema app to {role};
+            grant select, insert, update, delete on all tables in schema app to {role}""",
     )
     try:
-        plain = psycopg.conninfo.make_conninfo(conninfo, user="plain_worker")
+        plain = psycopg.conninfo.make_conninfo(conninfo, user=role)
         async with PlatformDatabase.connect(plain) as database:
             assert await database.migrate() == []
             await database.check()
@@ -161,7 +162,7 @@ async def test_a_role_that_may_create_nothing_can_migrate_a_complete_schema(conn
             await database.start_stage(JOB, 1, new_tasks("t1"))
             assert isinstance(await database.claim("t1", JOB, worker="w", lease_seconds=1), Claimed)
     finally:
-        await run_sql(conninfo, "drop owned by plain_worker; drop role plain_worker")
+        await run_sql(conninfo, f"drop owned by {role}; drop role {role}")
 
 
 async def test_another_schema_name_is_used_throughout(empty_conninfo):

@@ -52,7 +52,7 @@ class EmbeddedPostgresError(GdalToolsError):
 
 @dataclass(frozen=True)
 class Account:
-    """Who runs the server: None for ourselves."""
+    """Who runs the server; ``switch`` says that it is not ourselves."""
 
     uid: int
     gid: int
@@ -126,7 +126,7 @@ class EmbeddedPostgres:
         Where the server's files go; created. When the server's account cannot reach it, they go to a
         temporary folder, which `folder` then remembers; `data_folder` tells where they are.
     fsync : bool
-        False gives up durability for speed, for tests.
+        False gives up surviving a power cut for speed, for tests; a crash of the server loses nothing.
 
     Raises
     ------
@@ -201,9 +201,21 @@ class EmbeddedPostgres:
         self._started_by = 0
         atexit.unregister(self.stop)
         try:
-            self._pg_ctl_stop()
+            self._pg_ctl_stop("fast", "immediate")
         finally:
             self._tidy()
+
+    @contextlib.contextmanager
+    def down(self, *, crash: bool = False) -> Iterator[None]:
+        """Take the server down for the time of the context, and bring it back under the same address.
+
+        With `crash` it goes without a shutdown, and recovers from its log afterwards.
+        """
+        self._pg_ctl_stop("immediate" if crash else "fast")
+        try:
+            yield
+        finally:
+            self._launch()
 
     @classmethod
     def remove(cls, folder: str | os.PathLike[str]) -> bool:
@@ -232,14 +244,17 @@ class EmbeddedPostgres:
         self._run_folder = _temporary_folder(SOCKET_PREFIX, self._account)
         self._binaries = self._reachable_binaries()
         self._check_version()
-        socket_folder = self._own(self._run_folder / "socket")
+        self._own(self._run_folder / "socket")
         if not self._home.is_cluster:
             self._initdb()
+        self._launch()
+
+    def _launch(self) -> None:
+        assert self._run_folder is not None
         settings = {
             "listen_addresses": "",
-            "unix_socket_directories": str(socket_folder),
+            "unix_socket_directories": str(self._run_folder / "socket"),
             "fsync": "on" if self.fsync else "off",
-            "synchronous_commit": "on" if self.fsync else "off",
             "full_page_writes": "on" if self.fsync else "off",
             "timezone": "UTC",
             "log_timezone": "UTC",
@@ -312,8 +327,8 @@ class EmbeddedPostgres:
         if leftover.socket_folder.parent.name.startswith(SOCKET_PREFIX):
             shutil.rmtree(leftover.socket_folder.parent, ignore_errors=True)
 
-    def _pg_ctl_stop(self) -> None:
-        for mode in ("fast", "immediate"):
+    def _pg_ctl_stop(self, *modes: str) -> None:
+        for mode in modes:
             try:
                 self._run("pg_ctl", "-D", str(self._home.data), "-m", mode, "-w", "-t", str(STOP_SECONDS),
                           "-s", "stop")  # fmt: skip
