@@ -349,8 +349,8 @@ def _chunk_sizes(
 
 
 def _bounds(transform: Affine, width: int, height: int) -> Bounds:
-    corners = [transform * point for point in ((0, 0), (width, 0), (0, height), (width, height))]
-    xs, ys = zip(*corners, strict=True)
+    xs = [transform.a * col + transform.b * row + transform.c for col in (0, width) for row in (0, height)]
+    ys = [transform.d * col + transform.e * row + transform.f for col in (0, width) for row in (0, height)]
     return min(xs), min(ys), max(xs), max(ys)
 
 

@@ -7,7 +7,7 @@ lossless: ZSTD at level 1 with a predictor.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -121,12 +121,10 @@ class TileFile:
 
     def _flush(self, col_off: int, pixels: Pixels, mask: Mask | None) -> None:
         window = Window(col_off, self._row, pixels.shape[2], pixels.shape[1])
-        try:
+        with _written():
             if mask is not None:
                 self._dataset.write_mask(mask, window=window)
             self._dataset.write(pixels, window=window)
-        except RasterioError as error:
-            raise _write_error(error) from error
         self._row += pixels.shape[1]
 
 
@@ -163,14 +161,24 @@ def create_tile(
     if ColorInterp.alpha in profile.colorinterp:
         options["alpha"] = "YES"
     with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True, GDAL_PAM_ENABLED=False):
-        try:
-            with rasterio.open(path, "w", **options) as dataset:
+        with _written():
+            dataset = rasterio.open(path, "w", **options)
+        with closing(dataset):
+            with _written():
                 _describe(dataset, profile)
-                yield TileFile(dataset, profile.block)
-            with rasterio.open(path) as written:
-                check_blocks(written, str(path), path.stat().st_size)
-        except (RasterioError, CorruptRaster) as error:
-            raise _write_error(error) from error
+            yield TileFile(dataset, profile.block)
+            with _written():
+                dataset.close()
+                with rasterio.open(path) as written:
+                    check_blocks(written, str(path), path.stat().st_size)
+
+
+@contextmanager
+def _written() -> Iterator[None]:
+    try:
+        yield
+    except (RasterioError, CorruptRaster) as error:
+        raise StorageError(f"the tile could not be written whole, as on a full disk: {error}") from error
 
 
 def _describe(dataset: DatasetWriter, profile: TileProfile) -> None:
@@ -200,7 +208,3 @@ def _photometric(profile: TileProfile) -> str:
 
 def _kept(tags: dict[str, str]) -> dict[str, str]:
     return {name: value for name, value in tags.items() if not name.startswith(_DROPPED_TAGS)}
-
-
-def _write_error(error: BaseException) -> StorageError:
-    return StorageError(f"the tile could not be written whole, as on a full disk: {error}")

@@ -17,7 +17,6 @@ from typing import Annotated, Any, Literal, Self
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from rasterio.io import DatasetReader
-from rasterio.transform import Affine
 from rasterio.windows import Window
 
 from gdaltools import footprint, storage
@@ -291,8 +290,7 @@ class TilingScheme(BaseModel):
 
     def transform_of(self, window: PixelWindow) -> tuple[float, float, float, float, float, float]:
         """The transform of a window's own pixels."""
-        moved = self.grid.affine * Affine.translation(window.col_off, window.row_off)
-        return (moved.a, moved.b, moved.c, moved.d, moved.e, moved.f)
+        return self.grid.transform_of(window.col_off, window.row_off)
 
     def facts(self) -> dict[str, Any]:
         """What stage 1's result says of the scheme, with protocol.md §5's keys."""

@@ -173,7 +173,7 @@ def warp_cell(
             dataset,
             src_crs=parse_crs(plan.source.crs, "source CRS"),
             crs=parse_crs(plan.target.crs, "target CRS"),
-            transform=plan.target.affine * Affine.translation(col_off, row_off),
+            transform=Affine(*plan.target.transform_of(col_off, row_off)),
             width=int(window.width),
             height=int(window.height),
             resampling=Resampling[plan.resampling],
@@ -243,12 +243,10 @@ def _source_pixels(
     source: Grid, target: Grid, cols: NDArray[np.float64], rows: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Where in the source's pixels points of the target's pixels lie."""
-    x, y = target.affine * (cols, rows)
     crs = parse_crs(target.crs, "target CRS"), parse_crs(source.crs, "source CRS")
-    x, y = transform_points(*crs, np.asarray(x), np.asarray(y))
+    x, y = transform_points(*crs, *target.world(cols, rows))
     with np.errstate(invalid="ignore"):
-        found_cols, found_rows = ~source.affine * (x, y)
-    return np.asarray(found_cols), np.asarray(found_rows)
+        return source.pixels(x, y)
 
 
 def _kernel_scale(source: Grid, target: Grid) -> tuple[float, float]:

@@ -35,8 +35,8 @@ def test_a_name_that_climbs_is_refused() -> None:
 
 @pytest.mark.parametrize(
     "content",
-    [b"hello, this is text", VRT.encode(), b"<GDAL_WMS></GDAL_WMS>", b"\0" * 5000, b'{"type": "FeatureCollection"}'],
-)  # fmt: skip
+    [b"hello, this is text", VRT.encode(), b"<GDAL_WMS></GDAL_WMS>", b"\0" * 5000, b'{"type": "Feature"}'],
+)
 def test_what_is_no_raster_is_unsupported(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "a.tif"
     path.write_bytes(content)
@@ -61,7 +61,7 @@ def test_an_empty_file_is_corrupt(tmp_path: Path) -> None:
         {"driver": "PNG"},
     ],
     ids=["strips", "tiles", "deflate", "cog", "png"],
-)  # fmt: skip
+)
 def test_a_file_cut_short_is_corrupt_before_a_pixel_is_asked_for(
     tmp_path: Path, options: dict, keep: float
 ) -> None:

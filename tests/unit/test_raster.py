@@ -15,6 +15,8 @@ from gdaltools.errors import InvalidParameter
 from gdaltools.raster import RasterInfo, inspect
 from tests.support.rasters import UTM, UTM_GRID, categories, elevation, smooth, write_raster
 
+ROTATED = Affine(9.4, -3.4, 470000, -3.4, -9.4, 1000000)
+
 
 def test_everything_in_the_header_is_told(tmp_path: Path) -> None:
     path = write_raster(
@@ -163,7 +165,7 @@ def test_wrong_chunks_are_refused(tmp_path: Path) -> None:
 
 
 def test_a_rotated_raster_opens_without_coordinates(tmp_path: Path) -> None:
-    path = write_raster(tmp_path / "a.tif", smooth(), crs=UTM, transform=UTM_GRID * Affine.rotation(20))
+    path = write_raster(tmp_path / "a.tif", smooth(), crs=UTM, transform=ROTATED)
     array = raster.open(path)
     assert "x" not in array.coords
-    assert array.rio.transform().almost_equals(UTM_GRID * Affine.rotation(20))
+    assert array.rio.transform().almost_equals(ROTATED)
