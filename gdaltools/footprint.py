@@ -60,8 +60,7 @@ def _bounds_of_inner_points(grid: Grid, window: tuple[int, int, int, int], crs: 
     col, row, width, height = window
     share = np.linspace(0, 1, 4 * _POINTS_PER_EDGE + 1)
     cols, rows = (part.ravel() for part in np.meshgrid(col + share * width, row + share * height))
-    x, y = grid.affine * (cols, rows)
-    lon, lat = transform_points(crs, WGS84, np.asarray(x), np.asarray(y))
+    lon, lat = transform_points(crs, WGS84, *grid.world(cols, rows))
     placed = np.isfinite(lon) & np.isfinite(lat)
     if not placed.any():
         return (np.inf,) * 4
@@ -82,5 +81,4 @@ def _ring(grid: Grid, window: tuple[int, int, int, int]) -> tuple[NDArray[np.flo
     low, high = np.zeros(_POINTS_PER_EDGE), np.ones(_POINTS_PER_EDGE)
     cols = np.concatenate([share, high, 1 - share, low, [0.0]]) * width + col
     rows = np.concatenate([high, 1 - share, low, share, [1.0]]) * height + row
-    x, y = grid.affine * (cols, rows)
-    return np.asarray(x), np.asarray(y)
+    return grid.world(cols, rows)

@@ -8,9 +8,10 @@ so that rasters tiled at one resolution line up with each other.
 from __future__ import annotations
 
 import math
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
 from pyproj import CRS as ProjCRS
 from rasterio.crs import CRS
@@ -19,6 +20,7 @@ from rasterio.transform import Affine
 from gdaltools.crs import WGS84, Bounds, crs_name, parse_crs, transform_bounds, transform_points
 from gdaltools.errors import InvalidParameter, UnsupportedRaster
 
+Points = NDArray[np.float64]
 Resolution = float | tuple[float, float]
 
 #: GDAL's rasters are at most this wide and high.
@@ -75,10 +77,26 @@ class Grid(BaseModel):
 
     def bounds_of(self, col_off: int, row_off: int, width: int, height: int) -> Bounds:
         """left, bottom, right, top of a window."""
-        cols, rows = (col_off, col_off + width), (row_off, row_off + height)
-        points = [self.affine * (col, row) for col in cols for row in rows]
-        xs, ys = zip(*points, strict=True)
-        return min(xs), min(ys), max(xs), max(ys)
+        cols, rows = np.meshgrid([col_off, col_off + width], [row_off, row_off + height])
+        x, y = self.world(cols, rows)
+        return float(x.min()), float(y.min()), float(x.max()), float(y.max())
+
+    def world(self, cols: NDArray[Any], rows: NDArray[Any]) -> tuple[Points, Points]:
+        """Coordinates of points that are given in pixels from the upper left corner."""
+        a, b, c, d, e, f = self.transform
+        return a * cols + b * rows + c, d * cols + e * rows + f
+
+    def pixels(self, x: Points, y: Points) -> tuple[Points, Points]:
+        """Where points lie in pixels from the upper left corner: the inverse of `world`."""
+        a, b, c, d, e, f = self.transform
+        area = a * e - b * d
+        x, y = x - c, y - f
+        return (e * x - b * y) / area, (a * y - d * x) / area
+
+    def transform_of(self, col_off: int, row_off: int) -> tuple[float, float, float, float, float, float]:
+        """The transform of a window's own pixels."""
+        a, b, c, d, e, f = self.transform
+        return a, b, a * col_off + b * row_off + c, d, e, d * col_off + e * row_off + f
 
 
 def target_grid(source: Grid, target_crs: CRS, resolution: Resolution | None = None) -> Grid:
@@ -191,8 +209,7 @@ def _local_resolution(source: Grid, source_crs: CRS, target_crs: CRS) -> float |
     step = 0.5
     places = [(cols, rows), (cols + step, rows), (cols, rows + step)]
     (x, y), (x1, y1), (x2, y2) = (
-        transform_points(source_crs, target_crs, *(np.asarray(part) for part in source.affine * place))
-        for place in places
+        transform_points(source_crs, target_crs, *source.world(*place)) for place in places
     )
     with np.errstate(invalid="ignore"):
         area = np.abs((x1 - x) * (y2 - y) - (x2 - x) * (y1 - y)) / step**2
