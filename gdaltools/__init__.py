@@ -13,7 +13,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from gdaltools.cog.create import CogResult, create_cog
+    from gdaltools.cog.create import CogResult, cog_profile, create_cog
     from gdaltools.cog.profiles import CogProfile
     from gdaltools.cog.validate import CogReport, validate_cog
     from gdaltools.errors import GdalToolsError
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from gdaltools.tiling import Tile, TilingScheme, generate_tiling_scheme
 
 _ROOMS = {
-    "cog.create": ("CogResult", "create_cog"),
+    "cog.create": ("CogResult", "cog_profile", "create_cog"),
     "cog.profiles": ("CogProfile",),
     "cog.validate": ("CogReport", "validate_cog"),
     "errors": ("GdalToolsError",),
@@ -54,6 +54,7 @@ __all__ = [
     "StacResult",
     "Tile",
     "TilingScheme",
+    "cog_profile",
     "create_cog",
     "create_mosaicjson",
     "create_stac_collection",

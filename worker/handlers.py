@@ -17,7 +17,7 @@ from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
 
 import gdaltools as gt
 from gdaltools import storage
-from gdaltools.detect import RasterType
+from gdaltools.detect import RASTER_TYPES, RasterType
 from gdaltools.errors import InvalidParameter, UnknownTaskType
 from gdaltools.progress import ProgressOption
 from gdaltools.routing import normal_task_type
@@ -152,31 +152,32 @@ def create_cog(parameters: CogParameters, progress: ProgressOption) -> Result:
     started = time.monotonic()
     source = storage.blob(parameters.container_name, parameters.blob_name)
     asked = parameters.output_tier
-    tiers = ("analysis", "visualization", "archive") if asked == "all" else (asked,)
+    given = parameters.raster_type.get("detected_type")
+    raster_type = given if given in RASTER_TYPES else "auto"
+    # What the tile's own file says is the truth; the parameter is for files that say nothing.
+    input_crs = None if gt.inspect(source).has_crs else parameters.source_crs
+    is_classes = raster_type == "categorical"
     made: dict[str, tuple[str, gt.CogResult]] = {}
-    for tier in tiers:
-        profile = gt.cog_profile(
-            source, tier, raster_type=parameters.raster_type.get("detected_type", "auto")
-        )
-        if profile.tier in made:
+    for wanted in ("analysis", "visualization", "archive") if asked == "all" else (asked,):
+        tier = gt.cog_profile(source, wanted, raster_type=raster_type).tier
+        if tier in made:
             continue
-        name = _cog_name(parameters, source, profile.tier)
-        made[profile.tier] = (
-            name,
-            gt.create_cog(
-                source,
-                storage.blob(parameters.output_container, name),
-                tier,
-                raster_type=parameters.raster_type.get("detected_type", "auto"),
-                target_crs=parameters.target_crs,
-                input_crs=parameters.source_crs,
-                jpeg_quality=parameters.jpeg_quality,
-                overview_resampling=parameters.overview_resampling,
-                reproject_resampling=parameters.reproject_resampling,
-                overwrite=True,
-                progress=progress,
-            ),
+        name = _cog_name(parameters, source, tier)
+        cog = gt.create_cog(
+            source,
+            storage.blob(parameters.output_container, name),
+            wanted,
+            raster_type=raster_type,
+            target_crs=parameters.target_crs,
+            input_crs=input_crs,
+            jpeg_quality=parameters.jpeg_quality,
+            # The platform sends average and bilinear for every raster; of classes neither makes sense.
+            overview_resampling=None if is_classes else parameters.overview_resampling,
+            reproject_resampling=None if is_classes else parameters.reproject_resampling,
+            overwrite=True,
+            progress=progress,
         )
+        made[tier] = name, cog
     (name, cog), *others = made.values()
     result = {
         "cog_blob": name,
@@ -199,7 +200,7 @@ def create_cog(parameters: CogParameters, progress: ProgressOption) -> Result:
         "reproject_resampling": cog.reproject_resampling,
         "raster_type": cog.raster_type,
         "processing_time_seconds": _since(started),
-        "tier_profile": cog.tier_profile,
+        "tier_profile": cog.tier_profile.model_dump(),
     }
     if others:
         result["other_tiers"] = [{"cog_blob": name, "cog_tier": cog.tier} for name, cog in others]
