@@ -8,10 +8,11 @@ import tempfile
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import psycopg
 from psycopg import sql
-from psycopg.conninfo import make_conninfo
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from worker.local.postgres import EmbeddedPostgres
 
@@ -78,3 +79,15 @@ def _sweep() -> None:
         with contextlib.suppress(OSError):
             if folder.stat().st_uid == os.geteuid() and (folder / "lock").exists():
                 EmbeddedPostgres.remove(folder)
+
+
+def parts(conninfo: str) -> dict[str, Any]:
+    """The worker's settings for a connection string."""
+    given = conninfo_to_dict(conninfo)
+    return {
+        "postgis_host": given["host"],
+        "postgis_port": int(given.get("port") or 5432),
+        "postgis_database": given["dbname"],
+        "postgis_user": given["user"],
+        "postgis_password": given.get("password"),
+    }
