@@ -28,9 +28,23 @@ def migrated_template(postgres_server: postgres.Server) -> Iterator[str]:
     postgres_server.drop_database(name)
 
 
+@pytest.fixture(scope="session")
+def shared_conninfo(postgres_server: postgres.Server, migrated_template: str) -> Iterator[str]:
+    """How to connect to the database that most tests share, one after the other."""
+    with postgres_server.database(template=migrated_template) as made:
+        yield made
+
+
 @pytest.fixture
-def conninfo(postgres_server: postgres.Server, migrated_template: str) -> Iterator[str]:
-    """How to connect to a fresh database with the schema ``app``."""
+def conninfo(shared_conninfo: str) -> str:
+    """How to connect to a database with the schema ``app``, empty; not to be altered beyond its rows."""
+    postgres.empty(shared_conninfo, "app")
+    return shared_conninfo
+
+
+@pytest.fixture
+def own_conninfo(postgres_server: postgres.Server, migrated_template: str) -> Iterator[str]:
+    """How to connect to a database with the schema ``app`` that is this test's alone (0.1 s and more)."""
     with postgres_server.database(template=migrated_template) as made:
         yield made
 

@@ -152,7 +152,6 @@ async def test_a_stale_run_is_taken_over_and_its_worker_writes_nothing_more(job,
 
 async def test_of_many_who_take_over_one_wins(job, conninfo):
     await claimed(job, "t1")
-    await run_sql(conninfo, "alter table app.tasks disable trigger all")
     await run_sql(conninfo, "update app.tasks set heartbeat = heartbeat - interval '1 hour'")
     outcomes = await asyncio.gather(
         *(job.claim("t1", JOB, worker=f"w{i}", lease_seconds=LEASE) for i in range(8))
@@ -560,11 +559,13 @@ async def test_five_thousand_tasks_are_created_at_once(database):
 # connections
 
 
-async def test_every_connection_is_read_committed_in_utc_whatever_the_defaults_are(conninfo):
-    name = psycopg.conninfo.conninfo_to_dict(conninfo)["dbname"]
-    await run_sql(conninfo, f"alter database {name} set default_transaction_isolation = 'repeatable read'")
-    await run_sql(conninfo, f"alter database {name} set timezone = 'Asia/Tokyo'")
-    async with Database.connect(conninfo) as database, database._db.connection() as connection:
+async def test_every_connection_is_read_committed_in_utc_whatever_the_defaults_are(own_conninfo):
+    name = psycopg.conninfo.conninfo_to_dict(own_conninfo)["dbname"]
+    await run_sql(
+        own_conninfo, f"alter database {name} set default_transaction_isolation = 'repeatable read'"
+    )
+    await run_sql(own_conninfo, f"alter database {name} set timezone = 'Asia/Tokyo'")
+    async with Database.connect(own_conninfo) as database, database._db.connection() as connection:
         cursor = await connection.execute(
             "select current_setting('transaction_isolation') as isolation,"
             " current_setting('timezone') as zone"

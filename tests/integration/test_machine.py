@@ -77,7 +77,7 @@ def result_of(message: TaskMessage, parameters: Mapping[str, Any]) -> dict[str, 
     if message.task_type == "create_cog":
         return {
             "success": True,
-            "result": {"cog_blob": parameters["output_blob_name"], "size_mb": 1.0, "note": "-" * 500},
+            "result": {"cog_blob": parameters["output_blob_name"], "size_mb": 1.0, "note": "-" * 1000},
         }
     if message.task_type == "create_mosaicjson":
         cogs = [result["result"]["cog_blob"] for result in parameters["previous_results"]]
@@ -156,7 +156,7 @@ async def test_the_tasks_carry_what_routing_decides_by(database, machine):
 
 
 async def test_a_fan_in_that_does_not_fit_into_a_message_is_in_the_row(database, machine, monkeypatch):
-    monkeypatch.setattr("tests.integration.test_machine.TILES", 500)
+    monkeypatch.setattr("tests.integration.test_machine.TILES", 250)
     submission = await machine.submit(JOB_TYPE, GIVEN)
     seen: list[TaskMessage] = []
     while messages := await sent(database):
@@ -172,7 +172,7 @@ async def test_a_fan_in_that_does_not_fit_into_a_message_is_in_the_row(database,
     assert [message.parameters_in_row for message in seen] == [True, False]
     job = await database.job(submission.job_id)
     assert job.status == "completed"
-    assert job.result_data["mosaicjson"]["tile_count"] == 500
+    assert job.result_data["mosaicjson"]["tile_count"] == 250
 
 
 async def test_submitting_again_changes_nothing(database, machine):

@@ -56,6 +56,20 @@ class Server:
             self.drop_database(name)
 
 
+def empty(conninfo: str, schema: str) -> None:
+    """Disconnect whoever is left, and empty every table of a schema."""
+    with psycopg.connect(conninfo, autocommit=True) as connection:
+        connection.execute(
+            "select pg_terminate_backend(pid) from pg_stat_activity"
+            " where pid <> pg_backend_pid() and datname = current_database()"
+        )
+        tables = connection.execute(
+            "select tablename from pg_tables where schemaname = %s", (schema,)
+        ).fetchall()
+        names = sql.SQL(", ").join(sql.Identifier(schema, name) for (name,) in tables)
+        connection.execute(sql.SQL("truncate {} restart identity cascade").format(names))
+
+
 @contextlib.contextmanager
 def server() -> Iterator[Server]:
     """Lend a server for a test session."""
