@@ -44,6 +44,8 @@ def footprint(grid: Grid, window: tuple[int, int, int, int]) -> tuple[Bounds, di
     if not np.isfinite(found).all():
         raise UnsupportedRaster(f"a tile at {bounds} has no place on Earth: choose another target_crs")
     left, bottom, right, top = found
+    if right == -180 < left:
+        found = left, bottom, right, top = left, bottom, 180.0, top
     if left <= right:
         return found, _box(found)
     halves = (_box((left, bottom, 180.0, top)), _box((-180.0, bottom, right, top)))

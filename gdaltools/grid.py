@@ -26,7 +26,8 @@ Resolution = float | tuple[float, float]
 #: GDAL's rasters are at most this wide and high.
 MAX_SIDE = 2**31 - 1
 
-# A grid with so many more pixels than its source is stretched over a seam of the projection.
+# A grid with so many times its source's pixels and its diagonal is stretched over a seam of the projection;
+# a long strip at an angle has many more pixels, but not a longer diagonal.
 _MAX_GROWTH = 8
 # The diagonal gives a resolution within a factor of two of the local one, unless the footprint is torn.
 _TORN = 2.0
@@ -133,7 +134,8 @@ def target_grid(source: Grid, target_crs: CRS, resolution: Resolution | None = N
             wanted = (90 / math.ceil(90 / wanted[0]), 90 / math.ceil(90 / wanted[1]))
         cols, rows = (bounds[2] - bounds[0]) / wanted[0], (bounds[3] - bounds[1]) / wanted[1]
         growth = cols * rows / (source.width * source.height)
-        if growth > _MAX_GROWTH and cols * rows > 1 << 20:
+        stretch = math.hypot(cols, rows) / math.hypot(source.width, source.height)
+        if min(growth, stretch) > _MAX_GROWTH:
             raise UnsupportedRaster(
                 f"in {_short(target_crs)} the raster would stretch over {cols:.0f} x {rows:.0f} pixels, "
                 f"{growth:.0f} times its own: it crosses a seam of that CRS; choose another target_crs"
