@@ -90,15 +90,14 @@ def test_one_raster_of_the_whole_globe_works_at_every_zoom(tmp_path: Path) -> No
     for zoom in (0, 7, 24):
         result = create_mosaicjson(cogs, tmp_path / "m.json", minzoom=zoom, maxzoom=24, overwrite=True)
         assert (result.minzoom, result.maxzoom) == (zoom, 24)
-        assert 0 < result.quadkey_count <= 50_000
+        assert 0 < result.quadkey_count <= 10_000
 
 
 def test_a_raster_across_the_antimeridian_is_on_both_sides(tmp_path: Path) -> None:
     grid = from_origin(500_000, 8_000_000, 1000, 1000)
     cog = write_raster(tmp_path / "a.tif", smooth(1, 300, 400), crs="EPSG:32601", transform=grid)
-    west = write_raster(
-        tmp_path / "b.tif", smooth(1, 300, 400), crs="EPSG:32601", transform=from_origin(100_000, 8_000_000, 1000, 1000)
-    )  # fmt: skip
+    over_it = from_origin(100_000, 8_000_000, 1000, 1000)
+    west = write_raster(tmp_path / "b.tif", smooth(1, 300, 400), crs="EPSG:32601", transform=over_it)
     result = create_mosaicjson([cog, west], tmp_path / "m.json", minzoom=6, maxzoom=8)
     lons = {
         round(corner(q)[0])

@@ -26,7 +26,8 @@ NOON = datetime(2025, 6, 1, 12, tzinfo=UTC)
 def cog(tmp_path: Path) -> Path:
     return write_raster(
         tmp_path / "cogs" / "scene 1.tif", smooth(3, 300, 400), crs=UTM, transform=UTM_GRID, nodata=0,
-        units=["m", None, None], descriptions=["Red", None, None], tags={"TIFFTAG_DATETIME": "2024:02:29 10:11:12"},
+        units=["m", None, None], descriptions=["Red", None, None],
+        tags={"TIFFTAG_DATETIME": "2024:02:29 10:11:12"},
     )  # fmt: skip
 
 
