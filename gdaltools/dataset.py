@@ -220,8 +220,8 @@ def read_window(
 
 
 @contextmanager
-def reading(location: Location | str, window: Window) -> Iterator[None]:
-    """Turns GDAL's errors in the block into ours, naming the window that was read.
+def reading(location: Location | str, window: Window, *, frame: str = "") -> Iterator[None]:
+    """Turns GDAL's errors in the block into ours, naming the window that was read, and of what.
 
     Raises
     ------
@@ -234,7 +234,7 @@ def reading(location: Location | str, window: Window) -> Iterator[None]:
         text = _whole_text(error)
         where = (
             f"columns {int(window.col_off)}..{int(window.col_off + window.width)}, "
-            f"rows {int(window.row_off)}..{int(window.row_off + window.height)}"
+            f"rows {int(window.row_off)}..{int(window.row_off + window.height)}{frame}"
         )
         if _TRANSPORT.search(text):
             raise StorageError(f"{location} could not be read at {where}: {text}") from error

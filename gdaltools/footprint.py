@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from rasterio.crs import CRS
 
 from gdaltools.crs import WGS84, Bounds, parse_crs, transform_bounds, transform_points
 from gdaltools.errors import UnsupportedRaster
@@ -26,7 +28,7 @@ def footprint(grid: Grid, window: tuple[int, int, int, int]) -> tuple[Bounds, di
     UnsupportedRaster
         The window lies outside of what the grid's CRS can express.
     """
-    crs = parse_crs(grid.crs, "CRS of the grid")
+    crs = _crs(grid.crs)
     bounds = grid.bounds_of(*window)
     if crs == WGS84:
         return bounds, _box(bounds)
@@ -38,12 +40,34 @@ def footprint(grid: Grid, window: tuple[int, int, int, int]) -> tuple[Bounds, di
         return found, {"type": "Polygon", "coordinates": [ring]}
     found = transform_bounds(crs, WGS84, bounds)
     if not np.isfinite(found).all():
+        found = _bounds_of_inner_points(grid, window, crs)
+    if not np.isfinite(found).all():
         raise UnsupportedRaster(f"a tile at {bounds} has no place on Earth: choose another target_crs")
     left, bottom, right, top = found
+    if right == -180 < left:
+        found = left, bottom, right, top = left, bottom, 180.0, top
     if left <= right:
         return found, _box(found)
     halves = (_box((left, bottom, 180.0, top)), _box((-180.0, bottom, right, top)))
     return found, {"type": "MultiPolygon", "coordinates": [half["coordinates"] for half in halves]}
+
+
+@lru_cache(maxsize=16)
+def _crs(text: str) -> CRS:
+    return parse_crs(text, "CRS of the grid")
+
+
+def _bounds_of_inner_points(grid: Grid, window: tuple[int, int, int, int], crs: CRS) -> Bounds:
+    """For a window with corners outside of the projection's domain, as around an ellipse of the world."""
+    col, row, width, height = window
+    share = np.linspace(0, 1, 4 * _POINTS_PER_EDGE + 1)
+    cols, rows = (part.ravel() for part in np.meshgrid(col + share * width, row + share * height))
+    lon, lat = transform_points(crs, WGS84, *grid.world(cols, rows))
+    placed = np.isfinite(lon) & np.isfinite(lat)
+    if not placed.any():
+        return (np.inf,) * 4
+    lon, lat = lon[placed], lat[placed]
+    return float(lon.min()), float(lat.min()), float(lon.max()), float(lat.max())
 
 
 def _box(bounds: Bounds) -> dict[str, Any]:
@@ -59,5 +83,4 @@ def _ring(grid: Grid, window: tuple[int, int, int, int]) -> tuple[NDArray[np.flo
     low, high = np.zeros(_POINTS_PER_EDGE), np.ones(_POINTS_PER_EDGE)
     cols = np.concatenate([share, high, 1 - share, low, [0.0]]) * width + col
     rows = np.concatenate([high, 1 - share, low, share, [1.0]]) * height + row
-    x, y = grid.affine * (cols, rows)
-    return np.asarray(x), np.asarray(y)
+    return grid.world(cols, rows)

@@ -8,9 +8,10 @@ so that rasters tiled at one resolution line up with each other.
 from __future__ import annotations
 
 import math
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
 from pyproj import CRS as ProjCRS
 from rasterio.crs import CRS
@@ -19,12 +20,14 @@ from rasterio.transform import Affine
 from gdaltools.crs import WGS84, Bounds, crs_name, parse_crs, transform_bounds, transform_points
 from gdaltools.errors import InvalidParameter, UnsupportedRaster
 
+Points = NDArray[np.float64]
 Resolution = float | tuple[float, float]
 
 #: GDAL's rasters are at most this wide and high.
 MAX_SIDE = 2**31 - 1
 
-# A grid with so many more pixels than its source is stretched over a seam of the projection.
+# A grid with so many times its source's pixels and its diagonal is stretched over a seam of the projection;
+# a long strip at an angle has many more pixels, but not a longer diagonal.
 _MAX_GROWTH = 8
 # The diagonal gives a resolution within a factor of two of the local one, unless the footprint is torn.
 _TORN = 2.0
@@ -75,10 +78,26 @@ class Grid(BaseModel):
 
     def bounds_of(self, col_off: int, row_off: int, width: int, height: int) -> Bounds:
         """left, bottom, right, top of a window."""
-        cols, rows = (col_off, col_off + width), (row_off, row_off + height)
-        points = [self.affine * (col, row) for col in cols for row in rows]
-        xs, ys = zip(*points, strict=True)
-        return min(xs), min(ys), max(xs), max(ys)
+        cols, rows = np.meshgrid([col_off, col_off + width], [row_off, row_off + height])
+        x, y = self.world(cols, rows)
+        return float(x.min()), float(y.min()), float(x.max()), float(y.max())
+
+    def world(self, cols: NDArray[Any], rows: NDArray[Any]) -> tuple[Points, Points]:
+        """Coordinates of points that are given in pixels from the upper left corner."""
+        a, b, c, d, e, f = self.transform
+        return a * cols + b * rows + c, d * cols + e * rows + f
+
+    def pixels(self, x: Points, y: Points) -> tuple[Points, Points]:
+        """Where points lie in pixels from the upper left corner: the inverse of `world`."""
+        a, b, c, d, e, f = self.transform
+        area = a * e - b * d
+        x, y = x - c, y - f
+        return (e * x - b * y) / area, (a * y - d * x) / area
+
+    def transform_of(self, col_off: int, row_off: int) -> tuple[float, float, float, float, float, float]:
+        """The transform of a window's own pixels."""
+        a, b, c, d, e, f = self.transform
+        return a, b, a * col_off + b * row_off + c, d, e, d * col_off + e * row_off + f
 
 
 def target_grid(source: Grid, target_crs: CRS, resolution: Resolution | None = None) -> Grid:
@@ -110,14 +129,18 @@ def target_grid(source: Grid, target_crs: CRS, resolution: Resolution | None = N
     local = _local_resolution(source, source_crs, target_crs)
     if wanted is None:
         wanted = _default_resolution(source, bounds, local, same_crs=source_crs == target_crs)
-    grid = _snapped(bounds, wanted, target_crs)
-    growth = grid.width * grid.height / (source.width * source.height)
-    if resolution is None and growth > _MAX_GROWTH and grid.width * grid.height > 1 << 20:
-        raise UnsupportedRaster(
-            f"in {_short(target_crs)} the raster would stretch over {grid.width} x {grid.height} pixels, "
-            f"{growth:.0f} times its own: it crosses a seam of that CRS; choose another target_crs"
-        )
-    return grid
+        if target_crs.is_geographic and bounds[2] - bounds[0] >= 360 - wanted[0]:
+            # Around the Earth pixels divide a quarter of it, so that none is lost at ±180 and ±90.
+            wanted = (90 / math.ceil(90 / wanted[0]), 90 / math.ceil(90 / wanted[1]))
+        cols, rows = (bounds[2] - bounds[0]) / wanted[0], (bounds[3] - bounds[1]) / wanted[1]
+        growth = cols * rows / (source.width * source.height)
+        stretch = math.hypot(cols, rows) / math.hypot(source.width, source.height)
+        if min(growth, stretch) > _MAX_GROWTH:
+            raise UnsupportedRaster(
+                f"in {_short(target_crs)} the raster would stretch over {cols:.0f} x {rows:.0f} pixels, "
+                f"{growth:.0f} times its own: it crosses a seam of that CRS; choose another target_crs"
+            )
+    return _snapped(bounds, wanted, target_crs)
 
 
 def _checked_resolution(resolution: Resolution | None) -> tuple[float, float] | None:
@@ -130,13 +153,17 @@ def _checked_resolution(resolution: Resolution | None) -> tuple[float, float] | 
 
 
 def _target_bounds(source: Grid, source_crs: CRS, target_crs: CRS) -> Bounds:
+    if source_crs == target_crs:
+        return source.bounds
+    west, _, east, _ = source.bounds
+    if source_crs.is_geographic and max(east - 180, -180 - west) > source.resolution[0]:
+        raise UnsupportedRaster(
+            f"the raster's longitudes run from {west:.6g} to {east:.6g}, across the antimeridian: "
+            f"tile it in its own CRS, {_short(source_crs)}, or cut it there first"
+        )
     bounds = transform_bounds(source_crs, target_crs, source.bounds)
-    if (
-        source_crs != target_crs
-        and target_crs.is_projected
-        and _beyond_use(source, source_crs, target_crs, bounds)
-    ):
-        bounds = _within_area_of_use(source, source_crs, target_crs)
+    if target_crs.is_projected and _beyond_use(source, source_crs, target_crs, bounds):
+        bounds = _within_area_of_use(source, source_crs, target_crs) or bounds
     if not all(math.isfinite(value) for value in bounds):
         raise UnsupportedRaster(
             f"the raster's bounds {_listed(source.bounds)} in {_short(source_crs)} have no place in "
@@ -159,16 +186,17 @@ def _beyond_use(source: Grid, source_crs: CRS, target_crs: CRS, bounds: Bounds) 
     return local is None or _diagonal_resolution(source, bounds) > _TORN * local
 
 
-def _within_area_of_use(source: Grid, source_crs: CRS, target_crs: CRS) -> Bounds:
-    area = ProjCRS.from_wkt(target_crs.to_wkt()).area_of_use
-    geographic = transform_bounds(source_crs, WGS84, source.bounds)
-    if area is None or area.west > area.east or geographic[0] > geographic[2]:
-        return transform_bounds(source_crs, target_crs, source.bounds)
-    west, south = max(geographic[0], area.west), max(geographic[1], area.south)
-    east, north = min(geographic[2], area.east), min(geographic[3], area.north)
-    if west >= east or south >= north:
-        return transform_bounds(source_crs, target_crs, source.bounds)
-    return transform_bounds(WGS84, target_crs, (west, south, east, north))
+def _within_area_of_use(source: Grid, source_crs: CRS, target_crs: CRS) -> Bounds | None:
+    """The bounds of what lies in the target's area of use; None where that is not most of the raster."""
+    area = ProjCRS.from_user_input(crs_name(target_crs)).area_of_use
+    west, south, east, north = transform_bounds(source_crs, WGS84, source.bounds)
+    if area is None or area.west > area.east or not west < east:
+        return None
+    inside = max(west, area.west), max(south, area.south), min(east, area.east), min(north, area.north)
+    if not (inside[0] < inside[2] and inside[1] < inside[3]):
+        return None
+    share = (inside[2] - inside[0]) * (inside[3] - inside[1]) / ((east - west) * (north - south))
+    return transform_bounds(WGS84, target_crs, inside) if share > 0.5 else None
 
 
 def _diagonal_resolution(source: Grid, bounds: Bounds) -> float:
@@ -183,8 +211,7 @@ def _local_resolution(source: Grid, source_crs: CRS, target_crs: CRS) -> float |
     step = 0.5
     places = [(cols, rows), (cols + step, rows), (cols, rows + step)]
     (x, y), (x1, y1), (x2, y2) = (
-        transform_points(source_crs, target_crs, *(np.asarray(part) for part in source.affine * place))
-        for place in places
+        transform_points(source_crs, target_crs, *source.world(*place)) for place in places
     )
     with np.errstate(invalid="ignore"):
         area = np.abs((x1 - x) * (y2 - y) - (x2 - x) * (y1 - y)) / step**2

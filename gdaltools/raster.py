@@ -214,14 +214,13 @@ def source_crs(dataset: DatasetReader, location: Location, input_crs: str | CRS 
     InvalidParameter
         `input_crs` is no CRS.
     """
-    if dataset.transform.is_identity:
+    crs = dataset.crs if input_crs is None else parse_crs(input_crs, "input_crs")
+    if not crs:
+        raise UnsupportedRaster(f"{location} has no CRS: pass input_crs, for example 'EPSG:32637'")
+    if dataset.transform.is_identity or dataset.transform.determinant == 0:
         gcps = " (only ground control points: rectify it first, with gdalwarp)" if dataset.gcps[0] else ""
         raise UnsupportedRaster(f"{location} has no transform from pixels to coordinates{gcps}")
-    if input_crs is not None:
-        return parse_crs(input_crs, "input_crs")
-    if not dataset.crs:
-        raise UnsupportedRaster(f"{location} has no CRS: pass input_crs, for example 'EPSG:32637'")
-    return dataset.crs
+    return crs
 
 
 def mask_kind(dataset: DatasetReader) -> MaskKind:
@@ -350,8 +349,8 @@ def _chunk_sizes(
 
 
 def _bounds(transform: Affine, width: int, height: int) -> Bounds:
-    corners = [transform * point for point in ((0, 0), (width, 0), (0, height), (width, height))]
-    xs, ys = zip(*corners, strict=True)
+    xs = [transform.a * col + transform.b * row + transform.c for col in (0, width) for row in (0, height)]
+    ys = [transform.d * col + transform.e * row + transform.f for col in (0, width) for row in (0, height)]
     return min(xs), min(ys), max(xs), max(ys)
 
 

@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
-from rasterio.transform import Affine
+from rasterio.io import DatasetReader
 from rasterio.windows import Window
 
 from gdaltools import footprint, storage
@@ -135,12 +135,22 @@ class TilingScheme(BaseModel):
     """A raster's tiles in a target grid, and what the raster was found to be.
 
     Made by `generate_tiling_scheme`; kept and exchanged as GeoJSON (`to_geojson`, `write`, `read`).
+
+    Attributes
+    ----------
+    source_grid : Grid
+        The raster's own, in the CRS that it is taken to be in; `file_crs` is what its file says.
+    grid : Grid
+        The target's.
+    raster_type : str
+        As asked for, else `detected_type`.
     """
 
     model_config = ConfigDict(frozen=True)
 
     source: str
     source_grid: Grid
+    file_crs: str | None
     grid: Grid
     tile_size: Annotated[int, Field(ge=BLOCK_UNIT, le=1 << 20, multiple_of=BLOCK_UNIT)]
     overlap: Annotated[int, Field(ge=0)]
@@ -190,6 +200,38 @@ class TilingScheme(BaseModel):
         if self.tile_size >= 512:
             return 512
         return next(size for size in (256, 128, 64, 32, 16) if self.tile_size % size == 0)
+
+    def check_belongs(self, dataset: DatasetReader, location: Location, input_crs: str | None = None) -> None:
+        """Refuse a raster that the scheme was not made for.
+
+        Raises
+        ------
+        InvalidParameter
+            Size, bands, transform or CRS are other ones, or `input_crs` is.
+        """
+        theirs = {
+            "size": (self.source_grid.width, self.source_grid.height),
+            "number of bands": self.band_count,
+            "transform": self.source_grid.transform,
+            "CRS": self.file_crs,
+        }
+        found = {
+            "size": (dataset.width, dataset.height),
+            "number of bands": dataset.count,
+            "transform": tuple(dataset.transform)[:6],
+            "CRS": crs_name(dataset.crs) if dataset.crs else None,
+        }
+        for what, value in found.items():
+            if value != theirs[what]:
+                raise InvalidParameter(
+                    f"the tiling scheme was made for another raster than {location}: its {what} is "
+                    f"{value}, the scheme's {theirs[what]}; generate a scheme for this raster"
+                )
+        if input_crs is not None and crs_name(parse_crs(input_crs, "input_crs")) != self.source_grid.crs:
+            raise InvalidParameter(
+                f"input_crs {input_crs!r} is not the one the tiling scheme was made with, "
+                f"{self.source_grid.crs.split(',')[0]}: generate the scheme anew"
+            )
 
     def window(self, row: int, col: int) -> PixelWindow:
         """The pixels of a tile."""
@@ -248,8 +290,7 @@ class TilingScheme(BaseModel):
 
     def transform_of(self, window: PixelWindow) -> tuple[float, float, float, float, float, float]:
         """The transform of a window's own pixels."""
-        moved = self.grid.affine * Affine.translation(window.col_off, window.row_off)
-        return (moved.a, moved.b, moved.c, moved.d, moved.e, moved.f)
+        return self.grid.transform_of(window.col_off, window.row_off)
 
     def facts(self) -> dict[str, Any]:
         """What stage 1's result says of the scheme, with protocol.md §5's keys."""
@@ -388,6 +429,7 @@ def generate_tiling_scheme(
     return TilingScheme(
         source=str(location),
         source_grid=source,
+        file_crs=info.crs,
         grid=grid,
         tile_size=size,
         overlap=int(overlap),

@@ -97,13 +97,21 @@ def _check_features(scheme: TilingScheme, features: object) -> None:
     if not isinstance(features, list) or len(features) != len(scheme):
         found = len(features) if isinstance(features, list) else "no"
         raise InvalidParameter(f"a damaged tiling scheme: {found} features for {len(scheme)} tiles")
+    columns = [scheme.window(0, col) for col in range(scheme.cols)]
+    rows = [scheme.window(row, 0) for row in range(scheme.rows)]
     for number, feature in enumerate(features):
         row, col = divmod(number, scheme.cols)
         properties = feature.get("properties") if isinstance(feature, Mapping) else None
         if (
             not isinstance(properties, Mapping)
             or properties.get("tile_id") != f"tile_{row}_{col}"
-            or properties.get("pixel_window") != scheme.window(row, col).model_dump()
+            or properties.get("pixel_window")
+            != {
+                "col_off": columns[col].col_off,
+                "row_off": rows[row].row_off,
+                "width": columns[col].width,
+                "height": rows[row].height,
+            }
         ):
             raise InvalidParameter(
                 f"a damaged tiling scheme: feature {number} is not tile_{row}_{col} of its grid"

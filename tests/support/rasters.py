@@ -38,7 +38,7 @@ def smooth(
     y, x = np.mgrid[0:rows, 0:cols].astype("float64")
     image = np.empty((bands, rows, cols))
     for band in range(bands):
-        fx, fy, phase = rng.uniform(0.01, 0.08, 2).tolist() + [rng.uniform(0, 6)]
+        fx, fy, phase = rng.uniform((0.01, 0.01, 0), (0.08, 0.08, 6))
         image[band] = np.sin(x * fx + phase) * np.cos(y * fy - phase) + 0.3 * np.sin((x + y) * fx / 3)
     image = (image - image.min()) / max(float(np.ptp(image)), 1e-9)
     kind = np.dtype(dtype)
