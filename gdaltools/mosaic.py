@@ -29,7 +29,7 @@ _LATITUDE_LIMIT = 85.0511287798
 _TILE_PIXELS = 256
 _MAX_ZOOM = 24
 # More entries than this make a document that no reader wants; a coarser quadkey says the same.
-_MAX_QUADKEYS = 50_000
+_MAX_QUADKEYS = 10_000
 # Degrees (about a centimetre) by which footprints shrink, so that neighbours of a tile's edge stay out of it.
 _INSET = 1e-7
 

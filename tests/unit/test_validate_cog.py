@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import struct
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -127,11 +128,9 @@ def test_missing_foreign_and_cut_files_raise(tmp_path: Path, cog: Path) -> None:
 
 
 def test_a_chain_of_ifds_that_bites_its_tail_is_refused(tmp_path: Path) -> None:
-    entries = struct.pack("<HHHII", 1, 256, 3, 1, 1) + struct.pack("<I", 8)
     tags = [(256, 4), (257, 4), (273, 8), (279, 1), (278, 4)]
     body = struct.pack("<H", len(tags)) + b"".join(struct.pack("<HHII", t, 4, 1, v) for t, v in tags)
     (tmp_path / "loop.tif").write_bytes(b"II*\0" + struct.pack("<I", 8) + body + struct.pack("<I", 8))
-    assert entries
     with (tmp_path / "loop.tif").open("rb") as stream, pytest.raises(CorruptRaster, match="comes back"):
         read_layout(stream, name="loop")
 
@@ -152,10 +151,8 @@ def test_damaged_headers_never_do_worse_than_a_typed_error(
     broken = tmp_path / "broken.tif"
     broken.write_bytes(data)
     with broken.open("rb") as stream:
-        try:
+        with suppress(GdalToolsError):
             check_structure(read_layout(stream, name="broken"), stream)
-        except GdalToolsError:
-            pass
 
 
 @settings(
