@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -73,17 +73,24 @@ CLOSING: list[asyncio.Task[None]] = []
 
 @asynccontextmanager
 async def receiving(
-    client: AsyncServiceBusClient, queue: str = "tasks", **options: Any
+    client: AsyncServiceBusClient,
+    queue: str = "tasks",
+    *,
+    sent: Sequence[ServiceBusMessage] = (),
+    **options: Any,
 ) -> AsyncIterator[ServiceBusReceiver]:
+    """An open receiver, and messages sent meanwhile."""
     async with AsyncExitStack() as stack:
-        receiver = await stack.enter_async_context(client.get_queue_receiver(queue, **options))
+        opening = stack.enter_async_context(client.get_queue_receiver(queue, **options))
+        receiver, _ = await asyncio.gather(opening, send(client, *sent, queue=queue))
         yield receiver
         CLOSING.append(asyncio.create_task(stack.pop_all().aclose()))
 
 
 async def send(client: AsyncServiceBusClient, *messages: ServiceBusMessage, queue: str = "tasks") -> None:
-    async with client.get_queue_sender(queue, keep_alive=0) as sender:
-        await sender.send_messages(list(messages))
+    if messages:
+        async with client.get_queue_sender(queue, keep_alive=0) as sender:
+            await sender.send_messages(list(messages))
 
 
 async def receive(receiver: ServiceBusReceiver, *, wait_seconds: float = 10) -> ServiceBusReceivedMessage:
@@ -135,8 +142,7 @@ async def test_properties_survive(client: AsyncServiceBusClient) -> None:
 
 
 async def test_the_third_abandon_dead_letters(client: AsyncServiceBusClient, broker: BrokerThread) -> None:
-    await send(client, ServiceBusMessage("x"))
-    async with receiving(client) as receiver:
+    async with receiving(client, sent=[ServiceBusMessage("x")]) as receiver:
         for failed_deliveries in range(3):
             message = await receive(receiver)
             assert message.delivery_count == failed_deliveries
@@ -149,8 +155,9 @@ async def test_the_third_abandon_dead_letters(client: AsyncServiceBusClient, bro
 
 
 async def test_dead_lettering_keeps_reason_and_description(client: AsyncServiceBusClient) -> None:
-    await send(client, ServiceBusMessage("x", application_properties={"kept": "yes"}))
-    async with receiving(client) as receiver:
+    async with receiving(
+        client, sent=[ServiceBusMessage("x", application_properties={"kept": "yes"})]
+    ) as receiver:
         await receiver.dead_letter_message(await receive(receiver), reason="why", error_description="because")
     async with dead_letters(client) as receiver:
         message = await receive(receiver)
@@ -159,15 +166,13 @@ async def test_dead_lettering_keeps_reason_and_description(client: AsyncServiceB
 
 
 async def test_an_abandoned_message_keeps_its_place(client: AsyncServiceBusClient) -> None:
-    await send(client, ServiceBusMessage("first"), ServiceBusMessage("second"))
-    async with receiving(client) as receiver:
+    async with receiving(client, sent=[ServiceBusMessage("first"), ServiceBusMessage("second")]) as receiver:
         await receiver.abandon_message(await receive(receiver))
         assert str(await receive(receiver)) == "first"
 
 
 async def test_renewing_prolongs_the_lock(client: AsyncServiceBusClient) -> None:
-    await send(client, ServiceBusMessage("x"), queue="short-locks")
-    async with receiving(client, "short-locks") as receiver:
+    async with receiving(client, "short-locks", sent=[ServiceBusMessage("x")]) as receiver:
         message = await receive(receiver)
         first_end = message.locked_until_utc
         while datetime.now(UTC) < first_end + timedelta(seconds=0.5):
@@ -213,8 +218,7 @@ async def test_both_auto_lock_renewers_outlast_the_lock() -> None:
 async def test_an_expired_lock_can_neither_be_renewed_nor_settled(
     client: AsyncServiceBusClient, broker: BrokerThread
 ) -> None:
-    await send(client, ServiceBusMessage("x"))
-    async with receiving(client) as receiver:
+    async with receiving(client, sent=[ServiceBusMessage("x")]) as receiver:
         message = await receive(receiver)
         assert broker.faults.expire_locks("tasks") == 1
         with pytest.raises(MessageLockLostError):
@@ -229,8 +233,7 @@ async def test_an_expired_lock_can_neither_be_renewed_nor_settled(
 async def test_a_dropped_connection_keeps_the_lock_until_it_expires(
     client: AsyncServiceBusClient, broker: BrokerThread
 ) -> None:
-    await send(client, ServiceBusMessage("x"), queue="short-locks")
-    async with receiving(client, "short-locks") as receiver:
+    async with receiving(client, "short-locks", sent=[ServiceBusMessage("x")]) as receiver:
         await receive(receiver)
         assert broker.faults.drop_connections() >= 1
         assert broker.counts("short-locks").locked == 1
@@ -241,8 +244,7 @@ async def test_a_dropped_connection_keeps_the_lock_until_it_expires(
 async def test_a_message_is_renewed_and_settled_after_its_connection_dropped(
     client: AsyncServiceBusClient, broker: BrokerThread
 ) -> None:
-    await send(client, ServiceBusMessage("x"))
-    async with receiving(client) as receiver:
+    async with receiving(client, sent=[ServiceBusMessage("x")]) as receiver:
         message = await receive(receiver)
         broker.faults.drop_connections()
         await receiver.renew_message_lock(message)
@@ -275,8 +277,7 @@ async def test_closing_gives_prefetched_messages_back_uncounted(
 
 
 async def test_peeking_locks_nothing(client: AsyncServiceBusClient, broker: BrokerThread) -> None:
-    await send(client, *(ServiceBusMessage(str(number)) for number in range(3)))
-    async with receiving(client) as receiver:
+    async with receiving(client, sent=[*(ServiceBusMessage(str(number)) for number in range(3))]) as receiver:
         assert [str(message) for message in await receiver.peek_messages(2)] == ["0", "1"]
         assert [str(message) for message in await receiver.peek_messages(2)] == ["2"]
         assert await receiver.peek_messages(2) == []
@@ -308,8 +309,7 @@ async def test_scheduled_messages_appear_when_due_and_can_be_cancelled(
 async def test_deferred_messages_are_received_by_number(
     client: AsyncServiceBusClient, broker: BrokerThread
 ) -> None:
-    await send(client, ServiceBusMessage("x"))
-    async with receiving(client) as receiver:
+    async with receiving(client, sent=[ServiceBusMessage("x")]) as receiver:
         message = await receive(receiver)
         await receiver.defer_message(message)
         assert broker.counts("tasks").deferred == 1
@@ -435,8 +435,7 @@ async def test_200_kb_pass_and_more_than_256_kb_are_refused(
 async def test_an_injected_condition_reaches_the_caller(
     client: AsyncServiceBusClient, broker: BrokerThread
 ) -> None:
-    await send(client, ServiceBusMessage("x"))
-    async with receiving(client) as receiver:
+    async with receiving(client, sent=[ServiceBusMessage("x")]) as receiver:
         message = await receive(receiver)
         broker.faults.fail_next("renew", "com.microsoft:message-lock-lost")
         with pytest.raises(MessageLockLostError):
