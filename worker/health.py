@@ -61,10 +61,10 @@ async def serving(
 
     app = web.Application()
     app.add_routes([web.get("/", alive), web.get("/livez", alive), web.get("/readyz", ready), *routes])
-    runner = web.AppRunner(app, access_log=None, handle_signals=False)
+    runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=1)
     await runner.setup()
     try:
-        site = web.TCPSite(runner, "0.0.0.0", port, shutdown_timeout=1)
+        site = web.TCPSite(runner, "0.0.0.0", port)
         try:
             await site.start()
         except OSError as error:

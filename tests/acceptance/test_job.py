@@ -20,7 +20,7 @@ from gdaltools import storage
 from gdaltools.errors import GdalToolsError
 from tests.support import postgres
 from tests.support.eventually import eventually
-from tests.support.rasters import WGS84_GRID, smooth, truncate, write_raster
+from tests.support.rasters import WGS84_GRID, categories, smooth, truncate, write_raster
 from worker.bus import Bus, OutgoingMessage
 from worker.local.broker import BrokerThread, QueueSpec
 from worker.rows import JobRow, TaskRow
@@ -79,20 +79,22 @@ def blobs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def world(blobs: Path) -> AsyncIterator[World]:
-    with postgres.server() as server, BrokerThread([QueueSpec(name) for name in QUEUES]) as broker:
-        with server.database() as conninfo:
-            parts = postgres.parts(conninfo)
-            settings = Settings(
-                app_mode=AppMode.STANDALONE,
-                service_bus_connection_string=broker.connection_string,
-                port=0,
-                **parts,
-            )
-            async with (
-                serving(settings, stopping=asyncio.Event()) as service,
-                Bus.connect(connection_string=broker.connection_string) as bus,
-            ):
-                yield World(service, broker, bus, blobs)
+    with (
+        postgres.server() as server,
+        server.database() as conninfo,
+        BrokerThread([QueueSpec(name) for name in QUEUES]) as broker,
+    ):
+        settings = Settings(
+            app_mode=AppMode.STANDALONE,
+            service_bus_connection_string=broker.connection_string,
+            port=0,
+            **postgres.parts(conninfo),
+        )
+        async with (
+            serving(settings, stopping=asyncio.Event()) as service,
+            Bus.connect(connection_string=broker.connection_string) as bus,
+        ):
+            yield World(service, broker, bus, blobs)
 
 
 async def test_a_raster_goes_through_all_five_stages_over_two_queues(world: World) -> None:
@@ -135,12 +137,10 @@ async def test_a_raster_goes_through_all_five_stages_over_two_queues(world: Worl
         str(world.blobs / "silver-mosaicjson" / prefix / "stac/collection.json")
     )
     assert len(list(collection.get_items())) == 12
-    assert all(Path(asset).exists() for item in collection.get_items() for asset in _hrefs(item))
+    assert all(storage.exists(href) for item in collection.get_items() for href in _hrefs(item))
 
 
 async def test_a_warped_categorical_raster_keeps_its_classes(world: World) -> None:
-    from tests.support.rasters import categories
-
     values = categories(500, 600)
     write_raster(
         world.blobs / "bronze-rasters" / "classes.tif",
