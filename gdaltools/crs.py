@@ -56,13 +56,18 @@ def parse_crs(text: str | CRS, what: str) -> CRS:
     if not isinstance(text, str) or len(text) > _MAX_TEXT or not _KNOWN_FORMS.match(text):
         raise InvalidParameter(f"{shown} is not a CRS: give an authority code like EPSG:4326, or WKT")
     try:
-        with rasterio.Env():  # where GDAL's complaint becomes the exception and is not printed
-            crs = CRS.from_user_input(text.strip())
+        crs = _from_text(text.strip())
     except CRSError as error:
         raise InvalidParameter(f"{shown} is a CRS that PROJ does not know: check the code") from error
     if not (crs.is_geographic or crs.is_projected):
         raise InvalidParameter(f"{shown} is not a geographic or projected CRS: give one like EPSG:4326")
     return crs
+
+
+@lru_cache(maxsize=256)
+def _from_text(text: str) -> CRS:
+    with rasterio.Env():  # where GDAL's complaint becomes the exception and is not printed
+        return CRS.from_user_input(text)
 
 
 def crs_name(crs: CRS) -> str:

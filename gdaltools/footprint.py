@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -28,7 +27,7 @@ def footprint(grid: Grid, window: tuple[int, int, int, int]) -> tuple[Bounds, di
     UnsupportedRaster
         The window lies outside of what the grid's CRS can express.
     """
-    crs = _crs(grid.crs)
+    crs = parse_crs(grid.crs, "CRS of the grid")
     bounds = grid.bounds_of(*window)
     if crs == WGS84:
         return bounds, _box(bounds)
@@ -50,11 +49,6 @@ def footprint(grid: Grid, window: tuple[int, int, int, int]) -> tuple[Bounds, di
         return found, _box(found)
     halves = (_box((left, bottom, 180.0, top)), _box((-180.0, bottom, right, top)))
     return found, {"type": "MultiPolygon", "coordinates": [half["coordinates"] for half in halves]}
-
-
-@lru_cache(maxsize=16)
-def _crs(text: str) -> CRS:
-    return parse_crs(text, "CRS of the grid")
 
 
 def _bounds_of_inner_points(grid: Grid, window: tuple[int, int, int, int], crs: CRS) -> Bounds:
