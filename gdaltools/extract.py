@@ -185,8 +185,9 @@ def _plan(
                 f"use {' or '.join(CLASS_RESAMPLING)}"
             )
         cell = cell_side(scheme.tile_size, scheme.overlap)
-        warp = plan_warp(dataset, scheme.source_grid, scheme.grid, name, cell=cell)
-        plan = warp if scheme.warps else None
+        plan = None
+        if scheme.warps:
+            plan = plan_warp(dataset, scheme.source_grid, scheme.grid, name, cell=cell)
     if plan is not None and plan.adds_mask:
         profile = profile.with_mask()
     return _Job(
