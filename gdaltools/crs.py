@@ -25,6 +25,7 @@ from gdaltools.errors import InvalidParameter
 Bounds = tuple[float, float, float, float]
 
 WGS84 = CRS.from_epsg(4326)
+WGS84_NAME = "EPSG:4326"
 
 # Names, WKT, PROJ strings and PROJJSON. GDAL would also open files and URLs; a CRS must not be able to.
 _KNOWN_FORMS = re.compile(
@@ -100,13 +101,21 @@ def transformer(source: CRS, target: CRS) -> Transformer:
         ) from error
 
 
+@lru_cache(maxsize=64)
+def _way(source: str, target: str) -> Transformer | None:
+    """The transformer between two CRSs by their names; None where they are one CRS."""
+    crs = parse_crs(source, "source CRS"), parse_crs(target, "target CRS")
+    return None if crs[0] == crs[1] else transformer(*crs)
+
+
 def transform_points(
-    source: CRS, target: CRS, x: NDArray[np.float64], y: NDArray[np.float64]
+    source: str, target: str, x: NDArray[np.float64], y: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Points carried to `target`; infinite where they have no place in it."""
-    if source == target:
+    """Points carried from one CRS to another, both by name; infinite where they have no place in it."""
+    way = _way(source, target)
+    if way is None:
         return x, y
-    tx, ty = transformer(source, target).transform(x, y, errcheck=False)
+    tx, ty = way.transform(x, y, errcheck=False)
     return np.asarray(tx, dtype="float64"), np.asarray(ty, dtype="float64")
 
 

@@ -165,7 +165,11 @@ def inspect(src: StrPath | Location) -> RasterInfo:
 def describe(dataset: DatasetReader, location: Location) -> RasterInfo:
     """`inspect` for a raster that is open already."""
     dtypes = numpy_dtypes(dataset)
-    bounds = _bounds(dataset.transform, dataset.width, dataset.height)
+    a, b, c, d, e, f = tuple(dataset.transform)[:6]
+    cols, rows = (0, dataset.width), (0, dataset.height)
+    xs = [a * col + b * row + c for col in cols for row in rows]
+    ys = [d * col + e * row + f for col in cols for row in rows]
+    bounds = min(xs), min(ys), max(xs), max(ys)
     pixels = dataset.width * dataset.height
     return RasterInfo(
         location=str(location),
@@ -351,12 +355,6 @@ def _chunk_sizes(
         across = min(dataset.width, max(cols, budget // rows // cols * cols))
     down = min(dataset.height, max(rows, min(4096, budget // across) // rows * rows))
     return down, across
-
-
-def _bounds(transform: Affine, width: int, height: int) -> Bounds:
-    xs = [transform.a * col + transform.b * row + transform.c for col in (0, width) for row in (0, height)]
-    ys = [transform.d * col + transform.e * row + transform.f for col in (0, width) for row in (0, height)]
-    return min(xs), min(ys), max(xs), max(ys)
 
 
 def _bounds_4326(dataset: DatasetReader, bounds: Bounds) -> Bounds | None:

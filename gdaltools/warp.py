@@ -259,8 +259,7 @@ def _source_pixels(
     source: Grid, target: Grid, cols: NDArray[np.float64], rows: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Where in the source's pixels points of the target's pixels lie."""
-    crs = parse_crs(target.crs, "target CRS"), parse_crs(source.crs, "source CRS")
-    x, y = transform_points(*crs, *target.world(cols, rows))
+    x, y = transform_points(target.crs, source.crs, *target.world(cols, rows))
     with np.errstate(invalid="ignore"):
         return source.pixels(x, y)
 
