@@ -25,6 +25,7 @@ from gdaltools.errors import InvalidParameter
 Bounds = tuple[float, float, float, float]
 
 WGS84 = CRS.from_epsg(4326)
+WGS84_NAME = "EPSG:4326"
 
 # Names, WKT, PROJ strings and PROJJSON. GDAL would also open files and URLs; a CRS must not be able to.
 _KNOWN_FORMS = re.compile(
@@ -56,13 +57,18 @@ def parse_crs(text: str | CRS, what: str) -> CRS:
     if not isinstance(text, str) or len(text) > _MAX_TEXT or not _KNOWN_FORMS.match(text):
         raise InvalidParameter(f"{shown} is not a CRS: give an authority code like EPSG:4326, or WKT")
     try:
-        with rasterio.Env():  # where GDAL's complaint becomes the exception and is not printed
-            crs = CRS.from_user_input(text.strip())
+        crs = _from_text(text.strip())
     except CRSError as error:
         raise InvalidParameter(f"{shown} is a CRS that PROJ does not know: check the code") from error
     if not (crs.is_geographic or crs.is_projected):
         raise InvalidParameter(f"{shown} is not a geographic or projected CRS: give one like EPSG:4326")
     return crs
+
+
+@lru_cache(maxsize=256)
+def _from_text(text: str) -> CRS:
+    with rasterio.Env():  # where GDAL's complaint becomes the exception and is not printed
+        return CRS.from_user_input(text)
 
 
 def crs_name(crs: CRS) -> str:
@@ -95,13 +101,21 @@ def transformer(source: CRS, target: CRS) -> Transformer:
         ) from error
 
 
+@lru_cache(maxsize=64)
+def _way(source: str, target: str) -> Transformer | None:
+    """The transformer between two CRSs by their names; None where they are one CRS."""
+    crs = parse_crs(source, "source CRS"), parse_crs(target, "target CRS")
+    return None if crs[0] == crs[1] else transformer(*crs)
+
+
 def transform_points(
-    source: CRS, target: CRS, x: NDArray[np.float64], y: NDArray[np.float64]
+    source: str, target: str, x: NDArray[np.float64], y: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Points carried to `target`; infinite where they have no place in it."""
-    if source == target:
+    """Points carried from one CRS to another, both by name; infinite where they have no place in it."""
+    way = _way(source, target)
+    if way is None:
         return x, y
-    tx, ty = transformer(source, target).transform(x, y, errcheck=False)
+    tx, ty = way.transform(x, y, errcheck=False)
     return np.asarray(tx, dtype="float64"), np.asarray(ty, dtype="float64")
 
 

@@ -28,6 +28,7 @@ from gdaltools.tiling import PixelWindow, TilingScheme
 from gdaltools.warp import (
     CLASS_RESAMPLING,
     WarpPlan,
+    cell_side,
     check_resampling,
     plain_strips,
     plan_warp,
@@ -183,7 +184,10 @@ def _plan(
                 f"resampling {name!r} would mix the numbers of a colour table: "
                 f"use {' or '.join(CLASS_RESAMPLING)}"
             )
-        plan = plan_warp(dataset, scheme.source_grid, scheme.grid, name) if scheme.warps else None
+        cell = cell_side(scheme.tile_size, scheme.overlap)
+        plan = None
+        if scheme.warps:
+            plan = plan_warp(dataset, scheme.source_grid, scheme.grid, name, cell=cell)
     if plan is not None and plan.adds_mask:
         profile = profile.with_mask()
     return _Job(

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from rasterio.crs import CRS
 
-from gdaltools.crs import WGS84, Bounds, parse_crs, transform_bounds, transform_points
+from gdaltools.crs import WGS84, WGS84_NAME, Bounds, parse_crs, transform_bounds, transform_points
 from gdaltools.errors import UnsupportedRaster
 from gdaltools.grid import Grid
 
@@ -28,19 +26,18 @@ def footprint(grid: Grid, window: tuple[int, int, int, int]) -> tuple[Bounds, di
     UnsupportedRaster
         The window lies outside of what the grid's CRS can express.
     """
-    crs = _crs(grid.crs)
     bounds = grid.bounds_of(*window)
-    if crs == WGS84:
+    if grid.crs == WGS84_NAME:
         return bounds, _box(bounds)
-    lon, lat = transform_points(crs, WGS84, *_ring(grid, window))
+    lon, lat = transform_points(grid.crs, WGS84_NAME, *_ring(grid, window))
     if np.isfinite(lon).all() and np.isfinite(lat).all() and np.abs(np.diff(lon)).max() < 180:
         ring = [[float(x), float(y)] for x, y in zip(lon, lat, strict=True)]
         ring[-1] = ring[0]
         found = (float(lon.min()), float(lat.min()), float(lon.max()), float(lat.max()))
         return found, {"type": "Polygon", "coordinates": [ring]}
-    found = transform_bounds(crs, WGS84, bounds)
+    found = transform_bounds(parse_crs(grid.crs, "CRS of the grid"), WGS84, bounds)
     if not np.isfinite(found).all():
-        found = _bounds_of_inner_points(grid, window, crs)
+        found = _bounds_of_inner_points(grid, window)
     if not np.isfinite(found).all():
         raise UnsupportedRaster(f"a tile at {bounds} has no place on Earth: choose another target_crs")
     left, bottom, right, top = found
@@ -52,17 +49,12 @@ def footprint(grid: Grid, window: tuple[int, int, int, int]) -> tuple[Bounds, di
     return found, {"type": "MultiPolygon", "coordinates": [half["coordinates"] for half in halves]}
 
 
-@lru_cache(maxsize=16)
-def _crs(text: str) -> CRS:
-    return parse_crs(text, "CRS of the grid")
-
-
-def _bounds_of_inner_points(grid: Grid, window: tuple[int, int, int, int], crs: CRS) -> Bounds:
+def _bounds_of_inner_points(grid: Grid, window: tuple[int, int, int, int]) -> Bounds:
     """For a window with corners outside of the projection's domain, as around an ellipse of the world."""
     col, row, width, height = window
     share = np.linspace(0, 1, 4 * _POINTS_PER_EDGE + 1)
     cols, rows = (part.ravel() for part in np.meshgrid(col + share * width, row + share * height))
-    lon, lat = transform_points(crs, WGS84, *grid.world(cols, rows))
+    lon, lat = transform_points(grid.crs, WGS84_NAME, *grid.world(cols, rows))
     placed = np.isfinite(lon) & np.isfinite(lat)
     if not placed.any():
         return (np.inf,) * 4

@@ -78,9 +78,11 @@ class Grid(BaseModel):
 
     def bounds_of(self, col_off: int, row_off: int, width: int, height: int) -> Bounds:
         """left, bottom, right, top of a window."""
-        cols, rows = np.meshgrid([col_off, col_off + width], [row_off, row_off + height])
-        x, y = self.world(cols, rows)
-        return float(x.min()), float(y.min()), float(x.max()), float(y.max())
+        a, b, c, d, e, f = self.transform
+        corners = [(col, row) for col in (col_off, col_off + width) for row in (row_off, row_off + height)]
+        xs = [a * col + b * row + c for col, row in corners]
+        ys = [d * col + e * row + f for col, row in corners]
+        return min(xs), min(ys), max(xs), max(ys)
 
     def world(self, cols: NDArray[Any], rows: NDArray[Any]) -> tuple[Points, Points]:
         """Coordinates of points that are given in pixels from the upper left corner."""
@@ -211,7 +213,8 @@ def _local_resolution(source: Grid, source_crs: CRS, target_crs: CRS) -> float |
     step = 0.5
     places = [(cols, rows), (cols + step, rows), (cols, rows + step)]
     (x, y), (x1, y1), (x2, y2) = (
-        transform_points(source_crs, target_crs, *source.world(*place)) for place in places
+        transform_points(crs_name(source_crs), crs_name(target_crs), *source.world(*place))
+        for place in places
     )
     with np.errstate(invalid="ignore"):
         area = np.abs((x1 - x) * (y2 - y) - (x2 - x) * (y1 - y)) / step**2

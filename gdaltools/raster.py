@@ -6,11 +6,9 @@ Neither holds the raster in memory. Both read through `open_dataset`, the only d
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
-import dask.array
 import numpy as np
-import xarray
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 from rasterio.crs import CRS
@@ -25,6 +23,10 @@ from gdaltools.dataset import numpy_dtypes, open_dataset, read_window
 from gdaltools.detect import Detection, detect
 from gdaltools.errors import InvalidParameter, UnsupportedRaster
 from gdaltools.storage import Location, StrPath
+
+if TYPE_CHECKING:  # at run time where they are used: they make the import of gdaltools slow
+    import dask.array
+    import xarray
 
 __all__ = ["RasterInfo", "Shape", "describe", "inspect", "open", "open_dataset", "source_crs"]
 
@@ -163,7 +165,11 @@ def inspect(src: StrPath | Location) -> RasterInfo:
 def describe(dataset: DatasetReader, location: Location) -> RasterInfo:
     """`inspect` for a raster that is open already."""
     dtypes = numpy_dtypes(dataset)
-    bounds = _bounds(dataset.transform, dataset.width, dataset.height)
+    a, b, c, d, e, f = tuple(dataset.transform)[:6]
+    cols, rows = (0, dataset.width), (0, dataset.height)
+    xs = [a * col + b * row + c for col in cols for row in rows]
+    ys = [d * col + e * row + f for col in cols for row in rows]
+    bounds = min(xs), min(ys), max(xs), max(ys)
     pixels = dataset.width * dataset.height
     return RasterInfo(
         location=str(location),
@@ -256,6 +262,8 @@ def open(
     SourceNotFound, UnsupportedRaster, CorruptRaster, StorageError
         As `inspect` does; when pixels are computed, CorruptRaster and StorageError.
     """
+    import dask.array
+
     location = storage.locate(src)
     with open_dataset(location) as dataset:
         names = set(numpy_dtypes(dataset))
@@ -309,6 +317,7 @@ class _Pixels:
 
 def _labelled(dataset: DatasetReader, data: dask.array.Array, masked: bool) -> xarray.DataArray:
     import rioxarray  # noqa: F401 - gives DataArray its .rio
+    import xarray
 
     transform = dataset.transform
     coords: dict[str, Any] = {"band": list(dataset.indexes)}
@@ -325,7 +334,7 @@ def _labelled(dataset: DatasetReader, data: dask.array.Array, masked: bool) -> x
         array = array.rio.write_crs(dataset.crs)
     if dataset.nodata is not None:
         array = array.rio.write_nodata(dataset.nodata, encoded=masked)
-    return cast(xarray.DataArray, array)
+    return cast("xarray.DataArray", array)
 
 
 def _chunk_sizes(
@@ -346,12 +355,6 @@ def _chunk_sizes(
         across = min(dataset.width, max(cols, budget // rows // cols * cols))
     down = min(dataset.height, max(rows, min(4096, budget // across) // rows * rows))
     return down, across
-
-
-def _bounds(transform: Affine, width: int, height: int) -> Bounds:
-    xs = [transform.a * col + transform.b * row + transform.c for col in (0, width) for row in (0, height)]
-    ys = [transform.d * col + transform.e * row + transform.f for col in (0, width) for row in (0, height)]
-    return min(xs), min(ys), max(xs), max(ys)
 
 
 def _bounds_4326(dataset: DatasetReader, bounds: Bounds) -> Bounds | None:

@@ -73,8 +73,24 @@ class WarpPlan:
     dtype: str
 
 
-def plan_warp(dataset: DatasetReader, source: Grid, target: Grid, resampling: str) -> WarpPlan:
+def cell_side(tile_size: int, overlap: int) -> int:
+    """The side of cells that tiles are best put together from: one that divides where they begin.
+
+    >>> cell_side(4096, 512), cell_side(4096, 100), cell_side(256, 32)
+    (512, 256, 128)
+    """
+    aligned = math.gcd(tile_size, overlap, _CELL_MAX)
+    if aligned >= _CELL_MAX // 2:
+        return aligned
+    return max(_CELL_MIN, min(_CELL_MAX // 2, 1 << ((tile_size // 2).bit_length() - 1)))
+
+
+def plan_warp(
+    dataset: DatasetReader, source: Grid, target: Grid, resampling: str, *, cell: int = _CELL_MAX
+) -> WarpPlan:
     """The plan for warping an open raster, whose grid `source` may correct its file's CRS, onto `target`.
+
+    `cell` is the wanted side of a cell; rasters of very many bands get smaller ones.
 
     Raises
     ------
@@ -84,13 +100,13 @@ def plan_warp(dataset: DatasetReader, source: Grid, target: Grid, resampling: st
     check_resampling(resampling)
     kind = mask_kind(dataset)
     dtype = np.result_type(*numpy_dtypes(dataset))
-    cell = math.isqrt(_CELL_BYTES // (dtype.itemsize * dataset.count))
+    fitting = max(1, math.isqrt(_CELL_BYTES // (dtype.itemsize * dataset.count)))
     return WarpPlan(
         source=source,
         target=target,
         resampling=resampling,
         scale=_kernel_scale(source, target),
-        cell=min(_CELL_MAX, max(_CELL_MIN, 1 << (cell.bit_length() - 1))),
+        cell=min(cell, max(_CELL_MIN, 1 << (fitting.bit_length() - 1))),
         mask=kind,
         adds_mask=kind in ("none", "mask"),
         nodata=dataset.nodata if kind == "nodata" else None,
@@ -243,8 +259,7 @@ def _source_pixels(
     source: Grid, target: Grid, cols: NDArray[np.float64], rows: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Where in the source's pixels points of the target's pixels lie."""
-    crs = parse_crs(target.crs, "target CRS"), parse_crs(source.crs, "source CRS")
-    x, y = transform_points(*crs, *target.world(cols, rows))
+    x, y = transform_points(target.crs, source.crs, *target.world(cols, rows))
     with np.errstate(invalid="ignore"):
         return source.pixels(x, y)
 

@@ -96,9 +96,7 @@ def test_the_grid_holds_the_source_and_survives_geojson(
     assert scheme.warps is not (target == crs and transform is not ROTATED)
     share = np.linspace(0.01, 0.99, 7)
     places = np.meshgrid(share * width, share * height)
-    x, y = transform_points(
-        CRS.from_user_input(crs), CRS.from_user_input(target), *source.world(*(p.ravel() for p in places))
-    )
+    x, y = transform_points(crs, target, *source.world(*(p.ravel() for p in places)))
     cols, rows = grid.pixels(x, y)
     assert cols.min() > -0.01
     assert rows.min() > -0.01
