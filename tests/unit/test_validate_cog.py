@@ -150,9 +150,8 @@ def test_damaged_headers_never_do_worse_than_a_typed_error(
         data[place] = value
     broken = tmp_path / "broken.tif"
     broken.write_bytes(data)
-    with broken.open("rb") as stream:
-        with suppress(GdalToolsError):
-            check_structure(read_layout(stream, name="broken"), stream)
+    with broken.open("rb") as stream, suppress(GdalToolsError):
+        check_structure(read_layout(stream, name="broken"), stream)
 
 
 @settings(
