@@ -1,1 +1,83 @@
-"""Huge rasters into tiles and Cloud Optimized GeoTIFFs."""
+"""Huge rasters into tiles and Cloud Optimized GeoTIFFs, in a notebook or from a task queue.
+
+>>> import gdaltools as gt
+>>> info = gt.inspect("scene.tif")                                      # doctest: +SKIP
+>>> cog = gt.create_cog("scene.tif", "abfs://silver-cogs/scene.tif")    # doctest: +SKIP
+
+Everything is reached through this module; what it names is imported when it is first used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from gdaltools.cog.create import CogResult, cog_profile, create_cog
+    from gdaltools.cog.profiles import CogProfile
+    from gdaltools.cog.validate import CogReport, validate_cog
+    from gdaltools.errors import GdalToolsError
+    from gdaltools.estimate import Estimate, estimate
+    from gdaltools.extract import ExtractionResult, extract_tiles
+    from gdaltools.mosaic import MosaicResult, create_mosaicjson
+    from gdaltools.raster import RasterInfo, inspect, open
+    from gdaltools.routing import Route, RoutingRules, route
+    from gdaltools.stac import StacResult, create_stac_collection, create_stac_item
+    from gdaltools.tiling import Tile, TilingScheme, generate_tiling_scheme
+
+_ROOMS = {
+    "cog.create": ("CogResult", "cog_profile", "create_cog"),
+    "cog.profiles": ("CogProfile",),
+    "cog.validate": ("CogReport", "validate_cog"),
+    "errors": ("GdalToolsError",),
+    "estimate": ("Estimate", "estimate"),
+    "extract": ("ExtractionResult", "extract_tiles"),
+    "mosaic": ("MosaicResult", "create_mosaicjson"),
+    "raster": ("RasterInfo", "inspect", "open"),
+    "routing": ("Route", "RoutingRules", "route"),
+    "stac": ("StacResult", "create_stac_collection", "create_stac_item"),
+    "tiling": ("Tile", "TilingScheme", "generate_tiling_scheme"),
+}
+_ROOM_OF = {name: room for room, names in _ROOMS.items() for name in names}
+
+__all__ = [
+    "CogProfile",
+    "CogReport",
+    "CogResult",
+    "Estimate",
+    "ExtractionResult",
+    "GdalToolsError",
+    "MosaicResult",
+    "RasterInfo",
+    "Route",
+    "RoutingRules",
+    "StacResult",
+    "Tile",
+    "TilingScheme",
+    "cog_profile",
+    "create_cog",
+    "create_mosaicjson",
+    "create_stac_collection",
+    "create_stac_item",
+    "estimate",
+    "extract_tiles",
+    "generate_tiling_scheme",
+    "inspect",
+    "open",
+    "route",
+    "validate_cog",
+]
+
+
+def __getattr__(name: str) -> Any:
+    room = _ROOM_OF.get(name)
+    if room is None:
+        raise AttributeError(f"module 'gdaltools' has no attribute {name!r}")
+    value = getattr(import_module(f"gdaltools.{room}"), name)
+    # A function named as its module (estimate) must not be hidden by the module that was just imported.
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -72,6 +72,15 @@ def gdal_options(container: str) -> dict[str, str]:
     return options | {"AZURE_STORAGE_ACCESS_TOKEN": _credential().get_token(_STORAGE_SCOPE).token}
 
 
+def endpoint(container: str) -> str:
+    """The account's address, ``https://account.blob.core.windows.net`` where it is not set otherwise."""
+    given = os.environ.get("AZURE_STORAGE_CONNECTION_STRING", "")
+    parts = dict(part.split("=", 1) for part in given.split(";") if "=" in part)
+    account = parts.get("AccountName") or _account(container)
+    suffix = parts.get("EndpointSuffix", "core.windows.net")
+    return (parts.get("BlobEndpoint") or f"https://{account}.blob.{suffix}").rstrip("/")
+
+
 def _account(container: str) -> str:
     zone = container.partition("-")[0]
     name = {

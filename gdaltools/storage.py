@@ -26,6 +26,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO
+from urllib.parse import quote
 from uuid import uuid4
 
 from gdaltools import _azure
@@ -33,7 +34,8 @@ from gdaltools.errors import InvalidLocation, InvalidParameter, SourceNotFound, 
 
 StrPath = str | os.PathLike[str]
 
-_SCHEMES = ("abfs://", "az://")
+# The last is GDAL's own name for a blob, as MosaicJSON documents have it.
+_SCHEMES = ("abfs://", "az://", "/vsiaz/")
 # Azure's rule for container names: 3-63 characters, lower case, no double or outer hyphen.
 _CONTAINER = re.compile(r"(?=.{3,63}\Z)[a-z0-9](?:-?[a-z0-9])*\Z")
 _MAX_BLOB_NAME = 1024
@@ -358,6 +360,15 @@ def _container(location: Location) -> str:
     if location.container is None:
         raise InvalidLocation(f"{location} is not a blob")
     return location.container
+
+
+def url(source: StrPath | Location) -> str:
+    """The address by which others know it: ``https://…`` in Azure, ``file://…`` for a local file."""
+    location = locate(source)
+    if location.path is not None:
+        return location.path.as_uri()
+    container = _container(location)
+    return f"{_azure.endpoint(container)}/{container}/{quote(location.name)}"
 
 
 def gdal_options(source: StrPath | Location) -> dict[str, str]:

@@ -151,14 +151,11 @@ def create_cog(
     source, target = storage.locate(src), storage.locate(dst)
     storage.check_target(target, overwrite=overwrite)
     with open_dataset(source) as dataset:
-        kind = _raster_type(dataset, source, raster_type)
-        chosen = choose_profile(
+        chosen = _profile(
+            dataset,
+            source,
             profile,
-            raster_type=kind,
-            dtypes=numpy_dtypes(dataset),
-            sample_bits=_sample_bits(dataset),
-            alpha=ColorInterp.alpha in dataset.colorinterp,
-            colour_table=ColorInterp.palette in dataset.colorinterp,
+            raster_type=raster_type,
             jpeg_quality=jpeg_quality,
             blocksize=blocksize,
             overview_resampling=overview_resampling,
@@ -170,6 +167,46 @@ def create_cog(
         return task
     with reporting(progress, label=f"cog {target.filename}", total=plan.blocks, unit="blocks") as advance:
         return cast(CogResult, graph.run([task], weights=[plan.blocks], advance=advance)[0])
+
+
+def cog_profile(
+    src: StrPath | Location, profile: str = "analysis", *, raster_type: str = "auto"
+) -> CogProfile:
+    """How `create_cog` would encode `src`: its tier may be another than the one asked for, and says why.
+
+    Raises
+    ------
+    InvalidParameter, SourceNotFound, UnsupportedRaster, CorruptRaster, StorageError
+        As `create_cog` does.
+    """
+    source = storage.locate(src)
+    with open_dataset(source) as dataset:
+        return _profile(dataset, source, profile, raster_type=raster_type)
+
+
+def _profile(
+    dataset: DatasetReader,
+    location: Location,
+    tier: str,
+    *,
+    raster_type: str,
+    jpeg_quality: int = 85,
+    blocksize: int = 512,
+    overview_resampling: str | None = None,
+    reproject_resampling: str | None = None,
+) -> CogProfile:
+    return choose_profile(
+        tier,
+        raster_type=_raster_type(dataset, location, raster_type),
+        dtypes=numpy_dtypes(dataset),
+        sample_bits=_sample_bits(dataset),
+        alpha=ColorInterp.alpha in dataset.colorinterp,
+        colour_table=ColorInterp.palette in dataset.colorinterp,
+        jpeg_quality=jpeg_quality,
+        blocksize=blocksize,
+        overview_resampling=overview_resampling,
+        reproject_resampling=reproject_resampling,
+    )
 
 
 def _raster_type(dataset: DatasetReader, location: Location, asked: str) -> RasterType:

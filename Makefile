@@ -1,0 +1,49 @@
+# The commands of a checkout. Each sets up what it needs; none needs more than Python 3.11+, pip and make.
+
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
+	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null && { command -v $$p; break; }; done)
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/ready
+
+.PHONY: demo test lint lock clean
+.DELETE_ON_ERROR:
+
+demo: $(READY)
+	@$(BIN)/python -m worker demo $(ARGS)
+
+test: $(READY)
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+# uv where it can be had (a tenth of pip's time), else pip. uv is put beside the environment and not into it,
+# so that it also serves where the system's Python has no ensurepip.
+$(READY): pyproject.toml requirements.lock
+	@test -n "$(PYTHON)" || { echo "Python 3.11, 3.12 or 3.13 is needed: make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)"; exit 2; }
+	@echo "Setting up $(VENV) with $(PYTHON)"
+	@rm -rf $(VENV) && mkdir $(VENV)
+	@if $(PYTHON) -m pip install -q --root-user-action ignore --disable-pip-version-check --target $(VENV)/uv uv; then \
+		$(VENV)/uv/bin/uv venv -q --allow-existing --python $(PYTHON) $(VENV) && \
+		$(VENV)/uv/bin/uv pip install -q --python $(BIN)/python --require-hashes -r requirements.lock && \
+		$(VENV)/uv/bin/uv pip install -q --python $(BIN)/python --no-deps -e .; \
+	else \
+		$(PYTHON) -m venv $(VENV) && \
+		$(BIN)/python -m pip install -q --root-user-action ignore --disable-pip-version-check --require-hashes -r requirements.lock && \
+		$(BIN)/python -m pip install -q --root-user-action ignore --disable-pip-version-check --no-deps -e .; \
+	fi
+	@touch $(READY)
+
+# Names, versions and hashes only: nothing in the lock says where a package came from.
+lock: $(READY)
+	@$(PYTHON) -m pip install -q --root-user-action ignore --disable-pip-version-check --target $(VENV)/uv uv
+	$(VENV)/uv/bin/uv pip compile -q --universal --fork-strategy requires-python --python-version 3.11 \
+		--generate-hashes --no-annotate --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" \
+		--extra worker --extra test pyproject.toml -o requirements.lock
+
+clean:
+	rm -rf $(VENV) .node demo build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,62 @@
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+import pytest_asyncio
+
+from tests.support import postgres
+from worker.platform_database import PlatformDatabase
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[postgres.Server]:
+    with postgres.server() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def migrated_template(postgres_server: postgres.Server) -> Iterator[str]:
+    """The name of a database that has the schema ``app``, to be copied."""
+    name = postgres_server.create_database()
+
+    async def migrate() -> None:
+        async with PlatformDatabase.connect(postgres_server.conninfo_for(name)) as database:
+            await database.migrate()
+
+    asyncio.run(migrate())
+    yield name
+    postgres_server.drop_database(name)
+
+
+@pytest.fixture(scope="session")
+def shared_conninfo(postgres_server: postgres.Server, migrated_template: str) -> Iterator[str]:
+    """How to connect to the database that most tests share, one after the other."""
+    with postgres_server.database(template=migrated_template) as made:
+        yield made
+
+
+@pytest.fixture
+def conninfo(shared_conninfo: str) -> str:
+    """How to connect to a database with the schema ``app``, empty; not to be altered beyond its rows."""
+    postgres.empty(shared_conninfo, "app")
+    return shared_conninfo
+
+
+@pytest.fixture
+def own_conninfo(postgres_server: postgres.Server, migrated_template: str) -> Iterator[str]:
+    """How to connect to a database with the schema ``app`` that is this test's alone (0.1 s and more)."""
+    with postgres_server.database(template=migrated_template) as made:
+        yield made
+
+
+@pytest.fixture
+def empty_conninfo(postgres_server: postgres.Server) -> Iterator[str]:
+    """How to connect to a fresh database without anything."""
+    with postgres_server.database() as made:
+        yield made
+
+
+@pytest_asyncio.fixture
+async def database(conninfo: str) -> AsyncIterator[PlatformDatabase]:
+    async with PlatformDatabase.connect(conninfo) as made:
+        yield made

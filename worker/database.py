@@ -1,0 +1,481 @@
+"""A worker's operations on the database: a task's life, and the outbox.
+
+The text of the statements is in queries.sql; this module says in which order and in which transaction they
+run. Everything that a worker writes about a task happens while it holds the lock of the task's row and after
+it has checked, under that lock, that its claim still stands. So of two workers one writes, and a zombie (its
+row taken over, or deleted and recreated under the same id) writes nothing.
+
+Each of a task's endings can be called again with the same claim, when a broken connection left it unknown
+whether the first call was committed: the second call answers as the first did and does nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from types import TracebackType
+from typing import Self
+from uuid import UUID, uuid4
+
+from psycopg.rows import DictRow
+
+from worker import migration
+from worker.connections import (
+    Connection,
+    Connections,
+    DatabaseError,
+    DatabaseRejected,
+    Password,
+    SchemaError,
+)
+from worker.json_text import clean_text, dumps
+from worker.rows import (
+    OVER,
+    Claim,
+    Claimed,
+    ClaimOutcome,
+    Completion,
+    Finished,
+    HeldElsewhere,
+    JobOver,
+    JobRow,
+    Json,
+    Missing,
+    OutboxBacklog,
+    OutboxMessage,
+    OutboxRow,
+    TaskRow,
+)
+
+__all__ = ["Database", "DatabaseError", "DatabaseRejected", "OutboxBatch", "SchemaError"]
+
+PURGE_DAYS = 8
+"""Sent messages and ended claims are kept for longer than any broker's duplicate detection (at most 7
+days).
+"""
+
+
+@dataclass(frozen=True)
+class OutboxBatch:
+    """Messages that are ours to send until the context ends; what is not reported as sent stays owed."""
+
+    rows: tuple[OutboxRow, ...]
+    _sent: list[int] = field(default_factory=list)
+    _failed: dict[int, str] = field(default_factory=dict)
+
+    def sent(self, row: OutboxRow) -> None:
+        """Report that the broker has taken the message."""
+        self._sent.append(row.id)
+
+    def failed(self, row: OutboxRow, error: str) -> None:
+        """Report that the message could not be sent: it is tried again later, after the others."""
+        self._failed[row.id] = error
+
+
+class Database:
+    """The jobs, tasks, claims and outbox of one schema. An async context manager."""
+
+    def __init__(self, connections: Connections) -> None:
+        self._db = connections
+
+    @classmethod
+    def connect(
+        cls,
+        conninfo: str,
+        *,
+        schema: str = "app",
+        password: Password | None = None,
+        min_size: int = 1,
+        max_size: int = 8,
+        application_name: str = "",
+    ) -> Self:
+        """Prepare a pool; it opens with the context and connects in the background.
+
+        Parameters
+        ----------
+        conninfo : str
+            A libpq connection string or URI.
+        schema : str
+            The platform's schema (APP_SCHEMA).
+        password : callable, optional
+            Asked for each new connection: a managed identity's token is short-lived.
+
+        Raises
+        ------
+        InvalidParameter
+            The schema's name is none.
+        """
+        return cls(
+            Connections(
+                conninfo,
+                schema=schema,
+                password=password,
+                min_size=min_size,
+                max_size=max_size,
+                application_name=application_name,
+            )
+        )
+
+    async def __aenter__(self) -> Self:
+        await self._db.__aenter__()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._db.__aexit__(kind, error, trace)
+
+    async def migrate(self) -> list[str]:
+        """Create what is absent of the platform's schema and of ours; return what was created."""
+        return await migration.migrate(self._db)
+
+    async def check(self, *, timeout: float | None = None) -> None:
+        """See that the database answers and has what the worker uses; else `DatabaseError` or
+        `SchemaError`.
+        """
+        await migration.check(self._db, timeout=timeout)
+
+    # Reading
+
+    async def job(self, job_id: str) -> JobRow | None:
+        """Return a job."""
+        row = await self._read_one("read_job", job_id=job_id)
+        return None if row is None else JobRow(**row)
+
+    async def jobs(self, *, limit: int = 50) -> list[JobRow]:
+        """Return the newest jobs."""
+        return [JobRow(**row) for row in await self._read_all("read_jobs", limit=limit)]
+
+    async def task(self, task_id: str) -> TaskRow | None:
+        """Return a task."""
+        row = await self._read_one("read_task", task_id=task_id)
+        return None if row is None else TaskRow(**row)
+
+    async def tasks(self, job_id: str, *, stage: int | None = None) -> list[TaskRow]:
+        """Return a job's tasks, or one stage's, in their order."""
+        return [TaskRow(**row) for row in await self._read_all("read_tasks", job_id=job_id, stage=stage)]
+
+    async def task_counts(self, job_id: str) -> dict[int, dict[str, int]]:
+        """Return how many of a job's tasks are in which state, by stage: ``{3: {"completed": 11}}``."""
+        counts: dict[int, dict[str, int]] = {}
+        for row in await self._read_all("count_tasks", job_id=job_id):
+            counts.setdefault(row["stage"], {})[row["status"]] = row["tasks"]
+        return counts
+
+    # A task's life (protocol.md §4)
+
+    async def claim(
+        self, task_id: str, job_id: str, *, worker: str, lease_seconds: float, token: UUID | None = None
+    ) -> ClaimOutcome:
+        """Claim a task: queued → processing, or the take-over of a dead worker's run.
+
+        Of any number of callers one is `Claimed`. A processing row is taken over when its heartbeat (without
+        one, its last update) is older than `lease_seconds` by the database's clock; the former claim is
+        worthless from then on. Calling again with the same `token` returns the same claim.
+        """
+        token = token or uuid4()
+
+        async def work(connection: Connection) -> ClaimOutcome:
+            row = await self._db.one(connection, "lock_task", task_id=task_id)
+            if row is None or row["parent_job_id"] != job_id:
+                return Missing(task_id)
+            idle_seconds = row.pop("idle_seconds")
+            if idle_seconds is None:
+                idle_seconds = 0.0
+            task = TaskRow(**row)
+            if task.status not in ("queued", "processing"):
+                return Finished(task.status)
+            job = await self._db.one(connection, "job_status", job_id=job_id)
+            if job is not None and job["status"] in OVER:
+                return JobOver(job["status"])
+            claim = Claim(task_id, job_id, task.stage, token, task.created_at)
+            held = await self._db.one(connection, "read_claim", task_id=task_id)
+            if task.status == "processing":
+                if held is not None and _is_held(held, claim) and held["outcome"] is None:
+                    return Claimed(claim, task, taken_over=held["takeovers"] > 0, takeovers=held["takeovers"])
+                if idle_seconds <= lease_seconds:
+                    return HeldElsewhere(task.executed_by_app, idle_seconds)
+            taken_over = task.status == "processing"
+            await self._db.one(connection, "start_task", task_id=task_id, worker=clean_text(worker))
+            written = await self._db.one(
+                connection,
+                "write_claim",
+                task_id=task_id,
+                created_at=task.created_at,
+                token=token,
+                worker=clean_text(worker),
+                takeovers=int(taken_over),
+            )
+            assert written is not None
+            return Claimed(claim, task, taken_over=taken_over, takeovers=written["takeovers"])
+
+        return await self._db.transaction(work)
+
+    async def heartbeat(self, claim: Claim, *, progress: Json | None = None) -> bool:
+        """Show that the task is alive; False when the claim is lost, and then nothing is written.
+
+        `progress` is merged into the row's ``metadata.progress``.
+        """
+
+        async def work(connection: Connection) -> bool:
+            if await self._lock(connection, claim) != "held":
+                return False
+            text = None if progress is None else dumps(progress)
+            return await self._db.count(connection, "heartbeat", task_id=claim.task_id, progress=text) == 1
+
+        return await self._db.transaction(work)
+
+    async def complete(self, claim: Claim, result: Json, *, signal: OutboxMessage) -> Completion:
+        """Complete a task and, when it was its stage's last, owe the stage's signal to the outbox.
+
+        One transaction: either all of it is durable or none. `signal` is written once for a stage, by whoever
+        completed its last task, unless the job is over.
+        """
+
+        async def work(connection: Connection) -> Completion:
+            state = await self._lock(connection, claim)
+            if state == "completed":
+                ended = await self._db.one(connection, "read_claim", task_id=claim.task_id)
+                assert ended is not None
+                return Completion(accepted=True, last=ended["stage_ended"], remaining=ended["remaining"])
+            if state != "held":
+                return Completion(accepted=False)
+            last, remaining = await self._finish_task(connection, claim, dumps(result), None)
+            await self._end(connection, claim, "completed", stage_ended=last, remaining=remaining)
+            signal_id = None
+            if last:
+                job = await self._db.one(connection, "job_status", job_id=claim.job_id)
+                if job is not None and job["status"] not in OVER:
+                    (signal_id,) = await self._owe(connection, [signal], job_id=claim.job_id)
+            return Completion(accepted=True, last=last, remaining=remaining, signal_id=signal_id)
+
+        return await self._db.transaction(work)
+
+    async def retry(self, claim: Claim, *, message: OutboxMessage, error: str = "") -> bool:
+        """Put a task back to queued with one retry more, and owe the message that asks for it again.
+
+        False when the claim is lost; then nothing is written.
+        """
+
+        async def work(connection: Connection) -> bool:
+            state = await self._lock(connection, claim)
+            if state == "held":
+                await self._db.one(connection, "retry_task", task_id=claim.task_id)
+                await self._db.one(connection, "note_retry", task_id=claim.task_id, error=clean_text(error))
+                await self._owe(connection, [message], job_id=claim.job_id)
+                await self._end(connection, claim, "retried")
+            return state in ("held", "retried")
+
+        return await self._db.transaction(work)
+
+    async def release(self, claim: Claim, *, message: OutboxMessage | None = None) -> bool:
+        """Hand a task back: queued again, no retry counted. False when the claim is lost.
+
+        With `message` a fresh copy of the task's message is owed, for a queue on which abandoning the old one
+        would use up its deliveries.
+        """
+
+        async def work(connection: Connection) -> bool:
+            state = await self._lock(connection, claim)
+            if state == "held":
+                await self._db.one(connection, "release_task", task_id=claim.task_id)
+                if message is not None:
+                    await self._owe(connection, [message], job_id=claim.job_id)
+                await self._end(connection, claim, "released")
+            return state in ("held", "released")
+
+        return await self._db.transaction(work)
+
+    async def fail(self, claim: Claim, *, error_details: str, result: Json) -> bool:
+        """Fail a task for good and, unless its job is over, the job with it. No stage is signalled.
+
+        False when the claim is lost; then nothing is written.
+        """
+
+        async def work(connection: Connection) -> bool:
+            state = await self._lock(connection, claim)
+            if state == "held":
+                details = clean_text(error_details)
+                last, remaining = await self._finish_task(connection, claim, dumps(result), details)
+                await self._db.one(connection, "fail_job", job_id=claim.job_id, error_details=details)
+                await self._end(connection, claim, "failed", stage_ended=last, remaining=remaining)
+            return state in ("held", "failed")
+
+        return await self._db.transaction(work)
+
+    async def fail_unclaimed(self, task_id: str, job_id: str, *, error_details: str, result: Json) -> bool:
+        """Fail a queued task that nobody can ever run (an unknown task type, say), and its job.
+
+        False when there is no such task or it is not queued; then nothing is written.
+        """
+
+        async def work(connection: Connection) -> bool:
+            row = await self._db.one(connection, "lock_task", task_id=task_id)
+            if row is None or row["parent_job_id"] != job_id or row["status"] != "queued":
+                return False
+            claim = Claim(task_id, job_id, row["stage"], uuid4(), row["created_at"])
+            details = clean_text(error_details)
+            # The platform's function finishes only what is processing, and queued → failed is no legal move.
+            await self._db.one(connection, "start_task", task_id=task_id, worker=None)
+            await self._finish_task(connection, claim, dumps(result), details)
+            await self._db.one(connection, "fail_job", job_id=job_id, error_details=details)
+            return True
+
+        return await self._db.transaction(work)
+
+    # The outbox
+
+    @asynccontextmanager
+    async def outbox(
+        self, *, limit: int = 100, ids: Sequence[int] | None = None
+    ) -> AsyncIterator[OutboxBatch]:
+        """Lend unsent messages for sending; of two callers each gets other ones.
+
+        What was reported sent is marked so at the end, also when the body raised. A caller that dies lets go
+        of its messages at once, and they are lent again: the broker recognises those that it has by their
+        ``message_id``. With `ids` only these are lent, also when they wait for their next attempt.
+        """
+        async with self._db.connection() as connection:
+            rows = await self._db.all(
+                connection, "lock_outbox", limit=limit, ids=None if ids is None else list(ids)
+            )
+            batch = OutboxBatch(tuple(_outbox_row(row) for row in rows))
+            try:
+                yield batch
+            finally:
+                if batch._sent:
+                    await self._db.one(connection, "mark_sent", ids=batch._sent)
+                for row_id, error in batch._failed.items():
+                    await self._db.one(connection, "mark_unsent", id=row_id, error=clean_text(error))
+                await connection.commit()
+
+    async def owe(self, messages: Iterable[OutboxMessage]) -> list[int]:
+        """Put messages into the outbox; return their ids there."""
+        owed = list(messages)
+
+        async def work(connection: Connection) -> list[int]:
+            return await self._owe(connection, owed, job_id=None)
+
+        return await self._db.transaction(work)
+
+    async def outbox_backlog(self) -> OutboxBacklog:
+        """Return how much is still to be sent."""
+        row = await self._read_one("count_outbox")
+        assert row is not None
+        return OutboxBacklog(**row)
+
+    async def purge(self, *, days: float = PURGE_DAYS) -> int:
+        """Forget messages sent, and claims of tasks that are gone, more than `days` ago; return how many."""
+
+        async def work(connection: Connection) -> int:
+            messages = await self._db.count(connection, "purge_outbox", days=days)
+            return messages + await self._db.count(connection, "purge_claims", days=days)
+
+        return await self._db.transaction(work)
+
+    # Helpers
+
+    async def _lock(self, connection: Connection, claim: Claim) -> str:
+        """Lock the claim's row and say how the claim stands: held, lost, or how it ended."""
+        row = await self._db.one(connection, "lock_task", task_id=claim.task_id)
+        if row is None or row["parent_job_id"] != claim.job_id or row["created_at"] != claim.row_created_at:
+            return "lost"
+        held = await self._db.one(connection, "read_claim", task_id=claim.task_id)
+        if held is None or not _is_held(held, claim):
+            return "lost"
+        if held["outcome"] is not None:
+            return str(held["outcome"])
+        return "held" if row["status"] == "processing" else "lost"
+
+    async def _end(
+        self,
+        connection: Connection,
+        claim: Claim,
+        outcome: str,
+        *,
+        stage_ended: bool = False,
+        remaining: int = 0,
+    ) -> None:
+        await self._db.one(
+            connection,
+            "end_claim",
+            task_id=claim.task_id,
+            token=claim.token,
+            outcome=outcome,
+            stage_ended=stage_ended,
+            remaining=remaining,
+        )
+
+    async def _finish_task(
+        self, connection: Connection, claim: Claim, result: str, error_details: str | None
+    ) -> tuple[bool, int]:
+        row = await self._db.one(
+            connection,
+            "complete_task",
+            task_id=claim.task_id,
+            job_id=claim.job_id,
+            stage=claim.stage,
+            result=result,
+            error_details=error_details,
+        )
+        if row is None or not row["task_updated"]:
+            raise DatabaseError(f"task {claim.task_id} is ours and processing, yet was not finished")
+        return row["is_last_task_in_stage"], row["remaining_tasks"] or 0
+
+    async def _owe(
+        self, connection: Connection, messages: Sequence[OutboxMessage], *, job_id: str | None
+    ) -> list[int]:
+        rows = [
+            {
+                "position": position,
+                "job_id": message.job_id or job_id,
+                "queue": message.queue,
+                "message_id": message.message_id,
+                "body": message.body,
+                "correlation_id": message.correlation_id,
+                "scheduled_at": _naive_utc(message.scheduled_at),
+            }
+            for position, message in enumerate(messages)
+        ]
+        written = await self._db.all(connection, "put_in_outbox", messages=dumps(rows))
+        return [row["id"] for row in written]
+
+    async def _read_one(self, query: str, **values: object) -> DictRow | None:
+        async with self._db.connection() as connection:
+            return await self._db.one(connection, query, **values)
+
+    async def _read_all(self, query: str, **values: object) -> list[DictRow]:
+        async with self._db.connection() as connection:
+            return await self._db.all(connection, query, **values)
+
+    async def _write_one(self, query: str, **values: object) -> DictRow | None:
+        async def work(connection: Connection) -> DictRow | None:
+            return await self._db.one(connection, query, **values)
+
+        return await self._db.transaction(work)
+
+
+def _is_held(held: DictRow, claim: Claim) -> bool:
+    return bool(held["token"] == claim.token and held["task_created_at"] == claim.row_created_at)
+
+
+def _naive_utc(moment: datetime | None) -> str | None:
+    if moment is None:
+        return None
+    return (moment if moment.tzinfo is None else moment.astimezone(UTC).replace(tzinfo=None)).isoformat()
+
+
+def _outbox_row(row: DictRow) -> OutboxRow:
+    scheduled = row["scheduled_at"]
+    occurrence = row["occurrence"]
+    message = OutboxMessage(
+        queue=row["queue"],
+        body=row["body"],
+        message_id=row["message_id"] if occurrence == 1 else f"{row['message_id']}:{occurrence}",
+        correlation_id=row["correlation_id"],
+        scheduled_at=None if scheduled is None else scheduled.replace(tzinfo=UTC),
+        job_id=row["job_id"],
+    )
+    return OutboxRow(row["id"], message, row["attempts"])

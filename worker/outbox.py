@@ -1,0 +1,80 @@
+"""From the outbox table to the queues: what a transaction decided to send is sent, once its row is durable.
+
+Any worker sends what any other has left. A message can be sent twice only if its sender dies between the
+broker's answer and the row's mark; its message_id is then the same, and duplicate detection drops it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import defaultdict
+from collections.abc import Callable
+
+from gdaltools.errors import GdalToolsError
+from worker.bus import Bus, OutgoingMessage
+from worker.database import Database
+from worker.errors import MessageTooLarge, QueueNotFound
+from worker.rows import OutboxMessage
+
+# How long a row that a dead worker left waits at most, in seconds.
+SWEEP_SECONDS = 2.0
+_BATCH = 500
+
+log = logging.getLogger(__name__)
+
+
+class Outbox:
+    """Publishes pending rows, at once when asked and every `SWEEP_SECONDS` besides."""
+
+    def __init__(self, database: Database, bus: Bus) -> None:
+        self._database = database
+        self._bus = bus
+
+    async def publish(self) -> None:
+        """Send every pending row that no other worker is sending.
+
+        Raises
+        ------
+        GdalToolsError
+            The database or the broker did not answer; what was not sent stays pending.
+        """
+        while True:
+            async with self._database.outbox(limit=_BATCH) as batch:
+                by_queue = defaultdict(list)
+                for row in batch.rows:
+                    by_queue[row.message.queue].append(row)
+                for queue, rows in by_queue.items():
+                    try:
+                        await self._bus.send(queue, [_outgoing(row.message) for row in rows])
+                    except (QueueNotFound, MessageTooLarge) as error:
+                        log.error("%d messages for %s wait: %s", len(rows), queue, error)
+                        for row in rows:
+                            batch.failed(row, str(error))
+                    else:
+                        for row in rows:
+                            batch.sent(row)
+            if len(batch.rows) < _BATCH:
+                return
+
+    async def sweep(self, stopping: asyncio.Event, on_error: Callable[[GdalToolsError | None], None]) -> None:
+        """Publish until `stopping`; faults are told to `on_error` (None: it works again) and tried again."""
+        while not stopping.is_set():
+            try:
+                await self.publish()
+                on_error(None)
+            except GdalToolsError as error:
+                on_error(error)
+            try:
+                await asyncio.wait_for(stopping.wait(), SWEEP_SECONDS)
+            except TimeoutError:
+                continue
+
+
+def _outgoing(message: OutboxMessage) -> OutgoingMessage:
+    return OutgoingMessage(
+        body=message.body,
+        message_id=message.message_id,
+        correlation_id=message.correlation_id,
+        scheduled_at=message.scheduled_at,
+    )

@@ -1,0 +1,365 @@
+"""One task's life, in the order of protocol.md §4: look, claim, run, complete or fail, publish, settle.
+
+The rule that orders every step: a message is settled only after what it asked for is durable, and what
+is durable is fenced by the claim, so that a message may come twice and a worker may die at any point.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from enum import Enum
+from random import random
+from typing import Any, TypeVar
+from uuid import uuid4
+
+from gdaltools.errors import GdalToolsError
+from worker.bus import Bus, Message, OutgoingMessage
+from worker.database import Database, DatabaseError, DatabaseRejected
+from worker.errors import BusError, ChildDied, LockLost, TaskFailed, TaskTimedOut
+from worker.messages import InvalidMessage, StageComplete, TaskMessage, parse_task
+from worker.outbox import Outbox
+from worker.rows import (
+    Claim,
+    Claimed,
+    ClaimOutcome,
+    Finished,
+    HeldElsewhere,
+    JobOver,
+    Missing,
+    OutboxMessage,
+)
+from worker.runner import Runner
+
+MAX_RETRIES = 3
+_RETRY_FIRST_SECONDS = 5
+_RETRY_LONGEST_SECONDS = 300
+# A row may be committed after its message was sent: how often and how long to look again for it.
+_MISSING_LOOKS = 5
+_MISSING_WAIT_SECONDS = 1.0
+_DATABASE_LONGEST_WAIT_SECONDS = 10.0
+# How soon new progress is seen in the row, in seconds.
+_PROGRESS_SECONDS = 1.0
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+
+class Interruption(Enum):
+    """Why a task is stopped from outside."""
+
+    LOCK_LOST = "the message's lock was lost"
+    CLAIM_LOST = "the task's row is no longer ours"
+    SHUTDOWN = "the worker is shutting down"
+
+
+class _Interrupted(Exception):
+    def __init__(self, reason: Interruption) -> None:
+        super().__init__(reason.value)
+        self.reason = reason
+
+
+@dataclass(frozen=True)
+class ProcessorOptions:
+    """Names and times that the processor works by."""
+
+    app_name: str
+    jobs_queue: str
+    heartbeat_seconds: float
+    lease_seconds: float
+
+
+class Processor:
+    """Takes messages of the task queues through their steps; many at once, each on its own."""
+
+    def __init__(
+        self, *, database: Database, bus: Bus, outbox: Outbox, runner: Runner, options: ProcessorOptions
+    ) -> None:
+        self._database = database
+        self._bus = bus
+        self._outbox = outbox
+        self._runner = runner
+        self._options = options
+        self._held: set[asyncio.Future[Interruption]] = set()
+
+    @property
+    def busy(self) -> int:
+        """How many messages are in hand."""
+        return len(self._held)
+
+    def shut_down(self) -> None:
+        """Stop every task in hand; each goes back to its queue."""
+        for interrupted in self._held:
+            _interrupt(interrupted, Interruption.SHUTDOWN)
+
+    async def process(self, message: Message) -> None:
+        """Take one message from receipt to settlement.
+
+        It returns when the message is settled, or when its lock is lost, in which case nothing was
+        written and the message comes again.
+        """
+        interrupted: asyncio.Future[Interruption] = asyncio.get_running_loop().create_future()
+        self._held.add(interrupted)
+        try:
+            async with message.lock_kept(lambda: _interrupt(interrupted, Interruption.LOCK_LOST)):
+                await self._through_its_steps(message, interrupted)
+        except LockLost:
+            log.warning("message %s: its lock was lost before it was settled", message.message_id)
+        except _Interrupted as stop:
+            log.warning("message %s: stopped: %s", message.message_id, stop)
+        except (DatabaseError, BusError) as error:
+            log.error("message %s comes again when its lock ends: %s", message.message_id, error)
+        finally:
+            self._held.discard(interrupted)
+
+    async def _through_its_steps(self, message: Message, interrupted: asyncio.Future[Interruption]) -> None:
+        try:
+            task = parse_task(message.body)
+        except InvalidMessage as error:
+            log.error("message %s on %s is dead-lettered: %s", message.message_id, message.queue, error)
+            await message.dead_letter("InvalidMessage", str(error))
+            return
+        match await self._claimed(task, interrupted):
+            case Claimed() as claimed:
+                await self._run(message, task, claimed, interrupted)
+            case Finished(status=status):
+                log.info("task %s is %s already", task.task_id, status)
+                await self._publish()
+                await message.complete()
+            case JobOver(status=status):
+                log.info("task %s is not run: its job is %s", task.task_id, status)
+                await message.complete()
+            case HeldElsewhere():
+                log.info("task %s is run by another worker: looking again later", task.task_id)
+                await self._hand_back(message, delay_seconds=self._options.lease_seconds / 3)
+            case Missing():
+                reason = f"task {task.task_id} of job {task.parent_job_id} has no row: resubmit the job"
+                log.error("message %s is dead-lettered: %s", message.message_id, reason)
+                await message.dead_letter("TaskNotFound", reason)
+
+    async def _claimed(self, task: TaskMessage, interrupted: asyncio.Future[Interruption]) -> ClaimOutcome:
+        token = uuid4()  # one for every try: an answer that got lost on its way does not lose the claim
+        for _ in range(_MISSING_LOOKS):
+            outcome = await self._persistently(
+                lambda: self._database.claim(
+                    task.task_id,
+                    task.parent_job_id,
+                    worker=self._options.app_name,
+                    lease_seconds=self._options.lease_seconds,
+                    token=token,
+                ),
+                interrupted,
+            )
+            if not isinstance(outcome, Missing):
+                break
+            await _wait(_MISSING_WAIT_SECONDS, interrupted)
+        return outcome
+
+    async def _run(
+        self,
+        message: Message,
+        task: TaskMessage,
+        claimed: Claimed,
+        interrupted: asyncio.Future[Interruption],
+    ) -> None:
+        claim = claimed.claim
+        given = claimed.parameters if task.parameters_in_row else task.parameters
+        parameters = {
+            **given,
+            "_job_id": task.parent_job_id,
+            "_job_type": task.job_type,
+            "_stage": task.stage,
+            "_task_id": task.task_id,
+        }
+        log.info("task %s (%s, stage %d) starts", task.task_id, task.task_type, task.stage)
+        try:
+            async with self._heartbeat(claim, interrupted) as on_progress:
+                result = await _unless(
+                    interrupted, self._runner.run(task.task_type, parameters, on_progress=on_progress)
+                )
+        except (TaskFailed, TaskTimedOut, ChildDied) as error:
+            await self._retry_or_fail(message, claimed, error, interrupted)
+        except _Interrupted as stop:
+            if stop.reason is not Interruption.SHUTDOWN:
+                raise
+            await self._release(message, claim)
+        else:
+            try:
+                await self._complete(task, claim, result, interrupted)
+            except DatabaseRejected as error:
+                refused = TaskFailed(str(error), error_type="DatabaseRejected", retryable=False)
+                await self._retry_or_fail(message, claimed, refused, interrupted)
+            else:
+                await message.complete()
+
+    async def _complete(
+        self,
+        task: TaskMessage,
+        claim: Claim,
+        result: dict[str, Any],
+        interrupted: asyncio.Future[Interruption],
+    ) -> None:
+        signal = StageComplete.of(
+            task.parent_job_id,
+            task.stage,
+            job_type=task.job_type,
+            completed_by=self._options.app_name,
+        )
+        outgoing = OutboxMessage(
+            queue=self._options.jobs_queue,
+            message_id=signal.message_id,
+            body=signal.body(),
+            correlation_id=signal.correlation_id,
+        )
+        completion = await self._persistently(
+            lambda: self._database.complete(claim, result, signal=outgoing), interrupted
+        )
+        if not completion.accepted:
+            raise _Interrupted(Interruption.CLAIM_LOST)
+        log.info("task %s is completed; %d remain in its stage", task.task_id, completion.remaining)
+        if completion.last:
+            await self._publish()
+
+    async def _retry_or_fail(
+        self,
+        message: Message,
+        claimed: Claimed,
+        error: TaskFailed | TaskTimedOut | ChildDied,
+        interrupted: asyncio.Future[Interruption],
+    ) -> None:
+        claim, attempt = claimed.claim, claimed.retry_count
+        if error.retryable and attempt < MAX_RETRIES:
+            delay = min(_RETRY_FIRST_SECONDS * 2**attempt, _RETRY_LONGEST_SECONDS)
+            log.warning("task %s failed and is tried again in %d s: %s", claim.task_id, delay, error)
+            again = self._copy(message, delay_seconds=delay)
+            if not await self._persistently(
+                lambda: self._database.retry(claim, message=again, error=str(error)), interrupted
+            ):
+                raise _Interrupted(Interruption.CLAIM_LOST)
+            await self._publish()
+            await message.complete()
+            return
+        error_type = error.error_type if isinstance(error, TaskFailed) else type(error).__name__
+        details = f"{error_type}: {error}"
+        if error.retryable:
+            details += f" (after {attempt} retries)"
+        log.error("task %s failed: %s", claim.task_id, details)
+        failure = {
+            "success": False,
+            "error": str(error),
+            "error_type": error_type,
+            "retryable": error.retryable,
+        }
+        if not await self._persistently(
+            lambda: self._database.fail(claim, error_details=details, result=failure), interrupted
+        ):
+            raise _Interrupted(Interruption.CLAIM_LOST)
+        await message.dead_letter(error_type, details)
+
+    async def _release(self, message: Message, claim: Claim) -> None:
+        log.info("task %s goes back to its queue", claim.task_id)
+        if await self._database.release(claim, message=self._copy(message, delay_seconds=0)):
+            await self._publish()
+            await message.complete()
+
+    async def _hand_back(self, message: Message, *, delay_seconds: float) -> None:
+        """Put the message back without using up a delivery: a copy for later, then settle this one."""
+        again = self._copy(message, delay_seconds=delay_seconds)
+        await self._bus.send(
+            again.queue,
+            [OutgoingMessage(body=again.body, message_id=again.message_id, scheduled_at=again.scheduled_at)],
+        )
+        await message.complete()
+
+    def _copy(self, message: Message, *, delay_seconds: float) -> OutboxMessage:
+        return OutboxMessage(
+            queue=message.queue,
+            message_id=uuid4().hex,
+            body=message.body.decode(),
+            correlation_id=message.correlation_id,
+            scheduled_at=datetime.now(UTC) + timedelta(seconds=delay_seconds) if delay_seconds else None,
+        )
+
+    async def _publish(self) -> None:
+        try:
+            await self._outbox.publish()
+        except GdalToolsError as error:
+            log.warning("what is to be sent waits in the outbox: %s", error)
+
+    @asynccontextmanager
+    async def _heartbeat(
+        self, claim: Claim, interrupted: asyncio.Future[Interruption]
+    ) -> AsyncIterator[Callable[[dict[str, Any]], None]]:
+        """Touch the row from entry to exit, with the newest progress; a lost claim interrupts the task."""
+        newest: dict[str, Any] | None = None
+
+        def on_progress(state: dict[str, Any]) -> None:
+            nonlocal newest
+            newest = state
+
+        async def beat() -> None:
+            shown: dict[str, Any] | None = None
+            waited = 0.0
+            while True:
+                await asyncio.sleep(_PROGRESS_SECONDS)
+                waited += _PROGRESS_SECONDS
+                if newest is shown and waited < self._options.heartbeat_seconds:
+                    continue
+                try:
+                    kept = await self._database.heartbeat(claim, progress=newest)
+                except DatabaseError as error:
+                    log.warning("task %s: heartbeat failed, trying again: %s", claim.task_id, error)
+                    continue
+                shown, waited = newest, 0.0
+                if not kept:
+                    _interrupt(interrupted, Interruption.CLAIM_LOST)
+                    return
+
+        beating = asyncio.create_task(beat())
+        try:
+            yield on_progress
+        finally:
+            beating.cancel()
+            await asyncio.gather(beating, return_exceptions=True)
+
+    async def _persistently(
+        self, attempt: Callable[[], Awaitable[T]], interrupted: asyncio.Future[Interruption]
+    ) -> T:
+        """What the database answers, asked again for as long as it does not answer and the lock is kept."""
+        wait = 0.25
+        while True:
+            try:
+                return await attempt()
+            except DatabaseError as error:
+                if not error.retryable:
+                    raise
+                log.warning("the database did not answer, trying again: %s", error)
+            await _wait(wait * (0.5 + random()), interrupted)
+            wait = min(2 * wait, _DATABASE_LONGEST_WAIT_SECONDS)
+
+
+def _interrupt(interrupted: asyncio.Future[Interruption], reason: Interruption) -> None:
+    if not interrupted.done():
+        interrupted.set_result(reason)
+
+
+async def _wait(seconds: float, interrupted: asyncio.Future[Interruption]) -> None:
+    await _unless(interrupted, asyncio.sleep(seconds))
+
+
+async def _unless(interrupted: asyncio.Future[Interruption], work: Coroutine[Any, Any, T]) -> T:
+    """The work's result, unless the interruption comes first: then the work is cancelled and waited for."""
+    task = asyncio.create_task(work)
+    try:
+        first: set[asyncio.Future[Any]] = {task, interrupted}
+        await asyncio.wait(first, return_when=asyncio.FIRST_COMPLETED)
+        if interrupted.done():
+            raise _Interrupted(interrupted.result())
+        return task.result()
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)

@@ -1,0 +1,241 @@
+-- Every statement that the worker runs against the tables of platform.sql and worker.sql, by name.
+-- @schema@ stands for the quoted schema name; times are the database's own, in UTC, never a worker's clock.
+
+-- name: read_job
+-- One job.
+select job_id, job_type, parameters, status::text as status, stage, total_stages, stage_results, metadata,
+       result_data, error_details, created_at, updated_at
+from @schema@.jobs where job_id = %(job_id)s
+
+-- name: read_jobs
+-- The newest jobs.
+select job_id, job_type, parameters, status::text as status, stage, total_stages, stage_results, metadata,
+       result_data, error_details, created_at, updated_at
+from @schema@.jobs order by created_at desc, job_id limit %(limit)s
+
+-- name: read_task
+-- One task.
+select task_id, parent_job_id, job_type, task_type, stage, task_index, parameters, metadata,
+       status::text as status, result_data, error_details, retry_count, heartbeat, execution_started_at,
+       target_queue, executed_by_app, created_at, updated_at
+from @schema@.tasks where task_id = %(task_id)s
+
+-- name: read_tasks
+-- A job's tasks in the order of their stages; of one stage when it is given.
+select task_id, parent_job_id, job_type, task_type, stage, task_index, parameters, metadata,
+       status::text as status, result_data, error_details, retry_count, heartbeat, execution_started_at,
+       target_queue, executed_by_app, created_at, updated_at
+from @schema@.tasks
+where parent_job_id = %(job_id)s and (%(stage)s::integer is null or stage = %(stage)s)
+order by stage, length(task_index), task_index, task_id
+
+-- name: count_tasks
+-- How many of a job's tasks are in which state, by stage.
+select stage, status::text as status, count(*)::integer as tasks
+from @schema@.tasks where parent_job_id = %(job_id)s group by stage, tasks.status order by stage, tasks.status
+
+-- name: lock_task
+-- A task's row, held until the end of the transaction. A heartbeat later than the row's last update is a wrong
+-- clock's and does not make the row look alive.
+select task_id, parent_job_id, job_type, task_type, stage, task_index, parameters, metadata,
+       status::text as status, result_data, error_details, retry_count, heartbeat, execution_started_at,
+       target_queue, executed_by_app, created_at, updated_at,
+       extract(epoch from timezone('utc', clock_timestamp()) - least(heartbeat, updated_at))::float8
+           as idle_seconds
+from @schema@.tasks where task_id = %(task_id)s for update
+
+-- name: job_status
+-- A job's state now.
+select status::text as status from @schema@.jobs where job_id = %(job_id)s
+
+-- name: read_claim
+-- Who holds a task. Read it only after lock_task.
+select task_id, task_created_at, token, claimed_by, takeovers, outcome, stage_ended, remaining
+from @schema@.worker_claims where task_id = %(task_id)s
+
+-- name: start_task
+-- queued → processing, or a dead worker's processing taken over. Only after lock_task.
+update @schema@.tasks
+set status = 'processing', heartbeat = timezone('utc', clock_timestamp()),
+    execution_started_at = timezone('utc', clock_timestamp()), executed_by_app = %(worker)s,
+    updated_at = timezone('utc', clock_timestamp())
+where task_id = %(task_id)s and status in ('queued', 'processing')
+
+-- name: write_claim
+-- A new claim. Take-overs are counted for as long as the row is the same one. Only after lock_task.
+insert into @schema@.worker_claims as c (task_id, task_created_at, token, claimed_by, claimed_at, takeovers)
+values (%(task_id)s, %(created_at)s, %(token)s, %(worker)s, timezone('utc', clock_timestamp()), %(takeovers)s)
+on conflict (task_id) do update
+set task_created_at = excluded.task_created_at, token = excluded.token, claimed_by = excluded.claimed_by,
+    claimed_at = excluded.claimed_at, outcome = null, stage_ended = false, remaining = 0,
+    takeovers = excluded.takeovers
+        + case when c.task_created_at = excluded.task_created_at then c.takeovers else 0 end
+returning c.takeovers
+
+-- name: end_claim
+-- How a claim ended. Only after lock_task.
+update @schema@.worker_claims
+set outcome = %(outcome)s, stage_ended = %(stage_ended)s, remaining = %(remaining)s
+where task_id = %(task_id)s and token = %(token)s
+
+-- name: heartbeat
+-- The task is alive, and this far. Only after lock_task.
+update @schema@.tasks
+set heartbeat = timezone('utc', clock_timestamp()), updated_at = timezone('utc', clock_timestamp()),
+    metadata = case when %(progress)s::jsonb is null then metadata else
+        case jsonb_typeof(metadata) when 'object' then metadata else '{}' end || jsonb_build_object(
+            'progress',
+            case jsonb_typeof(metadata -> 'progress') when 'object' then metadata -> 'progress' else '{}' end
+                || %(progress)s::jsonb)
+        end
+where task_id = %(task_id)s and status = 'processing'
+
+-- name: complete_task
+-- The platform's function, by the names of its arguments.
+select task_updated, is_last_task_in_stage, remaining_tasks
+from @schema@.complete_task_and_check_stage(
+    p_task_id => %(task_id)s, p_job_id => %(job_id)s, p_stage => %(stage)s,
+    p_result_data => %(result)s::jsonb, p_error_details => %(error_details)s::text)
+
+-- name: retry_task
+-- The platform's function: processing → queued, one retry more.
+select new_retry_count from @schema@.increment_task_retry_count(p_task_id => %(task_id)s)
+
+-- name: note_retry
+-- Nobody works on the task; why it is tried again stays to be read in its metadata.
+update @schema@.tasks
+set heartbeat = null, updated_at = timezone('utc', clock_timestamp()),
+    metadata = case jsonb_typeof(metadata) when 'object' then metadata else '{}' end
+        || jsonb_build_object('last_error', %(error)s::text)
+where task_id = %(task_id)s
+
+-- name: release_task
+-- processing → queued, no retry counted. Only after lock_task.
+update @schema@.tasks
+set status = 'queued', heartbeat = null, updated_at = timezone('utc', clock_timestamp())
+where task_id = %(task_id)s and status = 'processing'
+
+-- name: fail_job
+-- A job that is not over fails; one that is over stays as it is.
+update @schema@.jobs
+set status = 'failed', error_details = %(error_details)s, updated_at = timezone('utc', clock_timestamp())
+where job_id = %(job_id)s and status in ('queued', 'processing')
+returning job_id
+
+-- name: put_in_outbox
+-- Messages to send, as a JSON array of rows, in their order.
+insert into @schema@.worker_outbox
+    (job_id, queue, message_id, occurrence, body, correlation_id, scheduled_at)
+select m.job_id, m.queue, m.message_id,
+       1 + (select count(*) from @schema@.worker_outbox o where o.message_id = m.message_id and o.queue = m.queue),
+       m.body, m.correlation_id, m.scheduled_at
+from jsonb_to_recordset(%(messages)s::jsonb) as m
+    (job_id varchar, queue varchar, message_id varchar, body text, correlation_id varchar,
+     scheduled_at timestamp, position bigint)
+order by m.position
+returning id
+
+-- name: lock_outbox
+-- Unsent messages that nobody else is sending; of the given ids when they are given.
+select id, job_id, queue, message_id, occurrence, body, correlation_id, scheduled_at, attempts
+from @schema@.worker_outbox
+where sent_at is null
+  and (%(ids)s::bigint[] is null or id = any(%(ids)s::bigint[]))
+  and (next_attempt_at is null or next_attempt_at <= timezone('utc', clock_timestamp())
+       or %(ids)s::bigint[] is not null)
+order by id limit %(limit)s for update skip locked
+
+-- name: mark_sent
+-- They have reached the broker.
+update @schema@.worker_outbox set sent_at = timezone('utc', clock_timestamp()), attempts = attempts + 1
+where id = any(%(ids)s::bigint[])
+
+-- name: mark_unsent
+-- It could not be sent: again in 1, 2, 4, … 60 seconds, so that it does not hold up the others.
+update @schema@.worker_outbox
+set attempts = attempts + 1, last_error = %(error)s,
+    next_attempt_at = timezone('utc', clock_timestamp())
+        + least(60, power(2, least(attempts, 10))) * interval '1 second'
+where id = %(id)s
+
+-- name: count_outbox
+-- How many messages wait to be sent, and for how long the oldest.
+select count(*)::integer as unsent,
+       coalesce(extract(epoch from timezone('utc', clock_timestamp()) - min(created_at)), 0)::float8
+           as oldest_seconds
+from @schema@.worker_outbox where sent_at is null
+
+-- name: purge_outbox
+-- Messages sent long ago.
+delete from @schema@.worker_outbox
+where sent_at < timezone('utc', clock_timestamp()) - %(days)s * interval '1 day'
+
+-- name: purge_claims
+-- Claims of long ago whose tasks are gone.
+delete from @schema@.worker_claims c
+where c.claimed_at < timezone('utc', clock_timestamp()) - %(days)s * interval '1 day'
+  and not exists (select from @schema@.tasks t where t.task_id = c.task_id)
+
+-- name: forget_unsent
+-- A job that is run anew does not need what its last run had still to say. The rows stay, as sent: one of them
+-- may have reached the broker before its sender died, and the next of its id must not look like it.
+update @schema@.worker_outbox set sent_at = timezone('utc', clock_timestamp()), last_error = 'job run anew'
+where id in (
+    select id from @schema@.worker_outbox
+    where job_id = %(job_id)s and sent_at is null for update skip locked)
+
+-- name: insert_job
+-- A new job, unless there is one of this id.
+insert into @schema@.jobs (job_id, job_type, parameters, status, stage, total_stages, metadata)
+values (%(job_id)s, %(job_type)s, %(parameters)s::jsonb, 'queued', 1, %(total_stages)s, %(metadata)s::jsonb)
+on conflict (job_id) do nothing
+returning job_id
+
+-- name: lock_job
+-- A job's row, held until the end of the transaction.
+select job_id, status::text as status, stage, total_stages
+from @schema@.jobs where job_id = %(job_id)s for update
+
+-- name: lock_tasks_of_job
+-- A job's tasks, always before the job itself: the order in which completions lock them.
+select task_id from @schema@.tasks where parent_job_id = %(job_id)s order by task_id for update
+
+-- name: delete_job
+-- A job and, by the platform's cascade, its tasks.
+delete from @schema@.jobs where job_id = %(job_id)s
+
+-- name: begin_job
+-- queued → processing.
+update @schema@.jobs set status = 'processing', updated_at = timezone('utc', clock_timestamp())
+where job_id = %(job_id)s and status = 'queued'
+
+-- name: insert_tasks
+-- New tasks, as a JSON array of rows; those that exist already are left alone.
+insert into @schema@.tasks
+    (task_id, parent_job_id, job_type, task_type, stage, task_index, parameters, status, target_queue)
+select t.task_id, t.parent_job_id, t.job_type, t.task_type, t.stage, t.task_index, t.parameters, 'queued',
+       t.target_queue
+from jsonb_to_recordset(%(tasks)s::jsonb) as t
+    (task_id varchar, parent_job_id varchar, job_type varchar, task_type varchar, stage integer,
+     task_index varchar, parameters jsonb, target_queue varchar)
+on conflict (task_id) do nothing
+returning task_id
+
+-- name: count_own_tasks
+-- How many of these ids are tasks of this job and stage.
+select count(*)::integer as tasks from @schema@.tasks
+where parent_job_id = %(job_id)s and stage = %(stage)s and task_id = any(%(task_ids)s::varchar[])
+
+-- name: advance_job
+-- The platform's function: compare-and-set on the stage.
+select job_updated, new_stage, is_final_stage
+from @schema@.advance_job_stage(
+    p_job_id => %(job_id)s, p_current_stage => %(stage)s, p_stage_results => %(results)s::jsonb)
+
+-- name: finish_job
+-- processing → completed, from its last stage and only once.
+update @schema@.jobs
+set status = 'completed', result_data = %(result)s::jsonb, updated_at = timezone('utc', clock_timestamp()),
+    stage_results = stage_results || jsonb_build_object(%(stage)s::integer::text, %(results)s::jsonb)
+where job_id = %(job_id)s and stage = %(stage)s and status in ('queued', 'processing')
+returning job_id

@@ -1,0 +1,156 @@
+"""Every environment variable that the worker reads, typed and checked once, at start.
+
+A wrong or missing variable is a `ConfigurationError` whose text is one line for each problem; nothing
+else in the worker looks at the environment, but for the routing rules and storage of gdaltools, which
+read the variables of the same names.
+"""
+
+from __future__ import annotations
+
+import os
+from enum import StrEnum
+from pathlib import Path
+from typing import Self
+
+from pydantic import Field, SecretStr, ValidationError, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from gdaltools.routing import RoutingRules
+from worker.errors import ConfigurationError
+
+
+class AppMode(StrEnum):
+    """Which queues a process serves (protocol.md §6)."""
+
+    STANDALONE = "standalone"
+    WORKER_DOCKER = "worker_docker"
+    WORKER_RASTER = "worker_raster"
+    WORKER_VECTOR = "worker_vector"
+    PLATFORM_RASTER = "platform_raster"
+    PLATFORM_VECTOR = "platform_vector"
+    PLATFORM_ONLY = "platform_only"
+
+    @property
+    def listens_to_docker_tasks(self) -> bool:
+        """Whether tasks of the container's queue are run."""
+        return self in (AppMode.STANDALONE, AppMode.WORKER_DOCKER)
+
+    @property
+    def listens_to_raster_tasks(self) -> bool:
+        """Whether tasks of the raster queue are run."""
+        return self in (AppMode.STANDALONE, AppMode.WORKER_RASTER, AppMode.PLATFORM_RASTER)
+
+    @property
+    def listens_to_vector_tasks(self) -> bool:
+        """Whether messages of the vector queue are taken (this worker refuses them, clearly)."""
+        return self in (AppMode.STANDALONE, AppMode.WORKER_VECTOR, AppMode.PLATFORM_VECTOR)
+
+    @property
+    def listens_to_jobs(self) -> bool:
+        """Whether jobs are started, stages advanced and jobs finished: the platform's part."""
+        return self is AppMode.STANDALONE or self.startswith("platform_")
+
+
+class Settings(BaseSettings):
+    """The worker's configuration; field names are the variables' names in lower case."""
+
+    model_config = SettingsConfigDict(extra="ignore", frozen=True, env_ignore_empty=True)
+
+    app_mode: AppMode
+    app_name: str = "gdal-docker-worker"
+
+    service_bus_connection_string: SecretStr | None = None
+    service_bus_namespace: str | None = None
+    docker_tasks_queue: str = "docker-tasks"
+    raster_tasks_queue: str = "raster-tasks"
+    vector_tasks_queue: str = "vector-tasks"
+    jobs_queue: str = "geospatial-jobs"
+
+    postgis_host: str | None = None
+    postgis_port: int = Field(default=5432, ge=1, le=65535)
+    postgis_database: str = "postgres"
+    postgis_user: str = "postgres"
+    postgis_password: SecretStr | None = None
+    app_schema: str = Field(default="app", pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,62}$")
+    use_managed_identity: bool = False
+
+    worker_timeout_minutes: float = Field(default=60, gt=0)
+    worker_concurrency: int = Field(default=2, ge=1, le=64)
+    worker_heartbeat_seconds: float = Field(default=30, gt=0, le=60)
+    worker_lease_seconds: float = Field(default=180, gt=0)
+    worker_shutdown_grace_seconds: float = Field(default=4, ge=0, le=600)
+    port: int = Field(default=8080, ge=0, le=65535)
+    log_level: str = Field(default="INFO", pattern=r"^(?i:DEBUG|INFO|WARNING|ERROR)$")
+
+    intermediate_tiles_container: str = "silver-mosaicjson"
+    gdaltools_blob_root: Path | None = None
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        if self.worker_lease_seconds < 2 * self.worker_heartbeat_seconds:
+            raise ValueError(
+                f"WORKER_LEASE_SECONDS {self.worker_lease_seconds:g} must be at least twice "
+                f"WORKER_HEARTBEAT_SECONDS {self.worker_heartbeat_seconds:g}"
+            )
+        if self.app_mode is AppMode.STANDALONE:
+            return self
+        if not (self.service_bus_connection_string or self.service_bus_namespace):
+            raise ValueError(
+                f"APP_MODE={self.app_mode} needs SERVICE_BUS_CONNECTION_STRING or SERVICE_BUS_NAMESPACE"
+            )
+        if not self.postgis_host:
+            raise ValueError(f"APP_MODE={self.app_mode} needs POSTGIS_HOST")
+        return self
+
+    @property
+    def embeds_database(self) -> bool:
+        """Whether a PostgreSQL server of the process's own is wanted."""
+        return self.app_mode is AppMode.STANDALONE and not self.postgis_host
+
+    @property
+    def embeds_broker(self) -> bool:
+        """Whether the development broker is wanted."""
+        return self.app_mode is AppMode.STANDALONE and not (
+            self.service_bus_connection_string or self.service_bus_namespace
+        )
+
+    @property
+    def task_queues(self) -> tuple[str, ...]:
+        """The task queues that this mode receives from."""
+        mode = self.app_mode
+        listens = {
+            self.docker_tasks_queue: mode.listens_to_docker_tasks,
+            self.raster_tasks_queue: mode.listens_to_raster_tasks,
+            self.vector_tasks_queue: mode.listens_to_vector_tasks,
+        }
+        return tuple(queue for queue, wanted in listens.items() if wanted)
+
+    @property
+    def queues(self) -> tuple[str, ...]:
+        """Every queue that this mode receives from."""
+        return (*self.task_queues, *((self.jobs_queue,) if self.app_mode.listens_to_jobs else ()))
+
+
+def load_settings() -> Settings:
+    """The settings that the environment states.
+
+    Raises
+    ------
+    ConfigurationError
+        A variable is missing or wrong; the text names each, without its value where it is a secret.
+    """
+    if not os.environ.get("APP_MODE"):
+        raise ConfigurationError(f"APP_MODE is not set: set it to one of {', '.join(AppMode)}")
+    try:
+        RoutingRules.from_environment()
+        return Settings()
+    except ValidationError as error:
+        raise ConfigurationError("; ".join(_problem(e["loc"], e["msg"]) for e in error.errors())) from None
+    except ValueError as error:
+        raise ConfigurationError(str(error)) from error
+
+
+def _problem(location: tuple[int | str, ...], message: str) -> str:
+    name = ".".join(str(part) for part in location).upper()
+    text = message.removeprefix("Value error, ")
+    return f"{name}: {text}" if name else text
