@@ -33,7 +33,7 @@ from gdaltools.extent import geographic_bounds
 from gdaltools.progress import ProgressOption, reporting
 from gdaltools.storage import Location, StrPath
 
-__all__ = ["CogResult", "create_cog"]
+__all__ = ["CogResult", "cog_profile", "create_cog"]
 
 
 @dataclass(frozen=True)

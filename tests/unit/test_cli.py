@@ -63,6 +63,13 @@ def test_tiles_are_cut_by_size_or_by_a_scheme(
     assert not (tmp_path / "no").exists()
 
 
+def test_estimate_answers_for_each_operation(scene: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for operation in ("create_cog", "extract_tiles"):
+        assert main(["estimate", str(scene), "--operation", operation, "--json"]) == 0
+        assert json.loads(capsys.readouterr().out)["seconds"] > 0
+    assert main(["estimate", str(scene), "--operation", "fly"]) == 2
+
+
 def test_a_whole_process_works_and_keeps_its_streams_apart(scene: Path, tmp_path: Path) -> None:
     done = run("cog", scene, tmp_path / "b.tif", "--json", "--target-crs", "EPSG:4326")
     assert done.returncode == 0, done.stderr
