@@ -45,6 +45,7 @@ class _Answer:
     title: str
     result: Any
     good: bool = True
+    text: str | None = None  # for people; by default what the result says of itself
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -105,7 +106,7 @@ def _print(answer: _Answer, *, as_json: bool) -> None:
     if as_json:
         print(_to_json(answer.result))
         return
-    text = printable(str(answer.result))
+    text = printable(str(answer.result) if answer.text is None else answer.text)
     if not sys.stdout.isatty():
         print(text)
         return
@@ -243,7 +244,7 @@ def _run_tiles(arguments: argparse.Namespace) -> _Answer:
 
     given = [
         f"--{name.replace('_', '-')}"
-        for name in ("tile_size", "overlap", "target_crs", "input_crs")
+        for name in ("tile_size", "overlap", "target_crs")
         if getattr(arguments, name) is not None
     ]
     if arguments.scheme is not None and given:
@@ -259,9 +260,19 @@ def _run_tiles(arguments: argparse.Namespace) -> _Answer:
             input_crs=arguments.input_crs,
         )
     result = extract_tiles(
-        arguments.src, scheme, arguments.dst, overwrite=arguments.overwrite, progress=_progress(arguments)
+        arguments.src,
+        scheme,
+        arguments.dst,
+        input_crs=arguments.input_crs,
+        overwrite=arguments.overwrite,
+        progress=_progress(arguments),
     )
-    return _Answer("tiles", result)
+    how = f"warped ({result.resampling})" if result.warped else "cut out, not resampled"
+    text = (
+        f"{len(result.tiles)} tiles of up to {scheme.tile_size} pixels that share {scheme.overlap}, {how}, "
+        f"{result.total_bytes / 1e6:,.1f} MB, {result.seconds:.1f} s\n"
+    ) + "\n".join(f"  {tile.location}  {tile.shape[2]} x {tile.shape[1]}" for tile in result.tiles)
+    return _Answer("tiles", result, text=text)
 
 
 def _validate(command: argparse.ArgumentParser) -> None:

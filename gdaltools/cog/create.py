@@ -17,14 +17,14 @@ import dask
 import numpy as np
 import rasterio
 from dask.delayed import Delayed
-from pydantic import BaseModel, ConfigDict
 from rasterio.crs import CRS
 from rasterio.enums import ColorInterp
 from rasterio.io import DatasetReader
 
 from gdaltools import graph, storage
 from gdaltools.cog import driver, staging
-from gdaltools.cog.profiles import CogProfile, StorageTier, Tier, choose_profile
+from gdaltools.cog.profiles import CogProfile, choose_profile
+from gdaltools.cog.result import CogResult
 from gdaltools.crs import Bounds, crs_name, parse_crs
 from gdaltools.dataset import numpy_dtypes, open_dataset
 from gdaltools.detect import RASTER_TYPES, RasterType, detect
@@ -33,75 +33,7 @@ from gdaltools.extent import geographic_bounds
 from gdaltools.progress import ProgressOption, reporting
 from gdaltools.storage import Location, StrPath
 
-
-class CogResult(BaseModel):
-    """What was made.
-
-    Attributes
-    ----------
-    location : str
-        Where the COG is.
-    profile : str
-        The tier that was asked for; `tier` is what it became (`tier_profile.reason` says why).
-    storage_tier : str
-        Where it belongs: "hot" or "cool".
-    overview_levels : tuple of int
-        The overviews' factors.
-    source_crs, target_crs : str or None
-        Before and after; `reprojection_performed` is True only if pixels were warped.
-    bounds_4326 : tuple of 4 float or None
-        left, bottom, right, top in degrees; left > right across the antimeridian.
-    shape : tuple of 2 int
-        (rows, cols) of the full resolution.
-    jpeg_quality : int or None
-        None for a lossless COG.
-    seconds : float
-        What making it took.
-    """
-
-    model_config = ConfigDict(frozen=True)
-
-    location: str
-    profile: Tier
-    tier: Tier
-    storage_tier: StorageTier
-    compression: str
-    predictor: int
-    blocksize: int
-    overview_levels: tuple[int, ...]
-    overview_resampling: str
-    reproject_resampling: str
-    reprojection_performed: bool
-    source_crs: str | None
-    target_crs: str | None
-    bounds_4326: Bounds | None
-    shape: tuple[int, int]
-    band_count: int
-    dtype: str
-    size_bytes: int
-    size_mb: float
-    raster_type: RasterType
-    jpeg_quality: int | None
-    seconds: float
-    tier_profile: CogProfile
-
-    def __str__(self) -> str:
-        rows, cols = self.shape
-        lines = {
-            "location": self.location,
-            "size": f"{cols} x {rows} pixels, {self.band_count} x {self.dtype}, {self.size_mb:,.2f} MB",
-            "tier": self.tier + (f" ({self.tier_profile.reason})" if self.tier_profile.reason else ""),
-            "encoding": f"{self.compression}, predictor {self.predictor}, blocks of {self.blocksize}",
-            "overviews": (", ".join(map(str, self.overview_levels)) or "none")
-            + f" ({self.overview_resampling})",
-            "crs": (self.target_crs or "none").split(",")[0]
-            + (
-                f", warped from {(self.source_crs or '').split(',')[0]}"
-                if self.reprojection_performed
-                else ""
-            ),
-        }
-        return "\n".join(f"{key:<10}{value}" for key, value in lines.items())
+__all__ = ["CogResult", "cog_profile", "create_cog"]
 
 
 @dataclass(frozen=True)

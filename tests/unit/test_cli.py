@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from gdaltools.cli import main, printable
+from gdaltools.tiling import generate_tiling_scheme
 from tests.support.rasters import UTM, UTM_GRID, smooth, truncate, write_raster
 
 
@@ -44,6 +45,29 @@ def test_cog_and_validate_agree(scene: Path, tmp_path: Path, capsys: pytest.Capt
     assert "is a valid COG" in capsys.readouterr().out
     assert main(["validate", str(scene), "--json"]) == 1
     assert json.loads(capsys.readouterr().out)["valid"] is False
+
+
+def test_tiles_are_cut_by_size_or_by_a_scheme(
+    scene: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cut = ["tiles", str(scene), str(tmp_path / "tiles"), "--tile-size", "512", "--overlap", "64", "--quiet"]
+    assert main([*cut, "--target-crs", UTM]) == 0
+    assert "4 tiles" in capsys.readouterr().out
+    assert len(list((tmp_path / "tiles").glob("*.tif"))) == 4
+    scheme = generate_tiling_scheme(scene, 512, 64, UTM).write(tmp_path / "scheme.geojson")
+    again = ["tiles", str(scene), str(tmp_path / "again"), "--scheme", str(scheme)]
+    assert main([*again, "--json"]) == 0
+    assert len(json.loads(capsys.readouterr().out)["tiles"]) == 4
+    assert main([*again, "--overlap", "3"]) == 2
+    assert main(["tiles", str(scene), str(tmp_path / "no"), "--tile-size", "500"]) == 2
+    assert not (tmp_path / "no").exists()
+
+
+def test_estimate_answers_for_each_operation(scene: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for operation in ("create_cog", "extract_tiles"):
+        assert main(["estimate", str(scene), "--operation", operation, "--json"]) == 0
+        assert json.loads(capsys.readouterr().out)["seconds"] > 0
+    assert main(["estimate", str(scene), "--operation", "fly"]) == 2
 
 
 def test_a_whole_process_works_and_keeps_its_streams_apart(scene: Path, tmp_path: Path) -> None:
