@@ -28,7 +28,7 @@ $(READY): pyproject.toml requirements.lock
 	@rm -rf $(VENV) && mkdir $(VENV)
 	@if $(PYTHON) -m pip install -q --root-user-action ignore --disable-pip-version-check --target $(VENV)/uv uv; then \
 		$(VENV)/uv/bin/uv venv -q --allow-existing --python $(PYTHON) $(VENV) && \
-		$(VENV)/uv/bin/uv pip install -q --python $(BIN)/python --require-hashes -r requirements.lock && \
+		$(VENV)/uv/bin/uv pip install -q --compile-bytecode --python $(BIN)/python --require-hashes -r requirements.lock && \
 		$(VENV)/uv/bin/uv pip install -q --python $(BIN)/python --no-deps -e .; \
 	else \
 		$(PYTHON) -m venv $(VENV) && \

@@ -31,7 +31,7 @@ from gdaltools.storage import Location, StrPath
 DRIVERS = ("GTiff", "COG", "JPEG", "PNG", "JP2OpenJPEG", "WEBP", "BMP", "GIF")
 
 #: GDAL's block cache for the whole process, in MB, unless GDAL_CACHEMAX is set; GDAL would take 5% of RAM.
-CACHE_MB = 256
+CACHE_MB = 128
 
 #: The largest block (TIFF strip or tile) that is decoded, in bytes; it must fit memory several times.
 MAX_BLOCK_BYTES = 1 << 30

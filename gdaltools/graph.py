@@ -12,9 +12,12 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import dask
+from dask import local, threaded
 from dask.callbacks import Callback
 from dask.delayed import Delayed
 from dask.system import CPU_COUNT
+
+_SYNCHRONOUS = ("synchronous", "sync", "single-threaded")
 
 
 def run(tasks: Sequence[Delayed], *, weights: Sequence[int], advance: Callable[[int], None]) -> list[Any]:
@@ -50,15 +53,17 @@ def run(tasks: Sequence[Delayed], *, weights: Sequence[int], advance: Callable[[
         return list(dask.compute(*tasks, scheduler=_scheduler(), pool=pool))
 
 
-def _scheduler() -> str:
+def _scheduler() -> Callable[..., Any]:
+    """As a function: given a name, dask would import all of distributed to look for a client."""
     configured = dask.config.get("scheduler", None)
-    return configured if configured in ("synchronous", "sync", "single-threaded") else "threads"
+    get: Callable[..., Any] = local.get_sync if configured in _SYNCHRONOUS else threaded.get
+    return get
 
 
 def _active_client() -> Any:
     """The `distributed` client that dask.compute would use; never the reason to import distributed."""
     distributed = sys.modules.get("distributed")
-    if distributed is None or dask.config.get("scheduler", None) in ("threads", "synchronous", "sync"):
+    if distributed is None or dask.config.get("scheduler", None) in ("threads", *_SYNCHRONOUS):
         return None
     try:
         return distributed.default_client()

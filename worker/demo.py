@@ -240,6 +240,7 @@ def _summary(outcome: Outcome, console: Console) -> bool:
         "preview": str(picture),
         "all rows": str((FOLDER / "job.json").absolute()),
     }
+    console.print()
     for name, value in lines.items():
         console.print(Text.assemble((f"{name:<11}", "bold"), value), soft_wrap=True)
     return all(report.valid for report in reports)
