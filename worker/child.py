@@ -48,8 +48,15 @@ class Failure:
     retryable: bool
 
 
-def main(connection: Connection, task_type: str, parameters: Mapping[str, Any]) -> None:
-    """Run one task and send its outcome; the process's only function."""
+def main(
+    connection: Connection, task_type: str, parameters: Mapping[str, Any], environment: Mapping[str, str]
+) -> None:
+    """Run one task and send its outcome; the process's only function.
+
+    The forkserver's environment is that of its own start: `environment` is the worker's of now.
+    """
+    os.environ.clear()
+    os.environ.update(environment)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
     signal.signal(signal.SIGTERM, _leave)  # by way of the finally clauses that remove scratch folders
     threading.Thread(target=_die_with_parent, args=(connection,), daemon=True).start()

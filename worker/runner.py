@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import multiprocessing
+import os
 import signal
 from collections.abc import Callable, Mapping
 from multiprocessing import forkserver
@@ -56,7 +57,7 @@ class Runner:
         """
         ours, theirs = self._context.Pipe()
         process = self._context.Process(
-            target=child.main, args=(theirs, task_type, dict(parameters)), daemon=True
+            target=child.main, args=(theirs, task_type, dict(parameters), dict(os.environ)), daemon=True
         )
         patience = 0.0
         try:

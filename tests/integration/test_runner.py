@@ -1,0 +1,122 @@
+"""One task in one child process: outcomes, progress, timeout, kill. The children and their tasks are real."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import pytest_asyncio
+
+from tests.support.eventually import eventually
+from tests.support.processes import descendants
+from tests.support.rasters import smooth, write_raster
+from worker.errors import ChildDied, TaskFailed, TaskTimedOut
+from worker.runner import Runner
+
+COG = {"container_name": "bronze-rasters", "blob_name": "scene.tif", "output_container": "silver-cogs"}
+
+
+@pytest.fixture(autouse=True)
+def blobs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("GDALTOOLS_BLOB_ROOT", str(tmp_path))
+    (tmp_path / "bronze-rasters").mkdir()
+    return tmp_path
+
+
+@pytest_asyncio.fixture
+async def runner() -> AsyncIterator[Runner]:
+    made = Runner(timeout_seconds=60)
+    made.warm_up()
+    before = descendants()
+    yield made
+    assert descendants() <= before, "a task's process is gone when its run has ended"
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A raster that keeps a child busy for seconds."""
+    noise = np.random.default_rng(0).integers(0, 256, (3, 4000, 4000), dtype="uint8")
+    return write_raster(tmp_path_factory.mktemp("large") / "scene.tif", noise)
+
+
+def _ignore(_: dict[str, Any]) -> None:
+    return
+
+
+async def _child_of(running: asyncio.Task[Any], before: set[int]) -> int:
+    new: set[int] = set()
+
+    def started() -> bool:
+        new.update(descendants() - before)
+        return bool(new) or running.done()
+
+    await eventually(started, within_seconds=30)
+    (pid,) = new
+    return pid
+
+
+async def test_a_result_comes_back_in_its_envelope_with_progress(runner: Runner, blobs: Path) -> None:
+    write_raster(blobs / "bronze-rasters" / "scene.tif", smooth(3, 200, 300))
+    seen: list[dict[str, Any]] = []
+    result = await runner.run("Create-COG", COG, on_progress=seen.append)
+    assert result["success"] is True
+    assert (blobs / "silver-cogs" / result["result"]["cog_blob"]).exists()
+    assert seen[-1]["percent"] == 100
+
+
+@pytest.mark.parametrize(
+    ("task_type", "parameters", "error_type", "said"),
+    [
+        ("create_cog", {**COG, "blob_name": "missing.tif"}, "SourceNotFound", "missing.tif"),
+        ("create_cog", {**COG, "jpeg_quality": "high"}, "InvalidParameter", "jpeg_quality"),
+        ("create_cog", {}, "InvalidParameter", "container_name"),
+        ("paint", {}, "UnknownTaskType", "paint"),
+        ("vector_upload", {}, "UnknownTaskType", "vector_upload"),
+        ("create_mosaicjson", {"previous_results": []}, "InvalidParameter", "no COG"),
+    ],
+)
+async def test_a_failure_comes_back_with_its_type_its_words_and_whether_to_retry(
+    runner: Runner, task_type: str, parameters: dict[str, Any], error_type: str, said: str
+) -> None:
+    with pytest.raises(TaskFailed, match=said) as caught:
+        await runner.run(task_type, parameters, on_progress=_ignore)
+    assert caught.value.error_type == error_type
+    assert caught.value.retryable is False
+
+
+async def test_a_child_that_is_killed_says_by_what_and_leaves_no_target(
+    runner: Runner, blobs: Path, large: Path
+) -> None:
+    (blobs / "bronze-rasters" / "scene.tif").hardlink_to(large)
+    before = descendants()
+    running = asyncio.create_task(runner.run("create_cog", COG, on_progress=_ignore))
+    os.kill(await _child_of(running, before), signal.SIGKILL)
+    with pytest.raises(ChildDied, match="SIGKILL"):
+        await running
+    assert not list((blobs / "silver-cogs").glob("*.tif"))
+
+
+async def test_a_task_past_its_time_is_killed(blobs: Path, large: Path) -> None:
+    (blobs / "bronze-rasters" / "scene.tif").hardlink_to(large)
+    before = descendants()
+    with pytest.raises(TaskTimedOut, match="WORKER_TIMEOUT_MINUTES"):
+        await Runner(timeout_seconds=0.3).run("create_cog", COG, on_progress=_ignore)
+    assert descendants() <= before
+    assert not list((blobs / "silver-cogs").glob("*.tif"))
+
+
+async def test_a_cancelled_run_kills_its_child_first(runner: Runner, blobs: Path, large: Path) -> None:
+    (blobs / "bronze-rasters" / "scene.tif").hardlink_to(large)
+    before = descendants()
+    running = asyncio.create_task(runner.run("create_cog", COG, on_progress=_ignore))
+    pid = await _child_of(running, before)
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    assert pid not in descendants()

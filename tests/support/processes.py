@@ -1,0 +1,27 @@
+"""Processes as the operating system sees them."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+
+def descendants(pid: int | None = None) -> set[int]:
+    """Process ids of everything that a process (by default this one) has started, zombies left out."""
+    parents: dict[int, list[int]] = {}
+    for folder in Path("/proc").iterdir():
+        if not folder.name.isdigit():
+            continue
+        try:
+            fields = (folder / "stat").read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        if fields[0] != "Z":
+            parents.setdefault(int(fields[1]), []).append(int(folder.name))
+    found: set[int] = set()
+    waiting = [os.getpid() if pid is None else pid]
+    while waiting:
+        for child in parents.get(waiting.pop(), ()):
+            found.add(child)
+            waiting.append(child)
+    return found
