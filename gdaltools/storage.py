@@ -41,6 +41,7 @@ _CONTAINER = re.compile(r"(?=.{3,63}\Z)[a-z0-9](?:-?[a-z0-9])*\Z")
 _MAX_BLOB_NAME = 1024
 _SCRATCH_PREFIX = ".gdaltools-"
 _LOCK_NAME = ".lock"
+_scratch_folders: set[Path] = set()
 
 
 @dataclass(frozen=True)
@@ -316,10 +317,18 @@ def _scratch_folder(beside: Path) -> Iterator[Path]:
         _sweep(stale)
     folder, lock = _locked_folder(beside)
     with lock:
+        _scratch_folders.add(folder)
         try:
             yield folder
         finally:
             shutil.rmtree(folder, ignore_errors=True)
+            _scratch_folders.discard(folder)
+
+
+def abandon_writing() -> None:
+    """Remove everything that this process has begun to write; only for a process that ends right after."""
+    for folder in list(_scratch_folders):
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _locked_folder(beside: Path) -> tuple[Path, IO[str]]:

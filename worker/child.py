@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any, NoReturn
 
+from gdaltools import storage
 from gdaltools.errors import GdalToolsError
 from gdaltools.progress import Progress
 from worker import handlers
@@ -58,7 +59,7 @@ def main(
     os.environ.clear()
     os.environ.update(environment)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
-    signal.signal(signal.SIGTERM, _leave)  # by way of the finally clauses that remove scratch folders
+    signal.signal(signal.SIGTERM, _leave)
     threading.Thread(target=_die_with_parent, args=(connection,), daemon=True).start()
     connection.send(_outcome(connection, task_type, parameters))
     connection.close()
@@ -98,7 +99,9 @@ def _to_parent(connection: Connection) -> Callable[[Progress], None]:
 
 
 def _leave(*_: object) -> NoReturn:
-    raise SystemExit(1)
+    """End at once: an exception would wait for threads that are still writing, and let them publish."""
+    storage.abandon_writing()
+    os._exit(1)
 
 
 def _die_with_parent(connection: Connection) -> None:
