@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from gdaltools.raster import RasterInfo, inspect, open
     from gdaltools.routing import Route, RoutingRules, route
     from gdaltools.stac import StacResult, create_stac_collection, create_stac_item
-    from gdaltools.tiling import Tile, TilingScheme, generate_tiling_scheme
+    from gdaltools.tiling import Tile, TilingScheme
+    from gdaltools.tiling_plan import generate_tiling_scheme
 
 _ROOMS = {
     "cog.create": ("CogResult", "cog_profile", "create_cog"),
@@ -36,7 +37,8 @@ _ROOMS = {
     "raster": ("RasterInfo", "inspect", "open"),
     "routing": ("Route", "RoutingRules", "route"),
     "stac": ("StacResult", "create_stac_collection", "create_stac_item"),
-    "tiling": ("Tile", "TilingScheme", "generate_tiling_scheme"),
+    "tiling": ("Tile", "TilingScheme"),
+    "tiling_plan": ("generate_tiling_scheme",),
 }
 _ROOM_OF = {name: room for room, names in _ROOMS.items() for name in names}
 

@@ -240,7 +240,8 @@ def _tiles(command: argparse.ArgumentParser) -> None:
 
 def _run_tiles(arguments: argparse.Namespace) -> _Answer:
     from gdaltools.extract import extract_tiles
-    from gdaltools.tiling import TilingScheme, generate_tiling_scheme
+    from gdaltools.tiling import TilingScheme
+    from gdaltools.tiling_plan import generate_tiling_scheme
 
     given = [
         f"--{name.replace('_', '-')}"

@@ -7,88 +7,26 @@ when asked for: a scheme of 100,000 tiles is as small as one of two.
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from functools import cached_property
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Self
 
-import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from rasterio.io import DatasetReader
 from rasterio.windows import Window
 
 from gdaltools import footprint, storage
+from gdaltools.axis import BLOCK_UNIT, Axis, GivenAxis, Span
 from gdaltools.crs import Bounds, crs_name, parse_crs
-from gdaltools.dataset import open_dataset
-from gdaltools.detect import RASTER_TYPES, RasterType
+from gdaltools.detect import RasterType
 from gdaltools.errors import InvalidParameter
-from gdaltools.grid import Grid, Resolution, target_grid
-from gdaltools.raster import describe, source_crs
+from gdaltools.grid import Grid
 from gdaltools.storage import Location, StrPath
 
-#: An automatic tile is a square of about this many uncompressed bytes, all bands together …
-AUTO_TILE_BYTES = 450_000_000
-#: … a multiple of this many pixels, within these limits (protocol.md §5).
-AUTO_TILE_STEP, AUTO_TILE_MIN, AUTO_TILE_MAX = 512, 5_120, 20_480
-
-#: TIFF tiles are multiples of this many pixels (TIFF 6.0 §15).
-BLOCK_UNIT = 16
 MAX_TILES = 1_000_000
 
-_SLIVER = 8  # a last tile that adds less than this part of a step shares with the one before
 _TILE_ID = re.compile(r"tile_(0|[1-9]\d{0,9})_(0|[1-9]\d{0,9})\Z")
-
-
-@dataclass(frozen=True)
-class Axis:
-    """How an extent in pixels is cut into pieces of at most `size` that share `overlap` with the next.
-
-    >>> Axis(extent=100, size=48, overlap=16).spans
-    [(0, 48), (32, 48), (64, 36)]
-    """
-
-    extent: int
-    size: int
-    overlap: int
-
-    @property
-    def step(self) -> int:
-        """From one piece's start to the next one's."""
-        return self.size - self.overlap
-
-    @cached_property
-    def count(self) -> int:
-        """Number of pieces: the fewest that cover the extent."""
-        return max(1, -(-(self.extent - self.overlap) // self.step))
-
-    @cached_property
-    def _shared(self) -> tuple[int, int] | None:
-        """Lengths of the last two pieces where the last alone would be a sliver, else None."""
-        new = self.extent - self.overlap - (self.count - 1) * self.step
-        if self.count < 2 or new >= self.step // _SLIVER:
-            return None
-        both = self.extent - (self.count - 2) * self.step + self.overlap
-        first = -(-both // (2 * BLOCK_UNIT)) * BLOCK_UNIT
-        last = both - first
-        better = first <= self.size and min(first, last) - self.overlap > new
-        return (first, last) if better else None
-
-    def span(self, index: int) -> tuple[int, int]:
-        """Start and length of a piece."""
-        start = index * self.step
-        if self._shared is not None and index >= self.count - 2:
-            first, last = self._shared
-            if index == self.count - 2:
-                return start, first
-            return start - self.step + first - self.overlap, last
-        return start, min(self.size, self.extent - start)
-
-    @property
-    def spans(self) -> list[tuple[int, int]]:
-        """All pieces."""
-        return [self.span(index) for index in range(self.count)]
 
 
 class PixelWindow(BaseModel):
@@ -144,6 +82,8 @@ class TilingScheme(BaseModel):
         The target's.
     raster_type : str
         As asked for, else `detected_type`.
+    row_spans, col_spans : tuple of (start, length), optional
+        Where the tiles' rows and columns lie when somebody else has cut them.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -161,9 +101,14 @@ class TilingScheme(BaseModel):
     detection_confidence: Annotated[float, Field(ge=0, le=1)]
     auto_band_names: dict[str, str]
     used_band_names: dict[str, str]
+    row_spans: tuple[Span, ...] | None = None
+    col_spans: tuple[Span, ...] | None = None
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
+        for spans, extent in ((self.row_spans, self.grid.height), (self.col_spans, self.grid.width)):
+            if spans is not None and not _covers(spans, extent):
+                raise ValueError("the tiles leave the grid, or leave some of it out")
         if self.overlap >= self.tile_size:
             raise ValueError(f"overlap {self.overlap} is not smaller than tile_size {self.tile_size}")
         if len(self) > MAX_TILES:
@@ -181,10 +126,13 @@ class TilingScheme(BaseModel):
         return self._axes[1].count
 
     @cached_property
-    def _axes(self) -> tuple[Axis, Axis]:
-        sizes = (self.grid.height, self.grid.width)
-        down, across = (Axis(extent, self.tile_size, self.overlap) for extent in sizes)
-        return down, across
+    def _axes(self) -> tuple[Axis | GivenAxis, Axis | GivenAxis]:
+        down = Axis(self.grid.height, self.tile_size, self.overlap)
+        across = Axis(self.grid.width, self.tile_size, self.overlap)
+        return (
+            down if self.row_spans is None else GivenAxis(self.row_spans),
+            across if self.col_spans is None else GivenAxis(self.col_spans),
+        )
 
     def __len__(self) -> int:
         return self.rows * self.cols
@@ -354,123 +302,39 @@ class TilingScheme(BaseModel):
         return storage.write_bytes(dst, tiling_geojson.dumps(self), overwrite=overwrite)
 
     @staticmethod
-    def read(src: StrPath | Location) -> TilingScheme:
-        """The scheme that `write` stored.
+    def read(
+        src: StrPath | Location,
+        *,
+        raster: StrPath | Location | None = None,
+        input_crs: str | None = None,
+    ) -> TilingScheme:
+        """The scheme that `write` stored, or that another program made for `raster`.
+
+        Parameters
+        ----------
+        raster : path, URL or Location, optional
+            The raster that the scheme is for: where another program made it, its grid is found from this.
+        input_crs : str, optional
+            The raster's CRS where its file does not say.
 
         Raises
         ------
         SourceNotFound, StorageError
             It cannot be read.
         InvalidParameter
-            It is no tiling scheme.
+            It is no tiling scheme, or another program's and no raster is given.
         """
-        return TilingScheme.from_geojson(storage.read_bytes(src))
+        from gdaltools import tiling_geojson
+
+        return tiling_geojson.decode(storage.read_bytes(src), raster, input_crs=input_crs)
 
 
-def generate_tiling_scheme(
-    src: StrPath | Location,
-    tile_size: int | None = None,
-    overlap: int = 512,
-    target_crs: str = "EPSG:4326",
-    *,
-    input_crs: str | None = None,
-    resolution: Resolution | None = None,
-    band_names: Mapping[str, str] | None = None,
-    raster_type: RasterType | Literal["auto"] = "auto",
-) -> TilingScheme:
-    """The tiles of the raster at `src` in `target_crs`; reads its header and a few small windows.
-
-    Parameters
-    ----------
-    tile_size : int, optional
-        Side of a tile in pixels, a multiple of 16. By default the square of about 450 MB uncompressed,
-        a multiple of 512 between 5,120 and 20,480.
-    overlap : int
-        Pixels that neighbours share, less than `tile_size`.
-    input_crs : str, optional
-        The source's CRS, where the file has none or a wrong one.
-    resolution : float or (float, float), optional
-        Pixel size in units of `target_crs`; by default about the source's.
-    band_names : mapping, optional
-        Names by band number: ``{"1": "Red"}``.
-    raster_type : str
-        "auto" or one of rgb, rgba, dem, categorical, multispectral, nir.
-
-    Raises
-    ------
-    SourceNotFound, CorruptRaster, StorageError
-        As `inspect` does.
-    UnsupportedRaster
-        As `inspect` does; the raster has no CRS and none is given, no transform, or no place in the target.
-    InvalidParameter
-        A parameter is outside what is said above, or there would be more than a million tiles.
-    """
-    _check_sizes(tile_size, overlap)
-    target = parse_crs(target_crs, "target_crs")
-    if raster_type != "auto" and raster_type not in RASTER_TYPES:
-        raise InvalidParameter(f"raster_type {raster_type!r}: give auto or one of {', '.join(RASTER_TYPES)}")
-    location = storage.locate(src)
-    with open_dataset(location) as dataset:
-        crs = source_crs(dataset, location, input_crs)
-        info = describe(dataset, location)
-    source = Grid(crs=crs_name(crs), transform=info.transform, width=info.width, height=info.height)
-    grid = target_grid(source, target, resolution)
-    pixel_bytes = info.uncompressed_bytes // (info.width * info.height)
-    size = _auto_tile_size(pixel_bytes) if tile_size is None else int(tile_size)
-    if overlap >= size:
-        raise InvalidParameter(f"overlap {overlap} is not smaller than the tile size {size}: lower it")
-    down, across = (Axis(extent, size, overlap).count for extent in (grid.height, grid.width))
-    if down * across > MAX_TILES:
-        raise InvalidParameter(
-            f"{down} x {across} tiles are more than {MAX_TILES}: choose a larger tile_size, "
-            "a smaller overlap or a coarser resolution"
-        )
-    detected = info.detected
-    return TilingScheme(
-        source=str(location),
-        source_grid=source,
-        file_crs=info.crs,
-        grid=grid,
-        tile_size=size,
-        overlap=int(overlap),
-        band_count=info.count,
-        data_type=np.result_type(*info.dtypes).name,
-        raster_type=detected.raster_type if raster_type == "auto" else raster_type,
-        detected_type=detected.raster_type,
-        detection_confidence=detected.confidence if raster_type == "auto" else 1.0,
-        auto_band_names=info.band_names,
-        used_band_names=info.band_names | _checked_names(band_names or {}, info.count),
-    )
-
-
-def _check_sizes(tile_size: int | None, overlap: int) -> None:
-    if isinstance(overlap, bool) or not isinstance(overlap, int) or overlap < 0:
-        raise InvalidParameter(f"overlap {overlap!r}: give a number of pixels, 0 or more")
-    if tile_size is None:
-        return
-    if isinstance(tile_size, bool) or not isinstance(tile_size, int) or tile_size < BLOCK_UNIT:
-        raise InvalidParameter(f"tile_size {tile_size!r}: give a positive multiple of {BLOCK_UNIT}")
-    if tile_size % BLOCK_UNIT:
-        nearest = max(BLOCK_UNIT, round(tile_size / BLOCK_UNIT) * BLOCK_UNIT)
-        raise InvalidParameter(
-            f"tile_size {tile_size} is not a multiple of {BLOCK_UNIT}, as TIFF tiles need: try {nearest}"
-        )
-    if tile_size > 1 << 20:
-        raise InvalidParameter(f"tile_size {tile_size} is over the limit of {1 << 20} pixels")
-    if overlap >= tile_size:
-        raise InvalidParameter(
-            f"overlap {overlap} is not smaller than tile_size {tile_size}: "
-            f"pass an overlap below {tile_size}, such as overlap={tile_size // 8}"
-        )
-
-
-def _auto_tile_size(pixel_bytes: int) -> int:
-    side = math.sqrt(AUTO_TILE_BYTES / pixel_bytes)
-    return min(AUTO_TILE_MAX, max(AUTO_TILE_MIN, round(side / AUTO_TILE_STEP) * AUTO_TILE_STEP))
-
-
-def _checked_names(names: Mapping[str, str], count: int) -> dict[str, str]:
-    for key, value in names.items():
-        if not re.fullmatch(r"[1-9]\d{0,4}", str(key)) or int(key) > count or not isinstance(value, str):
-            raise InvalidParameter(f'band_names {key!r}: {value!r}: give names for "1" to "{count}"')
-    return {str(key): value for key, value in names.items()}
+def _covers(spans: tuple[Span, ...], extent: int) -> bool:
+    """Whether pieces, each beginning after the one before, lie within the extent and leave nothing out."""
+    reached = 0
+    for number, (start, length) in enumerate(spans):
+        follows = number == 0 or start > spans[number - 1][0]
+        if not (0 <= start <= reached and length > 0 and follows and start + length <= extent):
+            return False
+        reached = max(reached, start + length)
+    return reached == extent

@@ -1,7 +1,7 @@
 """Tiling schemes as GeoJSON (protocol.md §5): a feature for each tile, the scheme itself in ``metadata``.
 
-What is read is believed only where its tiles are those of its own grid: a document that was made by
-something else, cut, or changed by hand is refused.
+What is read is believed only where its tiles are those of its own grid: a document that was cut or
+changed by hand is refused. One that another program made needs its raster to be understood.
 """
 
 from __future__ import annotations
@@ -14,7 +14,9 @@ from pydantic import ValidationError
 
 from gdaltools.crs import parse_crs
 from gdaltools.errors import InvalidParameter
+from gdaltools.storage import Location, StrPath
 from gdaltools.tiling import Tile, TilingScheme
+from gdaltools.tiling_adopted import adopt_tiling_scheme
 
 FORMAT = "gdaltools-tiling-scheme/1"
 
@@ -35,22 +37,31 @@ def dumps(scheme: TilingScheme) -> bytes:
     return json.dumps(encode(scheme), allow_nan=False).encode()
 
 
-def decode(document: Mapping[str, Any] | str | bytes) -> TilingScheme:
-    """The scheme of a FeatureCollection.
+def decode(
+    document: Mapping[str, Any] | str | bytes,
+    raster: StrPath | Location | None = None,
+    *,
+    input_crs: str | None = None,
+) -> TilingScheme:
+    """The scheme of a FeatureCollection: one that `encode` made, or another program did for `raster`.
 
     Raises
     ------
     InvalidParameter
-        It is not one that `encode` made.
+        It is neither.
     """
     content = _parsed(document) if isinstance(document, str | bytes) else document
-    metadata = content.get("metadata") if isinstance(content, Mapping) else None
-    if not isinstance(metadata, Mapping) or content.get("type") != "FeatureCollection":
-        raise InvalidParameter("not a tiling scheme: a GeoJSON FeatureCollection with metadata is needed")
+    if not isinstance(content, Mapping) or content.get("type") != "FeatureCollection":
+        raise InvalidParameter("not a tiling scheme: a GeoJSON FeatureCollection is needed")
+    metadata = content.get("metadata")
+    if not isinstance(metadata, Mapping):
+        metadata = {}
     if metadata.get("format") != FORMAT:
+        if raster is not None:
+            return adopt_tiling_scheme(content, raster, input_crs=input_crs)
         raise InvalidParameter(
-            f"a tiling scheme of another kind (format {str(metadata.get('format'))[:60]!r}, not {FORMAT!r}): "
-            "generate it anew"
+            f"a tiling scheme that another program made (format {str(metadata.get('format'))[:60]!r}): "
+            "name the raster that it was made for, or generate it anew"
         )
     try:
         scheme = TilingScheme.model_validate(metadata.get("scheme"))

@@ -64,6 +64,7 @@ class ExtractionParameters(_Parameters):
         default_factory=lambda: os.environ.get("INTERMEDIATE_TILES_CONTAINER") or _SILVER_MOSAICS
     )
     output_prefix: str | None = None
+    input_crs: str | None = None
 
 
 class CogParameters(_Parameters):
@@ -120,7 +121,9 @@ def extract_tiles(parameters: ExtractionParameters, progress: ProgressOption) ->
     started = time.monotonic()
     source = storage.blob(parameters.container_name, parameters.blob_name)
     scheme = gt.TilingScheme.read(
-        storage.blob(parameters.tiling_scheme_container, parameters.tiling_scheme_blob)
+        storage.blob(parameters.tiling_scheme_container, parameters.tiling_scheme_blob),
+        raster=source,
+        input_crs=parameters.input_crs,
     )
     prefix = (parameters.output_prefix or f"{_scope(parameters)}tiles").rstrip("/") + "/"
     extracted = gt.extract_tiles(

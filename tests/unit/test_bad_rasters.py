@@ -13,7 +13,7 @@ import gdaltools.raster as raster
 from gdaltools.errors import CorruptRaster, InvalidLocation, SourceNotFound, UnsupportedRaster
 from gdaltools.extract import extract_tiles
 from gdaltools.raster import inspect
-from gdaltools.tiling import generate_tiling_scheme
+from gdaltools.tiling_plan import generate_tiling_scheme
 from tests.support.rasters import UTM, UTM_GRID, damage, smooth, truncate, write_raster
 
 VRT = """<VRTDataset rasterXSize="10" rasterYSize="10"><VRTRasterBand dataType="Byte" band="1">

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from gdaltools.cli import main, printable
-from gdaltools.tiling import generate_tiling_scheme
+from gdaltools.tiling_plan import generate_tiling_scheme
 from tests.support.rasters import UTM, UTM_GRID, smooth, truncate, write_raster
 
 

@@ -23,7 +23,8 @@ from gdaltools.dataset import open_dataset
 from gdaltools.errors import InvalidParameter, TargetExists
 from gdaltools.extract import ExtractionResult, extract_tiles
 from gdaltools.progress import Progress
-from gdaltools.tiling import TilingScheme, generate_tiling_scheme
+from gdaltools.tiling import TilingScheme
+from gdaltools.tiling_plan import generate_tiling_scheme
 from gdaltools.warp import plan_warp, warped_strips
 from tests.support.rasters import UTM, UTM_GRID, categories, elevation, smooth, write_raster
 

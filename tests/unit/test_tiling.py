@@ -16,10 +16,12 @@ from rasterio.transform import Affine, from_origin
 from rasterio.warp import calculate_default_transform
 from shapely.geometry import box, shape
 
+from gdaltools.axis import Axis
 from gdaltools.crs import transform_points
 from gdaltools.errors import InvalidParameter, TargetExists, UnsupportedRaster
 from gdaltools.grid import Grid, target_grid
-from gdaltools.tiling import Axis, TilingScheme, generate_tiling_scheme
+from gdaltools.tiling import TilingScheme
+from gdaltools.tiling_plan import generate_tiling_scheme
 from tests.support.rasters import UTM, UTM_GRID, WGS84, smooth, write_raster
 
 ROTATED = (9.4, -3.4, 470000.0, -3.4, -9.4, 1000000.0)

@@ -1,0 +1,79 @@
+"""How one axis of a grid, rows or columns, is cut into the pieces that tiles are made of."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+#: TIFF tiles are multiples of this many pixels (TIFF 6.0 §15).
+BLOCK_UNIT = 16
+
+_SLIVER = 8  # a last piece that adds less than this part of a step shares with the one before
+
+Span = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Axis:
+    """How an extent in pixels is cut into pieces of at most `size` that share `overlap` with the next.
+
+    >>> Axis(extent=100, size=48, overlap=16).spans
+    [(0, 48), (32, 48), (64, 36)]
+    """
+
+    extent: int
+    size: int
+    overlap: int
+
+    @property
+    def step(self) -> int:
+        """From one piece's start to the next one's."""
+        return self.size - self.overlap
+
+    @cached_property
+    def count(self) -> int:
+        """Number of pieces: the fewest that cover the extent."""
+        return max(1, -(-(self.extent - self.overlap) // self.step))
+
+    @cached_property
+    def _shared(self) -> Span | None:
+        """Lengths of the last two pieces where the last alone would be a sliver, else None."""
+        new = self.extent - self.overlap - (self.count - 1) * self.step
+        if self.count < 2 or new >= self.step // _SLIVER:
+            return None
+        both = self.extent - (self.count - 2) * self.step + self.overlap
+        first = -(-both // (2 * BLOCK_UNIT)) * BLOCK_UNIT
+        last = both - first
+        better = first <= self.size and min(first, last) - self.overlap > new
+        return (first, last) if better else None
+
+    def span(self, index: int) -> Span:
+        """Start and length of a piece."""
+        start = index * self.step
+        if self._shared is not None and index >= self.count - 2:
+            first, last = self._shared
+            if index == self.count - 2:
+                return start, first
+            return start - self.step + first - self.overlap, last
+        return start, min(self.size, self.extent - start)
+
+    @property
+    def spans(self) -> list[Span]:
+        """All pieces."""
+        return [self.span(index) for index in range(self.count)]
+
+
+@dataclass(frozen=True)
+class GivenAxis:
+    """Pieces as somebody else has cut them."""
+
+    spans: tuple[Span, ...]
+
+    @property
+    def count(self) -> int:
+        """Number of pieces."""
+        return len(self.spans)
+
+    def span(self, index: int) -> Span:
+        """Start and length of a piece."""
+        return self.spans[index]
