@@ -137,7 +137,7 @@ def _grid(own: TilingScheme, crs: CRS, size: tuple[int, int], boxes: Sequence[Bo
         if grid is not None and (grid.width, grid.height) == size:
             return grid
     raise InvalidParameter(
-        f"the tiling scheme's grid of {size[0]} x {size[1]} pixels in {crs_name(crs).split(',')[0]} is none of "
+        f"the tiling scheme's grid, {size[0]} x {size[1]} pixels in {crs_name(crs).split(',')[0]}, is not "
         f"this raster's ({own.grid.width} x {own.grid.height} here): generate the scheme anew"
     )
 
