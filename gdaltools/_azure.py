@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from gdaltools.errors import InvalidParameter, SourceNotFound, StorageError, TargetExists
 
@@ -31,6 +31,12 @@ def stat(container: str, name: str) -> tuple[int, str]:
 def read_bytes(container: str, name: str) -> bytes:
     with _translated(container, name):
         return bytes(_filesystem(container).cat_file(f"{container}/{name}"))
+
+
+def open_stream(container: str, name: str) -> IO[bytes]:
+    with _translated(container, name):
+        stream: IO[bytes] = _filesystem(container).open(f"{container}/{name}", "rb")
+    return stream
 
 
 def delete(container: str, name: str) -> None:

@@ -13,7 +13,6 @@ import re
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -110,22 +109,23 @@ def _opened(location: Location) -> Iterator[DatasetReader]:
 
 def _open_error(location: Location, error: BaseException) -> GdalToolsError:
     text = _whole_text(error)
-    if location.path is None and _TRANSPORT.search(text):
+    if location.path is None and _is_transport(location, text):
         return StorageError(f"{location} cannot be read: {text}")
-    if location.path is not None:
-        try:
-            with location.path.open("rb") as stream:
-                head = stream.read(16)
-        except OSError as problem:
-            return StorageError(f"{location} cannot be read: {problem.strerror}")
-        known = head.startswith(_MAGIC)
-    else:
-        known = "not recognized as being in a supported file format" not in text
+    try:
+        with storage.opening(location) as stream:
+            known = stream.read(16).startswith(_MAGIC)
+    except GdalToolsError as problem:
+        return problem
     if known:
         return CorruptRaster(f"{location} has a header that cannot be read, as if cut short: {text}")
     return UnsupportedRaster(
         f"{location} is not a raster of a supported format ({', '.join(DRIVERS)}): convert it to GeoTIFF"
     )
+
+
+def _is_transport(location: Location, text: str) -> bool:
+    """Whether GDAL's words are about the way to the bytes and not about the bytes."""
+    return _TRANSPORT.search(text.replace(location.gdal_path, "")) is not None
 
 
 def _check_limits(dataset: DatasetReader, location: Location) -> None:
@@ -184,7 +184,7 @@ def check_blocks(dataset: DatasetReader, location: Location | str, size: int) ->
 def _check_png_end(location: Location, size: int) -> None:
     """GDAL reads what is missing of an 8-bit PNG as whatever its memory held; IEND closes every PNG."""
     tail = 4096
-    with Path(location.gdal_path).open("rb") as stream:
+    with storage.opening(location) as stream:
         stream.seek(max(0, size - tail))
         if b"IEND" not in stream.read():
             raise CorruptRaster(f"{location} is cut short: a PNG ends with IEND; upload it again")
@@ -236,7 +236,7 @@ def reading(location: Location | str, window: Window, *, frame: str = "") -> Ite
             f"columns {int(window.col_off)}..{int(window.col_off + window.width)}, "
             f"rows {int(window.row_off)}..{int(window.row_off + window.height)}{frame}"
         )
-        if _TRANSPORT.search(text):
+        if _is_transport(location, text):
             raise StorageError(f"{location} could not be read at {where}: {text}") from error
         raise CorruptRaster(f"{location} cannot be decoded at {where}: {text}; upload it again") from error
 

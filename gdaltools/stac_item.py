@@ -232,10 +232,8 @@ def _tiff_time(dataset: DatasetReader) -> datetime | None:
 
 
 def _checksum(location: Location) -> str:
-    from gdaltools.cog.tiff import open_bytes
-
     digest = hashlib.sha256()
-    with open_bytes(location) as stream:
+    with storage.opening(location) as stream:
         while chunk := stream.read(_HASH_CHUNK):
             digest.update(chunk)
     return _SHA256_MULTIHASH + digest.hexdigest()

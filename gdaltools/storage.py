@@ -213,6 +213,28 @@ def read_bytes(source: StrPath | Location) -> bytes:
         raise StorageError(f"{location} cannot be read: {error.strerror}") from error
 
 
+@contextmanager
+def opening(source: StrPath | Location) -> Iterator[IO[bytes]]:
+    """The stored bytes as a stream that can be read at any offset.
+
+    Raises
+    ------
+    SourceNotFound, StorageError
+        As `stat` does.
+    """
+    location = locate(source)
+    stat(location)
+    if location.path is None:
+        stream = _azure.open_stream(_container(location), location.name)
+    else:
+        try:
+            stream = location.path.open("rb")
+        except OSError as error:
+            raise StorageError(f"{location} cannot be read: {error.strerror}") from error
+    with stream:
+        yield stream
+
+
 def write_bytes(target: StrPath | Location, data: bytes, *, overwrite: bool = False) -> Location:
     """Store `data` under the target's name, whole or not at all."""
     with writing(target, overwrite=overwrite) as path:

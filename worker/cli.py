@@ -22,6 +22,8 @@ from worker.errors import ConfigurationError, JobNotFound, Stopped
 from worker.settings import load_settings
 
 _JOB_TYPE = "process_large_raster_v2"
+# Columns of a table that goes into a file or a pipe.
+_PIPED_WIDTH = 200
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -142,15 +144,17 @@ def _status(given: argparse.Namespace) -> int:
 def _tasks(given: argparse.Namespace) -> int:
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     from worker.client import Client
 
-    table = Table("task", "type", "stage", "status", "queue", "retries", "progress", "error")
+    table = Table()
+    for heading in ("task", "stage", "status", "queue", "retries", "progress", "error"):
+        table.add_column(heading, no_wrap=heading != "error")
     for task in Client.from_environment().tasks(given.job_id):
         progress = task["progress"] or {}
         shown = (
             task["taskId"],
-            task["taskType"],
             task["stage"],
             task["status"],
             task["queue"],
@@ -158,8 +162,8 @@ def _tasks(given: argparse.Namespace) -> int:
             f"{progress['percent']:g}%" if "percent" in progress else "",
             task["errorDetails"] or "",
         )
-        table.add_row(*(str(value).replace("[", r"\[") for value in shown))
-    Console().print(table)
+        table.add_row(*(Text(str(value)) for value in shown))
+    Console(width=None if sys.stdout.isatty() else _PIPED_WIDTH).print(table)
     return 0
 
 

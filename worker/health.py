@@ -7,6 +7,7 @@ that the worker needs answers, else 503 with one line for each that does not.
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -20,8 +21,12 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class Readiness:
-    """What keeps the worker from doing its work, by part; a part is told of here by whoever uses it."""
+    """What keeps the worker from doing its work, by part; a part is told of here by whoever uses it.
 
+    `phase` is "starting" or "stopping", neither of which is a fault, and None in between.
+    """
+
+    phase: str | None = "starting"
     problems: dict[str, str] = field(default_factory=dict)
 
     def report(self, part: str, problem: Exception | str | None) -> None:
@@ -36,8 +41,8 @@ class Readiness:
 
     @property
     def ready(self) -> bool:
-        """Whether nothing is known to be wrong."""
-        return not self.problems
+        """Whether nothing is known to be wrong, and the worker neither starts nor stops."""
+        return self.phase is None and not self.problems
 
 
 @asynccontextmanager
@@ -56,7 +61,7 @@ async def serving(
         return web.json_response({"status": "alive", "app": name})
 
     async def ready(_: web.Request) -> web.Response:
-        body = {"ready": readiness.ready, "problems": readiness.problems}
+        body = {"ready": readiness.ready, "phase": readiness.phase, "problems": readiness.problems}
         return web.json_response(body, status=200 if readiness.ready else 503)
 
     app = web.Application()
@@ -69,7 +74,7 @@ async def serving(
             await site.start()
         except OSError as error:
             raise ConfigurationError(
-                f"PORT {port} cannot be listened on ({error.strerror}): set PORT to a free one"
+                f"PORT {port} cannot be listened on ({os.strerror(error.errno or 0)}): set PORT to a free one"
             ) from error
         yield runner.addresses[0][1]
     finally:

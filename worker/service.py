@@ -86,7 +86,6 @@ async def serving(settings: Settings, *, stopping: asyncio.Event) -> AsyncIterat
         `stopping` was set before everything had started.
     """
     readiness = Readiness()
-    readiness.report("start", "starting")
     platform = api.Platform()
     async with AsyncExitStack() as stack:
         port = await stack.enter_async_context(
@@ -123,11 +122,11 @@ async def serving(settings: Settings, *, stopping: asyncio.Event) -> AsyncIterat
             asyncio.create_task(slot)
             for slot in _slots(settings, bus, processor, coordinator, outbox, readiness, stopping)
         )
-        readiness.report("start", None)
+        readiness.phase = None
         try:
             yield Service(settings, database, machine, readiness, port, slots)
         finally:
-            readiness.report("stop", "stopping")
+            readiness.phase = "stopping"
             stopping.set()
             await _drain(processor, slots, settings.worker_shutdown_grace_seconds)
 

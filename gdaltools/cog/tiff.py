@@ -12,16 +12,13 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import IO
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gdaltools import _azure, storage
-from gdaltools.errors import CorruptRaster, StorageError, UnsupportedRaster
-from gdaltools.storage import Location
+from gdaltools.errors import CorruptRaster, UnsupportedRaster
 
 NEW_SUBFILE_TYPE, IMAGE_WIDTH, IMAGE_LENGTH = 254, 256, 257
 COMPRESSION, STRIP_OFFSETS, ROWS_PER_STRIP, STRIP_COUNTS = 259, 273, 278, 279
@@ -132,31 +129,6 @@ class TiffLayout:
     ghost: dict[str, str]
     ghost_end: int
     ifds: tuple[Ifd, ...]
-
-
-@contextmanager
-def open_bytes(location: Location) -> Iterator[IO[bytes]]:
-    """The object's bytes, for reading at any offset.
-
-    Raises
-    ------
-    SourceNotFound, StorageError
-        As `gdaltools.storage.stat` does.
-    """
-    storage.stat(location)
-    if location.path is None:
-        container = str(location.container)
-        with _azure._translated(container, location.name):
-            stream = _azure._filesystem(container).open(f"{container}/{location.name}", "rb")
-        with stream:
-            yield stream
-        return
-    try:
-        stream = location.path.open("rb")
-    except OSError as error:
-        raise StorageError(f"{location} cannot be read: {error.strerror}") from error
-    with stream:
-        yield stream
 
 
 def read_layout(stream: IO[bytes], *, name: str) -> TiffLayout:

@@ -11,7 +11,7 @@ from rasterio.io import DatasetReader
 
 from gdaltools import storage
 from gdaltools.cog.structure import Findings, check_structure, images, label
-from gdaltools.cog.tiff import COMPRESSION_NAMES, Ifd, TiffLayout, open_bytes, read_layout
+from gdaltools.cog.tiff import COMPRESSION_NAMES, Ifd, TiffLayout, read_layout
 from gdaltools.dataset import open_dataset
 from gdaltools.errors import CorruptRaster
 from gdaltools.storage import Location, StrPath
@@ -107,7 +107,7 @@ def validate_cog(src: StrPath | Location, *, strict: bool = True) -> CogReport:
         if dataset.driver not in ("GTiff", "COG"):
             return _not_a_tiff(dataset, location, strict)
         levels = tuple(dataset.overviews(1))
-        with open_bytes(location) as stream:
+        with storage.opening(location) as stream:
             layout = read_layout(stream, name=str(location))
             findings = check_structure(layout, stream)
         errors, warnings = _rio_cogeo(location)

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 import rasterio
 
+import gdaltools as gt
 from gdaltools import storage
-from gdaltools.errors import SourceNotFound, TargetExists
+from gdaltools.errors import CorruptRaster, SourceNotFound, TargetExists, UnsupportedRaster
 from tests.support.azurite import azurite
-from tests.support.rasters import write_raster
+from tests.support.rasters import smooth, write_raster
 
 pytestmark = pytest.mark.azurite
 
@@ -75,3 +76,46 @@ def test_gdal_reads_a_blob_with_the_same_credentials() -> None:
 def test_the_address_of_a_blob_is_its_account_container_and_name(connection_string: str) -> None:
     endpoint = connection_string.partition("BlobEndpoint=")[2].rstrip(";")
     assert storage.url("abfs://silver-cogs/a b.tif") == f"{endpoint}/silver-cogs/a%20b.tif"
+
+
+def test_a_raster_goes_from_blob_to_blob() -> None:
+    pixels = smooth(3, 300, 400)
+    with storage.writing("abfs://bronze-rasters/world.tif", overwrite=True) as path:
+        write_raster(path, pixels)
+    cog = gt.create_cog("abfs://bronze-rasters/world.tif", "abfs://silver-cogs/world.tif", progress=False)
+    assert cog.location == "abfs://silver-cogs/world.tif"
+    assert gt.validate_cog(cog.location).valid
+    assert (gt.open(cog.location).compute().values == pixels).all()
+
+    scheme = gt.generate_tiling_scheme("abfs://bronze-rasters/world.tif", 256, 32, "EPSG:3857")
+    scheme.write("abfs://silver-cogs/scheme.geojson", overwrite=True)
+    assert gt.TilingScheme.read("abfs://silver-cogs/scheme.geojson") == scheme
+    made = gt.extract_tiles(
+        "abfs://bronze-rasters/world.tif", scheme, "abfs://silver-cogs/tiles", progress=False
+    )
+    names = storage.list_names(storage.locate("abfs://silver-cogs/tiles"))
+    assert names == sorted(f"tiles/world_{tile.tile_id}.tif" for tile in made.tiles)
+
+    mosaic = gt.create_mosaicjson(
+        [storage.locate(cog.location).gdal_path], "abfs://silver-mosaicjson/world.json", progress=False
+    )
+    assert mosaic.cogs == ("/vsiaz/silver-cogs/world.tif",)
+    stac = gt.create_stac_collection(
+        [cog.location], "abfs://silver-mosaicjson/stac", mosaicjson=mosaic.location, progress=False
+    )
+    assert storage.exists(stac.location)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "error"),
+    [
+        ("empty.tif", b"", CorruptRaster),
+        ("notes.tif", b"no raster at all", UnsupportedRaster),
+        ("cut.tif", b"II*\0\x08\0\0\0\xff", CorruptRaster),
+        ("cut.png", b"\x89PNG\r\n\x1a\n", CorruptRaster),
+    ],
+)
+def test_a_bad_blob_is_a_typed_error(name: str, content: bytes, error: type[Exception]) -> None:
+    storage.write_bytes(f"abfs://bronze-rasters/{name}", content, overwrite=True)
+    with pytest.raises(error, match=name):
+        gt.inspect(f"abfs://bronze-rasters/{name}")

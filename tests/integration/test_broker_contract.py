@@ -288,7 +288,7 @@ async def test_peeking_locks_nothing(client: AsyncServiceBusClient, broker: Brok
 async def test_scheduled_messages_appear_when_due_and_can_be_cancelled(
     client: AsyncServiceBusClient, broker: BrokerThread
 ) -> None:
-    soon, later = (datetime.now(UTC) + timedelta(seconds=seconds) for seconds in (2, 60))
+    soon, later = (datetime.now(UTC) + timedelta(seconds=seconds) for seconds in (6, 60))
     async with client.get_queue_sender("tasks", keep_alive=0) as sender:
         await sender.schedule_messages(ServiceBusMessage("soon"), soon)
         cancelled = await sender.schedule_messages([ServiceBusMessage("a"), ServiceBusMessage("b")], later)
