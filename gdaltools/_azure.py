@@ -28,11 +28,6 @@ def stat(container: str, name: str) -> tuple[int, str]:
     return int(found["size"]), str(found.get("etag", ""))
 
 
-def read_bytes(container: str, name: str) -> bytes:
-    with _translated(container, name):
-        return bytes(_filesystem(container).cat_file(f"{container}/{name}"))
-
-
 def open_stream(container: str, name: str) -> IO[bytes]:
     with _translated(container, name):
         stream: IO[bytes] = _filesystem(container).open(f"{container}/{name}", "rb")

@@ -123,9 +123,14 @@ def _open_error(location: Location, error: BaseException) -> GdalToolsError:
     )
 
 
-def _is_transport(location: Location, text: str) -> bool:
+def _is_transport(location: Location | str, text: str) -> bool:
     """Whether GDAL's words are about the way to the bytes and not about the bytes."""
-    return _TRANSPORT.search(text.replace(location.gdal_path, "")) is not None
+    return (
+        _TRANSPORT.search(
+            text.replace(location.gdal_path if isinstance(location, Location) else location, "")
+        )
+        is not None
+    )
 
 
 def _check_limits(dataset: DatasetReader, location: Location) -> None:

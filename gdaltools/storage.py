@@ -39,6 +39,7 @@ _SCHEMES = ("abfs://", "az://", "/vsiaz/")
 # Azure's rule for container names: 3-63 characters, lower case, no double or outer hyphen.
 _CONTAINER = re.compile(r"(?=.{3,63}\Z)[a-z0-9](?:-?[a-z0-9])*\Z")
 _MAX_BLOB_NAME = 1024
+_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
 _SCRATCH_PREFIX = ".gdaltools-"
 _LOCK_NAME = ".lock"
 _scratch_folders: set[Path] = set()
@@ -132,13 +133,9 @@ def blob(container: str, name: str) -> Location:
         The container's name breaks Azure's rule, or the blob's name is absolute, climbs ('..'),
         or holds empty parts, backslashes or control characters.
     """
-    if not _CONTAINER.match(container):
-        raise InvalidLocation(
-            f"container name {container!r} is not allowed: "
-            "use 3 to 63 lower-case letters, digits and single hyphens"
-        )
+    check_container_name(container)
     if name:
-        _check_name(name, "blob name")
+        check_blob_name(name)
     root = os.environ.get("GDALTOOLS_BLOB_ROOT")
     if not root:
         return Location(container, name, None)
@@ -149,6 +146,20 @@ def blob(container: str, name: str) -> Location:
     return Location(container, name, path)
 
 
+def check_container_name(name: str) -> None:
+    """Refuse a container name that Azure would not have; raises `InvalidLocation`."""
+    if not _CONTAINER.match(name):
+        raise InvalidLocation(
+            f"container name {name!r} is not allowed: "
+            "use 3 to 63 lower-case letters, digits and single hyphens"
+        )
+
+
+def check_blob_name(name: str) -> None:
+    """Refuse a blob name that is absolute, climbs, or no name at all; raises `InvalidLocation`."""
+    _check_name(name, "blob name")
+
+
 def _check_name(name: str, kind: str) -> None:
     parts = name.split("/")
     if name.startswith(("/", "\\")) or re.match(r"[a-zA-Z]:", name):
@@ -157,7 +168,7 @@ def _check_name(name: str, kind: str) -> None:
         raise InvalidLocation(f"{kind} {name!r} climbs out of its container: name a blob inside it")
     if len(name) > _MAX_BLOB_NAME:
         raise InvalidLocation(f"{kind} of {len(name)} characters: Azure allows {_MAX_BLOB_NAME}")
-    if "\\" in name or any(part in ("", ".") for part in parts) or any(ord(c) < 32 for c in name):
+    if "\\" in name or any(part.strip() in ("", ".") for part in parts) or _UNPRINTABLE.search(name):
         raise InvalidLocation(f"{kind} {name!r} holds an empty part, a backslash or a control character")
 
 
@@ -203,14 +214,11 @@ def read_bytes(source: StrPath | Location) -> bytes:
     SourceNotFound, StorageError
         As `stat` does.
     """
-    location = locate(source)
-    stat(location)
-    if location.path is None:
-        return _azure.read_bytes(_container(location), location.name)
-    try:
-        return location.path.read_bytes()
-    except OSError as error:
-        raise StorageError(f"{location} cannot be read: {error.strerror}") from error
+    with opening(source) as stream:
+        try:
+            return stream.read()
+        except OSError as error:
+            raise StorageError(f"{source} cannot be read: {error.strerror}") from error
 
 
 @contextmanager

@@ -23,6 +23,7 @@ from pydantic import (
     model_validator,
 )
 
+from gdaltools import storage
 from worker.jobs import (
     Context,
     FinishedJob,
@@ -49,28 +50,14 @@ BYTES_PER_SAMPLE = {"8": 1, "16": 2, "32": 4, "64": 8, "128": 16}
 
 
 def _container(name: str) -> str:
-    # Azure: Naming and referencing containers, blobs, and metadata.
-    if not re.fullmatch(r"(?=.{3,63}$)[a-z0-9]+(-[a-z0-9]+)*", name):
-        raise ValueError(
-            "a container's name is 3 to 63 lower-case letters, digits and single hyphens, with a letter or "
-            "digit at each end"
-        )
+    storage.check_container_name(name)
     return name
 
 
 def _blob(name: str) -> str:
-    parts = re.split(r"[/\\]", unquote(name))
-    if (
-        name != name.strip()
-        or not name
-        or len(name) > 1024
-        or re.search(r"[\x00-\x1f\x7f\ud800-\udfff]", name)
-    ):
-        raise ValueError("a blob's name is 1 to 1024 printable characters without blanks at its ends")
-    if name[0] in "/\\" or re.match(r"[A-Za-z]:[/\\]|[A-Za-z][A-Za-z0-9+.-]*://", name) or parts[0] == "":
-        raise ValueError("a blob's name is relative to its container, not absolute")
-    if ".." in parts or "." in parts:
-        raise ValueError("a blob's name must not climb out of its container ('..')")
+    # An encoded '..' is refused as well: somebody behind us may decode it.
+    for spelling in (name, unquote(name)):
+        storage.check_blob_name(spelling)
     return name
 
 

@@ -23,6 +23,7 @@ from pydantic import (
 )
 
 from gdaltools.errors import GdalToolsError
+from gdaltools.routing import normal_task_type
 from worker.json_text import dumps
 
 MAX_MESSAGE_BYTES = 256 * 1024
@@ -38,15 +39,8 @@ class InvalidMessage(GdalToolsError, ValueError):
     retryable = False
 
 
-def normalise_task_type(task_type: object) -> object:
-    """Write a task type as the platform compares it.
-
-    Examples
-    --------
-    >>> normalise_task_type("Extract-Tiles")
-    'extract_tiles'
-    """
-    return task_type.strip().lower().replace("-", "_") if isinstance(task_type, str) else task_type
+def _task_type(value: object) -> object:
+    return normal_task_type(value) if isinstance(value, str) else value
 
 
 def utc_now() -> datetime:
@@ -102,7 +96,7 @@ class TaskMessage(_Message):
         str, Field(min_length=1, max_length=64, validation_alias=AliasChoices("parent_job_id", "job_id"))
     ]
     job_type: JobType
-    task_type: Annotated[str, BeforeValidator(normalise_task_type), Field(min_length=1, max_length=100)]
+    task_type: Annotated[str, BeforeValidator(_task_type), Field(min_length=1, max_length=100)]
     stage: Annotated[int, Field(ge=1)]
     parameters: dict[str, Any]
     task_index: Annotated[str, BeforeValidator(_text), Field(max_length=50)] = "0"
