@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from gdaltools.cog.profiles import CogProfile
     from gdaltools.cog.validate import CogReport, validate_cog
     from gdaltools.errors import GdalToolsError
-    from gdaltools.estimate import Estimate, estimate
+    from gdaltools.estimation import Estimate, estimate
     from gdaltools.extract import ExtractionResult, extract_tiles
     from gdaltools.mosaic import MosaicResult, create_mosaicjson
     from gdaltools.raster import RasterInfo, inspect, open
@@ -31,7 +31,7 @@ _ROOMS = {
     "cog.profiles": ("CogProfile",),
     "cog.validate": ("CogReport", "validate_cog"),
     "errors": ("GdalToolsError",),
-    "estimate": ("Estimate", "estimate"),
+    "estimation": ("Estimate", "estimate"),
     "extract": ("ExtractionResult", "extract_tiles"),
     "mosaic": ("MosaicResult", "create_mosaicjson"),
     "raster": ("RasterInfo", "inspect", "open"),
@@ -76,7 +76,6 @@ def __getattr__(name: str) -> Any:
     if room is None:
         raise AttributeError(f"module 'gdaltools' has no attribute {name!r}")
     value = getattr(import_module(f"gdaltools.{room}"), name)
-    # A function named as its module (estimate) must not be hidden by the module that was just imported.
     globals()[name] = value
     return value
 

@@ -292,6 +292,6 @@ def _estimate(command: argparse.ArgumentParser) -> None:
 
 
 def _run_estimate(arguments: argparse.Namespace) -> _Answer:
-    from gdaltools.estimate import estimate
+    from gdaltools.estimation import estimate
 
     return _Answer("estimate", estimate(arguments.src, arguments.operation))

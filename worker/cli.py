@@ -117,6 +117,8 @@ def _log_to_stderr(level: str) -> None:
     # The SDK tells each link and session of every connection at INFO.
     for noisy in ("azure", "aiohttp", "rasterio", "distributed"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
+    # What fails to connect is told by whoever needed the connection.
+    logging.getLogger("psycopg.pool").setLevel(logging.ERROR)
 
 
 def _submit(given: argparse.Namespace) -> int:

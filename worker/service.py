@@ -7,6 +7,7 @@ where they are wanted, the database, the bus, and last the slots that take messa
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import shutil
@@ -21,7 +22,7 @@ from psycopg.conninfo import make_conninfo
 
 from gdaltools import storage
 from gdaltools.errors import GdalToolsError
-from gdaltools.estimate import estimate_task_minutes
+from gdaltools.estimation import estimate_task_minutes
 from gdaltools.routing import RoutingRules, route
 from worker import api, health
 from worker.bus import Bus
@@ -42,6 +43,7 @@ from worker.settings import Settings
 # Where blobs live when nothing says so: the demo's own folder, so that what it made is found again.
 LOCAL_BLOB_ROOT = Path("demo/blobs")
 _LONGEST_BACKOFF_SECONDS = 30.0
+_HOUSEKEEPING_SECONDS = 3600.0
 # What handing unfinished tasks back may take, after the grace period.
 _RELEASE_SECONDS = 15.0
 # Azure Database for PostgreSQL's scope for a token as password (learn.microsoft.com, "Microsoft Entra
@@ -120,7 +122,7 @@ async def serving(settings: Settings, *, stopping: asyncio.Event) -> AsyncIterat
             platform.machine, platform.database = machine, database
         slots = tuple(
             asyncio.create_task(slot)
-            for slot in _slots(settings, bus, processor, coordinator, outbox, readiness, stopping)
+            for slot in _slots(settings, database, bus, processor, coordinator, outbox, readiness, stopping)
         )
         readiness.phase = None
         try:
@@ -133,6 +135,7 @@ async def serving(settings: Settings, *, stopping: asyncio.Event) -> AsyncIterat
 
 def _slots(
     settings: Settings,
+    database: PlatformDatabase,
     bus: Bus,
     processor: Processor,
     coordinator: Coordinator,
@@ -153,7 +156,19 @@ def _slots(
     if settings.app_mode.listens_to_jobs:
         slots.append(slot(settings.jobs_queue, coordinator.process))
     slots.append(outbox.sweep(stopping, lambda error: readiness.report("outbox", error)))
+    slots.append(_housekeeping(database, stopping))
     return slots
+
+
+async def _housekeeping(database: PlatformDatabase, stopping: asyncio.Event) -> None:
+    """Forget what was sent long ago."""
+    while not stopping.is_set():
+        try:
+            await database.purge()
+        except GdalToolsError as error:
+            log.warning("old rows are kept for now: %s", error)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(stopping.wait(), _HOUSEKEEPING_SECONDS)
 
 
 async def _drain(processor: Processor, slots: tuple[asyncio.Task[None], ...], grace_seconds: float) -> None:
