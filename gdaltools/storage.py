@@ -5,88 +5,51 @@ What is written appears under its name whole or not at all; readers never see a 
 
 ``GDALTOOLS_BLOB_ROOT`` makes ``abfs://container/name`` mean the file ``container/name`` below that folder;
 without it blobs are Azure's, reached by adlfs and GDAL's ``/vsiaz/`` with the same credentials.
-
->>> locate("abfs://bronze-rasters/2025/scene.tif").stem
-'scene'
->>> blob("bronze-rasters", "../escape.tif")
-Traceback (most recent call last):
-    ...
-gdaltools.errors.InvalidLocation: blob name '../escape.tif' climbs out of its container: name a blob inside it
 """
 
 from __future__ import annotations
 
 import fcntl
 import os
-import re
 import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import IO
 from urllib.parse import quote
 from uuid import uuid4
 
 from gdaltools import _azure
 from gdaltools.errors import InvalidLocation, InvalidParameter, SourceNotFound, StorageError, TargetExists
+from gdaltools.location import Location, StrPath, blob, check_blob_name, check_container_name, locate
 
-StrPath = str | os.PathLike[str]
+__all__ = [
+    "Location",
+    "Stat",
+    "StrPath",
+    "abandon_writing",
+    "blob",
+    "check_blob_name",
+    "check_container_name",
+    "check_target",
+    "delete",
+    "exists",
+    "gdal_options",
+    "list_names",
+    "locate",
+    "opening",
+    "read_bytes",
+    "stat",
+    "url",
+    "write_bytes",
+    "writing",
+]
 
-# The last is GDAL's own name for a blob, as MosaicJSON documents have it.
-_SCHEMES = ("abfs://", "az://", "/vsiaz/")
-# Azure's rule for container names: 3-63 characters, lower case, no double or outer hyphen.
-_CONTAINER = re.compile(r"(?=.{3,63}\Z)[a-z0-9](?:-?[a-z0-9])*\Z")
-_MAX_BLOB_NAME = 1024
-_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
 _SCRATCH_PREFIX = ".gdaltools-"
 _LOCK_NAME = ".lock"
 _scratch_folders: set[Path] = set()
-
-
-@dataclass(frozen=True)
-class Location:
-    """A place in storage.
-
-    Attributes
-    ----------
-    container : str or None
-        The container of a blob; None for a local path.
-    name : str
-        The blob's name in its container, or the absolute local path.
-    path : Path or None
-        The local file that holds the bytes; None where they are in Azure.
-    """
-
-    container: str | None
-    name: str
-    path: Path | None
-
-    def __str__(self) -> str:
-        return self.name if self.container is None else f"abfs://{self.container}/{self.name}"
-
-    @property
-    def stem(self) -> str:
-        """The last part of the name without its suffix."""
-        return PurePosixPath(self.name).stem
-
-    @property
-    def filename(self) -> str:
-        """The last part of the name."""
-        return PurePosixPath(self.name).name
-
-    def child(self, name: str) -> Location:
-        """The place called `name` below this one, read as a folder or prefix."""
-        if self.container is not None:
-            return blob(self.container, f"{self.name.rstrip('/')}/{name}" if self.name else name)
-        _check_name(name, "file name")
-        return locate(Path(self.name) / name)
-
-    @property
-    def gdal_path(self) -> str:
-        """The name by which GDAL opens it, inside `gdal_options`."""
-        return str(self.path) if self.path is not None else f"/vsiaz/{self.container}/{self.name}"
 
 
 @dataclass(frozen=True)
@@ -95,81 +58,6 @@ class Stat:
 
     size: int
     etag: str
-
-
-def locate(target: StrPath | Location) -> Location:
-    """The location that a path or an ``abfs://container/name`` URL means.
-
-    Raises
-    ------
-    InvalidLocation
-        The URL's scheme is another one, or its container or blob name is not allowed.
-    """
-    if isinstance(target, Location):
-        return target
-    text = os.fspath(target)
-    if not text:
-        raise InvalidLocation("an empty path names nothing: give a file or abfs://container/blob")
-    for scheme in _SCHEMES:
-        if text.startswith(scheme):
-            container, _, name = text.removeprefix(scheme).partition("/")
-            return blob(container, name)
-    if "\0" in text:
-        raise InvalidLocation(f"path {text!r} holds a NUL character")
-    if re.match(r"[a-zA-Z][a-zA-Z0-9+.-]+://", text) or text.startswith("/vsi"):
-        raise InvalidLocation(
-            f"{text!r} is neither a local path nor abfs://container/blob: stage it to one of these first"
-        )
-    path = Path(text).expanduser().absolute()
-    return Location(None, str(path), path)
-
-
-def blob(container: str, name: str) -> Location:
-    """The blob `name` of `container`, after both were checked; an empty name means the container itself.
-
-    Raises
-    ------
-    InvalidLocation
-        The container's name breaks Azure's rule, or the blob's name is absolute, climbs ('..'),
-        or holds empty parts, backslashes or control characters.
-    """
-    check_container_name(container)
-    if name:
-        check_blob_name(name)
-    root = os.environ.get("GDALTOOLS_BLOB_ROOT")
-    if not root:
-        return Location(container, name, None)
-    folder = Path(root).expanduser().resolve() / container
-    path = folder / name if name else folder
-    if not path.resolve().is_relative_to(folder.resolve()):
-        raise InvalidLocation(f"blob name {name!r} leaves its container by a link: name a blob inside it")
-    return Location(container, name, path)
-
-
-def check_container_name(name: str) -> None:
-    """Refuse a container name that Azure would not have; raises `InvalidLocation`."""
-    if not _CONTAINER.match(name):
-        raise InvalidLocation(
-            f"container name {name!r} is not allowed: "
-            "use 3 to 63 lower-case letters, digits and single hyphens"
-        )
-
-
-def check_blob_name(name: str) -> None:
-    """Refuse a blob name that is absolute, climbs, or no name at all; raises `InvalidLocation`."""
-    _check_name(name, "blob name")
-
-
-def _check_name(name: str, kind: str) -> None:
-    parts = name.split("/")
-    if name.startswith(("/", "\\")) or re.match(r"[a-zA-Z]:", name):
-        raise InvalidLocation(f"{kind} {name!r} is absolute: name a blob inside its container")
-    if ".." in parts:
-        raise InvalidLocation(f"{kind} {name!r} climbs out of its container: name a blob inside it")
-    if len(name) > _MAX_BLOB_NAME:
-        raise InvalidLocation(f"{kind} of {len(name)} characters: Azure allows {_MAX_BLOB_NAME}")
-    if "\\" in name or any(part.strip() in ("", ".") for part in parts) or _UNPRINTABLE.search(name):
-        raise InvalidLocation(f"{kind} {name!r} holds an empty part, a backslash or a control character")
 
 
 def stat(source: StrPath | Location) -> Stat:
