@@ -62,11 +62,12 @@ class Calibration:
     rates: Mapping[tuple[Operation, str], Rate]
 
 
-# Measured with create_cog and extract_tiles (tiles of 2560 that share 256, warped to EPSG:3857) on 87, 350 and
-# 700 MB: medians of three runs on one core and on two, of one run at 700 MB. The model is within 20% of each median,
-# of warps within 26%.
+# Measured with create_cog and extract_tiles (tiles of 2560 that share 256, warped to EPSG:3857) on 87, 350
+# and 700 MB: medians of three runs on one core and on two, of one run at 700 MB. The model is within 20% of
+# each median, of warps within 26%.
 CALIBRATION = Calibration(
-    source="2 cores of an AMD EPYC virtual machine, local disk, uncompressed RGB relief in strips; elsewhere a guess",
+    source="uncompressed RGB relief in strips, local disk, 2 cores of an AMD EPYC virtual machine; "
+    "elsewhere a guess",
     rates={
         ("extract_tiles", "window"): Rate(0.7, 105, 0.65, 110, 90),
         ("extract_tiles", "warp"): Rate(3.0, 24, 0.6, 165, 90),
