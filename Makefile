@@ -13,7 +13,7 @@ demo: $(READY)
 	@$(BIN)/python -m worker demo $(ARGS)
 
 test: $(READY)
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n 4 --dist loadfile $(ARGS)
 
 lint: $(READY)
 	$(BIN)/ruff check .
