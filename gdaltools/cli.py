@@ -45,7 +45,6 @@ class _Answer:
     title: str
     result: Any
     good: bool = True
-    text: str | None = None  # for people; by default what the result says of itself
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -106,7 +105,7 @@ def _print(answer: _Answer, *, as_json: bool) -> None:
     if as_json:
         print(_to_json(answer.result))
         return
-    text = printable(str(answer.result) if answer.text is None else answer.text)
+    text = printable(str(answer.result))
     if not sys.stdout.isatty():
         print(text)
         return
@@ -268,12 +267,7 @@ def _run_tiles(arguments: argparse.Namespace) -> _Answer:
         overwrite=arguments.overwrite,
         progress=_progress(arguments),
     )
-    how = f"warped ({result.resampling})" if result.warped else "cut out, not resampled"
-    text = (
-        f"{len(result.tiles)} tiles of up to {scheme.tile_size} pixels that share {scheme.overlap}, {how}, "
-        f"{result.total_bytes / 1e6:,.1f} MB, {result.seconds:.1f} s\n"
-    ) + "\n".join(f"  {tile.location}  {tile.shape[2]} x {tile.shape[1]}" for tile in result.tiles)
-    return _Answer("tiles", result, text=text)
+    return _Answer("tiles", result)
 
 
 def _validate(command: argparse.ArgumentParser) -> None:

@@ -80,6 +80,15 @@ class ExtractionResult(BaseModel):
     resampling: str | None
     facts: dict[str, Any]
 
+    def __str__(self) -> str:
+        how = f"warped ({self.resampling})" if self.warped else "cut out, not resampled"
+        grid = self.facts["grid"]
+        head = (
+            f"{len(self.tiles)} tiles of up to {grid['tile_size_pixels']} pixels that share "
+            f"{grid['overlap_pixels']}, {how}, {self.total_bytes / 1e6:,.1f} MB, {self.seconds:.1f} s"
+        )
+        return "\n".join([head, *(f"  {t.location}  {t.shape[2]} x {t.shape[1]}" for t in self.tiles)])
+
 
 @dataclass(frozen=True)
 class _Job:
