@@ -42,6 +42,7 @@ from worker.settings import Settings
 
 # Where blobs live when nothing says so: the demo's own folder, so that what it made is found again.
 LOCAL_BLOB_ROOT = Path("demo/blobs")
+_STANDALONE_PREFIX = "gdaltools-standalone-"
 _LONGEST_BACKOFF_SECONDS = 30.0
 _HOUSEKEEPING_SECONDS = 3600.0
 # What handing unfinished tasks back may take, after the grace period.
@@ -228,7 +229,8 @@ async def _conninfo(settings: Settings) -> AsyncIterator[str]:
             password=password.get_secret_value() if password else None,
         )
         return
-    folder = Path(tempfile.mkdtemp(prefix="gdaltools-"))
+    await asyncio.to_thread(_sweep_killed_standalones)
+    folder = Path(tempfile.mkdtemp(prefix=_STANDALONE_PREFIX))
     server = EmbeddedPostgres(folder / "postgres")
     try:
         await asyncio.to_thread(server.start)
@@ -237,6 +239,15 @@ async def _conninfo(settings: Settings) -> AsyncIterator[str]:
         await asyncio.to_thread(server.stop)
         await asyncio.to_thread(EmbeddedPostgres.remove, folder / "postgres")
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _sweep_killed_standalones() -> None:
+    """Stop the servers that killed processes left behind, and delete their data."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{_STANDALONE_PREFIX}*"):
+        with contextlib.suppress(OSError):
+            ours = folder.stat().st_uid == os.geteuid() and (folder / "postgres" / "lock").exists()
+            if ours and EmbeddedPostgres.remove(folder / "postgres"):
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 @asynccontextmanager

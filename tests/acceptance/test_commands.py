@@ -230,3 +230,27 @@ def test_sigterm_ends_it_with_code_0_and_leaves_no_process(standalone: Standalon
     while any(Path(f"/proc/{pid}").exists() for pid in children):
         assert time.monotonic() < deadline, "a child outlived the worker"
         time.sleep(0.05)
+
+
+def test_what_a_killed_worker_left_is_cleaned_up_by_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    temporary = tmp_path / "tmp"
+    temporary.mkdir(mode=0o755)
+    tmp_path.chmod(0o755)
+    for killed in (True, False):
+        port = str(_free_port())
+        environment = _environment(
+            APP_MODE="standalone", PORT=port, GDALTOOLS_BLOB_ROOT=str(tmp_path), TMPDIR=str(temporary)
+        )
+        with subprocess.Popen(
+            WORKER, env=environment, cwd=ROOT, stderr=subprocess.PIPE, text=True
+        ) as process:
+            try:
+                _wait_until_ready(Standalone(process, environment, tmp_path))
+                if not killed:
+                    process.terminate()
+                    assert process.wait(60) == 0
+            finally:
+                process.kill()
+        assert bool(list(temporary.glob("gdaltools-*"))) is killed
