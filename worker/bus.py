@@ -118,7 +118,8 @@ class Bus:
         connection_string
             With a shared access key; or else
         namespace
-            the host name, e.g. ``example.servicebus.windows.net``. A loopback host is spoken to without TLS.
+            the host name, ``example.servicebus.windows.net`` or short ``example``. A loopback host is spoken
+            to without TLS.
         credential
             Who we are there; ``DefaultAzureCredential`` when None. The caller closes what it gives.
 
@@ -144,6 +145,8 @@ class Bus:
             return cls(client, None)
         assert namespace is not None
         host = namespace.removeprefix("sb://").rstrip("/")
+        if "." not in host and host.partition(":")[0] not in _LOOPBACK:
+            host += ".servicebus.windows.net"
         own = None
         if credential is None:
             from azure.identity.aio import DefaultAzureCredential  # imported where it is used: it is slow
