@@ -32,7 +32,7 @@ class Platform:
     def opened(self) -> tuple[Machine, PlatformDatabase]:
         """The machine and the database; NotReady until they are there."""
         if self.machine is None or self.database is None:
-            raise NotReady("the worker is starting, or does not play the platform in this mode")
+            raise NotReady("the worker is starting: ask again in a moment")
         return self.machine, self.database
 
 

@@ -109,4 +109,4 @@ def _die_with_parent(connection: Connection) -> None:
     try:
         connection.recv_bytes()
     except (EOFError, OSError):
-        os._exit(1)
+        _leave()

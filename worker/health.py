@@ -47,9 +47,9 @@ class Readiness:
 
 @asynccontextmanager
 async def serving(
-    readiness: Readiness, *, name: str, port: int, routes: Iterable[web.RouteDef] = ()
+    readiness: Readiness, *, name: str, host: str, port: int, routes: Iterable[web.RouteDef] = ()
 ) -> AsyncIterator[int]:
-    """Serve the probes, and `routes` beside them, on all interfaces; yields the port (0 asks for any).
+    """Serve the probes, and `routes` beside them; yields the port (0 asks for any).
 
     Raises
     ------
@@ -69,7 +69,7 @@ async def serving(
     runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=1)
     await runner.setup()
     try:
-        site = web.TCPSite(runner, "0.0.0.0", port)
+        site = web.TCPSite(runner, host, port)
         try:
             await site.start()
         except OSError as error:

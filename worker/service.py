@@ -38,7 +38,7 @@ from worker.outbox import Outbox
 from worker.platform_database import PlatformDatabase
 from worker.processor import Processor, ProcessorOptions
 from worker.runner import Runner
-from worker.settings import Settings
+from worker.settings import AppMode, Settings
 
 # Where blobs live when nothing says so: the demo's own folder, so that what it made is found again.
 LOCAL_BLOB_ROOT = Path("demo/blobs")
@@ -90,9 +90,12 @@ async def serving(settings: Settings, *, stopping: asyncio.Event) -> AsyncIterat
     """
     readiness = Readiness()
     platform = api.Platform()
+    routes = api.routes(platform) if settings.app_mode is AppMode.STANDALONE else ()
     async with AsyncExitStack() as stack:
         port = await stack.enter_async_context(
-            health.serving(readiness, name=settings.app_name, port=settings.port, routes=api.routes(platform))
+            health.serving(
+                readiness, name=settings.app_name, host=settings.host, port=settings.port, routes=routes
+            )
         )
         _choose_blob_root(settings)
         runner = Runner(timeout_seconds=60 * settings.worker_timeout_minutes)
@@ -119,8 +122,7 @@ async def serving(settings: Settings, *, stopping: asyncio.Event) -> AsyncIterat
             ),
         )
         coordinator = Coordinator(machine, outbox)
-        if settings.app_mode.listens_to_jobs:
-            platform.machine, platform.database = machine, database
+        platform.machine, platform.database = machine, database
         slots = tuple(
             asyncio.create_task(slot)
             for slot in _slots(settings, database, bus, processor, coordinator, outbox, readiness, stopping)

@@ -80,6 +80,7 @@ class Settings(BaseSettings):
     worker_lease_seconds: float = Field(default=180, gt=0)
     worker_shutdown_grace_seconds: float = Field(default=4, ge=0, le=600)
     port: int = Field(default=8080, ge=0, le=65535)
+    worker_host: str | None = None
     log_level: str = Field(default="INFO", pattern=r"^(?i:DEBUG|INFO|WARNING|ERROR)$")
 
     intermediate_tiles_container: str = "silver-mosaicjson"
@@ -101,6 +102,16 @@ class Settings(BaseSettings):
         if not self.postgis_host:
             raise ValueError(f"APP_MODE={self.app_mode} needs POSTGIS_HOST")
         return self
+
+    @property
+    def host(self) -> str:
+        """The address that the port is opened on.
+
+        Probes come from outside; the jobs' door of standalone mode asks nobody who he is, so it opens to
+        this machine alone unless WORKER_HOST says otherwise.
+        """
+        default = "127.0.0.1" if self.app_mode is AppMode.STANDALONE else "0.0.0.0"
+        return self.worker_host or default
 
     @property
     def embeds_database(self) -> bool:
