@@ -6,13 +6,11 @@ runs unattended whether the same call can succeed later without anybody changing
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 
 class GdalToolsError(Exception):
     """Something went wrong in gdaltools; trying again may help."""
 
-    retryable: ClassVar[bool] = True
+    retryable: bool = True
 
 
 class InvalidParameter(GdalToolsError, ValueError):

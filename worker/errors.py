@@ -49,7 +49,7 @@ class TaskFailed(WorkerError):
     def __init__(self, message: str, *, error_type: str, retryable: bool) -> None:
         super().__init__(message)
         self.error_type = error_type
-        self.retryable = retryable  # type: ignore[misc]  # the verdict is the task's, not the class's
+        self.retryable = retryable
 
 
 class TaskTimedOut(WorkerError):
