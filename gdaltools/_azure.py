@@ -37,7 +37,7 @@ def open_stream(container: str, name: str) -> IO[bytes]:
 def delete(container: str, name: str) -> None:
     try:
         with _translated(container, name):
-            _filesystem(container).rm_file(f"{container}/{name}")
+            _filesystem(container).rm(f"{container}/{name}")
     except SourceNotFound:
         pass
 
