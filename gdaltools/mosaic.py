@@ -49,6 +49,8 @@ class MosaicResult(BaseModel):
         Longitude, latitude and zoom to begin at.
     cogs : tuple of str
         As they are named in the document.
+    left_out : tuple of str
+        COGs that lie wholly beyond the latitudes of Web Mercator (85.05°), where web maps end.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -63,11 +65,13 @@ class MosaicResult(BaseModel):
     bounds: Bounds
     center: tuple[float, float, int]
     cogs: tuple[str, ...]
+    left_out: tuple[str, ...]
 
     def __str__(self) -> str:
         return (
             f"{self.location}: {self.tile_count} COGs, zoom {self.minzoom} to {self.maxzoom}, "
             f"{self.quadkey_count} quadkeys, bounds {', '.join(f'{value:.6g}' for value in self.bounds)}"
+            + (f"; {len(self.left_out)} COGs beyond web maps left out" if self.left_out else "")
         )
 
 
@@ -78,6 +82,11 @@ class _Footprint:
     minzoom: int
     maxzoom: int
     dtype: str
+
+    @property
+    def beyond_web_maps(self) -> bool:
+        """Whether no part of it lies where web maps are drawn."""
+        return self.bounds[1] >= _LATITUDE_LIMIT or self.bounds[3] <= -_LATITUDE_LIMIT
 
 
 def create_mosaicjson(
@@ -107,7 +116,7 @@ def create_mosaicjson(
     InvalidParameter
         There are no COGs, a zoom is out of range, or the COGs' dtypes differ.
     UnsupportedRaster
-        A COG has no CRS, or lies beyond the latitudes of Web Mercator (85.05°).
+        A COG has no CRS, or all lie beyond the latitudes of Web Mercator (85.05°).
     SourceNotFound, CorruptRaster, TargetExists, StorageError
         A COG cannot be read, or the target exists or cannot be written.
     """
@@ -123,6 +132,13 @@ def create_mosaicjson(
     tasks = [dask.delayed(_footprint, pure=False)(cog) for cog in named]
     with reporting(progress, label="mosaic", total=len(tasks), unit="COGs") as advance:
         footprints = cast(list[_Footprint], graph.run(tasks, weights=[1] * len(tasks), advance=advance))
+    left_out = tuple(footprint.name for footprint in footprints if footprint.beyond_web_maps)
+    footprints = [footprint for footprint in footprints if not footprint.beyond_web_maps]
+    if not footprints:
+        raise UnsupportedRaster(
+            f"{left_out[0]} lies beyond 85.05 degrees of latitude, where web maps end, as all of the COGs do: "
+            "make no mosaic of them (create_mosaicjson=false in a job)"
+        )
     dtypes = sorted({footprint.dtype for footprint in footprints})
     if len(dtypes) > 1:
         raise InvalidParameter(f"the COGs' dtypes differ ({', '.join(dtypes)}): make a mosaic of each")
@@ -133,14 +149,15 @@ def create_mosaicjson(
     return MosaicResult(
         location=str(target),
         name=name,
-        tile_count=len(named),
+        tile_count=len(footprints),
         quadkey_count=len(document.tiles),
         quadkey_zoom=document.quadkey_zoom,
         minzoom=low,
         maxzoom=high,
         bounds=document.bounds,
         center=document.center,
-        cogs=tuple(named),
+        cogs=tuple(footprint.name for footprint in footprints),
+        left_out=left_out,
     )
 
 
@@ -169,8 +186,6 @@ def _footprint(cog: str) -> _Footprint:
     location = storage.locate(cog)
     with open_dataset(location, verify=False) as dataset:
         left, bottom, right, top = geographic_bounds(dataset, location)
-        if bottom >= _LATITUDE_LIMIT or top <= -_LATITUDE_LIMIT:
-            raise UnsupportedRaster(f"{location} lies beyond 85.05 degrees of latitude, where web maps end")
         width, height, dtype = dataset.width, dataset.height, str(dataset.dtypes[0])
     finest = _metres_a_pixel((left, bottom, right, top), width, height)
     maxzoom = min(max(round(math.log2(_ZOOM_0_METRES / finest)), 0), _MAX_ZOOM)

@@ -145,6 +145,14 @@ def test_what_cannot_be_in_a_mosaic_is_refused(tmp_path: Path) -> None:
     assert target.read_text() == "precious"
 
 
+def test_a_cog_beyond_web_maps_is_left_out_and_named(tmp_path: Path) -> None:
+    cog = write_raster(tmp_path / "a.tif", smooth(1, 30, 40))
+    polar = write_raster(tmp_path / "p.tif", smooth(1, 30, 40), transform=from_origin(0, 90, 0.1, 0.1))
+    result = create_mosaicjson([polar, cog], tmp_path / "m.json")
+    assert (result.tile_count, result.cogs, result.left_out) == (1, (str(cog),), (str(polar),))
+    assert str(polar) not in (tmp_path / "m.json").read_text()
+
+
 def test_importing_the_module_does_not_import_cogeo_mosaic() -> None:
     check = "import gdaltools.mosaic, sys; sys.exit('cogeo_mosaic' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", check], check=False).returncode == 0
