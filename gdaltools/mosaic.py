@@ -136,7 +136,7 @@ def create_mosaicjson(
     footprints = [footprint for footprint in footprints if not footprint.beyond_web_maps]
     if not footprints:
         raise UnsupportedRaster(
-            f"{left_out[0]} lies beyond 85.05 degrees of latitude, where web maps end, as all of the COGs do: "
+            f"{left_out[0]} lies beyond 85.05 degrees of latitude, where web maps end, as all the COGs do: "
             "make no mosaic of them (create_mosaicjson=false in a job)"
         )
     dtypes = sorted({footprint.dtype for footprint in footprints})
