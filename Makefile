@@ -6,7 +6,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/ready
 
-.PHONY: demo test lint lock clean
+# uv where the set-up could have it, else pip.
+INSTALL = $(shell test -x $(VENV)/uv/bin/uv && echo "$(VENV)/uv/bin/uv pip install -q --python $(BIN)/python" \
+	|| echo "$(BIN)/python -m pip install -q")
+
+.PHONY: demo test notebook lint lock clean
 .DELETE_ON_ERROR:
 
 demo: $(READY)
@@ -14,6 +18,10 @@ demo: $(READY)
 
 test: $(READY)
 	$(BIN)/python -m pytest -n 4 --dist loadfile $(ARGS)
+
+notebook: $(READY)
+	@$(INSTALL) -e '.[notebook]'
+	@$(BIN)/jupyter lab $(ARGS)
 
 lint: $(READY)
 	$(BIN)/ruff check .
