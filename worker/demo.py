@@ -96,7 +96,8 @@ async def _demo(blob: Location, console: Console, *, keep: bool) -> int:
         if keep:
             console.print(
                 f"The services stay up until Ctrl-C: "
-                f"curl http://127.0.0.1:{service.port}/api/jobs/status/{outcome.job.job_id}"
+                f"curl http://127.0.0.1:{service.port}/api/jobs/status/{outcome.job.job_id}",
+                soft_wrap=True,
             )
             await service.wait(stopping)
     return 0 if ok else 1
