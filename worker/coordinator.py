@@ -8,17 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from random import random
 
-from gdaltools.errors import GdalToolsError
 from worker.bus import Message
 from worker.database import DatabaseError
-from worker.errors import BusError
+from worker.errors import BusError, LockLost
 from worker.machine import Handled, Machine
 from worker.messages import InvalidMessage, JobMessage, StageComplete, parse_jobs_queue
 from worker.outbox import Outbox
-
-_LONGEST_WAIT_SECONDS = 10.0
+from worker.patience import persistently
 
 log = logging.getLogger(__name__)
 
@@ -45,25 +42,15 @@ class Coordinator:
                     return
                 handled = await self._handled(parsed, lost)
                 log.info("job %s: %s: %s", handled.job_id[:8], handled.action, handled.detail)
-                await self._publish()
+                await self._outbox.publish_or_leave()
                 await message.complete()
         except (BusError, DatabaseError) as error:
             log.error("message %s comes again when its lock ends: %s", message.message_id, error)
 
     async def _handled(self, message: JobMessage | StageComplete, lost: asyncio.Event) -> Handled:
-        wait = 0.25
-        while True:
-            try:
-                return await self._machine.handle(message)
-            except DatabaseError as error:
-                if not error.retryable or lost.is_set():
-                    raise
-                log.warning("the database did not answer, trying again: %s", error)
-            await asyncio.sleep(wait * (0.5 + random()))
-            wait = min(2 * wait, _LONGEST_WAIT_SECONDS)
+        async def pause(seconds: float) -> None:
+            if lost.is_set():
+                raise LockLost("the message's lock was lost while the database did not answer")
+            await asyncio.sleep(seconds)
 
-    async def _publish(self) -> None:
-        try:
-            await self._outbox.publish()
-        except GdalToolsError as error:
-            log.warning("what is to be sent waits in the outbox: %s", error)
+        return await persistently(lambda: self._machine.handle(message), pause=pause)

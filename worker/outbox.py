@@ -9,13 +9,13 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from gdaltools.errors import GdalToolsError
 from worker.bus import Bus, OutgoingMessage
-from worker.database import Database
+from worker.database import Database, OutboxBatch
 from worker.errors import MessageTooLarge, QueueNotFound
-from worker.rows import OutboxMessage
+from worker.rows import OutboxMessage, OutboxRow
 
 # How long a row that a dead worker left waits at most, in seconds.
 SWEEP_SECONDS = 2.0
@@ -45,17 +45,34 @@ class Outbox:
                 for row in batch.rows:
                     by_queue[row.message.queue].append(row)
                 for queue, rows in by_queue.items():
-                    try:
-                        await self._bus.send(queue, [_outgoing(row.message) for row in rows])
-                    except (QueueNotFound, MessageTooLarge) as error:
-                        log.error("%d messages for %s wait: %s", len(rows), queue, error)
-                        for row in rows:
-                            batch.failed(row, str(error))
-                    else:
-                        for row in rows:
-                            batch.sent(row)
+                    await self._send(batch, queue, rows)
             if len(batch.rows) < _BATCH:
                 return
+
+    async def _send(self, batch: OutboxBatch, queue: str, rows: Sequence[OutboxRow]) -> None:
+        try:
+            await self._bus.send(queue, [_outgoing(row.message) for row in rows])
+        except MessageTooLarge as error:
+            if len(rows) == 1:
+                log.error("message %s for %s waits: %s", rows[0].message.message_id, queue, error)
+                batch.failed(rows[0], str(error))
+                return
+            for row in rows:  # none was sent: the one that is too large must not hold up the others
+                await self._send(batch, queue, [row])
+        except QueueNotFound as error:
+            log.error("%d messages for %s wait: %s", len(rows), queue, error)
+            for row in rows:
+                batch.failed(row, str(error))
+        else:
+            for row in rows:
+                batch.sent(row)
+
+    async def publish_or_leave(self) -> None:
+        """`publish`; what cannot be sent now is left to the sweep, as it is durable."""
+        try:
+            await self.publish()
+        except GdalToolsError as error:
+            log.warning("what is to be sent waits in the outbox: %s", error)
 
     async def sweep(self, stopping: asyncio.Event, on_error: Callable[[GdalToolsError | None], None]) -> None:
         """Publish until `stopping`; faults are told to `on_error` (None: it works again) and tried again."""

@@ -13,16 +13,15 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import Enum
-from random import random
 from typing import Any, TypeVar
 from uuid import uuid4
 
-from gdaltools.errors import GdalToolsError
 from worker.bus import Bus, Message, OutgoingMessage
 from worker.database import Database, DatabaseError, DatabaseRejected
 from worker.errors import BusError, ChildDied, LockLost, TaskFailed, TaskTimedOut
 from worker.messages import InvalidMessage, StageComplete, TaskMessage, parse_task
 from worker.outbox import Outbox
+from worker.patience import persistently
 from worker.rows import (
     Claim,
     Claimed,
@@ -41,7 +40,6 @@ _RETRY_LONGEST_SECONDS = 300
 # A row may be committed after its message was sent: how often and how long to look again for it.
 _MISSING_LOOKS = 5
 _MISSING_WAIT_SECONDS = 1.0
-_DATABASE_LONGEST_WAIT_SECONDS = 10.0
 # How soon new progress is seen in the row, in seconds.
 _PROGRESS_SECONDS = 1.0
 
@@ -128,7 +126,7 @@ class Processor:
                 await self._run(message, task, claimed, interrupted)
             case Finished(status=status):
                 log.info("task %s is %s already", task.task_id, status)
-                await self._publish()
+                await self._outbox.publish_or_leave()
                 await message.complete()
             case JobOver(status=status):
                 log.info("task %s is not run: its job is %s", task.task_id, status)
@@ -222,7 +220,7 @@ class Processor:
             raise _Interrupted(Interruption.CLAIM_LOST)
         log.info("task %s is completed; %d remain in its stage", task.task_id, completion.remaining)
         if completion.last:
-            await self._publish()
+            await self._outbox.publish_or_leave()
 
     async def _retry_or_fail(
         self,
@@ -240,7 +238,7 @@ class Processor:
                 lambda: self._database.retry(claim, message=again, error=str(error)), interrupted
             ):
                 raise _Interrupted(Interruption.CLAIM_LOST)
-            await self._publish()
+            await self._outbox.publish_or_leave()
             await message.complete()
             return
         error_type = error.error_type if isinstance(error, TaskFailed) else type(error).__name__
@@ -263,7 +261,7 @@ class Processor:
     async def _release(self, message: Message, claim: Claim) -> None:
         log.info("task %s goes back to its queue", claim.task_id)
         if await self._database.release(claim, message=self._copy(message, delay_seconds=0)):
-            await self._publish()
+            await self._outbox.publish_or_leave()
             await message.complete()
 
     async def _hand_back(self, message: Message, *, delay_seconds: float) -> None:
@@ -283,12 +281,6 @@ class Processor:
             correlation_id=message.correlation_id,
             scheduled_at=datetime.now(UTC) + timedelta(seconds=delay_seconds) if delay_seconds else None,
         )
-
-    async def _publish(self) -> None:
-        try:
-            await self._outbox.publish()
-        except GdalToolsError as error:
-            log.warning("what is to be sent waits in the outbox: %s", error)
 
     @asynccontextmanager
     async def _heartbeat(
@@ -329,17 +321,8 @@ class Processor:
     async def _persistently(
         self, attempt: Callable[[], Awaitable[T]], interrupted: asyncio.Future[Interruption]
     ) -> T:
-        """What the database answers, asked again for as long as it does not answer and the lock is kept."""
-        wait = 0.25
-        while True:
-            try:
-                return await attempt()
-            except DatabaseError as error:
-                if not error.retryable:
-                    raise
-                log.warning("the database did not answer, trying again: %s", error)
-            await _wait(wait * (0.5 + random()), interrupted)
-            wait = min(2 * wait, _DATABASE_LONGEST_WAIT_SECONDS)
+        """What the database answers, asked again for as long as the task is not interrupted."""
+        return await persistently(attempt, pause=lambda seconds: _wait(seconds, interrupted))
 
 
 def _interrupt(interrupted: asyncio.Future[Interruption], reason: Interruption) -> None:
