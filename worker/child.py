@@ -13,7 +13,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from multiprocessing.connection import Connection
 from typing import Any, NoReturn
 
@@ -86,14 +86,7 @@ def _to_parent(connection: Connection) -> Callable[[Progress], None]:
             if state.done < state.total and now - last < _PROGRESS_INTERVAL_SECONDS:
                 return
             last = now
-            message = {
-                "label": state.label,
-                "done": state.done,
-                "total": state.total,
-                "unit": state.unit,
-                "percent": round(100 * state.fraction, 1),
-            }
-            connection.send(("progress", message))
+            connection.send(("progress", asdict(state) | {"percent": round(100 * state.fraction, 1)}))
 
     return send
 

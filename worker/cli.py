@@ -10,8 +10,6 @@ import argparse
 import asyncio
 import json
 import logging
-import os
-import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -80,11 +78,11 @@ def _parser() -> argparse.ArgumentParser:
 def _run(_: argparse.Namespace) -> int:
     settings = load_settings()
     _log_to_stderr(settings.log_level)
-    from worker.service import serving
+    from worker.service import serving, stop_on_signals
 
     async def run() -> None:
         stopping = asyncio.Event()
-        _stop_on_signals(stopping)
+        stop_on_signals(stopping)
         async with serving(settings, stopping=stopping) as service:
             logging.getLogger("worker").info(
                 "%s serves %s; probes on port %d", settings.app_mode, ", ".join(settings.queues), service.port
@@ -96,18 +94,6 @@ def _run(_: argparse.Namespace) -> int:
     except Stopped:
         return 0
     return 0
-
-
-def _stop_on_signals(stopping: asyncio.Event) -> None:
-    """The first SIGTERM or SIGINT asks to stop, the second ends the process at once."""
-
-    def stop() -> None:
-        if stopping.is_set():
-            os._exit(1)
-        stopping.set()
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop)
 
 
 def _log_to_stderr(level: str) -> None:

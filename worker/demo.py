@@ -30,10 +30,9 @@ from gdaltools.errors import SourceNotFound
 from gdaltools.preview import preview_mosaic
 from gdaltools.storage import Location
 from worker.api import describe_job, describe_task
-from worker.cli import _stop_on_signals
 from worker.json_text import dumps
 from worker.rows import JobRow, TaskRow
-from worker.service import LOCAL_BLOB_ROOT, Service, serving
+from worker.service import LOCAL_BLOB_ROOT, Service, serving, stop_on_signals
 from worker.settings import AppMode, Settings
 
 FOLDER = Path("demo")
@@ -79,7 +78,7 @@ async def _demo(blob: Location, console: Console, *, keep: bool) -> int:
         port=int(os.environ.get("PORT") or 0),
     )
     stopping = asyncio.Event()
-    _stop_on_signals(stopping)
+    stop_on_signals(stopping)
     console.print("Starting PostgreSQL, the development broker and the worker")
     async with serving(settings, stopping=stopping) as service:
         outcome = await _job_over(service, blob, stopping, console)

@@ -60,10 +60,6 @@ class ChildDied(WorkerError):
     """A task's process ended without saying how the task went."""
 
 
-class ClaimLost(WorkerError):
-    """The task's row is no longer this worker's: taken over, deleted or recreated."""
-
-
 class JobNotFound(WorkerError):
     """No job has this id."""
 

@@ -17,6 +17,7 @@ from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
 
 import gdaltools as gt
 from gdaltools import storage
+from gdaltools.dataset import open_dataset
 from gdaltools.detect import RASTER_TYPES, RasterType
 from gdaltools.errors import InvalidParameter, UnknownTaskType
 from gdaltools.progress import ProgressOption
@@ -158,19 +159,20 @@ def create_cog(parameters: CogParameters, progress: ProgressOption) -> Result:
     given = parameters.raster_type.get("detected_type")
     raster_type = given if given in RASTER_TYPES else "auto"
     # What the tile's own file says is the truth; the parameter is for files that say nothing.
-    input_crs = None if gt.inspect(source).has_crs else parameters.source_crs
+    with open_dataset(source) as dataset:
+        input_crs = None if dataset.crs else parameters.source_crs
     is_classes = raster_type == "categorical"
     made: dict[str, tuple[str, gt.CogResult]] = {}
     for wanted in ("analysis", "visualization", "archive") if asked == "all" else (asked,):
-        tier = gt.cog_profile(source, wanted, raster_type=raster_type).tier
-        if tier in made:
+        profile = gt.cog_profile(source, wanted, raster_type=raster_type)
+        if profile.tier in made:
             continue
-        name = _cog_name(parameters, source, tier)
+        name = _cog_name(parameters, source, profile.tier)
         cog = gt.create_cog(
             source,
             storage.blob(parameters.output_container, name),
             wanted,
-            raster_type=raster_type,
+            raster_type=profile.raster_type,
             target_crs=parameters.target_crs,
             input_crs=input_crs,
             jpeg_quality=parameters.jpeg_quality,
@@ -180,7 +182,7 @@ def create_cog(parameters: CogParameters, progress: ProgressOption) -> Result:
             overwrite=True,
             progress=progress,
         )
-        made[tier] = name, cog
+        made[profile.tier] = name, cog
     (name, cog), *others = made.values()
     result = {
         "cog_blob": name,

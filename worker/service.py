@@ -11,6 +11,7 @@ import contextlib
 import logging
 import os
 import shutil
+import signal
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -134,6 +135,18 @@ async def serving(settings: Settings, *, stopping: asyncio.Event) -> AsyncIterat
             readiness.phase = "stopping"
             stopping.set()
             await _drain(processor, slots, settings.worker_shutdown_grace_seconds)
+
+
+def stop_on_signals(stopping: asyncio.Event) -> None:
+    """The first SIGTERM or SIGINT asks to stop, the second ends the process at once."""
+
+    def stop() -> None:
+        if stopping.is_set():
+            os._exit(1)
+        stopping.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop)
 
 
 def _slots(
