@@ -5,10 +5,11 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/ready
+PIP_INSTALL := pip install -q --root-user-action ignore --disable-pip-version-check
 
 # uv where the set-up could have it, else pip.
 INSTALL = $(shell test -x $(VENV)/uv/bin/uv && echo "$(VENV)/uv/bin/uv pip install -q --python $(BIN)/python" \
-	|| echo "$(BIN)/python -m pip install -q")
+	|| echo "$(BIN)/python -m $(PIP_INSTALL)")
 
 .PHONY: demo test notebook lint lock clean
 .DELETE_ON_ERROR:
@@ -34,20 +35,20 @@ $(READY): pyproject.toml requirements.lock
 	@test -n "$(PYTHON)" || { echo "Python 3.11, 3.12 or 3.13 is needed: make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)"; exit 2; }
 	@echo "Setting up $(VENV) with $(PYTHON)"
 	@rm -rf $(VENV) && mkdir $(VENV)
-	@if $(PYTHON) -m pip install -q --root-user-action ignore --disable-pip-version-check --target $(VENV)/uv uv; then \
+	@if $(PYTHON) -m $(PIP_INSTALL) --target $(VENV)/uv uv; then \
 		$(VENV)/uv/bin/uv venv -q --allow-existing --python $(PYTHON) $(VENV) && \
 		$(VENV)/uv/bin/uv pip install -q --compile-bytecode --python $(BIN)/python --require-hashes -r requirements.lock && \
 		$(VENV)/uv/bin/uv pip install -q --python $(BIN)/python --no-deps -e .; \
 	else \
 		$(PYTHON) -m venv $(VENV) && \
-		$(BIN)/python -m pip install -q --root-user-action ignore --disable-pip-version-check --require-hashes -r requirements.lock && \
-		$(BIN)/python -m pip install -q --root-user-action ignore --disable-pip-version-check --no-deps -e .; \
+		$(BIN)/python -m $(PIP_INSTALL) --require-hashes -r requirements.lock && \
+		$(BIN)/python -m $(PIP_INSTALL) --no-deps -e .; \
 	fi
 	@touch $(READY)
 
 # Names, versions and hashes only: nothing in the lock says where a package came from.
 lock: $(READY)
-	@$(PYTHON) -m pip install -q --root-user-action ignore --disable-pip-version-check --target $(VENV)/uv uv
+	@$(PYTHON) -m $(PIP_INSTALL) --target $(VENV)/uv uv
 	$(VENV)/uv/bin/uv pip compile -q --universal --fork-strategy requires-python --python-version 3.11 \
 		--generate-hashes --no-annotate --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" \
 		--extra worker --extra test pyproject.toml -o requirements.lock
