@@ -41,6 +41,7 @@ __all__ = [
     "locate",
     "opening",
     "read_bytes",
+    "scratch_folder",
     "stat",
     "url",
     "write_bytes",
@@ -175,7 +176,7 @@ def writing(target: StrPath | Location, *, overwrite: bool = False) -> Iterator[
     location = locate(target)
     check_target(location, overwrite=overwrite)
     if location.path is None:
-        with _scratch_folder(Path(tempfile.gettempdir())) as folder:
+        with scratch_folder(Path(tempfile.gettempdir())) as folder:
             path = folder / location.filename
             yield path
             _azure.upload(path, _container(location), location.name, overwrite=overwrite)
@@ -185,7 +186,7 @@ def writing(target: StrPath | Location, *, overwrite: bool = False) -> Iterator[
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise StorageError(f"folder {folder} cannot be made: {error.strerror}") from error
-    with _scratch_folder(folder) as scratch:
+    with scratch_folder(folder) as scratch:
         path = scratch / location.path.name
         yield path
         _publish(path, location.path, overwrite=overwrite)
@@ -226,10 +227,15 @@ def _publish(path: Path, target: Path, *, overwrite: bool) -> None:
 
 
 @contextmanager
-def _scratch_folder(beside: Path) -> Iterator[Path]:
-    """A hidden folder that goes away with the block; those of killed processes are swept first.
+def scratch_folder(beside: Path) -> Iterator[Path]:
+    """A hidden folder in `beside` that goes away with the block; those of killed processes are swept first.
 
     A live owner holds a lock on a file inside, which the kernel lets go when the process dies.
+
+    Raises
+    ------
+    StorageError
+        `beside` cannot be written to.
     """
     for stale in beside.glob(f"{_SCRATCH_PREFIX}*"):
         _sweep(stale)

@@ -11,10 +11,11 @@ import asyncio
 import json
 import logging
 import random
+import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self, cast
 
@@ -39,7 +40,7 @@ from worker.errors import (
     MessageTooLarge,
     QueueNotFound,
 )
-from worker.lock import lock_kept, remaining_seconds
+from worker.lock import lock_kept
 
 if TYPE_CHECKING:
     from azure.core.credentials_async import AsyncTokenCredential
@@ -58,6 +59,8 @@ SEND_SECONDS = 120.0  # for all tries of one batch
 RECEIVE_SLACK_SECONDS = 30.0  # by which a receive may overrun, before the receiver is given up
 CLOSE_SECONDS = 10.0
 MAX_BACKOFF_SECONDS = 30.0  # between tries to re-open a receiver
+MAX_LOCK_SECONDS = 300.0  # Service Bus's own limit
+DOUBTED_LOCK_SECONDS = 15.0  # for how long a lock is trusted whose end does not fit this machine's calendar
 MAX_REASON_LENGTH = 4096  # characters; Service Bus refuses longer reasons and descriptions
 
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -195,8 +198,8 @@ class Bus:
                 for batch in await _batches(sender, [_outgoing(message) for message in messages]):
                     await sender.send_messages(batch)
 
-    async def check(self, queue: str) -> None:
-        """Make sure that a queue can be reached, by a peek.
+    async def check_receiving(self, queue: str) -> None:
+        """Make sure that we may receive from a queue, by a peek.
 
         Raises
         ------
@@ -206,6 +209,15 @@ class Bus:
         with _translated(f"reaching {queue}"):
             async with asyncio.timeout(ATTEMPT_SECONDS), self._client.get_queue_receiver(queue) as receiver:
                 await receiver.peek_messages(1)
+
+    async def check_sending(self, queue: str) -> None:
+        """Make sure that we may send to a queue, by opening a link. Raises as `check_receiving`."""
+        with _translated(f"reaching {queue}"):
+            async with (
+                asyncio.timeout(ATTEMPT_SECONDS),
+                self._client.get_queue_sender(queue, keep_alive=0) as sender,
+            ):
+                await sender.create_message_batch()
 
 
 class QueueReceiver:
@@ -288,6 +300,7 @@ class Message:
         self._receiver = receiver
         self._received = received
         self._one_at_a_time = asyncio.Lock()  # settling and renewing share the receiver's connection
+        self._ends = _end_of_lock(received)
         self.is_settled = False
         self.queue = queue
         self.body = _body_of(received)
@@ -304,8 +317,13 @@ class Message:
 
     @property
     def locked_until(self) -> datetime:
-        """When the lock ends unless it is renewed; UTC."""
+        """When the lock ends unless it is renewed, by the service's clock; UTC."""
         return self._received.locked_until_utc or datetime.min.replace(tzinfo=UTC)
+
+    @property
+    def remaining_seconds(self) -> float:
+        """How long the lock holds unless it is renewed, whatever becomes of this machine's calendar."""
+        return self._ends - time.monotonic()
 
     async def complete(self) -> None:
         """Remove the message from the queue; durable when it returns.
@@ -338,10 +356,11 @@ class Message:
         """Begin the lock's time anew. Raises as `complete`."""
         async with self._one_at_a_time:
             # Not longer than half of what is left, so that a failure leaves time for another try.
-            timeout = max(min(ATTEMPT_SECONDS, remaining_seconds(self) / 2), MIN_RENEW_SECONDS)
+            timeout = max(min(ATTEMPT_SECONDS, self.remaining_seconds / 2), MIN_RENEW_SECONDS)
             await self._persist(
                 lambda: self._receiver.renew_message_lock(self._received, timeout=timeout), "renewing"
             )
+            self._ends = _end_of_lock(self._received)
 
     def lock_kept(self, on_lost: Callable[[], None]) -> AbstractAsyncContextManager[None]:
         """Keep the lock from entry to exit, or until the message is settled; see `worker.lock.lock_kept`."""
@@ -360,10 +379,13 @@ class Message:
         the lock token is enough.
         """
         for attempt in range(1, SETTLE_ATTEMPTS + 1):
-            if self.is_settled or remaining_seconds(self) <= 0:
+            if self.is_settled or self.remaining_seconds <= 0:
                 raise LockLost(f"{doing} {self!r}: its lock has ended, or it was settled before")
             try:
                 with _translated(f"{doing} {self!r}"):
+                    # 7.15 compares the lock's end with this machine's calendar, and refuses to settle what
+                    # has expired by that; the service knows better.
+                    self._received._expiry = datetime.now(UTC) + timedelta(seconds=self.remaining_seconds)
                     async with asyncio.timeout(ATTEMPT_SECONDS + OUTCOME_SECONDS):
                         await action()
                 return
@@ -420,6 +442,13 @@ def _body_of(received: ServiceBusReceivedMessage) -> bytes:
     if isinstance(body, bytes):
         return body
     return (body if isinstance(body, str) else json.dumps(body, default=str)).encode()
+
+
+def _end_of_lock(received: ServiceBusReceivedMessage) -> float:
+    """When a lock that has just begun ends, on the monotonic clock."""
+    until = received.locked_until_utc
+    told = (until - datetime.now(UTC)).total_seconds() if until is not None else 0.0
+    return time.monotonic() + (told if 0 < told <= MAX_LOCK_SECONDS + 1 else DOUBTED_LOCK_SECONDS)
 
 
 def _text(value: object) -> str | None:

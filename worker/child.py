@@ -1,8 +1,9 @@
 """The inside of a task's process: run the handler, tell the parent how it goes, die with the parent.
 
-What travels to the parent is plain data: ``("progress", dict)`` any number of times, then one
-``("result", dict)`` or ``("failure", Failure)``. `PRELOAD` names what the forkserver imports once, so that
-a task's process starts warm.
+What travels to the parent is plain data: first ``("needs", megabytes or None)``, which the parent answers
+when there is room; then ``("progress", dict)`` any number of times, then one ``("result", dict)`` or
+``("failure", Failure)``. `PRELOAD` names what the forkserver imports once, so that a task's process starts
+warm.
 """
 
 from __future__ import annotations
@@ -13,11 +14,13 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any, NoReturn
 
-from gdaltools import storage
+from gdaltools import crash_points, storage
 from gdaltools.errors import GdalToolsError
 from gdaltools.progress import Progress
 from worker import handlers
@@ -36,6 +39,10 @@ PRELOAD = [
 ]
 # Progress is for people and for the stall watch: more often than this serves neither.
 _PROGRESS_INTERVAL_SECONDS = 0.5
+# Below the worker itself: its event loop keeps locks and answers probes while tasks use every core.
+_NICENESS = 5
+# The kernel, should it have to end a process, ends a task's and never the worker (proc(5), oom_score_adj).
+_OOM_SCORE_ADJUSTMENT = 500
 
 log = logging.getLogger(__name__)
 
@@ -60,8 +67,16 @@ def main(
     os.environ.update(environment)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
     signal.signal(signal.SIGTERM, _leave)
+    os.nice(_NICENESS)
+    with suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text(str(_OOM_SCORE_ADJUSTMENT))
+    crash_points.reach("child-started")
+    connection.send(("needs", handlers.peak_memory_mb(task_type, parameters)))
+    _die_with_parent(connection)
     threading.Thread(target=_die_with_parent, args=(connection,), daemon=True).start()
-    connection.send(_outcome(connection, task_type, parameters))
+    outcome = _outcome(connection, task_type, parameters)
+    crash_points.reach("child-ended")
+    connection.send(outcome)
     connection.close()
 
 
@@ -98,7 +113,7 @@ def _leave(*_: object) -> NoReturn:
 
 
 def _die_with_parent(connection: Connection) -> None:
-    """The parent never sends: the pipe becomes readable only when the parent is gone."""
+    """Wait for the parent's one message, its leave to begin; after that, for the parent's end."""
     try:
         connection.recv_bytes()
     except (EOFError, OSError):

@@ -12,6 +12,7 @@ import json
 import logging
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +79,7 @@ def _parser() -> argparse.ArgumentParser:
 def _run(_: argparse.Namespace) -> int:
     settings = load_settings()
     _log_to_stderr(settings.log_level)
+    from worker.runner import own_temporary_folder
     from worker.service import serving, stop_on_signals
 
     async def run() -> None:
@@ -89,10 +91,8 @@ def _run(_: argparse.Namespace) -> int:
             )
             await service.wait(stopping)
 
-    try:
+    with own_temporary_folder(), suppress(Stopped):
         asyncio.run(run())
-    except Stopped:
-        return 0
     return 0
 
 

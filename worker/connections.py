@@ -20,6 +20,7 @@ from psycopg import IsolationLevel, sql
 from psycopg.rows import DictRow, dict_row
 from psycopg_pool import AsyncConnectionPool, PoolClosed, PoolTimeout, TooManyRequests
 
+from gdaltools import crash_points
 from gdaltools.errors import GdalToolsError, InvalidParameter
 
 Password = Callable[[], Awaitable[str]]
@@ -34,6 +35,12 @@ LOCK_SECONDS = 15
 IDLE_IN_TRANSACTION_SECONDS = 90
 """A worker that is frozen in mid-transaction must not hold its stage's lock for ever."""
 
+ANSWER_SECONDS = 45
+"""How long a transaction may take by our own clock: a server that is frozen does not keep its time limits."""
+
+# What libpq says when the server turns a client away (PostgreSQL's ClientAuthentication and InitPostgres).
+_REFUSALS = ("authentication failed", "no password supplied", "does not exist", "no pg_hba.conf entry")
+
 CONFLICT_TRIES = 4
 """How often a transaction that PostgreSQL chose as a deadlock's victim is run in all."""
 
@@ -44,6 +51,12 @@ class DatabaseError(GdalToolsError):
 
 class DatabaseRejected(DatabaseError):
     """The database refused a value or a reference; the same call would be refused again."""
+
+    retryable = False
+
+
+class DatabaseRefused(DatabaseError):
+    """The server turned us away: a wrong password, role or database name."""
 
     retryable = False
 
@@ -75,6 +88,7 @@ class Connections:
         self._quoted_schema = quoted_schema(schema)
         self._queries = _named_queries(self._quoted_schema)
         self._failure: list[str] = []
+        self._conninfo = conninfo
         kwargs: dict[str, Any] = {
             "row_factory": dict_row,
             "autocommit": False,
@@ -87,9 +101,11 @@ class Connections:
         }
         if application_name:
             kwargs["application_name"] = application_name
+        self._kwargs = kwargs
+        self._connection_class = _authenticating_class(password, self._failure)
         self._pool: AsyncConnectionPool[Connection] = AsyncConnectionPool(
             conninfo,
-            connection_class=_authenticating_class(password, self._failure),
+            connection_class=self._connection_class,
             kwargs=kwargs,
             min_size=min_size,
             max_size=max(min_size, max_size),
@@ -112,20 +128,45 @@ class Connections:
     ) -> None:
         await self._pool.close()
 
+    async def try_once(self) -> None:
+        """Connect outside the pool, which keeps its reasons to itself.
+
+        Raises
+        ------
+        DatabaseRefused
+            The server does not know the role, its password or the database: the configuration is wrong.
+        DatabaseError
+            It could not be reached.
+        """
+        try:
+            connection = await self._connection_class.connect(self._conninfo, **self._kwargs)
+        except psycopg.Error as error:
+            refused = any(words in str(error) for words in _REFUSALS)
+            kind = DatabaseRefused if refused else DatabaseError
+            raise kind(f"connecting to the database failed: {_one_line(error)}") from error
+        await connection.close()
+
     @asynccontextmanager
-    async def connection(self, *, timeout: float | None = None) -> AsyncIterator[Connection]:
+    async def connection(
+        self, *, timeout: float | None = None, within_seconds: float | None = ANSWER_SECONDS
+    ) -> AsyncIterator[Connection]:
         """Lend a connection for one transaction: committed on a normal exit, rolled back on an error.
 
         Raises
         ------
         DatabaseError
-            No connection could be had, or it broke.
+            No connection could be had, it broke, or the transaction was not done `within_seconds`.
         DatabaseRejected
             A value cannot be stored, or breaks a constraint.
         """
         try:
-            async with self._pool.connection(timeout=timeout) as connection:
+            async with (
+                asyncio.timeout(within_seconds),
+                self._pool.connection(timeout=timeout) as connection,
+            ):
                 yield connection
+        except TimeoutError as error:
+            raise DatabaseError(f"the database did not answer within {within_seconds:g} s") from error
         except (PoolTimeout, TooManyRequests) as error:
             reason = self._failure[-1] if self._failure else "all connections are busy"
             raise DatabaseError(f"no connection to the database in time: {reason}") from error
@@ -146,7 +187,10 @@ class Connections:
             tries += 1
             try:
                 async with self.connection() as connection:
-                    return await work(connection)
+                    result = await work(connection)
+                    crash_points.reach("transaction-open")
+                crash_points.reach("transaction-committed")
+                return result
             except DatabaseError as error:
                 conflict = isinstance(
                     error.__cause__, psycopg.errors.DeadlockDetected | psycopg.errors.SerializationFailure

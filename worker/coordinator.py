@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 
+from gdaltools import crash_points
 from worker.bus import Message
 from worker.database import DatabaseError
 from worker.errors import BusError, LockLost
@@ -41,6 +42,7 @@ class Coordinator:
                     await message.dead_letter("InvalidMessage", str(error))
                     return
                 handled = await self._handled(parsed, lost)
+                crash_points.reach("job-message-handled")
                 log.info("job %s: %s: %s", handled.job_id[:8], handled.action, handled.detail)
                 await self._outbox.publish_or_leave()
                 await message.complete()

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC
 from types import TracebackType
 from typing import Self
 from uuid import UUID, uuid4
@@ -33,6 +33,7 @@ from worker.connections import (
 from worker.json_text import clean_text, dumps
 from worker.rows import (
     OVER,
+    Burial,
     Claim,
     Claimed,
     ClaimOutcome,
@@ -127,6 +128,20 @@ class Database:
     ) -> None:
         await self._db.__aexit__(kind, error, trace)
 
+    async def prepare(self) -> None:
+        """Connect, create what is absent, and see that all is there that the worker uses.
+
+        Raises
+        ------
+        DatabaseRefused, SchemaError
+            Trying again does not help: the configuration or the schema is wrong.
+        DatabaseError
+            The database does not answer.
+        """
+        await self._db.try_once()
+        await self.migrate()
+        await self.check()
+
     async def migrate(self) -> list[str]:
         """Create what is absent of the platform's schema and of ours; return what was created."""
         return await migration.migrate(self._db)
@@ -167,13 +182,21 @@ class Database:
     # A task's life (protocol.md §4)
 
     async def claim(
-        self, task_id: str, job_id: str, *, worker: str, lease_seconds: float, token: UUID | None = None
+        self,
+        task_id: str,
+        job_id: str,
+        *,
+        worker: str,
+        lease_seconds: float,
+        token: UUID | None = None,
+        message: OutboxMessage | None = None,
     ) -> ClaimOutcome:
         """Claim a task: queued → processing, or the take-over of a dead worker's run.
 
         Of any number of callers one is `Claimed`. A processing row is taken over when its heartbeat (without
         one, its last update) is older than `lease_seconds` by the database's clock; the former claim is
-        worthless from then on. Calling again with the same `token` returns the same claim.
+        worthless from then on. Calling again with the same `token` returns the same claim. `message` is what
+        `rescue` sends again should this worker die.
         """
         token = token or uuid4()
 
@@ -185,19 +208,18 @@ class Database:
             if idle_seconds is None:
                 idle_seconds = 0.0
             task = TaskRow(**row)
+            held = await self._db.one(connection, "read_claim", task_id=task_id)
             if task.status not in ("queued", "processing"):
-                return Finished(task.status)
+                return Finished(task.status, _burial(task, held))
             job = await self._db.one(connection, "job_status", job_id=job_id)
             if job is not None and job["status"] in OVER:
                 return JobOver(job["status"])
             claim = Claim(task_id, job_id, task.stage, token, task.created_at)
-            held = await self._db.one(connection, "read_claim", task_id=task_id)
             if task.status == "processing":
                 if held is not None and _is_held(held, claim) and held["outcome"] is None:
-                    return Claimed(claim, task, taken_over=held["takeovers"] > 0, takeovers=held["takeovers"])
+                    return Claimed(claim, task, held["takeovers"], held["deaths"])
                 if idle_seconds <= lease_seconds:
                     return HeldElsewhere(task.executed_by_app, idle_seconds)
-            taken_over = task.status == "processing"
             await self._db.one(connection, "start_task", task_id=task_id, worker=clean_text(worker))
             written = await self._db.one(
                 connection,
@@ -206,10 +228,50 @@ class Database:
                 created_at=task.created_at,
                 token=token,
                 worker=clean_text(worker),
-                takeovers=int(taken_over),
+                takeovers=int(task.status == "processing"),
+                queue=message and message.queue,
+                body=message and clean_text(message.body),
+                correlation_id=message and message.correlation_id,
             )
             assert written is not None
-            return Claimed(claim, task, taken_over=taken_over, takeovers=written["takeovers"])
+            return Claimed(claim, task, written["takeovers"], written["deaths"])
+
+        return await self._db.transaction(work)
+
+    async def standing(self, claims: Sequence[Claim]) -> set[UUID]:
+        """Return the tokens of those claims that nobody has taken away. Writes nothing, waits for no lock."""
+        rows = await self._read_all(
+            "standing_claims",
+            task_ids=[claim.task_id for claim in claims],
+            tokens=[claim.token for claim in claims],
+        )
+        return {row["token"] for row in rows}
+
+    async def rescue(self, queues: Sequence[str], *, lease_seconds: float, limit: int = 100) -> list[str]:
+        """Put the tasks of dead workers back to queued, and owe their messages anew; return their ids.
+
+        A worker is dead to us when it has not touched the row of a task that it holds for `lease_seconds` by
+        the database's clock. The take-over is counted; the dead worker's claim is worthless from then on.
+        """
+        stale = await self._read_all(
+            "stale_claims", queues=list(queues), lease_seconds=lease_seconds, limit=limit
+        )
+        return [row["task_id"] for row in stale if await self._rescue_one(row["task_id"], lease_seconds)]
+
+    async def _rescue_one(self, task_id: str, lease_seconds: float) -> bool:
+        async def work(connection: Connection) -> bool:
+            row = await self._db.one(connection, "lock_task", task_id=task_id)
+            held = await self._db.one(connection, "read_claim", task_id=task_id)
+            if row is None or held is None or row["status"] != "processing" or held["outcome"] is not None:
+                return False
+            if held["task_created_at"] != row["created_at"] or row["idle_seconds"] <= lease_seconds:
+                return False
+            claim = Claim(task_id, row["parent_job_id"], row["stage"], held["token"], row["created_at"])
+            message = OutboxMessage(held["queue"], held["body"], correlation_id=held["correlation_id"])
+            await self._db.one(connection, "release_task", task_id=task_id)
+            await self._owe(connection, [message], job_id=claim.job_id)
+            await self._end(connection, claim, "rescued", takeovers=1)
+            return True
 
         return await self._db.transaction(work)
 
@@ -253,10 +315,10 @@ class Database:
 
         return await self._db.transaction(work)
 
-    async def retry(self, claim: Claim, *, message: OutboxMessage, error: str = "") -> bool:
+    async def retry(self, claim: Claim, *, message: OutboxMessage, error: str = "", deaths: int = 0) -> bool:
         """Put a task back to queued with one retry more, and owe the message that asks for it again.
 
-        False when the claim is lost; then nothing is written.
+        `deaths` is 1 when the task's process died. False when the claim is lost; then nothing is written.
         """
 
         async def work(connection: Connection) -> bool:
@@ -265,7 +327,7 @@ class Database:
                 await self._db.one(connection, "retry_task", task_id=claim.task_id)
                 await self._db.one(connection, "note_retry", task_id=claim.task_id, error=clean_text(error))
                 await self._owe(connection, [message], job_id=claim.job_id)
-                await self._end(connection, claim, "retried")
+                await self._end(connection, claim, "retried", deaths=deaths)
             return state in ("held", "retried")
 
         return await self._db.transaction(work)
@@ -288,10 +350,11 @@ class Database:
 
         return await self._db.transaction(work)
 
-    async def fail(self, claim: Claim, *, error_details: str, result: Json) -> bool:
+    async def fail(self, claim: Claim, *, reason: str, error_details: str, result: Json) -> bool:
         """Fail a task for good and, unless its job is over, the job with it. No stage is signalled.
 
-        False when the claim is lost; then nothing is written.
+        That its message is to be dead-lettered, for `reason`, is remembered until `note_dead_letter`. False
+        when the claim is lost; then nothing is written.
         """
 
         async def work(connection: Connection) -> bool:
@@ -300,10 +363,21 @@ class Database:
                 details = clean_text(error_details)
                 last, remaining = await self._finish_task(connection, claim, dumps(result), details)
                 await self._db.one(connection, "fail_job", job_id=claim.job_id, error_details=details)
-                await self._end(connection, claim, "failed", stage_ended=last, remaining=remaining)
+                await self._end(
+                    connection,
+                    claim,
+                    "failed",
+                    stage_ended=last,
+                    remaining=remaining,
+                    dead_letter_reason=clean_text(reason),
+                )
             return state in ("held", "failed")
 
         return await self._db.transaction(work)
+
+    async def note_dead_letter(self, task_id: str) -> None:
+        """Note that a failed task's message is among the dead letters."""
+        await self._write_one("note_dead_letter", task_id=task_id)
 
     async def fail_unclaimed(self, task_id: str, job_id: str, *, error_details: str, result: Json) -> bool:
         """Fail a queued task that nobody can ever run (an unknown task type, say), and its job.
@@ -337,7 +411,7 @@ class Database:
         of its messages at once, and they are lent again: the broker recognises those that it has by their
         ``message_id``. With `ids` only these are lent, also when they wait for their next attempt.
         """
-        async with self._db.connection() as connection:
+        async with self._db.connection(within_seconds=None) as connection:
             rows = await self._db.all(
                 connection, "lock_outbox", limit=limit, ids=None if ids is None else list(ids)
             )
@@ -397,6 +471,9 @@ class Database:
         *,
         stage_ended: bool = False,
         remaining: int = 0,
+        takeovers: int = 0,
+        deaths: int = 0,
+        dead_letter_reason: str | None = None,
     ) -> None:
         await self._db.one(
             connection,
@@ -406,6 +483,9 @@ class Database:
             outcome=outcome,
             stage_ended=stage_ended,
             remaining=remaining,
+            takeovers=takeovers,
+            deaths=deaths,
+            dead_letter_reason=dead_letter_reason,
         )
 
     async def _finish_task(
@@ -435,7 +515,7 @@ class Database:
                 "message_id": message.message_id,
                 "body": message.body,
                 "correlation_id": message.correlation_id,
-                "scheduled_at": _naive_utc(message.scheduled_at),
+                "delay_seconds": message.delay_seconds,
             }
             for position, message in enumerate(messages)
         ]
@@ -461,10 +541,10 @@ def _is_held(held: DictRow, claim: Claim) -> bool:
     return bool(held["token"] == claim.token and held["task_created_at"] == claim.row_created_at)
 
 
-def _naive_utc(moment: datetime | None) -> str | None:
-    if moment is None:
+def _burial(task: TaskRow, held: DictRow | None) -> Burial | None:
+    if held is None or held["dead_letter_reason"] is None or held["task_created_at"] != task.created_at:
         return None
-    return (moment if moment.tzinfo is None else moment.astimezone(UTC).replace(tzinfo=None)).isoformat()
+    return Burial(held["dead_letter_reason"], task.error_details or "")
 
 
 def _outbox_row(row: DictRow) -> OutboxRow:
@@ -475,7 +555,7 @@ def _outbox_row(row: DictRow) -> OutboxRow:
         body=row["body"],
         message_id=row["message_id"] if occurrence == 1 else f"{row['message_id']}:{occurrence}",
         correlation_id=row["correlation_id"],
-        scheduled_at=None if scheduled is None else scheduled.replace(tzinfo=UTC),
         job_id=row["job_id"],
     )
-    return OutboxRow(row["id"], message, row["attempts"])
+    scheduled_at = None if scheduled is None else scheduled.replace(tzinfo=UTC)
+    return OutboxRow(row["id"], message, scheduled_at, row["attempts"])

@@ -32,8 +32,9 @@ from gdaltools.storage import Location
 from worker.api import describe_job, describe_task
 from worker.json_text import dumps
 from worker.rows import JobRow, TaskRow
-from worker.service import LOCAL_BLOB_ROOT, Service, serving, stop_on_signals
+from worker.service import Service, serving, stop_on_signals
 from worker.settings import AppMode, Settings
+from worker.surroundings import LOCAL_BLOB_ROOT
 
 FOLDER = Path("demo")
 _BRONZE = "bronze-rasters"

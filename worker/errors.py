@@ -56,8 +56,26 @@ class TaskTimedOut(WorkerError):
     """A task took longer than the worker allows."""
 
 
+class TaskStalled(TaskTimedOut):
+    """A task's process lived but came no further for too long."""
+
+
 class ChildDied(WorkerError):
     """A task's process ended without saying how the task went."""
+
+
+class OutOfMemory(ChildDied):
+    """A task's process was ended because the memory of the container ran out."""
+
+
+class WorkerDied(WorkerError):
+    """A task's runs ended whole workers, more often than is tried."""
+
+    retryable = False
+
+
+class MemoryBusy(WorkerError):
+    """A task would fit into this machine's memory, but not beside what is there now."""
 
 
 class JobNotFound(WorkerError):

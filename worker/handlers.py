@@ -388,3 +388,8 @@ def run(task_type: str, parameters: Mapping[str, Any], *, progress: ProgressOpti
             f"(this worker runs {', '.join(sorted(HANDLERS))})"
         )
     return handler.run(parameters, progress)
+
+
+def peak_memory_mb(task_type: str, parameters: Mapping[str, Any]) -> float | None:
+    """What a task is expected to need; None where there is nothing to go by."""
+    return None

@@ -7,12 +7,20 @@ hand than it has slots, and a receiver is never asked for a message while it ren
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable
+from typing import TypeVar
 
 from worker.bus import Bus, Message
 from worker.errors import BusError
+from worker.patience import is_set_within
 
 _WAIT_SECONDS = 30.0
+# After an error of our own: it may be one that the next message meets, too.
+_UNFORESEEN_SECONDS = 5.0
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 Process = Callable[[Message], Awaitable[None]]
 
@@ -22,27 +30,37 @@ async def listen(
     queue: str,
     process: Process,
     *,
+    relieved: Callable[[], Awaitable[None]],
     stopping: asyncio.Event,
     on_error: Callable[[BusError | None], None],
 ) -> None:
     """Receive from `queue` and process, one message at a time, until `stopping`.
 
-    A message in hand when `stopping` is set is processed to its end; no further one is received. Faults
-    of the broker are told to `on_error` (None: it works again).
+    Before each receive `relieved` is waited for. A message in hand when `stopping` is set is processed to its
+    end; no further one is received. Faults of the broker are told to `on_error` (None: it works again). A
+    message on which `process` fails in a way that nobody foresaw is left to its lock, and the slot goes on.
     """
     async with bus.receiver(queue) as receiver:
         while not stopping.is_set():
+            await _unless_stopping(relieved(), stopping)
+            if stopping.is_set():
+                return
             try:
                 message = await _unless_stopping(receiver.receive(wait_seconds=_WAIT_SECONDS), stopping)
             except BusError as error:  # the receiver paces itself after a failure
                 on_error(error)
                 continue
             on_error(None)
-            if message is not None:
+            if message is None:
+                continue
+            try:
                 await process(message)
+            except Exception:  # the border of one message: it must not stop the queue
+                log.exception("message %s on %s: an error that was not foreseen", message.message_id, queue)
+                await is_set_within(stopping, _UNFORESEEN_SECONDS)
 
 
-async def _unless_stopping(waiting: Awaitable[Message | None], stopping: asyncio.Event) -> Message | None:
+async def _unless_stopping(waiting: Awaitable[T], stopping: asyncio.Event) -> T | None:
     received = asyncio.ensure_future(waiting)
     stop = asyncio.ensure_future(stopping.wait())
     try:

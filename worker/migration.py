@@ -25,8 +25,8 @@ COLUMNS = {
     "tasks": "task_id parent_job_id job_type task_type stage task_index parameters metadata status"
     " result_data error_details retry_count heartbeat execution_started_at target_queue executed_by_app"
     " created_at updated_at",
-    "worker_claims": "task_id task_created_at token claimed_by claimed_at takeovers outcome stage_ended"
-    " remaining",
+    "worker_claims": "task_id task_created_at token claimed_by claimed_at takeovers deaths queue body"
+    " correlation_id outcome stage_ended remaining dead_letter_reason",
     "worker_outbox": "id job_id queue message_id occurrence body correlation_id scheduled_at created_at"
     " sent_at attempts next_attempt_at last_error",
 }

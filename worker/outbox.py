@@ -11,11 +11,13 @@ import logging
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 
+from gdaltools import crash_points
 from gdaltools.errors import GdalToolsError
 from worker.bus import Bus, OutgoingMessage
 from worker.database import Database, OutboxBatch
 from worker.errors import MessageTooLarge, QueueNotFound
-from worker.rows import OutboxMessage, OutboxRow
+from worker.patience import is_set_within
+from worker.rows import OutboxRow
 
 # How long a row that a dead worker left waits at most, in seconds.
 SWEEP_SECONDS = 2.0
@@ -46,12 +48,16 @@ class Outbox:
                     by_queue[row.message.queue].append(row)
                 for queue, rows in by_queue.items():
                     await self._send(batch, queue, rows)
+            if batch.rows:
+                crash_points.reach("outbox-marked")
             if len(batch.rows) < _BATCH:
                 return
 
     async def _send(self, batch: OutboxBatch, queue: str, rows: Sequence[OutboxRow]) -> None:
+        crash_points.reach("outbox-unsent")
         try:
-            await self._bus.send(queue, [_outgoing(row.message) for row in rows])
+            await self._bus.send(queue, [_outgoing(row) for row in rows])
+            crash_points.reach("outbox-sent")
         except MessageTooLarge as error:
             if len(rows) == 1:
                 log.error("message %s for %s waits: %s", rows[0].message.message_id, queue, error)
@@ -82,16 +88,13 @@ class Outbox:
                 on_error(None)
             except GdalToolsError as error:
                 on_error(error)
-            try:
-                await asyncio.wait_for(stopping.wait(), SWEEP_SECONDS)
-            except TimeoutError:
-                continue
+            await is_set_within(stopping, SWEEP_SECONDS)
 
 
-def _outgoing(message: OutboxMessage) -> OutgoingMessage:
+def _outgoing(row: OutboxRow) -> OutgoingMessage:
     return OutgoingMessage(
-        body=message.body,
-        message_id=message.message_id,
-        correlation_id=message.correlation_id,
-        scheduled_at=message.scheduled_at,
+        body=row.message.body,
+        message_id=row.message.message_id,
+        correlation_id=row.message.correlation_id,
+        scheduled_at=row.scheduled_at,
     )

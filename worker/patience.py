@@ -1,7 +1,8 @@
-"""Asking the database again while it does not answer: what is to be written is worth waiting for."""
+"""Waiting: for a database that does not answer, as what is to be written is worth it, and for an event."""
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from random import random
@@ -38,6 +39,21 @@ async def persistently(
         except DatabaseError as error:
             if not error.retryable:
                 raise
-            log.warning("the database did not answer, trying again: %s", error)
+            first = wait == _FIRST_SECONDS
+            log.log(
+                logging.WARNING if first else logging.DEBUG,
+                "the database did not answer, trying again: %s",
+                error,
+            )
         await pause(wait * (0.5 + random()))
         wait = min(2 * wait, _LONGEST_SECONDS)
+
+
+async def is_set_within(event: asyncio.Event, seconds: float) -> bool:
+    """Wait for an event for so long; whether it is set."""
+    try:
+        async with asyncio.timeout(seconds):
+            await event.wait()
+    except TimeoutError:
+        return event.is_set()
+    return True

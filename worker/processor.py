@@ -8,21 +8,32 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from enum import Enum
 from typing import Any, TypeVar
 from uuid import uuid4
 
-from worker.bus import Bus, Message, OutgoingMessage
+from gdaltools import crash_points
+from gdaltools.errors import StorageError
+from worker.bus import Message
 from worker.database import Database, DatabaseError, DatabaseRejected
-from worker.errors import BusError, ChildDied, LockLost, TaskFailed, TaskTimedOut
+from worker.errors import (
+    BusError,
+    ChildDied,
+    LockLost,
+    MemoryBusy,
+    TaskFailed,
+    TaskTimedOut,
+    WorkerDied,
+)
+from worker.heartbeat import Heartbeat
 from worker.messages import InvalidMessage, StageComplete, TaskMessage, parse_task
 from worker.outbox import Outbox
 from worker.patience import persistently
+from worker.pressure import Pressure
 from worker.rows import (
+    Burial,
     Claim,
     Claimed,
     ClaimOutcome,
@@ -40,8 +51,8 @@ _RETRY_LONGEST_SECONDS = 300
 # A row may be committed after its message was sent: how often and how long to look again for it.
 _MISSING_LOOKS = 5
 _MISSING_WAIT_SECONDS = 1.0
-# How soon new progress is seen in the row, in seconds.
-_PROGRESS_SECONDS = 1.0
+# After which a task that found too little memory free is looked at again, here or elsewhere.
+_MEMORY_WAIT_SECONDS = 30.0
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -63,24 +74,35 @@ class _Interrupted(Exception):
 
 @dataclass(frozen=True)
 class ProcessorOptions:
-    """Names and times that the processor works by."""
+    """Names, times and limits that the processor works by.
+
+    `crash_limit` is how many runs of a task may end with the death of a process before it is failed.
+    """
 
     app_name: str
     jobs_queue: str
-    heartbeat_seconds: float
     lease_seconds: float
+    crash_limit: int
 
 
 class Processor:
     """Takes messages of the task queues through their steps; many at once, each on its own."""
 
     def __init__(
-        self, *, database: Database, bus: Bus, outbox: Outbox, runner: Runner, options: ProcessorOptions
+        self,
+        *,
+        database: Database,
+        outbox: Outbox,
+        runner: Runner,
+        heartbeat: Heartbeat,
+        pressure: Pressure,
+        options: ProcessorOptions,
     ) -> None:
         self._database = database
-        self._bus = bus
         self._outbox = outbox
         self._runner = runner
+        self._heartbeat = heartbeat
+        self._pressure = pressure
         self._options = options
         self._held: set[asyncio.Future[Interruption]] = set()
 
@@ -104,7 +126,9 @@ class Processor:
         self._held.add(interrupted)
         try:
             async with message.lock_kept(lambda: _interrupt(interrupted, Interruption.LOCK_LOST)):
+                crash_points.reach("message-received")
                 await self._through_its_steps(message, interrupted)
+                crash_points.reach("message-settled")
         except LockLost:
             log.warning("message %s: its lock was lost before it was settled", message.message_id)
         except _Interrupted as stop:
@@ -121,9 +145,13 @@ class Processor:
             log.error("message %s on %s is dead-lettered: %s", message.message_id, message.queue, error)
             await message.dead_letter("InvalidMessage", str(error))
             return
-        match await self._claimed(task, interrupted):
+        match await self._claimed(message, task, interrupted):
             case Claimed() as claimed:
+                crash_points.reach("task-claimed")
                 await self._run(message, task, claimed, interrupted)
+            case Finished(burial=Burial() as burial):
+                log.info("task %s has failed before: its message is dead-lettered now", task.task_id)
+                await self._bury(message, task.task_id, burial)
             case Finished(status=status):
                 log.info("task %s is %s already", task.task_id, status)
                 await self._outbox.publish_or_leave()
@@ -139,7 +167,9 @@ class Processor:
                 log.error("message %s is dead-lettered: %s", message.message_id, reason)
                 await message.dead_letter("TaskNotFound", reason)
 
-    async def _claimed(self, task: TaskMessage, interrupted: asyncio.Future[Interruption]) -> ClaimOutcome:
+    async def _claimed(
+        self, message: Message, task: TaskMessage, interrupted: asyncio.Future[Interruption]
+    ) -> ClaimOutcome:
         token = uuid4()  # one for every try: an answer that got lost on its way does not lose the claim
         for _ in range(_MISSING_LOOKS):
             outcome = await self._persistently(
@@ -149,6 +179,7 @@ class Processor:
                     worker=self._options.app_name,
                     lease_seconds=self._options.lease_seconds,
                     token=token,
+                    message=_copy(message),
                 ),
                 interrupted,
             )
@@ -165,6 +196,9 @@ class Processor:
         interrupted: asyncio.Future[Interruption],
     ) -> None:
         claim = claimed.claim
+        if claimed.crashes >= self._options.crash_limit:
+            await self._fail(message, claim, WorkerDied(_story(claimed)), interrupted)
+            return
         given = claimed.parameters if task.parameters_in_row else task.parameters
         parameters = {
             **given,
@@ -175,17 +209,24 @@ class Processor:
         }
         log.info("task %s (%s, stage %d) starts", task.task_id, task.task_type, task.stage)
         try:
-            async with self._heartbeat(claim, interrupted) as on_progress:
+            with self._heartbeat.kept(
+                claim, lambda: _interrupt(interrupted, Interruption.CLAIM_LOST)
+            ) as on_progress:
                 result = await _unless(
                     interrupted, self._runner.run(task.task_type, parameters, on_progress=on_progress)
                 )
+        except MemoryBusy as busy:
+            log.warning("task %s goes back to its queue: %s", claim.task_id, busy)
+            await self._release(message, claim, delay_seconds=_MEMORY_WAIT_SECONDS)
         except (TaskFailed, TaskTimedOut, ChildDied) as error:
             await self._retry_or_fail(message, claimed, error, interrupted)
         except _Interrupted as stop:
             if stop.reason is not Interruption.SHUTDOWN:
                 raise
+            log.info("task %s goes back to its queue: %s", claim.task_id, stop)
             await self._release(message, claim)
         else:
+            self._pressure.storage_works()
             try:
                 await self._complete(task, claim, result, interrupted)
             except DatabaseRejected as error:
@@ -218,6 +259,7 @@ class Processor:
         )
         if not completion.accepted:
             raise _Interrupted(Interruption.CLAIM_LOST)
+        crash_points.reach("task-completed")
         log.info("task %s is completed; %d remain in its stage", task.task_id, completion.remaining)
         if completion.last:
             await self._outbox.publish_or_leave()
@@ -230,21 +272,37 @@ class Processor:
         interrupted: asyncio.Future[Interruption],
     ) -> None:
         claim, attempt = claimed.claim, claimed.retry_count
-        if error.retryable and attempt < MAX_RETRIES:
-            delay = min(_RETRY_FIRST_SECONDS * 2**attempt, _RETRY_LONGEST_SECONDS)
-            log.warning("task %s failed and is tried again in %d s: %s", claim.task_id, delay, error)
-            again = self._copy(message, delay_seconds=delay)
-            if not await self._persistently(
-                lambda: self._database.retry(claim, message=again, error=str(error)), interrupted
-            ):
-                raise _Interrupted(Interruption.CLAIM_LOST)
-            await self._outbox.publish_or_leave()
-            await message.complete()
+        if isinstance(error, TaskFailed) and error.error_type == StorageError.__name__:
+            self._pressure.storage_failed(str(error))
+        deaths = int(isinstance(error, ChildDied))
+        spent = attempt >= MAX_RETRIES or claimed.crashes + deaths >= self._options.crash_limit
+        if not error.retryable or spent:
+            await self._fail(message, claim, error, interrupted, retries=attempt)
             return
+        delay = min(_RETRY_FIRST_SECONDS * 2**attempt, _RETRY_LONGEST_SECONDS)
+        log.warning("task %s failed and is tried again in %d s: %s", claim.task_id, delay, error)
+        again = _copy(message, delay_seconds=delay)
+        if not await self._persistently(
+            lambda: self._database.retry(claim, message=again, error=str(error), deaths=deaths), interrupted
+        ):
+            raise _Interrupted(Interruption.CLAIM_LOST)
+        crash_points.reach("task-retried")
+        await self._outbox.publish_or_leave()
+        await message.complete()
+
+    async def _fail(
+        self,
+        message: Message,
+        claim: Claim,
+        error: TaskFailed | TaskTimedOut | ChildDied | WorkerDied,
+        interrupted: asyncio.Future[Interruption],
+        *,
+        retries: int = 0,
+    ) -> None:
         error_type = error.error_type if isinstance(error, TaskFailed) else type(error).__name__
         details = f"{error_type}: {error}"
-        if error.retryable:
-            details += f" (after {attempt} retries)"
+        if error.retryable and retries:
+            details += f" (after {retries} retries)"
         log.error("task %s failed: %s", claim.task_id, details)
         failure = {
             "success": False,
@@ -253,76 +311,54 @@ class Processor:
             "retryable": error.retryable,
         }
         if not await self._persistently(
-            lambda: self._database.fail(claim, error_details=details, result=failure), interrupted
+            lambda: self._database.fail(claim, reason=error_type, error_details=details, result=failure),
+            interrupted,
         ):
             raise _Interrupted(Interruption.CLAIM_LOST)
-        await message.dead_letter(error_type, details)
+        crash_points.reach("task-failed")
+        await self._bury(message, claim.task_id, Burial(error_type, details))
 
-    async def _release(self, message: Message, claim: Claim) -> None:
-        log.info("task %s goes back to its queue", claim.task_id)
-        if await self._database.release(claim, message=self._copy(message, delay_seconds=0)):
+    async def _bury(self, message: Message, task_id: str, burial: Burial) -> None:
+        await message.dead_letter(burial.reason, burial.description)
+        crash_points.reach("message-dead-lettered")
+        await self._database.note_dead_letter(task_id)
+
+    async def _release(self, message: Message, claim: Claim, *, delay_seconds: float = 0) -> None:
+        again = _copy(message, delay_seconds=delay_seconds)
+        if await persistently(lambda: self._database.release(claim, message=again), pause=asyncio.sleep):
+            crash_points.reach("task-released")
             await self._outbox.publish_or_leave()
             await message.complete()
 
     async def _hand_back(self, message: Message, *, delay_seconds: float) -> None:
         """Put the message back without using up a delivery: a copy for later, then settle this one."""
-        again = self._copy(message, delay_seconds=delay_seconds)
-        await self._bus.send(
-            again.queue,
-            [OutgoingMessage(body=again.body, message_id=again.message_id, scheduled_at=again.scheduled_at)],
-        )
+        await self._database.owe([_copy(message, delay_seconds=delay_seconds)])
+        crash_points.reach("message-copied")
+        await self._outbox.publish_or_leave()
         await message.complete()
-
-    def _copy(self, message: Message, *, delay_seconds: float) -> OutboxMessage:
-        return OutboxMessage(
-            queue=message.queue,
-            message_id=uuid4().hex,
-            body=message.body.decode(),
-            correlation_id=message.correlation_id,
-            scheduled_at=datetime.now(UTC) + timedelta(seconds=delay_seconds) if delay_seconds else None,
-        )
-
-    @asynccontextmanager
-    async def _heartbeat(
-        self, claim: Claim, interrupted: asyncio.Future[Interruption]
-    ) -> AsyncIterator[Callable[[dict[str, Any]], None]]:
-        """Touch the row from entry to exit, with the newest progress; a lost claim interrupts the task."""
-        newest: dict[str, Any] | None = None
-
-        def on_progress(state: dict[str, Any]) -> None:
-            nonlocal newest
-            newest = state
-
-        async def beat() -> None:
-            shown: dict[str, Any] | None = None
-            waited = 0.0
-            while True:
-                await asyncio.sleep(_PROGRESS_SECONDS)
-                waited += _PROGRESS_SECONDS
-                if newest is shown and waited < self._options.heartbeat_seconds:
-                    continue
-                try:
-                    kept = await self._database.heartbeat(claim, progress=newest)
-                except DatabaseError as error:
-                    log.warning("task %s: heartbeat failed, trying again: %s", claim.task_id, error)
-                    continue
-                shown, waited = newest, 0.0
-                if not kept:
-                    _interrupt(interrupted, Interruption.CLAIM_LOST)
-                    return
-
-        beating = asyncio.create_task(beat())
-        try:
-            yield on_progress
-        finally:
-            beating.cancel()
-            await asyncio.gather(beating, return_exceptions=True)
 
     async def _persistently(
         self, attempt: Callable[[], Awaitable[T]], interrupted: asyncio.Future[Interruption]
     ) -> T:
         """What the database answers, asked again for as long as the task is not interrupted."""
         return await persistently(attempt, pause=lambda seconds: _wait(seconds, interrupted))
+
+
+def _copy(message: Message, *, delay_seconds: float = 0) -> OutboxMessage:
+    return OutboxMessage(
+        queue=message.queue,
+        message_id=uuid4().hex,
+        body=message.body.decode(),
+        correlation_id=message.correlation_id,
+        delay_seconds=delay_seconds,
+    )
+
+
+def _story(claimed: Claimed) -> str:
+    return (
+        f"{claimed.takeovers} workers and {claimed.deaths} of its own processes died running this task "
+        "(killed, out of memory, or evicted), so it is not run again: find out why, then redrive its message"
+    )
 
 
 def _interrupt(interrupted: asyncio.Future[Interruption], reason: Interruption) -> None:

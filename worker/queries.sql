@@ -50,7 +50,8 @@ select status::text as status from @schema@.jobs where job_id = %(job_id)s
 
 -- name: read_claim
 -- Who holds a task. Read it only after lock_task.
-select task_id, task_created_at, token, claimed_by, takeovers, outcome, stage_ended, remaining
+select task_id, task_created_at, token, claimed_by, takeovers, deaths, queue, body, correlation_id, outcome,
+       stage_ended, remaining, dead_letter_reason
 from @schema@.worker_claims where task_id = %(task_id)s
 
 -- name: start_task
@@ -62,21 +63,49 @@ set status = 'processing', heartbeat = timezone('utc', clock_timestamp()),
 where task_id = %(task_id)s and status in ('queued', 'processing')
 
 -- name: write_claim
--- A new claim. Take-overs are counted for as long as the row is the same one. Only after lock_task.
-insert into @schema@.worker_claims as c (task_id, task_created_at, token, claimed_by, claimed_at, takeovers)
-values (%(task_id)s, %(created_at)s, %(token)s, %(worker)s, timezone('utc', clock_timestamp()), %(takeovers)s)
+-- A new claim. Take-overs and deaths are counted for as long as the row is the same one. Only after lock_task.
+insert into @schema@.worker_claims as c
+    (task_id, task_created_at, token, claimed_by, claimed_at, takeovers, queue, body, correlation_id)
+values (%(task_id)s, %(created_at)s, %(token)s, %(worker)s, timezone('utc', clock_timestamp()), %(takeovers)s,
+        %(queue)s, %(body)s, %(correlation_id)s)
 on conflict (task_id) do update
 set task_created_at = excluded.task_created_at, token = excluded.token, claimed_by = excluded.claimed_by,
-    claimed_at = excluded.claimed_at, outcome = null, stage_ended = false, remaining = 0,
+    claimed_at = excluded.claimed_at, queue = excluded.queue, body = excluded.body,
+    correlation_id = excluded.correlation_id, outcome = null, stage_ended = false, remaining = 0,
+    dead_letter_reason = null,
     takeovers = excluded.takeovers
-        + case when c.task_created_at = excluded.task_created_at then c.takeovers else 0 end
-returning c.takeovers
+        + case when c.task_created_at = excluded.task_created_at then c.takeovers else 0 end,
+    deaths = case when c.task_created_at = excluded.task_created_at then c.deaths else 0 end
+returning c.takeovers, c.deaths
 
 -- name: end_claim
--- How a claim ended. Only after lock_task.
+-- How a claim ended; the message that asked for it is no longer needed. Only after lock_task.
 update @schema@.worker_claims
-set outcome = %(outcome)s, stage_ended = %(stage_ended)s, remaining = %(remaining)s
+set outcome = %(outcome)s, stage_ended = %(stage_ended)s, remaining = %(remaining)s,
+    takeovers = takeovers + %(takeovers)s, deaths = deaths + %(deaths)s,
+    dead_letter_reason = %(dead_letter_reason)s, queue = null, body = null, correlation_id = null
 where task_id = %(task_id)s and token = %(token)s
+
+-- name: note_dead_letter
+-- A message of the failed task is among the dead letters, with the reason.
+update @schema@.worker_claims set dead_letter_reason = null where task_id = %(task_id)s
+
+-- name: standing_claims
+-- Which of these claims still stand.
+select c.token
+from @schema@.worker_claims c join @schema@.tasks t
+    on t.task_id = c.task_id and t.created_at = c.task_created_at and t.status = 'processing'
+where c.task_id = any(%(task_ids)s::varchar[]) and c.token = any(%(tokens)s::uuid[]) and c.outcome is null
+
+-- name: stale_claims
+-- Claims on these queues whose worker has shown no life for so long. lock_task says why a heartbeat may lie.
+select c.task_id
+from @schema@.worker_claims c join @schema@.tasks t
+    on t.task_id = c.task_id and t.created_at = c.task_created_at and t.status = 'processing'
+where c.outcome is null and c.queue = any(%(queues)s::varchar[])
+  and least(t.heartbeat, t.updated_at)
+      < timezone('utc', clock_timestamp()) - %(lease_seconds)s * interval '1 second'
+order by c.claimed_at limit %(limit)s
 
 -- name: heartbeat
 -- The task is alive, and this far. Only after lock_task.
@@ -128,10 +157,12 @@ insert into @schema@.worker_outbox
     (job_id, queue, message_id, occurrence, body, correlation_id, scheduled_at)
 select m.job_id, m.queue, m.message_id,
        1 + (select count(*) from @schema@.worker_outbox o where o.message_id = m.message_id and o.queue = m.queue),
-       m.body, m.correlation_id, m.scheduled_at
+       m.body, m.correlation_id,
+       case when m.delay_seconds > 0
+            then timezone('utc', clock_timestamp()) + m.delay_seconds * interval '1 second' end
 from jsonb_to_recordset(%(messages)s::jsonb) as m
     (job_id varchar, queue varchar, message_id varchar, body text, correlation_id varchar,
-     scheduled_at timestamp, position bigint)
+     delay_seconds float8, position bigint)
 order by m.position
 returning id
 

@@ -90,13 +90,19 @@ class Claim:
 class Claimed:
     """The task is ours. ``task`` is the row as it was found; its parameters are what the platform wrote.
 
-    ``takeovers`` counts the dead workers whose run of this row was taken over, this time included.
+    ``takeovers`` counts the workers that died running this row, ``deaths`` the task's own processes that died
+    under a worker that lived.
     """
 
     claim: Claim
     task: TaskRow
-    taken_over: bool
     takeovers: int
+    deaths: int
+
+    @property
+    def crashes(self) -> int:
+        """How many runs of the task ended with the death of a process."""
+        return self.takeovers + self.deaths
 
     @property
     def retry_count(self) -> int:
@@ -110,12 +116,23 @@ class Claimed:
 
 
 @dataclass(frozen=True)
+class Burial:
+    """A failed task's message is still to be dead-lettered, for this reason and with this description."""
+
+    reason: str
+    description: str
+
+
+@dataclass(frozen=True)
 class Finished:
     """The task is over, or in a state in which no worker may touch it (cancelled, retrying,
     pending_retry).
+
+    ``burial`` is what a worker of ours that failed the task died before doing.
     """
 
     status: TaskStatus
+    burial: Burial | None = None
 
 
 @dataclass(frozen=True)
@@ -147,24 +164,25 @@ ClaimOutcome = Claimed | Finished | HeldElsewhere | JobOver | Missing
 class OutboxMessage:
     """A message to be sent once the transaction that wrote it is committed.
 
-    ``scheduled_at`` (aware) keeps it back at the broker; ``message_id`` is what the broker recognises
-    duplicates by, and is made up where the caller does not care.
+    ``delay_seconds`` keeps it back at the broker, counted by the database's clock; ``message_id`` is what the
+    broker recognises duplicates by, and is made up where the caller does not care.
     """
 
     queue: str
     body: str
     message_id: str = field(default_factory=lambda: uuid4().hex)
     correlation_id: str | None = None
-    scheduled_at: datetime | None = None
+    delay_seconds: float = 0.0
     job_id: str | None = None
 
 
 @dataclass(frozen=True)
 class OutboxRow:
-    """A message of the outbox that is now ours to send."""
+    """A message of the outbox that is now ours to send, at once or when it is ``scheduled_at`` (aware)."""
 
     id: int
     message: OutboxMessage
+    scheduled_at: datetime | None
     attempts: int
 
 

@@ -1,4 +1,4 @@
-"""One task in one child process, from a warm forkserver: timeout, progress, kill.
+"""One task in one child process, from a warm forkserver: memory, timeout, stall, progress, kill.
 
 A child that dies takes nothing with it but its own task; a child whose task is over is always gone when
 `Runner.run` returns or raises.
@@ -7,17 +7,24 @@ A child that dies takes nothing with it but its own task; a child whose task is 
 from __future__ import annotations
 
 import asyncio
-import multiprocessing
+import multiprocessing.util
 import os
 import signal
-from collections.abc import Callable, Mapping
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from multiprocessing import forkserver
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerContext, ForkServerProcess
+from pathlib import Path
 from typing import Any
 
+from gdaltools import storage
 from worker import child
-from worker.errors import ChildDied, TaskFailed, TaskTimedOut
+from worker.errors import ChildDied, OutOfMemory, TaskFailed, TaskStalled, TaskTimedOut
+from worker.memory import MemoryBudget
 
 # Between SIGTERM and SIGKILL: time for the child's storage to remove its scratch folder.
 _TERMINATE_SECONDS = 1.0
@@ -27,11 +34,43 @@ _EXIT_SECONDS = 2.0
 ProgressSink = Callable[[dict[str, Any]], None]
 
 
+@dataclass(frozen=True)
+class RunnerOptions:
+    """Limits of one task.
+
+    `stall_seconds` is for how long a handler that reports progress may make none; `memory_limit_mb` bounds
+    the worker and its tasks together where the container does not.
+    """
+
+    timeout_seconds: float
+    stall_seconds: float
+    memory_limit_mb: float | None = None
+
+
+@contextmanager
+def own_temporary_folder() -> Iterator[None]:
+    """Give this process and its tasks a temporary folder of their own, from entry to exit.
+
+    It goes with the block; the folders of workers that were killed are swept first. For a process that is a
+    worker and nothing else.
+    """
+    outer = tempfile.gettempdir()
+    with storage.scratch_folder(Path(outer)) as scratch:
+        tempfile.tempdir = str(scratch)
+        try:
+            multiprocessing.util.get_temp_dir()  # made now and kept: the forkserver's socket lies in it
+        finally:
+            tempfile.tempdir = outer
+        os.environ["TMPDIR"] = str(scratch)
+        yield
+
+
 class Runner:
     """Runs tasks, each in a process of its own."""
 
-    def __init__(self, *, timeout_seconds: float) -> None:
-        self._timeout_seconds = timeout_seconds
+    def __init__(self, options: RunnerOptions) -> None:
+        self._options = options
+        self._memory = MemoryBudget(limit_mb=options.memory_limit_mb)
         self._context: ForkServerContext = multiprocessing.get_context("forkserver")
         self._context.set_forkserver_preload(child.PRELOAD)
 
@@ -49,11 +88,14 @@ class Runner:
         Raises
         ------
         TaskFailed
-            The handler raised; it carries the error's type, text and whether a retry can help.
-        TaskTimedOut
-            The task took longer than the runner's timeout.
+            The handler raised; it carries the error's type, text and whether a retry can help. Or the task
+            will never fit into the container's memory.
+        TaskTimedOut, TaskStalled
+            The task took longer than the runner's timeout, or reported progress and then none for too long.
         ChildDied
             The process ended without an outcome: killed by a signal, out of memory, or ``os._exit``.
+        MemoryBusy
+            There was no room for the task for a minute.
         """
         ours, theirs = self._context.Pipe()
         process = self._context.Process(
@@ -63,12 +105,12 @@ class Runner:
         try:
             await _uninterrupted(process.start)
             theirs.close()
-            async with asyncio.timeout(self._timeout_seconds):
-                outcome = await _outcome(ours, on_progress)
+            async with asyncio.timeout(self._options.timeout_seconds):
+                outcome = await self._converse(process, ours, task_type, on_progress)
             patience = _EXIT_SECONDS
         except TimeoutError as error:
             raise TaskTimedOut(
-                f"{task_type} did not finish in {self._timeout_seconds / 60:g} minutes: "
+                f"{task_type} did not finish in {self._options.timeout_seconds / 60:g} minutes: "
                 "raise WORKER_TIMEOUT_MINUTES or make the task smaller"
             ) from error
         finally:
@@ -83,26 +125,77 @@ class Runner:
             raise TaskFailed(value.error, error_type=value.error_type, retryable=value.retryable)
         return dict(value)
 
+    async def _converse(
+        self, process: ForkServerProcess, connection: Connection, task_type: str, on_progress: ProgressSink
+    ) -> tuple[str, Any] | None:
+        """The child's last message; None when it went away without one."""
+        assert process.pid is not None
+        with _listening(connection) as readable:
+            first = await _next(connection, readable)
+            if first is None:
+                return None
+            _, needs_mb = first
+            async with self._memory.admitted(process.pid, needs_mb):
+                with suppress(OSError):  # it has died meanwhile, as the next message will say
+                    connection.send("begin")
+                outcome = asyncio.create_task(self._outcome(connection, readable, task_type, on_progress))
+                must_end = asyncio.create_task(self._memory.must_end(process.pid))
+                try:
+                    await asyncio.wait({outcome, must_end}, return_when=asyncio.FIRST_COMPLETED)
+                    if outcome.done():
+                        return outcome.result()
+                    raise OutOfMemory(f"the process of {task_type} was ended: {must_end.result()}")
+                finally:
+                    for task in (outcome, must_end):
+                        task.cancel()
+                    await asyncio.gather(outcome, must_end, return_exceptions=True)
 
-async def _outcome(connection: Connection, on_progress: ProgressSink) -> tuple[str, Any] | None:
-    """The child's last message; None when it went away without one."""
+    async def _outcome(
+        self, connection: Connection, readable: asyncio.Event, task_type: str, on_progress: ProgressSink
+    ) -> tuple[str, Any] | None:
+        """The child's last message, unless it shows progress and then no more for too long."""
+        stall_seconds = self._options.stall_seconds
+        shown: dict[str, Any] = {}
+        moved: float | None = None  # when it last came further; None while there is nothing to expect
+        while True:
+            patience = None if moved is None else max(0.0, moved + stall_seconds - time.monotonic())
+            try:
+                message = await asyncio.wait_for(_next(connection, readable), patience)
+            except TimeoutError:
+                raise TaskStalled(
+                    f"{task_type} was ended: it stood at {shown['percent']:g}% of its {shown['label']} for "
+                    f"{stall_seconds / 60:g} minutes (WORKER_STALL_MINUTES)"
+                ) from None
+            if message is None or message[0] != "progress":
+                return message
+            on_progress(message[1])
+            if message[1] != shown:
+                shown = message[1]
+                moved = time.monotonic() if shown["done"] < shown["total"] else None
+
+
+@contextmanager
+def _listening(connection: Connection) -> Iterator[asyncio.Event]:
+    """An event that is set whenever there is something to read."""
     loop = asyncio.get_running_loop()
     readable = asyncio.Event()
     loop.add_reader(connection.fileno(), readable.set)
     try:
-        while True:
-            await readable.wait()
-            readable.clear()
-            try:
-                while connection.poll():
-                    kind, value = connection.recv()
-                    if kind != "progress":
-                        return kind, value
-                    on_progress(value)
-            except (EOFError, ConnectionResetError):
-                return None
+        yield readable
     finally:
         loop.remove_reader(connection.fileno())
+
+
+async def _next(connection: Connection, readable: asyncio.Event) -> tuple[str, Any] | None:
+    """The child's next message; None when it is gone."""
+    try:
+        while not connection.poll():
+            readable.clear()
+            await readable.wait()
+        kind, value = connection.recv()
+    except (EOFError, OSError):
+        return None
+    return kind, value
 
 
 async def _uninterrupted(function: Callable[[], None]) -> None:

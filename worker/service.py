@@ -7,50 +7,46 @@ where they are wanted, the database, the bus, and last the slots that take messa
 from __future__ import annotations
 
 import asyncio
-import contextlib
+import functools
 import logging
 import os
-import shutil
 import signal
-import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from random import random
-
-from psycopg.conninfo import make_conninfo
 
 from gdaltools import storage
 from gdaltools.errors import GdalToolsError
 from gdaltools.estimation import estimate_task_minutes
 from gdaltools.routing import RoutingRules, route
-from worker import api, health
+from worker import api, health, surroundings
 from worker.bus import Bus
 from worker.coordinator import Coordinator
-from worker.errors import Stopped
+from worker.database import DatabaseError
+from worker.errors import ConfigurationError, Stopped
 from worker.health import Readiness
+from worker.heartbeat import Heartbeat
 from worker.jobs import Context
 from worker.listener import Process, listen
-from worker.local.broker import Broker, QueueSpec
-from worker.local.postgres import EmbeddedPostgres
 from worker.machine import Machine
 from worker.outbox import Outbox
+from worker.patience import is_set_within
 from worker.platform_database import PlatformDatabase
+from worker.pressure import Pressure
 from worker.processor import Processor, ProcessorOptions
-from worker.runner import Runner
+from worker.rescue import Rescue
+from worker.runner import Runner, RunnerOptions
 from worker.settings import AppMode, Settings
 
-# Where blobs live when nothing says so: the demo's own folder, so that what it made is found again.
-LOCAL_BLOB_ROOT = Path("demo/blobs")
-_STANDALONE_PREFIX = "gdaltools-standalone-"
 _LONGEST_BACKOFF_SECONDS = 30.0
+# How often a fault that looks like a wrong configuration is tried, as a role just granted takes a moment.
+_CONFIGURATION_TRIES = 3
 _HOUSEKEEPING_SECONDS = 3600.0
-# What handing unfinished tasks back may take, after the grace period.
+# Of the grace period, what is kept for handing tasks back: ending a process and one transaction.
+_HAND_BACK_SECONDS = 1.5
+# What handing back may take at most, where whoever sent SIGTERM waits for longer.
 _RELEASE_SECONDS = 15.0
-# Azure Database for PostgreSQL's scope for a token as password (learn.microsoft.com, "Microsoft Entra
-# authentication with Azure Database for PostgreSQL").
-_POSTGRES_SCOPE = "https://ossrdbms-aad.database.windows.net/.default"
 
 log = logging.getLogger(__name__)
 
@@ -98,43 +94,76 @@ async def serving(settings: Settings, *, stopping: asyncio.Event) -> AsyncIterat
                 readiness, name=settings.app_name, host=settings.host, port=settings.port, routes=routes
             )
         )
-        _choose_blob_root(settings)
-        runner = Runner(timeout_seconds=60 * settings.worker_timeout_minutes)
+        surroundings.choose_blob_root(settings)
+        runner = Runner(
+            RunnerOptions(
+                timeout_seconds=60 * settings.worker_timeout_minutes,
+                stall_seconds=60 * settings.worker_stall_minutes,
+                memory_limit_mb=settings.worker_memory_limit_mb,
+            )
+        )
         runner.warm_up()
-        conninfo = await stack.enter_async_context(_conninfo(settings))
-        connection_string = await stack.enter_async_context(_connection_string(settings))
-        database = await stack.enter_async_context(_database(settings, conninfo))
+        conninfo = await stack.enter_async_context(surroundings.conninfo(settings))
+        connection_string = await stack.enter_async_context(surroundings.connection_string(settings))
+        database = await stack.enter_async_context(surroundings.database(settings, conninfo))
+        beating = await stack.enter_async_context(surroundings.database(settings, conninfo, connections=1))
         bus = await stack.enter_async_context(
             Bus.connect(connection_string=connection_string, namespace=settings.service_bus_namespace)
         )
-        await _until_it_answers("database", database.migrate, readiness, stopping)
+        await _until_it_answers("database", database.prepare, readiness, stopping)
+        checks = dict.fromkeys(settings.queues, bus.check_receiving)
+        checks.setdefault(settings.jobs_queue, bus.check_sending)
+        await asyncio.gather(
+            *(
+                _until_it_answers(queue, functools.partial(check, queue), readiness, stopping)
+                for queue, check in checks.items()
+            )
+        )
         machine = _machine(settings, database)
         outbox = Outbox(database, bus)
+        heartbeat = Heartbeat(
+            beating,
+            every_seconds=settings.worker_heartbeat_seconds,
+            on_error=lambda error: readiness.report("database", error),
+        )
+        pressure = Pressure(readiness.report, min_free_disk_mb=settings.worker_min_free_disk_mb)
         processor = Processor(
             database=database,
-            bus=bus,
             outbox=outbox,
             runner=runner,
+            heartbeat=heartbeat,
+            pressure=pressure,
             options=ProcessorOptions(
                 app_name=settings.app_name,
                 jobs_queue=settings.jobs_queue,
-                heartbeat_seconds=settings.worker_heartbeat_seconds,
                 lease_seconds=settings.worker_lease_seconds,
+                crash_limit=settings.worker_crash_limit,
             ),
         )
         coordinator = Coordinator(machine, outbox)
+        rescue = Rescue(
+            database, outbox, queues=settings.task_queues, lease_seconds=settings.worker_lease_seconds
+        )
         platform.machine, platform.database = machine, database
         slots = tuple(
             asyncio.create_task(slot)
-            for slot in _slots(settings, database, bus, processor, coordinator, outbox, readiness, stopping)
+            for slot in (
+                *_listeners(settings, bus, processor, coordinator, pressure, readiness, stopping),
+                outbox.sweep(stopping, lambda error: _tell(readiness, "outbox", error)),
+                rescue.sweep(stopping, lambda error: _tell(readiness, "rescue", error)),
+                _housekeeping(database, stopping),
+            )
         )
+        beats = asyncio.create_task(heartbeat.run())
         readiness.phase = None
         try:
-            yield Service(settings, database, machine, readiness, port, slots)
+            yield Service(settings, database, machine, readiness, port, (*slots, beats))
         finally:
             readiness.phase = "stopping"
             stopping.set()
             await _drain(processor, slots, settings.worker_shutdown_grace_seconds)
+            beats.cancel()
+            await asyncio.gather(beats, return_exceptions=True)
 
 
 def stop_on_signals(stopping: asyncio.Event) -> None:
@@ -149,31 +178,43 @@ def stop_on_signals(stopping: asyncio.Event) -> None:
         asyncio.get_running_loop().add_signal_handler(number, stop)
 
 
-def _slots(
+def _listeners(
     settings: Settings,
-    database: PlatformDatabase,
     bus: Bus,
     processor: Processor,
     coordinator: Coordinator,
-    outbox: Outbox,
+    pressure: Pressure,
     readiness: Readiness,
     stopping: asyncio.Event,
-) -> list[Coroutine[None, None, None]]:
-    def slot(queue: str, process: Process) -> Coroutine[None, None, None]:
+) -> Iterator[Coroutine[None, None, None]]:
+    def slot(
+        queue: str, process: Process, relieved: Callable[[], Awaitable[None]]
+    ) -> Coroutine[None, None, None]:
         return listen(
-            bus, queue, process, stopping=stopping, on_error=lambda error: readiness.report(queue, error)
+            bus,
+            queue,
+            process,
+            relieved=relieved,
+            stopping=stopping,
+            on_error=lambda error: readiness.report(queue, error),
         )
 
-    slots = [
-        slot(queue, processor.process)
-        for queue in settings.task_queues
-        for _ in range(settings.worker_concurrency)
-    ]
+    for queue in settings.task_queues:
+        for _ in range(settings.worker_concurrency):
+            yield slot(queue, processor.process, pressure.relieved)
     if settings.app_mode.listens_to_jobs:
-        slots.append(slot(settings.jobs_queue, coordinator.process))
-    slots.append(outbox.sweep(stopping, lambda error: readiness.report("outbox", error)))
-    slots.append(_housekeeping(database, stopping))
-    return slots
+        yield slot(settings.jobs_queue, coordinator.process, _at_once)
+
+
+async def _at_once() -> None:
+    return
+
+
+def _tell(readiness: Readiness, part: str, error: GdalToolsError | None) -> None:
+    """A fault of the database is the database's, whoever met it."""
+    of_database = isinstance(error, DatabaseError)
+    readiness.report("database", error if of_database else None)
+    readiness.report(part, None if of_database else error)
 
 
 async def _housekeeping(database: PlatformDatabase, stopping: asyncio.Event) -> None:
@@ -183,12 +224,11 @@ async def _housekeeping(database: PlatformDatabase, stopping: asyncio.Event) -> 
             await database.purge()
         except GdalToolsError as error:
             log.warning("old rows are kept for now: %s", error)
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(stopping.wait(), _HOUSEKEEPING_SECONDS)
+        await is_set_within(stopping, _HOUSEKEEPING_SECONDS)
 
 
 async def _drain(processor: Processor, slots: tuple[asyncio.Task[None], ...], grace_seconds: float) -> None:
-    _, pending = await asyncio.wait(slots, timeout=grace_seconds)
+    _, pending = await asyncio.wait(slots, timeout=max(0.0, grace_seconds - _HAND_BACK_SECONDS))
     if pending:
         log.info("handing back %d messages", processor.busy)
         processor.shut_down()
@@ -204,100 +244,21 @@ async def _until_it_answers(
     part: str, attempt: Callable[[], Awaitable[object]], readiness: Readiness, stopping: asyncio.Event
 ) -> None:
     wait = 0.5
+    refusals = 0
     while True:
         try:
             await attempt()
         except GdalToolsError as error:
-            if not error.retryable:
-                raise
+            refusals += not error.retryable
+            if refusals == _CONFIGURATION_TRIES:
+                raise ConfigurationError(f"{part}: {error}") from error
             readiness.report(part, error)
         else:
             readiness.report(part, None)
             return
-        try:
-            await asyncio.wait_for(stopping.wait(), wait * (0.5 + random()))
-        except TimeoutError:
-            wait = min(2 * wait, _LONGEST_BACKOFF_SECONDS)
-        else:
+        if await is_set_within(stopping, wait * (0.5 + random())):
             raise Stopped(f"stopped while waiting for the {part}")
-
-
-def _choose_blob_root(settings: Settings) -> None:
-    """In standalone mode blobs are local unless something says that they are not.
-
-    It goes into the environment because the tasks' processes read it there.
-    """
-    configured = settings.gdaltools_blob_root or any(name.startswith("AZURE_STORAGE_") for name in os.environ)
-    if settings.app_mode.listens_to_jobs and settings.embeds_database and not configured:
-        os.environ["GDALTOOLS_BLOB_ROOT"] = str(LOCAL_BLOB_ROOT.absolute())
-
-
-@asynccontextmanager
-async def _conninfo(settings: Settings) -> AsyncIterator[str]:
-    if not settings.embeds_database:
-        password = settings.postgis_password
-        yield make_conninfo(
-            host=settings.postgis_host,
-            port=settings.postgis_port,
-            dbname=settings.postgis_database,
-            user=settings.postgis_user,
-            password=password.get_secret_value() if password else None,
-        )
-        return
-    await asyncio.to_thread(_sweep_killed_standalones)
-    folder = Path(tempfile.mkdtemp(prefix=_STANDALONE_PREFIX))
-    server = EmbeddedPostgres(folder / "postgres")
-    try:
-        await asyncio.to_thread(server.start)
-        yield server.conninfo
-    finally:
-        await asyncio.to_thread(server.stop)
-        await asyncio.to_thread(EmbeddedPostgres.remove, folder / "postgres")
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _sweep_killed_standalones() -> None:
-    """Stop the servers that killed processes left behind, and delete their data."""
-    for folder in Path(tempfile.gettempdir()).glob(f"{_STANDALONE_PREFIX}*"):
-        with contextlib.suppress(OSError):
-            ours = folder.stat().st_uid == os.geteuid() and (folder / "postgres" / "lock").exists()
-            if ours and EmbeddedPostgres.remove(folder / "postgres"):
-                shutil.rmtree(folder, ignore_errors=True)
-
-
-@asynccontextmanager
-async def _connection_string(settings: Settings) -> AsyncIterator[str | None]:
-    given = settings.service_bus_connection_string
-    if not settings.embeds_broker:
-        yield given.get_secret_value() if given else None
-        return
-    names = (
-        settings.docker_tasks_queue,
-        settings.raster_tasks_queue,
-        settings.vector_tasks_queue,
-        settings.jobs_queue,
-    )
-    async with Broker([QueueSpec(name) for name in names]) as broker:
-        yield broker.connection_string
-
-
-@asynccontextmanager
-async def _database(settings: Settings, conninfo: str) -> AsyncIterator[PlatformDatabase]:
-    async with AsyncExitStack() as stack:
-        password = None
-        if settings.use_managed_identity and not settings.embeds_database:
-            from azure.identity.aio import DefaultAzureCredential
-
-            credential = await stack.enter_async_context(DefaultAzureCredential())
-
-            async def password() -> str:
-                return (await credential.get_token(_POSTGRES_SCOPE)).token
-
-        yield await stack.enter_async_context(
-            PlatformDatabase.connect(
-                conninfo, schema=settings.app_schema, password=password, application_name=settings.app_name
-            )
-        )
+        wait = min(2 * wait, _LONGEST_BACKOFF_SECONDS)
 
 
 def _machine(settings: Settings, database: PlatformDatabase) -> Machine:

@@ -13,11 +13,22 @@ create table @schema@.worker_claims (
     claimed_at timestamp without time zone not null,
     -- How often a dead worker's run of this very row was taken over; a hand-back or a retry does not count.
     takeovers integer not null default 0,
-    -- What the claim ended with: completed, failed, retried or released. A repeated call finds its answer here.
+    -- How often the task's own process died under a worker that lived.
+    deaths integer not null default 0,
+    -- The message that asked for the run, for as long as the run is under way: should its worker die, another
+    -- one sends it again, without waiting for the broker's lock and whatever the queue's delivery count.
+    queue varchar,
+    body text,
+    correlation_id varchar(128),
+    -- What the claim ended with: completed, failed, retried, released or rescued. A repeated call finds its
+    -- answer here.
     outcome varchar,
     stage_ended boolean not null default false,
-    remaining integer not null default 0
+    remaining integer not null default 0,
+    -- Why the task failed, until a message of it has been dead-lettered with that reason.
+    dead_letter_reason varchar
 );
+create index idx_worker_claims_open on @schema@.worker_claims (task_id) where outcome is null;
 
 -- object: table worker_outbox
 -- Messages that a committed transaction owes to a queue. Whoever gets the row's lock sends it.

@@ -300,7 +300,7 @@ async def test_a_broker_that_was_killed_and_came_back_is_found_again() -> None:
         with pytest.raises(BusError):
             await receiver.receive(wait_seconds=5)
         with pytest.raises(BusError):
-            await bus.check("tasks")
+            await bus.check_receiving("tasks")
         port = int(connection_string.split(":")[2].split(";")[0])
         process, _ = await start(port)
         await bus.send("tasks", [task()])
@@ -311,7 +311,7 @@ async def test_a_broker_that_was_killed_and_came_back_is_found_again() -> None:
 
 async def test_an_unknown_queue_is_a_permanent_error(bus: Bus) -> None:
     with pytest.raises(QueueNotFound):
-        await bus.check("nowhere")
+        await bus.check_receiving("nowhere")
     with pytest.raises(QueueNotFound) as caught:
         await bus.send("nowhere", [task()])
     assert not caught.value.retryable
@@ -324,7 +324,7 @@ async def test_refused_credentials_are_an_authentication_error() -> None:
     async with Broker([QueueSpec("tasks")], accept_token=lambda _: False) as broker:
         bus = Bus.connect(connection_string=broker.connection_string)
         with pytest.raises(BusAuthenticationError):
-            await bus.check("tasks")
+            await bus.check_receiving("tasks")
 
 
 class IdentityWithoutToken:
@@ -344,7 +344,7 @@ class IdentityWithoutToken:
 async def test_an_identity_that_gets_no_token_is_an_authentication_error(broker: BrokerThread) -> None:
     bus = Bus.connect(namespace=f"127.0.0.1:{broker.port}", credential=IdentityWithoutToken())
     with pytest.raises(BusAuthenticationError, match="no identity"):
-        await bus.check("tasks")
+        await bus.check_receiving("tasks")
 
 
 @pytest.mark.parametrize(

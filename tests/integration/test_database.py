@@ -11,6 +11,7 @@ from worker.connections import DatabaseError, DatabaseRejected, sections
 from worker.database import Database
 from worker.platform_database import PlatformDatabase, TaskIdTaken
 from worker.rows import (
+    Burial,
     Claim,
     Claimed,
     Finished,
@@ -85,7 +86,7 @@ async def queued_messages(database: Database, queue: str) -> list[str]:
 async def test_a_claim_starts_the_task(job):
     outcome = await job.claim("t1", JOB, worker="w1", lease_seconds=LEASE)
     assert isinstance(outcome, Claimed)
-    assert (outcome.retry_count, outcome.parameters, outcome.taken_over) == (0, {"n": 1}, False)
+    assert (outcome.retry_count, outcome.parameters, outcome.crashes) == (0, {"n": 1}, 0)
     task = await job.task("t1")
     assert task.status == "processing"
     assert task.executed_by_app == "w1"
@@ -106,7 +107,7 @@ async def test_claiming_again_with_the_same_token_is_the_same_claim(job):
     first = await job.claim("t1", JOB, worker="w1", lease_seconds=LEASE, token=token)
     again = await job.claim("t1", JOB, worker="w1", lease_seconds=LEASE, token=token)
     assert again.claim == first.claim
-    assert not again.taken_over
+    assert again.takeovers == 0
 
 
 async def test_a_task_that_is_not_there_is_missing(job):
@@ -139,10 +140,10 @@ async def test_a_stale_run_is_taken_over_and_its_worker_writes_nothing_more(job,
     first = await claimed(job, "t1")
     taken = await other.claim("t1", JOB, worker="w2", lease_seconds=0)
     assert isinstance(taken, Claimed)
-    assert (taken.taken_over, taken.takeovers) == (True, 1)
+    assert taken.takeovers == 1
     assert not await job.heartbeat(first, progress={"done": 1})
     assert not (await job.complete(first, {}, signal=signal())).accepted
-    assert not await job.fail(first, error_details="x", result={})
+    assert not await job.fail(first, reason="Broken", error_details="x", result={})
     assert not await job.retry(first, message=message())
     assert not await job.release(first)
     assert await other.heartbeat(taken.claim)
@@ -156,7 +157,7 @@ async def test_of_many_who_take_over_one_wins(job, conninfo):
     outcomes = await asyncio.gather(
         *(job.claim("t1", JOB, worker=f"w{i}", lease_seconds=LEASE) for i in range(8))
     )
-    assert sum(isinstance(outcome, Claimed) and outcome.taken_over for outcome in outcomes) == 1
+    assert sum(isinstance(outcome, Claimed) and outcome.takeovers == 1 for outcome in outcomes) == 1
 
 
 async def test_a_processing_row_without_a_heartbeat_is_judged_by_its_last_update(job, conninfo):
@@ -164,7 +165,7 @@ async def test_a_processing_row_without_a_heartbeat_is_judged_by_its_last_update
     assert isinstance(await job.claim("t1", JOB, worker="w1", lease_seconds=LEASE), HeldElsewhere)
     taken = await job.claim("t1", JOB, worker="w1", lease_seconds=0)
     assert isinstance(taken, Claimed)
-    assert taken.taken_over
+    assert taken.takeovers == 1
 
 
 async def test_a_heartbeat_from_the_future_does_not_keep_a_dead_row_alive(job, conninfo):
@@ -195,7 +196,7 @@ async def test_a_zombie_of_a_recreated_row_writes_nothing(job):
     for _ in ("while it is queued", "while another runs it"):
         assert not await job.heartbeat(zombie, progress={"a": 1})
         assert not (await job.complete(zombie, {}, signal=signal())).accepted
-        assert not await job.fail(zombie, error_details="x", result={})
+        assert not await job.fail(zombie, reason="Broken", error_details="x", result={})
         assert not await job.retry(zombie, message=message())
         assert not await job.release(zombie)
         fresh = await job.claim("t1", JOB, worker="w2", lease_seconds=LEASE)
@@ -291,7 +292,7 @@ async def test_completing_twice_with_one_claim_is_completing_once(job):
 
 async def test_a_stage_of_a_failed_job_is_not_signalled(job):
     one, two, three = [await claimed(job, task_id) for task_id in ("t1", "t2", "t3")]
-    assert await job.fail(one, error_details="broken", result={"success": False})
+    assert await job.fail(one, reason="Broken", error_details="broken", result={"success": False})
     await job.complete(two, {}, signal=signal())
     completion = await job.complete(three, {}, signal=signal())
     assert (completion.last, completion.signal_id) == (True, None)
@@ -309,7 +310,9 @@ async def test_a_result_may_hold_what_jsonb_cannot(job):
 
 async def test_a_failure_fails_the_task_and_its_job(job):
     claim = await claimed(job, "t1")
-    assert await job.fail(claim, error_details="no such\x00 blob", result={"success": False, "error": "x"})
+    assert await job.fail(
+        claim, reason="Broken", error_details="no such\x00 blob", result={"success": False, "error": "x"}
+    )
     task = await job.task("t1")
     assert (task.status, task.error_details, task.result_data) == (
         "failed",
@@ -322,22 +325,21 @@ async def test_a_failure_fails_the_task_and_its_job(job):
 
 
 async def test_an_empty_error_is_a_failure_too(job):
-    assert await job.fail(await claimed(job, "t1"), error_details="", result={})
+    assert await job.fail(await claimed(job, "t1"), reason="Broken", error_details="", result={})
     assert (await job.task("t1")).status == "failed"
 
 
 async def test_a_failure_leaves_a_job_that_is_over_as_it_is(job, conninfo):
     claim = await claimed(job, "t1")
     await run_sql(conninfo, "update app.jobs set status = 'completed'")
-    assert await job.fail(claim, error_details="late", result={})
+    assert await job.fail(claim, reason="Broken", error_details="late", result={})
     job_row = await job.job(JOB)
     assert (job_row.status, job_row.error_details) == ("completed", None)
 
 
-async def test_a_retry_counts_and_owes_the_message(job):
+async def test_a_retry_counts_and_owes_the_message(job, conninfo):
     claim = await claimed(job, "t1")
-    at = datetime.now(UTC) + timedelta(seconds=5)
-    again = OutboxMessage("raster-tasks", '{"same": "body"}', message_id="retry-1", scheduled_at=at)
+    again = OutboxMessage("raster-tasks", '{"same": "body"}', message_id="retry-1", delay_seconds=5)
     assert await job.retry(claim, message=again, error="connection reset")
     assert await job.retry(claim, message=again, error="connection reset")
     task = await job.task("t1")
@@ -346,7 +348,9 @@ async def test_a_retry_counts_and_owes_the_message(job):
     async with job.outbox() as batch:
         (row,) = [row for row in batch.rows if row.message.message_id == "retry-1"]
     assert row.message.body == '{"same": "body"}'
-    assert row.message.scheduled_at == at
+    (now,) = (await run_sql(conninfo, "select now()"))[0]
+    assert row.scheduled_at is not None
+    assert abs((row.scheduled_at - now).total_seconds() - 5) < 4, "by the database's clock"
 
 
 async def test_a_task_handed_back_is_queued_without_a_retry(job):
@@ -373,8 +377,10 @@ async def test_a_task_that_somebody_runs_does_not_fail_without_a_claim(job):
 
 async def test_failing_while_the_job_is_submitted_anew_ends_in_one_of_the_two(job, other):
     claims = [await claimed(job, task_id) for task_id in ("t1", "t2")]
-    await job.fail(claims[0], error_details="first", result={})
-    failed, _ = await asyncio.gather(job.fail(claims[1], error_details="second", result={}), submit(other))
+    await job.fail(claims[0], reason="Broken", error_details="first", result={})
+    failed, _ = await asyncio.gather(
+        job.fail(claims[1], reason="Broken", error_details="second", result={}), submit(other)
+    )
     row = await job.job(JOB)
     assert row.status == "queued"
     assert row.error_details is None
@@ -612,3 +618,72 @@ async def test_every_statement_has_a_name_and_no_comment_left():
     queries = sections("queries.sql", "name")
     assert len(queries) > 30
     assert all(text and "--" not in text for text in queries.values())
+
+
+# rescue
+
+
+async def held(database: Database, task_id: str, *, queue: str = "docker-tasks") -> Claim:
+    outcome = await database.claim(
+        task_id,
+        JOB,
+        worker="w1",
+        lease_seconds=LEASE,
+        message=OutboxMessage(queue, f'{{"task_id": "{task_id}"}}', correlation_id="docker-aaaaaaaa"),
+    )
+    assert isinstance(outcome, Claimed)
+    return outcome.claim
+
+
+async def let_the_lease_run_out(conninfo: str) -> None:
+    await run_sql(
+        conninfo,
+        "alter table app.tasks disable trigger user;"
+        "update app.tasks set heartbeat = timezone('utc', now()) - interval '1 hour',"
+        " updated_at = timezone('utc', now()) - interval '1 hour' where status = 'processing';"
+        "alter table app.tasks enable trigger user",
+    )
+
+
+async def test_a_dead_workers_task_is_queued_again_with_its_own_message(job, other, conninfo):
+    dead = await held(job, "t1")
+    await held(job, "t2", queue="raster-tasks")
+    assert await other.rescue(["docker-tasks"], lease_seconds=LEASE) == [], "its worker is alive"
+    await let_the_lease_run_out(conninfo)
+    rescued = await asyncio.gather(*(db.rescue(["docker-tasks"], lease_seconds=LEASE) for db in (job, other)))
+    assert sorted(rescued) == [[], ["t1"]], "once, and only where we serve the queue"
+    assert (await job.task("t1")).status == "queued"
+    async with job.outbox() as batch:
+        (message,) = [row.message for row in batch.rows if row.message.queue == "docker-tasks"]
+    assert (message.body, message.correlation_id) == ('{"task_id": "t1"}', "docker-aaaaaaaa")
+    assert not (await job.complete(dead, {}, signal=signal())).accepted
+    assert await job.standing([dead]) == set()
+
+
+async def test_take_overs_and_deaths_of_a_row_add_up(job, conninfo):
+    for _ in range(2):
+        await held(job, "t1")
+        await let_the_lease_run_out(conninfo)
+        await job.rescue(["docker-tasks"], lease_seconds=LEASE)
+    assert await job.retry(await held(job, "t1"), message=message(), deaths=1)
+    await job.release(await held(job, "t1"))
+    outcome = await job.claim("t1", JOB, worker="w1", lease_seconds=LEASE)
+    assert isinstance(outcome, Claimed)
+    assert (outcome.takeovers, outcome.deaths, outcome.crashes) == (2, 1, 3)
+
+
+async def test_only_claims_that_nobody_has_taken_away_stand(job, other, conninfo):
+    one, two, three = [await held(job, task_id) for task_id in ("t1", "t2", "t3")]
+    assert await other.standing([one, two, three]) == {one.token, two.token, three.token}
+    await job.complete(one, {}, signal=signal())
+    await run_sql(conninfo, "delete from app.tasks where task_id = 't2'")
+    await run_sql(conninfo, "update app.tasks set status = 'failed' where task_id = 't3'")
+    assert await other.standing([one, two, three]) == set()
+
+
+async def test_a_failure_whose_message_was_not_dead_lettered_is_told_to_the_next_who_gets_it(job):
+    await job.fail(await held(job, "t1"), reason="SourceNotFound", error_details="no blob x", result={})
+    found = await job.claim("t1", JOB, worker="w2", lease_seconds=LEASE)
+    assert found == Finished("failed", Burial("SourceNotFound", "no blob x"))
+    await job.note_dead_letter("t1")
+    assert await job.claim("t1", JOB, worker="w2", lease_seconds=LEASE) == Finished("failed")

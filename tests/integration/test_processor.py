@@ -20,13 +20,15 @@ from tests.support.eventually import eventually
 from tests.support.processes import descendants
 from tests.support.rasters import smooth, write_raster
 from worker.bus import Bus, OutgoingMessage
+from worker.heartbeat import Heartbeat
 from worker.listener import listen
 from worker.local.broker import BrokerThread, QueueSpec
 from worker.outbox import Outbox
 from worker.platform_database import PlatformDatabase
+from worker.pressure import Pressure
 from worker.processor import Processor, ProcessorOptions
 from worker.rows import TaskRow
-from worker.runner import Runner
+from worker.runner import Runner, RunnerOptions
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -144,23 +146,32 @@ async def bench(
     database: PlatformDatabase, conninfo: str, broker: BrokerThread, blobs: Path
 ) -> AsyncIterator[Bench]:
     async with Bus.connect(connection_string=broker.connection_string) as bus:
-        outbox = Outbox(database, bus)
+        heartbeat = Heartbeat(database, every_seconds=0.5)
+        pressure = Pressure(lambda *_: None, min_free_disk_mb=0)
         processor = Processor(
             database=database,
-            bus=bus,
-            outbox=outbox,
-            runner=Runner(timeout_seconds=60),
-            options=ProcessorOptions(
-                app_name="test-worker", jobs_queue=JOBS, heartbeat_seconds=0.5, lease_seconds=3
-            ),
+            outbox=Outbox(database, bus),
+            runner=Runner(RunnerOptions(timeout_seconds=60, stall_seconds=60)),
+            heartbeat=heartbeat,
+            pressure=pressure,
+            options=ProcessorOptions(app_name="test-worker", jobs_queue=JOBS, lease_seconds=3, crash_limit=3),
         )
         stopping = asyncio.Event()
+        beats = asyncio.create_task(heartbeat.run())
         slot = asyncio.create_task(
-            listen(bus, QUEUE, processor.process, stopping=stopping, on_error=lambda _: None)
+            listen(
+                bus,
+                QUEUE,
+                processor.process,
+                relieved=pressure.relieved,
+                stopping=stopping,
+                on_error=lambda _: None,
+            )
         )
         made = Bench(database, conninfo, broker, bus, processor, stopping, slot)
         yield made
         await made.stop()
+        beats.cancel()
 
 
 def _keep_busy(blobs: Path, *, side: int = 8000) -> None:

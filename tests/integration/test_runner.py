@@ -17,7 +17,7 @@ from tests.support.eventually import eventually
 from tests.support.processes import descendants
 from tests.support.rasters import smooth, write_raster
 from worker.errors import ChildDied, TaskFailed, TaskTimedOut
-from worker.runner import Runner
+from worker.runner import Runner, RunnerOptions
 
 COG = {"container_name": "bronze-rasters", "blob_name": "scene.tif", "output_container": "silver-cogs"}
 
@@ -31,7 +31,7 @@ def blobs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest_asyncio.fixture
 async def runner() -> AsyncIterator[Runner]:
-    made = Runner(timeout_seconds=60)
+    made = Runner(RunnerOptions(timeout_seconds=60, stall_seconds=60))
     made.warm_up()
     before = descendants()
     yield made
@@ -106,7 +106,9 @@ async def test_a_task_past_its_time_is_killed(blobs: Path, large: Path) -> None:
     (blobs / "bronze-rasters" / "scene.tif").hardlink_to(large)
     before = descendants()
     with pytest.raises(TaskTimedOut, match="WORKER_TIMEOUT_MINUTES"):
-        await Runner(timeout_seconds=0.3).run("create_cog", COG, on_progress=_ignore)
+        await Runner(RunnerOptions(timeout_seconds=0.3, stall_seconds=60)).run(
+            "create_cog", COG, on_progress=_ignore
+        )
     assert descendants() <= before
     assert not list((blobs / "silver-cogs").iterdir()), "not even a scratch folder"
 
