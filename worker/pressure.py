@@ -38,8 +38,7 @@ class Pressure:
         """Return when there is nothing that a slot should wait for."""
         while self._disk_is_full():  # noqa: ASYNC110, nobody could set an event
             await asyncio.sleep(_LOOK_SECONDS)
-        while (hold := self._hold_until - time.monotonic()) > 0:
-            await asyncio.sleep(hold)
+        await asyncio.sleep(max(0.0, self._hold_until - time.monotonic()))
         if self._failures and time.monotonic() - self._failed_at > _MEMORY_SECONDS:
             self.storage_works()
 
