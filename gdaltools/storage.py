@@ -9,27 +9,24 @@ without it blobs are Azure's, reached by adlfs and GDAL's ``/vsiaz/`` with the s
 
 from __future__ import annotations
 
-import fcntl
 import os
-import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 from urllib.parse import quote
-from uuid import uuid4
 
 from gdaltools import _azure
 from gdaltools.errors import InvalidLocation, InvalidParameter, SourceNotFound, StorageError, TargetExists
 from gdaltools.location import Location, StrPath, blob, check_blob_name, check_container_name, locate
+from gdaltools.scratch import is_scratch, scratch_folder
 
 __all__ = [
     "Location",
     "Stat",
     "StrPath",
-    "abandon_writing",
     "blob",
     "check_blob_name",
     "check_container_name",
@@ -41,16 +38,11 @@ __all__ = [
     "locate",
     "opening",
     "read_bytes",
-    "scratch_folder",
     "stat",
     "url",
     "write_bytes",
     "writing",
 ]
-
-_SCRATCH_PREFIX = ".gdaltools-"
-_LOCK_NAME = ".lock"
-_scratch_folders: set[Path] = set()
 
 
 @dataclass(frozen=True)
@@ -155,7 +147,7 @@ def list_names(prefix: Location) -> list[str]:
     base = Path(prefix.path)
     found = (p.relative_to(base) for p in base.rglob("*") if p.is_file())
     lead = f"{prefix.name.rstrip('/')}/" if prefix.container and prefix.name else ""
-    return sorted(lead + p.as_posix() for p in found if not _is_scratch(p))
+    return sorted(lead + p.as_posix() for p in found if not is_scratch(p))
 
 
 @contextmanager
@@ -224,69 +216,6 @@ def _publish(path: Path, target: Path, *, overwrite: bool) -> None:
         raise TargetExists(f"{target} appeared meanwhile: pass overwrite=True to replace it") from error
     except OSError as error:
         raise StorageError(f"{target} cannot be written: {error.strerror}") from error
-
-
-@contextmanager
-def scratch_folder(beside: Path) -> Iterator[Path]:
-    """A hidden folder in `beside` that goes away with the block; those of killed processes are swept first.
-
-    A live owner holds a lock on a file inside, which the kernel lets go when the process dies.
-
-    Raises
-    ------
-    StorageError
-        `beside` cannot be written to.
-    """
-    for stale in beside.glob(f"{_SCRATCH_PREFIX}*"):
-        _sweep(stale)
-    folder, lock = _locked_folder(beside)
-    with lock:
-        _scratch_folders.add(folder)
-        try:
-            yield folder
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
-            _scratch_folders.discard(folder)
-
-
-def abandon_writing() -> None:
-    """Remove everything that this process has begun to write; only for a process that ends right after."""
-    for folder in list(_scratch_folders):
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _locked_folder(beside: Path) -> tuple[Path, IO[str]]:
-    while True:
-        folder = beside / f"{_SCRATCH_PREFIX}{uuid4().hex}"
-        try:
-            folder.mkdir()
-            lock = (folder / _LOCK_NAME).open("w")
-        except FileNotFoundError:
-            if not beside.is_dir():
-                raise StorageError(f"{beside} went away while it was written to") from None
-            continue  # another process swept the folder before its lock was there
-        except OSError as error:
-            raise StorageError(f"{beside} cannot be written to: {error.strerror}") from error
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if (folder / _LOCK_NAME).exists():
-            return folder, lock
-        lock.close()
-
-
-def _sweep(folder: Path) -> None:
-    try:
-        lock = (folder / _LOCK_NAME).open("r")
-    except OSError:
-        with suppress(OSError):
-            folder.rmdir()
-        return
-    with lock, suppress(OSError):
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _is_scratch(path: Path) -> bool:
-    return any(part.startswith(_SCRATCH_PREFIX) for part in path.parts)
 
 
 def _container(location: Location) -> str:

@@ -20,7 +20,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, NoReturn
 
-from gdaltools import crash_points, storage
+from gdaltools import crash_points, scratch
 from gdaltools.errors import GdalToolsError
 from gdaltools.progress import Progress
 from worker import handlers
@@ -108,7 +108,7 @@ def _to_parent(connection: Connection) -> Callable[[Progress], None]:
 
 def _leave(*_: object) -> NoReturn:
     """End at once: an exception would wait for threads that are still writing, and let them publish."""
-    storage.abandon_writing()
+    scratch.abandon()
     os._exit(1)
 
 

@@ -21,7 +21,7 @@ from multiprocessing.context import ForkServerContext, ForkServerProcess
 from pathlib import Path
 from typing import Any
 
-from gdaltools import storage
+from gdaltools import scratch
 from worker import child
 from worker.errors import ChildDied, OutOfMemory, TaskFailed, TaskStalled, TaskTimedOut
 from worker.memory import MemoryBudget
@@ -49,19 +49,16 @@ class RunnerOptions:
 
 @contextmanager
 def own_temporary_folder() -> Iterator[None]:
-    """Give this process and its tasks a temporary folder of their own, from entry to exit.
+    """Give this process and its tasks a temporary folder of their own; for a process that is only a worker.
 
-    It goes with the block; the folders of workers that were killed are swept first. For a process that is a
-    worker and nothing else.
+    It goes when the process ends; those of workers that were killed are swept first. It is the folder that
+    multiprocessing makes for the forkserver's socket, and removes at exit.
     """
-    outer = tempfile.gettempdir()
-    with storage.scratch_folder(Path(outer)) as scratch:
-        tempfile.tempdir = str(scratch)
-        try:
-            multiprocessing.util.get_temp_dir()  # made now and kept: the forkserver's socket lies in it
-        finally:
-            tempfile.tempdir = outer
-        os.environ["TMPDIR"] = str(scratch)
+    outer = Path(tempfile.gettempdir())
+    scratch.sweep(outer.glob("pymp-*"))
+    folder = Path(multiprocessing.util.get_temp_dir())
+    with scratch.hold(folder):
+        os.environ["TMPDIR"] = str(folder)
         yield
 
 
