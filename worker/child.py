@@ -13,7 +13,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from multiprocessing.connection import Connection
@@ -74,15 +74,16 @@ def main(
     connection.send(("needs", handlers.peak_memory_mb(task_type, parameters)))
     _die_with_parent(connection)
     threading.Thread(target=_die_with_parent, args=(connection,), daemon=True).start()
-    outcome = _outcome(connection, task_type, parameters)
+    parent = _Parent(connection)
+    outcome = _outcome(parent, task_type, parameters)
     crash_points.reach("child-ended")
-    connection.send(outcome)
+    parent.say(outcome)
     connection.close()
 
 
-def _outcome(connection: Connection, task_type: str, parameters: Mapping[str, Any]) -> tuple[str, object]:
+def _outcome(parent: _Parent, task_type: str, parameters: Mapping[str, Any]) -> tuple[str, object]:
     try:
-        return "result", handlers.run(task_type, parameters, progress=_to_parent(connection))
+        return "result", handlers.run(task_type, parameters, progress=parent.show)
     except GdalToolsError as error:
         return "failure", Failure(str(error), type(error).__name__, error.retryable)
     except Exception as error:  # the one border of a task: whatever it raised becomes its outcome
@@ -90,20 +91,37 @@ def _outcome(connection: Connection, task_type: str, parameters: Mapping[str, An
         return "failure", Failure(str(error), type(error).__name__, retryable=True)
 
 
-def _to_parent(connection: Connection) -> Callable[[Progress], None]:
-    last = 0.0
-    lock = threading.Lock()
+class _Parent:
+    """The way to the parent: the newest progress twice a second, and what is said once, in order."""
 
-    def send(state: Progress) -> None:
-        nonlocal last
-        with lock:
-            now = time.monotonic()
-            if state.done < state.total and now - last < _PROGRESS_INTERVAL_SECONDS:
-                return
-            last = now
-            connection.send(("progress", asdict(state) | {"percent": round(100 * state.fraction, 1)}))
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._lock = threading.Lock()
+        self._newest: Progress | None = None
+        threading.Thread(target=self._send_progress, daemon=True).start()
 
-    return send
+    def show(self, state: Progress) -> None:
+        """Have a state sent, unless a newer one overtakes it."""
+        self._newest = state
+
+    def say(self, message: tuple[str, object]) -> None:
+        """Send a message behind all progress."""
+        self._flush()
+        with self._lock:
+            self._connection.send(message)
+
+    def _send_progress(self) -> None:
+        while True:
+            time.sleep(_PROGRESS_INTERVAL_SECONDS)
+            with suppress(OSError):
+                self._flush()
+
+    def _flush(self) -> None:
+        with self._lock:
+            state, self._newest = self._newest, None
+            if state is not None:
+                percent = round(100 * state.fraction, 1)
+                self._connection.send(("progress", asdict(state) | {"percent": percent}))
 
 
 def _leave(*_: object) -> NoReturn:

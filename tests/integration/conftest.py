@@ -5,7 +5,10 @@ import pytest
 import pytest_asyncio
 
 from tests.support import postgres
+from worker import child
 from worker.platform_database import PlatformDatabase
+
+child.PRELOAD.append("tests.support.handlers")
 
 
 @pytest.fixture(scope="session")

@@ -16,7 +16,8 @@ import pytest_asyncio
 from tests.support.eventually import eventually
 from tests.support.processes import descendants
 from tests.support.rasters import smooth, write_raster
-from worker.errors import ChildDied, TaskFailed, TaskTimedOut
+from worker.errors import ChildDied, OutOfMemory, TaskFailed, TaskStalled, TaskTimedOut
+from worker.memory import working_set_mb
 from worker.runner import Runner, RunnerOptions
 
 COG = {"container_name": "bronze-rasters", "blob_name": "scene.tif", "output_container": "silver-cogs"}
@@ -122,3 +123,60 @@ async def test_a_cancelled_run_kills_its_child_first(runner: Runner, blobs: Path
     with pytest.raises(asyncio.CancelledError):
         await running
     assert pid not in descendants()
+
+
+async def _run(task_type: str, *, options: RunnerOptions | None = None, **parameters: Any) -> dict[str, Any]:
+    runner = Runner(options or RunnerOptions(timeout_seconds=60, stall_seconds=60))
+    return await runner.run(task_type, parameters, on_progress=_ignore)
+
+
+async def test_a_child_that_leaves_without_a_word_is_told_by_its_exit_code() -> None:
+    with pytest.raises(ChildDied, match="exit code 7"):
+        await _run("leave")
+
+
+@pytest.mark.parametrize("number", [signal.SIGSEGV, signal.SIGABRT, signal.SIGKILL])
+async def test_a_child_that_dies_by_a_signal_is_told_by_its_name(number: signal.Signals) -> None:
+    with pytest.raises(ChildDied, match=number.name):
+        await _run("die", number=int(number))
+
+
+async def test_a_child_that_comes_no_further_is_ended_as_stalled() -> None:
+    before = descendants()
+    with pytest.raises(TaskStalled, match=r"33\.3% of its steps.*WORKER_STALL_MINUTES"):
+        await _run("stand_still", options=RunnerOptions(timeout_seconds=60, stall_seconds=1), seconds=60)
+    assert descendants() <= before
+
+
+async def test_a_handler_that_reports_nothing_is_not_taken_for_stalled() -> None:
+    options = RunnerOptions(timeout_seconds=60, stall_seconds=0.1)
+    assert (await _run("sleep", options=options, seconds=0.5))["success"] is True
+
+
+async def test_a_child_that_uses_up_the_memory_is_ended_and_says_so() -> None:
+    limit = round(working_set_mb(os.getpid())) + 600
+    options = RunnerOptions(timeout_seconds=60, stall_seconds=60, memory_limit_mb=limit)
+    with pytest.raises(OutOfMemory, match=f"of {limit:,.0f} MB were left"):
+        await _run("use_memory", options=options, megabytes=1500)
+
+
+async def test_a_task_too_large_for_this_machine_is_a_permanent_error_with_both_numbers() -> None:
+    options = RunnerOptions(timeout_seconds=60, stall_seconds=60, memory_limit_mb=2000)
+    with pytest.raises(TaskFailed, match="needs about 3,000 MB and this worker has 2,000 MB") as caught:
+        await _run("do_nothing", options=options, needs_mb=3000)
+    assert caught.value.error_type == "InsufficientMemory"
+    assert not caught.value.retryable
+
+
+async def test_a_task_too_large_just_now_waits_for_the_others_to_end() -> None:
+    runner = Runner(RunnerOptions(timeout_seconds=60, stall_seconds=60, memory_limit_mb=20_000))
+    began = asyncio.Event()
+    large = {"needs_mb": 12_000, "seconds": 1}
+    first = asyncio.create_task(runner.run("stand_still", large, on_progress=lambda _: began.set()))
+    await began.wait()
+    small = {"needs_mb": 100}
+    await runner.run("do_nothing", small, on_progress=_ignore)
+    assert not first.done(), "what fits beside it does not wait"
+    await runner.run("do_nothing", large, on_progress=_ignore)
+    assert first.done()
+    await first

@@ -1,0 +1,98 @@
+"""Task types for tests, run like any other: import this in a task's process and they are there.
+
+They do what rasters do only by accident: nothing at all, stand still, use memory, die.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from typing import Any
+
+import numpy as np
+
+from gdaltools.errors import StorageError
+from gdaltools.progress import ProgressOption, reporting
+from worker import handlers
+from worker.handlers import Handler, _Parameters
+
+
+class NoParameters(_Parameters):
+    pass
+
+
+class Seconds(_Parameters):
+    seconds: float = 0.1
+
+
+class Megabytes(_Parameters):
+    megabytes: int
+
+
+class Signal(_Parameters):
+    number: int = signal.SIGKILL
+
+
+def do_nothing(parameters: NoParameters, progress: ProgressOption) -> dict[str, Any]:
+    return {}
+
+
+def sleep(parameters: Seconds, progress: ProgressOption) -> dict[str, Any]:
+    time.sleep(parameters.seconds)
+    return {}
+
+
+def compute(parameters: Seconds, progress: ProgressOption) -> dict[str, Any]:
+    until = time.monotonic() + parameters.seconds
+    while time.monotonic() < until:
+        np.sort(np.random.default_rng(0).random(100_000))
+    return {}
+
+
+def stand_still(parameters: Seconds, progress: ProgressOption) -> dict[str, Any]:
+    with reporting(progress, label="steps", total=3, unit="steps") as advance:
+        advance(1)
+        time.sleep(parameters.seconds)
+    return {}
+
+
+def use_memory(parameters: Megabytes, progress: ProgressOption) -> dict[str, Any]:
+    held = [np.ones(1 << 17) for _ in range(parameters.megabytes)]
+    time.sleep(30)
+    return {"held": len(held)}
+
+
+def die(parameters: Signal, progress: ProgressOption) -> dict[str, Any]:
+    os.kill(os.getpid(), parameters.number)
+    time.sleep(30)
+    return {}
+
+
+def leave(parameters: NoParameters, progress: ProgressOption) -> dict[str, Any]:
+    os._exit(7)
+
+
+def meet_bad_storage(parameters: NoParameters, progress: ProgressOption) -> dict[str, Any]:
+    raise StorageError("the storage is not well today")
+
+
+def needs_much(task_type: str, parameters: Any) -> float | None:
+    """What the test says, else what the task type does."""
+    return (
+        float(parameters["needs_mb"]) if "needs_mb" in parameters else _peak_memory_mb(task_type, parameters)
+    )
+
+
+_peak_memory_mb = handlers.peak_memory_mb
+handlers.peak_memory_mb = needs_much
+handlers.HANDLERS |= {  # type: ignore[operator]
+    "do_nothing": Handler(NoParameters, do_nothing),
+    "sleep": Handler(Seconds, sleep),
+    "compute": Handler(Seconds, compute),
+    "stand_still": Handler(Seconds, stand_still),
+    "use_memory": Handler(Megabytes, use_memory),
+    "die": Handler(Signal, die),
+    "leave": Handler(NoParameters, leave),
+    "meet_bad_storage": Handler(NoParameters, meet_bad_storage),
+}
