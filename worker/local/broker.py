@@ -1,8 +1,9 @@
 """A Service Bus broker for development: queues on loopback, for the real ``azure-servicebus`` SDK.
 
-It keeps messages in memory only, and lets everybody in: it is for one machine, not for a network. What it
-promises of a queue's behaviour is what the SDKs can see of the real service, and no more: no topics, no
-sessions, no transactions, no TLS.
+It lets everybody in: it is for one machine, not for a network. What it promises of a queue's behaviour is
+what the SDKs can see of the real service, and no more: no topics, no sessions, no transactions, no TLS.
+Messages live in memory, or, with a state file, as long as the file: whoever starts a broker on it goes on
+where the last one ended, even by SIGKILL.
 
 Run it on its own with ``python -m worker.local.broker --queue docker-tasks --queue geospatial-jobs``.
 """
@@ -15,12 +16,16 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
+from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar
 
 from gdaltools.errors import InvalidParameter
+from worker.local.commands import USAGE, Commands
 from worker.local.connection import Connection
 from worker.local.faults import Faults
+from worker.local.journal import MEMORY_ONLY, SqliteJournal
 from worker.local.namespace import Namespace, Token
 from worker.local.queues import QueueCounts, QueueSpec
 
@@ -47,13 +52,17 @@ class Broker:
         TCP port; 0 takes a free one.
     accept_token
         Decides about every token that a client shows; it must not wait. By default all are accepted.
+    state
+        A file that keeps the queues, made when it is not there; see `worker.local.journal`. What a client was
+        told has happened is in it. Queues in it that are not named stay in it for a broker that names them.
 
     Raises
     ------
     InvalidParameter
-        Two queues have one name.
+        Two queues have one name. On entry: the state file is in use by another broker, damaged, or something
+        else.
     OSError
-        The port is taken.
+        On entry: the port is taken.
     """
 
     def __init__(
@@ -63,19 +72,29 @@ class Broker:
         port: int = 0,
         *,
         accept_token: Callable[[Token], bool] = _accept_all,
+        state: Path | str | None = None,
     ) -> None:
-        self._namespace = Namespace(queues, accept_token=accept_token)
+        self._journal = SqliteJournal(Path(state)) if state is not None else None
+        self._namespace = Namespace(queues, accept_token=accept_token, journal=self._journal or MEMORY_ONLY)
         self._host = host
         self._wanted_port = port
         self._server: asyncio.Server | None = None
+        self._opened = ExitStack()
         self.faults = Faults(self._namespace, lambda function: function())
         """Faults to inject; to be used on the broker's own loop."""
 
     async def __aenter__(self) -> Self:
         loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(
-            lambda: Connection(self._namespace), self._host, self._wanted_port, reuse_address=True
-        )
+        with ExitStack() as stack:
+            if self._journal is not None:
+                stack.enter_context(self._journal)
+                self._namespace.restore()
+            # The address is free again at once after a broker that was killed, whatever its clients do.
+            self._server = await loop.create_server(
+                lambda: Connection(self._namespace), self._host, self._wanted_port, reuse_address=True
+            )
+            self._opened = stack.pop_all()
+        self._namespace.wake()
         return self
 
     async def __aexit__(
@@ -85,6 +104,7 @@ class Broker:
             self._server.close()
             self._namespace.close()
             await self._server.wait_closed()
+        self._opened.close()
 
     @property
     def port(self) -> int:
@@ -126,8 +146,9 @@ class BrokerThread:
         port: int = 0,
         *,
         accept_token: Callable[[Token], bool] = _accept_all,
+        state: Path | str | None = None,
     ) -> None:
-        self._broker = Broker(queues, host, port, accept_token=accept_token)
+        self._broker = Broker(queues, host, port, accept_token=accept_token, state=state)
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="development-broker", daemon=True)
         self.faults = Faults(self._broker._namespace, self._call)
@@ -180,14 +201,30 @@ class BrokerThread:
         self._loop.close()
 
 
-async def _serve(queues: Sequence[QueueSpec], host: str, port: int) -> None:
+async def _serve(broker: Broker, *, take_commands: bool) -> None:
     stopped = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopped.set)
-    async with Broker(queues, host, port) as broker:
+    async with broker:
         print(broker.connection_string, flush=True)
+        if take_commands:
+            commands = Commands(broker.faults, broker.counts)
+            threading.Thread(target=_take_commands, args=(commands, loop), daemon=True).start()
         await stopped.wait()
+
+
+def _take_commands(commands: Commands, loop: asyncio.AbstractEventLoop) -> None:
+    """Answer what comes on standard input, on a thread of its own: not every kind of input can be polled."""
+
+    async def answer(line: str) -> str:
+        return commands.answer(line)
+
+    # Not sys.stdin: its buffer would still be locked by this thread when the interpreter ends.
+    with open(0, "rb", buffering=0, closefd=False) as lines:
+        for line in lines:
+            text = line.decode("utf-8", "replace")
+            print(asyncio.run_coroutine_threadsafe(answer(text), loop).result(), flush=True)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -196,6 +233,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--queue", action="append", required=True, metavar="NAME", help="a queue; repeatable")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: loopback)")
     parser.add_argument("--port", type=int, default=0, help="TCP port (default: any free one)")
+    parser.add_argument("--state", metavar="FILE", help="keep the queues in FILE, beyond this process's life")
+    parser.add_argument(
+        "--faults",
+        action="store_true",
+        help="take commands on standard input, one a line, and answer each by a line: "
+        + "; ".join(USAGE.values()),
+    )
     defaults = QueueSpec("defaults")
     parser.add_argument("--lock-seconds", type=float, default=defaults.lock_seconds)
     parser.add_argument("--max-delivery-count", type=int, default=defaults.max_delivery_count)
@@ -213,7 +257,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             )
             for name in given.queue
         ]
-        asyncio.run(_serve(queues, given.host, given.port))
+        broker = Broker(queues, given.host, given.port, state=given.state)
+        asyncio.run(_serve(broker, take_commands=given.faults))
     except (InvalidParameter, OSError) as error:
         print(f"{parser.prog}: {error}", file=sys.stderr)
         return 2

@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from gdaltools.errors import InvalidParameter
-from worker.local.namespace import Namespace, Operation
+from worker.local.namespace import SERVER_BUSY, Namespace, Operation
 
-SERVER_BUSY = "com.microsoft:server-busy"
-LOCK_LOST = "com.microsoft:message-lock-lost"
 DETACH_FORCED = "amqp:link:detach-forced"
 
 

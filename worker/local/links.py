@@ -15,9 +15,12 @@ from urllib.parse import urlsplit
 
 from worker.local.amqp import DecodeError, Described, Symbol
 from worker.local.frames import ACCEPTED, REJECTED, Attach, Detach, Flow, Transfer, amqp_error, outcome
+from worker.local.journal import NotSaved
 from worker.local.management import manage, put_token
 from worker.local.message import BATCH_FORMAT, Message, decode_batch, decode_message, encode_message
-from worker.local.queues import Queue, Stored
+from worker.local.namespace import SERVER_BUSY
+from worker.local.queues import Queue
+from worker.local.stored import Stored
 
 if TYPE_CHECKING:
     from worker.local.session import Session
@@ -146,8 +149,10 @@ class ReceivingLink(Link):
         condition = self.session.namespace.take_fault("send", self.bound_queue)
         if condition is not None:
             return outcome(REJECTED, amqp_error(condition, "fault injected"))
-        for message in decoded:
-            self.bound_queue.send(message)
+        try:
+            self.bound_queue.send(*decoded)
+        except NotSaved as error:
+            return outcome(REJECTED, amqp_error(SERVER_BUSY, str(error)))
         return outcome(ACCEPTED)
 
     def _answer(self, request: Message) -> None:

@@ -11,17 +11,18 @@ from typing import Any
 from uuid import UUID
 
 from worker.local.amqp import Array, DecodeError, Int, Symbol, Timestamp
-from worker.local.faults import LOCK_LOST
+from worker.local.journal import NotSaved
 from worker.local.message import Message, decode_message, encode_message, response
-from worker.local.namespace import Namespace, Token
-from worker.local.queues import LockNotHeld, MessageNotFound, Queue, Stored
+from worker.local.namespace import LOCK_LOST, SERVER_BUSY, Namespace, Token
+from worker.local.queues import LockNotHeld, MessageNotFound, Queue
+from worker.local.stored import Stored
 
 MAX_PEEK_BYTES = 256 * 1024
 _VENDOR = "com.microsoft:"
 _STATUS = {
     LOCK_LOST: 410,
     _VENDOR + "message-not-found": 404,
-    _VENDOR + "server-busy": 503,
+    SERVER_BUSY: 503,
     _VENDOR + "timeout": 408,
     "amqp:not-found": 404,
     "amqp:unauthorized-access": 401,
@@ -66,6 +67,8 @@ def manage(namespace: Namespace, queue: Queue, request: Message) -> bytes:
         value = handler(queue, arguments)
     except LockNotHeld as error:
         return _refusal(request, LOCK_LOST, str(error))
+    except NotSaved as error:
+        return _refusal(request, SERVER_BUSY, str(error))
     except MessageNotFound as error:
         return _refusal(request, _VENDOR + "message-not-found", str(error))
     except DecodeError as error:
@@ -134,7 +137,7 @@ def _peek(queue: Queue, arguments: dict[Any, Any]) -> dict[str, Any] | None:
 def _schedule(queue: Queue, arguments: dict[Any, Any]) -> dict[str, Any]:
     entries = _arguments(arguments, "messages", dict)
     messages = [decode_message(_argument(entry, "message", bytes)) for entry in entries]
-    return {"sequence-numbers": Array(queue.send(message) or 0 for message in messages)}
+    return {"sequence-numbers": Array(number or 0 for number in queue.send(*messages))}
 
 
 def _cancel(queue: Queue, arguments: dict[Any, Any]) -> dict[str, Any]:

@@ -13,7 +13,13 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from gdaltools.errors import InvalidParameter
-from worker.local.queues import DEAD_LETTER_PATH, Queue, QueueSpec, Stored, create_queue
+from worker.local.journal import MEMORY_ONLY, Journal, NotSaved
+from worker.local.queues import Queue, QueueSpec, create_queue
+from worker.local.shelf import DEAD_LETTER_PATH
+from worker.local.stored import Stored
+
+SERVER_BUSY = "com.microsoft:server-busy"
+LOCK_LOST = "com.microsoft:message-lock-lost"
 
 Operation = Literal["send", "receive", "settle", "renew", "management"]
 
@@ -75,6 +81,8 @@ class Namespace:
         Whether a client is let in.
     clock
         Seconds since 1970.
+    journal
+        What keeps the queues; see `restore`.
 
     Raises
     ------
@@ -88,6 +96,7 @@ class Namespace:
         *,
         accept_token: Callable[[Token], bool],
         clock: Callable[[], float] = time.time,
+        journal: Journal = MEMORY_ONLY,
     ) -> None:
         self.accept_token = accept_token
         self.reply_delay = 0.0  # seconds
@@ -100,10 +109,22 @@ class Namespace:
         for spec in specs:
             if spec.name.lower() in self._queues:
                 raise InvalidParameter(f"the queue {spec.name!r} is named twice")
-            queue = create_queue(spec, clock=clock)
+            queue = create_queue(spec, clock=clock, journal=journal)
             self._queues[spec.name.lower()] = queue
             if queue.dead_letters is not None:
                 self._queues[f"{spec.name.lower()}/{DEAD_LETTER_PATH}"] = queue.dead_letters
+
+    def restore(self) -> None:
+        """Begin with what the journal holds.
+
+        Raises
+        ------
+        InvalidParameter
+            It cannot be read.
+        """
+        for queue in self._queues.values():
+            if queue.dead_letters is not None:
+                queue.restore()
 
     def find_queue(self, path: str) -> Queue | None:
         """The queue or sub-queue at an address, whatever its case."""
@@ -149,7 +170,11 @@ class Namespace:
                 if condition is not None:
                     consumer.detach(condition, "fault injected")
                     continue
-                stored = queue.receive(delete=consumer.deletes)
+                try:
+                    stored = queue.receive(delete=consumer.deletes)
+                except NotSaved as error:
+                    consumer.detach(SERVER_BUSY, str(error))
+                    continue
                 if stored is not None:
                     consumer.deliver(stored)
         self._set_timer()

@@ -11,19 +11,17 @@ Source: learn.microsoft.com, Service Bus: "Message transfers, locks, and settlem
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from enum import Enum
-from typing import Any
+from dataclasses import dataclass, replace
 from uuid import UUID, uuid4
 
 from gdaltools.errors import InvalidParameter
-from worker.local.amqp import Int, Symbol, Timestamp
+from worker.local.journal import MEMORY_ONLY, Journal
 from worker.local.message import Message
+from worker.local.shelf import Shelves
+from worker.local.stored import State, Stored
 
 MAX_LOCK_SECONDS = 300  # Service Bus's own limit
-DEAD_LETTER_PATH = "$deadletterqueue"
 
 
 class LockNotHeld(Exception):
@@ -86,99 +84,74 @@ class QueueCounts:
     dead_letter: int
 
 
-class State(Enum):
-    """Where a message is; the values of the first three are those of ``x-opt-message-state``."""
-
-    ACTIVE = 0
-    DEFERRED = 1
-    SCHEDULED = 2
-    LOCKED = 3
-
-
-@dataclass(slots=True)
-class Stored:
-    """A message in a queue."""
-
-    sequence: int
-    message: Message
-    state: State
-    enqueued_at: float
-    expires_at: float
-    failed_deliveries: int = 0
-    due_at: float = 0.0  # when the lock ends, or the schedule is up
-    lock_token: UUID | None = None
-    deferred: bool = False  # stays deferred when its lock ends
-
-    def to_wire(self) -> Message:
-        """The message with the annotations that Service Bus adds."""
-        annotations: dict[Any, Any] = {
-            Symbol("x-opt-sequence-number"): self.sequence,
-            Symbol("x-opt-enqueue-sequence-number"): self.sequence,
-            Symbol("x-opt-enqueued-time"): Timestamp(self.enqueued_at * 1000),
-            Symbol("x-opt-message-state"): Int(self.state.value if self.state is not State.LOCKED else 0),
-        }
-        if self.lock_token is not None:
-            annotations[Symbol("x-opt-locked-until")] = Timestamp(self.due_at * 1000)
-        return self.message.delivered(delivery_count=self.failed_deliveries, annotations=annotations)
-
-
 class Queue:
     """One queue, or the dead-letter sub-queue of one.
+
+    Every operation is saved when it returns. One that raises `NotSaved` has not happened.
 
     Parameters
     ----------
     spec
         Its settings.
+    shelves
+        Where its messages lie, and those of the sub-queue.
     clock
         Seconds since 1970.
     dead_letters
         The sub-queue; None makes this one a sub-queue, in which nothing expires or is dead-lettered by count.
     """
 
-    def __init__(self, spec: QueueSpec, *, clock: Callable[[], float], dead_letters: Queue | None) -> None:
+    def __init__(
+        self, spec: QueueSpec, shelves: Shelves, *, clock: Callable[[], float], dead_letters: Queue | None
+    ) -> None:
         self.spec = spec
         self.dead_letters = dead_letters
         self._clock = clock
-        self._stored: dict[int, Stored] = {}
-        self._active: list[int] = []  # heap of sequence numbers; those no longer active are skipped
-        self._timers: list[tuple[float, int]] = []  # heap of (when, sequence number); the same
-        self._locks: dict[UUID, Stored] = {}
-        self._seen: dict[Any, float] = {}  # message id → until when it is remembered, oldest first
-        self._next_sequence = 1
+        self._shelves = shelves
+        self._shelf = shelves.dead_letters if dead_letters is None else shelves.messages
 
     @property
     def path(self) -> str:
         """The address of the queue."""
         return self.spec.name if self.dead_letters is not None else f"{self.spec.name}/$DeadLetterQueue"
 
+    def restore(self) -> None:
+        """Begin with what the journal holds, of the sub-queue too; what ended meanwhile ends now.
+
+        Raises
+        ------
+        InvalidParameter
+            The journal cannot be read.
+        """
+        self._shelves.restore()
+        self.advance()
+
     def counts(self) -> QueueCounts:
         """How many messages are in each state now."""
         self.advance()
-        states = [stored.state for stored in self._stored.values()]
+        states = [stored.state for stored in self._shelf.in_order()]
         return QueueCounts(
             active=states.count(State.ACTIVE),
             locked=states.count(State.LOCKED),
             deferred=states.count(State.DEFERRED),
             scheduled=states.count(State.SCHEDULED),
-            dead_letter=len(self.dead_letters._stored) if self.dead_letters is not None else len(states),
+            dead_letter=len(self._shelves.dead_letters),
         )
 
     # Sending
 
-    def send(self, message: Message) -> int | None:
-        """Take a message in, now or when it is scheduled for; None: it was a duplicate, and dropped."""
+    def send(self, *messages: Message) -> list[int | None]:
+        """Take messages in, all or none, now or when they are scheduled for.
+
+        Returns
+        -------
+        list of int or None
+            Their sequence numbers; None for one that was a duplicate, and dropped.
+        """
         now = self.advance()
-        if self._is_duplicate(message.message_id, now):
-            return None
-        sequence, self._next_sequence = self._next_sequence, self._next_sequence + 1
-        stored = Stored(sequence, message, State.ACTIVE, enqueued_at=now, expires_at=0.0)
-        self._stored[sequence] = stored
-        if message.scheduled_for is not None and message.scheduled_for > now:
-            stored.state, stored.due_at = State.SCHEDULED, message.scheduled_for
-            self._set_timer(stored.due_at, stored)
-        else:
-            self._enqueue(stored, now)
-        return sequence
+        sequences = [self._take_in(message, now) for message in messages]
+        self._shelves.save()
+        return sequences
 
     def cancel_scheduled(self, sequences: Iterable[int]) -> None:
         """Remove scheduled messages: all of them, or none when one is not there.
@@ -190,55 +163,53 @@ class Queue:
         """
         self.advance()
         for stored in self._find(sequences, State.SCHEDULED):
-            del self._stored[stored.sequence]
+            self._shelf.remove(stored)
+        self._shelves.save()
 
-    def _is_duplicate(self, message_id: Any, now: float) -> bool:
+    def _take_in(self, message: Message, now: float) -> int | None:
+        if self._is_duplicate(message, now):
+            return None
+        sequence = self._shelf.take_number()
+        stored = Stored(sequence, message, State.ACTIVE, enqueued_at=now, expires_at=0.0)
+        if message.scheduled_for is not None and message.scheduled_for > now:
+            self._shelf.put(replace(stored, state=State.SCHEDULED, due_at=message.scheduled_for))
+        else:
+            self._enqueue(stored, now)
+        return sequence
+
+    def _is_duplicate(self, message: Message, now: float) -> bool:
         window = self.spec.duplicate_window_seconds
-        if message_id is None or not window or self.dead_letters is None:
+        if message.message_id is None or not window or self.dead_letters is None:
             return False
-        while self._seen and next(iter(self._seen.values())) <= now:
-            del self._seen[next(iter(self._seen))]
-        if message_id in self._seen:
+        if self._shelf.remembers(message.message_id, now):
             return True
-        self._seen[message_id] = now + window
+        self._shelf.remember(message.message_id, now + window)
         return False
 
-    def _enqueue(self, stored: Stored, now: float) -> None:
+    def _enqueue(self, stored: Stored, when: float) -> None:
         ttl = min(self.spec.ttl_seconds, stored.message.ttl_seconds or self.spec.ttl_seconds)
-        stored.enqueued_at, stored.expires_at = now, now + ttl
-        if self.dead_letters is None:
-            stored.expires_at = float("inf")
-        self._make_active(stored)
+        expires_at = when + ttl if self.dead_letters is not None else float("inf")
+        self._make_active(replace(stored, enqueued_at=when, expires_at=expires_at))
 
     def _make_active(self, stored: Stored) -> None:
-        stored.state, stored.lock_token = State.ACTIVE, None
-        heapq.heappush(self._active, stored.sequence)
-        self._set_timer(stored.expires_at, stored)
+        self._shelf.put(replace(stored, state=State.ACTIVE, lock_token=None))
 
     # Receiving
 
     def receive(self, *, delete: bool = False) -> Stored | None:
         """The next active message, locked (or, with ``delete``, gone); None when there is none."""
         now = self.advance()
-        while self._active:
-            stored = self._stored.get(heapq.heappop(self._active))
-            if stored is not None and stored.state is State.ACTIVE:
-                if delete:
-                    del self._stored[stored.sequence]
-                else:
-                    self._lock(stored, now)
-                return stored
-        return None
+        stored = self._shelf.first_active()
+        if stored is None:
+            return None
+        taken = self._take_out(stored, now, delete=delete)
+        self._shelves.save()
+        return taken
 
     def has_active(self) -> bool:
         """Whether `receive` would find a message."""
         self.advance()
-        while self._active:
-            stored = self._stored.get(self._active[0])
-            if stored is not None and stored.state is State.ACTIVE:
-                return True
-            heapq.heappop(self._active)
-        return False
+        return self._shelf.first_active() is not None
 
     def receive_deferred(self, sequences: Iterable[int], *, delete: bool = False) -> list[Stored]:
         """Lock deferred messages by their sequence numbers.
@@ -250,28 +221,26 @@ class Queue:
         """
         now = self.advance()
         found = self._find(sequences, State.DEFERRED)
-        for stored in found:
-            if delete:
-                del self._stored[stored.sequence]
-            else:
-                self._lock(stored, now)
-        return found
+        taken = [self._take_out(stored, now, delete=delete) for stored in found]
+        self._shelves.save()
+        return taken
 
     def peek(self, from_sequence: int, count: int) -> list[Stored]:
         """Up to ``count`` messages from that sequence number on, in order, whatever their state."""
         self.advance()
-        return [self._stored[number] for number in sorted(self._stored) if number >= from_sequence][
-            : max(0, count)
-        ]
+        return [s for s in self._shelf.in_order() if s.sequence >= from_sequence][: max(0, count)]
 
-    def _lock(self, stored: Stored, now: float) -> None:
-        stored.state, stored.lock_token = State.LOCKED, uuid4()
-        stored.due_at = now + self.spec.lock_seconds
-        self._locks[stored.lock_token] = stored
-        self._set_timer(stored.due_at, stored)
+    def _take_out(self, stored: Stored, now: float, *, delete: bool) -> Stored:
+        if delete:
+            self._shelf.remove(stored)
+            return stored
+        until = now + self.spec.lock_seconds
+        locked = replace(stored, state=State.LOCKED, lock_token=uuid4(), due_at=until)
+        self._shelf.put(locked)
+        return locked
 
     def _find(self, sequences: Iterable[int], state: State) -> list[Stored]:
-        found = [self._stored.get(sequence) for sequence in sequences]
+        found = [self._shelf.find(sequence) for sequence in sequences]
         present = [stored for stored in found if stored is not None and stored.state is state]
         if len(present) < len(found):
             raise MessageNotFound(f"{len(found) - len(present)} of {len(found)} are not {state.name.lower()}")
@@ -281,130 +250,117 @@ class Queue:
 
     def renew(self, token: UUID) -> float:
         """Begin the lock's time anew, and say when it ends."""
-        stored = self._held(token)
-        stored.due_at = self._clock() + self.spec.lock_seconds
-        self._set_timer(stored.due_at, stored)
-        return stored.due_at
+        renewed = replace(self._held(token), due_at=self._clock() + self.spec.lock_seconds)
+        self._shelf.put(renewed)
+        self._shelves.save()
+        return renewed.due_at
 
     def complete(self, token: UUID) -> None:
         """Remove the message for good."""
-        stored = self._unlock(token)
-        del self._stored[stored.sequence]
+        self._shelf.remove(self._held(token))
+        self._shelves.save()
 
     def release(self, token: UUID) -> None:
         """Give the message back as if it had not been delivered."""
-        self._give_back(self._unlock(token))
+        self._give_back(self._held(token))
+        self._shelves.save()
 
     def abandon(self, token: UUID) -> None:
         """Give the message back, one delivery counted; the last one permitted dead-letters it."""
-        self._count_delivery(self._unlock(token))
+        self._count_delivery(self._held(token))
+        self._shelves.save()
 
     def defer(self, token: UUID) -> None:
         """Keep the message until somebody asks for its sequence number."""
-        stored = self._unlock(token)
-        stored.deferred = True
-        self._give_back(stored)
+        self._give_back(replace(self._held(token), deferred=True))
+        self._shelves.save()
 
     def dead_letter(self, token: UUID, reason: str | None, description: str | None) -> None:
         """Move the message to the sub-queue; in the sub-queue itself, note the new reason."""
-        self._bury(self._unlock(token), reason, description)
+        self._bury(self._held(token), reason, description)
+        self._shelves.save()
 
     def expire_lock(self, *, message_id: str | None = None) -> int:
         """End the locks now, of all messages or those with an id; says how many ended."""
         self.advance()
-        held = [s for s in self._locks.values() if message_id is None or s.message.message_id == message_id]
+        held = [s for s in self._shelf.locked() if message_id is None or s.message.message_id == message_id]
         for stored in held:
-            stored.due_at = self._clock()
-            self._set_timer(stored.due_at, stored)
-        self.advance()
+            self._count_delivery(stored)
+        self._shelves.save()
         return len(held)
 
     def _held(self, token: UUID) -> Stored:
         self.advance()
-        stored = self._locks.get(token)
+        stored = self._shelf.find_locked(token)
         if stored is None:
             raise LockNotHeld(f"the lock {token} on a message of {self.path} has expired or was settled")
         return stored
 
-    def _unlock(self, token: UUID) -> Stored:
-        stored = self._held(token)
-        del self._locks[token]
-        stored.lock_token = None
-        return stored
-
     def _give_back(self, stored: Stored) -> None:
         if stored.deferred:
-            stored.state, stored.lock_token = State.DEFERRED, None
+            self._shelf.put(replace(stored, state=State.DEFERRED, lock_token=None))
         else:
             self._make_active(stored)
 
     def _count_delivery(self, stored: Stored) -> None:
-        stored.failed_deliveries += 1
-        if self.dead_letters is not None and stored.failed_deliveries >= self.spec.max_delivery_count:
-            limit = self.spec.max_delivery_count
-            self._bury(
-                stored,
-                "MaxDeliveryCountExceeded",
-                f"Message could not be consumed after {limit} delivery attempts.",
-            )
+        counted = replace(stored, failed_deliveries=stored.failed_deliveries + 1)
+        limit = self.spec.max_delivery_count
+        if self.dead_letters is not None and counted.failed_deliveries >= limit:
+            description = f"Message could not be consumed after {limit} delivery attempts."
+            self._bury(counted, "MaxDeliveryCountExceeded", description)
         else:
-            self._give_back(stored)
+            self._give_back(counted)
 
     def _bury(self, stored: Stored, reason: str | None, description: str | None) -> None:
         reasons = {"DeadLetterReason": reason, "DeadLetterErrorDescription": description}
         message = stored.message.with_application_properties(
             {k: v for k, v in reasons.items() if v is not None}
         )
-        del self._stored[stored.sequence]
-        target = self.dead_letters if self.dead_letters is not None else self
-        buried = Stored(
-            stored.sequence,
-            message,
-            State.ACTIVE,
-            enqueued_at=stored.enqueued_at,
-            expires_at=float("inf"),
-            failed_deliveries=stored.failed_deliveries,
+        self._shelf.remove(stored)
+        self._shelves.dead_letters.put(
+            Stored(
+                stored.sequence,
+                message,
+                State.ACTIVE,
+                enqueued_at=stored.enqueued_at,
+                expires_at=float("inf"),
+                failed_deliveries=stored.failed_deliveries,
+            )
         )
-        target._stored[buried.sequence] = buried
-        target._make_active(buried)
 
     # Time
 
     def next_due(self) -> float:
         """When `advance` will have something to do, at the earliest; infinity for never."""
-        sub_queue = self.dead_letters.next_due() if self.dead_letters is not None else float("inf")
-        return min(self._timers[0][0] if self._timers else float("inf"), sub_queue)
+        return min(self._shelves.messages.next_due(), self._shelves.dead_letters.next_due())
 
     def advance(self) -> float:
         """Do what has become due (locks that end, schedules that are up, expiry), and say what time it is."""
         now = self._clock()
-        while self._timers and self._timers[0][0] <= now:
-            stored = self._stored.get(heapq.heappop(self._timers)[1])
-            if stored is None:
-                continue
-            if stored.state is State.LOCKED and stored.due_at <= now and stored.lock_token is not None:
-                del self._locks[stored.lock_token]
-                stored.lock_token = None
+        something_was_due = False
+        while (stored := self._shelf.take_due(now)) is not None:
+            something_was_due = True
+            if stored.state is State.LOCKED:
                 self._count_delivery(stored)
-            elif stored.state is State.SCHEDULED and stored.due_at <= now:
+            elif stored.state is State.SCHEDULED:
                 self._enqueue(stored, now)
-            elif stored.state is State.ACTIVE and stored.expires_at <= now:
+            else:
                 self._expire(stored)
         if self.dead_letters is not None:
             self.dead_letters.advance()
+        if something_was_due:
+            self._shelves.save_passage_of_time()
         return now
 
     def _expire(self, stored: Stored) -> None:
         if self.spec.dead_letter_on_expiry:
             self._bury(stored, "TTLExpiredException", "The message expired and was dead lettered.")
         else:
-            del self._stored[stored.sequence]
-
-    def _set_timer(self, when: float, stored: Stored) -> None:
-        if when != float("inf"):
-            heapq.heappush(self._timers, (when, stored.sequence))
+            self._shelf.remove(stored)
 
 
-def create_queue(spec: QueueSpec, *, clock: Callable[[], float]) -> Queue:
-    """A queue with its dead-letter sub-queue."""
-    return Queue(spec, clock=clock, dead_letters=Queue(spec, clock=clock, dead_letters=None))
+def create_queue(spec: QueueSpec, *, clock: Callable[[], float], journal: Journal = MEMORY_ONLY) -> Queue:
+    """A queue with its dead-letter sub-queue; both are empty before `Queue.restore`."""
+    shelves = Shelves(spec.name.lower(), journal)
+    dead_letters = Queue(spec, shelves, clock=clock, dead_letters=None)
+    return Queue(spec, shelves, clock=clock, dead_letters=dead_letters)

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from worker.local.amqp import Described
-from worker.local.faults import LOCK_LOST
 from worker.local.frames import (
     ACCEPTED,
     MODIFIED,
@@ -26,6 +25,7 @@ from worker.local.frames import (
     encode_frame,
     outcome,
 )
+from worker.local.journal import NotSaved
 from worker.local.links import (
     Link,
     Node,
@@ -35,7 +35,7 @@ from worker.local.links import (
     attach_answer,
     parse_address,
 )
-from worker.local.namespace import Namespace
+from worker.local.namespace import LOCK_LOST, SERVER_BUSY, Namespace
 from worker.local.queues import LockNotHeld, Queue
 
 if TYPE_CHECKING:
@@ -177,6 +177,8 @@ class Session:
             return _apply(link.queue, token, state)
         except LockNotHeld as error:
             return outcome(REJECTED, amqp_error(LOCK_LOST, str(error)))
+        except NotSaved as error:
+            return outcome(REJECTED, amqp_error(SERVER_BUSY, str(error)))
 
     # What the broker says
 
