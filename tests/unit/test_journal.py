@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from uuid import UUID
@@ -36,7 +36,7 @@ class FullDisk:
     def load(self, path: str) -> Contents:
         return self.journal.load(path)
 
-    def write(self, changes: Sequence[Changes]) -> None:
+    def write(self, changes: Iterable[Changes]) -> None:
         if self.is_full:
             raise NotSaved("the disk is full")
         self.journal.write(changes)

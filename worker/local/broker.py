@@ -100,11 +100,11 @@ class Broker:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._server is not None:
-            self._server.close()
-            self._namespace.close()
-            await self._server.wait_closed()
-        self._opened.close()
+        with self._opened:
+            if self._server is not None:
+                self._server.close()
+                self._namespace.close()
+                await self._server.wait_closed()
 
     @property
     def port(self) -> int:

@@ -10,7 +10,7 @@ Source: sqlite.org, "Write-Ahead Logging" (§8, without shared memory) and "Prag
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -36,7 +36,7 @@ class Journal(Protocol):
     def load(self, path: str) -> Contents:
         """What was saved of a queue or sub-queue; nothing when it is new."""
 
-    def write(self, changes: Sequence[Changes]) -> None:
+    def write(self, changes: Iterable[Changes]) -> None:
         """Save all of these, or none and raise `NotSaved`."""
 
 
@@ -47,8 +47,8 @@ class MemoryOnly:
         """Nothing."""
         return Contents()
 
-    def write(self, changes: Sequence[Changes]) -> None:
-        """Do nothing."""
+    def write(self, changes: Iterable[Changes]) -> None:
+        """Do nothing: not even look at them, which would cost time."""
 
 
 MEMORY_ONLY: Journal = MemoryOnly()
@@ -114,7 +114,7 @@ class SqliteJournal:
         except (sqlite3.Error, ValueError, TypeError) as error:
             raise InvalidParameter(self._damaged(error)) from error
 
-    def write(self, changes: Sequence[Changes]) -> None:
+    def write(self, changes: Iterable[Changes]) -> None:
         """Save all of these at once.
 
         Raises

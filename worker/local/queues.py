@@ -189,10 +189,7 @@ class Queue:
     def _enqueue(self, stored: Stored, when: float) -> None:
         ttl = min(self.spec.ttl_seconds, stored.message.ttl_seconds or self.spec.ttl_seconds)
         expires_at = when + ttl if self.dead_letters is not None else float("inf")
-        self._make_active(replace(stored, enqueued_at=when, expires_at=expires_at))
-
-    def _make_active(self, stored: Stored) -> None:
-        self._shelf.put(replace(stored, state=State.ACTIVE, lock_token=None))
+        self._shelf.put(replace(stored, state=State.ACTIVE, enqueued_at=when, expires_at=expires_at))
 
     # Receiving
 
@@ -297,10 +294,8 @@ class Queue:
         return stored
 
     def _give_back(self, stored: Stored) -> None:
-        if stored.deferred:
-            self._shelf.put(replace(stored, state=State.DEFERRED, lock_token=None))
-        else:
-            self._make_active(stored)
+        state = State.DEFERRED if stored.deferred else State.ACTIVE
+        self._shelf.put(replace(stored, state=state, lock_token=None))
 
     def _count_delivery(self, stored: Stored) -> None:
         counted = replace(stored, failed_deliveries=stored.failed_deliveries + 1)

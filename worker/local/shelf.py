@@ -240,6 +240,6 @@ class Shelves:
     def _write(self) -> None:
         changed = [shelf for shelf in self._both if shelf.has_changes()]
         if changed:
-            self._journal.write([shelf.changes() for shelf in changed])
+            self._journal.write(shelf.changes() for shelf in changed)
             for shelf in changed:
                 shelf.mark_saved()
