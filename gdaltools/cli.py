@@ -235,6 +235,9 @@ def _tiles(command: argparse.ArgumentParser) -> None:
     command.add_argument("--overlap", type=int, metavar="PIXELS", help="default: 512")
     command.add_argument("--target-crs", metavar="CRS", help="default: EPSG:4326")
     command.add_argument("--scheme", metavar="FILE", help="use this tiling scheme (GeoJSON) instead")
+    command.add_argument(
+        "--resume", action="store_true", help="keep the tiles that an interrupted run had finished"
+    )
 
 
 def _run_tiles(arguments: argparse.Namespace) -> _Answer:
@@ -265,6 +268,7 @@ def _run_tiles(arguments: argparse.Namespace) -> _Answer:
         arguments.dst,
         input_crs=arguments.input_crs,
         overwrite=arguments.overwrite,
+        resume=arguments.resume,
         progress=_progress(arguments),
     )
     return _Answer("tiles", result)

@@ -1,26 +1,32 @@
 """Tiles of a large raster as GeoTIFFs, cut from it or warped out of it.
 
 Each tile is a task of its own: it opens the source for itself, goes through its pixels in strips, and
-its file appears whole or not at all. Memory is bounded by a strip, not by the tile.
+its file appears whole or not at all. Memory is bounded by a strip, not by the tile. A manifest beside the
+tiles says which are finished, so that a run that was interrupted can be taken up again.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 from uuid import uuid4
 
 import dask
+import rasterio
 from dask.delayed import Delayed
-from pydantic import BaseModel, ConfigDict
 
-from gdaltools import graph, storage
+from gdaltools import crash_points, graph, storage
 from gdaltools.dataset import open_dataset
 from gdaltools.errors import InvalidParameter
+from gdaltools.extraction_result import ExtractedTile, ExtractionResult
+from gdaltools.manifest import FinishedTile, ManifestWriter, TileManifest, finished_tiles
 from gdaltools.progress import ProgressOption, reporting
 from gdaltools.storage import Location, StrPath
 from gdaltools.tile_writer import TileProfile, create_tile, tile_profile
@@ -35,59 +41,17 @@ from gdaltools.warp import (
     warped_strips,
 )
 
+__all__ = ["ExtractedTile", "ExtractionResult", "extract_tiles"]
+
 Advance = Callable[[int], None]
+
+# Of what tiles are written as: a change of it makes tiles of earlier versions be written anew.
+_TILE_FORMAT = 1
+# Targets that are looked at together: one look is a round trip to storage.
+_LOOKS_AT_ONCE = 32
 
 # Uncompressed bytes of one strip of a tile: what a task holds, about three times over.
 _STRIP_BYTES = 32 << 20
-
-
-class ExtractedTile(BaseModel):
-    """One tile that was written: where, how many bytes, and its (bands, rows, cols)."""
-
-    model_config = ConfigDict(frozen=True)
-
-    tile_id: str
-    location: str
-    size_bytes: int
-    shape: tuple[int, int, int]
-    started: float
-    finished: float
-
-
-class ExtractionResult(BaseModel):
-    """What `extract_tiles` wrote.
-
-    Attributes
-    ----------
-    tiles : tuple of ExtractedTile
-        In the scheme's order, or that of `tiles`.
-    warped : bool
-        Whether pixels were resampled, by `resampling`.
-    seconds : float
-        From the first tile's start to the last one's end.
-    facts : dict
-        The scheme's (`TilingScheme.facts`).
-    """
-
-    model_config = ConfigDict(frozen=True)
-
-    source: str
-    tiles: tuple[ExtractedTile, ...]
-    total_bytes: int
-    total_pixels: int
-    seconds: float
-    warped: bool
-    resampling: str | None
-    facts: dict[str, Any]
-
-    def __str__(self) -> str:
-        how = f"warped ({self.resampling})" if self.warped else "cut out, not resampled"
-        grid = self.facts["grid"]
-        head = (
-            f"{len(self.tiles)} tiles of up to {grid['tile_size_pixels']} pixels that share "
-            f"{grid['overlap_pixels']}, {how}, {self.total_bytes / 1e6:,.1f} MB, {self.seconds:.1f} s"
-        )
-        return "\n".join([head, *(f"  {t.location}  {t.shape[2]} x {t.shape[1]}" for t in self.tiles)])
 
 
 @dataclass(frozen=True)
@@ -101,6 +65,7 @@ class _Job:
     plan: WarpPlan | None
     profile: TileProfile
     overwrite: bool
+    run: TileManifest
 
 
 def extract_tiles(
@@ -113,6 +78,7 @@ def extract_tiles(
     resampling: str | None = None,
     input_crs: str | None = None,
     overwrite: bool = False,
+    resume: bool = False,
     progress: ProgressOption = "auto",
     compute: bool = True,
 ) -> ExtractionResult | Delayed:
@@ -123,6 +89,9 @@ def extract_tiles(
     overlap. Nodata, masks, alpha, colours, band names, units, scales and tags survive; a warp of a
     raster that has none of the first three gives its tiles a mask, so that what lies outside of the
     source is never taken for black.
+
+    A manifest, ``{stem}_tiles.json`` beside the tiles, lists those that are finished while the work goes on.
+    An interrupted run leaves one that is true, or none.
 
     Parameters
     ----------
@@ -138,10 +107,17 @@ def extract_tiles(
         rasterio's name; by default nearest for categorical rasters and colour tables, else bilinear.
     input_crs : str, optional
         Must be what the scheme was made with, which is used without it.
+    overwrite : bool
+        Replace tiles that exist.
+    resume : bool
+        Keep tiles that the manifest lists and that were not touched since, if the source and all that decides
+        the tiles are the same; write the others. `overwrite` is for these: a run that was killed can leave
+        tiles that it had not yet listed, which only ``overwrite=True`` replaces.
     progress : True, False, "auto" or callable
         See `gdaltools.progress`; in pixels. An error that a callback raises ends the work.
     compute : bool
-        False returns a dask Delayed of the result, without progress.
+        False returns a dask Delayed of the result, without progress. What it resumes is decided at once. It
+        writes no manifest, which takes a caller that sees tiles end.
 
     Raises
     ------
@@ -156,20 +132,33 @@ def extract_tiles(
     """
     job = _plan(src, scheme, dst, stem, resampling, input_crs, overwrite)
     chosen = _chosen(scheme, tiles)
-    for tile_id in chosen:
-        storage.check_target(_target(job, tile_id), overwrite=overwrite)
+    target = job.target.child(f"{job.stem}_tiles.json")
+    storage.check_target(target, overwrite=True)
+    listed = finished_tiles(target, job.run)
+    kept = _standing(job, chosen, listed if resume else {})
+    missing = [tile_id for tile_id in chosen if tile_id not in kept]
     shared = dask.delayed(job, traverse=False)
     extract = dask.delayed(_extract_tile, pure=False)
     if not compute:
-        parts = [extract(shared, tile_id, None) for tile_id in chosen]
+        parts = [kept.get(tile_id) or extract(shared, tile_id, None) for tile_id in chosen]
         return dask.delayed(_result, pure=False)(shared, parts)
-    weights = [_pixels(scheme, tile_id) for tile_id in chosen]
+    still = {tile_id: tile for tile_id, tile in listed.items() if tile_id not in missing}
     with (
-        reporting(progress, label="tiles", total=sum(weights), unit="pixels") as advance,
+        reporting(
+            progress, label="tiles", total=sum(_pixels(scheme, tile_id) for tile_id in chosen), unit="pixels"
+        ) as advance,
         _listening(advance) as (channel, tile_ended),
+        ManifestWriter(target, job.run, still) as manifest,
     ):
-        parts = [extract(shared, tile_id, channel) for tile_id in chosen]
-        return _result(job, graph.run(parts, weights=weights, advance=tile_ended))
+        advance(sum(_pixels(scheme, tile_id) for tile_id in kept))
+
+        def ended(position: int, tile: ExtractedTile) -> None:
+            manifest.enter(_finished(job, tile))
+            tile_ended(_pixels(scheme, tile.tile_id))
+
+        made = graph.run([extract(shared, tile_id, channel) for tile_id in missing], ended=ended)
+    written = dict(zip(missing, made, strict=True)) | kept
+    return _result(job, [written[tile_id] for tile_id in chosen])
 
 
 def _plan(
@@ -182,6 +171,8 @@ def _plan(
     overwrite: bool,
 ) -> _Job:
     location = storage.locate(src)
+    # Before the first pixel is read: a source that is replaced during the run is another one to the next.
+    found = storage.stat(location)
     with open_dataset(location) as dataset:
         scheme.check_belongs(dataset, location, input_crs)
         profile = tile_profile(dataset, scheme)
@@ -199,15 +190,36 @@ def _plan(
             plan = plan_warp(dataset, scheme.source_grid, scheme.grid, name, cell=cell)
     if plan is not None and plan.adds_mask:
         profile = profile.with_mask()
+    stem = stem if stem is not None else location.stem
     return _Job(
         source=location,
         scheme=scheme,
         target=storage.locate(dst),
-        stem=stem if stem is not None else location.stem,
+        stem=stem,
         plan=plan,
         profile=profile,
         overwrite=overwrite,
+        run=TileManifest(
+            source=str(location),
+            source_size_bytes=found.size,
+            source_etag=found.etag,
+            parameters_hash=_parameters_hash(scheme, stem, plan, profile),
+        ),
     )
+
+
+def _parameters_hash(scheme: TilingScheme, stem: str, plan: WarpPlan | None, profile: TileProfile) -> str:
+    """Of all that decides what tiles there are and what is in them; the scheme holds the source's CRS."""
+    decided = {
+        "format": _TILE_FORMAT,
+        # Releases differ in what they warp and compress to, and neighbours must agree.
+        "gdal": rasterio.__gdal_version__,
+        "scheme": scheme.model_dump(mode="json"),
+        "stem": stem,
+        "plan": None if plan is None else asdict(plan),
+        "profile": asdict(profile),
+    }
+    return hashlib.sha256(json.dumps(decided, sort_keys=True, default=str).encode()).hexdigest()
 
 
 def _chosen(scheme: TilingScheme, tiles: Sequence[str] | None) -> list[str]:
@@ -219,6 +231,46 @@ def _chosen(scheme: TilingScheme, tiles: Sequence[str] | None) -> list[str]:
     for tile_id in chosen:
         scheme.position(tile_id)
     return chosen
+
+
+def _standing(
+    job: _Job, chosen: Sequence[str], listed: Mapping[str, FinishedTile]
+) -> dict[str, ExtractedTile]:
+    """Tiles that are listed and still whole; of the others none may stand in the way."""
+
+    def look(tile_id: str) -> ExtractedTile | None:
+        target, tile = _target(job, tile_id), listed.get(tile_id)
+        if tile is not None and tile.is_whole(target):
+            return _kept(target, tile)
+        storage.check_target(target, overwrite=job.overwrite)
+        return None
+
+    with ThreadPoolExecutor(_LOOKS_AT_ONCE) as pool:
+        return {tile.tile_id: tile for tile in pool.map(look, chosen) if tile is not None}
+
+
+def _kept(target: Location, tile: FinishedTile) -> ExtractedTile:
+    now = time.time()
+    return ExtractedTile(
+        tile_id=tile.tile_id,
+        location=str(target),
+        size_bytes=tile.size_bytes,
+        etag=tile.etag,
+        shape=tile.shape,
+        resumed=True,
+        started=now,
+        finished=now,
+    )
+
+
+def _finished(job: _Job, tile: ExtractedTile) -> FinishedTile:
+    return FinishedTile(
+        tile_id=tile.tile_id,
+        name=_target(job, tile.tile_id).filename,
+        size_bytes=tile.size_bytes,
+        etag=tile.etag,
+        shape=tile.shape,
+    )
 
 
 def _target(job: _Job, tile_id: str) -> Location:
@@ -249,11 +301,14 @@ def _extract_tile(job: _Job, tile_id: str, channel: str | None) -> ExtractedTile
                     _report(channel, pixels.shape[1] * pixels.shape[2])
                 tile.finish_columns(left)
         size = path.stat().st_size
+    crash_points.reach("tile-published")
     return ExtractedTile(
         tile_id=tile_id,
         location=str(target),
         size_bytes=size,
+        etag=storage.stat(target).etag,
         shape=(job.profile.count, window.height, window.width),
+        resumed=False,
         started=started,
         finished=time.time(),
     )
@@ -275,12 +330,14 @@ def _columns(job: _Job, window: PixelWindow) -> Iterator[tuple[int, int]]:
 
 
 def _result(job: _Job, tiles: Sequence[ExtractedTile]) -> ExtractionResult:
+    made = [tile for tile in tiles if not tile.resumed]
     return ExtractionResult(
         source=str(job.source),
         tiles=tuple(tiles),
+        tiles_resumed=len(tiles) - len(made),
         total_bytes=sum(tile.size_bytes for tile in tiles),
         total_pixels=sum(tile.shape[1] * tile.shape[2] for tile in tiles),
-        seconds=max((t.finished for t in tiles), default=0.0) - min((t.started for t in tiles), default=0.0),
+        seconds=max((t.finished for t in made), default=0.0) - min((t.started for t in made), default=0.0),
         warped=job.plan is not None,
         resampling=job.plan.resampling if job.plan is not None else None,
         facts=job.scheme.facts(),

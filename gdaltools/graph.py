@@ -20,35 +20,36 @@ from dask.system import CPU_COUNT
 _SYNCHRONOUS = ("synchronous", "sync", "single-threaded")
 
 
-def run(tasks: Sequence[Delayed], *, weights: Sequence[int], advance: Callable[[int], None]) -> list[Any]:
+Ended = Callable[[int, Any], None]
+
+
+def run(tasks: Sequence[Delayed], *, ended: Ended) -> list[Any]:
     """The results of `tasks`, in their order.
 
     Parameters
     ----------
     tasks : sequence of Delayed
         What to compute.
-    weights : sequence of int
-        How much progress each task's end is worth.
-    advance : callable
-        Told a task's weight when it has ended.
+    ended : callable
+        Told a task's position in `tasks` and its result when it has ended, in the thread of the caller.
 
     Raises
     ------
     Exception
-        The first error of a task; those not yet begun are dropped.
+        The first error of a task or of `ended`; tasks not yet begun are dropped.
     """
     client = _active_client()
     if client is not None:
-        return _run_on_cluster(client, tasks, weights, advance)
-    weight_of = {task.key: weight for task, weight in zip(tasks, weights, strict=True)}
+        return _run_on_cluster(client, tasks, ended)
+    positions = {task.key: position for position, task in enumerate(tasks)}
 
-    def ended(key: Any, *_: object) -> None:
-        if key in weight_of:
-            advance(weight_of[key])
+    def task_ended(key: Any, result: Any, *_: object) -> None:
+        if key in positions:
+            ended(positions[key], result)
 
     with (
         ThreadPoolExecutor(dask.config.get("num_workers", None) or CPU_COUNT) as pool,
-        Callback(posttask=ended),
+        Callback(posttask=task_ended),
     ):
         return list(dask.compute(*tasks, scheduler=_scheduler(), pool=pool))
 
@@ -71,18 +72,18 @@ def _active_client() -> Any:
         return None
 
 
-def _run_on_cluster(
-    client: Any, tasks: Sequence[Delayed], weights: Sequence[int], advance: Callable[[int], None]
-) -> list[Any]:
+def _run_on_cluster(client: Any, tasks: Sequence[Delayed], ended: Ended) -> list[Any]:
     from distributed import as_completed
 
     futures = client.compute(list(tasks))
-    weight_of = dict(zip((future.key for future in futures), weights, strict=True))
+    positions = {future.key: position for position, future in enumerate(futures)}
+    results: list[Any] = [None] * len(futures)
     try:
         for future in as_completed(futures, raise_errors=True):
-            future.result()
-            advance(weight_of[future.key])
-        return list(client.gather(futures))
+            position = positions[future.key]
+            results[position] = future.result()
+            ended(position, results[position])
+        return results
     except BaseException:
         client.cancel(futures)
         raise

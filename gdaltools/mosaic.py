@@ -131,7 +131,7 @@ def create_mosaicjson(
     named = list(dict.fromkeys(str(cog) if isinstance(cog, Location) else os.fspath(cog) for cog in cogs))
     tasks = [dask.delayed(_footprint, pure=False)(cog) for cog in named]
     with reporting(progress, label="mosaic", total=len(tasks), unit="COGs") as advance:
-        footprints = cast(list[_Footprint], graph.run(tasks, weights=[1] * len(tasks), advance=advance))
+        footprints = cast(list[_Footprint], graph.run(tasks, ended=lambda *_: advance(1)))
     left_out = tuple(footprint.name for footprint in footprints if footprint.beyond_web_maps)
     footprints = [footprint for footprint in footprints if not footprint.beyond_web_maps]
     if not footprints:

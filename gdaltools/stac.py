@@ -125,7 +125,7 @@ def create_stac_collection(
         for source, item_id in zip(sources, ids, strict=True)
     ]
     with reporting(progress, label="stac", total=len(tasks), unit="items") as advance:
-        made = graph.run(tasks, weights=[1] * len(tasks), advance=advance)
+        made = graph.run(tasks, ended=lambda *_: advance(1))
     failures = {str(s): found for s, found in zip(sources, made, strict=True) if isinstance(found, str)}
     documents = [found for found in made if not isinstance(found, str)]
     if not documents:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import IO
 from urllib.parse import quote
 
-from gdaltools import _azure
+from gdaltools import _azure, crash_points
 from gdaltools.errors import InvalidLocation, InvalidParameter, SourceNotFound, StorageError, TargetExists
 from gdaltools.location import Location, StrPath, blob, check_blob_name, check_container_name, locate
 from gdaltools.scratch import is_scratch, scratch_folder
@@ -203,10 +203,12 @@ def _publish(path: Path, target: Path, *, overwrite: bool) -> None:
     try:
         with path.open("rb") as stream:
             os.fsync(stream.fileno())
+        crash_points.reach("file-before-publish")
         if overwrite:
             path.replace(target)
         else:
             target.hardlink_to(path)
+        crash_points.reach("file-published")
         folder = os.open(target.parent, os.O_RDONLY)
         try:
             os.fsync(folder)

@@ -1,7 +1,7 @@
 """task_type → parameters → a function of gdaltools → result envelope: where work meets pixels.
 
 Parameters and result keys are those of protocol.md §5. A handler replaces its own products when it runs
-again, so a task that is run twice leaves what one run leaves.
+again, or keeps those that it would only repeat, so a task that is run twice leaves what one run leaves.
 """
 
 from __future__ import annotations
@@ -132,12 +132,14 @@ def extract_tiles(parameters: ExtractionParameters, progress: ProgressOption) ->
         scheme,
         storage.blob(parameters.output_container, prefix.rstrip("/")),
         overwrite=True,
+        resume=True,
         progress=progress,
     )
     return {
         "tiles_blob_prefix": prefix,
         "tiles_container": parameters.output_container,
         "total_tiles": len(extracted.tiles),
+        "tiles_resumed": extracted.tiles_resumed,
         "tile_blobs": [storage.locate(tile.location).name for tile in extracted.tiles],
         "source_blob": parameters.blob_name,
         "source_container": parameters.container_name,

@@ -166,7 +166,7 @@ def create_cog(
     if not compute:
         return task
     with reporting(progress, label=f"cog {target.filename}", total=plan.blocks, unit="blocks") as advance:
-        return cast(CogResult, graph.run([task], weights=[plan.blocks], advance=advance)[0])
+        return cast(CogResult, graph.run([task], ended=lambda *_: advance(plan.blocks))[0])
 
 
 def cog_profile(

@@ -94,7 +94,14 @@ def test_a_raster_goes_from_blob_to_blob() -> None:
         "abfs://bronze-rasters/world.tif", scheme, "abfs://silver-cogs/tiles", progress=False
     )
     names = storage.list_names(storage.locate("abfs://silver-cogs/tiles"))
-    assert names == sorted(f"tiles/world_{tile.tile_id}.tif" for tile in made.tiles)
+    assert names == [
+        *sorted(f"tiles/world_{tile.tile_id}.tif" for tile in made.tiles),
+        "tiles/world_tiles.json",
+    ]
+    again = gt.extract_tiles(
+        "abfs://bronze-rasters/world.tif", scheme, "abfs://silver-cogs/tiles", resume=True, progress=False
+    )
+    assert again.tiles_resumed == len(made.tiles)
 
     mosaic = gt.create_mosaicjson(
         [storage.locate(cog.location).gdal_path], "abfs://silver-mosaicjson/world.json", progress=False

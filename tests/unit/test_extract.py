@@ -297,6 +297,7 @@ def test_chosen_tiles_only_are_written_under_the_names_asked_for(
     assert sorted(p.name for p in (tmp_path / "silver-tiles/job/tiles").iterdir()) == [
         "scene_tile_0_1.tif",
         "scene_tile_1_0.tif",
+        "scene_tiles.json",
     ]
     with pytest.raises(InvalidParameter, match="no tile"):
         extract_tiles(path, scheme, tmp_path / "x", tiles=["tile_99_0"])
@@ -309,7 +310,7 @@ def test_a_tile_that_exists_is_replaced_only_on_request(
     extract_tiles(path, scheme, tmp_path / "tiles", tiles=["tile_0_1"])
     with pytest.raises(TargetExists):
         extract_tiles(path, scheme, tmp_path / "tiles")
-    assert len(list((tmp_path / "tiles").iterdir())) == 1
+    assert len(list((tmp_path / "tiles").glob("*.tif"))) == 1
     assert len(extract_tiles(path, scheme, tmp_path / "tiles", overwrite=True).tiles) == len(scheme)
 
 

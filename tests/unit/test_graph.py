@@ -1,4 +1,4 @@
-"""Running dask tasks: results in order, progress by weight, nothing left running after an error."""
+"""Running dask tasks: results in order, each told when it is there, nothing left running after an error."""
 
 from __future__ import annotations
 
@@ -23,19 +23,30 @@ def _tasks(values: list[int]) -> list[dask.delayed]:
     return [delayed(_double)(value) for value in values]
 
 
-def test_results_come_in_order_and_progress_by_weight() -> None:
-    steps: list[int] = []
-    assert run(_tasks([3, 1, 2]), weights=[10, 20, 30], advance=steps.append) == [6, 2, 4]
-    assert sorted(steps) == [10, 20, 30]
+def test_results_come_in_order_and_each_is_told_once_with_its_position() -> None:
+    told: list[tuple[int, int]] = []
+    assert run(_tasks([3, 1, 2]), ended=lambda *ended: told.append(ended)) == [6, 2, 4]
+    assert sorted(told) == [(0, 6), (1, 2), (2, 4)]
+
+
+def test_a_result_is_told_before_the_next_task_has_ended() -> None:
+    told = threading.Event()
+
+    def after(first: int) -> int:
+        assert told.wait(30)
+        return first
+
+    tasks = [delayed(_double)(1), delayed(after)(2)]
+    assert run(tasks, ended=lambda position, _: told.set() if position == 0 else None) == [2, 2]
 
 
 def test_a_cluster_gives_the_same() -> None:
-    steps: list[int] = []
+    told: list[tuple[int, int]] = []
     with LocalCluster(n_workers=1, processes=False, dashboard_address=None) as cluster, Client(cluster):
-        assert run(_tasks([3, 1, 2]), weights=[10, 20, 30], advance=steps.append) == [6, 2, 4]
+        assert run(_tasks([3, 1, 2]), ended=lambda *ended: told.append(ended)) == [6, 2, 4]
         with pytest.raises(ValueError, match="-1"):
-            run(_tasks([-1]), weights=[1], advance=steps.append)
-    assert sorted(steps) == [10, 20, 30]
+            run(_tasks([-1]), ended=lambda *ended: told.append(ended))
+    assert sorted(told) == [(0, 6), (1, 2), (2, 4)]
 
 
 def test_no_task_still_runs_when_the_first_error_is_raised() -> None:
@@ -51,7 +62,7 @@ def test_no_task_still_runs_when_the_first_error_is_raised() -> None:
         raise ValueError("first")
 
     with pytest.raises(ValueError, match="first"):
-        run([delayed(slow)(), delayed(fail)()], weights=[1, 1], advance=lambda _: None)
+        run([delayed(slow)(), delayed(fail)()], ended=lambda *_: None)
     assert ended.is_set()
 
 
@@ -64,4 +75,4 @@ def test_an_error_in_the_progress_callback_ends_the_work() -> None:
         pytest.raises(KeyboardInterrupt),
         reporting(cancel, label="x", total=2, unit="tasks") as advance,
     ):
-        run(_tasks([1, 2]), weights=[1, 1], advance=advance)
+        run(_tasks([1, 2]), ended=lambda *_: advance(1))
