@@ -1,8 +1,9 @@
 """How long an operation takes and how much memory it needs: a model in megabytes, from measured rates.
 
 Seconds are a start-up cost plus uncompressed megabytes over the rate of the cores there are; megabytes of
-memory are what a process holds at rest plus what each core holds at work. The rates are `CALIBRATION`,
-measured on the machine that it names: on another they are a guess of the right order, and say so.
+memory are what a process holds at rest, GDAL's block cache, and copies of what each core works on at a time.
+The rates are `CALIBRATION`, measured on the machine that it names: on another they are a guess of the right
+order, and say so.
 
 >>> one, two = (estimate_megabytes("create_cog", 8000, cores=cores) for cores in (1, 2))
 >>> two.seconds < one.seconds
@@ -11,24 +12,31 @@ True
 
 from __future__ import annotations
 
-import os
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict
 
+from gdaltools.cog import driver, staging
 from gdaltools.crs import parse_crs
+from gdaltools.dataset import CACHE_MB
 from gdaltools.errors import InvalidParameter
 from gdaltools.raster import RasterInfo, inspect
 from gdaltools.routing import EXTRACTION_TASKS, normal_task_type
 from gdaltools.storage import Location, StrPath
+from gdaltools.tile_writer import affordable_block, strip_width
+from gdaltools.tiling_plan import auto_tile_size
 
 Operation = Literal["extract_tiles", "create_cog"]
 OPERATIONS: tuple[Operation, ...] = get_args(Operation)
 _COG_TASKS = frozenset({"create_cog", "handler_large_cog_creation", "raster_create_cog"})
 # Tasks that read headers only: planning a scheme, joining products.
 _HEADER_TASK_SECONDS = 5.0
+# Side of a block, of tiles and of COGs, unless another is asked for.
+_BLOCKSIZE = 512
 
 
 @dataclass(frozen=True)
@@ -44,7 +52,9 @@ class Rate:
     per_core : float
         What each further core adds, as a share of the first one's rate.
     base_mb, core_mb : float
-        Memory of the process at rest, and of each core at work.
+        Memory of the process at rest, and of each core beside its pixels.
+    copies : float
+        How many times each core holds the strip or block, of all bands, that it works on.
     """
 
     start_seconds: float
@@ -52,6 +62,7 @@ class Rate:
     per_core: float
     base_mb: float
     core_mb: float
+    copies: float
 
 
 @dataclass(frozen=True)
@@ -62,20 +73,56 @@ class Calibration:
     rates: Mapping[tuple[Operation, str], Rate]
 
 
-# Measured with create_cog and extract_tiles (tiles of 2560 that share 256, warped to EPSG:3857) on 87, 350
-# and 700 MB: medians of three runs on one core and on two, of one run at 700 MB. The model is within 20% of
-# each median, of warps within 26%.
+# Seconds: create_cog and extract_tiles (tiles of 2560 that share 256, warped to EPSG:3857) on 87, 350 and
+# 700 MB of uncompressed RGB relief in strips: medians of three runs on one core and on two, of one run at
+# 700 MB. The model is within 20% of each median, of warps within 26%.
+# Memory: single runs on one core and on two, on 300 to 800 MB of 3 bands of uint8, 8 and 100 of uint16, 30 of
+# float32 and one of complex128, in strips and in blocks: COGs (analysis; the other tiers once or twice, three
+# with a warp) and tiles of 1024, 1536 (warped) and of the automatic size. The model is within 30% of each.
 CALIBRATION = Calibration(
     source="uncompressed RGB relief in strips, local disk, 2 cores of an AMD EPYC virtual machine; "
     "elsewhere a guess",
     rates={
-        ("extract_tiles", "window"): Rate(0.7, 105, 0.65, 110, 90),
-        ("extract_tiles", "warp"): Rate(3.0, 24, 0.6, 165, 90),
-        ("create_cog", "analysis"): Rate(1.1, 22, 0.8, 385, 0),
-        ("create_cog", "archive"): Rate(1.2, 22, 0.45, 385, 0),
-        ("create_cog", "visualization"): Rate(0.9, 34, 0.85, 385, 0),
+        ("extract_tiles", "window"): Rate(0.7, 105, 0.65, 115, 0, 3),
+        ("extract_tiles", "warp"): Rate(3.0, 24, 0.6, 115, 0, 3),
+        ("create_cog", "analysis"): Rate(1.1, 22, 0.8, 150, 35, 7.7),
+        ("create_cog", "archive"): Rate(1.2, 22, 0.45, 150, 35, 7.7),
+        ("create_cog", "visualization"): Rate(0.9, 34, 0.85, 150, 35, 7.7),
     },
 )
+
+
+# What the warp of a COG holds beside the rest, measured as above: so much, and this share of its window.
+_COG_WARP_MB, _COG_WARP_SHARE = 130, 0.85
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What of a raster decides how much memory an operation on it takes."""
+
+    width: int
+    height: int
+    bands: int
+    itemsize: int
+
+    @property
+    def pixel_bytes(self) -> int:
+        """Bytes of one pixel, all bands together."""
+        return self.bands * self.itemsize
+
+    @property
+    def megabytes(self) -> float:
+        """All pixels, uncompressed, in megabytes of 10⁶ bytes."""
+        return self.width * self.height * self.pixel_bytes / 1e6
+
+
+def layout_of(dtypes: tuple[str, ...], width: int, height: int) -> Layout:
+    """The layout of a raster whose bands are of these dtypes: all become the widest.
+
+    >>> layout_of(("uint8", "uint16"), 100, 10)
+    Layout(width=100, height=10, bands=2, itemsize=2)
+    """
+    return Layout(width, height, len(dtypes), np.result_type(*dtypes).itemsize)
 
 
 class Estimate(BaseModel):
@@ -136,7 +183,8 @@ def estimate(
     profile : str
         The COG's profile.
     target_crs : str, optional
-        Where tiles are warped to; by default EPSG:4326, as `generate_tiling_scheme` has it.
+        Where pixels are warped to; by default EPSG:4326 for tiles, as `generate_tiling_scheme` has it, and
+        nowhere for a COG. The time that the warp of a COG takes is not in `seconds`.
     cores : int, optional
         Cores to work with; by default those of this machine.
 
@@ -148,23 +196,61 @@ def estimate(
         As `inspect` does.
     """
     info = src if isinstance(src, RasterInfo) else inspect(src)
-    variant = profile
-    if operation == "extract_tiles":
-        target = parse_crs(target_crs or "EPSG:4326", "target_crs")
-        warps = info.crs is not None and parse_crs(info.crs, "crs") != target
-        variant = "warp" if warps else "window"
-    return estimate_megabytes(operation, info.uncompressed_bytes / 1e6, variant=variant, cores=cores)
+    layout = layout_of(info.dtypes, info.width, info.height)
+    tiles = operation == "extract_tiles"
+    target = target_crs or ("EPSG:4326" if tiles else None)
+    warps = (
+        target is not None
+        and info.crs is not None
+        and parse_crs(info.crs, "crs") != parse_crs(target, "target_crs")
+    )
+    variant = ("warp" if warps else "window") if tiles else profile
+    return estimate_layout(operation, layout, variant=variant, warps=warps, cores=cores)
 
 
 def estimate_megabytes(
     operation: str, uncompressed_mb: float, *, variant: str | None = None, cores: int | None = None
 ) -> Estimate:
-    """`estimate` for so many megabytes of pixels, without a raster at hand.
+    """`estimate` for so many megabytes of pixels, without a raster at hand: for a square one of RGB.
+
+    Parameters
+    ----------
+    variant, cores
+        As `estimate_layout` takes them.
+
+    Raises
+    ------
+    InvalidParameter
+        There is no such operation or variant, or a number is negative.
+    """
+    if not 0 <= uncompressed_mb < math.inf:
+        raise InvalidParameter(f"{uncompressed_mb} MB: give a size of at least 0")
+    side = math.ceil(math.sqrt(uncompressed_mb * 1e6 / 3))
+    found = estimate_layout(operation, Layout(side, side, 3, 1), variant=variant, cores=cores)
+    return found.model_copy(update={"uncompressed_mb": uncompressed_mb})
+
+
+def estimate_layout(
+    operation: str,
+    layout: Layout,
+    *,
+    variant: str | None = None,
+    warps: bool = False,
+    tile_size: int | None = None,
+    cores: int | None = None,
+) -> Estimate:
+    """`estimate` for a raster of which no more than its layout is known.
 
     Parameters
     ----------
     variant : str, optional
         The COG's profile; "window" or "warp" for tiles. By default the slower kind.
+    warps : bool
+        Whether the COG's pixels are warped; of tiles the variant says it.
+    tile_size : int, optional
+        Side of the tiles; by default the automatic one.
+    cores : int, optional
+        As `estimate` takes it.
 
     Raises
     ------
@@ -177,18 +263,22 @@ def estimate_megabytes(
     variant = variant or min(known, key=lambda name: known[name].mb_per_second)
     if variant not in known:
         raise InvalidParameter(f"{operation} knows no {variant!r}: use one of {', '.join(known)}")
-    cores = cores if cores is not None else os.cpu_count() or 1
-    if cores < 1 or not uncompressed_mb >= 0:
-        raise InvalidParameter(f"{cores} cores and {uncompressed_mb} MB: give at least 1 and 0")
+    cores = cores if cores is not None else _cores()
+    if cores < 1:
+        raise InvalidParameter(f"{cores} cores: give at least 1")
     rate = known[variant]
     speed = rate.mb_per_second * (1 + rate.per_core * (cores - 1))
     return Estimate(
         operation=operation,
         variant=variant,
-        uncompressed_mb=uncompressed_mb,
+        uncompressed_mb=layout.megabytes,
         cores=cores,
-        seconds=rate.start_seconds + uncompressed_mb / speed,
-        peak_memory_mb=rate.base_mb + rate.core_mb * cores,
+        seconds=rate.start_seconds + layout.megabytes / speed,
+        peak_memory_mb=(
+            _tiles_memory_mb(rate, layout, tile_size, cores)
+            if operation == "extract_tiles"
+            else _cog_memory_mb(rate, layout, warps, cores)
+        ),
         basis=CALIBRATION.source,
     )
 
@@ -204,6 +294,39 @@ def estimate_task_minutes(task_type: str, file_size_mb: float) -> float:
     if name in _COG_TASKS:
         return estimate_megabytes("create_cog", file_size_mb).minutes
     return _HEADER_TASK_SECONDS / 60
+
+
+def _cores() -> int:
+    """Cores that the work would use: a container's CPU quota and the process's affinity count."""
+    from dask.system import CPU_COUNT
+
+    return int(CPU_COUNT)
+
+
+def _tiles_memory_mb(rate: Rate, layout: Layout, tile_size: int | None, cores: int) -> float:
+    side = tile_size or auto_tile_size(layout.pixel_bytes)
+    block = affordable_block(min(_BLOCKSIZE, side), layout.pixel_bytes)
+    width = min(strip_width(block, layout.pixel_bytes), side, max(layout.width, block))
+    tiles = math.ceil(layout.width / side) * math.ceil(layout.height / side)
+    busy = max(1, min(cores, tiles))
+    # A tile that is cut from strips reads these as wide as the raster is.
+    touched = busy * min(side, layout.height) * layout.width * layout.pixel_bytes
+    return _memory_mb(rate, busy, block * width * layout.pixel_bytes, touched)
+
+
+def _cog_memory_mb(rate: Rate, layout: Layout, warps: bool, cores: int) -> float:
+    block = driver.affordable_blocksize(_BLOCKSIZE, layout.bands, layout.itemsize)
+    held = block**2 * layout.pixel_bytes
+    peak = _memory_mb(rate, driver.affordable_threads(cores, held), held, layout.megabytes * 1e6)
+    if not warps:
+        return peak
+    window = staging.affordable_window(layout.pixel_bytes)
+    return peak + _COG_WARP_MB + _COG_WARP_SHARE * window**2 * layout.pixel_bytes / 1e6
+
+
+def _memory_mb(rate: Rate, busy: int, held_bytes: int, touched_bytes: float) -> float:
+    cache = min(CACHE_MB, touched_bytes / 1e6)
+    return rate.base_mb + cache + busy * (rate.core_mb + rate.copies * held_bytes / 1e6)
 
 
 def _duration(seconds: float) -> str:

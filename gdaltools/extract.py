@@ -29,7 +29,7 @@ from gdaltools.extraction_result import ExtractedTile, ExtractionResult
 from gdaltools.manifest import FinishedTile, ManifestWriter, TileManifest, finished_tiles
 from gdaltools.progress import ProgressOption, reporting
 from gdaltools.storage import Location, StrPath
-from gdaltools.tile_writer import TileProfile, create_tile, tile_profile
+from gdaltools.tile_writer import TileProfile, create_tile, strip_width, tile_profile
 from gdaltools.tiling import PixelWindow, TilingScheme
 from gdaltools.warp import (
     CLASS_RESAMPLING,
@@ -49,9 +49,6 @@ Advance = Callable[[int], None]
 _TILE_FORMAT = 1
 # Targets that are looked at together: one look is a round trip to storage.
 _LOOKS_AT_ONCE = 32
-
-# Uncompressed bytes of one strip of a tile: what a task holds, about three times over.
-_STRIP_BYTES = 32 << 20
 
 
 @dataclass(frozen=True)
@@ -323,9 +320,7 @@ def _strips(job: _Job, dataset: Any, window: PixelWindow) -> Iterator[tuple[Any,
 
 def _columns(job: _Job, window: PixelWindow) -> Iterator[tuple[int, int]]:
     """Columns of blocks, as wide as the memory of a strip allows."""
-    block = job.profile.block
-    fitting = _STRIP_BYTES // (block * job.profile.pixel_bytes)
-    width = max(block, fitting // block * block)
+    width = strip_width(job.profile.block, job.profile.pixel_bytes)
     return ((left, min(width, window.width - left)) for left in range(0, window.width, width))
 
 

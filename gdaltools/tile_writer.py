@@ -29,6 +29,8 @@ from gdaltools.warp import Mask, Pixels
 
 _RGB = (ColorInterp.red, ColorInterp.green, ColorInterp.blue)
 _BLOCK_BYTES = 64 << 20
+# Uncompressed bytes of one strip of a tile: what a task holds, about three times over.
+_STRIP_BYTES = 32 << 20
 # Statistics of the whole raster are not the tile's; GDAL writes the rest of these itself.
 _DROPPED_TAGS = ("STATISTICS_", "TIFFTAG_XRESOLUTION", "TIFFTAG_YRESOLUTION", "TIFFTAG_RESOLUTIONUNIT")
 
@@ -64,13 +66,30 @@ class TileProfile:
         return replace(self, masked=True)
 
 
+def affordable_block(block: int, pixel_bytes: int) -> int:
+    """`block`, halved until a block of all bands fits the memory that one may take.
+
+    >>> affordable_block(512, 3), affordable_block(512, 4000)
+    (512, 128)
+    """
+    while block > 64 and block**2 * pixel_bytes > _BLOCK_BYTES:
+        block //= 2
+    return block
+
+
+def strip_width(block: int, pixel_bytes: int) -> int:
+    """Columns of a strip that is one block high: whole blocks, as many as its memory allows.
+
+    >>> strip_width(512, 3), strip_width(512, 1000)
+    (21504, 512)
+    """
+    return max(block, _STRIP_BYTES // (block * pixel_bytes) // block * block)
+
+
 def tile_profile(dataset: DatasetReader, scheme: TilingScheme) -> TileProfile:
     """The profile of the tiles of an open raster."""
     dtype = np.result_type(*numpy_dtypes(dataset))
     palette = dataset.colorinterp[0] == ColorInterp.palette
-    block = scheme.cog_blocksize
-    while block > 64 and block**2 * dtype.itemsize * dataset.count > _BLOCK_BYTES:
-        block //= 2
     plain = palette or scheme.raster_type == "categorical" or dtype.kind == "c" or dtype.itemsize > 4
     return TileProfile(
         crs=scheme.grid.crs,
@@ -78,7 +97,7 @@ def tile_profile(dataset: DatasetReader, scheme: TilingScheme) -> TileProfile:
         dtype=dtype.name,
         nodata=dataset.nodata,
         masked=mask_kind(dataset) == "mask",
-        block=block,
+        block=affordable_block(scheme.cog_blocksize, dtype.itemsize * dataset.count),
         interleave="pixel" if dataset.count <= 8 else "band",
         predictor=1 if plain else 3 if dtype.kind == "f" else 2,
         colorinterp=tuple(dataset.colorinterp),

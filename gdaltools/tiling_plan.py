@@ -75,7 +75,7 @@ def generate_tiling_scheme(
     source = Grid(crs=crs_name(crs), transform=info.transform, width=info.width, height=info.height)
     grid = target_grid(source, target, resolution)
     pixel_bytes = info.uncompressed_bytes // (info.width * info.height)
-    size = _auto_tile_size(pixel_bytes) if tile_size is None else int(tile_size)
+    size = auto_tile_size(pixel_bytes) if tile_size is None else int(tile_size)
     if overlap >= size:
         raise InvalidParameter(f"overlap {overlap} is not smaller than the tile size {size}: lower it")
     down, across = (Axis(extent, size, overlap).count for extent in (grid.height, grid.width))
@@ -123,7 +123,8 @@ def _check_sizes(tile_size: int | None, overlap: int) -> None:
         )
 
 
-def _auto_tile_size(pixel_bytes: int) -> int:
+def auto_tile_size(pixel_bytes: int) -> int:
+    """Side of a tile of about 450 MB, for pixels of so many bytes, all bands together."""
     side = math.sqrt(AUTO_TILE_BYTES / pixel_bytes)
     return min(AUTO_TILE_MAX, max(AUTO_TILE_MIN, round(side / AUTO_TILE_STEP) * AUTO_TILE_STEP))
 

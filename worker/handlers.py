@@ -14,12 +14,15 @@ from pathlib import PurePosixPath
 from typing import Any, Generic, Literal, TypeVar
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
+from rasterio.crs import CRS
 
 import gdaltools as gt
 from gdaltools import storage
-from gdaltools.dataset import open_dataset
+from gdaltools.crs import parse_crs
+from gdaltools.dataset import numpy_dtypes, open_dataset
 from gdaltools.detect import RASTER_TYPES, RasterType
-from gdaltools.errors import InvalidParameter, UnknownTaskType
+from gdaltools.errors import GdalToolsError, InvalidParameter, UnknownTaskType
+from gdaltools.estimation import Layout, estimate_layout, layout_of
 from gdaltools.progress import ProgressOption
 from gdaltools.routing import normal_task_type
 from gdaltools.storage import Location
@@ -27,6 +30,11 @@ from worker.messages import describe_problems
 
 _SILVER_COGS = "silver-cogs"
 _SILVER_MOSAICS = "silver-mosaicjson"
+# What the tier "all" means; the first is the one that the result tells of.
+_TIERS = ("analysis", "visualization", "archive")
+
+# A tiling scheme over this size is not read to know how much memory its task needs: it is taken to warp.
+_LARGE_SCHEME_BYTES = 16 << 20
 
 Result = dict[str, Any]
 
@@ -165,7 +173,7 @@ def create_cog(parameters: CogParameters, progress: ProgressOption) -> Result:
         input_crs = None if dataset.crs else parameters.source_crs
     is_classes = raster_type == "categorical"
     made: dict[str, tuple[str, gt.CogResult]] = {}
-    for wanted in ("analysis", "visualization", "archive") if asked == "all" else (asked,):
+    for wanted in _TIERS if asked == "all" else (asked,):
         profile = gt.cog_profile(source, wanted, raster_type=raster_type)
         if profile.tier in made:
             continue
@@ -273,6 +281,36 @@ def create_stac_collection(parameters: FanInParameters, progress: ProgressOption
     }
 
 
+def _extraction_memory_mb(parameters: ExtractionParameters) -> float:
+    source = storage.blob(parameters.container_name, parameters.blob_name)
+    plan = storage.blob(parameters.tiling_scheme_container, parameters.tiling_scheme_blob)
+    layout, _ = _header(source)
+    if storage.stat(plan).size > _LARGE_SCHEME_BYTES:
+        return estimate_layout("extract_tiles", layout, variant="warp").peak_memory_mb
+    scheme = gt.TilingScheme.read(plan, raster=source, input_crs=parameters.input_crs)
+    variant = "warp" if scheme.warps else "window"
+    expected = estimate_layout("extract_tiles", layout, variant=variant, tile_size=scheme.tile_size)
+    return expected.peak_memory_mb
+
+
+def _cog_memory_mb(parameters: CogParameters) -> float:
+    layout, crs = _header(storage.blob(parameters.container_name, parameters.blob_name))
+    if not crs and parameters.source_crs:
+        crs = parse_crs(parameters.source_crs, "source_crs")
+    target = parameters.target_crs
+    warps = bool(target) and parse_crs(target, "target_crs") != crs
+    asked = parameters.output_tier
+    return max(
+        estimate_layout("create_cog", layout, variant=tier, warps=warps).peak_memory_mb
+        for tier in (_TIERS if asked == "all" else (asked,))
+    )
+
+
+def _header(source: Location) -> tuple[Layout, CRS | None]:
+    with open_dataset(source, verify=False) as dataset:
+        return layout_of(numpy_dtypes(dataset), dataset.width, dataset.height), dataset.crs
+
+
 def _cog_name(parameters: CogParameters, source: Location, tier: str) -> str:
     path = PurePosixPath(parameters.output_blob_name or f"{source.stem}_cog.tif")
     if path.stem.endswith(f"_{tier}"):
@@ -327,11 +365,15 @@ P = TypeVar("P", bound=_Parameters)
 
 @dataclass(frozen=True)
 class Handler(Generic[P]):
-    """How a task type is run: its parameters' model, its function, and whether its result is flat."""
+    """How a task type is run: its parameters' model, its function, and whether its result is flat.
+
+    `memory_mb` says what the function is expected to need, where that is known.
+    """
 
     parameters: type[P]
     function: Callable[[P, ProgressOption], Result]
     flat: bool = False
+    memory_mb: Callable[[P], float] | None = None
 
     def run(self, given: Mapping[str, Any], progress: ProgressOption) -> Result:
         """The result in its envelope.
@@ -350,10 +392,19 @@ class Handler(Generic[P]):
         result = self.function(parameters, progress)
         return {"success": True, **result} if self.flat else {"success": True, "result": result}
 
+    def peak_memory_mb(self, given: Mapping[str, Any]) -> float | None:
+        """What a run is expected to need; None where that is unknown, or the run will say what is wrong."""
+        if self.memory_mb is None:
+            return None
+        try:
+            return self.memory_mb(self.parameters.model_validate(given))
+        except (ValidationError, GdalToolsError):
+            return None
+
 
 _TILING = Handler(TilingParameters, generate_tiling_scheme)
-_EXTRACTION = Handler(ExtractionParameters, extract_tiles)
-_COG = Handler(CogParameters, create_cog)
+_EXTRACTION = Handler(ExtractionParameters, extract_tiles, memory_mb=_extraction_memory_mb)
+_COG = Handler(CogParameters, create_cog, memory_mb=_cog_memory_mb)
 _MOSAIC = Handler(FanInParameters, create_mosaicjson, flat=True)
 _STAC = Handler(FanInParameters, create_stac_collection, flat=True)
 
@@ -393,5 +444,11 @@ def run(task_type: str, parameters: Mapping[str, Any], *, progress: ProgressOpti
 
 
 def peak_memory_mb(task_type: str, parameters: Mapping[str, Any]) -> float | None:
-    """What a task is expected to need; None where there is nothing to go by."""
-    return None
+    """What a task is expected to need at its peak, in MB of 10⁶ bytes; reads headers and the tiling scheme.
+
+    It is the estimate for a process of its own; one that shares its imports with the forkserver was measured
+    to use 7% to 22% less. None for types that need little or that no handler runs, and where parameters or
+    source are not good: the run says what is wrong with them.
+    """
+    handler = HANDLERS.get(normal_task_type(task_type))
+    return None if handler is None else handler.peak_memory_mb(parameters)

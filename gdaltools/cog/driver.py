@@ -5,7 +5,6 @@ GDAL, "COG -- Cloud Optimized GeoTIFF generator" names the creation options.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 import numpy as np
 import rasterio
 import rasterio.shutil
+from dask.system import CPU_COUNT
 from rasterio._err import CPLE_BaseError
 from rasterio.errors import RasterioError
 from rasterio.io import DatasetReader
@@ -44,6 +44,11 @@ def affordable_blocksize(blocksize: int, bands: int, itemsize: int) -> int:
     return blocksize
 
 
+def affordable_threads(cores: int, block_bytes: int) -> int:
+    """Threads that compress blocks of so many bytes: one a core, fewer where the blocks are very large."""
+    return max(1, min(cores, _THREAD_BLOCKS_BYTES // block_bytes))
+
+
 @contextmanager
 def environment(scratch: Path) -> Iterator[None]:
     """GDAL's configuration while a COG is made: its temporaries are in `scratch`, masks in the file."""
@@ -71,7 +76,7 @@ def write(
     """
     itemsize = max(np.dtype("complex64" if "complex_int" in d else d).itemsize for d in dataset.dtypes)
     block_bytes = profile.blocksize**2 * dataset.count * itemsize
-    threads = max(1, min(os.cpu_count() or 1, _THREAD_BLOCKS_BYTES // block_bytes))
+    threads = affordable_threads(CPU_COUNT, block_bytes)
     try:
         rasterio.shutil.copy(dataset, path, driver="COG", **_options(profile, threads))
     except (CPLE_BaseError, RasterioError) as error:

@@ -39,6 +39,18 @@ _SCALE_NODES = 17
 _OWN_TAGS = ("IMAGE_STRUCTURE", "DERIVED_SUBDATASETS", "TIFF", "RPC", "GEOLOCATION")
 
 
+def affordable_window(pixel_bytes: int) -> int:
+    """Pixels a side that are warped at once, where one takes so many bytes, all bands together.
+
+    >>> affordable_window(3), affordable_window(120)
+    (2048, 1024)
+    """
+    side = _WINDOW
+    while side > _BLOCK and side * side * pixel_bytes > _WINDOW_BYTES:
+        side //= 2
+    return side
+
+
 @contextmanager
 def with_crs(source: DatasetReader, crs: CRS, scratch: Path) -> Iterator[DatasetReader]:
     """The same pixels with another CRS, by a VRT in `scratch`; nothing is copied."""
@@ -213,9 +225,7 @@ def _describe(source: DatasetReader, staged: DatasetWriter, *, warped: bool) -> 
 
 def _windows(grid: Any) -> Iterator[Window]:
     itemsize = np.dtype("complex64" if "complex_int" in grid.dtypes[0] else grid.dtypes[0]).itemsize
-    side = _WINDOW
-    while side > _BLOCK and side * side * itemsize * grid.count > _WINDOW_BYTES:
-        side //= 2
+    side = affordable_window(itemsize * grid.count)
     for row in range(0, grid.height, side):
         for col in range(0, grid.width, side):
             yield Window(col, row, min(side, grid.width - col), min(side, grid.height - row))

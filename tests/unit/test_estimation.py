@@ -1,0 +1,112 @@
+"""What an operation is expected to take: more for more, and within reach of what was measured."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gdaltools.errors import InvalidParameter
+from gdaltools.estimation import Layout, estimate, estimate_layout, estimate_megabytes
+from tests.support.rasters import UTM, UTM_GRID, smooth, write_raster
+
+RGB = Layout(10_000, 10_000, 3, 1)
+MULTISPECTRAL = Layout(5000, 5000, 8, 2)
+HYPERSPECTRAL = Layout(2500, 2500, 30, 4)
+COMPLEX = Layout(6000, 6000, 1, 16)
+HUNDRED_BANDS = Layout(1600, 1600, 100, 2)
+
+
+# Peak resident MB of single runs (gdaltools.estimation, CALIBRATION).
+@pytest.mark.parametrize(
+    ("operation", "variant", "layout", "options", "measured"),
+    [
+        ("create_cog", "analysis", RGB, {"cores": 1}, 315),
+        ("create_cog", "analysis", RGB, {"cores": 2}, 383),
+        ("create_cog", "analysis", MULTISPECTRAL, {"cores": 1}, 381),
+        ("create_cog", "analysis", MULTISPECTRAL, {"cores": 2}, 443),
+        ("create_cog", "analysis", HYPERSPECTRAL, {"cores": 1}, 530),
+        ("create_cog", "analysis", HYPERSPECTRAL, {"cores": 2}, 808),
+        ("create_cog", "analysis", COMPLEX, {"cores": 1}, 284),
+        ("create_cog", "analysis", COMPLEX, {"cores": 2}, 420),
+        ("create_cog", "analysis", HUNDRED_BANDS, {"cores": 2}, 927),
+        ("extract_tiles", "window", RGB, {"cores": 1}, 293),
+        ("extract_tiles", "window", MULTISPECTRAL, {"cores": 2}, 325),
+        ("extract_tiles", "window", HYPERSPECTRAL, {"cores": 2}, 342),
+        ("extract_tiles", "window", HUNDRED_BANDS, {"cores": 2}, 363),
+        ("extract_tiles", "window", RGB, {"cores": 2, "tile_size": 1024}, 190),
+        ("extract_tiles", "window", MULTISPECTRAL, {"cores": 2, "tile_size": 1024}, 312),
+        ("extract_tiles", "window", HYPERSPECTRAL, {"cores": 1, "tile_size": 1024}, 341),
+        ("extract_tiles", "window", HYPERSPECTRAL, {"cores": 2, "tile_size": 1024}, 413),
+        ("extract_tiles", "window", COMPLEX, {"cores": 2, "tile_size": 1024}, 340),
+        ("create_cog", "visualization", RGB, {"cores": 2}, 382),
+        ("create_cog", "archive", MULTISPECTRAL, {"cores": 2}, 459),
+        ("create_cog", "archive", HYPERSPECTRAL, {"cores": 2}, 880),
+        ("create_cog", "analysis", RGB, {"cores": 2, "warps": True}, 506),
+        ("create_cog", "analysis", MULTISPECTRAL, {"cores": 2, "warps": True}, 598),
+        ("create_cog", "analysis", HYPERSPECTRAL, {"cores": 2, "warps": True}, 1066),
+        ("extract_tiles", "warp", RGB, {"cores": 1, "tile_size": 1536}, 175),
+        ("extract_tiles", "warp", RGB, {"cores": 2, "tile_size": 1536}, 239),
+        ("extract_tiles", "warp", MULTISPECTRAL, {"cores": 2, "tile_size": 1536}, 357),
+        ("extract_tiles", "warp", HYPERSPECTRAL, {"cores": 2, "tile_size": 1536}, 489),
+        ("extract_tiles", "warp", COMPLEX, {"cores": 2, "tile_size": 1536}, 392),
+    ],
+)
+def test_peak_memory_is_within_thirty_percent_of_what_was_measured(
+    operation: str, variant: str, layout: Layout, options: dict[str, Any], measured: float
+) -> None:
+    expected = estimate_layout(operation, layout, variant=variant, **options).peak_memory_mb
+    assert expected == pytest.approx(measured, rel=0.3)
+
+
+def test_more_cores_hold_more_but_never_more_than_there_are_tiles() -> None:
+    def peak(**options: Any) -> float:
+        return estimate_layout("extract_tiles", HYPERSPECTRAL, variant="window", **options).peak_memory_mb
+
+    assert peak(cores=4, tile_size=1024) > peak(cores=2, tile_size=1024)
+    assert peak(cores=4) == peak(cores=1), "one automatic tile holds all of it"
+
+
+def test_a_raster_and_its_layout_are_estimated_alike(tmp_path: Path) -> None:
+    path = write_raster(tmp_path / "a.tif", smooth(8, dtype="uint16"), crs=UTM, transform=UTM_GRID)
+    for target, variant in (("EPSG:4326", "warp"), (UTM, "window")):
+        found = estimate(path, "extract_tiles", target_crs=target)
+        assert found == estimate_layout("extract_tiles", Layout(400, 300, 8, 2), variant=variant)
+        assert found.uncompressed_mb == 400 * 300 * 16 / 1e6
+    for wanted, warps in ((None, False), (UTM, False), ("EPSG:4326", True)):
+        expected = estimate_layout("create_cog", Layout(400, 300, 8, 2), variant="analysis", warps=warps)
+        assert estimate(path, target_crs=wanted) == expected
+
+
+def test_the_cores_are_those_that_the_process_may_use() -> None:
+    code = (
+        "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})\n"
+        "from gdaltools.estimation import estimate_megabytes\n"
+        "print(estimate_megabytes('create_cog', 100).cores)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert done.stdout.strip() == "1"
+
+
+@pytest.mark.parametrize("size", [-1, float("nan"), float("inf")])
+def test_a_size_that_is_none_is_refused(size: float) -> None:
+    with pytest.raises(InvalidParameter, match="MB"):
+        estimate_megabytes("create_cog", size)
+
+
+@pytest.mark.parametrize(
+    ("operation", "options", "told"),
+    [("fly", {}, "fly"), ("create_cog", {"variant": "warp"}, "warp"), ("create_cog", {"cores": 0}, "cores")],
+)
+def test_what_is_not_known_is_refused(operation: str, options: dict[str, Any], told: str) -> None:
+    with pytest.raises(InvalidParameter, match=told):
+        estimate_megabytes(operation, 100, **options)
+
+
+def test_nothing_takes_the_start_up_and_what_a_process_holds_at_rest() -> None:
+    found = estimate_megabytes("create_cog", 0, variant="analysis")
+    assert (found.uncompressed_mb, found.seconds) == (0, 1.1)
+    assert found.peak_memory_mb > 150

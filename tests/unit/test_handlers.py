@@ -1,0 +1,98 @@
+"""A task's handler keeps what an earlier run of it finished, and says beforehand how much memory it takes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.rasters import UTM, UTM_GRID, smooth, write_raster
+from worker import handlers
+
+SOURCE = {"container_name": "bronze-rasters", "blob_name": "scene.tif", "_job_id": "0" * 64}
+
+
+@pytest.fixture
+def blob_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("GDALTOOLS_BLOB_ROOT", str(tmp_path))
+    scene = smooth(3, 600, 700)
+    write_raster(tmp_path / "bronze-rasters" / "scene.tif", scene, crs=UTM, transform=UTM_GRID)
+    return tmp_path
+
+
+def planned(**options: Any) -> dict[str, Any]:
+    """Stage 2's parameters, after stage 1 ran with these options."""
+    tiling = handlers.run("generate_tiling_scheme", SOURCE | {"tile_size": 256, "overlap": 64} | options)
+    return SOURCE | {"tiling_scheme_blob": tiling["result"]["tiling_scheme_blob"]}
+
+
+def test_a_second_extraction_writes_only_what_is_missing(blob_root: Path) -> None:
+    parameters = planned()
+    first = handlers.run("extract_tiles", parameters)["result"]
+    assert first["tiles_resumed"] == 0
+    tiles = [blob_root / first["tiles_container"] / name for name in first["tile_blobs"]]
+    tiles[1].unlink()
+    tiles[2].write_bytes(b"cut")
+    before = {tile: tile.stat() for tile in tiles if tile.exists()}
+    again = handlers.run("extract_tiles", parameters)["result"]
+    assert again["tiles_resumed"] == len(tiles) - 2
+    assert {tile for tile in tiles if before.get(tile) == tile.stat()} == {tiles[0], *tiles[3:]}
+    told = {"tiles_resumed", "extraction_time_seconds", "processing_time_seconds"}
+    assert {k: v for k, v in first.items() if k not in told} == {
+        k: v for k, v in again.items() if k not in told
+    }
+
+
+def test_a_warp_and_a_cut_have_an_expected_memory(blob_root: Path) -> None:
+    for target in (UTM, "EPSG:4326"):
+        parameters = planned(target_crs=target)
+        for name in ("extract_tiles", "Raster-Extract-Tiles"):
+            expected = handlers.peak_memory_mb(name, parameters)
+            assert expected is not None
+            assert 100 < expected < 1000
+
+
+def test_more_bands_take_more_memory_in_every_tier(blob_root: Path) -> None:
+    many = smooth(30, 300, 400, dtype="float32")
+    write_raster(blob_root / "bronze-rasters" / "many.tif", many, crs=UTM, transform=UTM_GRID)
+    for tier in ("analysis", "visualization", "archive", "all"):
+        few = handlers.peak_memory_mb("create_cog", SOURCE | {"output_tier": tier})
+        more = handlers.peak_memory_mb("create_cog", SOURCE | {"output_tier": tier, "blob_name": "many.tif"})
+        assert few is not None
+        assert more is not None
+        assert few + 100 < more
+
+
+def test_a_cog_that_is_warped_takes_more_memory(blob_root: Path) -> None:
+    as_it_is = handlers.peak_memory_mb("create_cog", SOURCE | {"target_crs": UTM, "source_crs": "EPSG:3857"})
+    warped = handlers.peak_memory_mb("create_cog", SOURCE | {"target_crs": "EPSG:4326"})
+    assert as_it_is == handlers.peak_memory_mb("create_cog", SOURCE)
+    assert as_it_is is not None
+    assert warped is not None
+    assert as_it_is + 100 < warped
+    assert handlers.peak_memory_mb("create_cog", SOURCE | {"target_crs": "EPSG:1"}) is None
+
+
+@pytest.mark.parametrize(
+    ("task_type", "change"),
+    [
+        ("create_cog", {"blob_name": "none.tif"}),
+        ("create_cog", {"blob_name": "../scene.tif"}),
+        ("create_cog", {"blob_name": None}),
+        ("create_cog", {"blob_name": "broken.tif"}),
+        ("create_cog", {"output_tier": "best"}),
+        ("extract_tiles", {}),
+        ("extract_tiles", {"tiling_scheme_blob": "none.geojson"}),
+        ("extract_tiles", {"tiling_scheme_blob": "broken.tif", "tiling_scheme_container": "bronze-rasters"}),
+        ("generate_tiling_scheme", {}),
+        ("create_mosaicjson", {"previous_results": []}),
+        ("vector_upload", {}),
+        ("", {}),
+    ],
+)
+def test_what_the_run_itself_will_refuse_has_no_expected_memory(
+    blob_root: Path, task_type: str, change: dict[str, Any]
+) -> None:
+    (blob_root / "bronze-rasters" / "broken.tif").write_bytes(b"no raster")
+    assert handlers.peak_memory_mb(task_type, SOURCE | change) is None
