@@ -71,14 +71,22 @@ def main(
     with suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text(str(_OOM_SCORE_ADJUSTMENT))
     crash_points.reach("child-started")
-    connection.send(("needs", handlers.peak_memory_mb(task_type, parameters)))
+    parent = _Parent(connection)
+    parent.say(("needs", _needs_mb(task_type, parameters)))
     _die_with_parent(connection)
     threading.Thread(target=_die_with_parent, args=(connection,), daemon=True).start()
-    parent = _Parent(connection)
     outcome = _outcome(parent, task_type, parameters)
     crash_points.reach("child-ended")
     parent.say(outcome)
     connection.close()
+
+
+def _needs_mb(task_type: str, parameters: Mapping[str, Any]) -> float | None:
+    try:
+        return handlers.peak_memory_mb(task_type, parameters)
+    except Exception:  # the run itself will say what is wrong, if anything is
+        log.exception("no estimate for a task of type %s", task_type)
+        return None
 
 
 def _outcome(parent: _Parent, task_type: str, parameters: Mapping[str, Any]) -> tuple[str, object]:
@@ -106,22 +114,26 @@ class _Parent:
 
     def say(self, message: tuple[str, object]) -> None:
         """Send a message behind all progress."""
-        self._flush()
         with self._lock:
-            self._connection.send(message)
+            self._send_newest()
+            self._send(message)
 
     def _send_progress(self) -> None:
         while True:
             time.sleep(_PROGRESS_INTERVAL_SECONDS)
-            with suppress(OSError):
-                self._flush()
+            with self._lock:
+                self._send_newest()
 
-    def _flush(self) -> None:
-        with self._lock:
-            state, self._newest = self._newest, None
-            if state is not None:
-                percent = round(100 * state.fraction, 1)
-                self._connection.send(("progress", asdict(state) | {"percent": percent}))
+    def _send_newest(self) -> None:
+        state, self._newest = self._newest, None
+        if state is not None:
+            self._send(("progress", asdict(state) | {"percent": round(100 * state.fraction, 1)}))
+
+    def _send(self, message: tuple[str, object]) -> None:
+        try:
+            self._connection.send(message)
+        except OSError:  # the parent is gone
+            _leave()
 
 
 def _leave(*_: object) -> NoReturn:

@@ -147,7 +147,6 @@ def extract_tiles(parameters: ExtractionParameters, progress: ProgressOption) ->
         "tiles_blob_prefix": prefix,
         "tiles_container": parameters.output_container,
         "total_tiles": len(extracted.tiles),
-        "tiles_resumed": extracted.tiles_resumed,
         "tile_blobs": [storage.locate(tile.location).name for tile in extracted.tiles],
         "source_blob": parameters.blob_name,
         "source_container": parameters.container_name,

@@ -21,7 +21,7 @@ import psutil
 
 from worker.errors import MemoryBusy, TaskFailed
 
-MB = 1 << 20
+MB = 1_000_000
 # What is kept free: the kernel ends processes before the very last page is gone.
 _RESERVE_SHARE, _RESERVE_LEAST_MB, _RESERVE_MOST_MB = 0.03, 48, 256
 _LOOK_SECONDS = 0.25
@@ -33,7 +33,7 @@ _CGROUPS = Path("/sys/fs/cgroup")
 
 @dataclass(frozen=True)
 class Memory:
-    """Megabytes (2²⁰ bytes) that this container may use, and those of them that are free."""
+    """Megabytes (10⁶ bytes) that this container may use, and those of them that are free."""
 
     total_mb: float
     available_mb: float

@@ -61,7 +61,7 @@ class Pressure:
         for folder in folders:
             if not folder or not os.path.isdir(folder):
                 continue
-            free_mb = shutil.disk_usage(folder).free / 2**20
+            free_mb = shutil.disk_usage(folder).free / 1e6
             if free_mb < self._min_free_disk_mb:
                 problem = (
                     f"{free_mb:,.0f} MB are free in {folder}, WORKER_MIN_FREE_DISK_MB is "

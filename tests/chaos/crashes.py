@@ -1,0 +1,58 @@
+"""Orders to die: a process that imports this ends itself at the named point for which a file lies ready.
+
+The file's name is the point's and its content says who dies: ``process`` or ``container``. Whoever renames it
+first carries it out. Only the chaos run's own worker imports this (`tests.chaos.worker`).
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+from pathlib import Path
+
+from gdaltools import crash_points
+
+ORDERS = "CHAOS_ORDERS"
+"""The variable that names the folder of the orders."""
+WORKER = "CHAOS_WORKER"
+"""The variable that names the worker's process id, in its tasks' processes too."""
+_ROOT = Path(__file__).parents[2]
+
+
+def named_points() -> list[str]:
+    """Every point that the code names."""
+    files = [*_ROOT.glob("worker/**/*.py"), *_ROOT.glob("gdaltools/**/*.py")]
+    found = {
+        name for file in files for name in re.findall(r'crash_points\.reach\("([^"]+)"\)', file.read_text())
+    }
+    return sorted(found)
+
+
+def order(folder: Path, point: str, *, who: str) -> None:
+    """Lay an order ready."""
+    draft = folder / f".{point}"
+    draft.write_text(who)
+    draft.rename(folder / point)
+
+
+def carried_out(folder: Path) -> list[str]:
+    """The points at which somebody has died, each as often as it happened."""
+    return sorted(path.name.partition("@")[0] for path in folder.glob("*@*"))
+
+
+def _visit(point: str) -> None:
+    folder = os.environ.get(ORDERS)
+    if folder is None or not os.path.exists(f"{folder}/{point}"):
+        return
+    mine = Path(folder) / f"{point}@{os.getpid()}-{os.urandom(3).hex()}"
+    try:
+        (Path(folder) / point).rename(mine)
+    except FileNotFoundError:
+        return
+    if mine.read_text() == "container":
+        os.kill(int(os.environ[WORKER]), signal.SIGKILL)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+crash_points.arm(_visit)

@@ -1,0 +1,13 @@
+"""``python -m tests.chaos.worker``: the worker's own command line, obedient to orders to die."""
+
+import os
+import sys
+
+from tests.chaos import crashes
+from worker import child, cli
+
+child.PRELOAD += ["tests.support.handlers", "tests.chaos.crashes"]
+os.environ[crashes.WORKER] = str(os.getpid())
+
+if __name__ == "__main__":
+    sys.exit(cli.main())

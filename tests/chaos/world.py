@@ -1,0 +1,134 @@
+"""The world of a chaos run: PostgreSQL, the broker, the platform and the workers, each as real as can be."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import shutil
+import tempfile
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tests.chaos import crashes
+from tests.support.broker_process import BrokerProcess
+from tests.support.platform import Platform
+from tests.support.platform_tables import create_schema
+from tests.support.worker_process import WorkerProcess
+from worker.bus import Bus
+from worker.local.postgres import EmbeddedPostgres
+
+DOCKER, JOBS = "docker-tasks", "geospatial-jobs"
+LOCK_SECONDS = 10
+LEASE_SECONDS = 6
+SETTINGS = {
+    "WORKER_HEARTBEAT_SECONDS": "1",
+    "WORKER_LEASE_SECONDS": str(LEASE_SECONDS),
+    # A run that is killed on purpose says nothing about its task: only the retries are counted here.
+    "WORKER_CRASH_LIMIT": "1000",
+    "WORKER_MIN_FREE_DISK_MB": "16",
+    "LOG_LEVEL": "INFO",
+}
+
+
+@dataclass
+class World:
+    """What a monkey may shake."""
+
+    folder: Path
+    postgres: EmbeddedPostgres
+    broker: BrokerProcess
+    bus: Bus
+    platform: Platform
+    workers: list[WorkerProcess]
+    orders: Path
+    restless: bool = True
+    """Whether a worker that has ended is started again."""
+    problems: list[str] = field(default_factory=list)
+    """What was seen and must not be, beside the platform's violations."""
+
+    @property
+    def blobs(self) -> Path:
+        """The folder of the containers."""
+        return self.folder / "blobs"
+
+    @property
+    def temporary(self) -> Path:
+        """The workers' temporary folder."""
+        return self.folder / "tmp"
+
+    async def keep_alive(self, random_: random.Random) -> None:
+        """Start workers again when they have ended, as a container platform does."""
+        while True:
+            for worker in self.workers:
+                if self.restless and not worker.is_running:
+                    await asyncio.sleep(random_.uniform(0, 1))
+                    worker.start()
+            await asyncio.sleep(0.1)
+
+
+def _new_folder() -> Path:
+    folder = Path(tempfile.mkdtemp(prefix="gt-chaos-"))
+    folder.chmod(0o755)
+    for name in ("blobs", "tmp", "orders", "broker"):
+        (folder / name).mkdir()
+    return folder
+
+
+@asynccontextmanager
+async def world(
+    *, workers: int, seed: int, environment: Mapping[str, str] | None = None
+) -> AsyncIterator[World]:
+    """A world with so many workers, from entry to exit; nothing of it is left afterwards."""
+    folder = _new_folder()
+    async with AsyncExitStack() as stack:
+        stack.callback(shutil.rmtree, folder, ignore_errors=True)
+        postgres = EmbeddedPostgres(folder / "postgres", fsync=False)
+        await asyncio.to_thread(postgres.start)
+        stack.callback(EmbeddedPostgres.remove, folder / "postgres")
+        stack.callback(postgres.stop)
+        await asyncio.to_thread(create_schema, postgres.conninfo)
+        broker = stack.enter_context(
+            BrokerProcess(folder / "broker", [DOCKER, JOBS], options=[f"--lock-seconds={LOCK_SECONDS}"])
+        )
+        os.environ["GDALTOOLS_BLOB_ROOT"] = str(folder / "blobs")
+        bus = await stack.enter_async_context(Bus.connect(connection_string=broker.connection_string))
+        platform = Platform(postgres.conninfo, bus)
+        variables = {
+            **SETTINGS,
+            "TMPDIR": str(folder / "tmp"),
+            crashes.ORDERS: str(folder / "orders"),
+            **(environment or {}),
+        }
+        made = World(
+            folder,
+            postgres,
+            broker,
+            bus,
+            platform,
+            [
+                stack.enter_context(
+                    WorkerProcess(
+                        conninfo=postgres.conninfo,
+                        connection_string=broker.connection_string,
+                        blobs=folder / "blobs",
+                        log_path=folder / f"worker-{number}.log",
+                        environment={**variables, "APP_NAME": f"worker-{number}"},
+                        module="tests.chaos.worker",
+                    )
+                )
+                for number in range(workers)
+            ],
+            folder / "orders",
+        )
+        await stack.enter_async_context(platform.running())
+        keeper = asyncio.create_task(made.keep_alive(random.Random(seed)))
+        try:
+            yield made
+        finally:
+            made.restless = False
+            keeper.cancel()
+            with suppress(asyncio.CancelledError):
+                await keeper
