@@ -1,6 +1,7 @@
-"""The platform's HTTP door, for APP_MODE=standalone: submit a job, see how it goes.
+"""The platform's HTTP door, for APP_MODE=standalone: submit a job, see how it goes, mend what failed.
 
-The routes and the keys of their answers are the platform's, so that a curl line written for it works here.
+The routes of jobs and the keys of their answers are the platform's, so that a curl line written for it works
+here.
 """
 
 from __future__ import annotations
@@ -9,17 +10,29 @@ import json
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Any
+from typing import Any, cast, get_args
 
 from aiohttp import web
 
 from gdaltools.errors import GdalToolsError, InvalidParameter, SourceNotFound
-from worker.errors import JobNotFound, NotReady
+from worker.dead_letters import DeadLetters
+from worker.errors import JobNotFound, LetterNotFound, NotReady, QueueNotFound
 from worker.jobs import UnknownJobType
 from worker.json_text import dumps
+from worker.letters import (
+    Choice,
+    Order,
+    describe_done,
+    describe_listing,
+    describe_whole,
+    parse_sequence_number,
+)
 from worker.machine import Machine
 from worker.platform_database import PlatformDatabase
 from worker.rows import JobRow, TaskRow
+
+# Digits of a limit that is still one.
+_LONGEST_LIMIT = 6
 
 
 @dataclass
@@ -28,6 +41,7 @@ class Platform:
 
     machine: Machine | None = None
     database: PlatformDatabase | None = None
+    dead_letters: DeadLetters | None = None
 
     def opened(self) -> tuple[Machine, PlatformDatabase]:
         """The machine and the database; NotReady until they are there."""
@@ -35,17 +49,21 @@ class Platform:
             raise NotReady("the worker is starting: ask again in a moment")
         return self.machine, self.database
 
+    def opened_dead_letters(self) -> DeadLetters:
+        """The queues' dead letters; NotReady until they can be had."""
+        if self.dead_letters is None:
+            raise NotReady("the worker is starting: ask again in a moment")
+        return self.dead_letters
+
 
 def routes(platform: Platform) -> Iterable[web.RouteDef]:
-    """The routes of jobs and tasks."""
+    """The routes of jobs, tasks and dead letters."""
+    return [*_job_routes(platform), *_dead_letter_routes(platform)]
 
+
+def _job_routes(platform: Platform) -> Iterable[web.RouteDef]:
     async def submit(request: web.Request) -> web.Response:
-        try:
-            parameters = json.loads(await request.text() or "{}")
-        except ValueError as error:
-            raise InvalidParameter(f"the body is not JSON: {error}") from error
-        if not isinstance(parameters, dict):
-            raise InvalidParameter("the body is not a JSON object of job parameters")
+        parameters = await _json_object(request, "job parameters")
         machine, database = platform.opened()
         submission = await machine.submit(request.match_info["job_type"], parameters)
         job = await database.job(submission.job_id)
@@ -72,6 +90,47 @@ def routes(platform: Platform) -> Iterable[web.RouteDef]:
         web.post("/api/jobs/submit/{job_type}", _reporting(submit)),
         web.get("/api/jobs/status/{job_id}", _reporting(status)),
         web.get("/api/jobs/tasks/{job_id}", _reporting(tasks)),
+    ]
+
+
+def _dead_letter_routes(platform: Platform) -> Iterable[web.RouteDef]:
+    async def listing(request: web.Request) -> web.Response:
+        order, limit = request.query.get("order", "newest"), request.query.get("limit", "50")
+        if order not in get_args(Order):
+            raise InvalidParameter(f"order {order!r} is not one of {', '.join(get_args(Order))}")
+        if not (limit.isascii() and limit.isdecimal() and len(limit) <= _LONGEST_LIMIT):
+            raise InvalidParameter(f"limit {limit!r} is not a number of letters")
+        found = await platform.opened_dead_letters().listing(
+            request.match_info["queue"], order=cast("Order", order), limit=int(limit)
+        )
+        return _answer(describe_listing(found))
+
+    async def show(request: web.Request) -> web.Response:
+        number = parse_sequence_number(request.match_info["sequence"])
+        found = await platform.opened_dead_letters().show(request.match_info["queue"], number)
+        return _answer(describe_whole(found))
+
+    async def redrive(request: web.Request) -> web.Response:
+        queue, choice = await _chosen(request)
+        return _answer(describe_done(queue, await platform.opened_dead_letters().redrive(queue, choice)))
+
+    async def purge(request: web.Request) -> web.Response:
+        queue, choice = await _chosen(request)
+        return _answer(describe_done(queue, await platform.opened_dead_letters().purge(queue, choice)))
+
+    async def _chosen(request: web.Request) -> tuple[str, Choice]:
+        # A page in a browser may send any other type to this port without asking first.
+        if request.content_type != "application/json":
+            raise _UnsupportedType(
+                f"the content type is {request.content_type}: send the choice as application/json"
+            )
+        return request.match_info["queue"], Choice.of(await _json_object(request, "a choice of letters"))
+
+    return [
+        web.get("/api/dead-letters/{queue}", _reporting(listing)),
+        web.get("/api/dead-letters/{queue}/{sequence}", _reporting(show)),
+        web.post("/api/dead-letters/{queue}/redrive", _reporting(redrive)),
+        web.post("/api/dead-letters/{queue}/purge", _reporting(purge)),
     ]
 
 
@@ -108,6 +167,20 @@ def describe_task(task: TaskRow) -> dict[str, Any]:
     }
 
 
+class _UnsupportedType(InvalidParameter):
+    """A body is of a type that is not read here."""
+
+
+async def _json_object(request: web.Request, meaning: str) -> dict[str, Any]:
+    try:
+        content = json.loads(await request.text() or "{}")
+    except ValueError as error:
+        raise InvalidParameter(f"the body is not JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise InvalidParameter(f"the body is not a JSON object of {meaning}")
+    return content
+
+
 Handler = Callable[[web.Request], Awaitable[web.Response]]
 
 
@@ -125,8 +198,10 @@ def _reporting(handler: Handler) -> Handler:
 
 
 def _status_of(error: GdalToolsError) -> HTTPStatus:
-    if isinstance(error, SourceNotFound | UnknownJobType | JobNotFound):
+    if isinstance(error, SourceNotFound | UnknownJobType | JobNotFound | LetterNotFound | QueueNotFound):
         return HTTPStatus.NOT_FOUND
+    if isinstance(error, _UnsupportedType):
+        return HTTPStatus.UNSUPPORTED_MEDIA_TYPE
     return HTTPStatus.SERVICE_UNAVAILABLE if error.retryable else HTTPStatus.BAD_REQUEST
 
 

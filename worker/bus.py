@@ -1,4 +1,4 @@
-"""Service Bus: receive, renew, settle, send. No other module imports ``azure.servicebus``.
+"""Service Bus: peek, receive, renew, settle, send. No other module imports ``azure.servicebus``.
 
 What the SDK's quirks ask of a caller is done here, once (versions and threads: azure-servicebus 7.15.0):
 a message is settled although its link was detached meanwhile, a lock is renewed until it has really run out,
@@ -74,7 +74,7 @@ class OutgoingMessage:
     Parameters
     ----------
     body
-        JSON text.
+        JSON text; or bytes, which are sent as they are.
     message_id
         Tells a duplicate: a queue with duplicate detection drops a second message with it.
     correlation_id
@@ -87,12 +87,33 @@ class OutgoingMessage:
         Further properties.
     """
 
-    body: str
+    body: str | bytes
     message_id: str
     correlation_id: str | None = None
     scheduled_at: datetime | None = None
     content_type: str = "application/json"
     application_properties: Mapping[str, str | int | float | bool] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class PeekedMessage:
+    """A message as it lay in its queue when somebody looked: not locked, so it may be gone by now.
+
+    ``delivery_count`` counts the deliveries that came to nothing; ``enqueued_at`` has a time zone. The
+    application properties are without the dead-letter reason and description, which have fields of their own.
+    """
+
+    queue: str
+    sequence_number: int
+    body: bytes
+    message_id: str | None
+    correlation_id: str | None
+    content_type: str | None
+    enqueued_at: datetime | None
+    delivery_count: int
+    dead_letter_reason: str | None
+    dead_letter_description: str | None
+    application_properties: Mapping[str, Any]
 
 
 class Bus:
@@ -169,7 +190,7 @@ class Bus:
             await _close("credential", self._own_credential.close())
 
     def receiver(self, queue: str, *, sub_queue: SubQueue | None = None) -> QueueReceiver:
-        """A receiver for one message at a time, to be used with ``async with``."""
+        """A receiver of a queue or of its dead letters, to be used with ``async with``."""
         return QueueReceiver(self._client, queue, sub_queue)
 
     async def send(self, queue: str, messages: Sequence[OutgoingMessage]) -> None:
@@ -221,11 +242,11 @@ class Bus:
 
 
 class QueueReceiver:
-    """Receives from one queue, one message at a time; to be used with ``async with``.
+    """Receives from one queue, and looks into it; to be used with ``async with``.
 
-    One slot, one receiver: call `receive` only when the message before has been settled, or is given up. The
-    SDK's receivers are not made for a receive beside a renewal, and a second message would wait with its lock
-    running.
+    One slot, one receiver: call one method at a time, and none while a message's lock is being renewed, which
+    the SDK's receivers are not made for. A message that is to be worked on is received alone, as others would
+    wait with their locks running; `receive_many` is for messages that are settled at once.
     """
 
     def __init__(self, client: ServiceBusClient, queue: str, sub_queue: SubQueue | None) -> None:
@@ -234,7 +255,7 @@ class QueueReceiver:
         self._sub_queue = sub_queue
         self._receiver: ServiceBusReceiver | None = None
         self._opened = AsyncExitStack()
-        self._is_sound = False  # no receive was broken off in it
+        self._is_sound = False  # no call was broken off in it
         self._failures = 0
 
     async def __aenter__(self) -> Self:
@@ -246,7 +267,12 @@ class QueueReceiver:
         await self._drop()
 
     async def receive(self, *, wait_seconds: float = 30) -> Message | None:
-        """The next message, locked for us; None when there was none in that time.
+        """The next message, locked for us; None when there was none in that time. As `receive_many` else."""
+        received = await self.receive_many(1, wait_seconds=wait_seconds)
+        return received[0] if received else None
+
+    async def receive_many(self, max_count: int, *, wait_seconds: float = 30) -> list[Message]:
+        """The next messages, in order, locked for us: what has come once the first is there; none is waiting.
 
         May be cancelled: a message that was on its way is given back, uncounted, by the next `receive` or
         when the receiver is closed (the SDK waits 0.4 s for it; one that comes later is locked until its lock
@@ -263,21 +289,46 @@ class QueueReceiver:
         if self._failures:
             pause = min(2.0 ** (self._failures - 2), MAX_BACKOFF_SECONDS, wait_seconds)
             await asyncio.sleep(pause * random.uniform(0.5, 1.0))
-        if not self._is_sound:
-            await self._drop()
-        self._is_sound = False
         try:
             with _translated(f"receiving from {self.queue}"):
                 async with asyncio.timeout(wait_seconds + RECEIVE_SLACK_SECONDS):
-                    receiver = self._receiver or await self._open()
+                    receiver = await self._sound()
                     received = await receiver.receive_messages(
-                        max_message_count=1, max_wait_time=wait_seconds
+                        max_message_count=max_count, max_wait_time=wait_seconds
                     )
         except BusError:
             self._failures += 1
             raise
         self._is_sound, self._failures = True, 0
-        return Message(receiver, received[0], self.queue) if received else None
+        return [Message(receiver, each, self.queue) for each in received]
+
+    async def peek(self, *, from_sequence: int = 1, max_count: int = 100) -> list[PeekedMessage]:
+        """The messages from that sequence number on, in order and in whatever state; none: there are no more.
+
+        There may be more although fewer than `max_count` came.
+
+        Raises
+        ------
+        QueueNotFound, BusAuthenticationError
+            Trying again does not help.
+        BusError
+            Service Bus failed; call again.
+        """
+        with _translated(f"looking into {self.queue}"):
+            async with asyncio.timeout(ATTEMPT_SECONDS + RECEIVE_SLACK_SECONDS):
+                receiver = await self._sound()
+                found = await receiver.peek_messages(
+                    max_count, sequence_number=from_sequence, timeout=ATTEMPT_SECONDS
+                )
+        self._is_sound = True
+        return [_peeked(each, self.queue) for each in found]
+
+    async def _sound(self) -> ServiceBusReceiver:
+        """The SDK's receiver, a new one after a call that was broken off; to be declared sound at its end."""
+        if not self._is_sound:
+            await self._drop()
+        self._is_sound = False
+        return self._receiver or await self._open()
 
     async def _open(self) -> ServiceBusReceiver:
         sub_queue = ServiceBusSubQueue.DEAD_LETTER if self._sub_queue == "dead-letter" else None
@@ -303,6 +354,7 @@ class Message:
         self._ends = _end_of_lock(received)
         self.is_settled = False
         self.queue = queue
+        self.sequence_number = received.sequence_number or 0
         self.body = _body_of(received)
         self.message_id = _text(received.message_id)
         self.correlation_id = _text(received.correlation_id)
@@ -417,6 +469,25 @@ def _outgoing(message: OutgoingMessage) -> ServiceBusMessage:
         content_type=message.content_type,
         scheduled_enqueue_time_utc=message.scheduled_at.astimezone(UTC) if message.scheduled_at else None,
         application_properties=properties or None,
+    )
+
+
+def _peeked(found: ServiceBusReceivedMessage, queue: str) -> PeekedMessage:
+    properties = {_text(name) or "": value for name, value in (found.application_properties or {}).items()}
+    return PeekedMessage(
+        queue=queue,
+        sequence_number=found.sequence_number or 0,
+        body=_body_of(found),
+        message_id=_text(found.message_id),
+        correlation_id=_text(found.correlation_id),
+        content_type=_text(found.content_type),
+        enqueued_at=found.enqueued_time_utc,
+        delivery_count=found.delivery_count or 0,
+        dead_letter_reason=_text(properties.pop("DeadLetterReason", None)),
+        dead_letter_description=_text(properties.pop("DeadLetterErrorDescription", None)),
+        application_properties={
+            name: _text(value) if isinstance(value, bytes) else value for name, value in properties.items()
+        },
     )
 
 

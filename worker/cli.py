@@ -1,7 +1,8 @@
-"""``python -m worker [run|submit|status|tasks|demo]``: what an engineer types.
+"""``python -m worker [run|submit|status|tasks|dead-letters|demo]``: what an engineer types.
 
-Exit codes: 0 it worked, 1 the job failed, 2 the configuration or the arguments are wrong, 3 the source, job
-or service is not there, 4 something that may pass. Errors are one line on standard error.
+Exit codes: 0 it worked, 1 the job failed, 2 the configuration or the arguments are wrong, 3 the source, job,
+queue or dead letter is not there, or the letter cannot be redriven, 4 something that may pass. Errors are one
+line on standard error.
 """
 
 from __future__ import annotations
@@ -14,31 +15,41 @@ import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from gdaltools.errors import GdalToolsError, InvalidParameter, SourceNotFound
+from worker import dead_letters_cli
 from worker.errors import ConfigurationError, JobNotFound, Stopped
 from worker.settings import load_settings
+from worker.terminal import log_to_stderr, one_line, print_table
 
 _JOB_TYPE = "process_large_raster_v2"
-# Columns of a table that goes into a file or a pipe.
-_PIPED_WIDTH = 200
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; its exit code."""
-    given = _parser().parse_args(arguments)
     try:
+        given = _parser().parse_args(arguments)
         return int(given.command(given))
     except GdalToolsError as error:
-        print(f"python -m worker: {error}", file=sys.stderr)
+        print(f"python -m worker: {one_line(str(error))}", file=sys.stderr)
         return _exit_code(error)
     except KeyboardInterrupt:
         return 130
 
 
+class _Parser(argparse.ArgumentParser):
+    """One that takes no option by half its name, and says what is wrong in one line, as other errors are."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(allow_abbrev=False, **settings)
+
+    def error(self, message: str) -> NoReturn:
+        raise InvalidParameter(f"{message} (see {self.prog} --help)")
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m worker", description=__doc__)
+    parser = _Parser(prog="python -m worker", description=__doc__)
     parser.set_defaults(command=_run)
     commands = parser.add_subparsers(metavar="COMMAND")
 
@@ -69,6 +80,8 @@ def _parser() -> argparse.ArgumentParser:
         shown.add_argument("job_id", metavar="JOB_ID")
         shown.set_defaults(command=command)
 
+    dead_letters_cli.add_to(commands)
+
     demo = commands.add_parser("demo", help="run the whole job on real imagery, on this machine alone")
     demo.add_argument("--input", type=Path, metavar="PATH", help="a raster of your own instead")
     demo.add_argument("--keep", action="store_true", help="leave the services up until Ctrl-C")
@@ -78,7 +91,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _run(_: argparse.Namespace) -> int:
     settings = load_settings()
-    _log_to_stderr(settings.log_level)
+    log_to_stderr(settings.log_level)
     from worker.runner import own_temporary_folder
     from worker.service import serving, stop_on_signals
 
@@ -94,17 +107,6 @@ def _run(_: argparse.Namespace) -> int:
     with own_temporary_folder(), suppress(Stopped):
         asyncio.run(run())
     return 0
-
-
-def _log_to_stderr(level: str) -> None:
-    logging.basicConfig(
-        level=level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr
-    )
-    # The SDK tells each link and session of every connection at INFO.
-    for noisy in ("azure", "aiohttp", "rasterio", "distributed"):
-        logging.getLogger(noisy).setLevel(logging.WARNING)
-    # What fails to connect is told by whoever needed the connection.
-    logging.getLogger("psycopg.pool").setLevel(logging.ERROR)
 
 
 def _submit(given: argparse.Namespace) -> int:
@@ -130,35 +132,31 @@ def _status(given: argparse.Namespace) -> int:
 
 
 def _tasks(given: argparse.Namespace) -> int:
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
     from worker.client import Client
 
-    table = Table()
-    for heading in ("task", "stage", "status", "queue", "retries", "progress", "error"):
-        table.add_column(heading, no_wrap=heading != "error")
+    rows = []
     for task in Client.from_environment().tasks(given.job_id):
         progress = task["progress"] or {}
-        shown = (
-            task["taskId"],
-            task["stage"],
-            task["status"],
-            task["queue"],
-            task["retryCount"],
-            f"{progress['percent']:g}%" if "percent" in progress else "",
-            task["errorDetails"] or "",
+        rows.append(
+            (
+                task["taskId"],
+                task["stage"],
+                task["status"],
+                task["queue"],
+                task["retryCount"],
+                f"{progress['percent']:g}%" if "percent" in progress else "",
+                task["errorDetails"],
+            )
         )
-        table.add_row(*(Text(str(value)) for value in shown))
-    Console(width=None if sys.stdout.isatty() else _PIPED_WIDTH).print(table)
+    headings = ("task", "stage", "status", "queue", "retries", "progress", "error")
+    print_table(headings, rows, wrapped=("error",))
     return 0
 
 
 def _demo(given: argparse.Namespace) -> int:
     from worker.demo import demo
 
-    _log_to_stderr("ERROR")
+    log_to_stderr("ERROR")
     return demo(source=given.input, keep=given.keep)
 
 

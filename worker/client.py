@@ -1,4 +1,4 @@
-"""The other side of `worker.api`: submit jobs to a standalone worker and look at them, over HTTP."""
+"""The other side of `worker.api`: jobs and dead letters of a standalone worker, over HTTP."""
 
 from __future__ import annotations
 
@@ -11,9 +11,12 @@ import urllib.request
 from typing import Any
 
 from gdaltools.errors import GdalToolsError, InvalidParameter
-from worker.errors import JobNotFound, WorkerError
+from worker.errors import JobNotFound, LetterNotFound, QueueNotFound, WorkerError
+from worker.letters import Order
 
 _TIMEOUT_SECONDS = 60
+# Every chosen letter is settled before the worker answers.
+_SETTLE_SECONDS = 900
 _POLL_SECONDS = 1.0
 _OVER = ("completed", "failed", "completed_with_errors")
 
@@ -43,15 +46,15 @@ class Client:
         ServiceUnreachable
             No worker answers.
         """
-        return self._call(f"submit/{urllib.parse.quote(job_type, safe='')}", parameters)
+        return self._call(f"jobs/submit/{urllib.parse.quote(job_type, safe='')}", parameters)
 
     def status(self, job_id: str) -> dict[str, Any]:
         """A job; JobNotFound when there is none."""
-        return self._call(f"status/{urllib.parse.quote(job_id, safe='')}")
+        return self._call(f"jobs/status/{urllib.parse.quote(job_id, safe='')}")
 
     def tasks(self, job_id: str) -> list[dict[str, Any]]:
         """A job's tasks, by stage; JobNotFound when there is no such job."""
-        return list(self._call(f"tasks/{urllib.parse.quote(job_id, safe='')}")["tasks"])
+        return list(self._call(f"jobs/tasks/{urllib.parse.quote(job_id, safe='')}")["tasks"])
 
     def wait(self, job_id: str) -> dict[str, Any]:
         """The job when it is over."""
@@ -59,14 +62,32 @@ class Client:
             time.sleep(_POLL_SECONDS)
         return job
 
-    def _call(self, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
+    def dead_letters(self, queue: str, *, order: Order, limit: int) -> dict[str, Any]:
+        """A queue's dead letters, and how many there are; QueueNotFound when there is no such queue."""
+        return self._call(f"{_letters_of(queue)}?order={order}&limit={limit}")
+
+    def dead_letter(self, queue: str, sequence_number: int) -> dict[str, Any]:
+        """One dead letter, whole; LetterNotFound when there is none of this number."""
+        return self._call(f"{_letters_of(queue)}/{sequence_number}")
+
+    def redrive(self, queue: str, choice: dict[str, Any]) -> dict[str, Any]:
+        """Let the tasks of the chosen dead letters begin anew; what became of each."""
+        return self._call(f"{_letters_of(queue)}/redrive", choice, timeout=_SETTLE_SECONDS)
+
+    def purge(self, queue: str, choice: dict[str, Any]) -> dict[str, Any]:
+        """Remove the chosen dead letters; what became of each."""
+        return self._call(f"{_letters_of(queue)}/purge", choice, timeout=_SETTLE_SECONDS)
+
+    def _call(
+        self, path: str, body: dict[str, Any] | None = None, *, timeout: float = _TIMEOUT_SECONDS
+    ) -> dict[str, Any]:
         request = urllib.request.Request(
-            f"{self._url}/api/jobs/{path}",
+            f"{self._url}/api/{path}",
             data=None if body is None else json.dumps(body).encode(),
             headers={"Content-Type": "application/json"},
         )
         try:
-            with urllib.request.urlopen(request, timeout=_TIMEOUT_SECONDS) as answer:
+            with urllib.request.urlopen(request, timeout=timeout) as answer:
                 return dict(json.load(answer))
         except urllib.error.HTTPError as error:
             raise _refusal(error) from error
@@ -77,11 +98,17 @@ class Client:
             ) from error
 
 
+def _letters_of(queue: str) -> str:
+    return f"dead-letters/{urllib.parse.quote(queue, safe='')}"
+
+
 def _refusal(error: urllib.error.HTTPError) -> GdalToolsError:
     try:
-        message = str(json.load(error)["error"])
+        answer = json.load(error)
+        message, kind = str(answer["error"]), answer["errorType"]
     except (ValueError, KeyError, TypeError):
-        message = f"the worker answered {error.code} {error.reason}"
+        message, kind = f"the worker answered {error.code} {error.reason}", None
     if error.code == 404:
-        return JobNotFound(message)
+        missing = {each.__name__: each for each in (LetterNotFound, QueueNotFound)}
+        return missing.get(kind, JobNotFound)(message)
     return InvalidParameter(message) if error.code < 500 else WorkerError(message)

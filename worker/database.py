@@ -11,9 +11,9 @@ whether the first call was committed: the second call answers as the first did a
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC
 from types import TracebackType
 from typing import Self
@@ -47,6 +47,8 @@ from worker.rows import (
     OutboxBacklog,
     OutboxMessage,
     OutboxRow,
+    Redriven,
+    RedriveOutcome,
     TaskRow,
 )
 
@@ -399,6 +401,63 @@ class Database:
 
         return await self._db.transaction(work)
 
+    async def redrive(
+        self,
+        job_id: str,
+        messages: Mapping[str, OutboxMessage],
+        *,
+        message_of: Callable[[TaskRow], OutboxMessage],
+    ) -> dict[str, Redriven]:
+        """Let failed tasks of a job begin anew, and owe the messages that ask for them.
+
+        `messages` holds one for each task by its id. All of them are reset in one transaction, so that none
+        can end its stage while another still counts as failed; former claims of theirs are worthless from
+        then on. A job that has failed at their stage goes on. Meanwhile messages of its other unfinished
+        tasks may have been dropped, as those of a job that is over are: each of these is owed a new one,
+        which `message_of` makes. Calling again resets nothing, and owes tasks that are still queued a message
+        more.
+        """
+
+        async def work(connection: Connection) -> dict[str, Redriven]:
+            # Tasks, then stages, then the job: the order in which completions lock them.
+            locked = {
+                task_id: await self._db.one(connection, "lock_task", task_id=task_id)
+                for task_id in sorted(messages)
+            }
+            rows = {
+                task_id: row
+                for task_id, row in locked.items()
+                if row is not None and row["parent_job_id"] == job_id
+            }
+            for stage in sorted({row["stage"] for row in rows.values()}):
+                await self._db.one(connection, "lock_stage", job_id=job_id, stage=stage)
+            job = await self._db.one(connection, "lock_job", job_id=job_id)
+            found = {task_id: _redriven(task_id, rows.get(task_id), job) for task_id in messages}
+            reset = [task_id for task_id, each in found.items() if each.outcome == "reset"]
+            for task_id in reset:
+                await self._db.one(connection, "reset_task", task_id=task_id)
+                await self._db.one(connection, "forget_claim", task_id=task_id)
+            owed = [
+                messages[task_id] for task_id, each in found.items() if each.outcome in ("reset", "queued")
+            ]
+            unfinished: list[OutboxMessage] = []
+            still_failed = 0
+            if job is not None and reset:
+                stage = job["stage"]
+                revived = await self._db.one(connection, "revive_job", job_id=job_id, stage=stage)
+                tasks = await self._db.all(connection, "read_tasks", job_id=job_id, stage=stage)
+                others = [TaskRow(**row) for row in tasks if row["task_id"] not in messages]
+                still_failed = sum(other.status == "failed" for other in others)
+                if revived is not None:
+                    unfinished = [message_of(o) for o in others if o.status in ("queued", "processing")]
+            await self._owe(connection, [*owed, *unfinished], job_id=job_id)
+            return {
+                task_id: replace(each, still_failed=still_failed, asked_again=len(unfinished))
+                for task_id, each in found.items()
+            }
+
+        return await self._db.transaction(work)
+
     # The outbox
 
     @asynccontextmanager
@@ -539,6 +598,31 @@ class Database:
 
 def _is_held(held: DictRow, claim: Claim) -> bool:
     return bool(held["token"] == claim.token and held["task_created_at"] == claim.row_created_at)
+
+
+def _redriven(task_id: str, row: DictRow | None, job: DictRow | None) -> Redriven:
+    """What a redrive makes of a row, locked as it is."""
+    if row is None or job is None:
+        return Redriven(task_id, "missing")
+    outcome: RedriveOutcome
+    if row["status"] == "processing":
+        outcome = "running"
+    elif row["status"] == "completed":
+        outcome = "completed"
+    elif row["status"] not in ("queued", "failed"):
+        outcome = "not_ours"
+    elif row["stage"] != job["stage"] or job["status"] in ("completed", "completed_with_errors"):
+        outcome = "stage_over"
+    else:
+        outcome = "reset" if row["status"] == "failed" else "queued"
+    return Redriven(
+        task_id,
+        outcome,
+        status=row["status"],
+        stage=row["stage"],
+        job_status=job["status"],
+        job_stage=job["stage"],
+    )
 
 
 def _burial(task: TaskRow, held: DictRow | None) -> Burial | None:

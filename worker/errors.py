@@ -84,6 +84,12 @@ class JobNotFound(WorkerError):
     retryable = False
 
 
+class LetterNotFound(WorkerError):
+    """No dead letter has this sequence number."""
+
+    retryable = False
+
+
 class NotReady(WorkerError):
     """The worker has not finished starting."""
 

@@ -144,6 +144,29 @@ update @schema@.tasks
 set status = 'queued', heartbeat = null, updated_at = timezone('utc', clock_timestamp())
 where task_id = %(task_id)s and status = 'processing'
 
+-- name: lock_stage
+-- The lock under which complete_task_and_check_stage counts what remains of a stage, until the end of the
+-- transaction. Only after lock_task.
+select pg_advisory_xact_lock(hashtext(%(job_id)s || ':stage:' || %(stage)s::integer::text))
+
+-- name: reset_task
+-- failed → queued, as if it had never run. Only after lock_task and lock_stage.
+update @schema@.tasks
+set status = 'queued', retry_count = 0, error_details = null, result_data = null, heartbeat = null,
+    updated_at = timezone('utc', clock_timestamp())
+where task_id = %(task_id)s and status = 'failed'
+
+-- name: forget_claim
+-- Whoever held the task has lost it, and take-overs are counted anew. Only after lock_task.
+delete from @schema@.worker_claims where task_id = %(task_id)s
+
+-- name: revive_job
+-- failed → processing, at the stage where it failed. Only after lock_stage.
+update @schema@.jobs
+set status = 'processing', error_details = null, updated_at = timezone('utc', clock_timestamp())
+where job_id = %(job_id)s and stage = %(stage)s and status = 'failed'
+returning job_id
+
 -- name: fail_job
 -- A job that is not over fails; one that is over stays as it is.
 update @schema@.jobs

@@ -200,6 +200,31 @@ class Completion:
     signal_id: int | None = None
 
 
+RedriveOutcome = Literal["reset", "queued", "running", "completed", "stage_over", "not_ours", "missing"]
+
+
+@dataclass(frozen=True)
+class Redriven:
+    """What a redrive found of a task, and did.
+
+    ``reset``: the row was failed and is queued as if new; ``queued``: it was queued already. Both are owed a
+    message. In every other case nothing was written: the task runs, or is completed; its job is over or at
+    another stage; the row is in a state that no worker may touch; or there is no such row.
+
+    ``still_failed`` counts the failed tasks of its stage that this redrive did not reset, and
+    ``asked_again`` the unfinished ones that are owed a message because their job was failed and now is not.
+    """
+
+    task_id: str
+    outcome: RedriveOutcome
+    status: TaskStatus | None = None
+    stage: int | None = None
+    job_status: JobStatus | None = None
+    job_stage: int | None = None
+    still_failed: int = 0
+    asked_again: int = 0
+
+
 @dataclass(frozen=True)
 class OutboxBacklog:
     """How many messages wait in the outbox, and for how long the oldest has."""

@@ -24,6 +24,7 @@ from worker import api, health, surroundings
 from worker.bus import Bus
 from worker.coordinator import Coordinator
 from worker.database import DatabaseError
+from worker.dead_letters import DeadLetters
 from worker.errors import ConfigurationError, Stopped
 from worker.health import Readiness
 from worker.heartbeat import Heartbeat
@@ -145,6 +146,7 @@ async def serving(settings: Settings, *, stopping: asyncio.Event) -> AsyncIterat
             database, outbox, queues=settings.task_queues, lease_seconds=settings.worker_lease_seconds
         )
         platform.machine, platform.database = machine, database
+        platform.dead_letters = DeadLetters(bus, queues=settings.all_queues, database=database)
         slots = tuple(
             asyncio.create_task(slot)
             for slot in (

@@ -8,6 +8,8 @@ read the variables of the same names.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import Self
@@ -51,12 +53,11 @@ class AppMode(StrEnum):
         return self is AppMode.STANDALONE or self.startswith("platform_")
 
 
-class Settings(BaseSettings):
-    """The worker's configuration; field names are the variables' names in lower case."""
+class ServiceSettings(BaseSettings):
+    """Where the queues and the database are; field names are the variables' names in lower case."""
 
     model_config = SettingsConfigDict(extra="ignore", frozen=True, env_ignore_empty=True)
 
-    app_mode: AppMode
     app_name: str = "gdal-docker-worker"
 
     service_bus_connection_string: SecretStr | None = None
@@ -73,6 +74,32 @@ class Settings(BaseSettings):
     postgis_password: SecretStr | None = None
     app_schema: str = Field(default="app", pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,62}$")
     use_managed_identity: bool = False
+
+    @property
+    def embeds_database(self) -> bool:
+        """Whether a PostgreSQL server of the process's own is wanted."""
+        return False
+
+    @property
+    def embeds_broker(self) -> bool:
+        """Whether the development broker is wanted."""
+        return False
+
+    @property
+    def names_a_bus(self) -> bool:
+        """Whether there is a Service Bus to go to."""
+        return bool(self.service_bus_connection_string or self.service_bus_namespace)
+
+    @property
+    def all_queues(self) -> tuple[str, ...]:
+        """The three task queues and the jobs queue."""
+        return (self.docker_tasks_queue, self.raster_tasks_queue, self.vector_tasks_queue, self.jobs_queue)
+
+
+class Settings(ServiceSettings):
+    """The worker's configuration."""
+
+    app_mode: AppMode
 
     worker_timeout_minutes: float = Field(default=60, gt=0)
     worker_concurrency: int = Field(default=2, ge=1, le=64)
@@ -99,7 +126,7 @@ class Settings(BaseSettings):
             )
         if self.app_mode is AppMode.STANDALONE:
             return self
-        if not (self.service_bus_connection_string or self.service_bus_namespace):
+        if not self.names_a_bus:
             raise ValueError(
                 f"APP_MODE={self.app_mode} needs SERVICE_BUS_CONNECTION_STRING or SERVICE_BUS_NAMESPACE"
             )
@@ -125,9 +152,7 @@ class Settings(BaseSettings):
     @property
     def embeds_broker(self) -> bool:
         """Whether the development broker is wanted."""
-        return self.app_mode is AppMode.STANDALONE and not (
-            self.service_bus_connection_string or self.service_bus_namespace
-        )
+        return self.app_mode is AppMode.STANDALONE and not self.names_a_bus
 
     @property
     def task_queues(self) -> tuple[str, ...]:
@@ -156,9 +181,27 @@ def load_settings() -> Settings:
     """
     if not os.environ.get("APP_MODE"):
         raise ConfigurationError(f"APP_MODE is not set: set it to one of {', '.join(AppMode)}")
-    try:
+    with _problems_as_ours():
         RoutingRules.from_environment()
         return Settings()
+
+
+def load_service_settings() -> ServiceSettings:
+    """Where the environment says that the queues and the database are, whatever APP_MODE is.
+
+    Raises
+    ------
+    ConfigurationError
+        A variable is wrong.
+    """
+    with _problems_as_ours():
+        return ServiceSettings()
+
+
+@contextmanager
+def _problems_as_ours() -> Iterator[None]:
+    try:
+        yield
     except ValidationError as error:
         raise ConfigurationError("; ".join(_problem(e["loc"], e["msg"]) for e in error.errors())) from None
     except ValueError as error:

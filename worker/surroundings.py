@@ -20,7 +20,7 @@ from psycopg.conninfo import make_conninfo
 from worker.local.broker import Broker, QueueSpec
 from worker.local.postgres import EmbeddedPostgres
 from worker.platform_database import PlatformDatabase
-from worker.settings import Settings
+from worker.settings import ServiceSettings, Settings
 
 # Where blobs live when nothing says so: the demo's own folder, so that what it made is found again.
 LOCAL_BLOB_ROOT = Path("demo/blobs")
@@ -41,7 +41,7 @@ def choose_blob_root(settings: Settings) -> None:
 
 
 @asynccontextmanager
-async def conninfo(settings: Settings) -> AsyncIterator[str]:
+async def conninfo(settings: ServiceSettings) -> AsyncIterator[str]:
     """How to connect to the database; an embedded server's runs from entry to exit."""
     if not settings.embeds_database:
         password = settings.postgis_password
@@ -66,7 +66,7 @@ async def conninfo(settings: Settings) -> AsyncIterator[str]:
 
 
 @asynccontextmanager
-async def connection_string(settings: Settings) -> AsyncIterator[str | None]:
+async def connection_string(settings: ServiceSettings) -> AsyncIterator[str | None]:
     """How to connect to Service Bus, or None where it is by a namespace's name.
 
     An embedded broker runs from entry to exit.
@@ -75,19 +75,13 @@ async def connection_string(settings: Settings) -> AsyncIterator[str | None]:
     if not settings.embeds_broker:
         yield given.get_secret_value() if given else None
         return
-    names = (
-        settings.docker_tasks_queue,
-        settings.raster_tasks_queue,
-        settings.vector_tasks_queue,
-        settings.jobs_queue,
-    )
-    async with Broker([QueueSpec(name) for name in names]) as broker:
+    async with Broker([QueueSpec(name) for name in settings.all_queues]) as broker:
         yield broker.connection_string
 
 
 @asynccontextmanager
 async def database(
-    settings: Settings, conninfo: str, *, connections: int = 8
+    settings: ServiceSettings, conninfo: str, *, connections: int = 8
 ) -> AsyncIterator[PlatformDatabase]:
     """The database by `conninfo`, over at most so many connections."""
     async with AsyncExitStack() as stack:

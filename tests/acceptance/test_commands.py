@@ -3,107 +3,38 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import socket
 import subprocess
-import sys
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from tests.support.commands import (
+    ROOT,
+    WORKER,
+    Standalone,
+    environment_with,
+    free_port,
+    is_one_clear_line,
+    run,
+    standalone_worker,
+    wait_until_ready,
+)
 from tests.support.processes import descendants
 from tests.support.rasters import smooth, write_raster
 
 pytestmark = pytest.mark.timeout(240)
-
-ROOT = Path(__file__).parents[2]
-WORKER = [sys.executable, "-m", "worker"]
-START_SECONDS = 90
-
-
-@dataclass
-class Standalone:
-    """A standalone worker in a process of its own."""
-
-    process: subprocess.Popen[str]
-    environment: dict[str, str]
-    blobs: Path
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.environment['PORT']}"
-
-    def command(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        return _run(*arguments, environment=self.environment)
-
-    def get(self, path: str, body: bytes | None = None) -> tuple[int, Any]:
-        try:
-            with urllib.request.urlopen(f"{self.url}{path}", data=body, timeout=30) as answer:
-                return answer.status, json.load(answer)
-        except urllib.error.HTTPError as error:
-            return error.code, json.load(error)
-
-
-def _environment(**values: str) -> dict[str, str]:
-    kept = {
-        name: value
-        for name, value in os.environ.items()
-        if not name.startswith(("APP_", "WORKER_", "POSTGIS_"))
-    }
-    return {**kept, "PYTHONPATH": str(ROOT), **values}
-
-
-def _run(*arguments: str, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [*WORKER, *arguments], env=environment, cwd=ROOT, capture_output=True, text=True, timeout=120
-    )
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def _is_one_clear_line(text: str) -> bool:
-    return text.count("\n") == 1 and "Traceback" not in text
 
 
 @pytest.fixture(scope="module")
 def standalone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Standalone]:
     blobs = tmp_path_factory.mktemp("blobs")
     (blobs / "bronze-rasters").mkdir()
-    environment = _environment(
-        APP_MODE="standalone", PORT=str(_free_port()), GDALTOOLS_BLOB_ROOT=str(blobs), LOG_LEVEL="WARNING"
-    )
-    with subprocess.Popen(WORKER, env=environment, cwd=ROOT, stderr=subprocess.PIPE, text=True) as process:
-        made = Standalone(process, environment, blobs)
-        try:
-            _wait_until_ready(made)
-            yield made
-        finally:
-            process.kill()
-
-
-def _wait_until_ready(worker: Standalone) -> None:
-    deadline = time.monotonic() + START_SECONDS
-    while True:
-        try:
-            status, _ = worker.get("/readyz")
-        except OSError:
-            status = 0
-        if status == 200:
-            return
-        assert worker.process.poll() is None, worker.process.stderr and worker.process.stderr.read()
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
+    with standalone_worker(blobs) as made:
+        yield made
 
 
 @pytest.mark.parametrize(
@@ -116,10 +47,10 @@ def _wait_until_ready(worker: Standalone) -> None:
     ],
 )
 def test_a_wrong_configuration_is_one_line_and_exit_code_2(values: dict[str, str], named: str) -> None:
-    done = _run(environment=_environment(**values))
+    done = run(environment=environment_with(**values))
     assert done.returncode == 2
     assert named in done.stderr
-    assert _is_one_clear_line(done.stderr)
+    assert is_one_clear_line(done.stderr)
 
 
 def test_a_port_that_is_taken_is_one_line_and_exit_code_2() -> None:
@@ -127,17 +58,17 @@ def test_a_port_that_is_taken_is_one_line_and_exit_code_2() -> None:
         taken.bind(("0.0.0.0", 0))
         taken.listen()
         port = str(taken.getsockname()[1])
-        done = _run(environment=_environment(APP_MODE="standalone", PORT=port))
+        done = run(environment=environment_with(APP_MODE="standalone", PORT=port))
     assert done.returncode == 2
     assert port in done.stderr
-    assert _is_one_clear_line(done.stderr)
+    assert is_one_clear_line(done.stderr)
 
 
 def test_without_a_worker_the_commands_say_how_to_start_one() -> None:
-    done = _run("status", "0" * 64, environment=_environment(PORT=str(_free_port())))
+    done = run("status", "0" * 64, environment=environment_with(PORT=str(free_port())))
     assert done.returncode == 4
     assert "APP_MODE=standalone" in done.stderr
-    assert _is_one_clear_line(done.stderr)
+    assert is_one_clear_line(done.stderr)
 
 
 def test_a_job_is_submitted_watched_and_found_again(standalone: Standalone) -> None:
@@ -202,7 +133,7 @@ def test_a_refused_command_is_one_line_and_a_code_that_says_why(
     done = standalone.command(*arguments)
     assert done.returncode == code, done.stderr
     assert said in done.stderr
-    assert _is_one_clear_line(done.stderr)
+    assert is_one_clear_line(done.stderr)
 
 
 @pytest.mark.parametrize("body", [b"hello", b"[1]", b"\xff\xfe"])
@@ -239,15 +170,15 @@ def test_what_a_killed_worker_left_is_cleaned_up_by_the_next(
     temporary.mkdir(mode=0o755)
     tmp_path.chmod(0o755)
     for killed in (True, False):
-        port = str(_free_port())
-        environment = _environment(
+        port = str(free_port())
+        environment = environment_with(
             APP_MODE="standalone", PORT=port, GDALTOOLS_BLOB_ROOT=str(tmp_path), TMPDIR=str(temporary)
         )
         with subprocess.Popen(
             WORKER, env=environment, cwd=ROOT, stderr=subprocess.PIPE, text=True
         ) as process:
             try:
-                _wait_until_ready(Standalone(process, environment, tmp_path))
+                wait_until_ready(Standalone(process, environment, tmp_path))
                 if not killed:
                     process.terminate()
                     assert process.wait(60) == 0

@@ -113,6 +113,34 @@ async def test_many_messages_go_in_few_batches_in_order(bus: Bus, broker: Broker
         assert [(await receive(receiver)).message_id for _ in range(3)] == ["0", "1", "2"]
 
 
+async def test_several_messages_are_received_at_once_in_order_each_with_its_lock(
+    bus: Bus, broker: BrokerThread
+) -> None:
+    await bus.send("tasks", [task(f"t-{number}") for number in range(5)])
+    async with receiving(bus) as receiver:
+        received = await receiver.receive_many(4, wait_seconds=5)
+        assert [message.message_id for message in received] == ["t-0", "t-1", "t-2", "t-3"]
+        assert [message.sequence_number for message in received] == [1, 2, 3, 4]
+        await received[2].complete()
+        await received[0].abandon()
+        counts = broker.counts("tasks")
+        assert (counts.active, counts.locked) == (2, 2)
+
+
+async def test_peeking_shows_messages_page_by_page_and_locks_none(bus: Bus, broker: BrokerThread) -> None:
+    properties = {"attempt": 2, "kind": "test"}
+    await bus.send("tasks", [task(f"t-{number}", application_properties=properties) for number in range(5)])
+    async with receiving(bus) as receiver:
+        first = await receiver.peek(max_count=3)
+        rest = await receiver.peek(from_sequence=4)
+        assert [message.sequence_number for message in (*first, *rest)] == [1, 2, 3, 4, 5]
+        assert await receiver.peek(from_sequence=6) == []
+        assert (first[0].body, first[0].message_id) == (b'{"task_id": "t"}', "t-0")
+        assert (first[0].application_properties, first[0].delivery_count) == (properties, 0)
+        received = await receiver.receive_many(5, wait_seconds=5)
+        assert {message.delivery_count for message in received} == {1}
+
+
 async def test_a_message_of_nearly_the_limit_is_sent_and_a_larger_one_refused(
     bus: Bus, broker: BrokerThread
 ) -> None:
