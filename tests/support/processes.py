@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 
@@ -25,3 +28,17 @@ def descendants(pid: int | None = None) -> set[int]:
             found.add(child)
             waiting.append(child)
     return found
+
+
+@contextlib.contextmanager
+def frozen(pids: Iterable[int]) -> Iterator[None]:
+    """Stop processes for the time of the context, as a paused machine does; they notice only the time."""
+    pids = list(pids)
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)

@@ -1,0 +1,136 @@
+"""The real ``python -m worker``, as a process that a test starts, stops and kills."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from tests.support import postgres
+
+ROOT = Path(__file__).parents[2]
+STOP_SECONDS = 60.0
+
+
+class WorkerProcess:
+    """A worker in ``APP_MODE=worker_docker``, from entry to exit of a ``with``; may be restarted meanwhile.
+
+    Leaving it sends SIGTERM, and fails when the worker does not then end well.
+
+    Parameters
+    ----------
+    conninfo
+        Its database.
+    connection_string
+        Its Service Bus.
+    blobs
+        The folder of its containers.
+    log_path
+        Where its output goes.
+    environment
+        More variables, or others.
+    """
+
+    def __init__(
+        self,
+        *,
+        conninfo: str,
+        connection_string: str,
+        blobs: Path,
+        log_path: Path,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
+        self.port = _free_port()
+        """Where its probes answer; the same after a restart."""
+        parts = {name.upper(): str(value) for name, value in postgres.parts(conninfo).items() if value}
+        self._environment = {
+            **os.environ,
+            **parts,
+            "APP_MODE": "worker_docker",
+            "SERVICE_BUS_CONNECTION_STRING": connection_string,
+            "GDALTOOLS_BLOB_ROOT": str(blobs),
+            "PORT": str(self.port),
+            "PYTHONPATH": str(ROOT),
+            **(environment or {}),
+        }
+        self._log_path = log_path
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if not self.is_running:
+            return
+        self.terminate()
+        try:
+            code = self.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            raise
+        if error is None:
+            assert code == 0, f"the worker ended with {code}:\n{self.log[-4000:]}"
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self._started().pid
+
+    @property
+    def is_running(self) -> bool:
+        """Whether it was started and has not ended."""
+        return self._process is not None and self._process.poll() is None
+
+    @property
+    def log(self) -> str:
+        """Everything that it has written so far, over all its starts."""
+        return self._log_path.read_text(errors="replace") if self._log_path.exists() else ""
+
+    def start(self) -> None:
+        """Start it; it is not ready when this returns."""
+        assert not self.is_running, "the worker runs already"
+        with self._log_path.open("ab") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "worker"],
+                env=self._environment,
+                cwd=ROOT,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
+
+    def terminate(self) -> None:
+        """Send SIGTERM."""
+        self._started().terminate()
+
+    def kill(self) -> None:
+        """Send SIGKILL to the worker alone, and wait for its end."""
+        self._started().kill()
+        self._started().wait(STOP_SECONDS)
+
+    def wait(self, timeout: float) -> int:
+        """Its exit code, once it has ended.
+
+        Raises
+        ------
+        subprocess.TimeoutExpired
+            It has not, after so many seconds.
+        """
+        return self._started().wait(timeout)
+
+    def _started(self) -> subprocess.Popen[bytes]:
+        assert self._process is not None, "the worker was not started"
+        return self._process
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
