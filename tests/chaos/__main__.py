@@ -58,7 +58,7 @@ async def run(*, seed: int, minutes: float, kills: int, workers: int) -> dict[st
         rest_seconds = time.monotonic() - rest_began
         made.restless = False
         codes = await asyncio.to_thread(_stop, made)
-        wrong = [*unrest, *codes, *verdict.wrongs(made, jobs, calm)]
+        wrong = [*unrest, *codes, *await verdict.wrongs(made, jobs, calm)]
         report = {
             "seed": seed,
             "minutes": round((time.monotonic() - began) / 60, 1),

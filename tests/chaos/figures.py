@@ -142,7 +142,7 @@ async def _quiet(made: World, job_id: str) -> None:
 
 async def _until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(120):
-        while not await asyncio.to_thread(condition):
+        while not await asyncio.to_thread(condition):  # noqa: ASYNC110, nobody could set an event
             await asyncio.sleep(0.02)
 
 

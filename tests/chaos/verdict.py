@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import time
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from psycopg.rows import dict_row
 
 from tests.chaos.jobs import Jobs
 from tests.chaos.world import DOCKER, JOBS, World
+from worker.dead_letters import DeadLetters
 
 Row = dict[str, Any]
 
@@ -51,14 +51,14 @@ def _unrest(world: World, jobs: Jobs) -> list[str]:
     return found
 
 
-def wrongs(world: World, jobs: Jobs, calm: dict[str, dict[str, Any]]) -> list[str]:
+async def wrongs(world: World, jobs: Jobs, calm: dict[str, dict[str, Any]]) -> list[str]:
     """Everything that is not as it must be; `calm` are the products of the undisturbed jobs, by kind."""
     return [
         *world.problems,
         *world.platform.violations,
         *_wrong_jobs(world, jobs),
         *_wrong_signals(world, jobs),
-        *_wrong_dead_letters(world),
+        *await _wrong_dead_letters(world),
         *_wrong_products(jobs, calm),
         *_left_behind(world),
     ]
@@ -105,20 +105,19 @@ def _wrong_signals(world: World, jobs: Jobs) -> list[str]:
     return found
 
 
-def _wrong_dead_letters(world: World) -> list[str]:
-    """A letter for each failed task, and no other."""
+async def _wrong_dead_letters(world: World) -> list[str]:
+    """A letter for each failed task, that says why, and no other."""
     failed = {row["task_id"] for row in query(world, "select task_id from app.tasks where status = 'failed'")}
-    letters = json.loads(world.broker.command(f"letters {DOCKER}"))
+    listing = await DeadLetters(world.bus, queues=[DOCKER]).listing(DOCKER, limit=10_000)
     found = []
-    lettered = set()
-    for letter in letters:
-        task_id = json.loads(letter["body"])["task_id"]
-        lettered.add(task_id)
-        if task_id not in failed:
-            found.append(f"task {task_id} has a dead letter and has not failed: {letter['reason']}")
-        elif not (letter["description"] or "").startswith("SourceNotFound"):
-            found.append(f"task {task_id}'s dead letter does not say why: {letter['reason']}")
-    return found + [f"failed task {task_id} has no dead letter" for task_id in sorted(failed - lettered)]
+    for letter in listing.letters:
+        if letter.task_id not in failed:
+            reason = letter.message.dead_letter_reason
+            found.append(f"task {letter.task_id} has a dead letter and has not failed: {reason}")
+        elif not (letter.message.dead_letter_description or "").startswith("SourceNotFound"):
+            found.append(f"task {letter.task_id}'s dead letter does not say why it failed")
+    missing = failed - {letter.task_id for letter in listing.letters}
+    return found + [f"failed task {task_id} has no dead letter" for task_id in sorted(missing)]
 
 
 def _wrong_products(jobs: Jobs, calm: dict[str, dict[str, Any]]) -> list[str]:

@@ -34,6 +34,8 @@ class WorkerProcess:
         Where its output goes.
     environment
         More variables, or others.
+    module
+        Another program than the worker's own, around it.
     """
 
     def __init__(
@@ -44,6 +46,7 @@ class WorkerProcess:
         blobs: Path,
         log_path: Path,
         environment: Mapping[str, str] | None = None,
+        module: str = "worker",
     ) -> None:
         self.port = _free_port()
         """Where its probes answer; the same after a restart."""
@@ -59,6 +62,7 @@ class WorkerProcess:
             **(environment or {}),
         }
         self._log_path = log_path
+        self._module = module
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
@@ -99,7 +103,7 @@ class WorkerProcess:
         assert not self.is_running, "the worker runs already"
         with self._log_path.open("ab") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "worker"],
+                [sys.executable, "-m", self._module],
                 env=self._environment,
                 cwd=ROOT,
                 stdout=log,
