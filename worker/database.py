@@ -16,7 +16,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC
 from types import TracebackType
-from typing import Self
+from typing import Literal, Self
 from uuid import UUID, uuid4
 
 from psycopg.rows import DictRow
@@ -458,6 +458,29 @@ class Database:
 
         return await self._db.transaction(work)
 
+    async def ask_again(
+        self, task_id: str, job_id: str, *, message: OutboxMessage
+    ) -> Literal["asked", "over", "unknown"]:
+        """Owe a task's message anew, when it is the last that the broker had of it.
+
+        "over" says that nothing is left to do for the task, "unknown" that a worker can do nothing for it.
+        """
+
+        async def work(connection: Connection) -> Literal["asked", "over", "unknown"]:
+            row = await self._db.one(connection, "lock_task", task_id=task_id)
+            if row is None or row["parent_job_id"] != job_id:
+                return "unknown"
+            held = await self._db.one(connection, "read_claim", task_id=task_id)
+            ours = held is not None and held["task_created_at"] == row["created_at"]
+            unburied = ours and held is not None and held["dead_letter_reason"] is not None
+            if row["status"] in ("queued", "processing") or (row["status"] == "failed" and unburied):
+                await self._owe(connection, [message], job_id=job_id)
+                return "asked"
+            over = row["status"] == "completed" or (row["status"] == "failed" and ours)
+            return "over" if over else "unknown"
+
+        return await self._db.transaction(work)
+
     # The outbox
 
     @asynccontextmanager
@@ -471,6 +494,7 @@ class Database:
         ``message_id``. With `ids` only these are lent, also when they wait for their next attempt.
         """
         async with self._db.connection(within_seconds=None) as connection:
+            await self._db.one(connection, "forget_stale")
             rows = await self._db.all(
                 connection, "lock_outbox", limit=limit, ids=None if ids is None else list(ids)
             )

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 
+from gdaltools import crash_points
 from worker.bus import Bus, Message, OutgoingMessage, QueueReceiver
 from worker.database import Database, DatabaseError
 from worker.errors import BusError, ConfigurationError, LetterNotFound, QueueNotFound
@@ -18,6 +19,8 @@ from worker.messages import TaskMessage, utc_now
 from worker.outbox import Outbox
 from worker.rows import OutboxMessage, Redriven, TaskRow
 
+# The broker's own reason (learn.microsoft.com, "Overview of Service Bus dead-letter queues").
+_GIVEN_UP = "MaxDeliveryCountExceeded"
 # How many letters one request peeks or locks.
 _BATCH = 100
 # How long to wait for letters that were there a moment ago: others may have them locked.
@@ -130,6 +133,42 @@ class DeadLetters:
         async with self._receiver(queue) as receiver:
             chosen = [letter async for letter in _letters(receiver) if choice.takes(letter)]
             return _in_order(await _settled(receiver, chosen, settle), choice)
+
+    async def take_back(self, queue: str) -> list[str]:
+        """Take up the tasks whose messages the broker gave up; return their ids.
+
+        It gives a message up when workers have died holding it as often as the queue delivers it, be that
+        once. It knows nothing of the task, so what becomes of it is decided by its row: an unfinished one is
+        asked for anew, and the letter of one that is over is removed. Any other letter stays.
+
+        Raises
+        ------
+        QueueNotFound, BusError, DatabaseError
+            Not everything was done; what was is durable, and doing all of it again does no harm.
+        """
+        database = self._database
+        assert database is not None
+        asked: list[str] = []
+
+        async def settle(message: Message, letter: DeadLetter) -> Handled:
+            assert letter.task is not None
+            again = OutboxMessage(queue, letter.text, correlation_id=letter.message.correlation_id)
+            found = await database.ask_again(letter.task.task_id, letter.task.parent_job_id, message=again)
+            crash_points.reach("letter-answered")
+            if found == "asked":
+                asked.append(letter.task.task_id)
+            if found != "unknown":
+                await message.complete()
+            return Handled(letter.sequence_number, "removed", found, letter.task_id)
+
+        async with self._receiver(queue) as receiver:
+            given_up = [
+                letter
+                async for letter in _letters(receiver)
+                if letter.message.dead_letter_reason == _GIVEN_UP and letter.task is not None
+            ]
+            await _settled(receiver, given_up, settle)
+        return asked
 
     def _receiver(self, queue: str) -> QueueReceiver:
         if queue not in self._queues:

@@ -27,8 +27,8 @@ COLUMNS = {
     " created_at updated_at",
     "worker_claims": "task_id task_created_at token claimed_by claimed_at takeovers deaths queue body"
     " correlation_id outcome stage_ended remaining dead_letter_reason",
-    "worker_outbox": "id job_id queue message_id occurrence body correlation_id scheduled_at created_at"
-    " sent_at attempts next_attempt_at last_error",
+    "worker_outbox": "id job_id job_created_at queue message_id occurrence body correlation_id scheduled_at"
+    " created_at sent_at attempts next_attempt_at last_error",
 }
 """The columns that queries.sql names. More may be there (protocol.md §2)."""
 

@@ -39,7 +39,6 @@ class PlatformDatabase(Database):
             if found is not None and found["status"] != "failed":
                 return Submission(job.job_id, found["status"], created=False)
             await self._db.one(connection, "delete_job", job_id=job.job_id)
-            await self._db.one(connection, "forget_unsent", job_id=job.job_id)
             if not await self._insert_job(connection, job, message):
                 raise DatabaseError(f"job {job.job_id} is being submitted elsewhere at this moment")
             return Submission(job.job_id, "queued", created=True)

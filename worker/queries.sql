@@ -177,8 +177,8 @@ returning job_id
 -- name: put_in_outbox
 -- Messages to send, as a JSON array of rows, in their order.
 insert into @schema@.worker_outbox
-    (job_id, queue, message_id, occurrence, body, correlation_id, scheduled_at)
-select m.job_id, m.queue, m.message_id,
+    (job_id, job_created_at, queue, message_id, occurrence, body, correlation_id, scheduled_at)
+select m.job_id, (select j.created_at from @schema@.jobs j where j.job_id = m.job_id), m.queue, m.message_id,
        1 + (select count(*) from @schema@.worker_outbox o where o.message_id = m.message_id and o.queue = m.queue),
        m.body, m.correlation_id,
        case when m.delay_seconds > 0
@@ -188,6 +188,16 @@ from jsonb_to_recordset(%(messages)s::jsonb) as m
      delay_seconds float8, position bigint)
 order by m.position
 returning id
+
+-- name: forget_stale
+-- What a job had still to say when it was deleted, be it to run anew. The rows stay, as sent: one of them may
+-- have reached the broker before its sender died, and the next of its id must not look like it.
+update @schema@.worker_outbox set sent_at = timezone('utc', clock_timestamp()), last_error = 'job run anew'
+where id in (
+    select o.id from @schema@.worker_outbox o
+    where o.sent_at is null and o.job_created_at is not null and not exists (
+        select from @schema@.jobs j where j.job_id = o.job_id and j.created_at = o.job_created_at)
+    for update of o skip locked)
 
 -- name: lock_outbox
 -- Unsent messages that nobody else is sending; of the given ids when they are given.
@@ -229,14 +239,6 @@ where sent_at < timezone('utc', clock_timestamp()) - %(days)s * interval '1 day'
 delete from @schema@.worker_claims c
 where c.claimed_at < timezone('utc', clock_timestamp()) - %(days)s * interval '1 day'
   and not exists (select from @schema@.tasks t where t.task_id = c.task_id)
-
--- name: forget_unsent
--- A job that is run anew does not need what its last run had still to say. The rows stay, as sent: one of them
--- may have reached the broker before its sender died, and the next of its id must not look like it.
-update @schema@.worker_outbox set sent_at = timezone('utc', clock_timestamp()), last_error = 'job run anew'
-where id in (
-    select id from @schema@.worker_outbox
-    where job_id = %(job_id)s and sent_at is null for update skip locked)
 
 -- name: insert_job
 -- A new job, unless there is one of this id.

@@ -143,7 +143,11 @@ async def serving(settings: Settings, *, stopping: asyncio.Event) -> AsyncIterat
         )
         coordinator = Coordinator(machine, outbox)
         rescue = Rescue(
-            database, outbox, queues=settings.task_queues, lease_seconds=settings.worker_lease_seconds
+            database,
+            outbox,
+            DeadLetters(bus, queues=settings.task_queues, database=database),
+            queues=settings.task_queues,
+            lease_seconds=settings.worker_lease_seconds,
         )
         platform.machine, platform.database = machine, database
         platform.dead_letters = DeadLetters(bus, queues=settings.all_queues, database=database)
@@ -152,7 +156,8 @@ async def serving(settings: Settings, *, stopping: asyncio.Event) -> AsyncIterat
             for slot in (
                 *_listeners(settings, bus, processor, coordinator, pressure, readiness, stopping),
                 outbox.sweep(stopping, lambda error: _tell(readiness, "outbox", error)),
-                rescue.sweep(stopping, lambda error: _tell(readiness, "rescue", error)),
+                rescue.sweep_tasks(stopping, lambda error: _tell(readiness, "rescue", error)),
+                rescue.sweep_letters(stopping, lambda error: _tell(readiness, "dead letters", error)),
                 _housekeeping(database, stopping),
             )
         )

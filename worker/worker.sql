@@ -35,6 +35,8 @@ create index idx_worker_claims_open on @schema@.worker_claims (task_id) where ou
 create table @schema@.worker_outbox (
     id bigint generated always as identity primary key,
     job_id varchar(64),
+    -- Which job of this id it belongs to: what a run left unsaid must not be said into the next run.
+    job_created_at timestamp without time zone,
     queue varchar not null,
     message_id varchar(128) not null,
     -- Which message of this id it is: a job that is run anew signals its stages again, and the broker's

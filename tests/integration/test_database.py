@@ -687,3 +687,16 @@ async def test_a_failure_whose_message_was_not_dead_lettered_is_told_to_the_next
     assert found == Finished("failed", Burial("SourceNotFound", "no blob x"))
     await job.note_dead_letter("t1")
     assert await job.claim("t1", JOB, worker="w2", lease_seconds=LEASE) == Finished("failed")
+
+
+async def test_what_a_run_left_unsaid_is_not_said_into_the_next(job, conninfo):
+    for task_id in ("t1", "t2", "t3"):
+        await job.complete(await claimed(job, task_id), {}, signal=signal())
+    assert await signals(job) == [f"{JOB}:1:stage_complete"]
+    await run_sql(
+        conninfo,
+        "create temporary table kept as select * from app.jobs;"
+        "delete from app.jobs;"
+        "insert into app.jobs (job_id, job_type, total_stages) select job_id, job_type, 2 from kept",
+    )
+    assert await signals(job) == []
