@@ -63,6 +63,7 @@ class Monkey:
             (1, self._stop_then_kill_worker),
             (1, self._freeze_worker),
             (2, self._kill_child),
+            (1, self._kill_helper),
         ]
         await self._shake(actions, pause_seconds)
 
@@ -162,6 +163,15 @@ class Monkey:
             with suppress(ProcessLookupError):
                 os.kill(self._random.choice(sorted(tasks)), signal.SIGKILL)
                 self._count("kill task")
+
+    async def _kill_helper(self) -> None:
+        """The process that all of a worker's tasks are forked from."""
+        worker = self._one_running()
+        helpers = _children(worker.pid) if worker is not None else set()
+        if helpers:
+            with suppress(ProcessLookupError):
+                os.kill(self._random.choice(sorted(helpers)), signal.SIGKILL)
+                self._count("kill helper")
 
     async def _die_at_point(self) -> None:
         point = self._points.pop(0)
