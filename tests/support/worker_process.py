@@ -51,7 +51,7 @@ class WorkerProcess:
         self.port = _free_port()
         """Where its probes answer; the same after a restart."""
         parts = {name.upper(): str(value) for name, value in postgres.parts(conninfo).items() if value}
-        self._environment = {
+        self.environment = {
             **os.environ,
             **parts,
             "APP_MODE": "worker_docker",
@@ -61,6 +61,7 @@ class WorkerProcess:
             "PYTHONPATH": str(ROOT),
             **(environment or {}),
         }
+        """Its variables."""
         self._log_path = log_path
         self._module = module
         self._process: subprocess.Popen[bytes] | None = None
@@ -104,7 +105,7 @@ class WorkerProcess:
         with self._log_path.open("ab") as log:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", self._module],
-                env=self._environment,
+                env=self.environment,
                 cwd=ROOT,
                 stdout=log,
                 stderr=subprocess.STDOUT,

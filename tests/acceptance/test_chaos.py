@@ -1,0 +1,14 @@
+"""A short chaos run; ``make chaos`` makes longer ones."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.chaos.__main__ import run
+
+
+@pytest.mark.timeout(600)
+async def test_half_a_minute_of_kills_loses_nothing() -> None:
+    report = await run(seed=7, minutes=0.5, kills=8, workers=2)
+    assert report["kills"] > 0
+    assert report["wrong"] == [], report
