@@ -128,7 +128,8 @@ class Monkey:
             self._world.problems.append(f"a worker did not end within {_DRAIN_SECONDS:g} s of SIGTERM")
             worker.kill()
         else:
-            if code not in (0, -signal.SIGKILL):
+            # By SIGTERM itself: Python had not come to the worker's first line.
+            if code not in (0, -signal.SIGTERM, -signal.SIGKILL):
                 self._world.problems.append(f"a worker ended with {code} after SIGTERM")
 
     async def _stop_then_kill_worker(self) -> None:
