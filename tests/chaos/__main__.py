@@ -29,11 +29,13 @@ _REST_SECONDS = 240.0
 _IN_FLIGHT = 4
 
 
-async def run(*, seed: int, minutes: float, kills: int, workers: int) -> dict[str, Any]:
+async def run(
+    *, seed: int, minutes: float, kills: int, workers: int, standalone: bool = False
+) -> dict[str, Any]:
     """One chaos run; its report."""
     before = descendants()
     began = time.monotonic()
-    async with world(workers=workers, seed=seed) as made:
+    async with world(workers=workers, seed=seed, standalone=standalone) as made:
         jobs = Jobs(made.platform, made.blobs, Random(seed))
         jobs.make_sources()
         calm = await _calm_run(made, jobs)
@@ -132,6 +134,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--kills", type=int, default=50, help="to spread over them (default 50)")
     parser.add_argument("--workers", type=int, default=2, choices=(1, 2, 3), help="processes (default 2)")
     parser.add_argument(
+        "--standalone", action="store_true", help="workers that are the platform, too, instead of beside one"
+    )
+    parser.add_argument(
         "--json", type=Path, default=Path("chaos.json"), help="the report (default chaos.json)"
     )
     given = parser.parse_args(arguments)
@@ -140,7 +145,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         f"seed {seed}: {given.kills} kills over {given.minutes:g} minutes, {given.workers} workers",
         flush=True,
     )
-    report = asyncio.run(run(seed=seed, minutes=given.minutes, kills=given.kills, workers=given.workers))
+    report = asyncio.run(
+        run(
+            seed=seed,
+            minutes=given.minutes,
+            kills=given.kills,
+            workers=given.workers,
+            standalone=given.standalone,
+        )
+    )
     given.json.write_text(json.dumps(report, indent=2))
     for name, value in report.items():
         if name != "wrong":

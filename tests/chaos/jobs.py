@@ -10,6 +10,7 @@ from typing import Any
 import rasterio
 
 import gdaltools as gt
+from tests.chaos.own_platform import OwnPlatform
 from tests.support.platform import Platform
 from tests.support.platform_jobs import LARGE_RASTER, NOOP
 from tests.support.rasters import UTM, UTM_GRID, elevation, smooth, write_raster
@@ -23,7 +24,7 @@ _WEIGHTS = (2, 1, 5, 1)
 class Jobs:
     """A stream of jobs, by a seed, and what is known of each."""
 
-    platform: Platform
+    platform: Platform | OwnPlatform
     blobs: Path
     random: Random
     kinds: dict[str, str] = field(default_factory=dict)
@@ -34,16 +35,19 @@ class Jobs:
         bronze = self.blobs / BRONZE
         write_raster(bronze / "rgb.tif", smooth(3, 500, 700), crs=UTM, transform=UTM_GRID)
         write_raster(bronze / "dem.tif", elevation(400, 600), crs=UTM, transform=UTM_GRID, nodata=-9999.0)
+        (bronze / "no-raster.tif").write_text("this is no raster")
 
     async def submit(self, kind: str | None = None) -> str:
         """One more job."""
         kind = kind or self.random.choices(_KINDS, _WEIGHTS)[0]
         name = f"{kind}-{len(self.kinds)}"
-        if kind in ("rgb", "dem"):
+        if isinstance(self.platform, OwnPlatform) or kind in ("rgb", "dem"):
+            kind = "rgb" if kind == "nothing" else kind
+            name = f"{kind}-{len(self.kinds)}"
             job_id = await self.platform.submit(
                 {
                     "container_name": BRONZE,
-                    "blob_name": f"{kind}.tif",
+                    "blob_name": "no-raster.tif" if kind == "broken" else f"{kind}.tif",
                     "tile_size": 256,
                     "overlap": 32,
                     "output_folder": name,

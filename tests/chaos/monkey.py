@@ -214,7 +214,7 @@ class Monkey:
                 "fail settle com.microsoft:server-busy 2",
                 "fail renew com.microsoft:server-busy 2",
                 "fail receive com.microsoft:server-busy 2",
-                f"expire {DOCKER}",
+                *(f"expire {queue}" for queue in self._world.queues),
             ]
         )
         await asyncio.to_thread(self._world.broker.command, line)

@@ -7,12 +7,13 @@ import os
 import random
 import shutil
 import tempfile
-from collections.abc import AsyncIterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.chaos import crashes
+from tests.chaos.own_platform import OwnPlatform
 from tests.support.broker_process import BrokerProcess
 from tests.support.platform import Platform
 from tests.support.platform_tables import create_schema
@@ -21,6 +22,7 @@ from worker.bus import Bus
 from worker.local.postgres import EmbeddedPostgres
 
 DOCKER, JOBS = "docker-tasks", "geospatial-jobs"
+RASTER, VECTOR = "raster-tasks", "vector-tasks"
 LOCK_SECONDS = 10
 LEASE_SECONDS = 6
 SETTINGS = {
@@ -41,9 +43,10 @@ class World:
     postgres: EmbeddedPostgres
     broker: BrokerProcess
     bus: Bus
-    platform: Platform
+    platform: Platform | OwnPlatform
     workers: list[WorkerProcess]
     orders: Path
+    queues: Sequence[str]
     restless: bool = True
     """Whether a worker that has ended is started again."""
     problems: list[str] = field(default_factory=list)
@@ -69,6 +72,18 @@ class World:
             await asyncio.sleep(0.1)
 
 
+@contextmanager
+def _environment(name: str, value: str) -> Iterator[None]:
+    before = os.environ.get(name)
+    os.environ[name] = value
+    try:
+        yield
+    finally:
+        del os.environ[name]
+        if before is not None:
+            os.environ[name] = before
+
+
 def _new_folder() -> Path:
     folder = Path(tempfile.mkdtemp(prefix="gt-chaos-"))
     folder.chmod(0o755)
@@ -79,9 +94,12 @@ def _new_folder() -> Path:
 
 @asynccontextmanager
 async def world(
-    *, workers: int, seed: int, environment: Mapping[str, str] | None = None
+    *, workers: int, seed: int, standalone: bool = False, environment: Mapping[str, str] | None = None
 ) -> AsyncIterator[World]:
-    """A world with so many workers, from entry to exit; nothing of it is left afterwards."""
+    """A world with so many workers, from entry to exit; nothing of it is left afterwards.
+
+    They work beside a platform that is not theirs, or are the platform themselves (`standalone`).
+    """
     folder = _new_folder()
     async with AsyncExitStack() as stack:
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
@@ -89,15 +107,21 @@ async def world(
         await asyncio.to_thread(postgres.start)
         stack.callback(EmbeddedPostgres.remove, folder / "postgres")
         stack.callback(postgres.stop)
-        await asyncio.to_thread(create_schema, postgres.conninfo)
+        queues = (DOCKER, RASTER, VECTOR, JOBS) if standalone else (DOCKER, JOBS)
         broker = stack.enter_context(
-            BrokerProcess(folder / "broker", [DOCKER, JOBS], options=[f"--lock-seconds={LOCK_SECONDS}"])
+            BrokerProcess(folder / "broker", queues, options=[f"--lock-seconds={LOCK_SECONDS}"])
         )
-        os.environ["GDALTOOLS_BLOB_ROOT"] = str(folder / "blobs")
+        stack.enter_context(_environment("GDALTOOLS_BLOB_ROOT", str(folder / "blobs")))
         bus = await stack.enter_async_context(Bus.connect(connection_string=broker.connection_string))
-        platform = Platform(postgres.conninfo, bus)
+        platform: Platform | OwnPlatform
+        if standalone:
+            platform = OwnPlatform(postgres.conninfo)
+        else:
+            await asyncio.to_thread(create_schema, postgres.conninfo)
+            platform = Platform(postgres.conninfo, bus)
         variables = {
             **SETTINGS,
+            "APP_MODE": "standalone" if standalone else "worker_docker",
             "TMPDIR": str(folder / "tmp"),
             crashes.ORDERS: str(folder / "orders"),
             **(environment or {}),
@@ -122,7 +146,10 @@ async def world(
                 for number in range(workers)
             ],
             folder / "orders",
+            queues,
         )
+        if isinstance(platform, OwnPlatform):
+            platform.workers = made.workers
         await stack.enter_async_context(platform.running())
         keeper = asyncio.create_task(made.keep_alive(random.Random(seed)))
         try:

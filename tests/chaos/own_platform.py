@@ -1,0 +1,56 @@
+"""The project's own platform in a chaos run: APP_MODE=standalone, in every worker, and asked over HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+from gdaltools.errors import GdalToolsError
+from tests.support.worker_process import WorkerProcess
+from worker.client import Client
+from worker.database import DatabaseError
+from worker.platform_database import PlatformDatabase
+
+_PAUSE_SECONDS = 0.5
+
+
+class OwnPlatform:
+    """What `tests.support.platform.Platform` is to the chaos run, without a process of its own."""
+
+    def __init__(self, conninfo: str) -> None:
+        self.violations: list[str] = []
+        self.workers: Sequence[WorkerProcess] = ()
+        """Any of them takes a job, and none may be up."""
+        self._database = PlatformDatabase.connect(conninfo)
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[OwnPlatform]:
+        """Look at the database from entry to exit."""
+        async with self._database:
+            yield self
+
+    async def submit(self, parameters: Mapping[str, Any], *, job_type: str) -> str:
+        """Submit a job to whichever worker answers, for as long as none does."""
+        while True:
+            for worker in self.workers:
+                client = Client(f"http://127.0.0.1:{worker.port}")
+                try:
+                    answer = await asyncio.to_thread(client.submit, job_type, dict(parameters))
+                except (GdalToolsError, OSError):
+                    continue
+                return str(answer["jobId"])
+            await asyncio.sleep(_PAUSE_SECONDS)
+
+    async def quiet(self, job_ids: Sequence[str], deadline: float) -> dict[str, dict[str, Any]]:
+        """The jobs' states, once all are over."""
+        async with asyncio.timeout(deadline):
+            while True:
+                try:
+                    jobs = [await self._database.job(job_id) for job_id in job_ids]
+                except DatabaseError:
+                    jobs = [None]
+                if all(job is not None and job.over for job in jobs):
+                    return {job.job_id: vars(job) for job in jobs if job is not None}
+                await asyncio.sleep(_PAUSE_SECONDS)
