@@ -1,4 +1,7 @@
-"""``python -m tests.chaos.worker``: the worker's own command line, obedient to orders to die."""
+"""``python -m tests.chaos.worker``: the worker's own command line, obedient to orders to die.
+
+A package, so that a task's process does not import its main module anew, as it does not for the worker itself.
+"""
 
 import os
 import sys
