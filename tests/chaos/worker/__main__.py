@@ -1,6 +1,6 @@
 """``python -m tests.chaos.worker``: the worker's own command line, obedient to orders to die.
 
-A package, so that a task's process does not import its main module anew, as it does not for the worker itself.
+A package, as the worker is: so a task's process does not import its main module anew.
 """
 
 import os
