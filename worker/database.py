@@ -1,4 +1,4 @@
-"""A worker's operations on the database: a task's life, and the outbox.
+"""A worker's operations on the database: a task's life, and what becomes of it after a death or a failure.
 
 The text of the statements is in queries.sql; this module says in which order and in which transaction they
 run. Everything that a worker writes about a task happens while it holds the lock of the task's row and after
@@ -11,12 +11,9 @@ whether the first call was committed: the second call answers as the first did a
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
-from datetime import UTC
-from types import TracebackType
-from typing import Literal, Self
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Literal
 from uuid import UUID, uuid4
 
 from psycopg.rows import DictRow
@@ -24,13 +21,12 @@ from psycopg.rows import DictRow
 from worker import migration
 from worker.connections import (
     Connection,
-    Connections,
     DatabaseError,
     DatabaseRejected,
-    Password,
     SchemaError,
 )
 from worker.json_text import clean_text, dumps
+from worker.outbox_table import OutboxBatch, OutboxTable
 from worker.rows import (
     OVER,
     Burial,
@@ -44,9 +40,7 @@ from worker.rows import (
     JobRow,
     Json,
     Missing,
-    OutboxBacklog,
     OutboxMessage,
-    OutboxRow,
     Redriven,
     RedriveOutcome,
     TaskRow,
@@ -54,81 +48,9 @@ from worker.rows import (
 
 __all__ = ["Database", "DatabaseError", "DatabaseRejected", "OutboxBatch", "SchemaError"]
 
-PURGE_DAYS = 8
-"""Sent messages and ended claims are kept for longer than any broker's duplicate detection (at most 7
-days).
-"""
 
-
-@dataclass(frozen=True)
-class OutboxBatch:
-    """Messages that are ours to send until the context ends; what is not reported as sent stays owed."""
-
-    rows: tuple[OutboxRow, ...]
-    _sent: list[int] = field(default_factory=list)
-    _failed: dict[int, str] = field(default_factory=dict)
-
-    def sent(self, row: OutboxRow) -> None:
-        """Report that the broker has taken the message."""
-        self._sent.append(row.id)
-
-    def failed(self, row: OutboxRow, error: str) -> None:
-        """Report that the message could not be sent: it is tried again later, after the others."""
-        self._failed[row.id] = error
-
-
-class Database:
+class Database(OutboxTable):
     """The jobs, tasks, claims and outbox of one schema. An async context manager."""
-
-    def __init__(self, connections: Connections) -> None:
-        self._db = connections
-
-    @classmethod
-    def connect(
-        cls,
-        conninfo: str,
-        *,
-        schema: str = "app",
-        password: Password | None = None,
-        min_size: int = 1,
-        max_size: int = 8,
-        application_name: str = "",
-    ) -> Self:
-        """Prepare a pool; it opens with the context and connects in the background.
-
-        Parameters
-        ----------
-        conninfo : str
-            A libpq connection string or URI.
-        schema : str
-            The platform's schema (APP_SCHEMA).
-        password : callable, optional
-            Asked for each new connection: a managed identity's token is short-lived.
-
-        Raises
-        ------
-        InvalidParameter
-            The schema's name is none.
-        """
-        return cls(
-            Connections(
-                conninfo,
-                schema=schema,
-                password=password,
-                min_size=min_size,
-                max_size=max_size,
-                application_name=application_name,
-            )
-        )
-
-    async def __aenter__(self) -> Self:
-        await self._db.__aenter__()
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self._db.__aexit__(kind, error, trace)
 
     async def prepare(self) -> None:
         """Connect, create what is absent, and see that all is there that the worker uses.
@@ -173,13 +95,6 @@ class Database:
     async def tasks(self, job_id: str, *, stage: int | None = None) -> list[TaskRow]:
         """Return a job's tasks, or one stage's, in their order."""
         return [TaskRow(**row) for row in await self._read_all("read_tasks", job_id=job_id, stage=stage)]
-
-    async def task_counts(self, job_id: str) -> dict[int, dict[str, int]]:
-        """Return how many of a job's tasks are in which state, by stage: ``{3: {"completed": 11}}``."""
-        counts: dict[int, dict[str, int]] = {}
-        for row in await self._read_all("count_tasks", job_id=job_id):
-            counts.setdefault(row["stage"], {})[row["status"]] = row["tasks"]
-        return counts
 
     # A task's life (protocol.md §4)
 
@@ -381,26 +296,6 @@ class Database:
         """Note that a failed task's message is among the dead letters."""
         await self._write_one("note_dead_letter", task_id=task_id)
 
-    async def fail_unclaimed(self, task_id: str, job_id: str, *, error_details: str, result: Json) -> bool:
-        """Fail a queued task that nobody can ever run (an unknown task type, say), and its job.
-
-        False when there is no such task or it is not queued; then nothing is written.
-        """
-
-        async def work(connection: Connection) -> bool:
-            row = await self._db.one(connection, "lock_task", task_id=task_id)
-            if row is None or row["parent_job_id"] != job_id or row["status"] != "queued":
-                return False
-            claim = Claim(task_id, job_id, row["stage"], uuid4(), row["created_at"])
-            details = clean_text(error_details)
-            # The platform's function finishes only what is processing, and queued → failed is no legal move.
-            await self._db.one(connection, "start_task", task_id=task_id, worker=None)
-            await self._finish_task(connection, claim, dumps(result), details)
-            await self._db.one(connection, "fail_job", job_id=job_id, error_details=details)
-            return True
-
-        return await self._db.transaction(work)
-
     async def redrive(
         self,
         job_id: str,
@@ -481,57 +376,6 @@ class Database:
 
         return await self._db.transaction(work)
 
-    # The outbox
-
-    @asynccontextmanager
-    async def outbox(
-        self, *, limit: int = 100, ids: Sequence[int] | None = None
-    ) -> AsyncIterator[OutboxBatch]:
-        """Lend unsent messages for sending; of two callers each gets other ones.
-
-        What was reported sent is marked so at the end, also when the body raised. A caller that dies lets go
-        of its messages at once, and they are lent again: the broker recognises those that it has by their
-        ``message_id``. With `ids` only these are lent, also when they wait for their next attempt.
-        """
-        async with self._db.connection(within_seconds=None) as connection:
-            await self._db.one(connection, "forget_stale")
-            rows = await self._db.all(
-                connection, "lock_outbox", limit=limit, ids=None if ids is None else list(ids)
-            )
-            batch = OutboxBatch(tuple(_outbox_row(row) for row in rows))
-            try:
-                yield batch
-            finally:
-                if batch._sent:
-                    await self._db.one(connection, "mark_sent", ids=batch._sent)
-                for row_id, error in batch._failed.items():
-                    await self._db.one(connection, "mark_unsent", id=row_id, error=clean_text(error))
-                await connection.commit()
-
-    async def owe(self, messages: Iterable[OutboxMessage]) -> list[int]:
-        """Put messages into the outbox; return their ids there."""
-        owed = list(messages)
-
-        async def work(connection: Connection) -> list[int]:
-            return await self._owe(connection, owed, job_id=None)
-
-        return await self._db.transaction(work)
-
-    async def outbox_backlog(self) -> OutboxBacklog:
-        """Return how much is still to be sent."""
-        row = await self._read_one("count_outbox")
-        assert row is not None
-        return OutboxBacklog(**row)
-
-    async def purge(self, *, days: float = PURGE_DAYS) -> int:
-        """Forget messages sent, and claims of tasks that are gone, more than `days` ago; return how many."""
-
-        async def work(connection: Connection) -> int:
-            messages = await self._db.count(connection, "purge_outbox", days=days)
-            return messages + await self._db.count(connection, "purge_claims", days=days)
-
-        return await self._db.transaction(work)
-
     # Helpers
 
     async def _lock(self, connection: Connection, claim: Claim) -> str:
@@ -587,38 +431,6 @@ class Database:
             raise DatabaseError(f"task {claim.task_id} is ours and processing, yet was not finished")
         return row["is_last_task_in_stage"], row["remaining_tasks"] or 0
 
-    async def _owe(
-        self, connection: Connection, messages: Sequence[OutboxMessage], *, job_id: str | None
-    ) -> list[int]:
-        rows = [
-            {
-                "position": position,
-                "job_id": message.job_id or job_id,
-                "queue": message.queue,
-                "message_id": message.message_id,
-                "body": message.body,
-                "correlation_id": message.correlation_id,
-                "delay_seconds": message.delay_seconds,
-            }
-            for position, message in enumerate(messages)
-        ]
-        written = await self._db.all(connection, "put_in_outbox", messages=dumps(rows))
-        return [row["id"] for row in written]
-
-    async def _read_one(self, query: str, **values: object) -> DictRow | None:
-        async with self._db.connection() as connection:
-            return await self._db.one(connection, query, **values)
-
-    async def _read_all(self, query: str, **values: object) -> list[DictRow]:
-        async with self._db.connection() as connection:
-            return await self._db.all(connection, query, **values)
-
-    async def _write_one(self, query: str, **values: object) -> DictRow | None:
-        async def work(connection: Connection) -> DictRow | None:
-            return await self._db.one(connection, query, **values)
-
-        return await self._db.transaction(work)
-
 
 def _is_held(held: DictRow, claim: Claim) -> bool:
     return bool(held["token"] == claim.token and held["task_created_at"] == claim.row_created_at)
@@ -653,17 +465,3 @@ def _burial(task: TaskRow, held: DictRow | None) -> Burial | None:
     if held is None or held["dead_letter_reason"] is None or held["task_created_at"] != task.created_at:
         return None
     return Burial(held["dead_letter_reason"], task.error_details or "")
-
-
-def _outbox_row(row: DictRow) -> OutboxRow:
-    scheduled = row["scheduled_at"]
-    occurrence = row["occurrence"]
-    message = OutboxMessage(
-        queue=row["queue"],
-        body=row["body"],
-        message_id=row["message_id"] if occurrence == 1 else f"{row['message_id']}:{occurrence}",
-        correlation_id=row["correlation_id"],
-        job_id=row["job_id"],
-    )
-    scheduled_at = None if scheduled is None else scheduled.replace(tzinfo=UTC)
-    return OutboxRow(row["id"], message, scheduled_at, row["attempts"])

@@ -29,11 +29,6 @@ from @schema@.tasks
 where parent_job_id = %(job_id)s and (%(stage)s::integer is null or stage = %(stage)s)
 order by stage, length(task_index), task_index, task_id
 
--- name: count_tasks
--- How many of a job's tasks are in which state, by stage.
-select stage, status::text as status, count(*)::integer as tasks
-from @schema@.tasks where parent_job_id = %(job_id)s group by stage, tasks.status order by stage, tasks.status
-
 -- name: lock_task
 -- A task's row, held until the end of the transaction. A heartbeat later than the row's last update is a wrong
 -- clock's and does not make the row look alive.
