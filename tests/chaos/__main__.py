@@ -27,6 +27,8 @@ from tests.support.processes import descendants
 _REST_SECONDS = 240.0
 # Jobs in flight: enough that every kill hits something, few enough that they end.
 _IN_FLIGHT = 4
+# Of what is done to workers and services not all is a kill, and each takes its time.
+_PACE = 0.6
 
 
 async def run(
@@ -40,20 +42,19 @@ async def run(
         jobs.make_sources()
         calm = await _calm_run(made, jobs)
         monkey = Monkey(made, seed)
-        pause = 60 * minutes / max(kills, 1)
+        pause = _PACE * 60 * minutes / max(kills, 1)
+        streaming = asyncio.create_task(_stream(jobs))
         shaking = [
             asyncio.create_task(monkey.shake_workers(pause)),
             asyncio.create_task(monkey.shake_services(3 * pause)),
-            asyncio.create_task(_stream(jobs)),
         ]
-        until = time.monotonic() + 60 * minutes
-        while time.monotonic() < until or (monkey.kills < kills and time.monotonic() < until + 60 * minutes):
-            done, _ = await asyncio.wait(shaking, timeout=1, return_when=asyncio.FIRST_EXCEPTION)
-            for task in done:
-                task.result()
-        for task in shaking:
-            task.cancel()
-        await asyncio.gather(*shaking, return_exceptions=True)
+        asyncio.get_running_loop().call_later(60 * minutes, monkey.tire)
+        await asyncio.wait({streaming, *shaking}, timeout=60 * minutes, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.gather(*shaking)
+        streaming.cancel()
+        await asyncio.wait({streaming})
+        if not streaming.cancelled():
+            streaming.result()
         await monkey.calm()
         rest_began = time.monotonic()
         unrest = await verdict.come_to_rest(made, jobs, within_seconds=_REST_SECONDS)

@@ -17,6 +17,7 @@ from tests.chaos import crashes
 from tests.chaos.world import DOCKER, LEASE_SECONDS, World
 from tests.support.processes import descendants
 from tests.support.worker_process import WorkerProcess
+from worker.patience import is_set_within
 
 # A task may fail three times before it fails for good, and its retries come within half a minute: its own
 # process is killed so rarely that no task is hit four times.
@@ -47,6 +48,11 @@ class Monkey:
         self._points = crashes.named_points()
         self._child_killed_at = 0.0
         self._background: set[asyncio.Task[None]] = set()
+        self._tired = asyncio.Event()
+
+    def tire(self) -> None:
+        """Let what is being done be done to its end, and nothing more after it."""
+        self._tired.set()
 
     @property
     def kills(self) -> int:
@@ -55,7 +61,7 @@ class Monkey:
         return killed + len(crashes.carried_out(self._world.orders))
 
     async def shake_workers(self, pause_seconds: float) -> None:
-        """Do something to a worker again and again; every named point comes in turn."""
+        """Do something to a worker until tired; every named point comes in turn."""
         actions: list[tuple[int, Action]] = [
             (4, self._kill_worker),
             (6, self._die_at_point),
@@ -68,7 +74,7 @@ class Monkey:
         await self._shake(actions, pause_seconds)
 
     async def shake_services(self, pause_seconds: float) -> None:
-        """Do something to the broker or the database again and again, one thing at a time."""
+        """Do something to the broker or the database until tired, one thing at a time."""
         actions: list[tuple[int, Action]] = [
             (2, self._kill_broker),
             (1, self._restart_broker),
@@ -89,8 +95,7 @@ class Monkey:
 
     async def _shake(self, actions: list[tuple[int, Action]], pause_seconds: float) -> None:
         weights = [weight for weight, _ in actions]
-        while True:
-            await asyncio.sleep(pause_seconds * self._random.uniform(0.5, 1.5))
+        while not await is_set_within(self._tired, pause_seconds * self._random.uniform(0.5, 1.5)):
             (action,) = self._random.choices([action for _, action in actions], weights)
             await action()
 
