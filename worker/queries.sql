@@ -174,7 +174,8 @@ returning job_id
 insert into @schema@.worker_outbox
     (job_id, job_created_at, queue, message_id, occurrence, body, correlation_id, scheduled_at)
 select m.job_id, (select j.created_at from @schema@.jobs j where j.job_id = m.job_id), m.queue, m.message_id,
-       1 + (select count(*) from @schema@.worker_outbox o where o.message_id = m.message_id and o.queue = m.queue),
+       1 + (select coalesce(max(o.occurrence), 0) from @schema@.worker_outbox o
+            where o.message_id = m.message_id and o.queue = m.queue),
        m.body, m.correlation_id,
        case when m.delay_seconds > 0
             then timezone('utc', clock_timestamp()) + m.delay_seconds * interval '1 second' end

@@ -448,6 +448,16 @@ async def test_the_signal_of_a_job_run_anew_is_no_duplicate_to_the_broker(databa
         await database.fail_job(JOB, error_details="x")
 
 
+async def test_an_id_for_the_broker_is_not_used_again_when_older_ones_of_it_are_purged(database, conninfo):
+    for _ in range(2):
+        await database.owe([signal()])
+    await run_sql(conninfo, "update app.worker_outbox set sent_at = now() - interval '1 year' where id = 1")
+    await run_sql(conninfo, "update app.worker_outbox set sent_at = now() where id = 2")
+    await database.purge()
+    await database.owe([signal()])
+    assert await signals(database) == [f"{JOB}:1:stage_complete:3"], "the broker may still remember :2"
+
+
 async def test_purging_forgets_only_what_is_over(job, conninfo):
     await claimed(job, "t1")
     await run_sql(conninfo, "update app.worker_outbox set sent_at = now() - interval '1 year' where id = 1")
