@@ -245,6 +245,23 @@ async def test_a_kept_lock_outlasts_its_time_and_transient_faults(bus: Bus, brok
     assert broker.counts("short-locks") == NOTHING
 
 
+@pytest.mark.parametrize("hours", [-1, 1])
+async def test_a_lock_is_kept_and_settled_whatever_the_calendars_say(hours: int) -> None:
+    spec = QueueSpec("tasks", lock_seconds=6)
+    with BrokerThread([spec], clock=lambda: time.time() + 3600 * hours) as broker:
+        lost: list[bool] = []
+        async with Bus.connect(connection_string=broker.connection_string) as bus, receiving(bus) as receiver:
+            message = await send_and_receive(bus, receiver, task())
+            first_end = message.locked_until
+            async with message.lock_kept(lambda: lost.append(True)):
+                await eventually(
+                    lambda: message.locked_until > first_end + timedelta(seconds=7), within_seconds=20
+                )
+                await message.complete()
+        assert not lost
+        assert broker.counts("tasks") == NOTHING
+
+
 async def test_the_loss_of_a_kept_lock_is_told_once(bus: Bus, broker: BrokerThread) -> None:
     lost: list[bool] = []
     async with receiving(bus, "short-locks") as receiver:

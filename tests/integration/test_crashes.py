@@ -24,9 +24,9 @@ from worker.rows import Claimed, OutboxMessage
 pytestmark = pytest.mark.timeout(120)
 
 
-@pytest.fixture(params=[1, 3])
+@pytest.fixture(params=[1, 3, 10])
 def broker(request: pytest.FixtureRequest) -> Iterator[BrokerThread]:
-    """Queues that deliver a message once, or three times."""
+    """Queues that deliver a message once, three times, or ten."""
     spec = QueueSpec(QUEUE, lock_seconds=5, max_delivery_count=request.param)
     with BrokerThread([spec, QueueSpec(JOBS)]) as made:
         yield made

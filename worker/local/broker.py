@@ -15,6 +15,7 @@ import asyncio
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -52,6 +53,8 @@ class Broker:
         TCP port; 0 takes a free one.
     accept_token
         Decides about every token that a client shows; it must not wait. By default all are accepted.
+    clock
+        Seconds since 1970, by the broker's calendar, which need not be its clients'.
     state
         A file that keeps the queues, made when it is not there; see `worker.local.journal`. What a client was
         told has happened is in it. Queues in it that are not named stay in it for a broker that names them.
@@ -72,10 +75,13 @@ class Broker:
         port: int = 0,
         *,
         accept_token: Callable[[Token], bool] = _accept_all,
+        clock: Callable[[], float] = time.time,
         state: Path | str | None = None,
     ) -> None:
         self._journal = SqliteJournal(Path(state)) if state is not None else None
-        self._namespace = Namespace(queues, accept_token=accept_token, journal=self._journal or MEMORY_ONLY)
+        self._namespace = Namespace(
+            queues, accept_token=accept_token, clock=clock, journal=self._journal or MEMORY_ONLY
+        )
         self._host = host
         self._wanted_port = port
         self._server: asyncio.Server | None = None
@@ -146,9 +152,10 @@ class BrokerThread:
         port: int = 0,
         *,
         accept_token: Callable[[Token], bool] = _accept_all,
+        clock: Callable[[], float] = time.time,
         state: Path | str | None = None,
     ) -> None:
-        self._broker = Broker(queues, host, port, accept_token=accept_token, state=state)
+        self._broker = Broker(queues, host, port, accept_token=accept_token, clock=clock, state=state)
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="development-broker", daemon=True)
         self.faults = Faults(self._broker._namespace, self._call)
