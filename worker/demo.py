@@ -11,7 +11,7 @@ import asyncio
 import os
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, files
 from pathlib import Path
@@ -170,14 +170,14 @@ async def _job_over(
             job = await service.database.job(submission.job_id)
             tasks = await service.database.tasks(submission.job_id)
             assert job is not None
-            live.update(_view(job, tasks, time.monotonic() - began))
+            live.update(_view(job, tasks, time.monotonic() - began, service.readiness.problems))
             if job.over:
                 return Outcome(job, tasks, time.monotonic() - began)
             await asyncio.sleep(_POLL_SECONDS)
     return None
 
 
-def _view(job: JobRow, tasks: Sequence[TaskRow], seconds: float) -> Group:
+def _view(job: JobRow, tasks: Sequence[TaskRow], seconds: float, problems: Mapping[str, str]) -> Group:
     table = Table()
     for heading in ("#", "task", "queue", "done", "running", "seconds"):
         table.add_column(heading, no_wrap=True)
@@ -196,7 +196,8 @@ def _view(job: JobRow, tasks: Sequence[TaskRow], seconds: float) -> Group:
             f"{_stage_seconds(mine):.1f}" if mine and not running else "",
             style="green" if mine and done == len(mine) else ("red" if failed else ""),
         )
-    return Group(Text(f"job {job.job_id[:8]} is {job.status}, {seconds:.0f} s"), table)
+    waits = [Text(f"{part}: {problem}", "red") for part, problem in problems.items()]
+    return Group(Text(f"job {job.job_id[:8]} is {job.status}, {seconds:.0f} s"), table, *waits)
 
 
 def _progress(running: Sequence[TaskRow]) -> str:
