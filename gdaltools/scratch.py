@@ -65,6 +65,11 @@ def sweep(folders: Iterable[Path]) -> None:
             shutil.rmtree(folder, ignore_errors=True)
 
 
+def sweep_below(root: Path) -> None:
+    """Remove such folders of killed processes anywhere below `root`; it looks at every folder there."""
+    sweep(path for path in root.rglob(f"{_PREFIX}*") if path.is_dir())
+
+
 def is_scratch(path: Path) -> bool:
     """Whether a path lies in such a folder."""
     return any(part.startswith(_PREFIX) for part in path.parts)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -15,6 +16,9 @@ from dataclasses import dataclass, field
 from aiohttp import web
 
 from worker.errors import ConfigurationError
+
+# A part that fails again so soon has the same fault still.
+_ONE_OUTAGE_SECONDS = 30.0
 
 log = logging.getLogger(__name__)
 
@@ -28,15 +32,19 @@ class Readiness:
 
     phase: str | None = "starting"
     problems: dict[str, str] = field(default_factory=dict)
+    _worked_at: dict[str, float] = field(default_factory=dict)
 
     def report(self, part: str, problem: Exception | str | None) -> None:
         """Note that `part` has a problem, or None: that it works."""
         if problem is None:
             if self.problems.pop(part, None) is not None:
+                self._worked_at[part] = time.monotonic()
                 log.info("%s works again", part)
         else:
             if part not in self.problems:
-                log.warning("%s: %s", part, problem)
+                # Several use a part, and of one outage one may see the end before another has seen it begin.
+                again = time.monotonic() - self._worked_at.get(part, float("-inf")) < _ONE_OUTAGE_SECONDS
+                log.log(logging.INFO if again else logging.WARNING, "%s: %s", part, problem)
             self.problems[part] = str(problem)
 
     @property

@@ -14,9 +14,10 @@ import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from random import random
 
-from gdaltools import storage
+from gdaltools import scratch, storage
 from gdaltools.errors import GdalToolsError
 from gdaltools.estimation import estimate_task_minutes
 from gdaltools.routing import RoutingRules, route
@@ -225,8 +226,11 @@ def _tell(readiness: Readiness, part: str, error: GdalToolsError | None) -> None
 
 
 async def _housekeeping(database: PlatformDatabase, stopping: asyncio.Event) -> None:
-    """Forget what was sent long ago."""
+    """Forget what was sent long ago, and remove what killed tasks had begun to write to a local folder."""
     while not stopping.is_set():
+        root = os.environ.get("GDALTOOLS_BLOB_ROOT")
+        if root is not None:
+            await asyncio.to_thread(scratch.sweep_below, Path(root))
         try:
             await database.purge()
         except GdalToolsError as error:

@@ -234,8 +234,6 @@ class TaskLives(RuleBasedStateMachine):
                 return calls.Sweep(FATES[choice.pick % len(FATES)])
             case "days pass":
                 return platform.DaysPass()
-            case "fail unclaimed":
-                return calls.FailUnclaimed(self.task(choice, lambda row: row.status == "queued"))
             case "note dead letter":
                 return calls.NoteDeadLetter(self.task(choice, lambda row: row.status == "failed"))
             case "janitor":

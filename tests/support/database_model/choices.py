@@ -36,7 +36,7 @@ CALLS = [
     *["retry", "release", "fail", "heartbeat", "sweep", "platform", "disturbance"],
 ]
 CLAIMS_CALLS = ["complete", "fail", "heartbeat", "release", "retry"]
-DISTURBANCES = ["days pass", "fail unclaimed", "fail job", "finish job", "janitor", "note dead letter"]
+DISTURBANCES = ["days pass", "fail job", "finish job", "janitor", "note dead letter"]
 
 choices = st.builds(
     Choice,

@@ -155,21 +155,6 @@ class Fail(Operation):
 
 
 @dataclass(frozen=True)
-class FailUnclaimed(Operation):
-    task: str
-
-    async def perform(self, database: PlatformDatabase) -> Any:
-        return await database.fail_unclaimed(self.task, JOB, error_details="unknown type", result={})
-
-    def predict(self, world: World) -> Any:
-        if self.task not in world.rows or world.rows[self.task].status != "queued":
-            return False
-        world.finish(self.task, "failed")
-        world.fail_job()
-        return True
-
-
-@dataclass(frozen=True)
 class NoteDeadLetter(Operation):
     task: str
 
