@@ -14,6 +14,7 @@ import pytest
 import pytest_asyncio
 from azure.core.credentials import AccessToken
 from azure.core.exceptions import ClientAuthenticationError
+from azure.servicebus import ServiceBusClient as SynchronousClient
 from azure.servicebus import ServiceBusMessage
 from azure.servicebus.aio import ServiceBusClient
 from azure.servicebus.amqp import AmqpAnnotatedMessage
@@ -308,6 +309,42 @@ async def test_a_cancelled_receive_gives_the_message_back(bus: Bus, broker: Brok
     await eventually(lambda: broker.counts("tasks").active == 1)
     async with receiving(bus) as receiver:
         assert (await receive(receiver)).delivery_count == 1
+
+
+async def test_a_receive_ends_in_whatever_turn_of_the_loop_it_is_cancelled() -> None:
+    queues = [f"queue-{turns}" for turns in range(6)]
+    with BrokerThread([QueueSpec(queue) for queue in queues]) as broker:
+        bus = Bus.connect(connection_string=broker.connection_string)
+        receivers = [bus.receiver(queue) for queue in queues]
+        came = 0  # in time: so many turns are long enough
+        for turns, receiver in enumerate(receivers):
+            assert await receiver.receive(wait_seconds=0.1) is None
+            waiting = asyncio.create_task(receiver.receive(wait_seconds=30))
+            await _turns(20)  # until it reads
+            _send_while_the_loop_stands_still(broker, receiver.queue)
+            await _turns(turns)
+            came += waiting.done()
+            waiting.cancel()
+            await asyncio.wait({waiting}, timeout=10)
+            assert waiting.cancelled() or came, (
+                f"cancelled {turns} turns after a message had come, it went on"
+            )
+        await asyncio.gather(*(receiver.__aexit__(None, None, None) for receiver in receivers))
+        assert 0 < came < len(queues)
+        assert sum(broker.counts(queue).locked for queue in queues) == came
+
+
+async def _turns(count: int) -> None:
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
+def _send_while_the_loop_stands_still(broker: BrokerThread, queue: str) -> None:
+    client = SynchronousClient.from_connection_string(broker.connection_string)
+    with client, client.get_queue_sender(queue, keep_alive=0) as sender:
+        sender.send_messages(ServiceBusMessage("{}"))
+    while broker.counts(queue).locked == 0:
+        time.sleep(0.005)
 
 
 async def test_a_receiver_that_died_is_opened_again(bus: Bus, broker: BrokerThread) -> None:
