@@ -21,9 +21,10 @@ _SYNCHRONOUS = ("synchronous", "sync", "single-threaded")
 
 
 Ended = Callable[[int, Any], None]
+Keep = Callable[[Any], Any]
 
 
-def run(tasks: Sequence[Delayed], *, ended: Ended) -> list[Any]:
+def run(tasks: Sequence[Delayed], *, ended: Ended, keep: Keep = lambda result: result) -> list[Any]:
     """The results of `tasks`, in their order.
 
     Parameters
@@ -32,6 +33,8 @@ def run(tasks: Sequence[Delayed], *, ended: Ended) -> list[Any]:
         What to compute.
     ended : callable
         Told a task's position in `tasks` and its result when it has ended, in the thread of the caller.
+    keep : callable
+        Makes of a result what `run` returns of it, as soon as a cluster has sent it: not all need stay.
 
     Raises
     ------
@@ -40,7 +43,7 @@ def run(tasks: Sequence[Delayed], *, ended: Ended) -> list[Any]:
     """
     client = _active_client()
     if client is not None:
-        return _run_on_cluster(client, tasks, ended)
+        return _run_on_cluster(client, tasks, ended, keep)
     positions = {task.key: position for position, task in enumerate(tasks)}
 
     def task_ended(key: Any, result: Any, *_: object) -> None:
@@ -51,7 +54,7 @@ def run(tasks: Sequence[Delayed], *, ended: Ended) -> list[Any]:
         ThreadPoolExecutor(dask.config.get("num_workers", None) or CPU_COUNT) as pool,
         Callback(posttask=task_ended),
     ):
-        return list(dask.compute(*tasks, scheduler=_scheduler(), pool=pool))
+        return [keep(result) for result in dask.compute(*tasks, scheduler=_scheduler(), pool=pool)]
 
 
 def _scheduler() -> Callable[..., Any]:
@@ -72,7 +75,7 @@ def _active_client() -> Any:
         return None
 
 
-def _run_on_cluster(client: Any, tasks: Sequence[Delayed], ended: Ended) -> list[Any]:
+def _run_on_cluster(client: Any, tasks: Sequence[Delayed], ended: Ended, keep: Keep) -> list[Any]:
     from distributed import as_completed
 
     futures = client.compute(list(tasks))
@@ -81,8 +84,10 @@ def _run_on_cluster(client: Any, tasks: Sequence[Delayed], ended: Ended) -> list
     try:
         for future in as_completed(futures, raise_errors=True):
             position = positions[future.key]
-            results[position] = future.result()
-            ended(position, results[position])
+            result = future.result()
+            ended(position, result)
+            results[position] = keep(result)
+            future.release()
         return results
     except BaseException:
         client.cancel(futures)
