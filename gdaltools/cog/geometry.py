@@ -12,7 +12,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
-from gdaltools.cog.overviews import Axis, Rule, Span, needed
+from gdaltools.cog.axes import Axis, Span
+from gdaltools.cog.overviews import Rule, needed
 
 # Source rows (or columns) on each side of a seam that what is pending there is computed from.
 _STRIP_AVERAGE = 4

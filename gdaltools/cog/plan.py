@@ -16,10 +16,11 @@ from rasterio.enums import ColorInterp
 from rasterio.io import DatasetReader
 
 from gdaltools import storage
+from gdaltools.cog.axes import Span
 from gdaltools.cog.codec import BlockEncoder, Encoding
 from gdaltools.cog.facts import Facts, facts_of, sample_bits
 from gdaltools.cog.geometry import LevelAxis, level_axes
-from gdaltools.cog.overviews import Rule, Span, level_sizes
+from gdaltools.cog.overviews import Rule, level_sizes
 from gdaltools.cog.profiles import BLOCK_STEP, CogProfile, choose_profile
 from gdaltools.cog.pyramid import Work
 from gdaltools.cog.sink import Sink

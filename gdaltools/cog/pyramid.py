@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gdaltools.cog.axes import Span
 from gdaltools.cog.codec import BlockEncoder, Encoding, encode_mask_block, framed
 from gdaltools.cog.geometry import LevelAxis, Step
-from gdaltools.cog.overviews import Rule, Span, halve
+from gdaltools.cog.overviews import Rule, halve
 from gdaltools.cog.sink import Sink
 from gdaltools.cog.source import Pixels, Source, Valid
 

@@ -19,7 +19,7 @@ from rasterio.transform import Affine
 from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window
 
-from gdaltools.cog.overviews import Span
+from gdaltools.cog.axes import Span
 from gdaltools.dataset import open_dataset, reading
 from gdaltools.storage import Location
 
