@@ -13,9 +13,10 @@ import numpy as np
 from dask.delayed import Delayed
 from numpy.typing import NDArray
 
+from gdaltools.cog.adaptive import Policy, Trial, find_policy
 from gdaltools.cog.layout import BLOCK_FRAME, Image, header
 from gdaltools.cog.plan import CogPlan
-from gdaltools.cog.pyramid import Carry, Patch, Record, Work, join_pieces, read_piece
+from gdaltools.cog.pyramid import Carry, Patch, Record, Work, join_pieces, read_piece, try_blocks
 from gdaltools.cog.sink import Run, Sink
 from gdaltools.cog.structure import check_structure, images
 from gdaltools.cog.template import template
@@ -24,23 +25,27 @@ from gdaltools.errors import GdalToolsError, StorageError
 
 _Place = tuple[int, int]
 
+# Blocks that are tried: at most so many, and no more than such a part of all.
+_MOST_TRIALS, _TRIALS_SHARE, _TRIAL_ROWS = 24, 12, 4
+
 
 def record_tasks(plan: CogPlan, work: Work) -> list[Delayed]:
     """The tasks whose results say what was encoded, piece by piece, the full resolution first."""
     shared = dask.delayed(work, pure=False, traverse=False)
+    policy = _policy(plan, shared)
     source = dask.delayed(plan.source, pure=False, traverse=False)
     read = dask.delayed(read_piece, pure=False, nout=2, traverse=False)
     if plan.kept:
         sources = [_overview(plan, level) for level in range(len(plan.levels))]
         return [
-            read(shared, sources[level], level, row, col)[0]
+            read(shared, policy, sources[level], level, row, col)[0]
             for level in range(len(plan.levels))
             for row, col in _places(work, level)
         ]
     records: list[Delayed] = []
     carries: dict[_Place, Delayed] = {}
     for row, col in _places(work, 0):
-        record, carries[row, col] = read(shared, source, 0, row, col)
+        record, carries[row, col] = read(shared, policy, source, 0, row, col)
         records.append(record)
     join = dask.delayed(join_pieces, pure=False, nout=2)
     strips_of = dask.delayed(_strips, pure=False)
@@ -54,10 +59,41 @@ def record_tasks(plan: CogPlan, work: Work) -> list[Delayed]:
             around = (
                 [strips[place] for place in product(down.around(row), across.around(col))] if joined else []
             )
-            record, made[row, col] = join(shared, level, row, col, children, around)
+            record, made[row, col] = join(shared, policy, level, row, col, children, around)
             records.append(record)
         carries = made
     return records
+
+
+def _policy(plan: CogPlan, work: Delayed) -> Delayed:
+    """The task that decides how DEFLATE is written, after blocks from all over the raster were tried."""
+    tolerance = plan.profile.size_tolerance
+    if not tolerance:
+        return cast(Delayed, dask.delayed(Policy(), pure=False, traverse=False))
+    source = dask.delayed(plan.source, pure=False, traverse=False)
+    tried = dask.delayed(try_blocks, pure=False, traverse=False)
+    trials = [tried(work, source, row, cols) for row, cols in trial_places(plan)]
+    return cast(Delayed, dask.delayed(_decided, pure=False)(trials, tolerance))
+
+
+def _decided(trials: list[list[Trial]], tolerance: float) -> Policy:
+    return find_policy((trial for row in trials for trial in row), tolerance)
+
+
+def trial_places(plan: CogPlan) -> list[tuple[int, list[int]]]:
+    """Rows of blocks, and blocks in them, that are tried: few rows, as a source in strips is read by rows."""
+    size = plan.profile.blocksize
+    down, across = -(-plan.levels[0][1] // size), -(-plan.levels[0][0] // size)
+    wanted = min(_MOST_TRIALS, max(1, down * across // _TRIALS_SHARE))
+    rows = min(down, _TRIAL_ROWS, wanted)
+    cols = min(across, -(-wanted // rows))
+    places = []
+    for number in range(rows):
+        row = (2 * number + 1) * down // (2 * rows)
+        # Each row's begin elsewhere, so that columns are not all the same.
+        shift = number / rows
+        places.append((row, sorted({int((col + shift) * across / cols) for col in range(cols)})))
+    return places
 
 
 def _overview(plan: CogPlan, level: int) -> Delayed:

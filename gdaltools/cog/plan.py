@@ -16,6 +16,7 @@ from rasterio.enums import ColorInterp
 from rasterio.io import DatasetReader
 
 from gdaltools import storage
+from gdaltools.cog.adaptive import Policy
 from gdaltools.cog.axes import Span
 from gdaltools.cog.codec import BlockEncoder, Encoding
 from gdaltools.cog.facts import Facts, facts_of, sample_bits
@@ -248,7 +249,7 @@ def with_estimate(plan: CogPlan) -> CogPlan:
     """The plan with the size that some of its blocks, read and encoded, let expect."""
     size = plan.profile.blocksize
     width, height = plan.levels[0]
-    encoder = BlockEncoder(plan.encoding)
+    encoder = BlockEncoder(plan.encoding, Policy())
     places = np.linspace(0, math.ceil(height / size) * math.ceil(width / size) - 1, _SAMPLED_BLOCKS).astype(
         int
     )

@@ -13,12 +13,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gdaltools.cog.adaptive import Policy, Trial, try_block
 from gdaltools.cog.axes import Span
-from gdaltools.cog.codec import BlockEncoder, Encoding, encode_mask_block, framed
+from gdaltools.cog.codec import BlockEncoder, Encoding, encode_mask_block, framed, predicted
 from gdaltools.cog.geometry import LevelAxis, Step
 from gdaltools.cog.overviews import Rule, halve
 from gdaltools.cog.sink import Sink
 from gdaltools.cog.source import Pixels, Source, Valid
+
+# Half of a block's rows tell what the whole takes: a DEFLATE window is a small part of them.
+_TRIED_SHARE = 2
 
 
 @dataclass(frozen=True)
@@ -113,15 +117,39 @@ class Work:
         )
 
 
-def read_piece(work: Work, source: Source, level: int, row: int, col: int) -> tuple[Record, Carry | None]:
+def try_blocks(work: Work, source: Source, row: int, cols: Sequence[int]) -> list[Trial]:
+    """Trials of some blocks in a row of blocks of the full resolution."""
+    size = work.encoding.profile.blocksize
+    height, width = work.rows[0].size, work.cols[0].size
+    # As much of their height as tells what whole ones take.
+    top = row * size
+    rows = Span(top, min(top + max(1, size // _TRIED_SHARE), height))
+    trials = []
+    for col in cols:
+        across = Span(col * size, min((col + 1) * size, width))
+        pixels, _ = source.read(rows, across, work.dtype, planes=work.planes)
+        plane = pixels[row % work.planes]
+        trials.append(try_block(predicted(plane, work.encoding.profile.predictor)))
+    return trials
+
+
+def read_piece(
+    work: Work, policy: Policy, source: Source, level: int, row: int, col: int
+) -> tuple[Record, Carry | None]:
     """Read, encode and halve a piece that the source itself has."""
     rows, cols = work.rows[level].span(row), work.cols[level].span(col)
     pixels, valid = source.read(rows, cols, work.dtype, planes=work.planes)
-    return _done(work, level, row, col, Patch(rows, cols, pixels, valid))
+    return _done(work, policy, level, row, col, Patch(rows, cols, pixels, valid))
 
 
 def join_pieces(
-    work: Work, level: int, row: int, col: int, children: Sequence[Carry], around: Iterable[Sequence[Patch]]
+    work: Work,
+    policy: Policy,
+    level: int,
+    row: int,
+    col: int,
+    children: Sequence[Carry],
+    around: Iterable[Sequence[Patch]],
 ) -> tuple[Record, Carry | None]:
     """Put a piece of an overview together, encode and halve it."""
     rows, cols = work.rows[level].span(row), work.cols[level].span(col)
@@ -135,11 +163,13 @@ def join_pieces(
         _finish(work, patch, strips, (down, across), pending, cols)
     for pending in across.seams(col):
         _finish(work, patch, strips, (down, across), rows, pending)
-    return _done(work, level, row, col, patch)
+    return _done(work, policy, level, row, col, patch)
 
 
-def _done(work: Work, level: int, row: int, col: int, patch: Patch) -> tuple[Record, Carry | None]:
-    record = _encoded(work, level, row, col, patch)
+def _done(
+    work: Work, policy: Policy, level: int, row: int, col: int, patch: Patch
+) -> tuple[Record, Carry | None]:
+    record = _encoded(work, policy, level, row, col, patch)
     return record, _carry(work, level, row, col, patch) if level + 1 < len(work.rows) else None
 
 
@@ -199,10 +229,10 @@ def _paste(patch: Patch, onto: Patch) -> None:
         onto.valid[there] = patch.valid[here]
 
 
-def _encoded(work: Work, level: int, row: int, col: int, patch: Patch) -> Record:
+def _encoded(work: Work, policy: Policy, level: int, row: int, col: int, patch: Patch) -> Record:
     """Encode the blocks of a piece and store them: in rows, each mask block right behind its pixels."""
     size = work.encoding.profile.blocksize
-    encoder = BlockEncoder(work.encoding)
+    encoder = BlockEncoder(work.encoding, policy)
     _, height, width, _ = patch.pixels.shape
     shape = -(-height // size), -(-width // size)
     sizes = np.zeros((work.planes, *shape), np.uint32)
