@@ -39,12 +39,15 @@ class ChildResult:
         The largest sum of resident memory over it and its descendants among samples 50 ms apart.
     process_seconds, process_cpu_seconds : float
         From its start to its end, interpreter and imports included.
+    others_cores : float
+        How many cores were busy meanwhile with something else, on average.
     """
 
     answer: dict[str, Any]
     tree_peak_bytes: int
     process_seconds: float
     process_cpu_seconds: float
+    others_cores: float
 
 
 def run_child(module: str, job: dict[str, Any], *, folder: Path, timeout_seconds: float) -> ChildResult:
@@ -64,22 +67,24 @@ def run_child(module: str, job: dict[str, Any], *, folder: Path, timeout_seconds
     ChildFailed
         It ended with an error, was killed, took too long, or left no answer; the message ends with the last
         lines of its standard error.
-    MissingPackage
-        psutil is not installed.
     """
+    require_psutil()
     job_file, result_file, log = (folder / name for name in ("job.json", "result.json", "child.log"))
     job_file.write_text(json.dumps(job))
     result_file.unlink(missing_ok=True)
-    before, began = _children_cpu_seconds(), time.perf_counter()
+    before = _clocks()
     with (
         log.open("wb") as stream,
         _group([sys.executable, "-m", module, str(job_file), str(result_file)], stream) as child,
     ):
-        peak = _watch(child, deadline=began + timeout_seconds)
-    seconds, cpu_seconds = time.perf_counter() - began, _children_cpu_seconds() - before
+        peak = _watch(child, deadline=time.perf_counter() + timeout_seconds)
+    seconds, cpu_seconds, own, machine = (
+        after - earlier for after, earlier in zip(_clocks(), before, strict=True)
+    )
     if child.returncode != 0 or not result_file.exists():
         raise ChildFailed(_why(child.returncode, log, timed_out=seconds > timeout_seconds))
-    return ChildResult(json.loads(result_file.read_text()), peak, seconds, cpu_seconds)
+    others = max(machine - own - cpu_seconds, 0.0) / seconds
+    return ChildResult(json.loads(result_file.read_text()), peak, seconds, cpu_seconds, others)
 
 
 @contextmanager
@@ -101,12 +106,24 @@ def _group(command: list[str], stream: Any) -> Iterator[subprocess.Popen[bytes]]
             child.wait()
 
 
-def _watch(child: subprocess.Popen[bytes], *, deadline: float) -> int:
-    """The tree's peak in bytes; returns when the child has ended or the deadline has passed."""
+def require_psutil() -> None:
+    """Refuse before anything is measured.
+
+    Raises
+    ------
+    MissingPackage
+        psutil is not installed.
+    """
     try:
-        import psutil
+        import psutil  # noqa: F401
     except ImportError as error:
         raise MissingPackage("measuring memory", "psutil") from error
+
+
+def _watch(child: subprocess.Popen[bytes], *, deadline: float) -> int:
+    """The tree's peak in bytes; returns when the child has ended or the deadline has passed."""
+    import psutil
+
     tree: list[Any] = []
     peak, look_at = 0, 0.0
     while child.poll() is None and time.perf_counter() < deadline:
@@ -122,9 +139,21 @@ def _watch(child: subprocess.Popen[bytes], *, deadline: float) -> int:
     return peak
 
 
-def _children_cpu_seconds() -> float:
-    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return usage.ru_utime + usage.ru_stime
+def _clocks() -> tuple[float, float, float, float]:
+    """Wall, and the CPU seconds of our children that have ended, of ourselves, and of the whole machine."""
+    import psutil
+
+    ended, own = (resource.getrusage(who) for who in (resource.RUSAGE_CHILDREN, resource.RUSAGE_SELF))
+    machine = psutil.cpu_times()
+    idle = machine.idle + getattr(machine, "iowait", 0.0)
+    # Guests are counted in user and nice already.
+    guests = getattr(machine, "guest", 0.0) + getattr(machine, "guest_nice", 0.0)
+    return (
+        time.perf_counter(),
+        ended.ru_utime + ended.ru_stime,
+        own.ru_utime + own.ru_stime,
+        sum(machine) - idle - guests,
+    )
 
 
 def _why(code: int | None, log: Path, *, timed_out: bool) -> str:

@@ -26,15 +26,15 @@ from benchmarks.compare.plot import plot, require_plotting
 from benchmarks.compare.results import CaseResult, Report
 from benchmarks.compare.sources import Source, given_source, made_source
 from benchmarks.compare.tables import failures, print_tables, to_markdown
-from benchmarks.errors import MissingPackage
 from benchmarks.machine import this_machine
+from benchmarks.process import require_psutil
 from gdaltools.errors import GdalToolsError, InvalidParameter
 
 OK, WRONG, USAGE, INTERRUPTED = 0, 1, 2, 130
 
 # GDAL's own defaults, written out.
 _LEVELS: dict[Codec, int | None] = {"DEFLATE": 6, "ZSTD": 9, "LZW": None, "NONE": None}
-_LEVEL_RANGES: dict[Codec, tuple[int, int]] = {"DEFLATE": (1, 9), "ZSTD": (1, 22)}
+_LEVEL_RANGES: dict[Codec, tuple[int, int]] = {"DEFLATE": (1, 12), "ZSTD": (1, 22)}
 _TOLERANCES = (0.015, 0.03)
 _WARM_UP_MB = 4.0
 
@@ -72,7 +72,9 @@ def run(given: argparse.Namespace) -> Report:
     SourceNotFound, UnsupportedRaster
         The given source cannot be compared on.
     """
-    _require_basics(plotting=given.plot is not None)
+    require_psutil()
+    if given.plot is not None:
+        require_plotting()
     encoding = _encoding(given)
     chosen = cases_named(given.case) if given.case or given.source is None else ()
     _methods(given, encoding)  # refused before the first source is made
@@ -110,7 +112,9 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True)
     cog = commands.add_parser("cog", help="create_cog beside GDAL, rio-cogeo, rioxarray and odc-geo")
     what = cog.add_argument_group("sources")
-    what.add_argument("--case", nargs="+", default=[], metavar="NAME", help=f"of {', '.join(CASES)} (all)")
+    what.add_argument(
+        "--case", nargs="+", action="extend", default=[], metavar="NAME", help=f"of {', '.join(CASES)} (all)"
+    )
     what.add_argument("--source", type=Path, metavar="FILE", help="a raster of yours, instead or as well")
     what.add_argument("--megabytes", type=_positive, default=1000.0, help="of a case, uncompressed (1000)")
     what.add_argument("--source-layout", choices=("striped", "tiled"), default="striped")
@@ -166,15 +170,6 @@ def _positive(text: str) -> float:
 def _cache() -> Path:
     base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     return base / "gdaltools-benchmarks"
-
-
-def _require_basics(*, plotting: bool) -> None:
-    if plotting:
-        require_plotting()
-    try:
-        import psutil  # noqa: F401
-    except ImportError as error:
-        raise MissingPackage("measuring memory", "psutil") from error
 
 
 def _encoding(given: argparse.Namespace) -> Encoding:

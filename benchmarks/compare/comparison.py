@@ -191,7 +191,7 @@ class _Bench:
         failed = None
         for number in range(1, self.plan.rounds + 1):
             for threads, done in runs.items():
-                say(f"{source.name}, round {number}: {method.label} on {threads} threads")
+                say(f"{source.name}, round {number}: {method.label}, threads: {threads}")
                 try:
                     with self._target() as target:
                         done.append(self._measured(method, source, target, threads, number))
@@ -219,6 +219,7 @@ class _Bench:
             size_bytes=answer["size_bytes"],
             process_seconds=found.process_seconds,
             process_cpu_seconds=found.process_cpu_seconds,
+            others_cores=found.others_cores,
         )
 
     def _job(self, method: Method, source: Source, target: Path, threads: int) -> WriteJob:

@@ -31,18 +31,18 @@ def measure_codec(job: LimitJob) -> dict[str, Any]:
     Returns
     -------
     dict
-        ``bytes_per_second`` of one thread alone, ``all_threads_bytes_per_second`` of `threads` at once (on
-        cores that are hardware threads of one another less than the multiple), ``size_ratio`` (encoded to
-        raw) and ``blocks``.
+        ``bytes_per_second`` of one thread by its CPU time, ``all_threads_bytes_per_second`` of `threads` at
+        once by the clock (on cores that share what they compute with less than the multiple),
+        ``size_ratio`` (encoded to raw) and ``blocks``.
     """
     encode = encoder(job.encoding)
     blocks = [predicted(block, job.encoding.predictor) for block in sample_blocks(job)]
     raw = sum(block.nbytes for block in blocks)
     encoded = sum(len(encode(block)) for block in blocks)
     return {
-        "bytes_per_second": raw / min(_seconds(encode, blocks, threads=1) for _ in range(_REPEATS)),
+        "bytes_per_second": raw / min(_cpu_seconds(encode, blocks) for _ in range(_REPEATS)),
         "all_threads_bytes_per_second": raw
-        / min(_seconds(encode, blocks, threads=job.threads) for _ in range(_REPEATS)),
+        / min(_wall_seconds(encode, blocks, job.threads) for _ in range(_REPEATS)),
         "size_ratio": encoded / raw,
         "blocks": len(blocks),
     }
@@ -70,7 +70,7 @@ def encoder(encoding: Encoding) -> Encode:
     level = encoding.level
     if encoding.codec == "DEFLATE":
         libdeflate = 6 if level is None else level
-        libdeflate += libdeflate >= 6
+        libdeflate += 6 <= libdeflate <= 9
         return lambda block: bytes(imagecodecs.deflate_encode(block.tobytes(), level=libdeflate))
     if encoding.codec == "ZSTD":
         return lambda block: bytes(
@@ -111,7 +111,14 @@ def sample_blocks(job: LimitJob) -> list[NDArray[Any]]:
     return blocks
 
 
-def _seconds(encode: Encode, blocks: list[NDArray[Any]], *, threads: int) -> float:
+def _cpu_seconds(encode: Encode, blocks: list[NDArray[Any]]) -> float:
+    began = time.thread_time()
+    for block in blocks:
+        encode(block)
+    return time.thread_time() - began
+
+
+def _wall_seconds(encode: Encode, blocks: list[NDArray[Any]], threads: int) -> float:
     began = time.perf_counter()
     with ThreadPoolExecutor(threads) as pool:
         for _ in pool.map(encode, blocks):

@@ -30,6 +30,8 @@ class Run(_Frozen):
         The larger of the process's own high-water mark and the samples of its whole tree.
     process_seconds, process_cpu_seconds : float
         With interpreter and imports.
+    others_cores : float
+        How many cores were busy meanwhile with something else: wall time tells little if it is not near 0.
     """
 
     round: int
@@ -40,6 +42,7 @@ class Run(_Frozen):
     size_bytes: int
     process_seconds: float
     process_cpu_seconds: float
+    others_cores: float
 
 
 class Check(_Frozen):
@@ -172,6 +175,13 @@ class CaseResult(_Frozen):
     limit: CodecLimit | None = None
     limit_missing: str | None = None
     scaling: Scaling | None = None
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def others_cores(self) -> float | None:
+        """The median over all runs of the cores that were busy with something else."""
+        found = spread([run.others_cores for method in self.methods for run in method.runs])
+        return found.median if found else None
 
     def method(self, name: str) -> MethodResult | None:
         """The method of this name, if it was compared."""

@@ -11,6 +11,8 @@ from benchmarks.compare.results import CaseResult, CodecLimit, MethodResult, Rep
 
 _NOTHING = "–"
 _PIPED_WIDTH = 160
+# Of a core, used by others during a run: more than the kernel's own work on pages and disk.
+_QUIET_CORES = 0.15
 # Below this the goals, which are for about 1 GB, are printed with a warning.
 _MEANINGFUL_MB = 500
 
@@ -136,6 +138,11 @@ def _notes(case: CaseResult) -> Iterator[str]:
             yield f"{method.label}: FAILED, {method.failed}"
         for problem in method.check.problems if method.check else ():
             yield f"{method.label}: {problem}"
+    if case.others_cores is not None and case.others_cores > _QUIET_CORES:
+        yield (
+            f"NOT QUIET: something else used {case.others_cores:.2f} cores meanwhile, so that wall times and "
+            f"their ratios mean little; CPU seconds mean more"
+        )
     if case.limit is not None:
         limit = case.limit
         name = limit.codec if limit.level is None else f"{limit.codec} {limit.level}"

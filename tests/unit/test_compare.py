@@ -48,6 +48,7 @@ def run(number: int, seconds: float, *, size_bytes: int = 1_000_000, peak_bytes:
         size_bytes=size_bytes,
         process_seconds=seconds + 1,
         process_cpu_seconds=2 * seconds + 1,
+        others_cores=0.0,
     )
 
 
@@ -292,7 +293,7 @@ class TestCommand:
             (["--case", "releif"], "case 'releif' is unknown"),
             (["--peers", "gdla"], "peer 'gdla' is unknown"),
             (["--codec", "lzw", "--level", "3"], "LZW has no levels"),
-            (["--level", "40"], "--level 40 is not from 1 to 9"),
+            (["--level", "40"], "--level 40 is not from 1 to 12"),
             (["--rounds", "0"], "--rounds 0 is less than 1"),
             (["--source", "absent.tif"], "absent.tif does not exist"),
             (["--megabytes", "-1"], "not a number above 0"),
