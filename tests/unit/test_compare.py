@@ -177,14 +177,14 @@ class TestMethods:
     def test_a_missing_peer_that_was_named_is_refused_with_the_extra(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(methods, "_installed", lambda package: package != "odc-geo")
+        monkeypatch.setattr(methods, "installed", lambda package: package != "odc-geo")
         with pytest.raises(MissingPackage, match=r"peer odc-geo needs.*\.\[bench\]"):
             methods.methods(DEFLATE, size_tolerances=(), peers=("odc-geo",))
 
     def test_a_missing_peer_that_was_not_named_is_skipped_with_a_line(
         self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     ) -> None:
-        monkeypatch.setattr(methods, "_installed", lambda package: False)
+        monkeypatch.setattr(methods, "installed", lambda package: False)
         usual = methods.methods(Encoding("NONE", None, 1), size_tolerances=(), engine=())
         case = compare(a_source(tmp_path), a_plan(tmp_path, *usual), warm_up=None, say=lambda _: None)
         assert all(each.skipped for each in case.methods)
