@@ -152,8 +152,9 @@ class Scaling(_Frozen):
     @property
     def gain(self) -> float | None:
         """How many times faster all threads are."""
-        one, many = (spread([run.seconds for run in runs]) for runs in (self.one_thread, self.all_threads))
-        return one.median / many.median if one and many else None
+        return _quotient(
+            *(spread([run.seconds for run in runs]) for runs in (self.one_thread, self.all_threads))
+        )
 
 
 class CaseResult(_Frozen):
@@ -188,16 +189,20 @@ class CaseResult(_Frozen):
         return next((each for each in self.methods if each.name == name), None)
 
     def ratio(self, slow: str, fast: str) -> float | None:
-        """How many times longer the median of one method is than that of another."""
+        """How many times the wall seconds of one method are those of another, by their medians."""
         both = [self.method(name) for name in (slow, fast)]
-        seconds = [each.seconds if each else None for each in both]
-        return seconds[0].median / seconds[1].median if seconds[0] and seconds[1] else None
+        return _quotient(*(each.seconds if each else None for each in both))
+
+    def cpu_ratio(self, slow: str, fast: str) -> float | None:
+        """The same of CPU seconds."""
+        both = [self.method(name) for name in (slow, fast)]
+        return _quotient(*(each.cpu_seconds if each else None for each in both))
 
     def size_against(self, name: str, reference: str) -> float | None:
         """By which share a method's output is larger than another's."""
         both = [self.method(each) for each in (name, reference)]
-        sizes = [each.size_mb if each else None for each in both]
-        return sizes[0].median / sizes[1].median - 1 if sizes[0] and sizes[1] else None
+        quotient = _quotient(*(each.size_mb if each else None for each in both))
+        return None if quotient is None else quotient - 1
 
 
 class Report(_Frozen):
@@ -219,3 +224,7 @@ def spread(values: Sequence[float]) -> Spread | None:
     if not values:
         return None
     return Spread(median=statistics.median(values), low=min(values), high=max(values))
+
+
+def _quotient(above: Spread | None, below: Spread | None) -> float | None:
+    return above.median / below.median if above and below else None

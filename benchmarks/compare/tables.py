@@ -178,10 +178,14 @@ def _ratios(case: CaseResult) -> Table:
     peers = [method for method in case.methods if method.role == "peer" and method.seconds]
     engine = [method for method in case.methods if method.role == "engine" and method.seconds]
     rows = tuple(
-        (method.label, *(_times(case.ratio(peer.name, method.name)) for peer in peers)) for method in engine
+        (method.label, *(_both_ratios(case, peer.name, method.name) for peer in peers)) for method in engine
     )
-    header = ("times as fast as", *(peer.label for peer in peers))
+    header = ("times as fast as, wall / CPU", *(peer.label for peer in peers))
     return Table(f"{case.name}: ratios of medians", header, rows if peers else ())
+
+
+def _both_ratios(case: CaseResult, slow: str, fast: str) -> str:
+    return f"{_times(case.ratio(slow, fast))} / {_times(case.cpu_ratio(slow, fast))}"
 
 
 def _times(ratio: float | None) -> str:
