@@ -24,7 +24,7 @@ def engine(job: WriteJob) -> Write:
     """``gdaltools.create_cog`` at a codec and level, or adaptive within a size tolerance."""
     import dask
 
-    import gdaltools
+    from gdaltools import create_cog
 
     encoding = job.encoding
     options: dict[str, Any] = {
@@ -40,7 +40,7 @@ def engine(job: WriteJob) -> Write:
 
     def write() -> None:
         with dask.config.set(num_workers=job.threads):
-            gdaltools.create_cog(job.source, job.target, "analysis", progress=False, **options)
+            create_cog(job.source, job.target, "analysis", progress=False, **options)
 
     return write
 
@@ -49,11 +49,11 @@ def engine_default(job: WriteJob) -> Write:
     """``gdaltools.create_cog`` as it comes, whatever codec was asked for."""
     import dask
 
-    import gdaltools
+    from gdaltools import create_cog
 
     def write() -> None:
         with dask.config.set(num_workers=job.threads):
-            gdaltools.create_cog(job.source, job.target, "analysis", progress=False)
+            create_cog(job.source, job.target, "analysis", progress=False)
 
     return write
 
