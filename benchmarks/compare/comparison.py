@@ -14,7 +14,7 @@ from pathlib import Path
 
 from benchmarks.compare.jobs import CheckJob, Encoding, Job, LimitJob, WriteJob
 from benchmarks.compare.limit import limit_seconds
-from benchmarks.compare.methods import Method, installed
+from benchmarks.compare.methods import Method
 from benchmarks.compare.results import CaseResult, Check, CodecLimit, MethodResult, Run, Scaling
 from benchmarks.compare.sources import Source, read_through
 from benchmarks.errors import ChildFailed
@@ -160,8 +160,6 @@ class _Bench:
         plan, encoding = self.plan, self.plan.encoding
         if encoding.codec == "NONE":
             return None, "there is no codec"
-        if not installed("imagecodecs"):
-            return None, "imagecodecs is not installed (extra: bench)"
         try:
             found = self._run(LimitJob(str(source.path), encoding, plan.threads, _LIMIT_BLOCKS)).answer
         except ChildFailed as error:

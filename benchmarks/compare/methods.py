@@ -48,7 +48,7 @@ class Method:
 
     def missing_package(self) -> str | None:
         """The first package that it needs and that is not installed."""
-        return next((name for name in self.packages if not installed(name)), None)
+        return next((name for name in self.packages if not _installed(name)), None)
 
 
 def methods(
@@ -160,8 +160,7 @@ def _named(name: str, known: dict[str, Method], what: str) -> Method:
     return known[name]
 
 
-def installed(package: str) -> bool:
-    """Whether a distribution of this name is there."""
+def _installed(package: str) -> bool:
     try:
         version(package)
     except PackageNotFoundError:

@@ -177,14 +177,14 @@ class TestMethods:
     def test_a_missing_peer_that_was_named_is_refused_with_the_extra(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(methods, "installed", lambda package: package != "odc-geo")
+        monkeypatch.setattr(methods, "_installed", lambda package: package != "odc-geo")
         with pytest.raises(MissingPackage, match=r"peer odc-geo needs.*\.\[bench\]"):
             methods.methods(DEFLATE, size_tolerances=(), peers=("odc-geo",))
 
     def test_a_missing_peer_that_was_not_named_is_skipped_with_a_line(
         self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     ) -> None:
-        monkeypatch.setattr(methods, "installed", lambda package: False)
+        monkeypatch.setattr(methods, "_installed", lambda package: False)
         usual = methods.methods(Encoding("NONE", None, 1), size_tolerances=(), engine=())
         case = compare(a_source(tmp_path), a_plan(tmp_path, *usual), warm_up=None, say=lambda _: None)
         assert all(each.skipped for each in case.methods)
@@ -318,7 +318,6 @@ class TestCommand:
 
 @pytest.mark.parametrize("encoding", [DEFLATE, Encoding("ZSTD", 3, 2), Encoding("LZW", None, 2)])
 def test_the_codec_alone_has_a_rate(encoding: Encoding, tmp_path: Path) -> None:
-    pytest.importorskip("imagecodecs")
     source = write_raster(tmp_path / "source.tif", smooth(3, 600, 1100))
     found = measure_codec(LimitJob(str(source), encoding, threads=2, blocks=4))
     assert found["blocks"] == 2
