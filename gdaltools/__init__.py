@@ -13,7 +13,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from gdaltools.cog.create import CogResult, cog_profile, create_cog
+    from gdaltools.cog.create import CogPlan, CogResult, cog_profile, create_cog, plan_cog
     from gdaltools.cog.profiles import CogProfile
     from gdaltools.cog.validate import CogReport, validate_cog
     from gdaltools.errors import GdalToolsError
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from gdaltools.tiling_plan import generate_tiling_scheme
 
 _ROOMS = {
-    "cog.create": ("CogResult", "cog_profile", "create_cog"),
+    "cog.create": ("CogPlan", "CogResult", "cog_profile", "create_cog", "plan_cog"),
     "cog.profiles": ("CogProfile",),
     "cog.validate": ("CogReport", "validate_cog"),
     "errors": ("GdalToolsError",),
@@ -43,6 +43,7 @@ _ROOMS = {
 _ROOM_OF = {name: room for room, names in _ROOMS.items() for name in names}
 
 __all__ = [
+    "CogPlan",
     "CogProfile",
     "CogReport",
     "CogResult",
@@ -66,6 +67,7 @@ __all__ = [
     "generate_tiling_scheme",
     "inspect",
     "open",
+    "plan_cog",
     "route",
     "validate_cog",
 ]

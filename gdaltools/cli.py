@@ -198,13 +198,24 @@ def _run_info(arguments: argparse.Namespace) -> _Answer:
 
 def _cog(command: argparse.ArgumentParser) -> None:
     _target(command, "DST", "the COG to write")
-    command.add_argument("--profile", default="analysis", help="visualization, analysis (default) or archive")
+    command.add_argument(
+        "--profile", default="analysis", help="analysis (default), fast, archive or visualization"
+    )
     command.add_argument(
         "--raster-type", default="auto", help="rgb, rgba, dem, categorical, multispectral, nir"
     )
     command.add_argument("--target-crs", metavar="CRS", help="warp to this CRS, for example EPSG:4326")
-    command.add_argument("--jpeg-quality", type=int, default=85, metavar="1-100")
+    command.add_argument("--codec", metavar="NAME", help="DEFLATE, ZSTD, LZW, LERC, JPEG, WEBP, NONE, ...")
+    command.add_argument("--level", type=int, metavar="N", help="of DEFLATE or ZSTD, as GDAL counts it")
+    command.add_argument(
+        "--size-tolerance", type=float, metavar="SHARE", help="of DEFLATE, for speed; default 0.015"
+    )
+    command.add_argument("--quality", type=int, default=85, metavar="1-100", help="of JPEG and WEBP")
+    command.add_argument("--max-z-error", type=float, default=0.0, metavar="VALUE", help="of LERC")
     command.add_argument("--blocksize", type=int, default=512, metavar="PIXELS", help="a multiple of 16")
+    command.add_argument("--interleave", default="pixel", help="pixel (default) or band")
+    command.add_argument("--overviews", default="build", help="build (default), keep or none")
+    command.add_argument("--sparse", action="store_true", help="leave out blocks without data")
     command.add_argument("--overview-resampling", metavar="NAME", help="average, mode, nearest, ...")
     command.add_argument("--reproject-resampling", metavar="NAME", help="bilinear, cubic, nearest, ...")
 
@@ -219,8 +230,15 @@ def _run_cog(arguments: argparse.Namespace) -> _Answer:
         raster_type=arguments.raster_type,
         target_crs=arguments.target_crs,
         input_crs=arguments.input_crs,
-        jpeg_quality=arguments.jpeg_quality,
+        codec=arguments.codec,
+        level=arguments.level,
+        size_tolerance=arguments.size_tolerance,
+        quality=arguments.quality,
+        max_z_error=arguments.max_z_error,
         blocksize=arguments.blocksize,
+        interleave=arguments.interleave,
+        overviews=arguments.overviews,
+        sparse=arguments.sparse,
         overview_resampling=arguments.overview_resampling,
         reproject_resampling=arguments.reproject_resampling,
         overwrite=arguments.overwrite,

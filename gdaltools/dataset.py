@@ -52,7 +52,9 @@ warnings.filterwarnings("ignore", category=NotGeoreferencedWarning)
 
 
 @contextmanager
-def open_dataset(src: StrPath | Location, *, verify: bool = True) -> Iterator[DatasetReader]:
+def open_dataset(
+    src: StrPath | Location, *, verify: bool = True, overview_level: int | None = None
+) -> Iterator[DatasetReader]:
     """The raster at `src`, open for reading in this thread, for the length of the block.
 
     Parameters
@@ -62,6 +64,8 @@ def open_dataset(src: StrPath | Location, *, verify: bool = True) -> Iterator[Da
     verify : bool
         Compare some of a TIFF's block offsets with the file's size, so that a file that was cut short
         is refused before work is spent on it.
+    overview_level : int, optional
+        Open this overview, 0 the largest, as if it were the raster.
 
     Raises
     ------
@@ -79,7 +83,10 @@ def open_dataset(src: StrPath | Location, *, verify: bool = True) -> Iterator[Da
     if size == 0:
         raise CorruptRaster(f"{location} is empty (0 bytes): upload it again")
     os.environ.setdefault("GDAL_CACHEMAX", str(CACHE_MB))
-    with rasterio.Env(**storage.gdal_options(location), **_READ_OPTIONS), _opened(location) as dataset:
+    with (
+        rasterio.Env(**storage.gdal_options(location), **_READ_OPTIONS),
+        _opened(location, overview_level) as dataset,
+    ):
         _check_limits(dataset, location)
         if verify:
             check_blocks(dataset, location, size)
@@ -95,10 +102,11 @@ _READ_OPTIONS = {
 
 
 @contextmanager
-def _opened(location: Location) -> Iterator[DatasetReader]:
+def _opened(location: Location, overview_level: int | None) -> Iterator[DatasetReader]:
+    options = {} if overview_level is None else {"overview_level": overview_level}
     try:
         # rasterio.open takes one driver; its class takes the list that GDAL may choose from.
-        dataset = DatasetReader(location.gdal_path, driver=list(DRIVERS), sharing=False)
+        dataset = DatasetReader(location.gdal_path, driver=list(DRIVERS), sharing=False, **options)
     except RasterioError as error:
         raise _open_error(location, error) from error
     with dataset:

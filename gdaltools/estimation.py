@@ -20,7 +20,7 @@ from typing import Literal, get_args
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
-from gdaltools.cog import driver, staging
+from gdaltools.cog.plan import memory_bound
 from gdaltools.crs import parse_crs
 from gdaltools.dataset import CACHE_MB
 from gdaltools.errors import InvalidParameter
@@ -92,8 +92,8 @@ CALIBRATION = Calibration(
 )
 
 
-# What the warp of a COG holds beside the rest, measured as above: so much, and this share of its window.
-_COG_WARP_MB, _COG_WARP_SHARE = 130, 0.85
+# What GDAL's warp holds in each thread beside the rest of a COG.
+_COG_WARP_MB = 100
 
 
 @dataclass(frozen=True)
@@ -277,7 +277,7 @@ def estimate_layout(
         peak_memory_mb=(
             _tiles_memory_mb(rate, layout, tile_size, cores)
             if operation == "extract_tiles"
-            else _cog_memory_mb(rate, layout, warps, cores)
+            else _cog_memory_mb(layout, warps, cores)
         ),
         basis=CALIBRATION.source,
     )
@@ -314,14 +314,9 @@ def _tiles_memory_mb(rate: Rate, layout: Layout, tile_size: int | None, cores: i
     return _memory_mb(rate, busy, block * width * layout.pixel_bytes, touched)
 
 
-def _cog_memory_mb(rate: Rate, layout: Layout, warps: bool, cores: int) -> float:
-    block = driver.affordable_blocksize(_BLOCKSIZE, layout.bands, layout.itemsize)
-    held = block**2 * layout.pixel_bytes
-    peak = _memory_mb(rate, driver.affordable_threads(cores, held), held, layout.megabytes * 1e6)
-    if not warps:
-        return peak
-    window = staging.affordable_window(layout.pixel_bytes)
-    return peak + _COG_WARP_MB + _COG_WARP_SHARE * window**2 * layout.pixel_bytes / 1e6
+def _cog_memory_mb(layout: Layout, warps: bool, cores: int) -> float:
+    bound = memory_bound(layout.width, layout.height, layout.bands, layout.itemsize, threads=cores)
+    return bound / 1e6 + (_COG_WARP_MB * cores if warps else 0)
 
 
 def _memory_mb(rate: Rate, busy: int, held_bytes: int, touched_bytes: float) -> float:

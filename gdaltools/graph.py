@@ -23,9 +23,10 @@ _SYNCHRONOUS = ("synchronous", "sync", "single-threaded")
 
 
 Ended = Callable[[int, Any], None]
+Keep = Callable[[Any], Any]
 
 
-def run(tasks: Sequence[Delayed], *, ended: Ended) -> list[Any]:
+def run(tasks: Sequence[Delayed], *, ended: Ended, keep: Keep = lambda result: result) -> list[Any]:
     """The results of `tasks`, in their order.
 
     Parameters
@@ -34,6 +35,8 @@ def run(tasks: Sequence[Delayed], *, ended: Ended) -> list[Any]:
         What to compute.
     ended : callable
         Told a task's position in `tasks` and its result when it has ended, in the thread of the caller.
+    keep : callable
+        Makes of a result what `run` returns of it, as soon as a cluster has sent it: not all need stay.
 
     Raises
     ------
@@ -44,7 +47,7 @@ def run(tasks: Sequence[Delayed], *, ended: Ended) -> list[Any]:
     """
     client = _active_client()
     if client is not None:
-        return _run_on_cluster(client, tasks, ended)
+        return _run_on_cluster(client, tasks, ended, keep)
     positions = {task.key: position for position, task in enumerate(tasks)}
 
     def task_ended(key: Any, result: Any, *_: object) -> None:
@@ -58,7 +61,7 @@ def run(tasks: Sequence[Delayed], *, ended: Ended) -> list[Any]:
         Callback(posttask=task_ended),
     ):
         try:
-            return list(dask.compute(*tasks, scheduler=_scheduler(), pool=pool))
+            return [keep(result) for result in dask.compute(*tasks, scheduler=_scheduler(), pool=pool)]
         except KeyboardInterrupt:
             interruption.tell()
             raise
@@ -82,7 +85,7 @@ def _active_client() -> Any:
         return None
 
 
-def _run_on_cluster(client: Any, tasks: Sequence[Delayed], ended: Ended) -> list[Any]:
+def _run_on_cluster(client: Any, tasks: Sequence[Delayed], ended: Ended, keep: Keep) -> list[Any]:
     from distributed import as_completed
 
     futures = client.compute(list(tasks))
@@ -91,8 +94,10 @@ def _run_on_cluster(client: Any, tasks: Sequence[Delayed], ended: Ended) -> list
     try:
         for future in as_completed(futures, raise_errors=True):
             position = positions[future.key]
-            results[position] = future.result()
-            ended(position, results[position])
+            result = future.result()
+            ended(position, result)
+            results[position] = keep(result)
+            future.release()
         return results
     except BaseException:
         client.cancel(futures)

@@ -184,7 +184,7 @@ def create_cog(parameters: CogParameters, progress: ProgressOption) -> Result:
             raster_type=profile.raster_type,
             target_crs=parameters.target_crs,
             input_crs=input_crs,
-            jpeg_quality=parameters.jpeg_quality,
+            quality=parameters.jpeg_quality,
             # The platform sends average and bilinear for every raster; of classes neither makes sense.
             overview_resampling=None if is_classes else parameters.overview_resampling,
             reproject_resampling=None if is_classes else parameters.reproject_resampling,
@@ -207,7 +207,7 @@ def create_cog(parameters: CogParameters, progress: ProgressOption) -> Result:
         "shape": cog.shape,
         "size_mb": cog.size_mb,
         "compression": cog.compression,
-        "jpeg_quality": cog.jpeg_quality,
+        "jpeg_quality": cog.quality,
         "tile_size": cog.blocksize,
         "overview_levels": cog.overview_levels,
         "overview_resampling": cog.overview_resampling,

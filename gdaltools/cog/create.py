@@ -1,55 +1,50 @@
-"""Any raster into a Cloud Optimized GeoTIFF, in bounded memory, whole or not at all.
+"""Any raster into a Cloud Optimized GeoTIFF, in one pass and bounded memory, whole or not at all.
 
 >>> create_cog("scene.tif", "abfs://silver-cogs/scene_cog_analysis.tif")  # doctest: +SKIP
 """
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, cast, overload
+from typing import Any, Literal, cast, overload
 
 import dask
-import numpy as np
 import rasterio
 from dask.delayed import Delayed
 from rasterio.crs import CRS
-from rasterio.enums import ColorInterp
+from rasterio.errors import RasterioError
 from rasterio.io import DatasetReader
+from rasterio.windows import Window
 
 from gdaltools import graph, storage
-from gdaltools.cog import driver, staging
-from gdaltools.cog.profiles import CogProfile, choose_profile
+from gdaltools.cog.assemble import assemble, check_made, record_tasks
+from gdaltools.cog.plan import CogPlan, Wanted, plan_for, profile_for, with_estimate
+from gdaltools.cog.profiles import CogProfile
+from gdaltools.cog.pyramid import Record
 from gdaltools.cog.result import CogResult
-from gdaltools.crs import Bounds, crs_name, parse_crs
-from gdaltools.dataset import numpy_dtypes, open_dataset
-from gdaltools.detect import RASTER_TYPES, RasterType, detect
-from gdaltools.errors import InvalidParameter, UnsupportedRaster
+from gdaltools.cog.sink import FileSink
+from gdaltools.cog.source import RasterSource
+from gdaltools.crs import Bounds, crs_name
+from gdaltools.dataset import open_dataset, reading
+from gdaltools.errors import StorageError, UnsupportedRaster
 from gdaltools.extent import geographic_bounds
 from gdaltools.progress import ProgressOption, reporting
 from gdaltools.storage import Location, StrPath
 
-__all__ = ["CogResult", "cog_profile", "create_cog"]
+__all__ = ["CogPlan", "CogResult", "cog_profile", "create_cog", "plan_cog"]
 
 
 @dataclass(frozen=True)
-class _Plan:
-    """Everything that is decided before the first pixel."""
+class _Job:
+    """A plan and where its file goes."""
 
-    source: Location
+    plan: CogPlan
     target: Location
     overwrite: bool
-    profile: CogProfile
-    source_wkt: str | None
-    target_wkt: str | None
-    assign_crs: bool
-    warp: bool
-    mask_nodata: bool
-    blocks: int
 
 
 @overload
@@ -61,10 +56,18 @@ def create_cog(
     raster_type: str = ...,
     target_crs: str | CRS | None = ...,
     input_crs: str | CRS | None = ...,
-    jpeg_quality: int = ...,
+    codec: str | None = ...,
+    level: int | None = ...,
+    size_tolerance: float | None = ...,
+    predictor: int | str = ...,
+    quality: int = ...,
+    max_z_error: float = ...,
     blocksize: int = ...,
+    interleave: str = ...,
+    overviews: str = ...,
     overview_resampling: str | None = ...,
     reproject_resampling: str | None = ...,
+    sparse: bool = ...,
     overwrite: bool = ...,
     progress: ProgressOption = ...,
     compute: Literal[True] = ...,
@@ -80,10 +83,18 @@ def create_cog(
     raster_type: str = ...,
     target_crs: str | CRS | None = ...,
     input_crs: str | CRS | None = ...,
-    jpeg_quality: int = ...,
+    codec: str | None = ...,
+    level: int | None = ...,
+    size_tolerance: float | None = ...,
+    predictor: int | str = ...,
+    quality: int = ...,
+    max_z_error: float = ...,
     blocksize: int = ...,
+    interleave: str = ...,
+    overviews: str = ...,
     overview_resampling: str | None = ...,
     reproject_resampling: str | None = ...,
+    sparse: bool = ...,
     overwrite: bool = ...,
     progress: ProgressOption = ...,
     compute: Literal[False],
@@ -98,10 +109,18 @@ def create_cog(
     raster_type: str = "auto",
     target_crs: str | CRS | None = None,
     input_crs: str | CRS | None = None,
-    jpeg_quality: int = 85,
+    codec: str | None = None,
+    level: int | None = None,
+    size_tolerance: float | None = None,
+    predictor: int | str = "auto",
+    quality: int = 85,
+    max_z_error: float = 0.0,
     blocksize: int = 512,
+    interleave: str = "pixel",
+    overviews: str = "build",
     overview_resampling: str | None = None,
     reproject_resampling: str | None = None,
+    sparse: bool = False,
     overwrite: bool = False,
     progress: ProgressOption = "auto",
     compute: bool = True,
@@ -109,33 +128,52 @@ def create_cog(
     """Write `src` as a COG to `dst`.
 
     The target appears only when it is whole and its layout was checked; after an error nothing of it is left.
-    Memory does not grow with the raster. Full-resolution pixels are bit-identical for every codec but JPEG;
-    nodata, masks, alpha, colour tables, band names, units, scales, offsets and tags are kept.
+    The source is read and decoded once; memory follows the plan (`plan_cog`) and not the raster. The work
+    runs on threads, or on the cluster of the active `distributed` client. Full-resolution pixels are
+    bit-identical for every lossless codec; nodata, masks, alpha, colour tables, band names, units, scales,
+    offsets, control points and tags are kept.
 
     Parameters
     ----------
     src, dst : path, URL or Location
         Local paths or ``abfs://container/blob``.
     profile : str
-        "visualization" (JPEG, for three uint8 bands; else it becomes analysis, and the result says why),
-        "analysis" (DEFLATE) or "archive" (ZSTD, or LZW where GDAL lacks it).
+        "analysis" (DEFLATE), "fast" (ZSTD 3), "archive" (ZSTD 15, or LZW where GDAL lacks it) or
+        "visualization" (JPEG, for three uint8 bands; else it becomes analysis, and the result says why).
     raster_type : str
         rgb, rgba, dem, categorical, multispectral, nir, or "auto" to look.
     target_crs : str or CRS, optional
         Warp to this CRS; the same as the source's warps nothing.
     input_crs : str or CRS, optional
         What the source's CRS is, where the file does not say or is wrong.
-    jpeg_quality : int
-        1 to 100.
+    codec : str, optional
+        Instead of the profile's: DEFLATE, ZSTD, LZW, LERC, LERC_DEFLATE, LERC_ZSTD, JPEG, WEBP or NONE.
+    level : int, optional
+        Of DEFLATE 1 to 12, with the bytes that GDAL writes; of ZSTD 1 to 22.
+    size_tolerance : float, optional
+        DEFLATE without a level chooses the fastest encoder for each block that keeps the whole file within
+        this share above the size that GDAL's level 6 would give it; 0.015 by default, 0 for level 6 itself.
+    predictor : int or "auto"
+        TIFF's predictor: 1 none, 2 horizontal, 3 floating point; "auto" by dtype.
+    quality : int
+        Of JPEG and WEBP, 1 to 100; WEBP's 100 is lossless.
+    max_z_error : float
+        Of LERC: what a sample may differ by.
     blocksize : int
         Side of a block: a multiple of 16, 64 to 4096; halved for rasters of so many bands that one block of
         all of them would not fit memory several times.
+    interleave : str
+        "pixel" (a block holds all bands) or "band".
+    overviews : str
+        "build", "keep" (the source's own) or "none".
     overview_resampling, reproject_resampling : str, optional
         GDAL's names; by default average and bilinear, for classes mode and nearest.
+    sparse : bool
+        Leave out blocks that hold nothing but nodata (or zeros, where there is no nodata value).
     overwrite : bool
         Replace a target that exists.
     progress : bool, "auto" or callable
-        As `gdaltools.progress` says.
+        As `gdaltools.progress` says; the unit is a block.
     compute : bool
         False gives a dask Delayed of the result, to be computed by any scheduler.
 
@@ -148,25 +186,80 @@ def create_cog(
     TargetExists, StorageError
         The target exists or cannot be written.
     """
-    source, target = storage.locate(src), storage.locate(dst)
+    target = storage.locate(dst)
     storage.check_target(target, overwrite=overwrite)
-    with open_dataset(source) as dataset:
-        chosen = _profile(
-            dataset,
-            source,
-            profile,
-            raster_type=raster_type,
-            jpeg_quality=jpeg_quality,
-            blocksize=blocksize,
-            overview_resampling=overview_resampling,
-            reproject_resampling=reproject_resampling,
-        )
-        plan = _plan(dataset, source, target, chosen, target_crs, input_crs, overwrite)
-    task = cast(Delayed, dask.delayed(_make, pure=False)(plan))
+    wanted = Wanted(
+        profile=profile,
+        raster_type=raster_type,
+        target_crs=target_crs,
+        input_crs=input_crs,
+        codec=codec,
+        level=level,
+        size_tolerance=size_tolerance,
+        predictor=predictor,
+        quality=quality,
+        max_z_error=max_z_error,
+        blocksize=blocksize,
+        interleave=interleave,
+        overviews=overviews,
+        overview_resampling=overview_resampling,
+        reproject_resampling=reproject_resampling,
+        sparse=sparse,
+    )
+    job = _Job(plan_for(src, wanted), target, overwrite)
     if not compute:
-        return task
-    with reporting(progress, label=f"cog {target.filename}", total=plan.blocks, unit="blocks") as advance:
-        return cast(CogResult, graph.run([task], ended=lambda *_: advance(plan.blocks))[0])
+        return cast(Delayed, dask.delayed(_make, pure=False)(job, False))
+    return _make(job, progress)
+
+
+def plan_cog(
+    src: StrPath | Location,
+    profile: str = "analysis",
+    *,
+    raster_type: str = "auto",
+    target_crs: str | CRS | None = None,
+    input_crs: str | CRS | None = None,
+    codec: str | None = None,
+    level: int | None = None,
+    size_tolerance: float | None = None,
+    predictor: int | str = "auto",
+    quality: int = 85,
+    max_z_error: float = 0.0,
+    blocksize: int = 512,
+    interleave: str = "pixel",
+    overviews: str = "build",
+    overview_resampling: str | None = None,
+    reproject_resampling: str | None = None,
+    sparse: bool = False,
+) -> CogPlan:
+    """How `create_cog` would make a COG of `src`: levels, pieces, codec, memory, and the size to expect.
+
+    Six blocks are read and encoded for the expected size; nothing is written.
+
+    Raises
+    ------
+    InvalidParameter, SourceNotFound, UnsupportedRaster, CorruptRaster, StorageError
+        As `create_cog` does.
+    """
+    wanted = Wanted(
+        profile=profile,
+        raster_type=raster_type,
+        target_crs=target_crs,
+        input_crs=input_crs,
+        codec=codec,
+        level=level,
+        size_tolerance=size_tolerance,
+        predictor=predictor,
+        quality=quality,
+        max_z_error=max_z_error,
+        blocksize=blocksize,
+        interleave=interleave,
+        overviews=overviews,
+        overview_resampling=overview_resampling,
+        reproject_resampling=reproject_resampling,
+        sparse=sparse,
+    )
+    return with_estimate(plan_for(src, wanted))
 
 
 def cog_profile(
@@ -181,159 +274,116 @@ def cog_profile(
     """
     source = storage.locate(src)
     with open_dataset(source) as dataset:
-        return _profile(dataset, source, profile, raster_type=raster_type)
+        return profile_for(dataset, source, Wanted(profile=profile, raster_type=raster_type))
 
 
-def _profile(
-    dataset: DatasetReader,
-    location: Location,
-    tier: str,
-    *,
-    raster_type: str,
-    jpeg_quality: int = 85,
-    blocksize: int = 512,
-    overview_resampling: str | None = None,
-    reproject_resampling: str | None = None,
-) -> CogProfile:
-    return choose_profile(
-        tier,
-        raster_type=_raster_type(dataset, location, raster_type),
-        dtypes=numpy_dtypes(dataset),
-        sample_bits=_sample_bits(dataset),
-        alpha=ColorInterp.alpha in dataset.colorinterp,
-        colour_table=ColorInterp.palette in dataset.colorinterp,
-        jpeg_quality=jpeg_quality,
-        blocksize=blocksize,
-        overview_resampling=overview_resampling,
-        reproject_resampling=reproject_resampling,
-    )
-
-
-def _raster_type(dataset: DatasetReader, location: Location, asked: str) -> RasterType:
-    if asked == "auto":
-        return detect(dataset, location).raster_type
-    if asked not in RASTER_TYPES:
-        raise InvalidParameter(
-            f"raster_type {asked!r} is unknown: use auto or one of {', '.join(RASTER_TYPES)}"
-        )
-    return asked
-
-
-def _sample_bits(dataset: DatasetReader) -> int | None:
-    bits = dataset.tags(1, ns="IMAGE_STRUCTURE").get("NBITS")
-    return int(bits) if bits else None
-
-
-def _plan(
-    dataset: DatasetReader,
-    source: Location,
-    target: Location,
-    profile: CogProfile,
-    target_crs: str | CRS | None,
-    input_crs: str | CRS | None,
-    overwrite: bool,
-) -> _Plan:
-    # Imported where it is used: xarray, which it brings, takes seconds.
-    from gdaltools.raster import mask_kind, source_crs
-
-    wanted = None if target_crs is None else parse_crs(target_crs, "target_crs")
-    if wanted is not None:
-        found = source_crs(dataset, source, input_crs)
-    else:
-        found = parse_crs(input_crs, "input_crs") if input_crs is not None else dataset.crs
-    warp = wanted is not None and wanted != found
-    dtypes = numpy_dtypes(dataset)
-    # GDAL writes TIFFs of one dtype and picks the widest of the bands'.
-    itemsize = max(np.dtype(name).itemsize for name in dtypes)
-    block = driver.affordable_blocksize(profile.blocksize, dataset.count, itemsize)
-    final = wanted if warp else found
-    return _Plan(
-        source=source,
-        target=target,
-        overwrite=overwrite,
-        profile=profile.model_copy(update={"blocksize": block}),
-        source_wkt=found.to_wkt() if found else None,
-        target_wkt=final.to_wkt() if final else None,
-        assign_crs=not warp and input_crs is not None and found != dataset.crs,
-        warp=warp,
-        mask_nodata=not profile.lossless and mask_kind(dataset) == "nodata",
-        blocks=math.ceil(dataset.width / block) * math.ceil(dataset.height / block),
-    )
-
-
-def _make(plan: _Plan) -> CogResult:
-    """The task: one COG from start to finish, on whichever machine runs it."""
+def _make(job: _Job, progress: ProgressOption) -> CogResult:
+    """One COG from start to finish."""
     began = time.perf_counter()
-    with storage.writing(plan.target, overwrite=plan.overwrite) as path:
-        with (
-            open_dataset(plan.source) as dataset,
-            driver.environment(path.parent),
-            _ready(plan, dataset, path.parent) as ready,
-        ):
-            driver.write(ready, path, plan.profile, source=plan.source, target=plan.target)
-            shape = (ready.count, ready.height, ready.width)
-        driver.check(path, shape, target=plan.target)
+    plan = job.plan
+    with (
+        reporting(progress, label=f"cog {job.target.filename}", total=plan.blocks, unit="blocks") as advance,
+        storage.writing(job.target, overwrite=job.overwrite) as path,
+    ):
+        with _ready(plan, path.parent) as ready:
+            sink = FileSink(path)
+
+            def ended(_: int, record: Record) -> None:
+                if record.stored is not None:
+                    sink.store(record.name, [record.stored])
+                advance(record.sizes.size)
+
+            tasks = record_tasks(ready, ready.work(sink))
+            records = graph.run(tasks, ended=ended, keep=lambda record: replace(record, stored=None))
+        assemble(plan, records, sink)
+        check_made(path, plan, name=str(job.target))
         with rasterio.open(path) as made:
-            result = _result(plan, made, path)
+            result = _result(job, made, path)
     return result.model_copy(update={"seconds": time.perf_counter() - began})
 
 
 @contextmanager
-def _ready(plan: _Plan, dataset: DatasetReader, scratch: Path) -> Iterator[DatasetReader]:
-    """The dataset that the driver is given."""
-    if plan.warp:
-        with staging.warped(
-            dataset,
-            plan.source,
-            scratch,
-            source_crs=CRS.from_wkt(plan.source_wkt),
-            target_crs=CRS.from_wkt(plan.target_wkt),
-            resampling=plan.profile.reproject_resampling,
-            mask_nodata=plan.mask_nodata,
-        ) as ready:
-            yield ready
+def _ready(plan: CogPlan, scratch: Path) -> Iterator[CogPlan]:
+    """The plan, with a source that can be read in any order."""
+    if not plan.staged or not isinstance(plan.source, RasterSource):
+        yield plan
         return
-    if plan.mask_nodata:
-        with staging.masked(dataset, plan.source, scratch, crs=_crs(plan.target_wkt)) as ready:
-            yield ready
-        return
-    if plan.assign_crs:
-        with staging.with_crs(dataset, CRS.from_wkt(plan.target_wkt), scratch) as ready:
-            yield ready
-        return
-    yield dataset
+    path = scratch / "source.tif"
+    _decode(plan.source, path, plan.profile.blocksize)
+    location = storage.locate(path)
+    yield replace(plan, source=replace(plan.source, location=location))
+    path.unlink()
 
 
-def _crs(wkt: str | None) -> CRS | None:
-    return CRS.from_wkt(wkt) if wkt else None
+def _decode(source: RasterSource, path: Path, blocksize: int) -> None:
+    """Copy the pixels, read from top to bottom, into a GeoTIFF of which any part can be read."""
+    with open_dataset(source.location, verify=False) as dataset:
+        rows, _ = dataset.block_shapes[0]
+        step = max(rows, blocksize)
+        options: dict[str, Any] = {"tiled": True, "blockxsize": blocksize, "blockysize": blocksize}
+        with (
+            _storing(path),
+            rasterio.Env(GDAL_TIFF_INTERNAL_MASK="YES"),
+            rasterio.open(
+                path,
+                "w",
+                driver="GTiff",
+                width=dataset.width,
+                height=dataset.height,
+                count=dataset.count,
+                dtype=dataset.dtypes[0],
+                nodata=dataset.nodata,
+                interleave="pixel",
+                bigtiff="if_safer",
+                photometric="minisblack",
+                **options,
+            ) as staged,
+        ):
+            for top in range(0, dataset.height, step):
+                window = Window(0, top, dataset.width, min(step, dataset.height - top))
+                with reading(source.location, window):
+                    data = dataset.read(window=window)
+                    valid = dataset.dataset_mask(window=window) if source.masked else None
+                staged.write(data, window=window)
+                if valid is not None:
+                    staged.write_mask(valid, window=window)
 
 
-def _result(plan: _Plan, made: DatasetReader, path: Path) -> CogResult:
-    profile = plan.profile
+@contextmanager
+def _storing(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except RasterioError as error:
+        raise StorageError(f"{path.parent} cannot be written to: {error}; is there space left?") from error
+
+
+def _result(job: _Job, made: DatasetReader, path: Path) -> CogResult:
+    plan, profile = job.plan, job.plan.profile
     size = path.stat().st_size
-    source, target = _crs(plan.source_wkt), _crs(plan.target_wkt)
+    source = CRS.from_wkt(plan.source_crs_wkt) if plan.source_crs_wkt else None
+    target = plan.facts.crs
     return CogResult(
-        location=str(plan.target),
+        location=str(job.target),
         profile=profile.requested,
         tier=profile.tier,
         storage_tier=profile.storage_tier,
         compression=profile.compression,
         predictor=profile.predictor,
-        blocksize=int(made.block_shapes[0][0]),
+        blocksize=profile.blocksize,
         overview_levels=tuple(made.overviews(1)),
         overview_resampling=profile.overview_resampling,
         reproject_resampling=profile.reproject_resampling,
-        reprojection_performed=plan.warp,
+        reprojection_performed=plan.warps,
         source_crs=crs_name(source) if source else None,
         target_crs=crs_name(target) if target else None,
-        bounds_4326=_bounds_4326(made, plan.target),
+        bounds_4326=_bounds_4326(made, job.target),
         shape=(made.height, made.width),
         band_count=made.count,
         dtype=str(made.dtypes[0]),
         size_bytes=size,
         size_mb=size / 1e6,
         raster_type=profile.raster_type,
-        jpeg_quality=profile.quality,
+        quality=profile.quality,
         seconds=0.0,
         tier_profile=profile,
     )

@@ -1,8 +1,8 @@
 """How each kind of raster is encoded in each tier: codec, predictor, block size and resampling.
 
 A tier says what a COG is for: ``visualization`` (small, lossy where that cannot hurt), ``analysis``
-(lossless, read often) or ``archive`` (lossless, smallest, read rarely). Tiers and codecs: protocol.md §5,
-"COG tiers".
+(lossless, read often by anything), ``fast`` (lossless, made and read in the least time) or ``archive``
+(lossless, smallest, read rarely). Tiers and codecs: protocol.md §5, "COG tiers"; ``fast`` is ours.
 
 >>> choose_profile("analysis", raster_type="dem", dtypes=("float32",)).predictor
 3
@@ -20,13 +20,18 @@ from pydantic import BaseModel, ConfigDict
 from gdaltools.detect import RASTER_TYPES, RasterType
 from gdaltools.errors import InvalidParameter
 
-Tier = Literal["visualization", "analysis", "archive"]
+Tier = Literal["visualization", "analysis", "fast", "archive"]
 
 StorageTier = Literal["hot", "cool"]
-Compression = Literal["JPEG", "DEFLATE", "ZSTD", "LZW"]
+Compression = Literal["DEFLATE", "ZSTD", "LZW", "LERC", "LERC_DEFLATE", "LERC_ZSTD", "JPEG", "WEBP", "NONE"]
 Predictor = Literal[1, 2, 3]
+Interleave = Literal["pixel", "band"]
 
 TIERS: tuple[Tier, ...] = get_args(Tier)
+CODECS: tuple[Compression, ...] = get_args(Compression)
+
+#: How much larger than with GDAL's own level a file may become where the encoder may choose for speed.
+SIZE_TOLERANCE = 0.015
 
 # GDAL, "COG driver", OVERVIEW_RESAMPLING; in rasterio's spelling.
 OVERVIEW_RESAMPLINGS = (
@@ -76,13 +81,20 @@ class CogProfile(BaseModel):
     compression : str
         GDAL's name of the codec.
     level : int or None
-        The codec's level, None for those without.
+        The codec's level as GDAL counts it, None for those without and where the encoder chooses.
+    size_tolerance : float or None
+        DEFLATE only: how much larger than at GDAL's level 6 the file may become for speed, as a share; None
+        for a fixed level.
     predictor : int
         TIFF's predictor: 1 none, 2 horizontal, 3 floating point.
     quality : int or None
-        JPEG's quality.
+        JPEG's and WEBP's quality; 100 of WEBP is lossless.
+    max_z_error : float
+        LERC only: what a sample may differ by; 0 is lossless.
     blocksize : int
         Side of a block, pixels.
+    interleave : str
+        "pixel" (all bands of a block together) or "band" (band after band).
     overview_resampling, reproject_resampling : str
         GDAL's resampling names, in rasterio's spelling.
     storage_tier : str
@@ -97,9 +109,12 @@ class CogProfile(BaseModel):
     raster_type: RasterType
     compression: Compression
     level: int | None
+    size_tolerance: float | None = None
     predictor: Predictor
     quality: int | None
+    max_z_error: float = 0.0
     blocksize: int
+    interleave: Interleave = "pixel"
     overview_resampling: str
     reproject_resampling: str
     storage_tier: StorageTier
@@ -107,7 +122,9 @@ class CogProfile(BaseModel):
     @property
     def lossless(self) -> bool:
         """Whether full-resolution pixels come back bit for bit."""
-        return self.compression != "JPEG"
+        if self.compression == "WEBP":
+            return self.quality == 100
+        return self.compression != "JPEG" and self.max_z_error == 0
 
 
 def choose_profile(
@@ -118,20 +135,26 @@ def choose_profile(
     sample_bits: int | None = None,
     alpha: bool = False,
     colour_table: bool = False,
-    jpeg_quality: int = 85,
+    codec: str | None = None,
+    level: int | None = None,
+    size_tolerance: float | None = None,
+    predictor: int | str = "auto",
+    quality: int = 85,
+    max_z_error: float = 0.0,
     blocksize: int = 512,
+    interleave: str = "pixel",
     overview_resampling: str | None = None,
     reproject_resampling: str | None = None,
 ) -> CogProfile:
     """The profile of a raster of this type, these bands' dtypes and this tier.
 
-    JPEG holds three uint8 bands of colours and nothing else here: with alpha, a colour table, classes or any
-    other dtype the visualization tier becomes analysis, and `CogProfile.reason` says so.
+    The visualization tier's JPEG holds three uint8 bands of colours and nothing else: with alpha, a colour
+    table, classes or any other dtype it becomes analysis, and `CogProfile.reason` says so.
 
     Parameters
     ----------
     tier : str
-        "visualization", "analysis" or "archive".
+        "visualization", "analysis", "fast" or "archive".
     raster_type : str
         What the bands show.
     dtypes : tuple of str
@@ -140,39 +163,59 @@ def choose_profile(
         Bits of a sample where that is less than the dtype's (GDAL's NBITS).
     alpha, colour_table : bool
         Whether a band is alpha, or indexes a colour table.
-    jpeg_quality : int
-        1 to 100.
+    codec : str, optional
+        GDAL's name of a codec, instead of the tier's.
+    level : int, optional
+        DEFLATE 1 to 12 (blocks are GDAL's to the byte), ZSTD 1 to 22; by default the tier's.
+    size_tolerance : float, optional
+        DEFLATE without a level: how much larger than at GDAL's level 6 the file may become, 0 to 1.
+    predictor : int or "auto"
+        1, 2 or 3 as in TIFF; "auto" by dtype.
+    quality : int
+        JPEG and WEBP, 1 to 100.
+    max_z_error : float
+        LERC, at least 0.
     blocksize : int
         Side of a block: a multiple of 16, 64 to 4096.
+    interleave : str
+        "pixel" or "band".
     overview_resampling, reproject_resampling : str, optional
         GDAL's names; by default averages and bilinear for quantities, mode and nearest for classes.
 
     Raises
     ------
     InvalidParameter
-        A value is not among those above.
+        A value is not among those above, or the codec cannot hold such bands.
     """
     requested = _tier(tier)
-    _check_number("jpeg_quality", jpeg_quality, 1, 100)
+    _check_number("quality", quality, 1, 100)
     _check_blocksize(blocksize)
     if raster_type not in RASTER_TYPES:
         raise InvalidParameter(
             f"raster_type {raster_type!r} is unknown: use one of {', '.join(RASTER_TYPES)}"
         )
+    if interleave not in get_args(Interleave):
+        raise InvalidParameter(f"interleave {interleave!r} is unknown: use pixel or band")
     classes = colour_table or raster_type == "categorical"
-    reason = _why_not_jpeg(dtypes, alpha, classes) if requested == "visualization" else None
+    reason = None
+    if requested == "visualization" and codec is None:
+        reason = _why_not_jpeg(dtypes, alpha, classes)
     effective: Tier = "analysis" if reason else requested
-    compression = _compression(effective)
+    compression = _compression(effective) if codec is None else _codec(codec)
+    _check_codec(compression, dtypes, sample_bits, interleave)
     return CogProfile(
         tier=effective,
         requested=requested,
         reason=reason,
         raster_type=raster_type,
         compression=compression,
-        level=_LEVELS[compression],
-        predictor=_predictor(dtypes, sample_bits) if compression != "JPEG" else 1,
-        quality=jpeg_quality if compression == "JPEG" else None,
+        level=_level(compression, effective, level, size_tolerance),
+        size_tolerance=_size_tolerance(compression, level, size_tolerance),
+        predictor=_predictor(predictor, compression, dtypes, sample_bits),
+        quality=quality if compression in ("JPEG", "WEBP") else None,
+        max_z_error=_max_z_error(compression, max_z_error),
         blocksize=blocksize,
+        interleave="pixel" if interleave == "pixel" or len(dtypes) == 1 else "band",
         overview_resampling=_overview_resampling(overview_resampling, dtypes, classes),
         reproject_resampling=_resampling(
             "reproject_resampling",
@@ -183,8 +226,7 @@ def choose_profile(
     )
 
 
-# GDAL's own defaults (DEFLATE 6, ZSTD 9), written out so that a change there changes nothing here.
-_LEVELS: dict[Compression, int | None] = {"DEFLATE": 6, "ZSTD": 9, "LZW": None, "JPEG": None}
+_MAX_LEVELS = {"DEFLATE": 12, "LERC_DEFLATE": 12, "ZSTD": 22, "LERC_ZSTD": 22}
 
 
 def _tier(name: str) -> Tier:
@@ -193,12 +235,81 @@ def _tier(name: str) -> Tier:
     return name
 
 
+def _codec(name: str) -> Compression:
+    spelled = name.upper() if isinstance(name, str) else name
+    if spelled not in CODECS:
+        raise InvalidParameter(f"codec {name!r} is unknown: use one of {', '.join(CODECS)}")
+    found: Compression = spelled
+    return found
+
+
 def _compression(tier: Tier) -> Compression:
     if tier == "visualization":
         return "JPEG"
     if tier == "analysis":
         return "DEFLATE"
     return "ZSTD" if zstd_available() else "LZW"
+
+
+def _level(
+    compression: Compression, tier: Tier, level: int | None, size_tolerance: float | None
+) -> int | None:
+    most = _MAX_LEVELS.get(compression)
+    if level is not None:
+        if most is None:
+            raise InvalidParameter(f"level {level!r} was given, but {compression} has no levels")
+        if size_tolerance is not None:
+            raise InvalidParameter(
+                f"level {level!r} and size_tolerance {size_tolerance!r} exclude each other: give one of them"
+            )
+        _check_number("level", level, 1, most)
+        return level
+    if compression == "ZSTD":
+        return {"fast": 3, "archive": 15}.get(tier, 9)
+    return None
+
+
+def _size_tolerance(compression: Compression, level: int | None, asked: float | None) -> float | None:
+    if asked is not None:
+        if compression != "DEFLATE":
+            raise InvalidParameter(f"size_tolerance is for DEFLATE, and the codec is {compression}")
+        if isinstance(asked, bool) or not isinstance(asked, (int, float)) or not 0 <= asked <= 1:
+            raise InvalidParameter(f"size_tolerance {asked!r} is not a share from 0 to 1: try 0.015")
+        return float(asked)
+    return SIZE_TOLERANCE if compression == "DEFLATE" and level is None else None
+
+
+def _max_z_error(compression: Compression, asked: float) -> float:
+    if isinstance(asked, bool) or not isinstance(asked, (int, float)) or not 0 <= asked < float("inf"):
+        raise InvalidParameter(f"max_z_error {asked!r} is not a number of at least 0")
+    if asked and not compression.startswith("LERC"):
+        raise InvalidParameter(f"max_z_error is for LERC, and the codec is {compression}")
+    return float(asked)
+
+
+def _check_codec(
+    compression: Compression, dtypes: tuple[str, ...], sample_bits: int | None, interleave: str
+) -> None:
+    kinds, count = set(dtypes), len(dtypes)
+    if compression == "JPEG" and (kinds != {"uint8"} or sample_bits or count not in (1, 3)):
+        raise InvalidParameter(
+            f"JPEG holds one or three uint8 bands and the raster has {count} of {', '.join(sorted(kinds))}: "
+            "use WEBP for alpha, DEFLATE or ZSTD for the rest"
+        )
+    if compression == "WEBP" and (kinds != {"uint8"} or sample_bits or count not in (3, 4)):
+        raise InvalidParameter(
+            f"WEBP holds three or four uint8 bands and the raster has {count} of {', '.join(sorted(kinds))}: "
+            "use DEFLATE or ZSTD"
+        )
+    if compression in ("JPEG", "WEBP") and interleave == "band" and count > 1:
+        raise InvalidParameter(f"{compression} encodes colours together: use interleave='pixel'")
+    if compression.startswith("LERC") and (sample_bits or not kinds <= _LERC_DTYPES):
+        raise InvalidParameter(
+            f"LERC holds {', '.join(sorted(_LERC_DTYPES))} and the bands are {', '.join(sorted(kinds))}"
+        )
+
+
+_LERC_DTYPES = {"uint8", "int8", "uint16", "int16", "uint32", "int32", "float32", "float64"}
 
 
 @lru_cache(maxsize=1)
@@ -228,15 +339,29 @@ def _why_not_jpeg(dtypes: tuple[str, ...], alpha: bool, classes: bool) -> str | 
     return None
 
 
-def _predictor(dtypes: tuple[str, ...], sample_bits: int | None) -> Predictor:
+def _predictor(
+    asked: int | str, compression: Compression, dtypes: tuple[str, ...], sample_bits: int | None
+) -> Predictor:
+    floats = all(d in ("float32", "float64") for d in dtypes)
     # libtiff, tif_predict.c: horizontal differencing of 8, 16, 32 and 64-bit samples, floating point of
     # real floats; a complex sample counts with both its halves.
-    bits = {"complex128": 128}
-    if sample_bits not in (None, 8, 16, 32, 64) or any(bits.get(d, 0) > 64 for d in dtypes):
+    bits = max(128 if d == "complex128" else 0 for d in dtypes)
+    possible = sample_bits in (None, 8, 16, 32, 64) and bits <= 64
+    if compression not in ("DEFLATE", "ZSTD", "LZW"):
+        if asked not in ("auto", 1):
+            raise InvalidParameter(f"predictor {asked!r}: {compression} has none, use 'auto'")
         return 1
-    if all(d in ("float32", "float64") for d in dtypes):
-        return 3
-    return 2
+    if asked == "auto":
+        return (3 if floats else 2) if possible else 1
+    if isinstance(asked, bool) or asked not in (1, 2, 3):
+        raise InvalidParameter(f"predictor {asked!r} is unknown: use 1, 2, 3 or 'auto'")
+    if (asked == 3 and not floats) or (asked == 2 and not possible):
+        raise InvalidParameter(
+            f"predictor {asked} cannot be used for {', '.join(sorted(set(dtypes)))}"
+            + (f" of {sample_bits} bits" if sample_bits else "")
+            + ": use 'auto'"
+        )
+    return 1 if asked == 1 else 2 if asked == 2 else 3
 
 
 def _overview_resampling(asked: str | None, dtypes: tuple[str, ...], classes: bool) -> str:

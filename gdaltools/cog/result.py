@@ -28,7 +28,7 @@ class CogResult(BaseModel):
         left, bottom, right, top in degrees; left > right across the antimeridian.
     shape : tuple of 2 int
         (rows, cols) of the full resolution.
-    jpeg_quality : int or None
+    quality : int or None
         None for a lossless COG.
     seconds : float
         What making it took.
@@ -56,7 +56,7 @@ class CogResult(BaseModel):
     size_bytes: int
     size_mb: float
     raster_type: RasterType
-    jpeg_quality: int | None
+    quality: int | None
     seconds: float
     tier_profile: CogProfile
 

@@ -1,0 +1,275 @@
+"""The two kinds of tasks that a COG is made of: a piece of the full resolution, and a piece of an overview.
+
+Both encode the blocks of their piece and hand on what the next level needs of it: the piece at half its size
+as far as it alone can tell, and thin strips of its border for what it cannot.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gdaltools.cog.adaptive import Policy, Trial, try_block
+from gdaltools.cog.axes import Span
+from gdaltools.cog.codec import BlockEncoder, Encoding, encode_mask_block, framed, predicted
+from gdaltools.cog.geometry import LevelAxis, Step
+from gdaltools.cog.overviews import Rule, halve
+from gdaltools.cog.sink import Sink
+from gdaltools.cog.source import Pixels, Source, Valid
+
+# Half of a block's rows tell what the whole takes: a DEFLATE window is a small part of them.
+_TRIED_SHARE = 2
+
+
+@dataclass(frozen=True)
+class Patch:
+    """Pixels of a part of a level, shape (planes, rows, cols, samples), and their mask, (rows, cols)."""
+
+    rows: Span
+    cols: Span
+    pixels: Pixels
+    valid: Valid | None
+
+    def part(self, rows: Span, cols: Span) -> Patch:
+        """A part of it, copied, so that the rest can be forgotten."""
+        window = (
+            slice(rows.start - self.rows.start, rows.stop - self.rows.start),
+            slice(cols.start - self.cols.start, cols.stop - self.cols.start),
+        )
+        return Patch(
+            rows,
+            cols,
+            np.ascontiguousarray(self.pixels[:, window[0], window[1]]),
+            None if self.valid is None else self.valid[window].copy(),
+        )
+
+
+@dataclass(frozen=True)
+class Carry:
+    """What a piece hands on: its complete part of the next level, and strips of its own border."""
+
+    half: Patch | None
+    strips: tuple[Patch, ...]
+
+
+@dataclass(frozen=True)
+class Record:
+    """What was encoded of a piece.
+
+    Attributes
+    ----------
+    sizes : ndarray of uint32, shape (planes, block rows, block cols)
+        Bytes of each block without its frame; 0 for one that is left out.
+    mask_sizes : ndarray of uint32, shape (block rows, block cols), or None
+        The same of the mask.
+    stored : bytes or None
+        The blocks themselves, where the process that encoded them could not reach the sink.
+    """
+
+    level: int
+    row: int
+    col: int
+    sizes: NDArray[np.uint32]
+    mask_sizes: NDArray[np.uint32] | None
+    stored: bytes | None = None
+
+    @property
+    def name(self) -> str:
+        """The name under which the blocks are stored."""
+        return piece_name(self.level, self.row, self.col)
+
+
+def piece_name(level: int, row: int, col: int) -> str:
+    """A piece's name in the sink."""
+    return f"level{level}-{row}-{col}"
+
+
+@dataclass(frozen=True)
+class Work:
+    """What all tasks of a COG have in common.
+
+    Attributes
+    ----------
+    rows, cols : tuple of LevelAxis
+        The levels' grids of pieces.
+    sparse : bool
+        Leave out blocks without any data.
+    """
+
+    encoding: Encoding
+    rule: Rule
+    rows: tuple[LevelAxis, ...]
+    cols: tuple[LevelAxis, ...]
+    planes: int
+    dtype: np.dtype[Any]
+    sparse: bool
+    sink: Sink
+
+    def steps(self, level: int) -> tuple[Step, Step]:
+        """Rows and columns of the step from a level to the next."""
+        return (
+            Step(self.rows[level], self.rows[level + 1], self.rule),
+            Step(self.cols[level], self.cols[level + 1], self.rule),
+        )
+
+
+def try_blocks(work: Work, source: Source, row: int, cols: Sequence[int]) -> list[Trial]:
+    """Trials of some blocks in a row of blocks of the full resolution."""
+    size = work.encoding.profile.blocksize
+    height, width = work.rows[0].size, work.cols[0].size
+    # As much of their height as tells what whole ones take.
+    top = row * size
+    rows = Span(top, min(top + max(1, size // _TRIED_SHARE), height))
+    trials = []
+    for col in cols:
+        across = Span(col * size, min((col + 1) * size, width))
+        pixels, _ = source.read(rows, across, work.dtype, planes=work.planes)
+        plane = pixels[row % work.planes]
+        trials.append(try_block(predicted(plane, work.encoding.profile.predictor)))
+    return trials
+
+
+def read_piece(
+    work: Work, policy: Policy, source: Source, level: int, row: int, col: int
+) -> tuple[Record, Carry | None]:
+    """Read, encode and halve a piece that the source itself has."""
+    rows, cols = work.rows[level].span(row), work.cols[level].span(col)
+    pixels, valid = source.read(rows, cols, work.dtype, planes=work.planes)
+    return _done(work, policy, level, row, col, Patch(rows, cols, pixels, valid))
+
+
+def join_pieces(
+    work: Work,
+    policy: Policy,
+    level: int,
+    row: int,
+    col: int,
+    children: Sequence[Carry],
+    around: Iterable[Sequence[Patch]],
+) -> tuple[Record, Carry | None]:
+    """Put a piece of an overview together, encode and halve it."""
+    rows, cols = work.rows[level].span(row), work.cols[level].span(col)
+    halves = [child.half for child in children if child.half is not None]
+    patch = _empty(rows, cols, halves[0] if halves else next(iter(next(iter(around)))))
+    for half in halves:
+        _paste(half, patch)
+    strips = [strip for piece in around for strip in piece]
+    down, across = work.steps(level - 1)
+    for pending in down.seams(row):
+        _finish(work, patch, strips, (down, across), pending, cols)
+    for pending in across.seams(col):
+        _finish(work, patch, strips, (down, across), rows, pending)
+    return _done(work, policy, level, row, col, patch)
+
+
+def _done(
+    work: Work, policy: Policy, level: int, row: int, col: int, patch: Patch
+) -> tuple[Record, Carry | None]:
+    record = _encoded(work, policy, level, row, col, patch)
+    return record, _carry(work, level, row, col, patch) if level + 1 < len(work.rows) else None
+
+
+def _carry(work: Work, level: int, row: int, col: int, patch: Patch) -> Carry:
+    down, across = work.steps(level)
+    rows, cols = down.complete(row), across.complete(col)
+    half = None
+    if rows.stop > rows.start and cols.stop > cols.start:
+        half = _halved(work, (down, across), rows, cols, patch)
+    strips = [patch.part(border, patch.cols) for border in down.borders(row)]
+    strips += [patch.part(patch.rows, border) for border in across.borders(col)]
+    return Carry(half, tuple(strips))
+
+
+def _halved(work: Work, steps: tuple[Step, Step], rows: Span, cols: Span, patch: Patch) -> Patch:
+    down, across = steps[0].axis(rows, patch.rows), steps[1].axis(cols, patch.cols)
+    planes, valid = [], None
+    for plane in patch.pixels:
+        pixels, valid = halve(plane, patch.valid, down, across, work.rule)
+        planes.append(pixels)
+    together = planes[0][None] if len(planes) == 1 else np.stack(planes)
+    return Patch(rows, cols, together, valid)
+
+
+def _finish(
+    work: Work, patch: Patch, strips: list[Patch], steps: tuple[Step, Step], rows: Span, cols: Span
+) -> None:
+    """Compute what is pending in a window of `patch` from the strips along the seam."""
+    needs = steps[0].needs(rows), steps[1].needs(cols)
+    along = _empty(needs[0], needs[1], strips[0])
+    for strip in strips:
+        _paste(strip, along)
+    _paste(_halved(work, steps, rows, cols, along), patch)
+
+
+def _empty(rows: Span, cols: Span, like: Patch) -> Patch:
+    planes, _, _, samples = like.pixels.shape
+    pixels = np.empty((planes, len(rows), len(cols), samples), like.pixels.dtype)
+    return Patch(rows, cols, pixels, None if like.valid is None else np.zeros((len(rows), len(cols)), bool))
+
+
+def _paste(patch: Patch, onto: Patch) -> None:
+    rows = Span(max(patch.rows.start, onto.rows.start), min(patch.rows.stop, onto.rows.stop))
+    cols = Span(max(patch.cols.start, onto.cols.start), min(patch.cols.stop, onto.cols.stop))
+    if rows.stop <= rows.start or cols.stop <= cols.start:
+        return
+
+    def window(of: Patch) -> tuple[slice, slice]:
+        return (
+            slice(rows.start - of.rows.start, rows.stop - of.rows.start),
+            slice(cols.start - of.cols.start, cols.stop - of.cols.start),
+        )
+
+    there, here = window(onto), window(patch)
+    onto.pixels[:, there[0], there[1]] = patch.pixels[:, here[0], here[1]]
+    if onto.valid is not None and patch.valid is not None:
+        onto.valid[there] = patch.valid[here]
+
+
+def _encoded(work: Work, policy: Policy, level: int, row: int, col: int, patch: Patch) -> Record:
+    """Encode the blocks of a piece and store them: in rows, each mask block right behind its pixels."""
+    size = work.encoding.profile.blocksize
+    encoder = BlockEncoder(work.encoding, policy)
+    _, height, width, _ = patch.pixels.shape
+    shape = -(-height // size), -(-width // size)
+    sizes = np.zeros((work.planes, *shape), np.uint32)
+    mask_sizes = None if patch.valid is None else np.zeros(shape, np.uint32)
+    pieces: list[bytes] = []
+
+    def keep(block: bytes, table: NDArray[np.uint32], place: tuple[int, ...]) -> None:
+        pieces.append(framed(block))
+        table[place] = len(block)
+
+    for plane, pixels in enumerate(patch.pixels):
+        for block_row in range(shape[0]):
+            lines = slice(block_row * size, (block_row + 1) * size)
+            for block_col, block in enumerate(encoder.encode_row(pixels[lines])):
+                part = lines, slice(block_col * size, (block_col + 1) * size)
+                empty = work.sparse and _without_data(pixels[part], patch.valid, part, work.rule.nodata)
+                if not empty:
+                    keep(block, sizes, (plane, block_row, block_col))
+                if patch.valid is not None and mask_sizes is not None and work.planes == 1 and not empty:
+                    keep(encode_mask_block(patch.valid[part], size), mask_sizes, (block_row, block_col))
+    if patch.valid is not None and mask_sizes is not None and work.planes > 1:
+        for place in np.ndindex(*shape):
+            window = tuple(slice(index * size, (index + 1) * size) for index in place)
+            keep(encode_mask_block(patch.valid[window], size), mask_sizes, place)
+    record = Record(level, row, col, sizes, mask_sizes)
+    if not work.sink.reachable():
+        return Record(level, row, col, sizes, mask_sizes, b"".join(pieces))
+    work.sink.store(record.name, pieces)
+    return record
+
+
+def _without_data(
+    pixels: Pixels, valid: Valid | None, part: tuple[slice, slice], nodata: float | None
+) -> bool:
+    """Whether what a reader would see of a block is what it sees where there is none."""
+    if valid is not None and valid[part].any():
+        return False
+    if nodata is not None and np.isnan(nodata):
+        return bool(np.isnan(pixels).all())
+    return bool((pixels == (0 if nodata is None else nodata)).all())
