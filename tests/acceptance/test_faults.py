@@ -18,7 +18,7 @@ import pytest_asyncio
 
 from tests.chaos.verdict import query
 from tests.chaos.world import World, world
-from tests.support.eventually import eventually
+from tests.support.eventually import eventually, eventually_or_stalled
 from tests.support.platform_jobs import NOOP
 from tests.support.rasters import UTM, UTM_GRID, smooth, write_raster
 from tests.support.worker_process import ROOT, WorkerProcess
@@ -127,7 +127,11 @@ async def test_a_worker_told_to_stop_hands_its_extraction_back_and_the_next_goes
         )
         job_id = await made.platform.submit(SOURCE | {"tile_size": 256, "overlap": 32})
         tiles = made.blobs / "silver-mosaicjson" / job_id[:8] / "tiles"
-        await eventually(lambda: len(list(tiles.glob("*.tif"))) > 20, within_seconds=90)
+
+        def written() -> int:
+            return len(list(tiles.glob("*.tif")))
+
+        await eventually_or_stalled(lambda: written() > 20, progress=written)
         made.restless = False
         worker.terminate()
         assert await asyncio.to_thread(worker.wait, 30) == 0
@@ -138,8 +142,8 @@ async def test_a_worker_told_to_stop_hands_its_extraction_back_and_the_next_goes
         listed = json.loads((tiles / "scene_tiles.json").read_text())["tiles"]
         before = {path: path.stat().st_ino for path in tiles.glob("*.tif")}
         worker.start()
-        await eventually(
-            lambda: query(made, statement, job_id)[0]["status"] == "completed", within_seconds=90
+        await eventually_or_stalled(
+            lambda: query(made, statement, job_id)[0]["status"] == "completed", progress=written
         )
         kept = [path for path, inode in before.items() if path.stat().st_ino == inode]
         assert len(kept) >= len(listed) > 0

@@ -13,3 +13,19 @@ async def eventually(condition: Callable[[], bool], *, within_seconds: float = 1
     while not condition():
         assert time.monotonic() < deadline, f"not within {within_seconds} s"
         await asyncio.sleep(0.02)
+
+
+async def eventually_or_stalled(
+    condition: Callable[[], bool], *, progress: Callable[[], object], within_seconds: float = 60.0
+) -> None:
+    """Return as soon as the condition holds; fail when its progress stands still for so long before that.
+
+    For work whose whole length says more about the machine than about what is tested.
+    """
+    seen = progress()
+    deadline = time.monotonic() + within_seconds
+    while not condition():
+        if (now := progress()) != seen:
+            seen, deadline = now, time.monotonic() + within_seconds
+        assert time.monotonic() < deadline, f"not further than {seen} within {within_seconds} s"
+        await asyncio.sleep(0.02)
