@@ -23,7 +23,7 @@ from psycopg.rows import dict_row
 import gdaltools as gt
 from gdaltools import storage
 from tests.support import postgres
-from tests.support.eventually import eventually
+from tests.support.eventually import eventually, eventually_or_stalled
 from tests.support.platform import Platform
 from tests.support.platform_jobs import NOOP, fan_in_id
 from tests.support.platform_messages import FUNCTION_APP, MESSAGE_BYTES
@@ -428,6 +428,7 @@ async def test_a_task_that_the_janitor_failed_is_given_up(world: World) -> None:
     assert not (world.blobs / "silver-cogs" / "noop").exists()
 
 
+@pytest.mark.timeout(900)
 async def test_results_too_large_for_a_message_reach_the_fan_in_by_its_row(world: World) -> None:
     long_name = "s" * 200  # in every result several times: fewer of them make a message too large
     make_scene(world, 1250, 1250, bands=1, name=f"{long_name}.tif")
@@ -436,7 +437,11 @@ async def test_results_too_large_for_a_message_reach_the_fan_in_by_its_row(world
     async with platform.running():
         with world.worker():
             job_id = await platform.submit(parameters)
-            jobs = await platform.quiet([job_id], 280)
+            await eventually_or_stalled(
+                lambda: bool(world.sql("select 1 from app.jobs where status in ('completed', 'failed')")),
+                progress=lambda: world.sql("select count(*) from app.tasks where status = 'completed'"),
+            )
+            jobs = await platform.quiet([job_id], DEADLINE_SECONDS)
             await world.until_drained()
     assert platform.violations == []
     assert jobs[job_id]["status"] == "completed", jobs[job_id]["error_details"]

@@ -28,4 +28,4 @@ async def eventually_or_stalled(
         if (now := progress()) != seen:
             seen, deadline = now, time.monotonic() + within_seconds
         assert time.monotonic() < deadline, f"not further than {seen} within {within_seconds} s"
-        await asyncio.sleep(0.02)
+        await asyncio.sleep(0.2)
