@@ -186,12 +186,13 @@ def _carry(work: Work, level: int, row: int, col: int, patch: Patch) -> Carry:
 
 def _halved(work: Work, steps: tuple[Step, Step], rows: Span, cols: Span, patch: Patch) -> Patch:
     down, across = steps[0].axis(rows, patch.rows), steps[1].axis(cols, patch.cols)
+    counted = patch.pixels[-1][:, :, -1] != 0 if work.rule.alpha else patch.valid
     planes, valid = [], None
     for plane in patch.pixels:
-        pixels, valid = halve(plane, patch.valid, down, across, work.rule)
+        pixels, valid = halve(plane, counted, down, across, work.rule)
         planes.append(pixels)
     together = planes[0][None] if len(planes) == 1 else np.stack(planes)
-    return Patch(rows, cols, together, valid)
+    return Patch(rows, cols, together, None if patch.valid is None else valid)
 
 
 def _finish(
