@@ -153,6 +153,7 @@ class CogPlan:
             planes=self.planes,
             dtype=self.facts.numpy_dtype,
             sparse=self.sparse,
+            kept=self.kept,
             sink=sink,
         )
 

@@ -98,6 +98,8 @@ class Work:
         The levels' grids of pieces.
     sparse : bool
         Leave out blocks without any data.
+    kept : bool
+        Whether the source has all levels itself, so that nothing is handed on.
     """
 
     encoding: Encoding
@@ -107,6 +109,7 @@ class Work:
     planes: int
     dtype: np.dtype[Any]
     sparse: bool
+    kept: bool
     sink: Sink
 
     def steps(self, level: int) -> tuple[Step, Step]:
@@ -170,7 +173,8 @@ def _done(
     work: Work, policy: Policy, level: int, row: int, col: int, patch: Patch
 ) -> tuple[Record, Carry | None]:
     record = _encoded(work, policy, level, row, col, patch)
-    return record, _carry(work, level, row, col, patch) if level + 1 < len(work.rows) else None
+    last = work.kept or level + 1 == len(work.rows)
+    return record, None if last else _carry(work, level, row, col, patch)
 
 
 def _carry(work: Work, level: int, row: int, col: int, patch: Patch) -> Carry:
