@@ -277,4 +277,9 @@ def _without_data(
         return False
     if nodata is not None and np.isnan(nodata):
         return bool(np.isnan(pixels).all())
-    return bool((pixels == (0 if nodata is None else nodata)).all())
+    empty = 0 if nodata is None else nodata
+    if not (pixels == empty).all():
+        return False
+    # -0.0 equals 0.0, and is another sample.
+    parts = pixels.view(pixels.real.dtype)
+    return parts.dtype.kind != "f" or bool((np.signbit(parts) == np.signbit(empty)).all())
