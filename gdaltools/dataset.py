@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import rasterio
 from numpy.typing import NDArray
+from rasterio._err import CPLE_BaseError
 from rasterio.errors import NotGeoreferencedWarning, RasterioError, RasterioIOError
 from rasterio.io import DatasetReader
 from rasterio.windows import Window
@@ -49,6 +50,10 @@ _TRANSPORT = re.compile(
 logging.getLogger("rasterio").addHandler(logging.NullHandler())
 # `RasterInfo.georeferenced` says it; warnings.catch_warnings is not for threads before Python 3.14.
 warnings.filterwarnings("ignore", category=NotGeoreferencedWarning)
+
+# distributed sends errors with their causes by tblib 3, which sets `args`; rasterio 1.4's have only a getter,
+# and of a read error would arrive a bare Exception.
+CPLE_BaseError.__reduce__ = lambda error: (type(error), (error.error, error.errno, error.errmsg))
 
 
 @contextmanager

@@ -140,7 +140,7 @@ class CogPlan:
         palette = None
         if facts.colormap is not None and self.profile.overview_resampling not in ("nearest", "mode"):
             palette = tuple((index, *colour) for index, colour in sorted(facts.colormap.items()))
-        return Rule(self.profile.overview_resampling, facts.dtype, facts.nodata, palette)
+        return Rule(self.profile.overview_resampling, facts.dtype, facts.nodata, palette, facts.hides)
 
     def work(self, sink: Sink) -> Work:
         """What all of its tasks have in common."""
@@ -153,6 +153,7 @@ class CogPlan:
             planes=self.planes,
             dtype=self.facts.numpy_dtype,
             sparse=self.sparse,
+            kept=self.kept,
             sink=sink,
         )
 
@@ -386,7 +387,9 @@ def _planned(dataset: DatasetReader, location: Location, profile: CogProfile, wa
     many = facts.height > piece[0] or facts.width > piece[1]
     rereads = 1.0 if warps or not many else _rereads(facts, piece, stored_rows, stored_cols)
     compressed = dataset.compression is not None
-    staged = not warps and many and (dataset.driver in _SEQUENTIAL or (compressed and rereads > 2))
+    # A scratch file holds the full resolution alone.
+    stageable = not warps and wanted.overviews != "keep"
+    staged = stageable and many and (dataset.driver in _SEQUENTIAL or (compressed and rereads > 2))
     return CogPlan(
         source=source,
         facts=facts,

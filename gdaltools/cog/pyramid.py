@@ -98,6 +98,8 @@ class Work:
         The levels' grids of pieces.
     sparse : bool
         Leave out blocks without any data.
+    kept : bool
+        Whether the source has all levels itself, so that nothing is handed on.
     """
 
     encoding: Encoding
@@ -107,6 +109,7 @@ class Work:
     planes: int
     dtype: np.dtype[Any]
     sparse: bool
+    kept: bool
     sink: Sink
 
     def steps(self, level: int) -> tuple[Step, Step]:
@@ -170,7 +173,8 @@ def _done(
     work: Work, policy: Policy, level: int, row: int, col: int, patch: Patch
 ) -> tuple[Record, Carry | None]:
     record = _encoded(work, policy, level, row, col, patch)
-    return record, _carry(work, level, row, col, patch) if level + 1 < len(work.rows) else None
+    last = work.kept or level + 1 == len(work.rows)
+    return record, None if last else _carry(work, level, row, col, patch)
 
 
 def _carry(work: Work, level: int, row: int, col: int, patch: Patch) -> Carry:
@@ -186,12 +190,13 @@ def _carry(work: Work, level: int, row: int, col: int, patch: Patch) -> Carry:
 
 def _halved(work: Work, steps: tuple[Step, Step], rows: Span, cols: Span, patch: Patch) -> Patch:
     down, across = steps[0].axis(rows, patch.rows), steps[1].axis(cols, patch.cols)
+    counted = patch.pixels[-1][:, :, -1] != 0 if work.rule.alpha else patch.valid
     planes, valid = [], None
     for plane in patch.pixels:
-        pixels, valid = halve(plane, patch.valid, down, across, work.rule)
+        pixels, valid = halve(plane, counted, down, across, work.rule)
         planes.append(pixels)
     together = planes[0][None] if len(planes) == 1 else np.stack(planes)
-    return Patch(rows, cols, together, valid)
+    return Patch(rows, cols, together, None if patch.valid is None else valid)
 
 
 def _finish(
@@ -272,4 +277,9 @@ def _without_data(
         return False
     if nodata is not None and np.isnan(nodata):
         return bool(np.isnan(pixels).all())
-    return bool((pixels == (0 if nodata is None else nodata)).all())
+    empty = 0 if nodata is None else nodata
+    if not (pixels == empty).all():
+        return False
+    # -0.0 equals 0.0, and is another sample.
+    parts = pixels.view(pixels.real.dtype)
+    return parts.dtype.kind != "f" or bool((np.signbit(parts) == np.signbit(empty)).all())
