@@ -216,6 +216,8 @@ def _cog(command: argparse.ArgumentParser) -> None:
     command.add_argument("--interleave", default="pixel", help="pixel (default) or band")
     command.add_argument("--overviews", default="build", help="build (default), keep or none")
     command.add_argument("--sparse", action="store_true", help="leave out blocks without data")
+    command.add_argument("--statistics", action="store_true", help="store each band's exact statistics")
+    command.add_argument("--tms", metavar="NAME", help="align to a tiling scheme, as WebMercatorQuad")
     command.add_argument("--overview-resampling", metavar="NAME", help="average, mode, nearest, ...")
     command.add_argument("--reproject-resampling", metavar="NAME", help="bilinear, cubic, nearest, ...")
 
@@ -239,6 +241,8 @@ def _run_cog(arguments: argparse.Namespace) -> _Answer:
         interleave=arguments.interleave,
         overviews=arguments.overviews,
         sparse=arguments.sparse,
+        statistics=arguments.statistics,
+        tms=arguments.tms,
         overview_resampling=arguments.overview_resampling,
         reproject_resampling=arguments.reproject_resampling,
         overwrite=arguments.overwrite,

@@ -7,7 +7,7 @@ as far as it alone can tell, and thin strips of its border for what it cannot.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,7 @@ from gdaltools.cog.geometry import LevelAxis, Step
 from gdaltools.cog.overviews import Rule, halve
 from gdaltools.cog.sink import Sink
 from gdaltools.cog.source import Pixels, Source, Valid
+from gdaltools.cog.statistics import Statistics, statistics_of
 
 # Half of a block's rows tell what the whole takes: a DEFLATE window is a small part of them.
 _TRIED_SHARE = 2
@@ -76,6 +77,7 @@ class Record:
     sizes: NDArray[np.uint32]
     mask_sizes: NDArray[np.uint32] | None
     stored: bytes | None = None
+    statistics: Statistics | None = None
 
     @property
     def name(self) -> str:
@@ -100,6 +102,8 @@ class Work:
         Leave out blocks without any data.
     kept : bool
         Whether the source has all levels itself, so that nothing is handed on.
+    statistics : bool
+        Whether pieces of the full resolution are summed up.
     """
 
     encoding: Encoding
@@ -110,6 +114,7 @@ class Work:
     dtype: np.dtype[Any]
     sparse: bool
     kept: bool
+    statistics: bool
     sink: Sink
 
     def steps(self, level: int) -> tuple[Step, Step]:
@@ -173,6 +178,8 @@ def _done(
     work: Work, policy: Policy, level: int, row: int, col: int, patch: Patch
 ) -> tuple[Record, Carry | None]:
     record = _encoded(work, policy, level, row, col, patch)
+    if work.statistics and level == 0:
+        record = replace(record, statistics=statistics_of(patch.pixels, patch.valid, work.rule.nodata))
     last = work.kept or level + 1 == len(work.rows)
     return record, None if last else _carry(work, level, row, col, patch)
 
