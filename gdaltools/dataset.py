@@ -23,7 +23,7 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError, RasterioIOEr
 from rasterio.io import DatasetReader
 from rasterio.windows import Window
 
-from gdaltools import storage
+from gdaltools import interruption, storage
 from gdaltools.errors import CorruptRaster, GdalToolsError, StorageError, UnsupportedRaster
 from gdaltools.storage import Location, StrPath
 
@@ -245,7 +245,10 @@ def reading(location: Location | str, window: Window, *, frame: str = "") -> Ite
     ------
     CorruptRaster, StorageError
         As `read_window` says.
+    KeyboardInterrupt
+        The run was interrupted: nothing more is read.
     """
+    interruption.check()
     try:
         yield
     except RasterioIOError as error:

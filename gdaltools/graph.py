@@ -1,7 +1,7 @@
 """How a set of dask tasks is run: on the active cluster if there is one, else on threads of this process.
 
 When `run` returns or raises, none of its tasks is still running here: an error leaves no thread behind
-that goes on writing.
+that goes on writing. Ctrl-C ends the tasks under way before their next window, and they publish nothing.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from dask import local, threaded
 from dask.callbacks import Callback
 from dask.delayed import Delayed
 from dask.system import CPU_COUNT
+
+from gdaltools.interruption import Interruption
 
 _SYNCHRONOUS = ("synchronous", "sync", "single-threaded")
 
@@ -40,6 +42,8 @@ def run(tasks: Sequence[Delayed], *, ended: Ended, keep: Keep = lambda result: r
     ------
     Exception
         The first error of a task or of `ended`; tasks not yet begun are dropped.
+    KeyboardInterrupt
+        The caller was interrupted, and so were the tasks.
     """
     client = _active_client()
     if client is not None:
@@ -50,11 +54,17 @@ def run(tasks: Sequence[Delayed], *, ended: Ended, keep: Keep = lambda result: r
         if key in positions:
             ended(positions[key], result)
 
+    interruption = Interruption()
+    threads = dask.config.get("num_workers", None) or CPU_COUNT
     with (
-        ThreadPoolExecutor(dask.config.get("num_workers", None) or CPU_COUNT) as pool,
+        ThreadPoolExecutor(threads, initializer=interruption.watch) as pool,
         Callback(posttask=task_ended),
     ):
-        return [keep(result) for result in dask.compute(*tasks, scheduler=_scheduler(), pool=pool)]
+        try:
+            return [keep(result) for result in dask.compute(*tasks, scheduler=_scheduler(), pool=pool)]
+        except KeyboardInterrupt:
+            interruption.tell()
+            raise
 
 
 def _scheduler() -> Callable[..., Any]:
