@@ -349,7 +349,7 @@ def piece_shape(
     whole = math.lcm(blocksize, stored_rows)
     if row_bytes * whole <= _WIDE_PIECE_BYTES:
         unit = whole
-    fitting = max(1, _PIECE_BYTES // (row_bytes * unit))
+    fitting = max(1, _PIECE_BYTES // max(1, row_bytes * unit))
     spread = max(1, -(-height // unit) // _FEW_PIECES)
     return unit * min(fitting, spread), across
 
