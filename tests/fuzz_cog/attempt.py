@@ -146,7 +146,7 @@ def _wrong(source: Path, target: Path, case: Case) -> str | None:
 
 
 def _steady(dataset: DatasetReader) -> bool:
-    """Whether a damaged raster reads the same by rows as at once: some decoders (CCITT) go on after an error."""
+    """Whether a damaged raster reads the same by rows as at once; CCITT decoders go on after an error."""
     pixels, mask = dataset.read(), dataset.dataset_mask()
     for row in range(0, dataset.height, 16):
         window = Window(0, row, dataset.width, min(16, dataset.height - row))
