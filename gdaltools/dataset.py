@@ -95,7 +95,15 @@ def open_dataset(
         _check_limits(dataset, location)
         if verify:
             check_blocks(dataset, location, size)
-        yield dataset
+        try:
+            yield dataset
+        except CPLE_BaseError as error:  # what GDAL reads late of a header, rasterio does not translate
+            raise _open_error(location, error) from error
+        except UnicodeDecodeError as error:
+            raise UnsupportedRaster(
+                f"{location} names bands, units or domains in an encoding other than UTF-8 "
+                f"({bytes(error.object[:40])!r}): rewrite these texts"
+            ) from error
 
 
 _READ_OPTIONS = {

@@ -167,10 +167,9 @@ class CogPlan:
         profile, facts = self.profile, self.facts
         width, height = self.levels[0]
         across = "the whole width" if self.piece[1] >= width else f"{self.piece[1]} columns"
-        how = "adaptive, at most " + f"{profile.size_tolerance:.1%} larger than level 6"
-        level = (
-            f"level {profile.level}" if profile.level else how if profile.size_tolerance is not None else ""
-        )
+        level = f"level {profile.level}" if profile.level else ""
+        if profile.size_tolerance is not None:
+            level = f"adaptive, at most {profile.size_tolerance:.1%} larger than level 6"
         if profile.quality is not None:
             level = f"quality {profile.quality}"
         lines = {

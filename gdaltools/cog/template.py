@@ -192,7 +192,7 @@ def _describe(dataset: DatasetWriter, facts: Facts, encoding: Encoding) -> None:
     points, crs_wkt = facts.gcps
     if points:
         copies = [GroundControlPoint(p.row, p.col, p.x, p.y, p.z, p.id, p.info) for p in points]
-        dataset.gcps = copies, CRS.from_wkt(crs_wkt) if crs_wkt else None
+        dataset.gcps = copies, CRS.from_wkt(crs_wkt) if crs_wkt else CRS()
     if facts.rpcs is not None:
         dataset.rpcs = facts.rpcs
 

@@ -44,7 +44,7 @@ def plan_of(
         domains={}, band_tags=(),
     )  # fmt: skip
     return CogPlan(
-        source=ArraySource("array", array, valid), facts=facts, profile=profile,
+        source=ArraySource("array", array, valid=valid), facts=facts, profile=profile,
         encoding=Encoding(profile, facts.dtype), levels=level_sizes(width, height, blocksize), piece=piece,
         source_crs_wkt=None, warps=False, staged=False, rereads=1.0, kept=False, sparse=False,
     )  # fmt: skip

@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import math
 from itertools import pairwise
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from rasterio.io import MemoryFile
 
+from gdaltools.cog.create import plan_cog
 from gdaltools.cog.geometry import Step, level_axes
 from gdaltools.cog.layout import BLOCK_FRAME, Image, header
 from gdaltools.cog.overviews import Rule, Span, half
@@ -19,6 +22,7 @@ from gdaltools.cog.plan import memory_bound, piece_shape
 from gdaltools.cog.template import template
 from gdaltools.cog.tiff import read_layout
 from tests.support.cog_by_pieces import content_of, plan_of
+from tests.support.rasters import smooth, write_raster
 
 BLOCK = 64
 RULES = [Rule(name, "uint8") for name in ("nearest", "average", "bilinear", "lanczos", "mode")]
@@ -227,3 +231,19 @@ def test_pieces_are_whole_blocks_and_fit_the_memory(
 @pytest.mark.parametrize("side", [10_000, 1_000_000])
 def test_the_memory_bound_does_not_grow_with_the_raster(side: int) -> None:
     assert memory_bound(side, side, 3, 1, threads=2) < 800e6
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({}, "adaptive, at most 1.5% larger"),
+        ({"level": 9}, "DEFLATE, level 9, predictor 2"),
+        ({"codec": "ZSTD"}, "ZSTD, level 9"),
+        ({"codec": "JPEG", "quality": 70}, "JPEG, quality 70"),
+        ({"codec": "LERC"}, "LERC"),
+        ({"codec": "NONE"}, "NONE"),
+    ],
+)
+def test_every_plan_can_be_printed(tmp_path: Path, options: dict[str, Any], told: str) -> None:
+    source = write_raster(tmp_path / "a.tif", smooth(3, 90, 80))
+    assert told in str(plan_cog(source, **options))

@@ -20,6 +20,7 @@ from rasterio.transform import Affine
 
 from gdaltools.cog.create import CogResult, create_cog
 from gdaltools.cog.validate import validate_cog
+from gdaltools.errors import UnsupportedRaster
 from tests.support.gdal_cog import by_gdal, facts_told, levels_of
 from tests.support.rasters import UTM, UTM_GRID, WGS84_GRID, smooth, write_raster
 
@@ -97,6 +98,13 @@ def test_ground_control_points_are_kept(tmp_path: Path) -> None:
 
     def place(dataset: Any) -> None:
         dataset.gcps = points, CRS.from_epsg(4326)
+
+    assert_told(edited(write_raster(tmp_path / "a.tif", image(), crs=None, transform=None), place))
+
+
+def test_ground_control_points_need_no_crs(tmp_path: Path) -> None:
+    def place(dataset: Any) -> None:
+        dataset.gcps = [GroundControlPoint(0, 0, 1, 2), GroundControlPoint(50, 0, 1, 3)], CRS()
 
     assert_told(edited(write_raster(tmp_path / "a.tif", image(), crs=None, transform=None), place))
 
@@ -242,3 +250,12 @@ def test_overviews_say_nodata_and_bits_and_colours_themselves(tmp_path: Path) ->
         assert overview.nodata == 3
         assert overview.tags(1, ns="IMAGE_STRUCTURE")["NBITS"] == "4"
     assert len(levels_of(target)) == 2
+
+
+def test_texts_of_another_encoding_are_a_typed_error(tmp_path: Path) -> None:
+    text = b'<GDALMetadata><Item name="U" sample="0" role="unittype">\xb0C</Item></GDALMetadata>\0'
+    tifffile.imwrite(
+        tmp_path / "a.tif", image(1)[0], metadata=None, extratags=[(42112, 2, len(text), text, True)]
+    )
+    with pytest.raises(UnsupportedRaster, match="UTF-8"):
+        ours(tmp_path / "a.tif")
