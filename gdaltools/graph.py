@@ -95,7 +95,11 @@ def _scheduler() -> Callable[..., Any]:
 def _active_client() -> Any:
     """The `distributed` client that dask.compute would use; never the reason to import distributed."""
     distributed = sys.modules.get("distributed")
-    if distributed is None or _threads.get() or dask.config.get("scheduler", None) in ("threads", *_SYNCHRONOUS):
+    if (
+        distributed is None
+        or _threads.get()
+        or dask.config.get("scheduler", None) in ("threads", *_SYNCHRONOUS)
+    ):
         return None
     try:
         return distributed.default_client()

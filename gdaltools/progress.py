@@ -96,9 +96,7 @@ def _bar(total: int) -> Iterator[ProgressCallback]:
     )
     with RichProgress(*columns, console=Console(stderr=True)) as bars:
         task = bars.add_task("", total=total, unit="")
-        yield lambda state: bars.update(
-            task, description=state.label, completed=state.done, unit=state.unit
-        )
+        yield lambda state: bars.update(task, description=state.label, completed=state.done, unit=state.unit)
 
 
 def _rate_column() -> ProgressColumn:
@@ -109,7 +107,9 @@ def _rate_column() -> ProgressColumn:
         max_refresh = 0.5
 
         def render(self, task: Task) -> Text:
-            return Text(rate(task.finished_speed or task.speed, task.fields["unit"]), style="progress.data.speed")
+            return Text(
+                rate(task.finished_speed or task.speed, task.fields["unit"]), style="progress.data.speed"
+            )
 
     return RateColumn()
 

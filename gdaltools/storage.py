@@ -134,10 +134,11 @@ def write_bytes(target: StrPath | Location, data: bytes, *, overwrite: bool = Fa
 
 
 def append_bytes(target: StrPath | Location, data: bytes) -> Location:
-    """Add `data`, at most 4 MB, to what is stored there, in one step that others' additions cannot tear apart.
+    """Add `data`, at most 4 MB, to what is stored there, in one step.
 
-    What was added is there after the death of this process, though perhaps not after that of the machine. A
-    blob that was not made by additions cannot be added to.
+    Others that add to it at the same time do not tear it apart. What was added is there after the death of
+    this process, though perhaps not after that of the machine. A blob that was not made by additions cannot
+    be added to.
 
     Raises
     ------
@@ -176,9 +177,8 @@ def list_names(prefix: Location, *, depth: int | None = None) -> list[str]:
     if prefix.path is None:
         return _azure.list_names(_container(prefix), prefix.name)
     base = Path(prefix.path)
-    below = (
-        base.rglob("*") if depth is None else chain(*(base.glob("/".join("*" * n)) for n in range(1, depth + 1)))
-    )
+    levels = ["**/*"] if depth is None else ["/".join("*" * level) for level in range(1, depth + 1)]
+    below = chain.from_iterable(base.glob(level) for level in levels)
     found = (p.relative_to(base) for p in below if p.is_file())
     lead = f"{prefix.name.rstrip('/')}/" if prefix.container and prefix.name else ""
     return sorted(lead + p.as_posix() for p in found if not is_scratch(p))

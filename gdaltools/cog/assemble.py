@@ -14,6 +14,7 @@ from dask.delayed import Delayed
 from numpy.typing import NDArray
 
 from gdaltools.cog.layout import BLOCK_FRAME, Image, header
+from gdaltools.cog.lifted import LiftedSource
 from gdaltools.cog.plan import CogPlan
 from gdaltools.cog.pyramid import Carry, Patch, Record, Work, join_pieces, read_piece
 from gdaltools.cog.sink import Run, Sink
@@ -88,7 +89,10 @@ def assemble(plan: CogPlan, records: Sequence[Record], sink: Sink) -> None:
     for record in records:
         levels[record.level].enter(record)
     stored = tuple(level.image for level in levels)
-    front = header(stored, template(plan.facts, plan.encoding), plan.profile.blocksize)
+    tags = template(plan.facts, plan.encoding)
+    if isinstance(plan.source, LiftedSource):
+        tags = plan.source.tags(tags, kept=plan.kept)
+    front = header(stored, tags, plan.profile.blocksize)
     sink.commit(front, (run for level in reversed(levels) for run in level.runs()))
 
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from gdaltools.cog.axes import Span
 from gdaltools.cog.codec import BlockEncoder, Encoding, encode_mask_block, framed
 from gdaltools.cog.geometry import LevelAxis, Step
+from gdaltools.cog.lifted import LiftedSource, StoredBlocks
 from gdaltools.cog.overviews import Rule, halve
 from gdaltools.cog.sink import Sink
 from gdaltools.cog.source import Pixels, Source, Valid
@@ -117,7 +118,8 @@ def read_piece(work: Work, source: Source, level: int, row: int, col: int) -> tu
     """Read, encode and halve a piece that the source itself has."""
     rows, cols = work.rows[level].span(row), work.cols[level].span(col)
     pixels, valid = source.read(rows, cols, work.dtype, planes=work.planes)
-    return _done(work, level, row, col, Patch(rows, cols, pixels, valid))
+    stored = source.stored(rows, cols) if isinstance(source, LiftedSource) else None
+    return _done(work, level, row, col, Patch(rows, cols, pixels, valid), stored)
 
 
 def join_pieces(
@@ -138,8 +140,10 @@ def join_pieces(
     return _done(work, level, row, col, patch)
 
 
-def _done(work: Work, level: int, row: int, col: int, patch: Patch) -> tuple[Record, Carry | None]:
-    record = _encoded(work, level, row, col, patch)
+def _done(
+    work: Work, level: int, row: int, col: int, patch: Patch, stored: StoredBlocks | None = None
+) -> tuple[Record, Carry | None]:
+    record = _encoded(work, level, row, col, patch, stored)
     return record, _carry(work, level, row, col, patch) if level + 1 < len(work.rows) else None
 
 
@@ -199,8 +203,11 @@ def _paste(patch: Patch, onto: Patch) -> None:
         onto.valid[there] = patch.valid[here]
 
 
-def _encoded(work: Work, level: int, row: int, col: int, patch: Patch) -> Record:
-    """Encode the blocks of a piece and store them: in rows, each mask block right behind its pixels."""
+def _encoded(work: Work, level: int, row: int, col: int, patch: Patch, stored: StoredBlocks | None) -> Record:
+    """Encode the blocks of a piece and store them: in rows, each mask block right behind its pixels.
+
+    Blocks that the source has `stored` are taken from it.
+    """
     size = work.encoding.profile.blocksize
     encoder = BlockEncoder(work.encoding)
     _, height, width, _ = patch.pixels.shape
@@ -216,7 +223,8 @@ def _encoded(work: Work, level: int, row: int, col: int, patch: Patch) -> Record
     for plane, pixels in enumerate(patch.pixels):
         for block_row in range(shape[0]):
             lines = slice(block_row * size, (block_row + 1) * size)
-            for block_col, block in enumerate(encoder.encode_row(pixels[lines])):
+            lifted = stored.row(plane, block_row) if stored is not None else None
+            for block_col, block in enumerate(lifted or encoder.encode_row(pixels[lines])):
                 part = lines, slice(block_col * size, (block_col + 1) * size)
                 empty = work.sparse and _without_data(pixels[part], patch.valid, part, work.rule.nodata)
                 if not empty:
