@@ -1,8 +1,9 @@
 """The command line: ``python -m gdaltools info|cog|tiles|validate|estimate``.
 
 Results go to stdout (``--json`` for programs), progress and errors to stderr. The exit code is 0 if all went
-well, 1 if the answer is no (not a valid COG, or not every file became one), 2 for wrong usage, 3 for an input that is missing or unusable,
-4 if storage or something unforeseen failed, so that trying again may help, 130 after Ctrl-C.
+well, 1 if the answer is no (not a valid COG, or of many files one that failed), 2 for wrong usage, 3 for an
+input that is missing or unusable, 4 if storage or something unforeseen failed, so that trying again may help,
+130 after Ctrl-C.
 """
 
 from __future__ import annotations
