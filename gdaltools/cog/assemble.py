@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from gdaltools.cog.layout import BLOCK_FRAME, Image, header
 from gdaltools.cog.lifted import LiftedSource
 from gdaltools.cog.plan import CogPlan
-from gdaltools.cog.pyramid import Carry, Patch, Record, Work, join_pieces, read_piece
+from gdaltools.cog.pyramid import Carry, Patch, Record, Work, join_pieces, read_kept, read_piece
 from gdaltools.cog.sink import Run, Sink
 from gdaltools.cog.structure import check_structure, images
 from gdaltools.cog.template import template
@@ -30,14 +30,15 @@ def record_tasks(plan: CogPlan, work: Work) -> list[Delayed]:
     """The tasks whose results say what was encoded, piece by piece, the full resolution first."""
     shared = dask.delayed(work, pure=False, traverse=False)
     source = dask.delayed(plan.source, pure=False, traverse=False)
-    read = dask.delayed(read_piece, pure=False, nout=2, traverse=False)
     if plan.kept:
+        kept = dask.delayed(read_kept, pure=False, traverse=False)
         sources = [_overview(plan, level) for level in range(len(plan.levels))]
         return [
-            read(shared, sources[level], level, row, col)[0]
+            kept(shared, sources[level], level, row, col)
             for level in range(len(plan.levels))
             for row, col in _places(work, level)
         ]
+    read = dask.delayed(read_piece, pure=False, nout=2, traverse=False)
     records: list[Delayed] = []
     carries: dict[_Place, Delayed] = {}
     for row, col in _places(work, 0):

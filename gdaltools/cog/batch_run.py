@@ -197,8 +197,7 @@ class BatchRun:
     def _step(self, size_bytes: int) -> None:
         self._go_on()
         try:
-            if size_bytes:
-                self._advance(size_bytes)
+            self._advance(size_bytes)
         except BaseException as error:
             self._stop(error)
             raise _Stopped from error
@@ -218,8 +217,9 @@ class _Share:
 
     def __call__(self, state: Progress) -> None:
         done = int(self._size * state.fraction)
-        step, self.told = done - self.told, done
-        self._step(step)
+        if done > self.told:
+            step, self.told = done - self.told, done
+            self._step(step)
 
 
 def _decoded_bytes(plan: CogPlan) -> int:

@@ -114,12 +114,21 @@ class Work:
         )
 
 
+def read_kept(work: Work, source: Source, level: int, row: int, col: int) -> Record:
+    """Read and encode a piece of a level that the source itself has, as it has the next."""
+    return _encoded(work, level, row, col, *_read(work, source, level, row, col))
+
+
 def read_piece(work: Work, source: Source, level: int, row: int, col: int) -> tuple[Record, Carry | None]:
     """Read, encode and halve a piece that the source itself has."""
+    return _done(work, level, row, col, *_read(work, source, level, row, col))
+
+
+def _read(work: Work, source: Source, level: int, row: int, col: int) -> tuple[Patch, StoredBlocks | None]:
     rows, cols = work.rows[level].span(row), work.cols[level].span(col)
     pixels, valid = source.read(rows, cols, work.dtype, planes=work.planes)
     stored = source.stored(rows, cols) if isinstance(source, LiftedSource) else None
-    return _done(work, level, row, col, Patch(rows, cols, pixels, valid), stored)
+    return Patch(rows, cols, pixels, valid), stored
 
 
 def join_pieces(
