@@ -112,6 +112,12 @@ class CogJournal:
 
 
 def parameters_hash(wanted: Wanted, *, reuse: bool) -> str:
-    """Of all that decides how a source is encoded."""
-    decided = {"format": _COG_FORMAT, "reuse": reuse} | asdict(wanted)
+    """Of all that decides how a source is encoded, and was not left as it is by default.
+
+    >>> parameters_hash(Wanted(level=5), reuse=True) == parameters_hash(Wanted(), reuse=True)
+    False
+    """
+    default = asdict(Wanted())
+    chosen = {name: value for name, value in asdict(wanted).items() if value != default[name]}
+    decided = {"format": _COG_FORMAT, "reuse": reuse} | chosen
     return hashlib.sha256(json.dumps(decided, sort_keys=True, default=str).encode()).hexdigest()

@@ -40,6 +40,8 @@ _DECIDING: dict[int, tuple[int, ...] | None] = {
 }
 _TAGS = frozenset({*_DECIDING, tiff.JPEG_TABLES})
 
+_SLACK_BYTES = 1 << 16
+
 _Values = dict[int, tuple[int, ...] | bytes]
 
 
@@ -98,11 +100,13 @@ def _as_planned(plan: CogPlan, ifd: Ifd, compressions: set[int]) -> bool:
         return False
     if ifd.compression not in compressions or apart != (plan.planes > 1) or ifd.samples != plan.facts.count:
         return False
-    if plan.profile.compression != "NONE":
-        return True
     bits = plan.facts.sample_bits or plan.facts.numpy_dtype.itemsize * 8
+    decoded = size * size * ifd.samples // plan.planes * bits // 8
     stored = ifd.counts[ifd.counts > 0]
-    return bool((stored == size * size * ifd.samples // plan.planes * bits // 8).all())
+    if plan.profile.compression == "NONE":
+        return bool((stored == decoded).all())
+    # No codec makes blocks much larger than their pixels; a file that says so wants the memory for them.
+    return bool((stored <= 2 * decoded + _SLACK_BYTES).all())
 
 
 def _decoded_as(plan: CogPlan, values: _Values) -> bool:

@@ -15,6 +15,7 @@ import dask
 import numpy as np
 import pytest
 import rasterio
+from rasterio.crs import CRS
 from rasterio.errors import RasterioError
 
 from gdaltools import graph
@@ -118,6 +119,13 @@ def test_a_later_run_makes_only_what_is_missing_or_came_of_something_else(tmp_pa
     other = create_cogs(pattern, out, codec="ZSTD")
     assert len(other.made) == 5
     assert validate_cog(out / "zone0" / "2.tif").compression == "ZSTD"
+
+
+def test_one_crs_is_the_same_by_name_and_as_an_object(tmp_path: Path) -> None:
+    write_raster(tmp_path / "in" / "a.tif", smooth(1, 40, 50), crs=UTM, transform=UTM_GRID)
+    assert len(create_cogs(f"{tmp_path}/in/*", tmp_path / "out", target_crs="EPSG:3857").made) == 1
+    again = create_cogs(f"{tmp_path}/in/*", tmp_path / "out", target_crs=CRS.from_epsg(3857))
+    assert len(again.skipped) == 1
 
 
 def test_force_makes_what_is_whole_as_well(tmp_path: Path) -> None:

@@ -217,6 +217,21 @@ def test_gdals_own_cogs_are_copied_and_edited_ones_put_in_order(tmp_path: Path) 
         np.testing.assert_array_equal(ours, theirs)
 
 
+def test_a_file_that_claims_huge_blocks_is_not_lifted(tmp_path: Path) -> None:
+    source = tiled(tmp_path / "a.tif", smooth(3, 600, 700), block=512, photometric="rgb")
+    assert create_cogs(source, tmp_path / "before").made[0].lifted
+    with source.open("ab") as stream:
+        stream.write(bytes(4 << 20))
+    with source.open("rb") as stream:
+        main, _ = images(read_layout(stream, name="a.tif"))
+    table = main.counts.astype("<u4").tobytes()
+    content = source.read_bytes()
+    assert content.count(table) == 1
+    source.write_bytes(content.replace(table, np.full(4, 4 << 20, "<u4").tobytes()))
+    result = create_cogs(source, tmp_path / "out")
+    assert not any(cog.lifted for cog in result.made)
+
+
 def test_a_damaged_block_is_not_passed_on(tmp_path: Path) -> None:
     source = damage(tiled(tmp_path / "a.tif", smooth(3, 600, 700, noise=0), photometric="rgb"), size=4000)
     result = create_cogs(source, tmp_path / "out", blocksize=128)
