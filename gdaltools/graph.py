@@ -43,6 +43,8 @@ def using_threads(threads: int) -> Iterator[None]:
 
 def thread_count() -> int:
     """Threads that `run` uses by default: dask's ``num_workers``, or the cores that this process may use."""
+    if dask.config.get("scheduler", None) in _SYNCHRONOUS:
+        return 1
     return int(_threads.get() or dask.config.get("num_workers", None) or CPU_COUNT)
 
 

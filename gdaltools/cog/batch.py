@@ -192,9 +192,9 @@ def _look(pair: Pair, journal: CogJournal, digest: str, *, force: bool, overwrit
         there = _stat(pair.target)
     except GdalToolsError as error:
         return failed(pair, error)
-    last = journal.last(pair.name)
-    whole = last is not None and last.is_whole(there)
-    if last is not None and there is not None and whole and last.origin == origin and not force:
+    made = journal.last_made(pair.name)
+    whole = made is not None and made.is_whole(there)
+    if made is not None and there is not None and whole and made.origin == origin and not force:
         cog = BatchedCog(
             source=str(pair.source),
             location=str(pair.target),
@@ -202,8 +202,7 @@ def _look(pair: Pair, journal: CogJournal, digest: str, *, force: bool, overwrit
             size_bytes=there.size,
         )
         return Outcome(pair.name, "skipped", cog)
-    # One that was begun and not ended was not there before, or was to be replaced.
-    ours = whole or (last is not None and last.state == "begun")
+    ours = whole or journal.is_in_hand(pair.name)
     if there is not None and not (ours or force or overwrite):
         return failed(
             pair,

@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from typing import Literal
 
@@ -183,8 +183,7 @@ class BatchRun:
             else:
                 make_planned(form, each.pair.target, overwrite=each.replaces, progress=progress)
         except Exception:
-            # Nothing of it is there. One that was to be replaced stays in its place, and stays replaceable.
-            if not each.replaces:
+            with suppress(StorageError):  # the error that is on its way says more
                 self._journal.failed(each.pair.name, each.origin)
             raise
 
@@ -236,6 +235,8 @@ def _copy(each: Waiting, progress: Callable[[Progress], None]) -> None:
                 while part := stream.read(_COPY_BYTES):
                     copy.write(part)
                     progress(Progress("copy", copy.tell(), max(size, copy.tell()), "bytes"))
+        except GdalToolsError:
+            raise
         except OSError as error:
             raise StorageError(f"{source} could not be copied to {each.pair.target}: {error}") from error
         if path.stat().st_size != size:

@@ -2,7 +2,7 @@
 
 A line is added before a COG is begun and when it has ended; nothing is ever rewritten. Whenever the process
 ends, the journal is true: a COG that is listed as made was published before, and one that was only begun may
-be there or not. The last line of a name counts; lines that cannot be read, as one that was cut short, do not.
+be there or not. Lines that cannot be read, as one that was cut short, do not count.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class JournalLine(BaseModel):
     etag: str = ""
 
     def is_whole(self, found: Stat | None) -> bool:
-        """Whether what was found in the COG's place is what was made."""
+        """Whether what was found in the place of a COG that was made is still this COG."""
         return self.state == "made" and found == Stat(self.size_bytes, self.etag)
 
 
@@ -75,13 +75,23 @@ class CogJournal:
             content = storage.read_bytes(self._target)
         except SourceNotFound:
             content = b""
-        self._lines = {line.name: line for line in self._read(content)}
+        self._made: dict[str, JournalLine] = {}
+        self._last: dict[str, JournalLine] = {}
+        for line in self._read(content):
+            self._last[line.name] = line
+            if line.state == "made":
+                self._made[line.name] = line
         if content and not content.endswith(b"\n"):
             storage.append_bytes(self._target, b"\n")
 
-    def last(self, name: str) -> JournalLine | None:
-        """What was last told of a COG when the journal was opened."""
-        return self._lines.get(name)
+    def last_made(self, name: str) -> JournalLine | None:
+        """The COG as it was last published, when the journal was opened."""
+        return self._made.get(name)
+
+    def is_in_hand(self, name: str) -> bool:
+        """Whether a COG was begun and never ended: what is in its place is ours, or was to be replaced."""
+        last = self._last.get(name)
+        return last is not None and last.state == "begun"
 
     def begun(self, name: str, origin: Origin) -> None:
         """Say that a COG is about to be made: what is found in its place from now on is ours."""

@@ -164,6 +164,20 @@ def test_a_source_that_fails_and_is_mended_replaces_the_cog_of_its_earlier_self(
     assert pixels(out / "zone0" / "0.tif").shape == (1, 90, 90)
 
 
+def test_two_runs_at_a_time_spoil_nothing(tmp_path: Path) -> None:
+    pattern, out = scenes(tmp_path / "in", 4), tmp_path / "out"
+    results: list[CogsResult] = []
+
+    def inner(state: Progress) -> None:
+        if not results:
+            results.append(create_cogs(pattern, out, progress=False))
+
+    late = create_cogs(pattern, out, files_at_once=1, progress=inner)
+    assert len(results[0].made) == 4
+    assert {each.error_type for each in late.failed} == {"TargetExists"}
+    assert len(create_cogs(pattern, out).skipped) == 4
+
+
 @pytest.mark.parametrize("place", ["cog-begun", "file-published", "cog-listed"])
 def test_after_a_kill_at_most_the_file_in_hand_is_made_again(tmp_path: Path, place: str) -> None:
     pattern, out = scenes(tmp_path / "in", 6), tmp_path / "out"
