@@ -81,10 +81,10 @@ def create_cogs(
     profile, raster_type, ..., sparse
         As `create_cog` has them.
     reuse : bool
-        Copy a source that is a valid COG of the wanted codec, predictor, block size and interleave as it is,
-        and take over the stored full-resolution blocks of one that only lacks overviews or order. Not with
-        `level` or `size_tolerance`, and never for LERC and WEBP; JPEG only if it was stored with at most the
-        wanted `quality`.
+        Copy a source that is a valid COG of the wanted codec, predictor, block size and interleave as it is
+        (its blocks are decoded only to see that they can be), and take over the stored full-resolution
+        blocks of one that only lacks overviews or order. Not with `level` or `size_tolerance`, and never for
+        LERC and WEBP; JPEG only if it was stored with at most the wanted `quality`.
     force : bool
         Make those that are whole as well, and replace what exists.
     overwrite : bool

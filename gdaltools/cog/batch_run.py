@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from typing import Literal
 
@@ -18,8 +18,8 @@ from gdaltools.cog.journal import CogJournal, Origin
 from gdaltools.cog.lifted import LiftedSource
 from gdaltools.cog.pairs import Pair
 from gdaltools.cog.plan import SHARED_BYTES, CogPlan, Wanted, plan_for
-from gdaltools.cog.reuse import reused
-from gdaltools.errors import GdalToolsError, StorageError
+from gdaltools.cog.reuse import check_pixels, reused
+from gdaltools.errors import CorruptRaster, GdalToolsError, StorageError
 from gdaltools.progress import Progress
 
 # Pixels of a raster that one thread makes in seconds.
@@ -160,7 +160,11 @@ class BatchRun:
         try:
             form = reused(plan, self._wanted) if self._reuse else plan
             self._journal.begun(pair.name, each.origin)
-            self._publish(each, form, share)
+            with self._giving_up(each):
+                if form == "copy" and not _copied(each, share):
+                    form = plan
+                if form != "copy":
+                    make_planned(form, pair.target, overwrite=each.replaces, progress=share)
             stat = storage.stat(pair.target)
             self._journal.made(pair.name, each.origin, stat)
         except Exception as error:  # noqa: BLE001 - the border of a file: the others are made
@@ -176,12 +180,11 @@ class BatchRun:
         )
         self._end(Outcome(pair.name, "copied" if form == "copy" else "made", cog), each, share.told)
 
-    def _publish(self, each: Waiting, form: CogPlan | Literal["copy"], progress: _Share) -> None:
+    @contextmanager
+    def _giving_up(self, each: Waiting) -> Iterator[None]:
+        """On an error say that nothing was published."""
         try:
-            if form == "copy":
-                _copy(each, progress)
-            else:
-                make_planned(form, each.pair.target, overwrite=each.replaces, progress=progress)
+            yield
         except Exception:
             with suppress(StorageError):  # the error that is on its way says more
                 self._journal.failed(each.pair.name, each.origin)
@@ -226,8 +229,17 @@ def _decoded_bytes(plan: CogPlan) -> int:
     return width * height * plan.facts.pixel_bytes
 
 
+def _copied(each: Waiting, progress: Callable[[Progress], None]) -> bool:
+    """Copy a COG, unless a block of it is damaged: an overview, perhaps, which can be built again."""
+    try:
+        _copy(each, progress)
+    except CorruptRaster:
+        return False
+    return True
+
+
 def _copy(each: Waiting, progress: Callable[[Progress], None]) -> None:
-    """A source that is such a COG already, byte by byte."""
+    """A source that is such a COG already, byte by byte, once all its blocks were decoded."""
     source, size = each.pair.source, each.origin.size_bytes
     with storage.writing(each.pair.target, overwrite=each.replaces) as path:
         try:
@@ -241,3 +253,4 @@ def _copy(each: Waiting, progress: Callable[[Progress], None]) -> None:
             raise StorageError(f"{source} could not be copied to {each.pair.target}: {error}") from error
         if path.stat().st_size != size:
             raise StorageError(f"{source} changed while it was copied: try again")
+        check_pixels(path, source)

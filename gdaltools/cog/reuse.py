@@ -8,9 +8,13 @@ anything differs, or the file is not understood, it is encoded anew.
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import product
+from pathlib import Path
 from typing import IO, Literal
 
 import numpy as np
+from rasterio.enums import MaskFlags
+from rasterio.windows import Window
 
 from gdaltools import storage
 from gdaltools.cog import tiff
@@ -20,8 +24,9 @@ from gdaltools.cog.source import RasterSource
 from gdaltools.cog.structure import check_structure, images
 from gdaltools.cog.template import template
 from gdaltools.cog.tiff import Ifd, TiffLayout, read_layout
-from gdaltools.dataset import open_dataset
+from gdaltools.dataset import open_dataset, reading
 from gdaltools.errors import CorruptRaster, UnsupportedRaster
+from gdaltools.storage import Location
 
 # TIFF's numbers of a codec (TIFF 6.0 §3; 32946 is DEFLATE's old one, which libtiff decodes as 8). LERC and
 # WEBP are left out: a file does not say by which limit or quality they were made.
@@ -41,6 +46,7 @@ _DECIDING: dict[int, tuple[int, ...] | None] = {
 _TAGS = frozenset({*_DECIDING, tiff.JPEG_TABLES})
 
 _SLACK_BYTES = 1 << 16
+_BLOCKS_AT_ONCE = 8
 
 _Values = dict[int, tuple[int, ...] | bytes]
 
@@ -90,6 +96,36 @@ def reused(plan: CogPlan, wanted: Wanted) -> CogPlan | Literal["copy"]:
             tables if isinstance(tables, bytes) else None,
         ),
     )
+
+
+def check_pixels(path: Path, source: Location) -> None:
+    """Decode every block of the copy of a COG in `path`; `source` is what errors call it.
+
+    Raises
+    ------
+    CorruptRaster
+        One cannot be decoded.
+    """
+    copy = storage.locate(path)
+    with open_dataset(copy, verify=False) as dataset:
+        levels = [None, *range(len(dataset.overviews(1)))]
+    for level in levels:
+        with open_dataset(copy, verify=False, overview_level=level) as dataset:
+            masked = MaskFlags.per_dataset in dataset.mask_flag_enums[0]
+            rows, cols = dataset.block_shapes[0]
+            for top, left in product(
+                range(0, dataset.height, rows), range(0, dataset.width, cols * _BLOCKS_AT_ONCE)
+            ):
+                window = Window(
+                    left,
+                    top,
+                    min(cols * _BLOCKS_AT_ONCE, dataset.width - left),
+                    min(rows, dataset.height - top),
+                )
+                with reading(source, window):
+                    dataset.read(window=window)
+                    if masked:
+                        dataset.dataset_mask(window=window)
 
 
 def _as_planned(plan: CogPlan, ifd: Ifd, compressions: set[int]) -> bool:

@@ -237,3 +237,25 @@ def test_a_damaged_block_is_not_passed_on(tmp_path: Path) -> None:
     result = create_cogs(source, tmp_path / "out", blocksize=128)
     assert [each.error_type for each in result.failed] == [CorruptRaster.__name__]
     assert not list((tmp_path / "out").glob("*.tif"))
+    whole = tiled(tmp_path / "b.tif", smooth(3, 600, 700, noise=0), photometric="rgb")
+    (cog,) = create_cogs(whole, tmp_path / "cogs", blocksize=128).made
+    intact = Path(cog.location).read_bytes()
+    damage(cog.location, at=0.8, size=4000)
+    result = create_cogs(cog.location, tmp_path / "out", blocksize=128)
+    assert [each.error_type for each in result.failed] == [CorruptRaster.__name__]
+    assert "b.tif cannot be decoded" in result.failed[0].error
+    assert not list((tmp_path / "out").glob("*.tif"))
+    # Where only overviews are damaged, they are built again.
+    Path(cog.location).write_bytes(intact)
+    damage(cog.location, at=0.1, size=1000)
+    (mended,) = create_cogs(cog.location, tmp_path / "out", blocksize=128).made
+    for ours, theirs in zip(
+        content(mended.location)[2:], content(whole_again(tmp_path, intact))[2:], strict=True
+    ):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def whole_again(folder: Path, intact: bytes) -> Path:
+    path = folder / "intact.tif"
+    path.write_bytes(intact)
+    return path
