@@ -9,6 +9,7 @@ Everything is reached through this module; what it names is imported when it is 
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -75,6 +76,11 @@ __all__ = [
     "route",
     "validate_cog",
 ]
+
+
+# Whoever works with xarray finds ``da.gt`` without a further import; nobody else pays for it.
+if "xarray" in sys.modules:
+    import_module("gdaltools.accessor")
 
 
 def __getattr__(name: str) -> Any:

@@ -226,6 +226,8 @@ def _cog(command: argparse.ArgumentParser) -> None:
     command.add_argument("--interleave", default="pixel", help="pixel (default) or band")
     command.add_argument("--overviews", default="build", help="build (default), keep or none")
     command.add_argument("--sparse", action="store_true", help="leave out blocks without data")
+    command.add_argument("--statistics", action="store_true", help="store each band's exact statistics")
+    command.add_argument("--tms", metavar="NAME", help="align to a tiling scheme, as WebMercatorQuad")
     command.add_argument("--overview-resampling", metavar="NAME", help="average, mode, nearest, ...")
     command.add_argument("--reproject-resampling", metavar="NAME", help="bilinear, cubic, nearest, ...")
 
@@ -275,6 +277,8 @@ _ENCODING = (
     "interleave",
     "overviews",
     "sparse",
+    "statistics",
+    "tms",
     "overview_resampling",
     "reproject_resampling",
 )

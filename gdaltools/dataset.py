@@ -23,7 +23,7 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError, RasterioIOEr
 from rasterio.io import DatasetReader
 from rasterio.windows import Window
 
-from gdaltools import storage
+from gdaltools import interruption, storage
 from gdaltools.errors import CorruptRaster, GdalToolsError, StorageError, UnsupportedRaster
 from gdaltools.storage import Location, StrPath
 
@@ -50,6 +50,10 @@ _TRANSPORT = re.compile(
 logging.getLogger("rasterio").addHandler(logging.NullHandler())
 # `RasterInfo.georeferenced` says it; warnings.catch_warnings is not for threads before Python 3.14.
 warnings.filterwarnings("ignore", category=NotGeoreferencedWarning)
+
+# distributed sends errors with their causes by tblib 3, which sets `args`; rasterio 1.4's have only a getter,
+# and of a read error would arrive a bare Exception.
+CPLE_BaseError.__reduce__ = lambda error: (type(error), (error.error, error.errno, error.errmsg))
 
 
 @contextmanager
@@ -249,7 +253,10 @@ def reading(location: Location | str, window: Window, *, frame: str = "") -> Ite
     ------
     CorruptRaster, StorageError
         As `read_window` says.
+    KeyboardInterrupt
+        The run was interrupted: nothing more is read.
     """
+    interruption.check()
     try:
         yield
     except RasterioIOError as error:

@@ -1,7 +1,7 @@
 """How a set of dask tasks is run: on the active cluster if there is one, else on threads of this process.
 
 When `run` returns or raises, none of its tasks is still running here: an error leaves no thread behind
-that goes on writing.
+that goes on writing. Ctrl-C ends the tasks under way before their next window, and they publish nothing.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ from dask import local, threaded
 from dask.callbacks import Callback
 from dask.delayed import Delayed
 from dask.system import CPU_COUNT
+
+from gdaltools.interruption import Interruption
 
 _SYNCHRONOUS = ("synchronous", "sync", "single-threaded")
 
@@ -70,6 +72,8 @@ def run(tasks: Sequence[Delayed], *, ended: Ended, keep: Keep = lambda result: r
     ------
     Exception
         The first error of a task or of `ended`; tasks not yet begun are dropped.
+    KeyboardInterrupt
+        The caller was interrupted, and so were the tasks.
     """
     client = _active_client()
     if client is not None:
@@ -80,11 +84,16 @@ def run(tasks: Sequence[Delayed], *, ended: Ended, keep: Keep = lambda result: r
         if key in positions:
             ended(positions[key], result)
 
+    interruption = Interruption()
     # Handed over and not entered: dask's active callbacks are one set for all threads of the process.
     callbacks = [*Callback.active, Callback(posttask=task_ended)._callback]
-    with ThreadPoolExecutor(thread_count()) as pool:
-        results = dask.compute(*tasks, scheduler=_scheduler(), pool=pool, callbacks=callbacks)
-    return [keep(result) for result in results]
+    with ThreadPoolExecutor(thread_count(), initializer=interruption.watch) as pool:
+        try:
+            results = dask.compute(*tasks, scheduler=_scheduler(), pool=pool, callbacks=callbacks)
+            return [keep(result) for result in results]
+        except KeyboardInterrupt:
+            interruption.tell()
+            raise
 
 
 def _scheduler() -> Callable[..., Any]:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import IO
 from urllib.parse import quote
 
-from gdaltools import _azure, crash_points
+from gdaltools import _azure, crash_points, interruption
 from gdaltools.errors import InvalidLocation, InvalidParameter, SourceNotFound, StorageError, TargetExists
 from gdaltools.location import Location, StrPath, blob, check_blob_name, check_container_name, locate
 from gdaltools.scratch import is_scratch, scratch_folder
@@ -188,9 +188,9 @@ def list_names(prefix: Location, *, depth: int | None = None) -> list[str]:
 def writing(target: StrPath | Location, *, overwrite: bool = False) -> Iterator[Path]:
     """A local path to write to, whose content becomes the target when the block ends without an error.
 
-    The target appears whole or not at all. With ``overwrite=False`` a target that exists is refused
-    before the block and, should it appear meanwhile, after it; it is never replaced. What an earlier
-    process left when it was killed is removed on the way.
+    The target appears whole or not at all, and not after an interruption. With ``overwrite=False`` a target
+    that exists is refused before the block and, should it appear meanwhile, after it; it is never replaced.
+    What an earlier process left when it was killed is removed on the way.
 
     Raises
     ------
@@ -198,6 +198,8 @@ def writing(target: StrPath | Location, *, overwrite: bool = False) -> Iterator[
         The target exists and `overwrite` is False.
     StorageError
         The target cannot be written.
+    KeyboardInterrupt
+        The run was interrupted; the target is as it was.
     """
     location = locate(target)
     check_target(location, overwrite=overwrite)
@@ -205,6 +207,7 @@ def writing(target: StrPath | Location, *, overwrite: bool = False) -> Iterator[
         with scratch_folder(Path(tempfile.gettempdir())) as folder:
             path = folder / location.filename
             yield path
+            interruption.check()
             _azure.upload(path, _container(location), location.name, overwrite=overwrite)
         return
     folder = location.path.parent
@@ -215,6 +218,7 @@ def writing(target: StrPath | Location, *, overwrite: bool = False) -> Iterator[
     with scratch_folder(folder) as scratch:
         path = scratch / location.path.name
         yield path
+        interruption.check()
         _publish(path, location.path, overwrite=overwrite)
 
 

@@ -2,7 +2,8 @@
 
 What the SDK's quirks ask of a caller is done here, once (versions and threads: azure-servicebus 7.15.0):
 a message is settled although its link was detached meanwhile, a lock is renewed until it has really run out,
-a receiver that died is replaced, and every error becomes one of `worker.errors`.
+a receiver that died is replaced, a cancellation ends what it is meant for, and every error becomes one of
+`worker.errors`.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ from typing import TYPE_CHECKING, Any, Literal, Self, cast
 
 from azure.core.exceptions import ClientAuthenticationError
 from azure.servicebus import ServiceBusMessage, ServiceBusReceivedMessage, ServiceBusSubQueue
-from azure.servicebus.aio import ServiceBusClient, ServiceBusReceiver, ServiceBusSender
+from azure.servicebus._pyamqp.aio import _client_async, _connection_async, _transport_async
+from azure.servicebus.aio import ServiceBusClient, ServiceBusReceiver, ServiceBusSender, _async_utils
 from azure.servicebus.amqp import AmqpMessageBodyType
 from azure.servicebus.exceptions import (
     MessageAlreadySettled,
@@ -33,6 +35,7 @@ from azure.servicebus.exceptions import (
 )
 
 from gdaltools.errors import GdalToolsError, InvalidParameter
+from worker.cancellation import mend_cancellation
 from worker.errors import (
     BusAuthenticationError,
     BusError,
@@ -44,6 +47,9 @@ from worker.lock import lock_kept
 
 if TYPE_CHECKING:
     from azure.core.credentials_async import AsyncTokenCredential
+
+# The SDK reads every frame by wait_for: a receive that was to end went on in the midst of a stream of frames.
+mend_cancellation(_async_utils, _client_async, _connection_async, _transport_async)
 
 SubQueue = Literal["dead-letter"]
 

@@ -18,10 +18,13 @@ from typing import Any, Self, TypeVar
 import psycopg
 from psycopg import IsolationLevel, sql
 from psycopg.rows import DictRow, dict_row
-from psycopg_pool import AsyncConnectionPool, PoolClosed, PoolTimeout, TooManyRequests
+from psycopg_pool import AsyncConnectionPool, PoolClosed, PoolTimeout, TooManyRequests, _acompat
 
 from gdaltools import crash_points
 from gdaltools.errors import GdalToolsError, InvalidParameter
+from worker.cancellation import mend_cancellation
+
+mend_cancellation(_acompat)  # the pool's waits; psycopg 3.3 itself has none
 
 Password = Callable[[], Awaitable[str]]
 Connection = psycopg.AsyncConnection[DictRow]

@@ -157,7 +157,8 @@ class Runner:
         while True:
             patience = None if moved is None else max(0.0, moved + stall_seconds - time.monotonic())
             try:
-                message = await asyncio.wait_for(_next(connection, readable), patience)
+                async with asyncio.timeout(patience):
+                    message = await _next(connection, readable)
             except TimeoutError:
                 raise TaskStalled(
                     f"{task_type} was ended: it stood at {shown['percent']:g}% of its {shown['label']} for "

@@ -2,19 +2,19 @@
 
 No encoder is best on all data: on sensor noise Huffman codes alone are four times as fast as libdeflate's
 level 7 and no larger, on smooth imagery they are twice the size; there libdeflate's levels 4 to 6 are what
-saves time. So samples of the blocks are encoded by every candidate, and each block gets the mixture of two
-encoders that saves the most time for the bytes that may be spent. The measure is what GDAL writes by default,
-libdeflate's level 7.
+saves time. So blocks from all over the raster are tried with every candidate first (`Trial`), and from what
+they took follows a `Policy`: an encoder for each kind of block, so that the whole saves the most time for the
+bytes that may be spent. The measure is what GDAL writes by default, libdeflate's level 7.
 
-The promise is about the sum of all blocks: an account of what was spent, against what level 7 would have
-taken, is kept from block to block, and only part of the tolerance is planned with. Which encoder a block gets
-depends on the pixels alone, never on the machine or its load: the same raster gives the same file.
+The promise is about the sum of all blocks, and part of the tolerance is kept back for what trials do not
+tell. A policy depends on the pixels alone, never on the machine, its load or the order of the work: the same
+raster gives the same file on any number of threads or machines.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import imagecodecs
@@ -61,110 +61,133 @@ CANDIDATES = (
     Encoder("libdeflate 5", 0.58, _libdeflate(5)),
     Encoder("libdeflate 6", 0.75, _libdeflate(6)),
 )
+ENCODERS = (*CANDIDATES, REFERENCE)
+_BY_NAME = {encoder.name: encoder for encoder in ENCODERS}
 
-# Planned with; the rest is for what samples do not tell.
-_PLANNED_SHARE = 0.9
-# Every so many blocks the encoders in use are compared, and every so many all candidates.
-_COMPARE_EVERY, _CHOOSE_EVERY = 8, 48
-# A sample is so many runs of rows, an eighth of the block together.
-_SAMPLE_RUNS, _SAMPLE_SHARE = 3, 8
-# Below so many bytes a sample would say nothing: the whole block is taken.
-_SMALL_BLOCK = 96 << 10
-# How much of an estimate a new sample replaces.
-_LEARNING = 0.4
+# Bits of entropy by which blocks are of different kinds.
+_KIND_BITS = 0.5
+# Every so many rows of a block tell its kind.
+_KIND_ROWS = 8
+# Planned with, for very many trials, and what of it few trials let one plan with less.
+_PLANNED_SHARE, _DOUBT = 0.92, 0.5
 
 
-class AdaptiveDeflate:
-    """Encodes the blocks of one chunk, in order.
+def kind_of(data: Data) -> int:
+    """Which kind of block it is: by the entropy of its bytes, which no encoder but by matches gets below."""
+    octets = np.ascontiguousarray(data[::_KIND_ROWS]).view(np.uint8)
+    counts = np.bincount(octets.reshape(-1), minlength=256)
+    shares = counts[counts > 0] / octets.size
+    return int(-(shares * np.log2(shares)).sum() / _KIND_BITS)
+
+
+@dataclass(frozen=True)
+class Trial:
+    """Bytes that each encoder made of a block of some kind, by name."""
+
+    kind: int
+    sizes: Mapping[str, int]
+
+
+def try_block(data: Data) -> Trial:
+    """What each encoder makes of a block, as the codec is given it."""
+    return Trial(kind_of(data), {encoder.name: len(encoder.encode(data)) for encoder in ENCODERS})
+
+
+@dataclass(frozen=True)
+class Choice:
+    """How blocks of a kind are encoded: by `encoder`, but a `share` of them by `faster`."""
+
+    encoder: str
+    faster: str
+    share: float
+
+
+@dataclass(frozen=True)
+class Policy:
+    """An encoder for each kind of block; kinds that were not tried are taken for the nearest that was."""
+
+    choices: Mapping[int, Choice] = field(default_factory=dict)
+
+    def choice(self, kind: int) -> Choice:
+        """How a block of this kind is encoded."""
+        if not self.choices:
+            return Choice(REFERENCE.name, REFERENCE.name, 0.0)
+        return self.choices[min(self.choices, key=lambda known: (abs(known - kind), -known))]
+
+
+def find_policy(trials: Iterable[Trial], tolerance: float) -> Policy:
+    """The policy that saves the most time within the tolerance, by the trials.
+
+    In each kind the encoders that are worth a thought form a chain, each faster and larger than the one
+    before; steps along all chains are taken in the order of time saved for a byte until the budget is used.
 
     Parameters
     ----------
     tolerance : float
         How much larger than with libdeflate level 7 all blocks together may become, as a share.
     """
+    trials = list(trials)
+    kinds = sorted({trial.kind for trial in trials})
+    reference = sum(trial.sizes[REFERENCE.name] for trial in trials)
+    planned = tolerance * max(0.0, _PLANNED_SHARE - _DOUBT / max(1, len(trials)) ** 0.5)
+    budget = planned * reference
+    steps: list[tuple[float, int, _Step]] = []
+    choices: dict[int, Choice] = {}
+    for kind in kinds:
+        first, chain = _chain([trial for trial in trials if trial.kind == kind])
+        choices[kind] = Choice(first.name, first.name, 0.0)
+        steps += [(step.saved / step.bytes, kind, step) for step in chain]
+        budget += sum(
+            trial.sizes[REFERENCE.name] - trial.sizes[first.name] for trial in trials if trial.kind == kind
+        )
+    budget = min(budget, planned * reference)
+    for _, kind, step in sorted(steps, key=lambda entry: -entry[0]):
+        if step.bytes > budget:
+            choices[kind] = Choice(choices[kind].encoder, step.encoder.name, budget / step.bytes)
+            break
+        budget -= step.bytes
+        choices[kind] = Choice(step.encoder.name, step.encoder.name, 0.0)
+    return Policy(choices)
 
-    def __init__(self, tolerance: float) -> None:
-        self._tolerance = tolerance * _PLANNED_SHARE
-        self._seen = 0
-        self._base = self._faster = REFERENCE
-        self._excess = {encoder.name: np.inf for encoder in CANDIDATES} | {REFERENCE.name: 0.0}
-        # Bytes above the reference, and the reference's bytes: of samples known, of other blocks estimated.
-        self._spent = 0.0
-        self._reference = 0.0
+
+@dataclass(frozen=True)
+class _Step:
+    """To a faster encoder: the time that it saves, the bytes that it costs."""
+
+    encoder: Encoder
+    saved: float
+    bytes: float
+
+
+def _chain(trials: list[Trial]) -> tuple[Encoder, list[_Step]]:
+    """The fastest encoder that costs nothing, and the steps from it that save ever less for a byte."""
+    total = {encoder: sum(trial.sizes[encoder.name] for trial in trials) for encoder in ENCODERS}
+    current = min((e for e in ENCODERS if total[e] <= total[REFERENCE]), key=lambda e: e.cost)
+    first = current
+    steps: list[_Step] = []
+    while True:
+        faster = [
+            _Step(e, (current.cost - e.cost) * len(trials), total[e] - total[current])
+            for e in ENCODERS
+            if e.cost < current.cost and total[e] > total[current]
+        ]
+        if not faster:
+            return first, steps
+        steps.append(max(faster, key=lambda step: step.saved / step.bytes))
+        current = steps[-1].encoder
+
+
+class AdaptiveDeflate:
+    """Encodes the blocks of one piece, in order, by a policy."""
+
+    def __init__(self, policy: Policy) -> None:
+        self._policy = policy
+        self._due: dict[int, float] = {}
 
     def __call__(self, data: Data) -> bytes:
         """The zlib stream of a block."""
-        if self._seen % _CHOOSE_EVERY == 0:
-            self._learn(data, CANDIDATES, weight=1.0 if self._seen == 0 else _LEARNING)
-            self._choose()
-        elif self._seen % _COMPARE_EVERY == 0:
-            self._learn(data, {self._base, self._faster} - {REFERENCE}, weight=_LEARNING)
-            self._choose()
-        verify = self._seen % _CHOOSE_EVERY == _COMPARE_EVERY // 2
-        self._seen += 1
-        encoder = self._affordable()
-        block = encoder.encode(data)
-        if encoder is REFERENCE:
-            self._reference += len(block)
-            return block
-        if verify:
-            return self._verified(encoder, block, data)
-        reference = len(block) / (1 + self._excess[encoder.name])
-        self._account(len(block), reference)
-        return block
-
-    def _affordable(self) -> Encoder:
-        excess = self._excess[self._faster.name]
-        # What the next block may cost, measured in blocks of the mean size.
-        mean = self._reference / max(1, self._seen - 1)
-        planned = self._tolerance * (self._reference + mean) - self._spent
-        return self._faster if excess * mean <= planned else self._base
-
-    def _verified(self, encoder: Encoder, block: bytes, data: Data) -> bytes:
-        """The better of the block and the reference's; what was estimated of the encoder is corrected."""
-        reference = REFERENCE.encode(data)
-        found = len(block) / len(reference) - 1
-        self._excess[encoder.name] += (found - self._excess[encoder.name]) * _LEARNING
-        if len(reference) <= len(block):
-            self._reference += len(reference)
-            return reference
-        self._account(len(block), len(reference))
-        return block
-
-    def _account(self, stored: float, reference: float) -> None:
-        self._spent += stored - reference
-        self._reference += reference
-
-    def _learn(self, data: Data, encoders: Any, *, weight: float) -> None:
-        samples = list(_samples(data))
-        reference = sum(len(REFERENCE.encode(sample)) for sample in samples)
-        for encoder in encoders:
-            found = sum(len(encoder.encode(sample)) for sample in samples) / reference - 1
-            known = self._excess[encoder.name]
-            self._excess[encoder.name] = found if known == np.inf else known + (found - known) * weight
-
-    def _choose(self) -> None:
-        """The best mixture: the cheapest that is affordable for every block, and the best step up from it."""
-        known = [REFERENCE, *CANDIDATES]
-        affordable = [e for e in known if self._excess[e.name] <= self._tolerance]
-        self._base = min(affordable, key=lambda e: e.cost)
-        spare = self._tolerance - self._excess[self._base.name]
-
-        def saving(encoder: Encoder) -> float:
-            step = self._excess[encoder.name] - self._excess[self._base.name]
-            return (self._base.cost - encoder.cost) * min(1.0, spare / step)
-
-        faster = [e for e in known if e.cost < self._base.cost]
-        self._faster = max(faster, key=saving, default=self._base)
-
-
-def _samples(data: Data) -> Iterator[Data]:
-    """Some runs of the block's rows, spread over it."""
-    rows = data.shape[0]
-    run = rows // (_SAMPLE_SHARE * _SAMPLE_RUNS)
-    if data.nbytes <= _SMALL_BLOCK or run < 1:
-        yield data
-        return
-    for part in range(_SAMPLE_RUNS):
-        start = (2 * part + 1) * rows // (2 * _SAMPLE_RUNS) - run // 2
-        yield data[start : start + run]
+        kind = kind_of(data)
+        choice = self._policy.choice(kind)
+        due = self._due.get(kind, 0.5) + choice.share
+        self._due[kind] = due % 1
+        return _BY_NAME[choice.faster if due >= 1 else choice.encoder].encode(data)

@@ -24,6 +24,7 @@ from gdaltools.cog.journal import CogJournal, Origin, parameters_hash
 from gdaltools.cog.pairs import Pair, Sources, folder_of, pairs
 from gdaltools.cog.plan import Overviews, Wanted
 from gdaltools.cog.profiles import choose_profile
+from gdaltools.cog.warped import tile_matrix_set
 from gdaltools.crs import parse_crs
 from gdaltools.detect import RASTER_TYPES
 from gdaltools.errors import GdalToolsError, InvalidParameter, SourceNotFound, TargetExists
@@ -58,6 +59,8 @@ def create_cogs(
     overview_resampling: str | None = None,
     reproject_resampling: str | None = None,
     sparse: bool = False,
+    statistics: bool = False,
+    tms: str | None = None,
     reuse: bool = True,
     force: bool = False,
     overwrite: bool = False,
@@ -78,7 +81,7 @@ def create_cogs(
         stand for parts of a name, ``**/`` for any folders.
     dst : path, URL or Location
         A folder, or a container or prefix. Names below a pattern's fixed part are kept.
-    profile, raster_type, ..., sparse
+    profile, raster_type, ..., tms
         As `create_cog` has them.
     reuse : bool
         Copy a source that is a valid COG of the wanted codec, predictor, block size and interleave as it is
@@ -124,6 +127,8 @@ def create_cogs(
         overview_resampling=overview_resampling,
         reproject_resampling=reproject_resampling,
         sparse=sparse,
+        statistics=statistics,
+        tms=tms,
     )
     _check(wanted)
     for name, value in (("files_at_once", files_at_once), ("memory_mb", memory_mb)):
@@ -157,6 +162,8 @@ def _check(wanted: Wanted) -> None:
             raise InvalidParameter(
                 f"{name} {getattr(wanted, name)!r} is unknown: use one of {', '.join(allowed)}"
             )
+    if wanted.tms is not None:
+        tile_matrix_set(wanted.tms)
     _check_profile(wanted, ("float32",), otherwise=("uint8", "uint8", "uint8"))
 
 

@@ -20,6 +20,7 @@ from gdaltools.cog.pairs import Pair
 from gdaltools.cog.plan import SHARED_BYTES, CogPlan, Wanted, plan_for
 from gdaltools.cog.reuse import check_pixels, reused
 from gdaltools.errors import CorruptRaster, GdalToolsError, StorageError
+from gdaltools.interruption import Interruption
 from gdaltools.progress import Progress
 
 # Pixels of a raster that one thread makes in seconds.
@@ -87,6 +88,7 @@ class BatchRun:
         self._failures = 0
         self._large: dict[str, CogPlan] = {}
         self._stopped_by: BaseException | None = None
+        self._interruption = Interruption()
 
     def label(self) -> str:
         """What a progress bar says of it."""
@@ -104,7 +106,8 @@ class BatchRun:
             What `advance` raised: the files in hand are given up.
         """
         self._advance = advance
-        with ThreadPoolExecutor(files_at_once or graph.cluster_threads() or graph.thread_count()) as pool:
+        threads = files_at_once or graph.cluster_threads() or graph.thread_count()
+        with ThreadPoolExecutor(threads, initializer=self._interruption.watch) as pool:
             futures = [pool.submit(self._one, each) for each in waiting]
             try:
                 for future in as_completed(futures):
@@ -123,6 +126,7 @@ class BatchRun:
 
     def _stop(self, error: BaseException) -> BaseException:
         """The error that ended the run; files in hand give up when they look next."""
+        self._interruption.tell()
         with self._lock:
             if self._stopped_by is None:
                 self._stopped_by = error

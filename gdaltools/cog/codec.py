@@ -87,12 +87,12 @@ Encode = Callable[[Pixels], bytes]
 
 
 class BlockEncoder:
-    """Encodes the blocks of one chunk; it may learn from them, so each chunk gets its own."""
+    """Encodes the blocks of one piece."""
 
-    def __init__(self, encoding: Encoding) -> None:
+    def __init__(self, encoding: Encoding, policy: adaptive.Policy) -> None:
         self._encoding = encoding
         self._size = encoding.profile.blocksize
-        self._compress = None if encoding.by_gdal else _compressor(encoding.profile)
+        self._compress = None if encoding.by_gdal else _compressor(encoding.profile, policy)
 
     def encode_row(self, pixels: Pixels) -> Iterator[bytes]:
         """The blocks of one row of blocks, from left to right.
@@ -148,14 +148,14 @@ def _floating_point_differences(block: Pixels) -> Pixels:
     return differences
 
 
-def _compressor(profile: CogProfile) -> Encode:
+def _compressor(profile: CogProfile, policy: adaptive.Policy) -> Encode:
     if profile.compression == "NONE":
         return lambda data: data.tobytes()
     if profile.compression == "ZSTD":
         level = profile.level or 9
         return lambda data: _zstd(data, level)
     if profile.size_tolerance:
-        return adaptive.AdaptiveDeflate(profile.size_tolerance)
+        return adaptive.AdaptiveDeflate(policy)
     return fixed_deflate(profile.level or 6)
 
 

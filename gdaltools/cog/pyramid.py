@@ -7,19 +7,24 @@ as far as it alone can tell, and thin strips of its border for what it cannot.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from gdaltools.cog.adaptive import Policy, Trial, try_block
 from gdaltools.cog.axes import Span
-from gdaltools.cog.codec import BlockEncoder, Encoding, encode_mask_block, framed
+from gdaltools.cog.codec import BlockEncoder, Encoding, encode_mask_block, framed, predicted
 from gdaltools.cog.geometry import LevelAxis, Step
 from gdaltools.cog.lifted import LiftedSource, StoredBlocks
 from gdaltools.cog.overviews import Rule, halve
 from gdaltools.cog.sink import Sink
 from gdaltools.cog.source import Pixels, Source, Valid
+from gdaltools.cog.statistics import Statistics, statistics_of
+
+# Half of a block's rows tell what the whole takes: a DEFLATE window is a small part of them.
+_TRIED_SHARE = 2
 
 
 @dataclass(frozen=True)
@@ -73,6 +78,7 @@ class Record:
     sizes: NDArray[np.uint32]
     mask_sizes: NDArray[np.uint32] | None
     stored: bytes | None = None
+    statistics: Statistics | None = None
 
     @property
     def name(self) -> str:
@@ -95,6 +101,10 @@ class Work:
         The levels' grids of pieces.
     sparse : bool
         Leave out blocks without any data.
+    kept : bool
+        Whether the source has all levels itself, so that nothing is handed on.
+    statistics : bool
+        Whether pieces of the full resolution are summed up.
     """
 
     encoding: Encoding
@@ -104,6 +114,8 @@ class Work:
     planes: int
     dtype: np.dtype[Any]
     sparse: bool
+    kept: bool
+    statistics: bool
     sink: Sink
 
     def steps(self, level: int) -> tuple[Step, Step]:
@@ -114,25 +126,40 @@ class Work:
         )
 
 
-def read_kept(work: Work, source: Source, level: int, row: int, col: int) -> Record:
-    """Read and encode a piece of a level that the source itself has, as it has the next."""
-    return _encoded(work, level, row, col, *_read(work, source, level, row, col))
+def try_blocks(work: Work, source: Source, row: int, cols: Sequence[int]) -> list[Trial]:
+    """Trials of some blocks in a row of blocks of the full resolution."""
+    size = work.encoding.profile.blocksize
+    height, width = work.rows[0].size, work.cols[0].size
+    # As much of their height as tells what whole ones take.
+    top = row * size
+    rows = Span(top, min(top + max(1, size // _TRIED_SHARE), height))
+    trials = []
+    for col in cols:
+        across = Span(col * size, min((col + 1) * size, width))
+        pixels, _ = source.read(rows, across, work.dtype, planes=work.planes)
+        plane = pixels[row % work.planes]
+        trials.append(try_block(predicted(plane, work.encoding.profile.predictor)))
+    return trials
 
 
-def read_piece(work: Work, source: Source, level: int, row: int, col: int) -> tuple[Record, Carry | None]:
+def read_piece(
+    work: Work, policy: Policy, source: Source, level: int, row: int, col: int
+) -> tuple[Record, Carry | None]:
     """Read, encode and halve a piece that the source itself has."""
-    return _done(work, level, row, col, *_read(work, source, level, row, col))
-
-
-def _read(work: Work, source: Source, level: int, row: int, col: int) -> tuple[Patch, StoredBlocks | None]:
     rows, cols = work.rows[level].span(row), work.cols[level].span(col)
     pixels, valid = source.read(rows, cols, work.dtype, planes=work.planes)
     stored = source.stored(rows, cols) if isinstance(source, LiftedSource) else None
-    return Patch(rows, cols, pixels, valid), stored
+    return _done(work, policy, level, row, col, Patch(rows, cols, pixels, valid), stored)
 
 
 def join_pieces(
-    work: Work, level: int, row: int, col: int, children: Sequence[Carry], around: Iterable[Sequence[Patch]]
+    work: Work,
+    policy: Policy,
+    level: int,
+    row: int,
+    col: int,
+    children: Sequence[Carry],
+    around: Iterable[Sequence[Patch]],
 ) -> tuple[Record, Carry | None]:
     """Put a piece of an overview together, encode and halve it."""
     rows, cols = work.rows[level].span(row), work.cols[level].span(col)
@@ -146,14 +173,23 @@ def join_pieces(
         _finish(work, patch, strips, (down, across), pending, cols)
     for pending in across.seams(col):
         _finish(work, patch, strips, (down, across), rows, pending)
-    return _done(work, level, row, col, patch)
+    return _done(work, policy, level, row, col, patch)
 
 
 def _done(
-    work: Work, level: int, row: int, col: int, patch: Patch, stored: StoredBlocks | None = None
+    work: Work,
+    policy: Policy,
+    level: int,
+    row: int,
+    col: int,
+    patch: Patch,
+    stored: StoredBlocks | None = None,
 ) -> tuple[Record, Carry | None]:
-    record = _encoded(work, level, row, col, patch, stored)
-    return record, _carry(work, level, row, col, patch) if level + 1 < len(work.rows) else None
+    record = _encoded(work, policy, level, row, col, patch, stored)
+    if work.statistics and level == 0:
+        record = replace(record, statistics=statistics_of(patch.pixels, patch.valid, work.rule.nodata))
+    last = work.kept or level + 1 == len(work.rows)
+    return record, None if last else _carry(work, level, row, col, patch)
 
 
 def _carry(work: Work, level: int, row: int, col: int, patch: Patch) -> Carry:
@@ -169,12 +205,13 @@ def _carry(work: Work, level: int, row: int, col: int, patch: Patch) -> Carry:
 
 def _halved(work: Work, steps: tuple[Step, Step], rows: Span, cols: Span, patch: Patch) -> Patch:
     down, across = steps[0].axis(rows, patch.rows), steps[1].axis(cols, patch.cols)
+    counted = patch.pixels[-1][:, :, -1] != 0 if work.rule.alpha else patch.valid
     planes, valid = [], None
     for plane in patch.pixels:
-        pixels, valid = halve(plane, patch.valid, down, across, work.rule)
+        pixels, valid = halve(plane, counted, down, across, work.rule)
         planes.append(pixels)
     together = planes[0][None] if len(planes) == 1 else np.stack(planes)
-    return Patch(rows, cols, together, valid)
+    return Patch(rows, cols, together, None if patch.valid is None else valid)
 
 
 def _finish(
@@ -212,13 +249,21 @@ def _paste(patch: Patch, onto: Patch) -> None:
         onto.valid[there] = patch.valid[here]
 
 
-def _encoded(work: Work, level: int, row: int, col: int, patch: Patch, stored: StoredBlocks | None) -> Record:
+def _encoded(
+    work: Work,
+    policy: Policy,
+    level: int,
+    row: int,
+    col: int,
+    patch: Patch,
+    stored: StoredBlocks | None,
+) -> Record:
     """Encode the blocks of a piece and store them: in rows, each mask block right behind its pixels.
 
     Blocks that the source has `stored` are taken from it.
     """
     size = work.encoding.profile.blocksize
-    encoder = BlockEncoder(work.encoding)
+    encoder = BlockEncoder(work.encoding, policy)
     _, height, width, _ = patch.pixels.shape
     shape = -(-height // size), -(-width // size)
     sizes = np.zeros((work.planes, *shape), np.uint32)
@@ -259,4 +304,9 @@ def _without_data(
         return False
     if nodata is not None and np.isnan(nodata):
         return bool(np.isnan(pixels).all())
-    return bool((pixels == (0 if nodata is None else nodata)).all())
+    empty = 0 if nodata is None else nodata
+    if not (pixels == empty).all():
+        return False
+    # -0.0 equals 0.0, and is another sample.
+    parts = pixels.view(pixels.real.dtype)
+    return parts.dtype.kind != "f" or bool((np.signbit(parts) == np.signbit(empty)).all())

@@ -185,7 +185,12 @@ def _is_whole(
     stream: IO[bytes],
 ) -> bool:
     """Whether the file is the COG that is wanted, all but the bytes of its own."""
-    if wanted.input_crs is not None or plan.sparse or (sizes and wanted.overview_resampling is not None):
+    if (
+        wanted.input_crs is not None
+        or plan.sparse
+        or plan.statistics
+        or (sizes and wanted.overview_resampling is not None)
+    ):
         return False
     size = plan.profile.blocksize
     small = max(sizes[-1] if sizes else plan.levels[0]) <= size

@@ -127,8 +127,10 @@ async def world(
             yield made
 
 
-def make_scene(world: World, rows: int = 300, cols: int = 400, *, bands: int = 3) -> Path:
-    path = world.blobs / "bronze-rasters" / "scene.tif"
+def make_scene(
+    world: World, rows: int = 300, cols: int = 400, *, bands: int = 3, name: str = "scene.tif"
+) -> Path:
+    path = world.blobs / "bronze-rasters" / name
     return write_raster(path, smooth(bands, rows, cols), crs=UTM, transform=UTM_GRID)
 
 
@@ -426,21 +428,23 @@ async def test_a_task_that_the_janitor_failed_is_given_up(world: World) -> None:
     assert not (world.blobs / "silver-cogs" / "noop").exists()
 
 
-async def test_hundreds_of_results_reach_the_fan_in_by_its_row(world: World) -> None:
-    make_scene(world, 1900, 1900, bands=1)
+async def test_results_too_large_for_a_message_reach_the_fan_in_by_its_row(world: World) -> None:
+    long_name = "s" * 200  # in every result several times: fewer of them make a message too large
+    make_scene(world, 1250, 1250, bands=1, name=f"{long_name}.tif")
+    parameters = {**TILED, "blob_name": f"{long_name}.tif", "output_folder": "/".join([long_name] * 3)}
     platform = Platform(world.conninfo, world.bus, docker_stages=EVERY_STAGE)
     async with platform.running():
         with world.worker():
-            job_id = await platform.submit(TILED)
+            job_id = await platform.submit(parameters)
             jobs = await platform.quiet([job_id], 280)
             await world.until_drained()
     assert platform.violations == []
     assert jobs[job_id]["status"] == "completed", jobs[job_id]["error_details"]
-    assert len(world.tasks(3)) == 289
+    assert len(world.tasks(3)) == 144
     (fan_in,) = world.tasks(4)
     assert fan_in["task_id"] == fan_in_id(job_id, 4)
     assert len(json.dumps(fan_in["parameters"])) > MESSAGE_BYTES
-    assert fan_in["result_data"]["tile_count"] == 289
+    assert fan_in["result_data"]["tile_count"] == 144
 
 
 async def test_interruptions_of_every_side_lose_and_double_nothing(world: World) -> None:

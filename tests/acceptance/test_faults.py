@@ -118,28 +118,33 @@ async def test_storage_that_refuses_is_told_and_tried_again(made: World) -> None
     await well(worker)
 
 
-async def test_a_worker_told_to_stop_hands_its_extraction_back_and_the_next_goes_on(made: World) -> None:
-    (worker,) = made.workers
-    made.restless = False
-    write_raster(
-        made.blobs / "bronze-rasters" / "scene.tif", smooth(3, 3000, 4000), crs=UTM, transform=UTM_GRID
-    )
-    job_id = await made.platform.submit(SOURCE | {"tile_size": 256, "overlap": 32})
-    tiles = made.blobs / "silver-mosaicjson" / job_id[:8] / "tiles"
-    await eventually(lambda: len(list(tiles.glob("*.tif"))) > 20, within_seconds=90)
-    worker.terminate()
-    assert await asyncio.to_thread(worker.wait, 30) == 0
-    statement = "select status::text, retry_count from app.tasks where parent_job_id = %s and stage = 2"
-    assert query(made, statement, job_id) == [{"status": "queued", "retry_count": 0}]
-    assert not list(tiles.glob(".gdaltools-*")), "nothing half-written"
-    assert not list(made.temporary.iterdir()), "nothing temporary"
-    listed = json.loads((tiles / "scene_tiles.json").read_text())["tiles"]
-    before = {path: path.stat().st_ino for path in tiles.glob("*.tif")}
-    worker.start()
-    await eventually(lambda: query(made, statement, job_id)[0]["status"] == "completed", within_seconds=90)
-    kept = [path for path, inode in before.items() if path.stat().st_ino == inode]
-    assert len(kept) >= len(listed) > 0
-    assert query(made, "select sum(takeovers)::int as n from app.worker_claims")[0]["n"] == 0
+async def test_a_worker_told_to_stop_hands_its_extraction_back_and_the_next_goes_on() -> None:
+    # Without a grace period there is no race for the tiles that remain.
+    async with world(workers=1, seed=0, environment={"WORKER_SHUTDOWN_GRACE_SECONDS": "0"}) as made:
+        (worker,) = made.workers
+        write_raster(
+            made.blobs / "bronze-rasters" / "scene.tif", smooth(3, 2400, 2400), crs=UTM, transform=UTM_GRID
+        )
+        job_id = await made.platform.submit(SOURCE | {"tile_size": 256, "overlap": 32})
+        tiles = made.blobs / "silver-mosaicjson" / job_id[:8] / "tiles"
+        await eventually(lambda: len(list(tiles.glob("*.tif"))) > 20, within_seconds=90)
+        made.restless = False
+        worker.terminate()
+        assert await asyncio.to_thread(worker.wait, 30) == 0
+        statement = "select status::text, retry_count from app.tasks where parent_job_id = %s and stage = 2"
+        assert query(made, statement, job_id) == [{"status": "queued", "retry_count": 0}]
+        assert not list(tiles.glob(".gdaltools-*")), "nothing half-written"
+        assert not list(made.temporary.iterdir()), "nothing temporary"
+        listed = json.loads((tiles / "scene_tiles.json").read_text())["tiles"]
+        before = {path: path.stat().st_ino for path in tiles.glob("*.tif")}
+        worker.start()
+        await eventually(
+            lambda: query(made, statement, job_id)[0]["status"] == "completed", within_seconds=90
+        )
+        kept = [path for path, inode in before.items() if path.stat().st_ino == inode]
+        assert len(kept) >= len(listed) > 0
+        assert query(made, "select sum(takeovers)::int as n from app.worker_claims")[0]["n"] == 0
+        assert made.platform.violations == []
 
 
 async def test_a_full_disk_keeps_a_worker_from_receiving() -> None:

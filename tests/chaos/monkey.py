@@ -49,6 +49,7 @@ class Monkey:
         self._child_killed_at = 0.0
         self._background: set[asyncio.Task[None]] = set()
         self._tired = asyncio.Event()
+        self._stopping: set[int] = set()  # process ids
 
     def tire(self) -> None:
         """Let what is being done be done to its end, and nothing more after it."""
@@ -119,10 +120,18 @@ class Monkey:
             worker.kill()
             self._count("kill worker")
 
-    async def _stop_worker(self) -> None:
+    def _told_to_stop(self) -> WorkerProcess | None:
+        """A worker that gets its first SIGTERM now; a second one would end it at once, with exit code 1."""
         worker = self._one_running()
+        if worker is None or worker.pid in self._stopping:
+            return None
+        self._stopping.add(worker.pid)
+        worker.terminate()
+        return worker
+
+    async def _stop_worker(self) -> None:
+        worker = self._told_to_stop()
         if worker is not None:
-            worker.terminate()
             self._count("stop worker")
             self._later(self._ended_well(worker))
 
@@ -138,9 +147,8 @@ class Monkey:
                 self._world.problems.append(f"a worker ended with {code} after SIGTERM")
 
     async def _stop_then_kill_worker(self) -> None:
-        worker = self._one_running()
+        worker = self._told_to_stop()
         if worker is not None:
-            worker.terminate()
             await asyncio.sleep(self._random.uniform(0, 3))
             if worker.is_running:
                 worker.kill()

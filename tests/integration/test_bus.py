@@ -6,7 +6,7 @@ import asyncio
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -14,7 +14,8 @@ import pytest
 import pytest_asyncio
 from azure.core.credentials import AccessToken
 from azure.core.exceptions import ClientAuthenticationError
-from azure.servicebus import ServiceBusMessage
+from azure.servicebus import ServiceBusClient as SynchronousClient
+from azure.servicebus import ServiceBusMessage, ServiceBusSender
 from azure.servicebus.aio import ServiceBusClient
 from azure.servicebus.amqp import AmqpAnnotatedMessage
 
@@ -293,21 +294,72 @@ async def test_a_lock_is_no_longer_kept_behind_its_context(bus: Bus, broker: Bro
         await eventually(lambda: broker.counts("short-locks").active == 1)
 
 
-async def test_a_cancelled_receive_gives_the_message_back(bus: Bus, broker: BrokerThread) -> None:
-    await bus.send("tasks", [task(scheduled_at=datetime.now(UTC) + timedelta(seconds=1.5))])
+async def test_a_cancelled_receive_gives_back_the_message_that_was_on_its_way(
+    bus: Bus, broker: BrokerThread
+) -> None:
     async with bus.receiver("tasks") as receiver:
         assert await receiver.receive(wait_seconds=0.1) is None
-        waiting = asyncio.create_task(receiver.receive(wait_seconds=30))
-        await asyncio.sleep(0)
-        broker.faults.delay_replies(0.2)
-        await eventually(lambda: broker.counts("tasks").locked == 1)
-        waiting.cancel()  # while the message is on its way
-        with pytest.raises(asyncio.CancelledError):
-            await waiting
+        with _synchronous_sender(broker, "tasks") as sender:
+            waiting = asyncio.create_task(receiver.receive(wait_seconds=30))
+            await _turns(20)  # until it reads
+            broker.faults.delay_replies(0.2)
+            sending = asyncio.create_task(asyncio.to_thread(sender.send_messages, ServiceBusMessage("{}")))
+            await _turns(1)
+            _stand_still_until_locked(broker, "tasks")
+            waiting.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await waiting
+            await sending
         broker.faults.clear()
     await eventually(lambda: broker.counts("tasks").active == 1)
     async with receiving(bus) as receiver:
         assert (await receive(receiver)).delivery_count == 1
+
+
+async def test_a_receive_ends_in_whatever_turn_of_the_loop_it_is_cancelled() -> None:
+    queues = [f"queue-{turns}" for turns in range(6)]
+    with BrokerThread([QueueSpec(queue) for queue in queues]) as broker:
+        bus = Bus.connect(connection_string=broker.connection_string)
+        receivers = [bus.receiver(queue) for queue in queues]
+        came = 0  # in time: so many turns are long enough
+        for turns, receiver in enumerate(receivers):
+            assert await receiver.receive(wait_seconds=0.1) is None
+            waiting = asyncio.create_task(receiver.receive(wait_seconds=30))
+            await _turns(20)  # until it reads
+            with _synchronous_sender(broker, receiver.queue) as sender:
+                sender.send_messages(ServiceBusMessage("{}"))
+            _stand_still_until_locked(broker, receiver.queue)
+            await _turns(turns)
+            came += waiting.done()
+            waiting.cancel()
+            await asyncio.wait({waiting}, timeout=10)
+            assert waiting.cancelled() or came, (
+                f"cancelled {turns} turns after a message had come, it went on"
+            )
+        await asyncio.gather(*(receiver.__aexit__(None, None, None) for receiver in receivers))
+        assert 0 < came < len(queues)
+        assert sum(broker.counts(queue).locked for queue in queues) == came
+
+
+async def _turns(count: int) -> None:
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
+@contextmanager
+def _synchronous_sender(broker: BrokerThread, queue: str) -> Iterator[ServiceBusSender]:
+    """One that needs no event loop."""
+    client = SynchronousClient.from_connection_string(broker.connection_string)
+    with client, client.get_queue_sender(queue, keep_alive=0) as sender:
+        yield sender
+
+
+def _stand_still_until_locked(broker: BrokerThread, queue: str) -> None:
+    """Let the event loop stand still until the broker has given a message out."""
+    deadline = time.monotonic() + 30
+    while broker.counts(queue).locked == 0:
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
 
 
 async def test_a_receiver_that_died_is_opened_again(bus: Bus, broker: BrokerThread) -> None:

@@ -39,6 +39,7 @@ from tests.support.platform_tables import (
 )
 from worker.bus import Bus, OutgoingMessage
 from worker.errors import BusError, LockLost
+from worker.patience import is_set_within
 
 SWEEP_SECONDS = 1.0
 OVER = ("completed", "failed", "completed_with_errors")
@@ -193,8 +194,7 @@ class Platform:
             wake.clear()
             while await until_done(step):
                 continue
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(wake.wait(), SWEEP_SECONDS)
+            await is_set_within(wake, SWEEP_SECONDS)
 
     async def handle(self, received: Received) -> None:
         """Do what a message of the jobs queue asks for, in one transaction; nothing if it was done before."""

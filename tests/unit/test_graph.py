@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
+from pathlib import Path
 
 import dask
 import pytest
+import rasterio
 from dask import delayed
 from distributed import Client, LocalCluster
 
+from gdaltools import interruption, storage
+from gdaltools.dataset import read_window
 from gdaltools.graph import cluster_threads, run, thread_count, using_threads
 from gdaltools.progress import Progress, reporting
+from tests.support.rasters import smooth, write_raster
 
 
 def _double(value: int) -> int:
@@ -114,3 +120,52 @@ def test_an_error_in_the_progress_callback_ends_the_work() -> None:
         reporting(cancel, label="x", total=2, unit="tasks") as advance,
     ):
         run(_tasks([1, 2]), ended=lambda *_: advance(1))
+
+
+def _interrupted_while_running(task: Callable[[], None]) -> None:
+    """Run a task, and interrupt the run as soon as it is under way."""
+    begun = threading.Event()
+
+    def under_way() -> None:
+        begun.set()
+        while not interruption.is_told():
+            assert threading.main_thread().is_alive()
+        task()
+
+    def interrupt(position: int, _: object) -> None:
+        assert begun.wait(30)
+        raise KeyboardInterrupt
+
+    with dask.config.set(num_workers=2), pytest.raises(KeyboardInterrupt):
+        run([delayed(_double)(1), delayed(under_way)()], ended=interrupt)
+
+
+def test_an_interrupted_task_publishes_nothing(tmp_path: Path) -> None:
+    written = threading.Event()
+
+    def write() -> None:
+        with storage.writing(tmp_path / "a.tif") as path:
+            path.write_bytes(b"whole")
+            written.set()
+
+    _interrupted_while_running(write)
+    assert written.is_set()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_interrupted_task_reads_no_further_window(tmp_path: Path) -> None:
+    source = write_raster(tmp_path / "a.tif", smooth(1, 40, 40))
+    read: list[object] = []
+
+    def read_on() -> None:
+        with rasterio.open(source) as dataset:
+            read.append(read_window(dataset, str(source), rasterio.windows.Window(0, 0, 9, 9)))
+
+    _interrupted_while_running(read_on)
+    assert read == []
+
+
+def test_an_interruption_ends_with_its_run() -> None:
+    _interrupted_while_running(lambda: None)
+    assert run(_tasks([1, 2]), ended=lambda *_: None) == [2, 4]
+    interruption.check()

@@ -335,6 +335,7 @@ def test_every_option_of_create_cog_is_one_of_create_cogs_and_reaches_the_encode
         {"overviews": "some"},
         {"raster_type": "photo"},
         {"target_crs": "EPSG:1"},
+        {"tms": "MarsQuad"},
         {"level": 3, "size_tolerance": 0.1},
         {"files_at_once": 0},
         {"memory_mb": 0},

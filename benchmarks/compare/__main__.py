@@ -1,0 +1,11 @@
+"""``python -m benchmarks.compare cog``."""
+
+import signal
+import sys
+
+from benchmarks.compare.command import main
+
+if __name__ == "__main__":
+    # Told to end, it ends its child first, as after Ctrl-C.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    sys.exit(main())

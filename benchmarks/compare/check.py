@@ -1,0 +1,90 @@
+"""Whether a method made what was asked for: a strictly valid COG of the very same pixels.
+
+A fast wrong answer is no answer: outputs are read back, in bounded memory.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import rasterio
+from rasterio.enums import Resampling
+from rasterio.io import DatasetReader
+from rasterio.windows import Window
+
+# Rows that are compared at a time: a multiple of every block size in use.
+_ROWS = 512
+_CACHE_MB = 64
+# Mean difference of the smallest overview from averaged pixels, in standard deviations of these. Averaging
+# in steps with rounding in between gives hundredths; overviews of zeros give 1 and more.
+_OVERVIEW_TOLERANCE = 0.25
+
+
+def check(source: Path, target: Path) -> dict[str, Any]:
+    """What is wrong with `target` as a COG of `source`.
+
+    Returns
+    -------
+    dict
+        ``valid``: it passes rio-cogeo's strict rules; ``pixels_identical``: where the source has
+        pixels, full resolution is the same bit for bit; ``problems``: these, padding, lost georeference or
+        nodata, and wrong overviews, a sentence each.
+    """
+    from rio_cogeo.cogeo import cog_validate
+
+    _, errors, warnings = cog_validate(str(target), strict=True, quiet=True)
+    layout = [*errors, *warnings]
+    with (
+        rasterio.Env(GDAL_CACHEMAX=_CACHE_MB),
+        rasterio.open(source) as wanted,
+        rasterio.open(target) as found,
+    ):
+        pixels = _pixel_problems(wanted, found)
+        rest = [*_header_problems(wanted, found), *_overview_problems(wanted, target, found)]
+    return {"valid": not layout, "pixels_identical": not pixels, "problems": [*layout, *pixels, *rest]}
+
+
+def _pixel_problems(wanted: DatasetReader, found: DatasetReader) -> list[str]:
+    kinds = [(each.count, each.dtypes[0]) for each in (wanted, found)]
+    if kinds[0] != kinds[1] or found.height < wanted.height or found.width < wanted.width:
+        return [f"{_shape(found)} instead of {_shape(wanted)}"]
+    for row in range(0, wanted.height, _ROWS):
+        window = Window(0, row, wanted.width, min(_ROWS, wanted.height - row))
+        # As bytes, so that NaN equals NaN and -0.0 is not 0.0.
+        left, right = (each.read(window=window).view("uint8") for each in (wanted, found))
+        if not np.array_equal(left, right):
+            return [f"pixels differ from the source's, first in rows {row} to {row + _ROWS}"]
+    return []
+
+
+def _header_problems(wanted: DatasetReader, found: DatasetReader) -> list[str]:
+    problems = []
+    if found.shape != wanted.shape:
+        problems.append(f"padded: {_shape(found)} instead of {_shape(wanted)}")
+    if wanted.crs != found.crs or not wanted.transform.almost_equals(found.transform):
+        problems.append("the georeference was lost")
+    if not np.array_equal(wanted.nodatavals, found.nodatavals, equal_nan=wanted.nodata is not None):
+        problems.append(f"nodata is {found.nodata} instead of {wanted.nodata}")
+    return problems
+
+
+def _overview_problems(wanted: DatasetReader, target: Path, found: DatasetReader) -> list[str]:
+    levels = len(found.overviews(1))
+    if not levels:
+        return [] if max(found.shape) <= max(found.block_shapes[0]) else ["there are no overviews"]
+    with rasterio.open(target, overview_level=levels - 1) as smallest:
+        overview = smallest.read(masked=True).astype("float64")
+    if found.shape != wanted.shape:
+        return []  # it shows another area
+    averaged = wanted.read(masked=True, out_shape=overview.shape, resampling=Resampling.average)
+    spread = float(averaged.std()) or 1.0
+    difference = float(abs(overview - averaged).mean()) / spread
+    if difference > _OVERVIEW_TOLERANCE:
+        return [f"the smallest overview is off by {difference:.2f} standard deviations"]
+    return []
+
+
+def _shape(dataset: DatasetReader) -> str:
+    return f"{dataset.width} x {dataset.height} x {dataset.count} {dataset.dtypes[0]}"

@@ -1,0 +1,83 @@
+"""The inside of a measured process: ``python -m benchmarks.compare.child JOB.json RESULT.json``.
+
+Reads one job, does it, writes what it cost. An error ends the process with a traceback and no result.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.compare.jobs import CheckJob, LimitJob, WriteJob, job_from_dict
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Do the job in the first file and leave the result in the second."""
+    job_file, result_file = (Path(each) for each in arguments)
+    job = job_from_dict(json.loads(job_file.read_text()))
+    result: dict[str, Any]
+    if isinstance(job, WriteJob):
+        result = write(job)
+    elif isinstance(job, CheckJob):
+        from benchmarks.compare.check import check
+
+        result = check(Path(job.source), Path(job.target))
+    else:
+        assert isinstance(job, LimitJob)
+        from benchmarks.compare.limit import measure_codec
+
+        result = measure_codec(job)
+    result_file.write_text(json.dumps(result))
+
+
+def write(job: WriteJob) -> dict[str, Any]:
+    """Seconds, CPU seconds and peak memory of one COG; the imports before the call are not in the seconds."""
+    from benchmarks.compare.writers import WRITERS
+
+    timed = WRITERS[job.writer](job)
+    cpu_before, began = _cpu_seconds(), time.perf_counter()
+    timed()
+    seconds, cpu_seconds = time.perf_counter() - began, _cpu_seconds() - cpu_before
+    return {
+        "seconds": seconds,
+        "cpu_seconds": cpu_seconds,
+        "flush_seconds": _flush(job.target),
+        "peak_bytes": _peak_bytes(),
+        "size_bytes": os.path.getsize(job.target),
+    }
+
+
+def _cpu_seconds() -> float:
+    """User and system time of this process and of those that it has waited for."""
+    both = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return sum(usage.ru_utime + usage.ru_stime for usage in both)
+
+
+def _flush(path: str) -> float:
+    """Seconds until the file is on the disk: nothing is left for the next run to wait for."""
+    began = time.perf_counter()
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    return time.perf_counter() - began
+
+
+def _peak_bytes() -> int | None:
+    """VmHWM of this process; ru_maxrss would also count what its parent held before the exec."""
+    try:
+        status = Path("/proc/self/status").read_text()
+    except OSError:
+        return None
+    return next(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmHWM"))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

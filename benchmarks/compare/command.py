@@ -1,0 +1,238 @@
+"""The command line: ``python -m benchmarks.compare cog``.
+
+Tables go to stdout, what is being done to stderr. The exit code is 0 if every engine variant made the right
+file, 1 if one failed or made a wrong one, 2 for wrong usage or a package that is missing, 130 after Ctrl-C.
+What peers do wrong is in the tables.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import numpy as np
+
+from benchmarks.compare.cases import CASES, cases_named
+from benchmarks.compare.comparison import Plan, compare
+from benchmarks.compare.jobs import CODECS, Codec, Encoding, usable_cores
+from benchmarks.compare.methods import methods
+from benchmarks.compare.plot import plot, require_plotting
+from benchmarks.compare.results import CaseResult, Report
+from benchmarks.compare.sources import Source, given_source, made_source
+from benchmarks.compare.tables import failures, print_tables, to_markdown
+from benchmarks.machine import this_machine
+from benchmarks.process import require_psutil
+from gdaltools.errors import GdalToolsError, InvalidParameter
+
+OK, WRONG, USAGE, INTERRUPTED = 0, 1, 2, 130
+
+# GDAL's own defaults, written out.
+_LEVELS: dict[Codec, int | None] = {"DEFLATE": 6, "ZSTD": 9, "LZW": None, "NONE": None}
+_LEVEL_RANGES: dict[Codec, tuple[int, int]] = {"DEFLATE": (1, 12), "ZSTD": (1, 22)}
+_TOLERANCES = (0.015, 0.03)
+_WARM_UP_MB = 4.0
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one comparison; its exit code."""
+    try:
+        given = _parser().parse_args(arguments)
+    except SystemExit as end:  # argparse printed usage or help already
+        return int(end.code or 0)
+    try:
+        report = run(given)
+    except KeyboardInterrupt:
+        _say("interrupted")
+        return INTERRUPTED
+    except GdalToolsError as error:
+        _say(f"benchmarks.compare: {error}")
+        return USAGE
+    print_tables(report)
+    wrong = list(failures(report))
+    for sentence in wrong:
+        _say(f"WRONG  {sentence}")
+    return WRONG if wrong else OK
+
+
+def run(given: argparse.Namespace) -> Report:
+    """Compare as the arguments say, and write what they name; after each source, so that little is ever lost.
+
+    Raises
+    ------
+    UnknownCase, UnknownMethod, InvalidParameter
+        An argument is not among what there is.
+    MissingPackage
+        Something that was asked for by name is not installed.
+    SourceNotFound, UnsupportedRaster
+        The given source cannot be compared on.
+    """
+    require_psutil()
+    if given.plot is not None:
+        require_plotting()
+    encoding = _encoding(given)
+    chosen = cases_named(given.case) if given.case or given.source is None else ()
+    _methods(given, encoding)  # refused before the first source is made
+    machine, options = this_machine(), _options(given)
+    given.inputs.mkdir(parents=True, exist_ok=True)
+    results: list[CaseResult] = []
+    sources: list[tuple[Source, Source | None]] = []
+    if given.source is not None:
+        sources.append((given_source(given.source), None))
+    for case in chosen:
+        _say(f"{case.name}: making the source, unless it is there")
+        small = min(_WARM_UP_MB, given.megabytes)
+        pair = [
+            made_source(
+                case,
+                megabytes=megabytes,
+                folder=given.inputs,
+                layout=given.source_layout,
+                compress=given.source_compress,
+                seed=given.seed,
+            )
+            for megabytes in (given.megabytes, small)
+        ]
+        sources.append((pair[0], pair[1] if small < given.megabytes else None))
+    report = Report(created=_now(), options=options, machine=machine, cases=())
+    for source, warm_up in sources:
+        results.append(compare(source, _plan(given, encoding, source), warm_up=warm_up, say=_say))
+        report = report.model_copy(update={"cases": tuple(results)})
+        _save(report, given)
+    return report
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.compare", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    cog = commands.add_parser("cog", help="create_cog beside GDAL, rio-cogeo, rioxarray and odc-geo")
+    what = cog.add_argument_group("sources")
+    what.add_argument(
+        "--case", nargs="+", action="extend", default=[], metavar="NAME", help=f"of {', '.join(CASES)} (all)"
+    )
+    what.add_argument("--source", type=Path, metavar="FILE", help="a raster of yours, instead or as well")
+    what.add_argument("--megabytes", type=_positive, default=1000.0, help="of a case, uncompressed (1000)")
+    what.add_argument("--source-layout", choices=("striped", "tiled"), default="striped")
+    what.add_argument(
+        "--source-compress", choices=("deflate", "lzw", "zstd"), help="the case's own codec (none)"
+    )
+    what.add_argument("--seed", type=int, default=0, help="of the cases (0)")
+    what.add_argument(
+        "--inputs",
+        type=Path,
+        default=_cache(),
+        metavar="FOLDER",
+        help="where cases are kept, and outputs made",
+    )
+    how = cog.add_argument_group("options")
+    how.add_argument("--codec", type=str.upper, choices=CODECS, default="DEFLATE", help="(deflate)")
+    how.add_argument("--level", type=int, help="of DEFLATE or ZSTD, by GDAL's count (GDAL's default)")
+    how.add_argument(
+        "--size-tolerance",
+        type=_positive,
+        nargs="+",
+        default=list(_TOLERANCES),
+        metavar="SHARE",
+        help="an adaptive variant each, with DEFLATE (0.015 0.03)",
+    )
+    how.add_argument("--threads", type=int, default=usable_cores(), help="(all cores)")
+    how.add_argument("--rounds", type=int, default=3, help="runs of each method (3)")
+    how.add_argument(
+        "--engine", nargs="*", metavar="NAME", help="of same, adaptive-1.5, adaptive-3, zstd-3, default"
+    )
+    how.add_argument(
+        "--peers",
+        nargs="*",
+        metavar="NAME",
+        help="of gdal, gdal-zstd-3, gdal-small-cache, rio-cogeo, rio-cogeo-tuned, rioxarray, odc-geo",
+    )
+    how.add_argument("--scaling", action="store_true", help="also the engine on one thread beside all")
+    how.add_argument("--timeout-minutes", type=_positive, default=30.0, help="of one run (30)")
+    out = cog.add_argument_group("results")
+    out.add_argument("--json", type=Path, metavar="FILE")
+    out.add_argument("--markdown", type=Path, metavar="FILE")
+    out.add_argument("--plot", type=Path, metavar="FILE", help="a PNG")
+    return parser
+
+
+def _positive(text: str) -> float:
+    value = float(text)
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} is not a number above 0")
+    return value
+
+
+def _cache() -> Path:
+    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return base / "gdaltools-benchmarks"
+
+
+def _encoding(given: argparse.Namespace) -> Encoding:
+    """What all methods are asked for, as far as it does not hang on the source."""
+    codec = cast(Codec, given.codec)
+    level = _LEVELS[codec] if given.level is None else given.level
+    if given.level is not None:
+        if codec not in _LEVEL_RANGES:
+            raise InvalidParameter(f"--level {given.level}: {codec} has no levels")
+        low, high = _LEVEL_RANGES[codec]
+        if not low <= given.level <= high:
+            raise InvalidParameter(f"--level {given.level} is not from {low} to {high}, as {codec} has them")
+    for option, least in (("threads", 1), ("rounds", 1)):
+        if getattr(given, option) < least:
+            raise InvalidParameter(f"--{option} {getattr(given, option)} is less than {least}")
+    return Encoding(codec, level, predictor=2 if codec != "NONE" else 1)
+
+
+def _predictor(codec: str, dtype: str) -> Literal[1, 2, 3]:
+    """What GDAL's PREDICTOR=YES takes."""
+    if codec == "NONE":
+        return 1
+    return 3 if np.dtype(dtype).kind == "f" else 2
+
+
+def _methods(given: argparse.Namespace, encoding: Encoding) -> Any:
+    return methods(encoding, size_tolerances=given.size_tolerance, engine=given.engine, peers=given.peers)
+
+
+def _plan(given: argparse.Namespace, encoding: Encoding, source: Source) -> Plan:
+    fitting = replace(encoding, predictor=_predictor(encoding.codec, source.dtype))
+    return Plan(
+        methods=_methods(given, fitting),
+        encoding=fitting,
+        rounds=given.rounds,
+        threads=given.threads,
+        folder=given.inputs,
+        timeout_seconds=60 * given.timeout_minutes,
+        scaling=given.scaling,
+    )
+
+
+def _options(given: argparse.Namespace) -> dict[str, Any]:
+    """The arguments as JSON holds them; of paths only the name."""
+    return {
+        name: value.name if isinstance(value, Path) else value
+        for name, value in vars(given).items()
+        if name not in ("command", "inputs")
+    }
+
+
+def _save(report: Report, given: argparse.Namespace) -> None:
+    if given.json is not None:
+        given.json.write_text(report.model_dump_json(indent=2))
+    if given.markdown is not None:
+        given.markdown.write_text(to_markdown(report))
+    if given.plot is not None:
+        plot(report, given.plot)
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)

@@ -1,0 +1,254 @@
+"""The comparison itself: runs in turns, A B C A B C, each in a process of its own, each output looked at.
+
+Between two runs nothing is left over: the output is on the disk before its process ends, is read back the
+first time, and then deleted.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from benchmarks.compare.jobs import CheckJob, Encoding, Job, LimitJob, WriteJob
+from benchmarks.compare.limit import limit_seconds
+from benchmarks.compare.methods import Method
+from benchmarks.compare.results import CaseResult, Check, CodecLimit, MethodResult, Run, Scaling
+from benchmarks.compare.sources import Source, read_through
+from benchmarks.errors import ChildFailed
+from benchmarks.process import ChildResult, run_child
+
+#: Told what is being done, one line each.
+Say = Callable[[str], None]
+
+_CHILD = "benchmarks.compare.child"
+# For the codec's limit: about 38 MB of RGB.
+_LIMIT_BLOCKS = 48
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is to be compared, and how.
+
+    Attributes
+    ----------
+    rounds : int
+        Runs of each method.
+    threads : int
+        How many may compress, in every method.
+    folder : Path
+        Where outputs are written, and deleted again.
+    scaling : bool
+        Whether the first engine variant is also measured on one thread.
+    """
+
+    methods: tuple[Method, ...]
+    encoding: Encoding
+    rounds: int
+    threads: int
+    folder: Path
+    timeout_seconds: float
+    scaling: bool = False
+
+
+@dataclass
+class _Tally:
+    """What is known of one method so far."""
+
+    method: Method
+    runs: list[Run] = field(default_factory=list)
+    check: Check | None = None
+    skipped: str | None = None
+    failed: str | None = None
+
+    @property
+    def goes_on(self) -> bool:
+        return self.skipped is None and self.failed is None
+
+    def result(self) -> MethodResult:
+        encoding = self.method.encoding
+        return MethodResult(
+            name=self.method.name,
+            label=self.method.label,
+            role=self.method.role,
+            codec=encoding.codec,
+            level=encoding.level,
+            size_tolerance=self.method.size_tolerance,
+            runs=tuple(self.runs),
+            check=self.check,
+            skipped=self.skipped,
+            failed=self.failed,
+        )
+
+
+def compare(source: Source, plan: Plan, *, warm_up: Source | None, say: Say) -> CaseResult:
+    """Every method of the plan on one source.
+
+    A method that fails is reported with its error and not run again; the others go on.
+
+    Parameters
+    ----------
+    warm_up : Source, optional
+        A small one, on which every method is run once before, unmeasured: libraries are read from disk and
+        compiled then. What fails there fails again, and is reported, in the measured run.
+    """
+    tallies = [_tally(method) for method in plan.methods]
+    with tempfile.TemporaryDirectory(prefix="outputs-", dir=plan.folder) as scratch:
+        bench = _Bench(plan, Path(scratch))
+        if warm_up is not None:
+            say(f"{source.name}: warming up")
+            for tally in tallies:
+                if tally.goes_on:
+                    bench.warm(tally.method, warm_up)
+        read_through(source)
+        for number in range(1, plan.rounds + 1):
+            for tally in tallies:
+                if tally.goes_on:
+                    bench.measure(tally, source, number)
+                    say(f"{source.name}, round {number}: {_told(tally)}")
+        limit, limit_missing = bench.limit(source)
+        scaling = bench.scaling(source, say) if plan.scaling else None
+    return CaseResult(
+        name=source.name,
+        description=source.description,
+        file=source.path.name,
+        width=source.width,
+        height=source.height,
+        bands=source.bands,
+        dtype=source.dtype,
+        nodata=source.nodata,
+        layout=source.layout,
+        compression=source.compression,
+        size_bytes=source.size_bytes,
+        predictor=plan.encoding.predictor,
+        methods=tuple(tally.result() for tally in tallies),
+        limit=limit,
+        limit_missing=limit_missing,
+        scaling=scaling,
+    )
+
+
+@dataclass(frozen=True)
+class _Bench:
+    """Runs jobs one after the other in a folder of their own."""
+
+    plan: Plan
+    folder: Path
+
+    def warm(self, method: Method, source: Source) -> None:
+        with self._target() as target:
+            try:
+                self._run(self._job(method, source, target, self.plan.threads))
+            except ChildFailed:
+                return  # the measured run tells
+
+    def measure(self, tally: _Tally, source: Source, number: int) -> None:
+        """One run; the first output is read back."""
+        with self._target() as target:
+            try:
+                tally.runs.append(self._measured(tally.method, source, target, self.plan.threads, number))
+                if tally.check is None:
+                    found = self._run(CheckJob(str(source.path), str(target)))
+                    tally.check = Check(**found.answer)
+            except ChildFailed as error:
+                tally.failed = f"round {number}: {error}"
+
+    def limit(self, source: Source) -> tuple[CodecLimit | None, str | None]:
+        """What the codec alone would take, or why that is not known."""
+        plan, encoding = self.plan, self.plan.encoding
+        if encoding.codec == "NONE":
+            return None, "there is no codec"
+        try:
+            found = self._run(LimitJob(str(source.path), encoding, plan.threads, _LIMIT_BLOCKS)).answer
+        except ChildFailed as error:
+            return None, str(error)
+        one, many = found["bytes_per_second"], found["all_threads_bytes_per_second"]
+        seconds, together = (
+            limit_seconds(source.width, source.height, source.pixel_bytes, encoding.blocksize, rate)
+            for rate in (one * plan.threads, many)
+        )
+        return CodecLimit(
+            codec=encoding.codec,
+            level=encoding.level,
+            threads=plan.threads,
+            blocks=found["blocks"],
+            mb_per_second=one / 1e6,
+            all_threads_mb_per_second=many / 1e6,
+            thread_gain=many / one,
+            size_ratio=found["size_ratio"],
+            seconds=seconds,
+            all_threads_seconds=together,
+        ), None
+
+    def scaling(self, source: Source, say: Say) -> Scaling | None:
+        """The first engine variant on one thread and on all, in turns."""
+        method = next((each for each in self.plan.methods if each.role == "engine"), None)
+        if method is None:
+            return None
+        runs: dict[int, list[Run]] = {1: [], self.plan.threads: []}
+        failed = None
+        for number in range(1, self.plan.rounds + 1):
+            for threads, done in runs.items():
+                say(f"{source.name}, round {number}: {method.label}, threads: {threads}")
+                try:
+                    with self._target() as target:
+                        done.append(self._measured(method, source, target, threads, number))
+                except ChildFailed as error:
+                    failed = f"round {number}, {threads} threads: {error}"
+            if failed:
+                break
+        return Scaling(
+            method=method.name,
+            threads=self.plan.threads,
+            one_thread=tuple(runs[1]),
+            all_threads=tuple(runs[self.plan.threads]),
+            failed=failed,
+        )
+
+    def _measured(self, method: Method, source: Source, target: Path, threads: int, number: int) -> Run:
+        found = self._run(self._job(method, source, target, threads))
+        answer = found.answer
+        return Run(
+            round=number,
+            seconds=answer["seconds"],
+            cpu_seconds=answer["cpu_seconds"],
+            flush_seconds=answer["flush_seconds"],
+            peak_bytes=max(found.tree_peak_bytes, answer["peak_bytes"] or 0),
+            size_bytes=answer["size_bytes"],
+            process_seconds=found.process_seconds,
+            process_cpu_seconds=found.process_cpu_seconds,
+            others_cores=found.others_cores,
+        )
+
+    def _job(self, method: Method, source: Source, target: Path, threads: int) -> WriteJob:
+        return WriteJob(
+            writer=method.writer,
+            source=str(source.path),
+            target=str(target),
+            encoding=method.encoding,
+            threads=threads,
+            size_tolerance=method.size_tolerance,
+        )
+
+    def _run(self, job: Job) -> ChildResult:
+        return run_child(_CHILD, asdict(job), folder=self.folder, timeout_seconds=self.plan.timeout_seconds)
+
+    @contextmanager
+    def _target(self) -> Iterator[Path]:
+        """A name to write to, in a folder that is emptied afterwards of whatever was left there."""
+        with tempfile.TemporaryDirectory(dir=self.folder) as fresh:
+            yield Path(fresh) / "cog.tif"
+
+
+def _tally(method: Method) -> _Tally:
+    missing = method.missing_package()
+    return _Tally(method, skipped=missing and f"{missing} is not installed (extra: bench)")
+
+
+def _told(tally: _Tally) -> str:
+    if tally.failed:
+        return f"{tally.method.label} FAILED: {tally.failed}"
+    run = tally.runs[-1]
+    return f"{tally.method.label} {run.seconds:.2f} s, {run.peak_bytes / 1e6:.0f} MB"

@@ -1,0 +1,126 @@
+"""The codec's own limit: how fast blocks of a source can be encoded when nothing else is done.
+
+No COG writer that uses the codec at this level on these cores can be faster; what it reaches of it is its
+efficiency. GDAL's DEFLATE levels 6 to 9 are libdeflate's 7 to 10 (libtiff, tif_zip.c).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import rasterio
+from numpy.typing import NDArray
+from rasterio.windows import Window
+
+from benchmarks.compare.jobs import Encoding, LimitJob
+
+Encode = Callable[[NDArray[Any]], bytes]
+
+_REPEATS = 3
+# Block rows are looked at in so many places, spread over the height.
+_PLACES = 8
+
+
+def measure_codec(job: LimitJob) -> dict[str, Any]:
+    """Rates of the codec on predictor-processed blocks of the source, best of three.
+
+    Returns
+    -------
+    dict
+        ``bytes_per_second`` of one thread by its CPU time, ``all_threads_bytes_per_second`` of `threads` at
+        once by the clock (on cores that share what they compute with less than the multiple),
+        ``size_ratio`` (encoded to raw) and ``blocks``.
+    """
+    encode = encoder(job.encoding)
+    blocks = [predicted(block, job.encoding.predictor) for block in sample_blocks(job)]
+    raw = sum(block.nbytes for block in blocks)
+    encoded = sum(len(encode(block)) for block in blocks)
+    return {
+        "bytes_per_second": raw / min(_cpu_seconds(encode, blocks) for _ in range(_REPEATS)),
+        "all_threads_bytes_per_second": raw
+        / min(_wall_seconds(encode, blocks, job.threads) for _ in range(_REPEATS)),
+        "size_ratio": encoded / raw,
+        "blocks": len(blocks),
+    }
+
+
+def limit_seconds(
+    width: int, height: int, pixel_bytes: int, blocksize: int, bytes_per_second: float
+) -> float:
+    """Seconds to encode a raster and its overviews at this rate.
+
+    >>> round(limit_seconds(20_000, 20_000, 3, 512, 100e6), 1)  # about 4/3 of 12 seconds
+    16.0
+    """
+    pixels = width * height
+    while max(width, height) > blocksize:
+        width, height = -(-width // 2), -(-height // 2)
+        pixels += width * height
+    return pixels * pixel_bytes / bytes_per_second
+
+
+def encoder(encoding: Encoding) -> Encode:
+    """The codec as a function of one block, as GDAL would be asked for it."""
+    import imagecodecs
+
+    level = encoding.level
+    if encoding.codec == "DEFLATE":
+        libdeflate = 6 if level is None else level
+        libdeflate += 6 <= libdeflate <= 9
+        return lambda block: bytes(imagecodecs.deflate_encode(block.tobytes(), level=libdeflate))
+    if encoding.codec == "ZSTD":
+        return lambda block: bytes(
+            imagecodecs.zstd_encode(block.tobytes(), level=9 if level is None else level)
+        )
+    if encoding.codec == "LZW":
+        return lambda block: bytes(imagecodecs.lzw_encode(block.tobytes()))
+    return lambda block: block.tobytes()
+
+
+def predicted(block: NDArray[Any], predictor: int) -> NDArray[Any]:
+    """A block, (rows, cols, bands), after TIFF's predictor (TIFF 6.0 §14; Technical Note 3 for floats)."""
+    import imagecodecs
+
+    if predictor == 2:
+        return np.ascontiguousarray(imagecodecs.delta_encode(block, axis=-2))
+    if predictor == 3:
+        return np.ascontiguousarray(imagecodecs.floatpred_encode(block, axis=-2))
+    return block
+
+
+def sample_blocks(job: LimitJob) -> list[NDArray[Any]]:
+    """Whole blocks, (rows, cols, bands), from places spread evenly over the source."""
+    size = job.encoding.blocksize
+    with rasterio.Env(GDAL_CACHEMAX=64), rasterio.open(job.source) as dataset:
+        down, across = max(dataset.height // size, 1), max(dataset.width // size, 1)
+        rows = sorted({int(row) for row in np.linspace(0, down - 1, min(_PLACES, down)).round()})
+        each = max(job.blocks // len(rows), 1)
+        blocks = []
+        for number, row in enumerate(rows):
+            # Shifted from row to row, so that the places do not lie in columns.
+            cols = {
+                int(col + number) % across for col in np.linspace(0, across - 1, min(each, across)).round()
+            }
+            for col in sorted(cols):
+                window = Window(col * size, row * size, min(size, dataset.width), min(size, dataset.height))
+                blocks.append(np.ascontiguousarray(dataset.read(window=window).transpose(1, 2, 0)))
+    return blocks
+
+
+def _cpu_seconds(encode: Encode, blocks: list[NDArray[Any]]) -> float:
+    began = time.thread_time()
+    for block in blocks:
+        encode(block)
+    return time.thread_time() - began
+
+
+def _wall_seconds(encode: Encode, blocks: list[NDArray[Any]], threads: int) -> float:
+    began = time.perf_counter()
+    with ThreadPoolExecutor(threads) as pool:
+        for _ in pool.map(encode, blocks):
+            pass
+    return time.perf_counter() - began

@@ -1,0 +1,27 @@
+"""What a benchmark refuses before it measures anything."""
+
+from __future__ import annotations
+
+from gdaltools.errors import GdalToolsError, InvalidParameter
+
+
+class UnknownCase(InvalidParameter):
+    """There is no case of this name."""
+
+
+class UnknownMethod(InvalidParameter):
+    """There is no peer or engine variant of this name."""
+
+
+class MissingPackage(InvalidParameter):
+    """What was asked for needs a package that is not installed."""
+
+    def __init__(self, wanted: str, package: str) -> None:
+        super().__init__(
+            f"{wanted} needs the package {package}, which is not installed: "
+            f"run it by `make bench`, or pip install -e '.[bench]'"
+        )
+
+
+class ChildFailed(GdalToolsError):
+    """A measured process ended without a result."""

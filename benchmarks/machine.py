@@ -1,0 +1,94 @@
+"""On what it was measured: hardware, system and versions, without which figures say nothing."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict
+
+_PACKAGES = (
+    "gdaltools",
+    "rasterio",
+    "rio-cogeo",
+    "rioxarray",
+    "odc-geo",
+    "dask",
+    "numpy",
+    "xarray",
+    "imagecodecs",
+    "isal",
+    "zlib-ng",
+    "numba",
+    "tifffile",
+)
+
+
+class Machine(BaseModel):
+    """The machine and the software of a measurement.
+
+    Attributes
+    ----------
+    load : float or None
+        Processes that wanted a core in the minute before: over some tenths, others were at work, too.
+    commit : str or None
+        The checkout's, with "+" behind it if files differ from it.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    processor: str
+    cores: int
+    memory_mb: int
+    system: str
+    python: str
+    gdal: str
+    versions: dict[str, str]
+    commit: str | None
+    load: float | None
+
+
+def this_machine() -> Machine:
+    """What this process runs on, now."""
+    import psutil
+    import rasterio
+    from dask.system import CPU_COUNT
+
+    return Machine(
+        processor=_processor(),
+        cores=CPU_COUNT,
+        memory_mb=psutil.virtual_memory().total // 1_000_000,
+        system=f"{platform.system()} {platform.release()}",
+        python=platform.python_version(),
+        gdal=rasterio.__gdal_version__,
+        versions={name: found for name in _PACKAGES if (found := _version(name)) is not None},
+        commit=_commit(),
+        load=os.getloadavg()[0],
+    )
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.processor() or platform.machine())
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _commit() -> str | None:
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty=+"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None

@@ -1,0 +1,44 @@
+"""An interruption of work on threads: Ctrl-C reaches the main thread alone, the threads ask here.
+
+They ask before each window that they read and before they publish, so that what was interrupted ends soon and
+nothing appears under its name after that.
+"""
+
+from __future__ import annotations
+
+import threading
+
+_THREAD = threading.local()
+
+
+class Interruption:
+    """The interruption of one run, which may never come; every thread of the run watches for it."""
+
+    def __init__(self) -> None:
+        self._told = threading.Event()
+
+    def tell(self) -> None:
+        """Interrupt every thread that watches, at its next `check`."""
+        self._told.set()
+
+    def watch(self) -> None:
+        """Make `check` in this thread ask for this interruption."""
+        _THREAD.told = self._told
+
+
+def is_told() -> bool:
+    """Whether this thread's run was interrupted."""
+    told: threading.Event | None = getattr(_THREAD, "told", None)
+    return told is not None and told.is_set()
+
+
+def check() -> None:
+    """End this thread's work if its run was interrupted.
+
+    Raises
+    ------
+    KeyboardInterrupt
+        It was.
+    """
+    if is_told():
+        raise KeyboardInterrupt
