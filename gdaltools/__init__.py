@@ -14,6 +14,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from gdaltools.cog.batch import CogsResult, create_cogs
     from gdaltools.cog.create import CogPlan, CogResult, cog_profile, create_cog, plan_cog
     from gdaltools.cog.profiles import CogProfile
     from gdaltools.cog.validate import CogReport, validate_cog
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from gdaltools.tiling_plan import generate_tiling_scheme
 
 _ROOMS = {
+    "cog.batch": ("CogsResult", "create_cogs"),
     "cog.create": ("CogPlan", "CogResult", "cog_profile", "create_cog", "plan_cog"),
     "cog.profiles": ("CogProfile",),
     "cog.validate": ("CogReport", "validate_cog"),
@@ -48,6 +50,7 @@ __all__ = [
     "CogProfile",
     "CogReport",
     "CogResult",
+    "CogsResult",
     "Estimate",
     "ExtractionResult",
     "GdalToolsError",
@@ -60,6 +63,7 @@ __all__ = [
     "TilingScheme",
     "cog_profile",
     "create_cog",
+    "create_cogs",
     "create_mosaicjson",
     "create_stac_collection",
     "create_stac_item",

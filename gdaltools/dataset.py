@@ -125,7 +125,15 @@ def _opened(location: Location, overview_level: int | None) -> Iterator[DatasetR
     with dataset:
         if not dataset.count:
             raise UnsupportedRaster(f"{location} holds no raster band (only subdatasets): name a GeoTIFF")
-        yield dataset
+        try:
+            yield dataset
+        except CPLE_BaseError as error:  # what rasterio does not turn into an error of its own
+            text = str(error)
+            if _is_transport(location, text):
+                raise StorageError(f"{location} cannot be read: {text}") from error
+            raise CorruptRaster(
+                f"{location} has a part that cannot be read: {text}; upload it again"
+            ) from error
 
 
 def _open_error(location: Location, error: BaseException) -> GdalToolsError:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from gdaltools.cog.adaptive import Policy, Trial, find_policy
 from gdaltools.cog.facts import without_statistics
 from gdaltools.cog.layout import BLOCK_FRAME, Image, header
+from gdaltools.cog.lifted import LiftedSource
 from gdaltools.cog.plan import CogPlan
 from gdaltools.cog.pyramid import Carry, Patch, Record, Work, join_pieces, read_piece, try_blocks
 from gdaltools.cog.sink import Run, Sink
@@ -44,6 +45,7 @@ def record_tasks(plan: CogPlan, work: Work) -> list[Delayed]:
             for level in range(len(plan.levels))
             for row, col in _places(work, level)
         ]
+    read = dask.delayed(read_piece, pure=False, nout=2, traverse=False)
     records: list[Delayed] = []
     carries: dict[_Place, Delayed] = {}
     for row, col in _places(work, 0):
@@ -148,7 +150,10 @@ def assemble(plan: CogPlan, records: Sequence[Record], sink: Sink) -> None:
         found = joined(record.statistics for record in records if record.statistics is not None)
         tags = (without_statistics(known) | found.tags(band) for band, known in enumerate(facts.band_tags))
         facts = replace(facts, band_tags=tuple(tags))
-    front = header(stored, template(facts, plan.encoding), plan.profile.blocksize)
+    parts = template(facts, plan.encoding)
+    if isinstance(plan.source, LiftedSource):
+        parts = plan.source.tags(parts, kept=plan.kept)
+    front = header(stored, parts, plan.profile.blocksize)
     sink.commit(front, (run for level in reversed(levels) for run in level.runs()))
 
 

@@ -305,6 +305,11 @@ def cog_profile(
         return profile_for(dataset, source, Wanted(profile=profile, raster_type=raster_type))
 
 
+def make_planned(plan: CogPlan, target: Location, *, overwrite: bool, progress: ProgressOption) -> CogResult:
+    """What `create_cog` does once it has a plan."""
+    return _make(_Job(plan, target, overwrite), progress)
+
+
 def _make(job: _Job, progress: ProgressOption) -> CogResult:
     """One COG from start to finish."""
     began = time.perf_counter()

@@ -49,6 +49,8 @@ _FEW_PIECES = 8
 _SEQUENTIAL = ("PNG", "JPEG", "WEBP", "GIF", "JP2OpenJPEG")
 # Python with rasterio, numpy and dask loaded, and what a thread's allocator keeps.
 _BASE_BYTES = 150 << 20
+#: What of a bound is the process's own, however many COGs it makes at a time.
+SHARED_BYTES = _BASE_BYTES + (CACHE_MB << 20)
 _THREAD_BYTES = 16 << 20
 _LIFTING_BYTES = 24 << 20
 _BLOCK_TABLE_BYTES = 64
@@ -380,7 +382,7 @@ def memory_bound(
     working = held + held // 4 + encoding + _THREAD_BYTES
     waiting = (busy + 3) * held // 4 if max(width, height) > block else 0
     blocks = math.ceil(width / block) * math.ceil(height / block) * planes * 4 // 3
-    return _BASE_BYTES + (CACHE_MB << 20) + busy * working + waiting + _BLOCK_TABLE_BYTES * blocks
+    return SHARED_BYTES + busy * working + waiting + _BLOCK_TABLE_BYTES * blocks
 
 
 def _raster_type(dataset: DatasetReader, location: Location, asked: str) -> RasterType:

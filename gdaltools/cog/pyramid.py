@@ -17,6 +17,7 @@ from gdaltools.cog.adaptive import Policy, Trial, try_block
 from gdaltools.cog.axes import Span
 from gdaltools.cog.codec import BlockEncoder, Encoding, encode_mask_block, framed, predicted
 from gdaltools.cog.geometry import LevelAxis, Step
+from gdaltools.cog.lifted import LiftedSource, StoredBlocks
 from gdaltools.cog.overviews import Rule, halve
 from gdaltools.cog.sink import Sink
 from gdaltools.cog.source import Pixels, Source, Valid
@@ -147,7 +148,8 @@ def read_piece(
     """Read, encode and halve a piece that the source itself has."""
     rows, cols = work.rows[level].span(row), work.cols[level].span(col)
     pixels, valid = source.read(rows, cols, work.dtype, planes=work.planes)
-    return _done(work, policy, level, row, col, Patch(rows, cols, pixels, valid))
+    stored = source.stored(rows, cols) if isinstance(source, LiftedSource) else None
+    return _done(work, policy, level, row, col, Patch(rows, cols, pixels, valid), stored)
 
 
 def join_pieces(
@@ -175,9 +177,15 @@ def join_pieces(
 
 
 def _done(
-    work: Work, policy: Policy, level: int, row: int, col: int, patch: Patch
+    work: Work,
+    policy: Policy,
+    level: int,
+    row: int,
+    col: int,
+    patch: Patch,
+    stored: StoredBlocks | None = None,
 ) -> tuple[Record, Carry | None]:
-    record = _encoded(work, policy, level, row, col, patch)
+    record = _encoded(work, policy, level, row, col, patch, stored)
     if work.statistics and level == 0:
         record = replace(record, statistics=statistics_of(patch.pixels, patch.valid, work.rule.nodata))
     last = work.kept or level + 1 == len(work.rows)
@@ -241,8 +249,19 @@ def _paste(patch: Patch, onto: Patch) -> None:
         onto.valid[there] = patch.valid[here]
 
 
-def _encoded(work: Work, policy: Policy, level: int, row: int, col: int, patch: Patch) -> Record:
-    """Encode the blocks of a piece and store them: in rows, each mask block right behind its pixels."""
+def _encoded(
+    work: Work,
+    policy: Policy,
+    level: int,
+    row: int,
+    col: int,
+    patch: Patch,
+    stored: StoredBlocks | None,
+) -> Record:
+    """Encode the blocks of a piece and store them: in rows, each mask block right behind its pixels.
+
+    Blocks that the source has `stored` are taken from it.
+    """
     size = work.encoding.profile.blocksize
     encoder = BlockEncoder(work.encoding, policy)
     _, height, width, _ = patch.pixels.shape
@@ -258,7 +277,8 @@ def _encoded(work: Work, policy: Policy, level: int, row: int, col: int, patch: 
     for plane, pixels in enumerate(patch.pixels):
         for block_row in range(shape[0]):
             lines = slice(block_row * size, (block_row + 1) * size)
-            for block_col, block in enumerate(encoder.encode_row(pixels[lines])):
+            lifted = stored.row(plane, block_row) if stored is not None else None
+            for block_col, block in enumerate(lifted or encoder.encode_row(pixels[lines])):
                 part = lines, slice(block_col * size, (block_col + 1) * size)
                 empty = work.sparse and _without_data(pixels[part], patch.valid, part, work.rule.nodata)
                 if not empty:

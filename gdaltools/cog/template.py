@@ -30,8 +30,6 @@ _ASCII, _BYTE = 2, 1
 _XMP, _METADATA, _NODATA = 700, 42112, 42113
 # What rasterio writes of an XML document is "domain=document": GDAL wants the document alone.
 _NAMED_XML = re.compile(rb'(domain="(xml:[^"]+)"[^>]*>)\2=')
-# TIFF 6.0 §2 and BigTIFF: bytes of a value of each type.
-_TYPE_BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8}
 # What depends on the image's size or on where its blocks lie.
 _PLACED = frozenset(
     {
@@ -211,7 +209,7 @@ def _directories(content: bytes) -> list[tuple[Tag, ...]]:
 
 def _tag(content: bytes, position: int) -> Tag:
     code, kind, count = struct.unpack_from("<HHI", content, position)
-    length = count * _TYPE_BYTES[kind]
+    length = count * tiff.TYPE_BYTES[kind]
     if length > 4:
         (place,) = struct.unpack_from("<I", content, position + 8)
     else:

@@ -123,15 +123,9 @@ def aligned_grid(dataset: DatasetReader, location: Location, tms: str, blocksize
     InvalidParameter
         morecantile knows no such set, or the raster has no place in it.
     """
-    import morecantile
-    from morecantile.errors import MorecantileError
     from rio_cogeo.utils import get_web_optimized_params
 
-    try:
-        matrices = morecantile.tms.get(tms)
-    except MorecantileError as error:
-        names = ", ".join(morecantile.tms.list())
-        raise InvalidParameter(f"tms {tms!r} is unknown: use one of {names}") from error
+    matrices = tile_matrix_set(tms)
     crs = CRS.from_wkt(matrices.crs._pyproj_crs.to_wkt())
     with _translated_warp(location, crs):
         finest = matrices.matrix(matrices.minzoom)
@@ -143,6 +137,24 @@ def aligned_grid(dataset: DatasetReader, location: Location, tms: str, blocksize
         raise UnsupportedRaster(f"{location} would have {width} x {height} pixels in {tms}: choose another")
     tags = {"NAME": tms, "ZOOM_LEVEL": str(zoom)}
     return AlignedGrid(crs, (transform, width, height), tags)
+
+
+def tile_matrix_set(name: str) -> Any:
+    """morecantile's tile matrix set of this name.
+
+    Raises
+    ------
+    InvalidParameter
+        There is none.
+    """
+    import morecantile
+    from morecantile.errors import MorecantileError
+
+    try:
+        return morecantile.tms.get(name)
+    except MorecantileError as error:
+        names = ", ".join(morecantile.tms.list())
+        raise InvalidParameter(f"tms {name!r} is unknown: use one of {names}") from error
 
 
 @contextmanager
