@@ -125,8 +125,11 @@ def test_every_deflate_level_gives_gdals_bytes(tmp_path: Path, cut: Cut, level: 
 @pytest.mark.parametrize(
     ("codec", "dtype", "predictor"),
     [
-        *product(["LZW", "DEFLATE", "ZSTD"], ["float32", "float64"], [1, 2, 3]),
-        *product(["LZW", "DEFLATE", "ZSTD"], ["uint8", "int16"], [1, 2]),
+        *product(["LZW", "DEFLATE", "ZSTD"], ["float32"], [1, 2, 3]),
+        *product(["LZW", "DEFLATE", "ZSTD"], ["int16"], [1, 2]),
+        ("ZSTD", "float64", 3),
+        ("ZSTD", "float64", 2),
+        ("DEFLATE", "uint8", 1),
         *product(["LERC", "LERC_ZSTD"], ["uint8", "int16", "float32"], ["auto"]),
         ("LERC_DEFLATE", "uint32", "auto"),
         ("NONE", "uint8", "auto"),
@@ -180,8 +183,7 @@ def test_lossless_webp_is_lossless_at_every_level(tmp_path: Path, cut: Cut, band
     assert_alike(levels_of(mine), expected)
 
 
-@pytest.mark.parametrize("size", [ODD, EVEN])
-@pytest.mark.parametrize("dtype", ["uint8", "int16", "float32"])
+@pytest.mark.parametrize(("dtype", "size"), [("uint8", ODD), ("int16", EVEN), ("float32", ODD)])
 @pytest.mark.parametrize("resampling", RESAMPLINGS)
 def test_overviews_are_gdals_whatever_the_resampling(
     tmp_path: Path, cut: Cut, resampling: str, dtype: str, size: tuple[int, int]
@@ -264,7 +266,7 @@ def test_a_nodata_value_that_no_pixel_can_have_hides_none(
 
 
 @pytest.mark.parametrize("resampling", RESAMPLINGS)
-@pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
+@pytest.mark.parametrize("dtype", ["uint8", "float32"])
 def test_a_mask_counts_in_overviews_as_in_gdals(
     tmp_path: Path, cut: Cut, dtype: str, resampling: str
 ) -> None:
@@ -370,7 +372,7 @@ def test_bands_apart_hold_what_bands_together_do(tmp_path: Path, cut: Cut, codec
         {"bigtiff": "yes", "sparse_ok": True},
     ],
 )
-@pytest.mark.parametrize("pieces", [(64, None), (64, 64)])
+@pytest.mark.parametrize("pieces", [(64, 64)])
 def test_how_the_source_is_stored_changes_nothing(
     tmp_path: Path, cut: Cut, stored: dict[str, Any], pieces: tuple[int, int | None]
 ) -> None:
@@ -409,7 +411,7 @@ def test_the_alpha_of_a_png_survives_many_pieces(tmp_path: Path, cut: Cut, bands
     "shape",
     [(1, 1, 1), (2, 1, 700), (1, 64, 64), (1, 65, 1), (1, 2, 129), (1, 200, 6), (3, 3, 1300), (1, 129, 127)],
 )
-@pytest.mark.parametrize("resampling", ["average", "nearest", "cubic"])
+@pytest.mark.parametrize("resampling", ["average", "cubic"])
 def test_extreme_shapes_are_gdals(
     tmp_path: Path, cut: Cut, shape: tuple[int, int, int], resampling: str
 ) -> None:
@@ -432,8 +434,7 @@ def test_a_column_of_pixels_halves_in_height(tmp_path: Path, cut: Cut) -> None:
         )
 
 
-@pytest.mark.parametrize("interleave", ["pixel", "band"])
-@pytest.mark.parametrize("bands", [5, 300, 1000])
+@pytest.mark.parametrize(("bands", "interleave"), [(5, "pixel"), (5, "band"), (300, "band"), (1000, "pixel")])
 def test_many_bands_are_gdals(tmp_path: Path, cut: Cut, bands: int, interleave: str) -> None:
     cut(64, None)
     image = np.random.default_rng(1).integers(0, 50, (bands, 70, 67), dtype="uint8")

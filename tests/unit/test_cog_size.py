@@ -62,12 +62,12 @@ def sizes(tmp_path: Path, image: NDArray[Any], tolerance: float, blocksize: int)
 @pytest.mark.parametrize("content", CONTENTS)
 def test_the_size_tolerance_is_kept(tmp_path: Path, cut: Cut, content: str, tolerance: float) -> None:
     cut(256, None)
-    adaptive, reference = sizes(tmp_path, CONTENTS[content](800, 900), tolerance, 128)
+    adaptive, reference = sizes(tmp_path, CONTENTS[content](600, 700), tolerance, 128)
     assert adaptive <= reference * (1 + tolerance)
 
 
 @unkept
-@pytest.mark.parametrize("shape", [(64, 64), (500, 500), (64, 3000), (2000, 64)])
+@pytest.mark.parametrize("shape", [(64, 64), (500, 500)])
 @pytest.mark.parametrize("content", CONTENTS)
 def test_the_size_tolerance_is_kept_by_files_of_few_blocks(
     tmp_path: Path, content: str, shape: tuple[int, int]
