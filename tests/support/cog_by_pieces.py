@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import dask
@@ -11,13 +12,31 @@ from rasterio.enums import ColorInterp
 from rasterio.transform import Affine
 
 from gdaltools.cog.assemble import assemble, record_tasks
+from gdaltools.cog.axes import Span
 from gdaltools.cog.codec import Encoding
 from gdaltools.cog.facts import Facts
 from gdaltools.cog.overviews import level_sizes
 from gdaltools.cog.plan import CogPlan
 from gdaltools.cog.profiles import choose_profile
 from gdaltools.cog.sink import MemorySink
-from gdaltools.cog.source import ArraySource
+from gdaltools.cog.source import stacked
+
+
+@dataclass(frozen=True)
+class MaskedArray:
+    """A source of pixels, shape (bands, rows, cols), and their mask, (rows, cols)."""
+
+    array: NDArray[Any]
+    valid: NDArray[np.bool_] | None
+    name: str = "array"
+
+    def read(
+        self, rows: Span, cols: Span, dtype: np.dtype[Any], *, planes: int
+    ) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
+        window = slice(rows.start, rows.stop), slice(cols.start, cols.stop)
+        return stacked(self.array[:, *window], dtype, planes=planes), (
+            None if self.valid is None else self.valid[window]
+        )
 
 
 def plan_of(
@@ -44,7 +63,7 @@ def plan_of(
         domains={}, band_tags=(),
     )  # fmt: skip
     return CogPlan(
-        source=ArraySource("array", array, valid=valid), facts=facts, profile=profile,
+        source=MaskedArray(array, valid), facts=facts, profile=profile,
         encoding=Encoding(profile, facts.dtype), levels=level_sizes(width, height, blocksize), piece=piece,
         source_crs_wkt=None, warps=False, staged=False, rereads=1.0, kept=False, sparse=False,
     )  # fmt: skip
