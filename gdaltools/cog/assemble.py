@@ -28,8 +28,9 @@ from gdaltools.errors import GdalToolsError, StorageError
 
 _Place = tuple[int, int]
 
-# Blocks that are tried: at most so many, and no more than such a part of all.
-_MOST_TRIALS, _TRIALS_SHARE, _TRIAL_ROWS = 24, 12, 4
+# Blocks that are tried: at most so many, at most such a part of all, and none where there are few.
+_MOST_TRIALS, _TRIALS_SHARE, _TRIAL_ROWS = 24, 4, 4
+_FEW_BLOCKS = 64
 
 
 def record_tasks(plan: CogPlan, work: Work) -> list[Delayed]:
@@ -105,7 +106,9 @@ def trial_places(plan: CogPlan) -> list[tuple[int, list[int]]]:
     """Rows of blocks, and blocks in them, that are tried: few rows, as a source in strips is read by rows."""
     size = plan.profile.blocksize
     down, across = -(-plan.levels[0][1] // size), -(-plan.levels[0][0] // size)
-    wanted = min(_MOST_TRIALS, max(1, down * across // _TRIALS_SHARE))
+    if down * across < _FEW_BLOCKS:
+        return []
+    wanted = min(_MOST_TRIALS, down * across // _TRIALS_SHARE)
     rows = min(down, _TRIAL_ROWS, wanted)
     cols = min(across, -(-wanted // rows))
     places = []

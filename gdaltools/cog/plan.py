@@ -158,6 +158,7 @@ class CogPlan:
             rows=rows,
             cols=cols,
             planes=self.planes,
+            bands_together=self.facts.count // self.planes,
             dtype=self.facts.numpy_dtype,
             sparse=self.sparse,
             statistics=self.statistics,

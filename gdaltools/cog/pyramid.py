@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gdaltools.cog.adaptive import Policy, Trial, try_block
-from gdaltools.cog.axes import Span
+from gdaltools.cog.axes import Axis, Span
 from gdaltools.cog.codec import BlockEncoder, Encoding, encode_mask_block, framed, predicted
 from gdaltools.cog.geometry import LevelAxis, Step
 from gdaltools.cog.lifted import LiftedSource, StoredBlocks
@@ -23,8 +23,8 @@ from gdaltools.cog.sink import Sink
 from gdaltools.cog.source import Pixels, Source, Valid
 from gdaltools.cog.statistics import Statistics, statistics_of
 
-# Half of a block's rows tell what the whole takes: a DEFLATE window is a small part of them.
-_TRIED_SHARE = 2
+# Of so large a block half of the rows tell what the whole takes: DEFLATE's window is small beside them.
+_LARGE_BLOCK = 256 << 10
 
 
 @dataclass(frozen=True)
@@ -99,6 +99,8 @@ class Work:
     ----------
     rows, cols : tuple of LevelAxis
         The levels' grids of pieces.
+    planes, bands_together : int
+        1 and the number of bands where a block holds them all, else the reverse.
     sparse : bool
         Leave out blocks without any data.
     kept : bool
@@ -112,6 +114,7 @@ class Work:
     rows: tuple[LevelAxis, ...]
     cols: tuple[LevelAxis, ...]
     planes: int
+    bands_together: int
     dtype: np.dtype[Any]
     sparse: bool
     kept: bool
@@ -130,16 +133,27 @@ def try_blocks(work: Work, source: Source, row: int, cols: Sequence[int]) -> lis
     """Trials of some blocks in a row of blocks of the full resolution."""
     size = work.encoding.profile.blocksize
     height, width = work.rows[0].size, work.cols[0].size
-    # As much of their height as tells what whole ones take.
     top = row * size
-    rows = Span(top, min(top + max(1, size // _TRIED_SHARE), height))
+    block_bytes = size * size * work.bands_together * work.dtype.itemsize
+    tried = size // 2 if block_bytes >= _LARGE_BLOCK else size
+    rows = Span(top, min(top + tried, height))
     trials = []
     for col in cols:
         across = Span(col * size, min((col + 1) * size, width))
         pixels, _ = source.read(rows, across, work.dtype, planes=work.planes)
         plane = pixels[row % work.planes]
-        trials.append(try_block(predicted(plane, work.encoding.profile.predictor)))
+        predictor = work.encoding.profile.predictor
+        trials.append(try_block(predicted(plane, predictor), overview=False))
+        if min(plane.shape[:2]) > 1 and len(work.rows) > 1:
+            trials.append(try_block(predicted(_like_an_overview(work, plane), predictor), overview=True))
     return trials
+
+
+def _like_an_overview(work: Work, plane: Pixels) -> Pixels:
+    """The pixels at half their size, whatever their place in the raster."""
+    height, width = (side // 2 for side in plane.shape[:2])
+    rows, cols = (Axis(2 * side, side, Span(0, side), Span(0, 2 * side)) for side in (height, width))
+    return halve(np.ascontiguousarray(plane[: 2 * height, : 2 * width]), None, rows, cols, work.rule)[0]
 
 
 def read_piece(
@@ -263,7 +277,8 @@ def _encoded(
     Blocks that the source has `stored` are taken from it.
     """
     size = work.encoding.profile.blocksize
-    encoder = BlockEncoder(work.encoding, policy)
+    # Small overviews are like nothing that was tried, and too few to be worth it.
+    encoder = BlockEncoder(work.encoding, policy if level < 2 else Policy(), overview=level > 0)
     _, height, width, _ = patch.pixels.shape
     shape = -(-height // size), -(-width // size)
     sizes = np.zeros((work.planes, *shape), np.uint32)
