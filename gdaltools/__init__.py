@@ -9,10 +9,12 @@ Everything is reached through this module; what it names is imported when it is 
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from gdaltools.cog.batch import CogsResult, create_cogs
     from gdaltools.cog.create import CogPlan, CogResult, cog_profile, create_cog, plan_cog
     from gdaltools.cog.profiles import CogProfile
     from gdaltools.cog.validate import CogReport, validate_cog
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from gdaltools.tiling_plan import generate_tiling_scheme
 
 _ROOMS = {
+    "cog.batch": ("CogsResult", "create_cogs"),
     "cog.create": ("CogPlan", "CogResult", "cog_profile", "create_cog", "plan_cog"),
     "cog.profiles": ("CogProfile",),
     "cog.validate": ("CogReport", "validate_cog"),
@@ -47,6 +50,7 @@ __all__ = [
     "CogProfile",
     "CogReport",
     "CogResult",
+    "CogsResult",
     "Estimate",
     "ExtractionResult",
     "GdalToolsError",
@@ -59,6 +63,7 @@ __all__ = [
     "TilingScheme",
     "cog_profile",
     "create_cog",
+    "create_cogs",
     "create_mosaicjson",
     "create_stac_collection",
     "create_stac_item",
@@ -71,6 +76,11 @@ __all__ = [
     "route",
     "validate_cog",
 ]
+
+
+# Whoever works with xarray finds ``da.gt`` without a further import; nobody else pays for it.
+if "xarray" in sys.modules:
+    import_module("gdaltools.accessor")
 
 
 def __getattr__(name: str) -> Any:

@@ -42,6 +42,15 @@ def delete(container: str, name: str) -> None:
         pass
 
 
+def append(container: str, name: str, data: bytes) -> None:
+    filesystem = _filesystem(container)
+    with _translated(container, name):
+        if not filesystem.exists(container):
+            filesystem.mkdir(container)
+        with filesystem.open(f"{container}/{name}", "ab") as stream:
+            stream.write(data)
+
+
 def list_names(container: str, prefix: str) -> list[str]:
     with _translated(container, prefix):
         found = _filesystem(container).find(f"{container}/{prefix}".rstrip("/"), refresh=True)

@@ -1,8 +1,9 @@
 """The command line: ``python -m gdaltools info|cog|tiles|validate|estimate``.
 
 Results go to stdout (``--json`` for programs), progress and errors to stderr. The exit code is 0 if all went
-well, 1 if the answer is no (not a valid COG), 2 for wrong usage, 3 for an input that is missing or unusable,
-4 if storage or something unforeseen failed, so that trying again may help, 130 after Ctrl-C.
+well, 1 if the answer is no (not a valid COG, or of many files one that failed), 2 for wrong usage, 3 for an
+input that is missing or unusable, 4 if storage or something unforeseen failed, so that trying again may help,
+130 after Ctrl-C.
 """
 
 from __future__ import annotations
@@ -157,7 +158,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _command(commands, "info", _run_info, "what a raster is")
-    _cog(_command(commands, "cog", _run_cog, "a raster into a Cloud Optimized GeoTIFF"))
+    _cog(_command(commands, "cog", _run_cog, "rasters into Cloud Optimized GeoTIFFs", many=True))
     _tiles(_command(commands, "tiles", _run_tiles, "a raster into tiles of one grid"))
     _validate(_command(commands, "validate", _run_validate, "whether a file is a valid COG, and why not"))
     _estimate(
@@ -167,13 +168,18 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _command(
-    commands: Any, name: str, run: Callable[[argparse.Namespace], _Answer], text: str
+    commands: Any, name: str, run: Callable[[argparse.Namespace], _Answer], text: str, *, many: bool = False
 ) -> argparse.ArgumentParser:
     command: argparse.ArgumentParser = commands.add_parser(
         name, help=text, description=text.capitalize() + "."
     )
     command.set_defaults(run=run)
-    command.add_argument("src", metavar="SRC", help="local path or abfs://container/blob")
+    where = "local path or abfs://container/blob"
+    if many:
+        where += "; several, or a pattern in quotes ('FOLDER/**/*.tif'), where DST is a folder"
+        command.add_argument("src", metavar="SRC", nargs="+", help=where)
+    else:
+        command.add_argument("src", metavar="SRC", help=where)
     command.add_argument("--json", action="store_true", help="print the result as JSON")
     return command
 
@@ -197,7 +203,11 @@ def _run_info(arguments: argparse.Namespace) -> _Answer:
 
 
 def _cog(command: argparse.ArgumentParser) -> None:
-    _target(command, "DST", "the COG to write")
+    _target(command, "DST", "the COG to write; for many, the folder or prefix, with a slash at its end")
+    command.add_argument(
+        "--force", action="store_true", help="of many: make also those that are whole already"
+    )
+    command.add_argument("--no-reuse", action="store_true", help="of many: encode also what is encoded so")
     command.add_argument(
         "--profile", default="analysis", help="analysis (default), fast, archive or visualization"
     )
@@ -216,35 +226,75 @@ def _cog(command: argparse.ArgumentParser) -> None:
     command.add_argument("--interleave", default="pixel", help="pixel (default) or band")
     command.add_argument("--overviews", default="build", help="build (default), keep or none")
     command.add_argument("--sparse", action="store_true", help="leave out blocks without data")
+    command.add_argument("--statistics", action="store_true", help="store each band's exact statistics")
+    command.add_argument("--tms", metavar="NAME", help="align to a tiling scheme, as WebMercatorQuad")
     command.add_argument("--overview-resampling", metavar="NAME", help="average, mode, nearest, ...")
     command.add_argument("--reproject-resampling", metavar="NAME", help="bilinear, cubic, nearest, ...")
 
 
 def _run_cog(arguments: argparse.Namespace) -> _Answer:
+    options = {name: getattr(arguments, name) for name in _ENCODING}
+    if _means_many(arguments):
+        from gdaltools.cog.batch import create_cogs
+
+        made = create_cogs(
+            arguments.src,
+            arguments.dst,
+            arguments.profile,
+            reuse=not arguments.no_reuse,
+            force=arguments.force,
+            overwrite=arguments.overwrite,
+            progress=_progress(arguments),
+            **options,
+        )
+        return _Answer("COGs", made, good=bool(made))
     from gdaltools.cog.create import create_cog
 
+    for name in ("force", "no_reuse"):
+        if getattr(arguments, name):
+            raise InvalidParameter(f"--{name.replace('_', '-')} is for many files: DST must end with a slash")
     result = create_cog(
-        arguments.src,
+        arguments.src[0],
         arguments.dst,
         arguments.profile,
-        raster_type=arguments.raster_type,
-        target_crs=arguments.target_crs,
-        input_crs=arguments.input_crs,
-        codec=arguments.codec,
-        level=arguments.level,
-        size_tolerance=arguments.size_tolerance,
-        quality=arguments.quality,
-        max_z_error=arguments.max_z_error,
-        blocksize=arguments.blocksize,
-        interleave=arguments.interleave,
-        overviews=arguments.overviews,
-        sparse=arguments.sparse,
-        overview_resampling=arguments.overview_resampling,
-        reproject_resampling=arguments.reproject_resampling,
         overwrite=arguments.overwrite,
         progress=_progress(arguments),
+        **options,
     )
     return _Answer("COG", result)
+
+
+_ENCODING = (
+    "raster_type",
+    "target_crs",
+    "input_crs",
+    "codec",
+    "level",
+    "size_tolerance",
+    "quality",
+    "max_z_error",
+    "blocksize",
+    "interleave",
+    "overviews",
+    "sparse",
+    "statistics",
+    "tms",
+    "overview_resampling",
+    "reproject_resampling",
+)
+
+
+def _means_many(arguments: argparse.Namespace) -> bool:
+    """Whether DST is a folder; a pattern or several sources that have none are refused."""
+    from gdaltools.cog.pairs import is_pattern
+    from gdaltools.storage import locate
+
+    dst = arguments.dst
+    place = None if dst.endswith("/") else locate(dst)
+    folder = place is None or not place.name or (place.path is not None and place.path.is_dir())
+    if not folder and (len(arguments.src) > 1 or is_pattern(arguments.src[0])):
+        raise InvalidParameter(f"{dst} is to hold many COGs: end it with a slash, '{dst}/'")
+    return folder
 
 
 def _tiles(command: argparse.ArgumentParser) -> None:

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import rasterio
 from numpy.typing import NDArray
+from rasterio._err import CPLE_BaseError
 from rasterio.errors import NotGeoreferencedWarning, RasterioError, RasterioIOError
 from rasterio.io import DatasetReader
 from rasterio.windows import Window
@@ -49,6 +50,10 @@ _TRANSPORT = re.compile(
 logging.getLogger("rasterio").addHandler(logging.NullHandler())
 # `RasterInfo.georeferenced` says it; warnings.catch_warnings is not for threads before Python 3.14.
 warnings.filterwarnings("ignore", category=NotGeoreferencedWarning)
+
+# distributed sends errors with their causes by tblib 3, which sets `args`; rasterio 1.4's have only a getter,
+# and of a read error would arrive a bare Exception.
+CPLE_BaseError.__reduce__ = lambda error: (type(error), (error.error, error.errno, error.errmsg))
 
 
 @contextmanager
@@ -90,7 +95,15 @@ def open_dataset(
         _check_limits(dataset, location)
         if verify:
             check_blocks(dataset, location, size)
-        yield dataset
+        try:
+            yield dataset
+        except CPLE_BaseError as error:  # what GDAL reads late of a header, rasterio does not translate
+            raise _open_error(location, error) from error
+        except UnicodeDecodeError as error:
+            raise UnsupportedRaster(
+                f"{location} names bands, units or domains in an encoding other than UTF-8 "
+                f"({bytes(error.object[:40])!r}): rewrite these texts"
+            ) from error
 
 
 _READ_OPTIONS = {
@@ -112,7 +125,15 @@ def _opened(location: Location, overview_level: int | None) -> Iterator[DatasetR
     with dataset:
         if not dataset.count:
             raise UnsupportedRaster(f"{location} holds no raster band (only subdatasets): name a GeoTIFF")
-        yield dataset
+        try:
+            yield dataset
+        except CPLE_BaseError as error:  # what rasterio does not turn into an error of its own
+            text = str(error)
+            if _is_transport(location, text):
+                raise StorageError(f"{location} cannot be read: {text}") from error
+            raise CorruptRaster(
+                f"{location} has a part that cannot be read: {text}; upload it again"
+            ) from error
 
 
 def _open_error(location: Location, error: BaseException) -> GdalToolsError:

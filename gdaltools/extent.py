@@ -18,7 +18,7 @@ def corner_bounds(dataset: DatasetReader) -> Bounds:
     return min(xs), min(ys), max(xs), max(ys)
 
 
-def geographic_bounds(dataset: DatasetReader, location: Location) -> Bounds:
+def geographic_bounds(dataset: DatasetReader, location: Location | str) -> Bounds:
     """left, bottom, right, top in EPSG:4326, within the globe; left > right across the antimeridian.
 
     Raises

@@ -7,8 +7,10 @@ that goes on writing. Ctrl-C ends the tasks under way before their next window, 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import dask
@@ -21,9 +23,37 @@ from gdaltools.interruption import Interruption
 
 _SYNCHRONOUS = ("synchronous", "sync", "single-threaded")
 
-
 Ended = Callable[[int, Any], None]
 Keep = Callable[[Any], Any]
+
+# Of each thread its own: dask's configuration is the same for the whole process.
+_threads: ContextVar[int | None] = ContextVar("threads", default=None)
+
+
+@contextmanager
+def using_threads(threads: int) -> Iterator[None]:
+    """In the block, and in the thread that entered it, `run` uses so many threads of this process.
+
+    1 runs all tasks in the caller's own thread. A cluster is not asked, whatever is configured.
+    """
+    token = _threads.set(threads)
+    try:
+        yield
+    finally:
+        _threads.reset(token)
+
+
+def thread_count() -> int:
+    """Threads that `run` uses by default: dask's ``num_workers``, or the cores that this process may use."""
+    if dask.config.get("scheduler", None) in _SYNCHRONOUS:
+        return 1
+    return int(_threads.get() or dask.config.get("num_workers", None) or CPU_COUNT)
+
+
+def cluster_threads() -> int:
+    """Threads of the cluster that `run` would use, 0 without one."""
+    client = _active_client()
+    return sum(client.nthreads().values()) if client is not None else 0
 
 
 def run(tasks: Sequence[Delayed], *, ended: Ended, keep: Keep = lambda result: result) -> list[Any]:
@@ -55,13 +85,12 @@ def run(tasks: Sequence[Delayed], *, ended: Ended, keep: Keep = lambda result: r
             ended(positions[key], result)
 
     interruption = Interruption()
-    threads = dask.config.get("num_workers", None) or CPU_COUNT
-    with (
-        ThreadPoolExecutor(threads, initializer=interruption.watch) as pool,
-        Callback(posttask=task_ended),
-    ):
+    # Handed over and not entered: dask's active callbacks are one set for all threads of the process.
+    callbacks = [*Callback.active, Callback(posttask=task_ended)._callback]
+    with ThreadPoolExecutor(thread_count(), initializer=interruption.watch) as pool:
         try:
-            return [keep(result) for result in dask.compute(*tasks, scheduler=_scheduler(), pool=pool)]
+            results = dask.compute(*tasks, scheduler=_scheduler(), pool=pool, callbacks=callbacks)
+            return [keep(result) for result in results]
         except KeyboardInterrupt:
             interruption.tell()
             raise
@@ -69,15 +98,19 @@ def run(tasks: Sequence[Delayed], *, ended: Ended, keep: Keep = lambda result: r
 
 def _scheduler() -> Callable[..., Any]:
     """As a function: given a name, dask would import all of distributed to look for a client."""
-    configured = dask.config.get("scheduler", None)
-    get: Callable[..., Any] = local.get_sync if configured in _SYNCHRONOUS else threaded.get
+    inline = _threads.get() == 1 or dask.config.get("scheduler", None) in _SYNCHRONOUS
+    get: Callable[..., Any] = local.get_sync if inline else threaded.get
     return get
 
 
 def _active_client() -> Any:
     """The `distributed` client that dask.compute would use; never the reason to import distributed."""
     distributed = sys.modules.get("distributed")
-    if distributed is None or dask.config.get("scheduler", None) in ("threads", *_SYNCHRONOUS):
+    if (
+        distributed is None
+        or _threads.get()
+        or dask.config.get("scheduler", None) in ("threads", *_SYNCHRONOUS)
+    ):
         return None
     try:
         return distributed.default_client()

@@ -12,7 +12,10 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from rich.progress import ProgressColumn
 
 
 @dataclass(frozen=True)
@@ -40,9 +43,11 @@ ProgressOption = bool | Literal["auto"] | ProgressCallback
 
 @contextmanager
 def reporting(
-    option: ProgressOption, *, label: str, total: int, unit: str
+    option: ProgressOption, *, label: str | Callable[[], str], total: int, unit: str
 ) -> Iterator[Callable[[int], None]]:
     """A function that reports so many more units as done; it may be called from any thread.
+
+    A `label` that is a function is asked at each step.
 
     >>> seen = []
     >>> with reporting(seen.append, label="cog", total=2, unit="blocks") as advance:
@@ -60,7 +65,9 @@ def reporting(
         yield _counted(show, label, total, unit)
 
 
-def _counted(show: ProgressCallback, label: str, total: int, unit: str) -> Callable[[int], None]:
+def _counted(
+    show: ProgressCallback, label: str | Callable[[], str], total: int, unit: str
+) -> Callable[[int], None]:
     lock = threading.Lock()
     done = 0
 
@@ -68,9 +75,9 @@ def _counted(show: ProgressCallback, label: str, total: int, unit: str) -> Calla
         nonlocal done
         with lock:
             done = min(done + step, total)
-            show(Progress(label, done, total, unit))
+            show(Progress(label if isinstance(label, str) else label(), done, total, unit))
 
-    show(Progress(label, 0, total, unit))
+    advance(0)
     return advance
 
 
@@ -80,10 +87,44 @@ def _bar(total: int) -> Iterator[ProgressCallback]:
     from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
     from rich.progress import Progress as RichProgress
 
-    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        _rate_column(),
+        TimeRemainingColumn(),
+    )
     with RichProgress(*columns, console=Console(stderr=True)) as bars:
-        task = bars.add_task("", total=total)
-        yield lambda state: bars.update(task, description=state.label, completed=state.done)
+        task = bars.add_task("", total=total, unit="")
+        yield lambda state: bars.update(task, description=state.label, completed=state.done, unit=state.unit)
+
+
+def _rate_column() -> ProgressColumn:
+    from rich.progress import ProgressColumn, Task
+    from rich.text import Text
+
+    class RateColumn(ProgressColumn):
+        max_refresh = 0.5
+
+        def render(self, task: Task) -> Text:
+            return Text(
+                rate(task.finished_speed or task.speed, task.fields["unit"]), style="progress.data.speed"
+            )
+
+    return RateColumn()
+
+
+def rate(speed: float | None, unit: str) -> str:
+    """Units a second as a person reads them; nothing where it is not known yet.
+
+    >>> rate(41.26, "blocks"), rate(12_300_000, "bytes"), rate(7_654_321, "pixels"), rate(None, "tiles")
+    ('41.3 blocks/s', '12.3 MB/s', '7.7 Mpixels/s', '')
+    """
+    if not speed:
+        return ""
+    if unit == "bytes":
+        return f"{speed / 1e6:,.1f} MB/s"
+    return f"{speed / 1e6:,.1f} M{unit}/s" if speed >= 1e6 else f"{speed:,.1f} {unit}/s"
 
 
 def _watched() -> bool:

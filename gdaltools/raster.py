@@ -319,6 +319,8 @@ def _labelled(dataset: DatasetReader, data: dask.array.Array, masked: bool) -> x
     import rioxarray  # noqa: F401 - gives DataArray its .rio
     import xarray
 
+    import gdaltools.accessor  # noqa: F401 - gives DataArray its .gt
+
     transform = dataset.transform
     coords: dict[str, Any] = {"band": list(dataset.indexes)}
     if transform.b == 0 and transform.d == 0:

@@ -14,6 +14,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import IO
 from urllib.parse import quote
@@ -27,6 +28,7 @@ __all__ = [
     "Location",
     "Stat",
     "StrPath",
+    "append_bytes",
     "blob",
     "check_blob_name",
     "check_container_name",
@@ -131,6 +133,33 @@ def write_bytes(target: StrPath | Location, data: bytes, *, overwrite: bool = Fa
     return locate(target)
 
 
+def append_bytes(target: StrPath | Location, data: bytes) -> Location:
+    """Add `data`, at most 4 MB, to what is stored there, in one step.
+
+    Others that add to it at the same time do not tear it apart. What was added is there after the death of
+    this process, though perhaps not after that of the machine. A blob that was not made by additions cannot
+    be added to.
+
+    Raises
+    ------
+    StorageError
+        The target cannot be written.
+    """
+    location = locate(target)
+    if location.path is None:
+        _azure.append(_container(location), location.name, data)
+        return location
+    try:
+        location.path.parent.mkdir(parents=True, exist_ok=True)
+        with location.path.open("ab", buffering=0) as stream:
+            written = stream.write(data)
+    except OSError as error:
+        raise StorageError(f"{location} cannot be written: {error.strerror}") from error
+    if written != len(data):
+        raise StorageError(f"{location} took {written} of {len(data)} bytes: is there space left?")
+    return location
+
+
 def delete(target: StrPath | Location) -> None:
     """Remove what is stored there; nothing there is no error."""
     location = locate(target)
@@ -140,12 +169,17 @@ def delete(target: StrPath | Location) -> None:
         location.path.unlink(missing_ok=True)
 
 
-def list_names(prefix: Location) -> list[str]:
-    """Names of everything stored below a folder or prefix, relative to its container, sorted."""
+def list_names(prefix: Location, *, depth: int | None = None) -> list[str]:
+    """Names of everything stored below a folder or prefix, relative to its container, sorted.
+
+    With a `depth` local folders are not searched deeper than so many parts of a name; blobs always are.
+    """
     if prefix.path is None:
         return _azure.list_names(_container(prefix), prefix.name)
     base = Path(prefix.path)
-    found = (p.relative_to(base) for p in base.rglob("*") if p.is_file())
+    levels = ["**/*"] if depth is None else ["/".join("*" * level) for level in range(1, depth + 1)]
+    below = chain.from_iterable(base.glob(level) for level in levels)
+    found = (p.relative_to(base) for p in below if p.is_file())
     lead = f"{prefix.name.rstrip('/')}/" if prefix.container and prefix.name else ""
     return sorted(lead + p.as_posix() for p in found if not is_scratch(p))
 

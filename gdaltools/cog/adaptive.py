@@ -13,6 +13,7 @@ raster gives the same file on any number of threads or machines.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -65,32 +66,39 @@ ENCODERS = (*CANDIDATES, REFERENCE)
 _BY_NAME = {encoder.name: encoder for encoder in ENCODERS}
 
 # Bits of entropy by which blocks are of different kinds.
-_KIND_BITS = 0.5
+_KIND_BITS = 1.0
 # Every so many rows of a block tell its kind.
 _KIND_ROWS = 8
-# Planned with, for very many trials, and what of it few trials let one plan with less.
-_PLANNED_SHARE, _DOUBT = 0.92, 0.5
+# Kinds of overviews are counted from here; those of less than so many bits are not worth a choice: what
+# compresses as well as they do is compressed in no time.
+_OVERVIEW, _FEW_BITS = 100, 1.0
+# Trials that a kind needs, and standard errors of their mean that are taken for granted.
+_FEW_TRIALS, _CAUTION = 3, 1.5
+# Planned with, for very many trials; what of it few trials let one plan with less; what is kept back always.
+_PLANNED_SHARE, _DOUBT, _KEPT_BACK = 0.92, 0.5, 0.0007
 
 
-def kind_of(data: Data) -> int:
-    """Which kind of block it is: by the entropy of its bytes, which no encoder but by matches gets below."""
+def kind_of(data: Data, *, overview: bool) -> int:
+    """Which kind of block it is: by the entropy of its bytes; overviews, with other matches, are apart."""
     octets = np.ascontiguousarray(data[::_KIND_ROWS]).view(np.uint8)
     counts = np.bincount(octets.reshape(-1), minlength=256)
     shares = counts[counts > 0] / octets.size
-    return int(-(shares * np.log2(shares)).sum() / _KIND_BITS)
+    return int(-(shares * np.log2(shares)).sum() / _KIND_BITS) + overview * _OVERVIEW
 
 
 @dataclass(frozen=True)
 class Trial:
-    """Bytes that each encoder made of a block of some kind, by name."""
+    """Bytes that each encoder made of a block of some kind and size, by name."""
 
     kind: int
+    raw: int
     sizes: Mapping[str, int]
 
 
-def try_block(data: Data) -> Trial:
+def try_block(data: Data, *, overview: bool) -> Trial:
     """What each encoder makes of a block, as the codec is given it."""
-    return Trial(kind_of(data), {encoder.name: len(encoder.encode(data)) for encoder in ENCODERS})
+    sizes = {encoder.name: len(encoder.encode(data)) for encoder in ENCODERS}
+    return Trial(kind_of(data, overview=overview), data.nbytes, sizes)
 
 
 @dataclass(frozen=True)
@@ -104,15 +112,13 @@ class Choice:
 
 @dataclass(frozen=True)
 class Policy:
-    """An encoder for each kind of block; kinds that were not tried are taken for the nearest that was."""
+    """An encoder for each kind of block; a kind that was not tried often enough gets the reference."""
 
     choices: Mapping[int, Choice] = field(default_factory=dict)
 
     def choice(self, kind: int) -> Choice:
         """How a block of this kind is encoded."""
-        if not self.choices:
-            return Choice(REFERENCE.name, REFERENCE.name, 0.0)
-        return self.choices[min(self.choices, key=lambda known: (abs(known - kind), -known))]
+        return self.choices.get(kind, Choice(REFERENCE.name, REFERENCE.name, 0.0))
 
 
 def find_policy(trials: Iterable[Trial], tolerance: float) -> Policy:
@@ -127,9 +133,11 @@ def find_policy(trials: Iterable[Trial], tolerance: float) -> Policy:
         How much larger than with libdeflate level 7 all blocks together may become, as a share.
     """
     trials = list(trials)
-    kinds = sorted({trial.kind for trial in trials})
+    often = Counter(t.kind for t in trials if t.kind % _OVERVIEW * _KIND_BITS >= _FEW_BITS)
+    kinds = sorted(kind for kind, count in often.items() if count >= _FEW_TRIALS)
     reference = sum(trial.sizes[REFERENCE.name] for trial in trials)
-    planned = tolerance * max(0.0, _PLANNED_SHARE - _DOUBT / max(1, len(trials)) ** 0.5)
+    share = _PLANNED_SHARE - _DOUBT / max(1, len(trials)) ** 0.5
+    planned = max(0.0, tolerance * share - _KEPT_BACK)
     budget = planned * reference
     steps: list[tuple[float, int, _Step]] = []
     choices: dict[int, Choice] = {}
@@ -161,13 +169,14 @@ class _Step:
 
 def _chain(trials: list[Trial]) -> tuple[Encoder, list[_Step]]:
     """The fastest encoder that costs nothing, and the steps from it that save ever less for a byte."""
-    total = {encoder: sum(trial.sizes[encoder.name] for trial in trials) for encoder in ENCODERS}
+    raw = sum(trial.raw for trial in trials)
+    total = {encoder: _expected(trials, encoder) for encoder in ENCODERS}
     current = min((e for e in ENCODERS if total[e] <= total[REFERENCE]), key=lambda e: e.cost)
     first = current
     steps: list[_Step] = []
     while True:
         faster = [
-            _Step(e, (current.cost - e.cost) * len(trials), total[e] - total[current])
+            _Step(e, (current.cost - e.cost) * raw, total[e] - total[current])
             for e in ENCODERS
             if e.cost < current.cost and total[e] > total[current]
         ]
@@ -177,16 +186,26 @@ def _chain(trials: list[Trial]) -> tuple[Encoder, list[_Step]]:
         current = steps[-1].encoder
 
 
+def _expected(trials: list[Trial], encoder: Encoder) -> float:
+    """Bytes that an encoder takes of such blocks, and as much more as their spread lets fear."""
+    reference = np.array([trial.sizes[REFERENCE.name] for trial in trials], float)
+    stored = np.array([trial.sizes[encoder.name] for trial in trials], float)
+    excess = stored / reference - stored.sum() / reference.sum()
+    spread = np.sqrt((reference * excess**2).sum() / reference.sum() / (len(trials) - 1))
+    return float(stored.sum() + _CAUTION * spread * reference.sum())
+
+
 class AdaptiveDeflate:
     """Encodes the blocks of one piece, in order, by a policy."""
 
-    def __init__(self, policy: Policy) -> None:
+    def __init__(self, policy: Policy, *, overview: bool) -> None:
         self._policy = policy
+        self._overview = overview
         self._due: dict[int, float] = {}
 
     def __call__(self, data: Data) -> bytes:
         """The zlib stream of a block."""
-        kind = kind_of(data)
+        kind = kind_of(data, overview=self._overview)
         choice = self._policy.choice(kind)
         due = self._due.get(kind, 0.5) + choice.share
         self._due[kind] = due % 1

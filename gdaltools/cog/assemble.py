@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from itertools import product
-from pathlib import Path
-from typing import Any, cast
+from typing import IO, Any, cast
 
 import dask
 import numpy as np
@@ -14,10 +13,14 @@ from dask.delayed import Delayed
 from numpy.typing import NDArray
 
 from gdaltools.cog.adaptive import Policy, Trial, find_policy
+from gdaltools.cog.facts import without_statistics
 from gdaltools.cog.layout import BLOCK_FRAME, Image, header
+from gdaltools.cog.lifted import LiftedSource
 from gdaltools.cog.plan import CogPlan
 from gdaltools.cog.pyramid import Carry, Patch, Record, Work, join_pieces, read_piece, try_blocks
 from gdaltools.cog.sink import Run, Sink
+from gdaltools.cog.source import ArraySource
+from gdaltools.cog.statistics import joined
 from gdaltools.cog.structure import check_structure, images
 from gdaltools.cog.template import template
 from gdaltools.cog.tiff import read_layout
@@ -25,16 +28,17 @@ from gdaltools.errors import GdalToolsError, StorageError
 
 _Place = tuple[int, int]
 
-# Blocks that are tried: at most so many, and no more than such a part of all.
-_MOST_TRIALS, _TRIALS_SHARE, _TRIAL_ROWS = 24, 12, 4
+# Blocks that are tried: at most so many, at most such a part of all, and none where there are few.
+_MOST_TRIALS, _TRIALS_SHARE, _TRIAL_ROWS = 24, 4, 4
+_FEW_BLOCKS = 64
 
 
 def record_tasks(plan: CogPlan, work: Work) -> list[Delayed]:
     """The tasks whose results say what was encoded, piece by piece, the full resolution first."""
     shared = dask.delayed(work, pure=False, traverse=False)
     policy = _policy(plan, shared)
-    source = dask.delayed(plan.source, pure=False, traverse=False)
     read = dask.delayed(read_piece, pure=False, nout=2, traverse=False)
+    source_of = _sources(plan, work)
     if plan.kept:
         sources = [_overview(plan, level) for level in range(len(plan.levels))]
         return [
@@ -42,10 +46,11 @@ def record_tasks(plan: CogPlan, work: Work) -> list[Delayed]:
             for level in range(len(plan.levels))
             for row, col in _places(work, level)
         ]
+    read = dask.delayed(read_piece, pure=False, nout=2, traverse=False)
     records: list[Delayed] = []
     carries: dict[_Place, Delayed] = {}
     for row, col in _places(work, 0):
-        record, carries[row, col] = read(shared, policy, source, 0, row, col)
+        record, carries[row, col] = read(shared, policy, source_of(row, col), 0, row, col)
         records.append(record)
     join = dask.delayed(join_pieces, pure=False, nout=2)
     strips_of = dask.delayed(_strips, pure=False)
@@ -63,6 +68,23 @@ def record_tasks(plan: CogPlan, work: Work) -> list[Delayed]:
             records.append(record)
         carries = made
     return records
+
+
+def _sources(plan: CogPlan, work: Work) -> Callable[[int, int], Delayed]:
+    """What each piece of the full resolution is read from."""
+    if isinstance(plan.source, ArraySource) and plan.source.lazy:
+        # In the pieces' own shape, so that each is a task of the same graph, computed once.
+        blocks = plan.source.array.rechunk({0: -1, 1: work.rows[0].piece, 2: work.cols[0].piece}).to_delayed()
+        part = dask.delayed(_computed, pure=False)
+        bare = replace(plan.source, array=np.empty((0, 0, 0)))
+        origin = work.rows[0].piece, work.cols[0].piece
+        return lambda row, col: part(bare, blocks[0, row, col], row * origin[0], col * origin[1])
+    whole = cast(Delayed, dask.delayed(plan.source, pure=False, traverse=False))
+    return lambda row, col: whole
+
+
+def _computed(source: ArraySource, array: NDArray[Any], top: int, left: int) -> ArraySource:
+    return replace(source, array=array, origin=(top, left))
 
 
 def _policy(plan: CogPlan, work: Delayed) -> Delayed:
@@ -84,7 +106,9 @@ def trial_places(plan: CogPlan) -> list[tuple[int, list[int]]]:
     """Rows of blocks, and blocks in them, that are tried: few rows, as a source in strips is read by rows."""
     size = plan.profile.blocksize
     down, across = -(-plan.levels[0][1] // size), -(-plan.levels[0][0] // size)
-    wanted = min(_MOST_TRIALS, max(1, down * across // _TRIALS_SHARE))
+    if down * across < _FEW_BLOCKS:
+        return []
+    wanted = min(_MOST_TRIALS, down * across // _TRIALS_SHARE)
     rows = min(down, _TRIAL_ROWS, wanted)
     cols = min(across, -(-wanted // rows))
     places = []
@@ -124,7 +148,15 @@ def assemble(plan: CogPlan, records: Sequence[Record], sink: Sink) -> None:
     for record in records:
         levels[record.level].enter(record)
     stored = tuple(level.image for level in levels)
-    front = header(stored, template(plan.facts, plan.encoding), plan.profile.blocksize)
+    facts = plan.facts
+    if plan.statistics:
+        found = joined(record.statistics for record in records if record.statistics is not None)
+        tags = (without_statistics(known) | found.tags(band) for band, known in enumerate(facts.band_tags))
+        facts = replace(facts, band_tags=tuple(tags))
+    parts = template(facts, plan.encoding)
+    if isinstance(plan.source, LiftedSource):
+        parts = plan.source.tags(parts, kept=plan.kept)
+    front = header(stored, parts, plan.profile.blocksize)
     sink.commit(front, (run for level in reversed(levels) for run in level.runs()))
 
 
@@ -194,7 +226,7 @@ def _with_frames(sizes: NDArray[np.uint32]) -> NDArray[np.int64]:
     return np.where(sizes > 0, sizes.astype(np.int64) + BLOCK_FRAME, 0)
 
 
-def check_made(path: Path, plan: CogPlan, *, name: str) -> None:
+def check_made(stream: IO[bytes], plan: CogPlan, *, name: str) -> None:
     """Refuse a file that is not the COG that was to be made, before anybody can see it.
 
     Looks at the layout and the block edges, not at pixels, so it takes no time to speak of.
@@ -205,9 +237,8 @@ def check_made(path: Path, plan: CogPlan, *, name: str) -> None:
         It breaks a rule of the layout, or has another shape than planned.
     """
     try:
-        with path.open("rb") as stream:
-            layout = read_layout(stream, name=name)
-            findings = check_structure(layout, stream)
+        layout = read_layout(stream, name=name)
+        findings = check_structure(layout, stream)
     except GdalToolsError as error:
         raise StorageError(f"{name} was not written whole: {error}; try again") from error
     main, _ = images(layout)

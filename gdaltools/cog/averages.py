@@ -46,7 +46,7 @@ def average(
     vectors = cols.target // 4 * 4 - cols.window.start
     averages = np.empty((down.count, across.count, pixels.shape[2]), pixels.dtype)
     found = None if valid is None else np.empty((down.count, across.count), bool)
-    value = _comparable(nodata, pixels.dtype)
+    value = comparable(nodata, pixels.dtype)
     step = max(_FEW_ROWS, min(_MANY_ROWS, _STRIP_SAMPLES // (across.count * pixels.shape[2])))
     for top in range(0, down.count, step):
         lines = slice(top, min(top + step, down.count))
@@ -373,7 +373,7 @@ def _store(values: NDArray[np.floating[Any]], out: Pixels) -> None:
     out[...] = np.clip(values, limits.min, limits.max)
 
 
-def _comparable(nodata: float | None, dtype: np.dtype[Any]) -> Any:
+def comparable(nodata: float | None, dtype: np.dtype[Any]) -> Any:
     """`nodata` as a value of `dtype`; None where no pixel can have it."""
     if nodata is None:
         return None

@@ -89,10 +89,10 @@ Encode = Callable[[Pixels], bytes]
 class BlockEncoder:
     """Encodes the blocks of one piece."""
 
-    def __init__(self, encoding: Encoding, policy: adaptive.Policy) -> None:
+    def __init__(self, encoding: Encoding, policy: adaptive.Policy, *, overview: bool = False) -> None:
         self._encoding = encoding
         self._size = encoding.profile.blocksize
-        self._compress = None if encoding.by_gdal else _compressor(encoding.profile, policy)
+        self._compress = None if encoding.by_gdal else _compressor(encoding.profile, policy, overview)
 
     def encode_row(self, pixels: Pixels) -> Iterator[bytes]:
         """The blocks of one row of blocks, from left to right.
@@ -148,14 +148,14 @@ def _floating_point_differences(block: Pixels) -> Pixels:
     return differences
 
 
-def _compressor(profile: CogProfile, policy: adaptive.Policy) -> Encode:
+def _compressor(profile: CogProfile, policy: adaptive.Policy, overview: bool) -> Encode:
     if profile.compression == "NONE":
         return lambda data: data.tobytes()
     if profile.compression == "ZSTD":
         level = profile.level or 9
         return lambda data: _zstd(data, level)
     if profile.size_tolerance:
-        return adaptive.AdaptiveDeflate(policy)
+        return adaptive.AdaptiveDeflate(policy, overview=overview)
     return fixed_deflate(profile.level or 6)
 
 

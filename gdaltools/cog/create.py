@@ -5,19 +5,22 @@
 
 from __future__ import annotations
 
+import io
+import os
+import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, cast, overload
+from typing import Any, BinaryIO, Literal, cast, overload
 
 import dask
 import rasterio
 from dask.delayed import Delayed
 from rasterio.crs import CRS
 from rasterio.errors import RasterioError
-from rasterio.io import DatasetReader
+from rasterio.io import DatasetReader, MemoryFile
 from rasterio.windows import Window
 
 from gdaltools import graph, storage
@@ -26,13 +29,14 @@ from gdaltools.cog.plan import CogPlan, Wanted, plan_for, profile_for, with_esti
 from gdaltools.cog.profiles import CogProfile
 from gdaltools.cog.pyramid import Record
 from gdaltools.cog.result import CogResult
-from gdaltools.cog.sink import FileSink
+from gdaltools.cog.sink import FileSink, MemorySink
 from gdaltools.cog.source import RasterSource
 from gdaltools.crs import Bounds, crs_name
 from gdaltools.dataset import open_dataset, reading
-from gdaltools.errors import StorageError, UnsupportedRaster
+from gdaltools.errors import InvalidParameter, StorageError, UnsupportedRaster
 from gdaltools.extent import geographic_bounds
 from gdaltools.progress import ProgressOption, reporting
+from gdaltools.scratch import scratch_folder
 from gdaltools.storage import Location, StrPath
 
 __all__ = ["CogPlan", "CogResult", "cog_profile", "create_cog", "plan_cog"]
@@ -49,8 +53,8 @@ class _Job:
 
 @overload
 def create_cog(
-    src: StrPath | Location,
-    dst: StrPath | Location,
+    src: Any,
+    dst: StrPath | Location | BinaryIO,
     profile: str = ...,
     *,
     raster_type: str = ...,
@@ -68,6 +72,8 @@ def create_cog(
     overview_resampling: str | None = ...,
     reproject_resampling: str | None = ...,
     sparse: bool = ...,
+    statistics: bool = ...,
+    tms: str | None = ...,
     overwrite: bool = ...,
     progress: ProgressOption = ...,
     compute: Literal[True] = ...,
@@ -76,8 +82,8 @@ def create_cog(
 
 @overload
 def create_cog(
-    src: StrPath | Location,
-    dst: StrPath | Location,
+    src: Any,
+    dst: StrPath | Location | BinaryIO,
     profile: str = ...,
     *,
     raster_type: str = ...,
@@ -95,6 +101,8 @@ def create_cog(
     overview_resampling: str | None = ...,
     reproject_resampling: str | None = ...,
     sparse: bool = ...,
+    statistics: bool = ...,
+    tms: str | None = ...,
     overwrite: bool = ...,
     progress: ProgressOption = ...,
     compute: Literal[False],
@@ -102,8 +110,8 @@ def create_cog(
 
 
 def create_cog(
-    src: StrPath | Location,
-    dst: StrPath | Location,
+    src: Any,
+    dst: StrPath | Location | BinaryIO,
     profile: str = "analysis",
     *,
     raster_type: str = "auto",
@@ -121,6 +129,8 @@ def create_cog(
     overview_resampling: str | None = None,
     reproject_resampling: str | None = None,
     sparse: bool = False,
+    statistics: bool = False,
+    tms: str | None = None,
     overwrite: bool = False,
     progress: ProgressOption = "auto",
     compute: bool = True,
@@ -135,8 +145,11 @@ def create_cog(
 
     Parameters
     ----------
-    src, dst : path, URL or Location
-        Local paths or ``abfs://container/blob``.
+    src : path, URL, Location, WarpedVRT or xarray.DataArray
+        A local path or ``abfs://container/blob``; an open rasterio WarpedVRT of one; an array of (band, y, x)
+        or (y, x), in memory or to be computed by dask, georeferenced as rioxarray has it.
+    dst : path, URL, Location or binary file
+        Where the COG goes; into a binary file object it is written at the end, in one go.
     profile : str
         "analysis" (DEFLATE), "fast" (ZSTD 3), "archive" (ZSTD 15, or LZW where GDAL lacks it) or
         "visualization" (JPEG, for three uint8 bands; else it becomes analysis, and the result says why).
@@ -170,6 +183,11 @@ def create_cog(
         GDAL's names; by default average and bilinear, for classes mode and nearest.
     sparse : bool
         Leave out blocks that hold nothing but nodata (or zeros, where there is no nodata value).
+    statistics : bool
+        Compute each band's exact minimum, maximum, mean and standard deviation on the way, and store them.
+    tms : str, optional
+        Warp to the grid of this tile matrix set (morecantile's name, as "WebMercatorQuad"), at the zoom level
+        that is closest to the raster's resolution, so that each block holds whole tiles.
     overwrite : bool
         Replace a target that exists.
     progress : bool, "auto" or callable
@@ -186,8 +204,6 @@ def create_cog(
     TargetExists, StorageError
         The target exists or cannot be written.
     """
-    target = storage.locate(dst)
-    storage.check_target(target, overwrite=overwrite)
     wanted = Wanted(
         profile=profile,
         raster_type=raster_type,
@@ -205,7 +221,15 @@ def create_cog(
         overview_resampling=overview_resampling,
         reproject_resampling=reproject_resampling,
         sparse=sparse,
+        statistics=statistics,
+        tms=tms,
     )
+    if not isinstance(dst, (str, os.PathLike, Location)):
+        if not compute:
+            raise InvalidParameter("compute=False needs a path or URL: an open file is of this process alone")
+        return _make_in_memory(plan_for(src, wanted), dst, progress)
+    target = storage.locate(dst)
+    storage.check_target(target, overwrite=overwrite)
     job = _Job(plan_for(src, wanted), target, overwrite)
     if not compute:
         return cast(Delayed, dask.delayed(_make, pure=False)(job, False))
@@ -213,7 +237,7 @@ def create_cog(
 
 
 def plan_cog(
-    src: StrPath | Location,
+    src: Any,
     profile: str = "analysis",
     *,
     raster_type: str = "auto",
@@ -231,6 +255,8 @@ def plan_cog(
     overview_resampling: str | None = None,
     reproject_resampling: str | None = None,
     sparse: bool = False,
+    statistics: bool = False,
+    tms: str | None = None,
 ) -> CogPlan:
     """How `create_cog` would make a COG of `src`: levels, pieces, codec, memory, and the size to expect.
 
@@ -258,6 +284,8 @@ def plan_cog(
         overview_resampling=overview_resampling,
         reproject_resampling=reproject_resampling,
         sparse=sparse,
+        statistics=statistics,
+        tms=tms,
     )
     return with_estimate(plan_for(src, wanted))
 
@@ -277,29 +305,56 @@ def cog_profile(
         return profile_for(dataset, source, Wanted(profile=profile, raster_type=raster_type))
 
 
+def make_planned(plan: CogPlan, target: Location, *, overwrite: bool, progress: ProgressOption) -> CogResult:
+    """What `create_cog` does once it has a plan."""
+    return _make(_Job(plan, target, overwrite), progress)
+
+
 def _make(job: _Job, progress: ProgressOption) -> CogResult:
     """One COG from start to finish."""
     began = time.perf_counter()
-    plan = job.plan
+    plan, target = job.plan, job.target
     with (
-        reporting(progress, label=f"cog {job.target.filename}", total=plan.blocks, unit="blocks") as advance,
-        storage.writing(job.target, overwrite=job.overwrite) as path,
+        reporting(progress, label=f"cog {target.filename}", total=plan.blocks, unit="blocks") as advance,
+        storage.writing(target, overwrite=job.overwrite) as path,
     ):
-        with _ready(plan, path.parent) as ready:
-            sink = FileSink(path)
-
-            def ended(_: int, record: Record) -> None:
-                if record.stored is not None:
-                    sink.store(record.name, [record.stored])
-                advance(record.sizes.size)
-
-            tasks = record_tasks(ready, ready.work(sink))
-            records = graph.run(tasks, ended=ended, keep=lambda record: replace(record, stored=None))
-        assemble(plan, records, sink)
-        check_made(path, plan, name=str(job.target))
+        _write(plan, FileSink(path), path.parent, advance)
+        with path.open("rb") as stream:
+            check_made(stream, plan, name=str(target))
         with rasterio.open(path) as made:
-            result = _result(job, made, path)
+            result = _result(plan, str(target), made, path.stat().st_size)
     return result.model_copy(update={"seconds": time.perf_counter() - began})
+
+
+def _make_in_memory(plan: CogPlan, target: BinaryIO, progress: ProgressOption) -> CogResult:
+    """One COG, written to an open file at the end."""
+    began = time.perf_counter()
+    name = str(getattr(target, "name", "memory"))
+    sink = MemorySink()
+    with (
+        reporting(progress, label=f"cog {name}", total=plan.blocks, unit="blocks") as advance,
+        scratch_folder(Path(tempfile.gettempdir())) if plan.staged else nullcontext(Path()) as scratch,
+    ):
+        _write(plan, sink, scratch, advance)
+    check_made(io.BytesIO(sink.content), plan, name=name)
+    with MemoryFile(sink.content) as memory, memory.open() as made:
+        result = _result(plan, name, made, len(sink.content))
+    target.write(sink.content)
+    return result.model_copy(update={"seconds": time.perf_counter() - began})
+
+
+def _write(plan: CogPlan, sink: FileSink | MemorySink, scratch: Path, advance: Callable[[int], None]) -> None:
+    """Run the tasks, and put together what they stored."""
+
+    def ended(_: int, record: Record) -> None:
+        if record.stored is not None:
+            sink.store(record.name, [record.stored])
+        advance(record.sizes.size)
+
+    with _ready(plan, scratch) as ready:
+        tasks = record_tasks(ready, ready.work(sink))
+        records = graph.run(tasks, ended=ended, keep=lambda record: replace(record, stored=None))
+    assemble(plan, records, sink)
 
 
 @contextmanager
@@ -357,13 +412,12 @@ def _storing(path: Path) -> Iterator[None]:
         raise StorageError(f"{path.parent} cannot be written to: {error}; is there space left?") from error
 
 
-def _result(job: _Job, made: DatasetReader, path: Path) -> CogResult:
-    plan, profile = job.plan, job.plan.profile
-    size = path.stat().st_size
+def _result(plan: CogPlan, name: str, made: DatasetReader, size: int) -> CogResult:
+    profile = plan.profile
     source = CRS.from_wkt(plan.source_crs_wkt) if plan.source_crs_wkt else None
     target = plan.facts.crs
     return CogResult(
-        location=str(job.target),
+        location=name,
         profile=profile.requested,
         tier=profile.tier,
         storage_tier=profile.storage_tier,
@@ -376,7 +430,7 @@ def _result(job: _Job, made: DatasetReader, path: Path) -> CogResult:
         reprojection_performed=plan.warps,
         source_crs=crs_name(source) if source else None,
         target_crs=crs_name(target) if target else None,
-        bounds_4326=_bounds_4326(made, job.target),
+        bounds_4326=_bounds_4326(made, name),
         shape=(made.height, made.width),
         band_count=made.count,
         dtype=str(made.dtypes[0]),
@@ -389,8 +443,8 @@ def _result(job: _Job, made: DatasetReader, path: Path) -> CogResult:
     )
 
 
-def _bounds_4326(made: DatasetReader, target: Location) -> Bounds | None:
+def _bounds_4326(made: DatasetReader, name: str) -> Bounds | None:
     try:
-        return geographic_bounds(made, target)
+        return geographic_bounds(made, name)
     except UnsupportedRaster:  # without a CRS, or with a local one, it has no place on Earth
         return None

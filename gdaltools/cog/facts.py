@@ -22,6 +22,7 @@ from gdaltools.dataset import numpy_dtypes
 
 # Domains that GDAL derives from the file itself, or that have a place of their own below.
 _OWN_DOMAINS = ("", "IMAGE_STRUCTURE", "DERIVED_SUBDATASETS", "TIFF", "RPC", "GEOLOCATION", "COLOR_PROFILE")
+_XMP = "xml:XMP"
 _RGB = (ColorInterp.red, ColorInterp.green, ColorInterp.blue)
 
 
@@ -38,7 +39,11 @@ class Facts:
     masked : bool
         Whether a per-dataset mask says which pixels are data.
     domains : mapping
-        Metadata of the dataset, by domain.
+        Metadata of the dataset, by domain; of a domain "xml:…" the document, under the domain's name.
+    band_tags, band_domains : tuple of mapping
+        Metadata of each band: of the default domain, and of the others by domain.
+    xmp, icc_profile : str or None
+        The XMP packet, and the colour profile in base 64.
     gcps : tuple
         Ground control points and their CRS's WKT.
     """
@@ -62,6 +67,9 @@ class Facts:
     band_tags: tuple[Mapping[str, str], ...]
     gcps: tuple[tuple[GroundControlPoint, ...], str | None] = ((), None)
     rpcs: RPC | None = None
+    band_domains: tuple[Mapping[str, Mapping[str, str]], ...] = ()
+    xmp: str | None = None
+    icc_profile: str | None = None
 
     @property
     def crs(self) -> CRS | None:
@@ -77,6 +85,17 @@ class Facts:
     def pixel_bytes(self) -> int:
         """Bytes of one pixel in memory, all bands together."""
         return self.numpy_dtype.itemsize * self.count
+
+    @property
+    def hides(self) -> bool:
+        """Whether the last band, an alpha, is GDAL's mask of the others (GDALRasterBand::GetMaskBand)."""
+        return (
+            self.count in (2, 4)
+            and self.colorinterp[-1] == ColorInterp.alpha
+            and self.dtype in ("uint8", "uint16")
+            and self.nodata is None
+            and not self.masked
+        )
 
     @property
     def colours(self) -> bool:
@@ -103,7 +122,6 @@ def facts_of(dataset: DatasetReader, *, masked: bool) -> Facts:
     dtypes = set(dataset.dtypes)
     dtype = str(dtypes.pop()) if len(dtypes) == 1 else np.result_type(*numpy_dtypes(dataset)).name
     points, points_crs = dataset.gcps
-    namespaces = [name for name in dataset.tag_namespaces() if name not in _OWN_DOMAINS]
     return Facts(
         width=dataset.width,
         height=dataset.height,
@@ -120,11 +138,26 @@ def facts_of(dataset: DatasetReader, *, masked: bool) -> Facts:
         units=tuple(dataset.units),
         scales=tuple(dataset.scales),
         offsets=tuple(dataset.offsets),
-        domains={"": dataset.tags()} | {name: dataset.tags(ns=name) for name in namespaces},
+        domains={"": dataset.tags()} | {name: dataset.tags(ns=name) for name in _domains(dataset, 0)},
         band_tags=tuple(dataset.tags(band) for band in dataset.indexes),
         gcps=(tuple(points), points_crs.to_wkt() if points and points_crs else None),
         rpcs=dataset.rpcs,
+        band_domains=tuple(
+            {name: dataset.tags(band, ns=name) for name in _domains(dataset, band)}
+            for band in dataset.indexes
+        ),
+        xmp=dataset.tags(ns=_XMP).get(_XMP),
+        icc_profile=dataset.tags(ns="COLOR_PROFILE").get("SOURCE_ICC_PROFILE"),
     )
+
+
+def _domains(dataset: DatasetReader, band: int) -> list[str]:
+    # rasterio splits a JSON document at its first colon: what it gives of one cannot be written again.
+    return [
+        name
+        for name in dataset.tag_namespaces(band)
+        if name not in _OWN_DOMAINS and name != _XMP and not name.startswith("json:")
+    ]
 
 
 def sample_bits(dataset: DatasetReader) -> int | None:

@@ -21,7 +21,7 @@ from rasterio.enums import Resampling
 from rasterio.io import MemoryFile
 from rasterio.windows import Window
 
-from gdaltools.cog.averages import average
+from gdaltools.cog.averages import average, comparable
 from gdaltools.cog.axes import Axis, Span
 
 Pixels = NDArray[Any]
@@ -47,12 +47,15 @@ class Rule:
         The value that counts for nothing.
     palette : tuple or None
         The colour table as (index, red, green, blue, alpha) entries; GDAL blends colours, not their numbers.
+    alpha : bool
+        Whether the last band is an alpha that hides pixels: where it is 0, none of the bands counts.
     """
 
     resampling: str
     dtype: str
     nodata: float | None = None
     palette: tuple[tuple[int, int, int, int, int], ...] | None = None
+    alpha: bool = False
 
     @property
     def by_gdal(self) -> bool:
@@ -122,7 +125,10 @@ def halve(
         picked = _nearest(rows)[:, None], _nearest(cols)[None, :]
         return pixels[picked], None if valid is None else valid[picked]
     if pixels.dtype.kind == "c":
-        return _average_complex(pixels, rows, cols), None if valid is None else _any_near(valid, rows, cols)
+        averages = _average_complex(pixels, rows, cols)
+        if rule.dtype.startswith("complex_int"):
+            averages = _whole(averages)
+        return averages, None if valid is None else _any_near(valid, rows, cols)
     return average(pixels, valid, rows, cols, rule.nodata)
 
 
@@ -140,6 +146,13 @@ def _average_complex(pixels: Pixels, rows: Axis, cols: Axis) -> Pixels:
     counts = np.diff(down)[:, None, None] * np.diff(across)[None, :, None]
     averages: Pixels = (sums / counts).astype(np.complex64).astype(pixels.dtype)
     return averages
+
+
+def _whole(values: Pixels) -> Pixels:
+    """Complex integers, which are complex64 in memory: rounded as they will be stored."""
+    parts = values.view(np.float32)
+    np.trunc(parts + np.copysign(np.float32(0.5), parts), out=parts)
+    return values
 
 
 def _any_near(valid: Valid, rows: Axis, cols: Axis) -> Valid:
@@ -196,9 +209,31 @@ def _by_gdal(
         with memory.open() as dataset:
             dataset.read(out=out.transpose(2, 0, 1), window=window, resampling=resampling)
     if valid is None:
+        if rule.resampling == "mode":
+            _restore_nodata(out, pixels, rows, cols, rule)
         return out, None
     # Of a mask GDAL counts only the valid pixels, as if the others were its nodata; but not for the mode.
     flags = np.where(valid, np.uint8(255), np.uint8(0))[:, :, None]
     nodata = None if rule.resampling == "mode" else 0
     found, _ = _by_gdal(flags, None, rows, cols, Rule(rule.resampling, "uint8", nodata))
     return out, found[:, :, 0] > 0
+
+
+def _restore_nodata(out: Pixels, pixels: Pixels, rows: Axis, cols: Axis, rule: Rule) -> None:
+    """Where there is nodata alone, GDAL 3.10's mode gives 0, of all dtypes but unsigned integers."""
+    nodata = comparable(rule.nodata, pixels.dtype)
+    if nodata is not None:
+        counted = ~np.isnan(pixels) if np.isnan(nodata) else pixels != nodata
+        out[~_any_within(counted, rows, cols)] = nodata
+
+
+def _any_within(there: NDArray[np.bool_], rows: Axis, cols: Axis) -> NDArray[np.bool_]:
+    """Whether any source pixel that a target pixel covers, in part or whole, is `there`."""
+    for dimension, axis in enumerate((rows, cols)):
+        ratio = axis.source / axis.target
+        wanted = np.arange(axis.window.start, axis.window.stop)
+        first = (wanted * ratio + _EPSILON).astype(np.intp) - axis.given.start
+        last = np.ceil((wanted + 1) * ratio - _EPSILON).astype(np.intp) - axis.given.start
+        counts = np.insert(np.cumsum(there, axis=dimension), 0, 0, axis=dimension)
+        there = counts.take(last, axis=dimension) > counts.take(first, axis=dimension)
+    return there

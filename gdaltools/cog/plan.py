@@ -6,17 +6,20 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 from dask.system import CPU_COUNT
 from rasterio.crs import CRS
 from rasterio.enums import ColorInterp
 from rasterio.io import DatasetReader
+from rasterio.vrt import WarpedVRT
 
 from gdaltools import storage
 from gdaltools.cog.adaptive import Policy
+from gdaltools.cog.arrays import array_source, array_type, is_array
 from gdaltools.cog.axes import Span
 from gdaltools.cog.codec import BlockEncoder, Encoding
 from gdaltools.cog.facts import Facts, facts_of, sample_bits
@@ -26,11 +29,12 @@ from gdaltools.cog.profiles import BLOCK_STEP, CogProfile, choose_profile
 from gdaltools.cog.pyramid import Work
 from gdaltools.cog.sink import Sink
 from gdaltools.cog.source import RasterSource, Source
+from gdaltools.cog.warped import aligned_grid, vrt_source, warped_source
 from gdaltools.crs import parse_crs
 from gdaltools.dataset import CACHE_MB, numpy_dtypes, open_dataset
 from gdaltools.detect import RASTER_TYPES, RasterType, detect
 from gdaltools.errors import InvalidParameter
-from gdaltools.storage import Location, StrPath
+from gdaltools.storage import Location
 
 Overviews = Literal["build", "keep", "none"]
 
@@ -45,6 +49,8 @@ _FEW_PIECES = 8
 _SEQUENTIAL = ("PNG", "JPEG", "WEBP", "GIF", "JP2OpenJPEG")
 # Python with rasterio, numpy and dask loaded, and what a thread's allocator keeps.
 _BASE_BYTES = 150 << 20
+#: What of a bound is the process's own, however many COGs it makes at a time.
+SHARED_BYTES = _BASE_BYTES + (CACHE_MB << 20)
 _THREAD_BYTES = 16 << 20
 _LIFTING_BYTES = 24 << 20
 _BLOCK_TABLE_BYTES = 64
@@ -85,6 +91,7 @@ class CogPlan:
     rereads: float
     kept: bool
     sparse: bool
+    statistics: bool = False
     estimated_bytes: int | None = None
 
     @property
@@ -140,7 +147,7 @@ class CogPlan:
         palette = None
         if facts.colormap is not None and self.profile.overview_resampling not in ("nearest", "mode"):
             palette = tuple((index, *colour) for index, colour in sorted(facts.colormap.items()))
-        return Rule(self.profile.overview_resampling, facts.dtype, facts.nodata, palette)
+        return Rule(self.profile.overview_resampling, facts.dtype, facts.nodata, palette, facts.hides)
 
     def work(self, sink: Sink) -> Work:
         """What all of its tasks have in common."""
@@ -151,8 +158,11 @@ class CogPlan:
             rows=rows,
             cols=cols,
             planes=self.planes,
+            bands_together=self.facts.count // self.planes,
             dtype=self.facts.numpy_dtype,
             sparse=self.sparse,
+            statistics=self.statistics,
+            kept=self.kept,
             sink=sink,
         )
 
@@ -160,10 +170,9 @@ class CogPlan:
         profile, facts = self.profile, self.facts
         width, height = self.levels[0]
         across = "the whole width" if self.piece[1] >= width else f"{self.piece[1]} columns"
-        how = "adaptive, at most " + f"{profile.size_tolerance:.1%} larger than level 6"
-        level = (
-            f"level {profile.level}" if profile.level else how if profile.size_tolerance is not None else ""
-        )
+        level = f"level {profile.level}" if profile.level else ""
+        if profile.size_tolerance is not None:
+            level = f"adaptive, at most {profile.size_tolerance:.1%} larger than level 6"
         if profile.quality is not None:
             level = f"quality {profile.quality}"
         lines = {
@@ -207,31 +216,77 @@ class Wanted:
     overview_resampling: str | None = None
     reproject_resampling: str | None = None
     sparse: bool = False
+    statistics: bool = False
+    tms: str | None = None
 
 
-def plan_for(src: StrPath | Location, wanted: Wanted) -> CogPlan:
-    """The plan of a raster in storage.
+def plan_for(src: Any, wanted: Wanted) -> CogPlan:
+    """The plan of a raster in storage, of an open WarpedVRT or of an xarray.DataArray.
 
     Raises
     ------
     InvalidParameter, SourceNotFound, UnsupportedRaster, CorruptRaster, StorageError
         As `create_cog` does.
     """
+    if wanted.overviews not in get_args(Overviews):
+        raise InvalidParameter(f"overviews {wanted.overviews!r} is unknown: use build, keep or none")
+    if is_array(src):
+        return _of_array(src, wanted)
+    if isinstance(src, WarpedVRT):
+        return _of_warped(src, wanted)
     location = storage.locate(src)
     with open_dataset(location) as dataset:
         profile = profile_for(dataset, location, wanted)
         return _planned(dataset, location, profile, wanted)
 
 
+def _of_array(array: Any, wanted: Wanted) -> CogPlan:
+    if wanted.target_crs is not None or wanted.tms is not None or wanted.overviews == "keep":
+        raise InvalidParameter(
+            "an array is not warped and has no overviews to keep: use rio.reproject, overviews='build'"
+        )
+    source, facts = array_source(array)
+    if wanted.input_crs is not None:
+        facts = replace(facts, crs_wkt=parse_crs(wanted.input_crs, "input_crs").to_wkt())
+    profile = _chosen(
+        wanted, array_type(facts, wanted.raster_type), (facts.dtype,) * facts.count, None, facts.colorinterp
+    )
+    if not profile.lossless and facts.nodata is not None:
+        facts = replace(facts, masked=True)
+        source = replace(source, nodata=facts.nodata, masked=True)
+    return _finished(source, facts, profile, wanted)
+
+
+def _of_warped(vrt: WarpedVRT, wanted: Wanted) -> CogPlan:
+    if wanted.target_crs is not None or wanted.tms is not None or wanted.overviews == "keep":
+        raise InvalidParameter("a WarpedVRT is warped already and has no overviews to keep")
+    location = storage.locate(vrt.src_dataset.name)
+    profile = profile_for(vrt, location, wanted)
+    source, facts = vrt_source(vrt, location, mask_nodata=not profile.lossless)
+    plan = _finished(source, facts, profile, wanted)
+    return replace(plan, warps=True, source_crs_wkt=source.source_wkt)
+
+
 def profile_for(dataset: DatasetReader, location: Location, wanted: Wanted) -> CogProfile:
     """How the raster would be encoded."""
+    raster_type = _raster_type(dataset, location, wanted.raster_type)
+    return _chosen(wanted, raster_type, numpy_dtypes(dataset), sample_bits(dataset), dataset.colorinterp)
+
+
+def _chosen(
+    wanted: Wanted,
+    raster_type: RasterType,
+    dtypes: tuple[str, ...],
+    bits: int | None,
+    colorinterp: Sequence[ColorInterp],
+) -> CogProfile:
     return choose_profile(
         wanted.profile,
-        raster_type=_raster_type(dataset, location, wanted.raster_type),
-        dtypes=numpy_dtypes(dataset),
-        sample_bits=sample_bits(dataset),
-        alpha=ColorInterp.alpha in dataset.colorinterp,
-        colour_table=ColorInterp.palette in dataset.colorinterp,
+        raster_type=raster_type,
+        dtypes=dtypes,
+        sample_bits=bits,
+        alpha=ColorInterp.alpha in colorinterp,
+        colour_table=ColorInterp.palette in colorinterp,
         codec=wanted.codec,
         level=wanted.level,
         size_tolerance=wanted.size_tolerance,
@@ -296,7 +351,7 @@ def piece_shape(
     whole = math.lcm(blocksize, stored_rows)
     if row_bytes * whole <= _WIDE_PIECE_BYTES:
         unit = whole
-    fitting = max(1, _PIECE_BYTES // (row_bytes * unit))
+    fitting = max(1, _PIECE_BYTES // max(1, row_bytes * unit))
     spread = max(1, -(-height // unit) // _FEW_PIECES)
     return unit * min(fitting, spread), across
 
@@ -328,7 +383,7 @@ def memory_bound(
     working = held + held // 4 + encoding + _THREAD_BYTES
     waiting = (busy + 3) * held // 4 if max(width, height) > block else 0
     blocks = math.ceil(width / block) * math.ceil(height / block) * planes * 4 // 3
-    return _BASE_BYTES + (CACHE_MB << 20) + busy * working + waiting + _BLOCK_TABLE_BYTES * blocks
+    return SHARED_BYTES + busy * working + waiting + _BLOCK_TABLE_BYTES * blocks
 
 
 def _raster_type(dataset: DatasetReader, location: Location, asked: str) -> RasterType:
@@ -343,17 +398,19 @@ def _raster_type(dataset: DatasetReader, location: Location, asked: str) -> Rast
 
 def _planned(dataset: DatasetReader, location: Location, profile: CogProfile, wanted: Wanted) -> CogPlan:
     # Imported where it is used: xarray, which it brings, takes seconds.
-    from gdaltools.cog.warped import warped_source
     from gdaltools.raster import mask_kind, source_crs
 
-    if wanted.overviews not in get_args(Overviews):
-        raise InvalidParameter(f"overviews {wanted.overviews!r} is unknown: use build, keep or none")
+    aligned = None if wanted.tms is None else aligned_grid(dataset, location, wanted.tms, profile.blocksize)
     target = None if wanted.target_crs is None else parse_crs(wanted.target_crs, "target_crs")
+    if aligned is not None:
+        if target is not None and target != aligned.crs:
+            raise InvalidParameter(f"tms {wanted.tms!r} has a CRS of its own: leave target_crs out")
+        target = aligned.crs
     if target is not None:
         found = source_crs(dataset, location, wanted.input_crs)
     else:
         found = parse_crs(wanted.input_crs, "input_crs") if wanted.input_crs is not None else dataset.crs
-    warps = target is not None and target != found
+    warps = target is not None and (target != found or aligned is not None)
     kind = mask_kind(dataset)
     # Only a mask can promise which pixels are nodata where the codec changes values.
     mask_nodata = not profile.lossless and kind == "nodata"
@@ -366,51 +423,66 @@ def _planned(dataset: DatasetReader, location: Location, profile: CogProfile, wa
             target_crs=target,
             resampling=profile.reproject_resampling,
             mask_nodata=mask_nodata,
+            grid=aligned.grid if aligned else None,
         )
+        if aligned is not None:
+            facts = replace(facts, domains={**facts.domains, "TILING_SCHEME": aligned.tags})
     else:
         masked = kind == "mask" or mask_nodata
         source = RasterSource(location, dataset.count, masked)
         facts = replace(facts_of(dataset, masked=masked), crs_wkt=found.to_wkt() if found else None)
-    block = affordable_blocksize(
-        profile.blocksize, 1 if profile.interleave == "band" else facts.count, facts.numpy_dtype.itemsize
-    )
-    profile = profile.model_copy(update={"blocksize": block})
-    encoding = Encoding(
-        profile,
-        facts.dtype,
-        facts.sample_bits,
-        ycbcr=profile.compression == "JPEG" and facts.count == 3,
-    )
     stored_rows, stored_cols = dataset.block_shapes[0]
-    piece = piece_shape(facts.width, facts.height, facts.pixel_bytes, block, 1 if warps else stored_rows)
-    many = facts.height > piece[0] or facts.width > piece[1]
-    rereads = 1.0 if warps or not many else _rereads(facts, piece, stored_rows, stored_cols)
+    plan = _finished(source, facts, profile, wanted, stored_rows=1 if warps else stored_rows)
+    plan = replace(plan, source_crs_wkt=found.to_wkt() if found else None, warps=warps)
+    if wanted.overviews == "keep":
+        sizes = _own_levels(dataset, location, facts, plan.profile.blocksize, warps)
+        plan = replace(plan, levels=sizes, kept=True)
+    if warps or plan.pieces == 1:
+        return plan
+    rereads = _rereads(facts, plan.piece, stored_rows, stored_cols)
     compressed = dataset.compression is not None
-    staged = not warps and many and (dataset.driver in _SEQUENTIAL or (compressed and rereads > 2))
+    # A scratch file holds the full resolution alone.
+    if not plan.kept and (dataset.driver in _SEQUENTIAL or (compressed and rereads > 2)):
+        return replace(plan, staged=True)
+    return replace(plan, rereads=rereads)
+
+
+def _finished(
+    source: Source, facts: Facts, profile: CogProfile, wanted: Wanted, *, stored_rows: int = 1
+) -> CogPlan:
+    """The plan of pixels that can be read in any order, once."""
+    if wanted.statistics and facts.numpy_dtype.kind == "c":
+        raise InvalidParameter(f"statistics of {facts.dtype} have no order: leave statistics out")
+    bands = 1 if profile.interleave == "band" else facts.count
+    block = affordable_blocksize(profile.blocksize, bands, facts.numpy_dtype.itemsize)
+    profile = profile.model_copy(update={"blocksize": block})
+    full = (facts.width, facts.height)
     return CogPlan(
         source=source,
         facts=facts,
         profile=profile,
-        encoding=encoding,
-        levels=_levels(dataset, location, facts, block, wanted.overviews, warps),
-        piece=piece,
-        source_crs_wkt=found.to_wkt() if found else None,
-        warps=warps,
-        staged=staged,
-        rereads=1.0 if staged else rereads,
-        kept=wanted.overviews == "keep",
+        encoding=Encoding(
+            profile,
+            facts.dtype,
+            facts.sample_bits,
+            ycbcr=profile.compression == "JPEG" and facts.count == 3,
+        ),
+        levels=(full,) if wanted.overviews == "none" else level_sizes(*full, block),
+        piece=piece_shape(facts.width, facts.height, facts.pixel_bytes, block, stored_rows),
+        source_crs_wkt=facts.crs_wkt,
+        warps=False,
+        staged=False,
+        rereads=1.0,
+        kept=False,
         sparse=wanted.sparse,
+        statistics=wanted.statistics,
     )
 
 
-def _levels(
-    dataset: DatasetReader, location: Location, facts: Facts, blocksize: int, overviews: str, warps: bool
+def _own_levels(
+    dataset: DatasetReader, location: Location, facts: Facts, blocksize: int, warps: bool
 ) -> tuple[tuple[int, int], ...]:
     full = (facts.width, facts.height)
-    if overviews == "none":
-        return (full,)
-    if overviews == "build":
-        return level_sizes(*full, blocksize)
     if warps:
         raise InvalidParameter("overviews='keep' cannot be had with target_crs: warped pixels need new ones")
     sizes = [full]

@@ -7,22 +7,24 @@ as far as it alone can tell, and thin strips of its border for what it cannot.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gdaltools.cog.adaptive import Policy, Trial, try_block
-from gdaltools.cog.axes import Span
+from gdaltools.cog.axes import Axis, Span
 from gdaltools.cog.codec import BlockEncoder, Encoding, encode_mask_block, framed, predicted
 from gdaltools.cog.geometry import LevelAxis, Step
+from gdaltools.cog.lifted import LiftedSource, StoredBlocks
 from gdaltools.cog.overviews import Rule, halve
 from gdaltools.cog.sink import Sink
 from gdaltools.cog.source import Pixels, Source, Valid
+from gdaltools.cog.statistics import Statistics, statistics_of
 
-# Half of a block's rows tell what the whole takes: a DEFLATE window is a small part of them.
-_TRIED_SHARE = 2
+# Of so large a block half of the rows tell what the whole takes: DEFLATE's window is small beside them.
+_LARGE_BLOCK = 256 << 10
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,7 @@ class Record:
     sizes: NDArray[np.uint32]
     mask_sizes: NDArray[np.uint32] | None
     stored: bytes | None = None
+    statistics: Statistics | None = None
 
     @property
     def name(self) -> str:
@@ -96,8 +99,14 @@ class Work:
     ----------
     rows, cols : tuple of LevelAxis
         The levels' grids of pieces.
+    planes, bands_together : int
+        1 and the number of bands where a block holds them all, else the reverse.
     sparse : bool
         Leave out blocks without any data.
+    kept : bool
+        Whether the source has all levels itself, so that nothing is handed on.
+    statistics : bool
+        Whether pieces of the full resolution are summed up.
     """
 
     encoding: Encoding
@@ -105,8 +114,11 @@ class Work:
     rows: tuple[LevelAxis, ...]
     cols: tuple[LevelAxis, ...]
     planes: int
+    bands_together: int
     dtype: np.dtype[Any]
     sparse: bool
+    kept: bool
+    statistics: bool
     sink: Sink
 
     def steps(self, level: int) -> tuple[Step, Step]:
@@ -121,16 +133,27 @@ def try_blocks(work: Work, source: Source, row: int, cols: Sequence[int]) -> lis
     """Trials of some blocks in a row of blocks of the full resolution."""
     size = work.encoding.profile.blocksize
     height, width = work.rows[0].size, work.cols[0].size
-    # As much of their height as tells what whole ones take.
     top = row * size
-    rows = Span(top, min(top + max(1, size // _TRIED_SHARE), height))
+    block_bytes = size * size * work.bands_together * work.dtype.itemsize
+    tried = size // 2 if block_bytes >= _LARGE_BLOCK else size
+    rows = Span(top, min(top + tried, height))
     trials = []
     for col in cols:
         across = Span(col * size, min((col + 1) * size, width))
         pixels, _ = source.read(rows, across, work.dtype, planes=work.planes)
         plane = pixels[row % work.planes]
-        trials.append(try_block(predicted(plane, work.encoding.profile.predictor)))
+        predictor = work.encoding.profile.predictor
+        trials.append(try_block(predicted(plane, predictor), overview=False))
+        if min(plane.shape[:2]) > 1 and len(work.rows) > 1:
+            trials.append(try_block(predicted(_like_an_overview(work, plane), predictor), overview=True))
     return trials
+
+
+def _like_an_overview(work: Work, plane: Pixels) -> Pixels:
+    """The pixels at half their size, whatever their place in the raster."""
+    height, width = (side // 2 for side in plane.shape[:2])
+    rows, cols = (Axis(2 * side, side, Span(0, side), Span(0, 2 * side)) for side in (height, width))
+    return halve(np.ascontiguousarray(plane[: 2 * height, : 2 * width]), None, rows, cols, work.rule)[0]
 
 
 def read_piece(
@@ -139,7 +162,8 @@ def read_piece(
     """Read, encode and halve a piece that the source itself has."""
     rows, cols = work.rows[level].span(row), work.cols[level].span(col)
     pixels, valid = source.read(rows, cols, work.dtype, planes=work.planes)
-    return _done(work, policy, level, row, col, Patch(rows, cols, pixels, valid))
+    stored = source.stored(rows, cols) if isinstance(source, LiftedSource) else None
+    return _done(work, policy, level, row, col, Patch(rows, cols, pixels, valid), stored)
 
 
 def join_pieces(
@@ -167,10 +191,19 @@ def join_pieces(
 
 
 def _done(
-    work: Work, policy: Policy, level: int, row: int, col: int, patch: Patch
+    work: Work,
+    policy: Policy,
+    level: int,
+    row: int,
+    col: int,
+    patch: Patch,
+    stored: StoredBlocks | None = None,
 ) -> tuple[Record, Carry | None]:
-    record = _encoded(work, policy, level, row, col, patch)
-    return record, _carry(work, level, row, col, patch) if level + 1 < len(work.rows) else None
+    record = _encoded(work, policy, level, row, col, patch, stored)
+    if work.statistics and level == 0:
+        record = replace(record, statistics=statistics_of(patch.pixels, patch.valid, work.rule.nodata))
+    last = work.kept or level + 1 == len(work.rows)
+    return record, None if last else _carry(work, level, row, col, patch)
 
 
 def _carry(work: Work, level: int, row: int, col: int, patch: Patch) -> Carry:
@@ -186,12 +219,13 @@ def _carry(work: Work, level: int, row: int, col: int, patch: Patch) -> Carry:
 
 def _halved(work: Work, steps: tuple[Step, Step], rows: Span, cols: Span, patch: Patch) -> Patch:
     down, across = steps[0].axis(rows, patch.rows), steps[1].axis(cols, patch.cols)
+    counted = patch.pixels[-1][:, :, -1] != 0 if work.rule.alpha else patch.valid
     planes, valid = [], None
     for plane in patch.pixels:
-        pixels, valid = halve(plane, patch.valid, down, across, work.rule)
+        pixels, valid = halve(plane, counted, down, across, work.rule)
         planes.append(pixels)
     together = planes[0][None] if len(planes) == 1 else np.stack(planes)
-    return Patch(rows, cols, together, valid)
+    return Patch(rows, cols, together, None if patch.valid is None else valid)
 
 
 def _finish(
@@ -229,10 +263,22 @@ def _paste(patch: Patch, onto: Patch) -> None:
         onto.valid[there] = patch.valid[here]
 
 
-def _encoded(work: Work, policy: Policy, level: int, row: int, col: int, patch: Patch) -> Record:
-    """Encode the blocks of a piece and store them: in rows, each mask block right behind its pixels."""
+def _encoded(
+    work: Work,
+    policy: Policy,
+    level: int,
+    row: int,
+    col: int,
+    patch: Patch,
+    stored: StoredBlocks | None,
+) -> Record:
+    """Encode the blocks of a piece and store them: in rows, each mask block right behind its pixels.
+
+    Blocks that the source has `stored` are taken from it.
+    """
     size = work.encoding.profile.blocksize
-    encoder = BlockEncoder(work.encoding, policy)
+    # Small overviews are like nothing that was tried, and too few to be worth it.
+    encoder = BlockEncoder(work.encoding, policy if level < 2 else Policy(), overview=level > 0)
     _, height, width, _ = patch.pixels.shape
     shape = -(-height // size), -(-width // size)
     sizes = np.zeros((work.planes, *shape), np.uint32)
@@ -246,7 +292,8 @@ def _encoded(work: Work, policy: Policy, level: int, row: int, col: int, patch: 
     for plane, pixels in enumerate(patch.pixels):
         for block_row in range(shape[0]):
             lines = slice(block_row * size, (block_row + 1) * size)
-            for block_col, block in enumerate(encoder.encode_row(pixels[lines])):
+            lifted = stored.row(plane, block_row) if stored is not None else None
+            for block_col, block in enumerate(lifted or encoder.encode_row(pixels[lines])):
                 part = lines, slice(block_col * size, (block_col + 1) * size)
                 empty = work.sparse and _without_data(pixels[part], patch.valid, part, work.rule.nodata)
                 if not empty:
@@ -272,4 +319,9 @@ def _without_data(
         return False
     if nodata is not None and np.isnan(nodata):
         return bool(np.isnan(pixels).all())
-    return bool((pixels == (0 if nodata is None else nodata)).all())
+    empty = 0 if nodata is None else nodata
+    if not (pixels == empty).all():
+        return False
+    # -0.0 equals 0.0, and is another sample.
+    parts = pixels.view(pixels.real.dtype)
+    return parts.dtype.kind != "f" or bool((np.signbit(parts) == np.signbit(empty)).all())

@@ -142,20 +142,40 @@ class WarpedSource:
 
 @dataclass(frozen=True)
 class ArraySource:
-    """An array of shape (bands, rows, cols), and the mask of its pixels, (rows, cols)."""
+    """An array of shape (bands, rows, cols), in memory or to be computed by dask.
+
+    Attributes
+    ----------
+    origin : (int, int)
+        Row and column of the raster at which the array begins.
+    nodata : float or None
+        With `masked`, the value that the mask leaves out.
+    """
 
     name: str
-    array: NDArray[Any] = field(repr=False)
-    valid: Valid | None = field(default=None, repr=False)
+    array: Any = field(repr=False)
+    origin: tuple[int, int] = (0, 0)
+    nodata: float | None = None
+    masked: bool = False
+
+    @property
+    def lazy(self) -> bool:
+        """Whether dask computes it."""
+        return hasattr(self.array, "rechunk")
 
     def read(
         self, rows: Span, cols: Span, dtype: np.dtype[Any], *, planes: int
     ) -> tuple[Pixels, Valid | None]:
         """As `Source.read`."""
-        window = slice(rows.start, rows.stop), slice(cols.start, cols.stop)
-        return stacked(self.array[:, window[0], window[1]], dtype, planes=planes), (
-            None if self.valid is None else self.valid[window]
-        )
+        top, left = self.origin
+        window = self.array[:, rows.start - top : rows.stop - top, cols.start - left : cols.stop - left]
+        if self.lazy:
+            window = window.compute(scheduler="synchronous")
+        bands = np.asarray(window)
+        if not self.masked:
+            return stacked(bands, dtype, planes=planes), None
+        there = ~np.isnan(bands) if self.nodata is None or np.isnan(self.nodata) else bands != self.nodata
+        return stacked(bands, dtype, planes=planes), there.any(axis=0)
 
 
 def stacked(bands: Pixels, dtype: np.dtype[Any], *, planes: int) -> Pixels:

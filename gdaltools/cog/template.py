@@ -7,8 +7,9 @@ GDAL's own. Only what depends on the size is left to `gdaltools.cog.layout`.
 
 from __future__ import annotations
 
+import re
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import rasterio
@@ -25,8 +26,10 @@ from gdaltools.cog.facts import Facts
 from gdaltools.errors import UnsupportedRaster
 
 _SIDE = 16
-# TIFF 6.0 §2 and BigTIFF: bytes of a value of each type.
-_TYPE_BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8}
+_ASCII, _BYTE = 2, 1
+_XMP, _METADATA, _NODATA = 700, 42112, 42113
+# What rasterio writes of an XML document is "domain=document": GDAL wants the document alone.
+_NAMED_XML = re.compile(rb'(domain="(xml:[^"]+)"[^>]*>)\2=')
 # What depends on the image's size or on where its blocks lie.
 _PLACED = frozenset(
     {
@@ -103,6 +106,10 @@ def template(facts: Facts, encoding: Encoding) -> Template:
             f"GDAL cannot write {facts.count} x {facts.dtype} as {encoding.profile.compression}: {error}"
         ) from error
     main, *others = _directories(content)
+    main = tuple(_mended(tag, facts) for tag in main)
+    if facts.xmp is not None:
+        packet = facts.xmp.encode()
+        main = (*main, Tag(_XMP, _BYTE, len(packet), packet))
     return Template(
         main=main,
         overview=tuple(tag for tag in main if tag.code not in _MAIN_ONLY),
@@ -110,8 +117,21 @@ def template(facts: Facts, encoding: Encoding) -> Template:
     )
 
 
+def _mended(tag: Tag, facts: Facts) -> Tag:
+    """The tag as GDAL would write it, had it been asked without rasterio in between."""
+    data = tag.data
+    if tag.code == _METADATA:
+        data = _NAMED_XML.sub(rb"\1", data)
+    if tag.code == _NODATA and facts.dtype in ("int64", "uint64") and facts.nodata is not None:
+        # rasterio hands over a float, and GDAL reads the text of its exponent as the end of an integer.
+        data = b"%d\0" % int(facts.nodata)
+    return replace(tag, count=len(data), data=data) if data != tag.data else tag
+
+
 def _written(facts: Facts, encoding: Encoding) -> bytes:
     options = encoding.creation_options() | {"photometric": _photometric(facts, encoding)}
+    if facts.icc_profile is not None:
+        options["source_icc_profile"] = facts.icc_profile
     if ColorInterp.alpha in facts.colorinterp:
         options["alpha"] = "YES"
     if facts.transform != Affine.identity():
@@ -164,10 +184,13 @@ def _describe(dataset: DatasetWriter, facts: Facts, encoding: Encoding) -> None:
     for band, tags in enumerate(facts.band_tags, start=1):
         if tags:
             dataset.update_tags(band, **tags)
+    for band, domains in enumerate(facts.band_domains, start=1):
+        for domain, tags in domains.items():
+            dataset.update_tags(band, ns=domain, **tags)
     points, crs_wkt = facts.gcps
     if points:
         copies = [GroundControlPoint(p.row, p.col, p.x, p.y, p.z, p.id, p.info) for p in points]
-        dataset.gcps = copies, CRS.from_wkt(crs_wkt) if crs_wkt else None
+        dataset.gcps = copies, CRS.from_wkt(crs_wkt) if crs_wkt else CRS()
     if facts.rpcs is not None:
         dataset.rpcs = facts.rpcs
 
@@ -186,7 +209,7 @@ def _directories(content: bytes) -> list[tuple[Tag, ...]]:
 
 def _tag(content: bytes, position: int) -> Tag:
     code, kind, count = struct.unpack_from("<HHI", content, position)
-    length = count * _TYPE_BYTES[kind]
+    length = count * tiff.TYPE_BYTES[kind]
     if length > 4:
         (place,) = struct.unpack_from("<I", content, position + 8)
     else:

@@ -23,6 +23,8 @@ from gdaltools.errors import CorruptRaster, UnsupportedRaster
 NEW_SUBFILE_TYPE, IMAGE_WIDTH, IMAGE_LENGTH = 254, 256, 257
 COMPRESSION, STRIP_OFFSETS, ROWS_PER_STRIP, STRIP_COUNTS = 259, 273, 278, 279
 SAMPLES_PER_PIXEL, PLANAR_CONFIGURATION = 277, 284
+BITS_PER_SAMPLE, PHOTOMETRIC, FILL_ORDER, PREDICTOR, SAMPLE_FORMAT = 258, 262, 266, 317, 339
+YCBCR_SUBSAMPLING, REFERENCE_BLACK_WHITE, JPEG_TABLES = 530, 532, 347
 TILE_WIDTH, TILE_LENGTH, TILE_OFFSETS, TILE_COUNTS = 322, 323, 324, 325
 
 COMPRESSION_NAMES = {
@@ -40,8 +42,10 @@ COMPRESSION_NAMES = {
     52546: "JXL",
 }
 
-# TIFF 6.0 §2 and BigTIFF: the unsigned integer types, the only ones that layout tags use.
-_INTEGER_TYPES = {1: "u1", 3: "u2", 4: "u4", 13: "u4", 16: "u8", 18: "u8"}
+#: TIFF 6.0 §2 and BigTIFF: bytes of a value of each type.
+TYPE_BYTES = dict(zip(range(1, 19), (1, 1, 2, 4, 8, 1, 1, 2, 4, 8, 4, 8, 4, 0, 0, 8, 8, 8), strict=True))
+#: The unsigned integer types, the only ones that layout tags use.
+INTEGER_TYPES = {1: "u1", 3: "u2", 4: "u4", 13: "u4", 16: "u8", 18: "u8"}
 _WANTED = frozenset(
     {
         NEW_SUBFILE_TYPE,
@@ -116,6 +120,8 @@ class TiffLayout:
         Bytes in the file.
     bigtiff : bool
         Whether offsets have 64 bits.
+    little_endian : bool
+        Whether numbers, samples among them, have their lowest byte first.
     ghost : dict of str to str
         GDAL's structural metadata; empty where there is none.
     ghost_end : int
@@ -126,6 +132,7 @@ class TiffLayout:
 
     size: int
     bigtiff: bool
+    little_endian: bool
     ghost: dict[str, str]
     ghost_end: int
     ifds: tuple[Ifd, ...]
@@ -142,6 +149,19 @@ def read_layout(stream: IO[bytes], *, name: str) -> TiffLayout:
         Its header, an IFD or a table of blocks is damaged or lies outside the file.
     """
     return _Reader(stream, name).layout()
+
+
+def read_values(
+    stream: IO[bytes], ifd: Ifd, tags: frozenset[int], *, name: str
+) -> dict[int, tuple[int, ...] | bytes]:
+    """Those of an IFD's `tags` that it has: integers, or the bytes of any other type.
+
+    Raises
+    ------
+    CorruptRaster
+        One lies outside the file.
+    """
+    return _Reader(stream, name).values(ifd.position, tags)
 
 
 class _Reader:
@@ -165,7 +185,7 @@ class _Reader:
 
     def layout(self) -> TiffLayout:
         ghost, end = self._ghost()
-        return TiffLayout(self._size, self._big, ghost, end, tuple(self._ifds()))
+        return TiffLayout(self._size, self._big, self._order == "<", ghost, end, tuple(self._ifds()))
 
     def _at(self, offset: int, length: int) -> bytes:
         if offset < 0 or length < 0 or offset + length > self._size:
@@ -208,33 +228,49 @@ class _Reader:
             raise CorruptRaster(f"{self._name} has no IFD: it was not finished when it was written")
 
     def _tags(self, position: int) -> tuple[dict[int, NDArray[np.uint64]], int]:
-        count_size, entry_size, next_size = (8, 20, 8) if self._big else (2, 12, 4)
-        words = self._order + ("Q" if self._big else "H")
-        (entries,) = struct.unpack(words, self._at(position, count_size))
-        if not 0 < entries <= _MAX_ENTRIES:
-            raise CorruptRaster(f"{self._name} has an IFD of {entries} entries at byte {position}")
-        table = self._at(position + count_size, entries * entry_size + next_size)
-        tags: dict[int, NDArray[np.uint64]] = {}
-        for start in range(0, entries * entry_size, entry_size):
-            tag, kind = struct.unpack(self._order + "HH", table[start : start + 4])
-            if tag in _WANTED:
-                tags[tag] = self._values(tag, kind, table[start + 4 : start + entry_size])
-        (following,) = struct.unpack(self._order + ("Q" if self._big else "I"), table[-next_size:])
+        entries, following = self._entries(position)
+        tags = {tag: self._integers(tag, kind, rest) for tag, kind, rest in entries if tag in _WANTED}
         return tags, following
 
-    def _values(self, tag: int, kind: int, rest: bytes) -> NDArray[np.uint64]:
+    def values(self, position: int, tags: frozenset[int]) -> dict[int, tuple[int, ...] | bytes]:
+        found: dict[int, tuple[int, ...] | bytes] = {}
+        for tag, kind, rest in self._entries(position)[0]:
+            if tag in tags and kind in INTEGER_TYPES:
+                found[tag] = tuple(self._integers(tag, kind, rest).tolist())
+            elif tag in tags:
+                found[tag] = self._data(tag, kind, rest, TYPE_BYTES.get(kind, 0))
+        return found
+
+    def _entries(self, position: int) -> tuple[list[tuple[int, int, bytes]], int]:
+        """Code, type and the rest of each entry of an IFD, and where the next IFD is."""
+        count_size, entry_size, next_size = (8, 20, 8) if self._big else (2, 12, 4)
+        words = self._order + ("Q" if self._big else "H")
+        (count,) = struct.unpack(words, self._at(position, count_size))
+        if not 0 < count <= _MAX_ENTRIES:
+            raise CorruptRaster(f"{self._name} has an IFD of {count} entries at byte {position}")
+        table = self._at(position + count_size, count * entry_size + next_size)
+        entries = []
+        for start in range(0, count * entry_size, entry_size):
+            tag, kind = struct.unpack(self._order + "HH", table[start : start + 4])
+            entries.append((tag, kind, table[start + 4 : start + entry_size]))
+        (following,) = struct.unpack(self._order + ("Q" if self._big else "I"), table[-next_size:])
+        return entries, following
+
+    def _integers(self, tag: int, kind: int, rest: bytes) -> NDArray[np.uint64]:
+        dtype = np.dtype(self._order + INTEGER_TYPES.get(kind, "u1"))
+        data = self._data(tag, kind, rest, dtype.itemsize if kind in INTEGER_TYPES else 0)
+        return np.frombuffer(data, dtype).astype(np.uint64)
+
+    def _data(self, tag: int, kind: int, rest: bytes, value_bytes: int) -> bytes:
         word = 8 if self._big else 4
         (count,) = struct.unpack(self._order + ("Q" if self._big else "I"), rest[:word])
-        if kind not in _INTEGER_TYPES or not 0 < count <= _MAX_VALUES:
+        if not value_bytes or not 0 < count <= _MAX_VALUES:
             raise CorruptRaster(f"{self._name} has a tag {tag} of type {kind} with {count} values")
-        dtype = np.dtype(self._order + _INTEGER_TYPES[kind])
-        length = count * dtype.itemsize
+        length = count * value_bytes
         if length <= word:
-            data = rest[word : word + length]
-        else:
-            (offset,) = struct.unpack(self._order + ("Q" if self._big else "I"), rest[word:])
-            data = self._at(offset, length)
-        return np.frombuffer(data, dtype).astype(np.uint64)
+            return rest[word : word + length]
+        (offset,) = struct.unpack(self._order + ("Q" if self._big else "I"), rest[word:])
+        return self._at(offset, length)
 
     def _ifd(self, position: int, tags: dict[int, NDArray[np.uint64]]) -> Ifd:
         def one(tag: int, default: int | None = None) -> int:

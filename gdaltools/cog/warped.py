@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,8 @@ from gdaltools.storage import Location
 # warp.md §A4: below half the source's resolution 4 samples would alias, GDAL's wider kernel does not.
 _MIN_SCALE = 0.5
 _SCALE_NODES = 17
+# Options of a WarpedVRT that say how pixels are computed and are not attributes of it.
+_KEPT_OPTIONS = ("XSCALE", "YSCALE", "UNIFIED_SRC_NODATA", "SAMPLE_GRID", "SAMPLE_STEPS", "SOURCE_EXTRA")
 
 
 def warped_source(
@@ -73,6 +76,85 @@ def warped_source(
     return made, facts.warped(
         width=width, height=height, transform=transform, crs=target_crs, masked=made.masked
     )
+
+
+def vrt_source(vrt: WarpedVRT, location: Location, *, mask_nodata: bool) -> tuple[WarpedSource, Facts]:
+    """What an open WarpedVRT reads, as a source that any thread can open again."""
+    # Imported where it is used: xarray, which it brings, takes seconds.
+    from gdaltools.raster import mask_kind
+
+    kind = mask_kind(vrt)
+    masked = kind == "mask" or (mask_nodata and kind == "nodata")
+    options = {str(name).upper(): value for name, value in dict(vrt.warp_extras or {}).items()}
+    made = WarpedSource(
+        location=location,
+        count=vrt.count,
+        source_wkt=vrt.src_crs.to_wkt(),
+        target_wkt=vrt.dst_crs.to_wkt(),
+        transform=vrt.transform,
+        width=vrt.width,
+        height=vrt.height,
+        resampling=vrt.resampling.name,
+        source_nodata=vrt.src_nodata,
+        nodata=vrt.dst_nodata,
+        adds_alpha=vrt.count == vrt.src_dataset.count + 1,
+        masked=masked,
+        options=tuple((name, value) for name, value in options.items() if name in _KEPT_OPTIONS),
+    )
+    return made, facts_of(vrt, masked=masked).warped(
+        width=vrt.width, height=vrt.height, transform=vrt.transform, crs=vrt.dst_crs, masked=masked
+    )
+
+
+@dataclass(frozen=True)
+class AlignedGrid:
+    """A grid on the tiles of a tiling scheme: (transform, width, height), and what GDAL's files say of it."""
+
+    crs: CRS
+    grid: tuple[Affine, int, int]
+    tags: dict[str, str]
+
+
+def aligned_grid(dataset: DatasetReader, location: Location, tms: str, blocksize: int) -> AlignedGrid:
+    """The grid of a tile matrix set's zoom level closest to the raster's resolution; blocks hold whole tiles.
+
+    Raises
+    ------
+    InvalidParameter
+        morecantile knows no such set, or the raster has no place in it.
+    """
+    from rio_cogeo.utils import get_web_optimized_params
+
+    matrices = tile_matrix_set(tms)
+    crs = CRS.from_wkt(matrices.crs._pyproj_crs.to_wkt())
+    with _translated_warp(location, crs):
+        finest = matrices.matrix(matrices.minzoom)
+        spread = max(0, (blocksize // finest.tileWidth).bit_length() - 1)
+        found = get_web_optimized_params(dataset, tms=matrices, aligned_levels=spread)
+    transform, width, height = found["transform"], found["width"], found["height"]
+    zoom = matrices.zoom_for_res(transform.a, max_z=30)
+    if width * height * dataset.count > MAX_SAMPLES:
+        raise UnsupportedRaster(f"{location} would have {width} x {height} pixels in {tms}: choose another")
+    tags = {"NAME": tms, "ZOOM_LEVEL": str(zoom)}
+    return AlignedGrid(crs, (transform, width, height), tags)
+
+
+def tile_matrix_set(name: str) -> Any:
+    """morecantile's tile matrix set of this name.
+
+    Raises
+    ------
+    InvalidParameter
+        There is none.
+    """
+    import morecantile
+    from morecantile.errors import MorecantileError
+
+    try:
+        return morecantile.tms.get(name)
+    except MorecantileError as error:
+        names = ", ".join(morecantile.tms.list())
+        raise InvalidParameter(f"tms {name!r} is unknown: use one of {names}") from error
 
 
 @contextmanager

@@ -49,6 +49,29 @@ def test_an_existing_blob_is_replaced_only_when_asked() -> None:
     assert storage.stat(target).etag != before
 
 
+def test_a_journal_grows_line_by_line_and_tells_the_next_run_what_is_whole() -> None:
+    target = "abfs://silver-journals/a/lines.jsonl"
+    for line in (b"one\n", b"two\n"):
+        storage.append_bytes(target, line)
+    assert storage.read_bytes(target) == b"one\ntwo\n"
+    with rasterio.io.MemoryFile() as memory:
+        image = smooth(3, 300, 400)
+        with memory.open(driver="GTiff", width=400, height=300, count=3, dtype="uint8") as dataset:
+            dataset.write(image)
+        for name in ("a/1.tif", "b/2.tif"):
+            storage.write_bytes(f"abfs://bronze-many/in/{name}", bytes(memory.getbuffer()))
+    first = gt.create_cogs("abfs://bronze-many/in/**/*.tif", "abfs://silver-many/cogs/")
+    assert [cog.location for cog in first.made] == [
+        "abfs://silver-many/cogs/a/1.tif",
+        "abfs://silver-many/cogs/b/2.tif",
+    ]
+    storage.delete("abfs://silver-many/cogs/b/2.tif")
+    again = gt.create_cogs("abfs://bronze-many/in/**/*.tif", "abfs://silver-many/cogs/")
+    assert (len(again.skipped), len(again.made)) == (1, 1)
+    whole = gt.create_cogs("abfs://silver-many/cogs/**/*.tif", "abfs://silver-many/copies/")
+    assert len(whole.copied) == 2
+
+
 def test_a_missing_blob_and_a_missing_container_are_not_found() -> None:
     storage.write_bytes("abfs://silver-cogs/there.txt", b"")
     for missing in ("abfs://silver-cogs/nothing.tif", "abfs://no-such-container/nothing.tif"):

@@ -7,9 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from rasterio._err import CPLE_AppDefinedError
 from rasterio.transform import from_origin
 
 import gdaltools.raster as raster
+from gdaltools.dataset import open_dataset
 from gdaltools.errors import CorruptRaster, InvalidLocation, SourceNotFound, UnsupportedRaster
 from gdaltools.extract import extract_tiles
 from gdaltools.raster import inspect
@@ -159,3 +161,10 @@ def test_a_header_that_claims_too_much_is_refused(tmp_path: Path) -> None:
         pass
     with pytest.raises(UnsupportedRaster, match="limit"):
         inspect(huge)
+
+
+def test_what_gdal_says_in_its_own_words_while_a_file_is_open_makes_it_corrupt(tmp_path: Path) -> None:
+    path = write_raster(tmp_path / "a.tif", smooth(3, 30, 30))
+    with pytest.raises(CorruptRaster, match=r"a\.tif .*TileByteCounts"), open_dataset(path):
+        # As rasterio raises it from, among others, `colorinterp` of a file with a broken table of blocks.
+        raise CPLE_AppDefinedError(3, 1, 'IO error during reading of "TileByteCounts"')

@@ -14,7 +14,7 @@ from distributed import Client, LocalCluster
 
 from gdaltools import interruption, storage
 from gdaltools.dataset import read_window
-from gdaltools.graph import run
+from gdaltools.graph import cluster_threads, run, thread_count, using_threads
 from gdaltools.progress import Progress, reporting
 from tests.support.rasters import smooth, write_raster
 
@@ -70,6 +70,44 @@ def test_no_task_still_runs_when_the_first_error_is_raised() -> None:
     with pytest.raises(ValueError, match="first"):
         run([delayed(slow)(), delayed(fail)()], ended=lambda *_: None)
     assert ended.is_set()
+
+
+def test_with_one_thread_tasks_run_in_the_callers_own_whatever_is_configured() -> None:
+    def here() -> int:
+        return threading.get_ident()
+
+    with (
+        LocalCluster(n_workers=1, threads_per_worker=2, processes=False, dashboard_address=None) as cluster,
+        Client(cluster),
+    ):
+        assert cluster_threads() == 2
+        with using_threads(1):
+            assert (cluster_threads(), thread_count()) == (0, 1)
+            assert run([delayed(here)() for _ in range(3)], ended=lambda *_: None) == [here()] * 3
+        assert cluster_threads() == 2
+    with dask.config.set(num_workers=5), using_threads(3):
+        assert thread_count() == 3
+    with dask.config.set(num_workers=5):
+        assert thread_count() == 5
+
+
+def test_runs_of_several_threads_at_a_time_are_told_of_their_own_tasks() -> None:
+    told: dict[int, list[int]] = {}
+
+    def several(number: int) -> None:
+        told[number] = []
+        with using_threads(1 + number % 2):
+            for round_ in range(20):
+                run(_tasks([number, round_]), ended=lambda _, result: told[number].append(result))
+
+    threads = [threading.Thread(target=several, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    for number, results in told.items():
+        expected = [2 * number] * 20 + [2 * round_ for round_ in range(20)]
+        assert sorted(results) == sorted(expected)
 
 
 def test_an_error_in_the_progress_callback_ends_the_work() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -160,3 +161,25 @@ def test_what_a_killed_writer_left_is_swept_by_the_next_and_a_live_one_is_left_a
     writer.join()
     storage.write_bytes(tmp_path / "z.bin", b"")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["y.bin", "z.bin"]
+
+
+def test_what_is_added_by_several_at_a_time_is_all_there(tmp_path: Path) -> None:
+    target = tmp_path / "new" / "lines.txt"
+    lines = [f"{number}\n".encode() * 50 for number in range(40)]
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda line: storage.append_bytes(target, line), lines))
+    found = target.read_bytes()
+    assert len(found) == sum(map(len, lines))
+    assert all(line in found for line in lines)
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(StorageError, match="cannot be written"):
+        storage.append_bytes(tmp_path / "folder", b"x")
+
+
+def test_folders_are_not_searched_deeper_than_asked(tmp_path: Path) -> None:
+    for name in ("a", "x/b", "x/y/c"):
+        storage.write_bytes(tmp_path / name, b"")
+    top = storage.locate(tmp_path)
+    assert storage.list_names(top, depth=1) == ["a"]
+    assert storage.list_names(top, depth=2) == ["a", "x/b"]
+    assert storage.list_names(top) == ["a", "x/b", "x/y/c"]

@@ -174,3 +174,10 @@ def test_validating_a_damaged_file_reports_or_raises_our_errors(
     except GdalToolsError:
         return
     assert str(report)
+
+
+@pytest.mark.parametrize(("rows", "cols"), [(1200, 64), (700, 1)])
+def test_a_single_column_of_blocks_is_tiled(tmp_path: Path, rows: int, cols: int) -> None:
+    path = write_raster(tmp_path / "a.tif", smooth(1, rows, cols), driver="COG", options={"blocksize": 64})
+    report = validate_cog(path)
+    assert report.valid, str(report)

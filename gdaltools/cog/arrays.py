@@ -1,0 +1,121 @@
+"""An xarray.DataArray as the source of a COG: its pixels, and what its coordinates and attributes tell.
+
+Georeference and nodata are what rioxarray takes them for (``.rio``). An array that dask computes is cut into
+the COG's pieces, and each piece is computed once, as part of the same graph.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from rasterio.enums import ColorInterp
+from rasterio.transform import Affine
+
+from gdaltools.cog.facts import Facts
+from gdaltools.cog.source import ArraySource
+from gdaltools.detect import RasterType
+from gdaltools.errors import InvalidParameter, UnsupportedRaster
+
+_DTYPES = (
+    "uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int64",
+    "float32", "float64", "complex64", "complex128",
+)  # fmt: skip
+_COLOURS = (ColorInterp.red, ColorInterp.green, ColorInterp.blue, ColorInterp.alpha)
+# What rioxarray, xarray and GDAL keep in attributes, and has a place of its own in a file.
+_OWN_ATTRIBUTES = ("long_name", "units", "scale_factor", "add_offset", "_FillValue", "grid_mapping", "nodata")
+
+
+def is_array(source: object) -> bool:
+    """Whether `source` is a DataArray; xarray is not imported to know."""
+    return type(source).__name__ == "DataArray" and hasattr(source, "dims")
+
+
+def array_source(array: Any) -> tuple[ArraySource, Facts]:
+    """The array as a source, and what is known of it.
+
+    Parameters
+    ----------
+    array : xarray.DataArray
+        With the dimensions (y, x) or (band, y, x), under whatever names rioxarray knows them.
+
+    Raises
+    ------
+    UnsupportedRaster
+        It has other dimensions, no pixels, or a dtype that no TIFF holds.
+    """
+    import rioxarray  # noqa: F401 - gives DataArray its .rio
+    from rioxarray.exceptions import RioXarrayError
+
+    name = f"array {array.name!r}" if array.name else "the array"
+    try:
+        y, x = array.rio.y_dim, array.rio.x_dim
+    except RioXarrayError as error:
+        raise UnsupportedRaster(f"{name} has no spatial dimensions: name them y and x") from error
+    bands = [dim for dim in array.dims if dim not in (y, x)]
+    if len(bands) > 1 or not all(array.shape):
+        raise UnsupportedRaster(
+            f"{name} has the dimensions {dict(array.sizes)}: a COG holds bands, rows and columns"
+        )
+    if array.dtype.name not in _DTYPES:
+        raise UnsupportedRaster(
+            f"{name} is of {array.dtype}: convert it with astype to one of {', '.join(_DTYPES)}"
+        )
+    ordered = array.transpose(*bands, y, x)
+    data = ordered.data if bands else ordered.data[None]
+    count, height, width = data.shape
+    masked = array.rio.encoded_nodata is not None
+    nodata = np.nan if masked and array.dtype.kind == "f" else array.rio.nodata
+    facts = Facts(
+        width=width,
+        height=height,
+        count=count,
+        dtype=array.dtype.name,
+        sample_bits=None,
+        nodata=None if nodata is None else float(nodata),
+        masked=False,
+        transform=_transform(array),
+        crs_wkt=array.rio.crs.to_wkt() if array.rio.crs else None,
+        colorinterp=_colorinterp(count, array.dtype.name),
+        colormap=None,
+        descriptions=_texts(array.attrs.get("long_name"), count),
+        units=_texts(array.attrs.get("units"), count),
+        scales=(float(array.attrs.get("scale_factor", 1.0)),) * count,
+        offsets=(float(array.attrs.get("add_offset", 0.0)),) * count,
+        domains={"": {k: str(v) for k, v in array.attrs.items() if k not in _OWN_ATTRIBUTES}},
+        band_tags=({},) * count,
+    )
+    return ArraySource(name, data), facts
+
+
+def array_type(facts: Facts, asked: str) -> RasterType:
+    """What the bands show, by their number and dtype where nobody says."""
+    if asked != "auto":
+        return asked  # type: ignore[return-value]
+    if facts.colours:
+        return "rgba" if facts.count == 4 else "rgb"
+    return "dem" if facts.count == 1 and facts.dtype.startswith(("float", "int16")) else "multispectral"
+
+
+def _transform(array: Any) -> Affine:
+    if array.rio.x_dim not in array.coords and array.rio._cached_transform() is None:
+        return Affine.identity()
+    transform: Affine = array.rio.transform(recalc=array.rio._cached_transform() is None)
+    if transform.determinant == 0 or not all(np.isfinite(transform)):
+        raise InvalidParameter("the array's coordinates give pixels of no size: set rio.write_transform")
+    return transform
+
+
+def _colorinterp(count: int, dtype: str) -> tuple[ColorInterp, ...]:
+    if dtype in ("uint8", "uint16") and count in (3, 4):
+        return _COLOURS[:count]
+    return (ColorInterp.gray, *(ColorInterp.undefined,) * (count - 1))
+
+
+def _texts(value: Any, count: int) -> tuple[str | None, ...]:
+    if isinstance(value, str):
+        return (value,) * count if count == 1 else (value, *(None,) * (count - 1))
+    if isinstance(value, Sequence) and len(value) == count:
+        return tuple(str(text) if text else None for text in value)
+    return (None,) * count

@@ -1,0 +1,77 @@
+"""A COG of an array in memory, cut into pieces of any shape."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import dask
+import numpy as np
+from numpy.typing import NDArray
+from rasterio.enums import ColorInterp
+from rasterio.transform import Affine
+
+from gdaltools.cog.assemble import assemble, record_tasks
+from gdaltools.cog.axes import Span
+from gdaltools.cog.codec import Encoding
+from gdaltools.cog.facts import Facts
+from gdaltools.cog.overviews import level_sizes
+from gdaltools.cog.plan import CogPlan
+from gdaltools.cog.profiles import choose_profile
+from gdaltools.cog.sink import MemorySink
+from gdaltools.cog.source import stacked
+
+
+@dataclass(frozen=True)
+class MaskedArray:
+    """A source of pixels, shape (bands, rows, cols), and their mask, (rows, cols)."""
+
+    array: NDArray[Any]
+    valid: NDArray[np.bool_] | None
+    name: str = "array"
+
+    def read(
+        self, rows: Span, cols: Span, dtype: np.dtype[Any], *, planes: int
+    ) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
+        window = slice(rows.start, rows.stop), slice(cols.start, cols.stop)
+        return stacked(self.array[:, *window], dtype, planes=planes), (
+            None if self.valid is None else self.valid[window]
+        )
+
+
+def plan_of(
+    array: NDArray[Any],
+    valid: NDArray[np.bool_] | None,
+    *,
+    piece: tuple[int, int],
+    blocksize: int = 64,
+    resampling: str = "average",
+    interleave: str = "pixel",
+    nodata: float | None = None,
+) -> CogPlan:
+    """The plan of a COG of `array`, shape (bands, rows, cols), without compression."""
+    count, height, width = array.shape
+    profile = choose_profile(
+        "analysis", raster_type="multispectral", dtypes=(str(array.dtype),) * count, codec="NONE",
+        blocksize=blocksize, interleave=interleave, overview_resampling=resampling,
+    )  # fmt: skip
+    facts = Facts(
+        width=width, height=height, count=count, dtype=str(array.dtype), sample_bits=None, nodata=nodata,
+        masked=valid is not None, transform=Affine.identity(), crs_wkt=None,
+        colorinterp=(ColorInterp.gray, *[ColorInterp.undefined] * (count - 1)), colormap=None,
+        descriptions=(None,) * count, units=(None,) * count, scales=(1.0,) * count, offsets=(0.0,) * count,
+        domains={}, band_tags=(),
+    )  # fmt: skip
+    return CogPlan(
+        source=MaskedArray(array, valid), facts=facts, profile=profile,
+        encoding=Encoding(profile, facts.dtype), levels=level_sizes(width, height, blocksize), piece=piece,
+        source_crs_wkt=None, warps=False, staged=False, rereads=1.0, kept=False, sparse=False,
+    )  # fmt: skip
+
+
+def content_of(plan: CogPlan) -> bytes:
+    """The COG's bytes, made in this thread."""
+    sink = MemorySink()
+    records = dask.compute(*record_tasks(plan, plan.work(sink)), scheduler="synchronous")
+    assemble(plan, records, sink)
+    return sink.content
