@@ -151,7 +151,7 @@ def create_cog(
     dst : path, URL, Location or binary file
         Where the COG goes; into a binary file object it is written at the end, in one go.
     profile : str
-        "analysis" (DEFLATE), "fast" (ZSTD 3), "archive" (ZSTD 15, or LZW where GDAL lacks it) or
+        "analysis" (DEFLATE), "fast" (ZSTD 3), "archive" (ZSTD 12, or LZW where GDAL lacks it) or
         "visualization" (JPEG, for three uint8 bands; else it becomes analysis, and the result says why).
     raster_type : str
         rgb, rgba, dem, categorical, multispectral, nir, or "auto" to look.

@@ -265,7 +265,7 @@ def _level(
         _check_number("level", level, 1, most)
         return level
     if compression == "ZSTD":
-        return {"fast": 3, "archive": 15}.get(tier, 9)
+        return {"fast": 3, "archive": 12}.get(tier, 9)
     return None
 
 
