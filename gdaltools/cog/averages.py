@@ -23,7 +23,7 @@ Valid = NDArray[np.bool_]
 # Target rows at a time, and samples of a target row that make them so few: temporaries stay in the cache.
 _FEW_ROWS, _MANY_ROWS, _STRIP_SAMPLES = 8, 64, 128_000
 # Target columns at a time where some source pixels are no data: whole stretches of all or nothing stay fast.
-_SEGMENT = 256
+_SEGMENT = 1024
 # GDAL, overview.cpp: guards against rounding when a window's first and last source pixel are found.
 _EPSILON = 1e-8
 # What the fast order of additions may be off by, at the most: singles for 8 bits, doubles for 16.

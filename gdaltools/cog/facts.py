@@ -44,6 +44,8 @@ class Facts:
         Metadata of each band: of the default domain, and of the others by domain.
     xmp, icc_profile : str or None
         The XMP packet, and the colour profile in base 64.
+    white_is_zero : bool
+        Whether small values are shown bright (TIFF 6.0, PhotometricInterpretation 0).
     gcps : tuple
         Ground control points and their CRS's WKT.
     """
@@ -70,6 +72,7 @@ class Facts:
     band_domains: tuple[Mapping[str, Mapping[str, str]], ...] = ()
     xmp: str | None = None
     icc_profile: str | None = None
+    white_is_zero: bool = False
 
     @property
     def crs(self) -> CRS | None:
@@ -148,6 +151,7 @@ def facts_of(dataset: DatasetReader, *, masked: bool) -> Facts:
         ),
         xmp=dataset.tags(ns=_XMP).get(_XMP),
         icc_profile=dataset.tags(ns="COLOR_PROFILE").get("SOURCE_ICC_PROFILE"),
+        white_is_zero=dataset.tags(ns="IMAGE_STRUCTURE").get("MINISWHITE") == "YES",
     )
 
 

@@ -164,6 +164,8 @@ def _photometric(facts: Facts, encoding: Encoding) -> str:
         return "palette"
     if encoding.ycbcr:
         return "ycbcr"
+    if facts.white_is_zero:
+        return "miniswhite"
     return "rgb" if facts.colours else "minisblack"
 
 

@@ -259,3 +259,13 @@ def test_texts_of_another_encoding_are_a_typed_error(tmp_path: Path) -> None:
     )
     with pytest.raises(UnsupportedRaster, match="UTF-8"):
         ours(tmp_path / "a.tif")
+
+
+def test_a_picture_whose_zeros_are_white_is_not_inverted(tmp_path: Path) -> None:
+    image = smooth(1, 200, 300)
+    source = write_raster(tmp_path / "a.tif", image, options={"photometric": "miniswhite"})
+    create_cog(source, tmp_path / "b.tif", blocksize=64, raster_type="multispectral", progress=False)
+    with tifffile.TiffFile(tmp_path / "b.tif") as made:
+        assert {page.photometric for page in made.pages} == {tifffile.PHOTOMETRIC.MINISWHITE}
+    with rasterio.open(tmp_path / "b.tif") as dataset:
+        np.testing.assert_array_equal(dataset.read(), image)
