@@ -52,17 +52,17 @@ class Rate:
     per_core : float
         What each further core adds, as a share of the first one's rate.
     base_mb, core_mb : float
-        Memory of the process at rest, and of each core beside its pixels.
+        Memory of the process at rest, and of each core beside its pixels; of tiles alone, as the next.
     copies : float
-        How many times each core holds the strip or block, of all bands, that it works on.
+        How many times each core holds the strip, of all bands, that it works on.
     """
 
     start_seconds: float
     mb_per_second: float
     per_core: float
-    base_mb: float
-    core_mb: float
-    copies: float
+    base_mb: float = 0.0
+    core_mb: float = 0.0
+    copies: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -73,21 +73,23 @@ class Calibration:
     rates: Mapping[tuple[Operation, str], Rate]
 
 
-# Seconds: create_cog and extract_tiles (tiles of 2560 that share 256, warped to EPSG:3857) on 87, 350 and
-# 700 MB of uncompressed RGB relief in strips: medians of three runs on one core and on two, of one run at
-# 700 MB. The model is within 20% of each median, of warps within 26%.
-# Memory: single runs on one core and on two, on 300 to 800 MB of 3 bands of uint8, 8 and 100 of uint16, 30 of
-# float32 and one of complex128, in strips and in blocks: COGs (analysis; the other tiers once or twice, three
-# with a warp) and tiles of 1024, 1536 (warped) and of the automatic size. The model is within 30% of each.
+# Seconds: extract_tiles (tiles of 2560 that share 256, warped to EPSG:3857) on 87, 350 and 700 MB of
+# uncompressed RGB relief in strips: medians of three runs on one core and on two, of one run at 700 MB. The
+# model is within 20% of each median, of warps within 26%. create_cog: single runs at 700 MB on one core and
+# on two, of archive on two alone.
+# Memory of tiles: single runs on one core and on two, on 300 to 800 MB of 3 bands of uint8, 8 and 100 of
+# uint16, 30 of float32 and one of complex128, in strips and in blocks: tiles of 1024, 1536 (warped) and of
+# the automatic size. The model is within 30% of each. Of COGs the estimate is the plan's own bound.
 CALIBRATION = Calibration(
     source="uncompressed RGB relief in strips, local disk, 2 cores of an AMD EPYC virtual machine; "
     "elsewhere a guess",
     rates={
         ("extract_tiles", "window"): Rate(0.7, 105, 0.65, 115, 0, 3),
         ("extract_tiles", "warp"): Rate(3.0, 24, 0.6, 115, 0, 3),
-        ("create_cog", "analysis"): Rate(1.1, 22, 0.8, 150, 35, 7.7),
-        ("create_cog", "archive"): Rate(1.2, 22, 0.45, 150, 35, 7.7),
-        ("create_cog", "visualization"): Rate(0.9, 34, 0.85, 150, 35, 7.7),
+        ("create_cog", "analysis"): Rate(0.6, 49, 0.96),
+        ("create_cog", "archive"): Rate(0.6, 30, 0.92),
+        ("create_cog", "visualization"): Rate(0.6, 85, 0.84),
+        ("create_cog", "fast"): Rate(0.4, 158, 0.87),
     },
 )
 
