@@ -8,6 +8,8 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
+import threading
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -18,7 +20,12 @@ from gdaltools.errors import StorageError
 
 _PREFIX = ".gdaltools-"
 _LOCK_NAME = ".lock"
+# How long an end waits at most for threads that are making or filling a folder just then.
+_ABANDON_SECONDS = 0.5
 _open_folders: set[Path] = set()
+_threads_making: set[int] = set()
+# No lock guards these: `abandon` runs in a signal's handler, whose thread may be the one that holds it.
+_abandoned = False
 
 
 @contextmanager
@@ -40,7 +47,6 @@ def scratch_folder(beside: Path) -> Iterator[Path]:
         sweep(left)
     folder, lock = _locked_folder(beside)
     with lock:
-        _open_folders.add(folder)
         try:
             yield folder
         finally:
@@ -49,9 +55,23 @@ def scratch_folder(beside: Path) -> Iterator[Path]:
 
 
 def abandon() -> None:
-    """Remove every folder that this process has open; only for a process that ends right after."""
-    for folder in list(_open_folders):
-        shutil.rmtree(folder, ignore_errors=True)
+    """Remove every folder that this process has open, whatever its threads are doing, and open no more.
+
+    Only for a process that ends right after.
+    """
+    global _abandoned
+    _abandoned = True
+    this_thread = threading.get_ident()
+    deadline = time.monotonic() + _ABANDON_SECONDS
+    while True:
+        making = _threads_making - {this_thread}
+        folders = list(_open_folders)
+        for folder in folders:
+            shutil.rmtree(folder, ignore_errors=True)  # in vain while a thread puts a file there
+        there = any(folder.exists() for folder in folders)
+        if not (making or there) or time.monotonic() > deadline:
+            return
+        time.sleep(0.001)
 
 
 def hold(folder: Path) -> IO[str]:
@@ -82,15 +102,34 @@ def is_scratch(path: Path) -> bool:
 def _locked_folder(beside: Path) -> tuple[Path, IO[str]]:
     while True:
         folder = beside / f"{_PREFIX}{uuid4().hex}"
-        try:
-            folder.mkdir()
-            lock = hold(folder)
-        except FileNotFoundError:
-            if not beside.is_dir():
-                raise StorageError(f"{beside} went away while it was written to") from None
-            continue  # another process swept the folder before its lock was there
-        except OSError as error:
-            raise StorageError(f"{beside} cannot be written to: {error.strerror}") from error
-        if (folder / _LOCK_NAME).exists():
+        lock = _made(folder)
+        if lock is not None:
             return folder, lock
-        lock.close()
+
+
+def _made(folder: Path) -> IO[str] | None:
+    """Make the folder and hold it; None when another process swept it before its lock was there."""
+    this_thread = threading.get_ident()
+    lock = None
+    # `abandon` is to know of the folder before it is there, and to wait until it is.
+    _threads_making.add(this_thread)
+    _open_folders.add(folder)
+    try:
+        if _abandoned:
+            raise StorageError(f"{folder.parent} is not written to: the process is ending")
+        folder.mkdir()
+        held = hold(folder)
+        if (folder / _LOCK_NAME).exists():
+            lock = held
+        else:
+            held.close()
+    except FileNotFoundError:
+        if not folder.parent.is_dir():
+            raise StorageError(f"{folder.parent} went away while it was written to") from None
+    except OSError as error:
+        raise StorageError(f"{folder.parent} cannot be written to: {error.strerror}") from error
+    finally:
+        if lock is None:
+            _open_folders.discard(folder)
+        _threads_making.discard(this_thread)
+    return lock

@@ -55,8 +55,8 @@ extract_tiles(source, TilingScheme.read(scheme), target)
 """
 # Leaves as a task's process does on SIGTERM, while other threads write.
 ABANDONED_RUN = KILLED_RUN.replace(
-    "os.kill(os.getpid(), signal.SIGKILL)", "(storage.abandon_writing(), os._exit(1))"
-).replace("import crash_points", "import crash_points, storage")
+    "os.kill(os.getpid(), signal.SIGKILL)", "(scratch.abandon(), os._exit(3))"
+).replace("import crash_points", "import crash_points, scratch")
 
 
 @pytest.fixture
@@ -126,7 +126,8 @@ def test_after_a_kill_only_what_is_missing_is_written(
 
 def test_after_a_sigterm_of_its_task_only_what_is_missing_is_written(tmp_path: Path, scene: Scene) -> None:
     tiles = tmp_path / "tiles"
-    assert interrupted(scene, tiles, place="tile-published", times=5, program=ABANDONED_RUN) == 1
+    assert interrupted(scene, tiles, place="tile-published", times=5, program=ABANDONED_RUN) == 3
+    assert not [path for path in tiles.iterdir() if path.name.startswith(".")]
     before, kept = seen(tiles), listed(tiles)
     assert kept
     result = extract_tiles(*scene, tiles, resume=True, overwrite=True)
