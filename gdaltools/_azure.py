@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import IO, Any
@@ -43,12 +43,19 @@ def delete(container: str, name: str) -> None:
 
 
 def append(container: str, name: str, data: bytes) -> None:
-    filesystem = _filesystem(container)
-    with _translated(container, name):
-        if not filesystem.exists(container):
-            filesystem.mkdir(container)
-        with filesystem.open(f"{container}/{name}", "ab") as stream:
-            stream.write(data)
+    """Add a block to an append blob, made where there is none; safe against others that do the same."""
+    from azure.core import MatchConditions
+    from azure.core.exceptions import ResourceExistsError, ResourceNotFoundError
+
+    with _translated(container, name), _service(container) as service:
+        blob = service.get_blob_client(container, name)
+        try:
+            blob.append_block(data)
+        except ResourceNotFoundError:
+            _make_container(service, container)
+            with suppress(ResourceExistsError):
+                blob.create_append_blob(match_condition=MatchConditions.IfMissing)
+            blob.append_block(data)
 
 
 def list_names(container: str, prefix: str) -> list[str]:
@@ -62,7 +69,8 @@ def upload(path: Path, container: str, name: str, *, overwrite: bool) -> None:
     filesystem = _filesystem(container)
     with _translated(container, name):
         if not filesystem.exists(container):
-            filesystem.mkdir(container)
+            with _service(container) as service:
+                _make_container(service, container)
         filesystem.put_file(str(path), f"{container}/{name}", overwrite=overwrite)
     stored, _ = stat(container, name)
     sent = path.stat().st_size
@@ -113,6 +121,24 @@ def _filesystem(container: str) -> Any:
         os.environ.get("AZURE_STORAGE_ACCOUNT_KEY"),
         os.environ.get("AZURE_STORAGE_SAS_TOKEN"),
     )
+
+
+def _service(container: str) -> Any:
+    """The SDK's own client, for what adlfs has no words for: conditions, and additions to a blob."""
+    from azure.storage.blob import BlobServiceClient
+
+    if connection_string := os.environ.get("AZURE_STORAGE_CONNECTION_STRING"):
+        return BlobServiceClient.from_connection_string(connection_string)
+    credential = os.environ.get("AZURE_STORAGE_ACCOUNT_KEY") or os.environ.get("AZURE_STORAGE_SAS_TOKEN")
+    return BlobServiceClient(endpoint(container), credential or _credential())
+
+
+def _make_container(service: Any, container: str) -> None:
+    """Make a container, unless it is there or somebody else makes it at this moment."""
+    from azure.core.exceptions import ResourceExistsError
+
+    with suppress(ResourceExistsError):
+        service.create_container(container)
 
 
 @lru_cache(maxsize=8)

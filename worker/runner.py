@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from gdaltools import scratch
+from gdaltools.errors import StorageError
 from worker import child
 from worker.errors import ChildDied, OutOfMemory, TaskFailed, TaskStalled, TaskTimedOut
 from worker.memory import MemoryBudget
@@ -30,6 +31,9 @@ from worker.memory import MemoryBudget
 _TERMINATE_SECONDS = 1.0
 # How long a child that has sent its outcome, or hung up, may take to exit by itself.
 _EXIT_SECONDS = 2.0
+
+# A socket's path has at most 107 bytes (unix(7)); multiprocessing adds a folder and the socket's name.
+_SOCKET_PARENT_BYTES = 107 - len("/pymp-xxxxxxxx/listener-xxxxxxxx")
 
 ProgressSink = Callable[[dict[str, Any]], None]
 
@@ -51,15 +55,32 @@ class RunnerOptions:
 def own_temporary_folder() -> Iterator[None]:
     """Give this process and its tasks a temporary folder of their own; for a process that is only a worker.
 
-    It goes when the process ends; those of workers that were killed are swept first. It is the folder that
-    multiprocessing makes for the forkserver's socket, and removes at exit.
+    It goes when the process ends; those of workers that were killed are swept first. So does the folder that
+    multiprocessing makes for the forkserver's socket, which lies in /tmp where the temporary folder's name
+    is too long for a socket's.
+
+    Raises
+    ------
+    StorageError
+        The temporary folder cannot be written to.
     """
     outer = Path(tempfile.gettempdir())
-    scratch.sweep(outer.glob("pymp-*"))
-    folder = Path(multiprocessing.util.get_temp_dir())
-    with scratch.hold(folder):
+    parent = outer if len(os.fsencode(outer)) <= _SOCKET_PARENT_BYTES else Path("/tmp")
+    scratch.sweep(parent.glob("pymp-*"))
+    with scratch.scratch_folder(outer) as folder, scratch.hold(_socket_folder(parent)):
         os.environ["TMPDIR"] = str(folder)
         yield
+
+
+def _socket_folder(parent: Path) -> Path:
+    """The folder that multiprocessing uses for sockets, and removes at exit."""
+    default, tempfile.tempdir = tempfile.tempdir, str(parent)
+    try:
+        return Path(multiprocessing.util.get_temp_dir())
+    except OSError as error:
+        raise StorageError(f"{parent} cannot be written to: {error.strerror}; set TMPDIR") from error
+    finally:
+        tempfile.tempdir = default
 
 
 class Runner:

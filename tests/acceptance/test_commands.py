@@ -166,7 +166,7 @@ def test_sigterm_ends_it_with_code_0_and_leaves_no_process(standalone: Standalon
 def test_what_a_killed_worker_left_is_cleaned_up_by_the_next(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    temporary = tmp_path / "tmp"
+    temporary = tmp_path / "a-name-that-is-too-long-for-the-name-of-a-socket".ljust(100, "-")
     temporary.mkdir(mode=0o755)
     tmp_path.chmod(0o755)
     for killed in (True, False):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -70,6 +71,14 @@ def test_a_journal_grows_line_by_line_and_tells_the_next_run_what_is_whole() -> 
     assert (len(again.skipped), len(again.made)) == (1, 1)
     whole = gt.create_cogs("abfs://silver-many/cogs/**/*.tif", "abfs://silver-many/copies/")
     assert len(whole.copied) == 2
+
+
+def test_additions_of_many_at_once_to_what_was_not_there_are_all_kept() -> None:
+    lines = [b"%d\n" % number for number in range(24)]
+    target = "abfs://silver-together/new.jsonl"
+    with ThreadPoolExecutor(len(lines)) as pool:
+        list(pool.map(lambda line: storage.append_bytes(target, line), lines))
+    assert sorted(storage.read_bytes(target).splitlines(keepends=True)) == sorted(lines)
 
 
 def test_a_missing_blob_and_a_missing_container_are_not_found() -> None:

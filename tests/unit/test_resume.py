@@ -113,7 +113,8 @@ def test_after_a_kill_only_what_is_missing_is_written(
     assert interrupted(scene, tiles, place=place, times=times) == -9
     before, kept = seen(tiles), listed(tiles)
     assert kept <= set(before)
-    assert len(before) < len(scene[1])
+    if place != "manifest-written":  # which comes behind the tiles, perhaps behind all of them
+        assert len(before) < len(scene[1])
     result = extract_tiles(*scene, tiles, resume=True, overwrite=True)
     after = seen(tiles)
     assert {name for name in before if after[name] == before[name]} == kept
