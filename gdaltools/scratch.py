@@ -108,7 +108,7 @@ def _locked_folder(beside: Path) -> tuple[Path, IO[str]]:
 
 
 def _made(folder: Path) -> IO[str] | None:
-    """Make the folder and hold it; None when another process swept it before its lock was there."""
+    """Make the folder and hold it; None when it went before its lock was there, or nobody is to have it."""
     this_thread = threading.get_ident()
     lock = None
     # `abandon` is to know of the folder before it is there, and to wait until it is.
@@ -119,10 +119,11 @@ def _made(folder: Path) -> IO[str] | None:
             raise StorageError(f"{folder.parent} is not written to: the process is ending")
         folder.mkdir()
         held = hold(folder)
-        if (folder / _LOCK_NAME).exists():
-            lock = held
-        else:
+        if _abandoned or not (folder / _LOCK_NAME).exists():
             held.close()
+            shutil.rmtree(folder, ignore_errors=True)
+        else:
+            lock = held
     except FileNotFoundError:
         if not folder.parent.is_dir():
             raise StorageError(f"{folder.parent} went away while it was written to") from None
