@@ -67,7 +67,11 @@ def abandon() -> None:
         making = _threads_making - {this_thread}
         folders = list(_open_folders)
         for folder in folders:
-            shutil.rmtree(folder, ignore_errors=True)  # in vain while a thread puts a file there
+            # Under another name no thread puts more into it.
+            doomed = folder.with_name(f"{_PREFIX}{uuid4().hex}")
+            with suppress(OSError):
+                folder.rename(doomed)
+            shutil.rmtree(doomed, ignore_errors=True)
         there = any(folder.exists() for folder in folders)
         if not (making or there) or time.monotonic() > deadline:
             return

@@ -57,7 +57,7 @@ def test_a_folder_that_is_being_filled_does_not_stay(tmp_path: Path, threads: Th
     def fill() -> None:
         with scratch.scratch_folder(tmp_path) as folder:
             number = 0
-            while folder.exists():
+            while not over.is_set():
                 try:
                     (folder / str(number)).touch()
                 except FileNotFoundError:
@@ -70,9 +70,10 @@ def test_a_folder_that_is_being_filled_does_not_stay(tmp_path: Path, threads: Th
     filling = threads.submit(fill)
     assert filled.wait(30)
     scratch.abandon()
-    assert list(tmp_path.iterdir()) == []
+    left = list(tmp_path.iterdir())
     over.set()
     filling.result()
+    assert left == []
 
 
 def test_a_process_that_is_ending_opens_no_folder(tmp_path: Path) -> None:
