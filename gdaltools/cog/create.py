@@ -28,6 +28,7 @@ from gdaltools.cog.assemble import assemble, check_made, record_tasks
 from gdaltools.cog.plan import CogPlan, Wanted, plan_for, profile_for, with_estimate
 from gdaltools.cog.profiles import CogProfile
 from gdaltools.cog.pyramid import Record
+from gdaltools.cog.raw import raw_source
 from gdaltools.cog.result import CogResult
 from gdaltools.cog.sink import FileSink, MemorySink
 from gdaltools.cog.source import RasterSource
@@ -359,14 +360,18 @@ def _write(plan: CogPlan, sink: FileSink | MemorySink, scratch: Path, advance: C
 
 @contextmanager
 def _ready(plan: CogPlan, scratch: Path) -> Iterator[CogPlan]:
-    """The plan, with a source that can be read in any order."""
-    if not plan.staged or not isinstance(plan.source, RasterSource):
+    """The plan, with a source that can be read in any order, and as fast as it can be."""
+    if not isinstance(plan.source, RasterSource):
         yield plan
+        return
+    if not plan.staged:
+        yield plan if plan.kept else replace(plan, source=raw_source(plan.source, plan.facts))
         return
     path = scratch / "source.tif"
     _decode(plan.source, path, plan.profile.blocksize)
     location = storage.locate(path)
-    yield replace(plan, source=replace(plan.source, location=location))
+    decoded = replace(plan.source, location=location)
+    yield replace(plan, source=raw_source(decoded, plan.facts))
     path.unlink()
 
 
