@@ -29,7 +29,7 @@ from gdaltools.errors import GdalToolsError, StorageError
 _Place = tuple[int, int]
 
 # Blocks that are tried: at most so many, at most such a part of all, and none where there are few.
-_MOST_TRIALS, _TRIALS_SHARE, _TRIAL_ROWS = 24, 4, 4
+_MOST_TRIALS, _TRIALS_SHARE, _TRIAL_ROWS = 64, 6, 8
 _FEW_BLOCKS = 64
 
 
@@ -46,7 +46,6 @@ def record_tasks(plan: CogPlan, work: Work) -> list[Delayed]:
             for level in range(len(plan.levels))
             for row, col in _places(work, level)
         ]
-    read = dask.delayed(read_piece, pure=False, nout=2, traverse=False)
     records: list[Delayed] = []
     carries: dict[_Place, Delayed] = {}
     for row, col in _places(work, 0):

@@ -23,8 +23,8 @@ from gdaltools.cog.sink import Sink
 from gdaltools.cog.source import Pixels, Source, Valid
 from gdaltools.cog.statistics import Statistics, statistics_of
 
-# Of so large a block half of the rows tell what the whole takes: DEFLATE's window is small beside them.
-_LARGE_BLOCK = 256 << 10
+# Of a block so many bytes, or a quarter, tell what the whole takes: DEFLATE's window is small beside them.
+_TRIED_BYTES = 160 << 10
 
 
 @dataclass(frozen=True)
@@ -134,8 +134,8 @@ def try_blocks(work: Work, source: Source, row: int, cols: Sequence[int]) -> lis
     size = work.encoding.profile.blocksize
     height, width = work.rows[0].size, work.cols[0].size
     top = row * size
-    block_bytes = size * size * work.bands_together * work.dtype.itemsize
-    tried = size // 2 if block_bytes >= _LARGE_BLOCK else size
+    row_bytes = size * work.bands_together * work.dtype.itemsize
+    tried = min(size, max(size // 4, _TRIED_BYTES // row_bytes))
     rows = Span(top, min(top + tried, height))
     trials = []
     for col in cols:
