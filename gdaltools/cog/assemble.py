@@ -29,7 +29,7 @@ from gdaltools.errors import GdalToolsError, StorageError
 _Place = tuple[int, int]
 
 # Blocks that are tried: at most so many, at most such a part of all, and none where there are few.
-_MOST_TRIALS, _TRIALS_SHARE, _TRIAL_ROWS = 64, 6, 8
+_MOST_TRIALS, _TRIALS_SHARE, _TRIAL_ROWS = 64, 8, 8
 _FEW_BLOCKS = 64
 
 
