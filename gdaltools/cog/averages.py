@@ -42,7 +42,7 @@ def average(
     valid : ndarray of bool, shape (rows, cols), optional
         The per-dataset mask; it counts instead of `nodata`.
     """
-    down, across = _Weights.of(rows), _Weights.of(cols)
+    down, across = Weights.of(rows), Weights.of(cols)
     vectors = cols.target // 4 * 4 - cols.window.start
     averages = np.empty((down.count, across.count, pixels.shape[2]), pixels.dtype)
     found = None if valid is None else np.empty((down.count, across.count), bool)
@@ -55,16 +55,20 @@ def average(
         if valid is not None and found is not None:
             found[lines] = strip.any(valid[taken])
             _average(strip, valid[taken][:, :, None], averages[lines], value)
-        elif value is not None:
-            there = ~np.isnan(strip.pixels) if np.isnan(value) else strip.pixels != value
+        elif (there := holding_data(strip.pixels, nodata)) is not None:
             _average(strip, there, averages[lines], value)
         else:
             _average_all(strip, averages[lines], masked=False)
     return averages, found
 
 
+def any_below(there: NDArray[np.bool_], rows: Axis, cols: Axis) -> NDArray[np.bool_]:
+    """Whether any source pixel that a target pixel covers, in part or whole, is `there`."""
+    return Weights.of(cols).any(Weights.of(rows).any(there, axis=0), axis=1)
+
+
 @dataclass(frozen=True)
-class _Weights:
+class Weights:
     """The source pixels of each target pixel along an axis: where they begin, and what each counts.
 
     All windows of an axis have the same length: 2, or 3 on an odd side, or 1 where nothing is halved.
@@ -78,7 +82,8 @@ class _Weights:
     total: NDArray[np.float64]
 
     @classmethod
-    def of(cls, axis: Axis) -> _Weights:
+    def of(cls, axis: Axis) -> Weights:
+        """The weights of the target pixels in the window of `axis`."""
         ratio = axis.source / axis.target
         wanted = np.arange(axis.window.start, axis.window.stop)
         begin, end = wanted * ratio, (wanted + 1) * ratio
@@ -94,10 +99,12 @@ class _Weights:
 
     @property
     def step(self) -> int:
+        """From a target pixel's first source pixel to the next one's."""
         return 1 if self.length == 1 else 2
 
     @property
     def plain(self) -> bool:
+        """Whether two source pixels count in full."""
         return self.length == 2
 
     def span(self, wanted: slice) -> slice:
@@ -105,10 +112,26 @@ class _Weights:
         start = self.first + wanted.start * self.step
         return slice(start, start + (wanted.stop - wanted.start - 1) * self.step + self.length)
 
-    def part(self, wanted: slice) -> _Weights:
+    def part(self, wanted: slice) -> Weights:
         """The weights of some target pixels alone, counted from the first of their source pixels."""
         chosen = (self.left[wanted], self.right[wanted], self.total[wanted])
-        return _Weights(0, wanted.stop - wanted.start, self.length, *chosen)
+        return Weights(0, wanted.stop - wanted.start, self.length, *chosen)
+
+    def any(self, there: NDArray[np.bool_], axis: int) -> NDArray[np.bool_]:
+        """Whether any source pixel of each window along `axis` is `there`."""
+        first, *others = self.views(there, axis)
+        found = first.copy()
+        for part in others:
+            np.logical_or(found, part, out=found)
+        return found
+
+    def sum(self, array: Pixels, axis: int) -> Pixels:
+        """The sums of the source pixels of all windows along `axis`, all of them weighing the same."""
+        first, *others = self.views(array, axis)
+        total = first.copy()
+        for part in others:
+            total += part
+        return total
 
     def views(self, array: Pixels, axis: int) -> list[Pixels]:
         """The first, second … source pixel of all windows along `axis`."""
@@ -129,8 +152,8 @@ class _Strip:
     """
 
     pixels: Pixels
-    down: _Weights
-    across: _Weights
+    down: Weights
+    across: Weights
     vectors: int
 
     @property
@@ -139,11 +162,7 @@ class _Strip:
 
     def any(self, there: NDArray[np.bool_]) -> NDArray[np.bool_]:
         """Where any source pixel of a target pixel is `there`."""
-        first, *others = (part for row in self.down.views(there, 0) for part in self.across.views(row, 1))
-        found = first.copy()
-        for part in others:
-            np.logical_or(found, part, out=found)
-        return found
+        return self.across.any(self.down.any(there, axis=0), axis=1)
 
     def segment(self, wanted: slice) -> _Strip:
         """Some of its target columns."""
@@ -218,7 +237,7 @@ def _average_some(strip: _Strip, there: NDArray[np.bool_], out: Pixels, empty: A
     out[np.broadcast_to(nothing, out.shape)] = empty
 
 
-def _weighed(parts: list[Pixels], weights: _Weights, *, axis: int) -> NDArray[np.float64]:
+def _weighed(parts: list[Pixels], weights: Weights, *, axis: int) -> NDArray[np.float64]:
     """The weighted sum of the pixels of each window along one axis, in overview.cpp's order."""
     if weights.plain:
         return np.add(parts[0], parts[1], dtype=np.float64)
@@ -309,7 +328,7 @@ def _exactly(strip: _Strip, places: tuple[NDArray[np.intp], ...], masked: bool) 
     return np.asarray(total / _weight(strip, rows, cols, masked) + 0.5)
 
 
-def _share(weights: _Weights, position: int, wanted: NDArray[np.intp]) -> NDArray[np.float64] | float:
+def _share(weights: Weights, position: int, wanted: NDArray[np.intp]) -> NDArray[np.float64] | float:
     if position == 0:
         return weights.left[wanted]
     return weights.right[wanted] if position == weights.length - 1 else 1.0
@@ -321,7 +340,7 @@ def _sums(pixels: Pixels, strip: _Strip, dtype: Any) -> Pixels:
     return _across(np.add(upper, lower, dtype=dtype), strip.across)
 
 
-def _across(lines: Pixels, across: _Weights) -> Pixels:
+def _across(lines: Pixels, across: Weights) -> Pixels:
     """The weighted sums along the columns of contiguous `lines`, shape (rows, cols, samples).
 
     Windows that begin at every column are summed in one sweep, and every second sum is kept: far faster than
@@ -377,12 +396,21 @@ def comparable(nodata: float | None, dtype: np.dtype[Any]) -> Any:
     """`nodata` as a value of `dtype`; None where no pixel can have it."""
     if nodata is None:
         return None
-    if dtype.kind == "f":
+    if dtype.kind in "fc":
         return dtype.type(nodata)
     limits = np.iinfo(dtype)
     if not (np.isfinite(nodata) and limits.min <= nodata <= limits.max and nodata == int(nodata)):
         return None
     return dtype.type(int(nodata))
+
+
+def holding_data(samples: Pixels, nodata: float | None) -> NDArray[np.bool_] | None:
+    """Where samples are not `nodata`, a NaN included; None where all hold data, as none can be it."""
+    value = comparable(nodata, samples.dtype)
+    if value is None:
+        return None
+    there: NDArray[np.bool_] = ~np.isnan(samples) if np.isnan(value) else samples != value
+    return there
 
 
 def _keep_apart(out: Pixels, nodata: Any, where: NDArray[np.bool_] | None) -> None:

@@ -101,6 +101,13 @@ class Facts:
         )
 
     @property
+    def own_alphas(self) -> tuple[int, ...]:
+        """Bands, from 0, that are alphas beside a mask or nodata: those are GDAL's mask of the others."""
+        if self.hides or (self.nodata is None and not self.masked):
+            return ()
+        return tuple(band for band, shows in enumerate(self.colorinterp) if shows == ColorInterp.alpha)
+
+    @property
     def colours(self) -> bool:
         """Whether the first three bands are red, green and blue."""
         return self.colorinterp[:3] == _RGB

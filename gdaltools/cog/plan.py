@@ -24,7 +24,7 @@ from gdaltools.cog.axes import Span
 from gdaltools.cog.codec import BlockEncoder, Encoding
 from gdaltools.cog.facts import Facts, facts_of, sample_bits
 from gdaltools.cog.geometry import LevelAxis, level_axes
-from gdaltools.cog.overviews import Rule, level_sizes
+from gdaltools.cog.overviews import Rule, blended_palette, level_sizes
 from gdaltools.cog.profiles import BLOCK_STEP, CogProfile, choose_profile
 from gdaltools.cog.pyramid import Work
 from gdaltools.cog.sink import Sink
@@ -144,10 +144,17 @@ class CogPlan:
     def rule(self) -> Rule:
         """How overviews are computed."""
         facts = self.facts
-        palette = None
-        if facts.colormap is not None and self.profile.overview_resampling not in ("nearest", "mode"):
-            palette = tuple((index, *colour) for index, colour in sorted(facts.colormap.items()))
-        return Rule(self.profile.overview_resampling, facts.dtype, facts.nodata, palette, facts.hides)
+        resampling = self.profile.overview_resampling
+        palette = tuple((index, *colour) for index, colour in sorted((facts.colormap or {}).items()))
+        return Rule(
+            resampling,
+            facts.dtype,
+            facts.nodata,
+            palette=blended_palette(resampling, palette) if facts.count == 1 else None,
+            alpha=facts.hides,
+            alphas=facts.own_alphas,
+            sample_bits=facts.sample_bits,
+        )
 
     def work(self, sink: Sink) -> Work:
         """What all of its tasks have in common."""

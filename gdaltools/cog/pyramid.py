@@ -14,11 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gdaltools.cog.adaptive import Policy, Trial, try_block
+from gdaltools.cog.averages import holding_data
 from gdaltools.cog.axes import Axis, Span
 from gdaltools.cog.codec import BlockEncoder, Encoding, encode_mask_block, framed, predicted
 from gdaltools.cog.geometry import LevelAxis, Step
 from gdaltools.cog.lifted import LiftedSource, StoredBlocks
-from gdaltools.cog.overviews import Rule, halve
+from gdaltools.cog.overviews import Rule, halve, halve_planes
 from gdaltools.cog.sink import Sink
 from gdaltools.cog.source import Pixels, Source, Valid
 from gdaltools.cog.statistics import Statistics, statistics_of
@@ -219,13 +220,8 @@ def _carry(work: Work, level: int, row: int, col: int, patch: Patch) -> Carry:
 
 def _halved(work: Work, steps: tuple[Step, Step], rows: Span, cols: Span, patch: Patch) -> Patch:
     down, across = steps[0].axis(rows, patch.rows), steps[1].axis(cols, patch.cols)
-    counted = patch.pixels[-1][:, :, -1] != 0 if work.rule.alpha else patch.valid
-    planes, valid = [], None
-    for plane in patch.pixels:
-        pixels, valid = halve(plane, counted, down, across, work.rule)
-        planes.append(pixels)
-    together = planes[0][None] if len(planes) == 1 else np.stack(planes)
-    return Patch(rows, cols, together, None if patch.valid is None else valid)
+    pixels, valid = halve_planes(patch.pixels, patch.valid, down, across, work.rule)
+    return Patch(rows, cols, pixels, valid)
 
 
 def _finish(
@@ -317,11 +313,12 @@ def _without_data(
     """Whether what a reader would see of a block is what it sees where there is none."""
     if valid is not None and valid[part].any():
         return False
-    if nodata is not None and np.isnan(nodata):
-        return bool(np.isnan(pixels).all())
     empty = 0 if nodata is None else nodata
-    if not (pixels == empty).all():
+    there = holding_data(pixels, empty)
+    if there is None or there.any():
         return False
+    if np.isnan(empty):
+        return True
     # -0.0 equals 0.0, and is another sample.
     parts = pixels.view(pixels.real.dtype)
     return parts.dtype.kind != "f" or bool((np.signbit(parts) == np.signbit(empty)).all())
