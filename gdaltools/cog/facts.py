@@ -163,7 +163,7 @@ def facts_of(dataset: DatasetReader, *, masked: bool) -> Facts:
 
 
 def _domains(dataset: DatasetReader, band: int) -> list[str]:
-    # rasterio splits a JSON document at its first colon: what it gives of one cannot be written again.
+    # GDAL cannot write a JSON document into a TIFF: its COG driver leaves it out as well.
     return [
         name
         for name in dataset.tag_namespaces(band)

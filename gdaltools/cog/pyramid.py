@@ -288,10 +288,14 @@ def _encoded(
     for plane, pixels in enumerate(patch.pixels):
         for block_row in range(shape[0]):
             lines = slice(block_row * size, (block_row + 1) * size)
+            parts = [(lines, slice(col * size, (col + 1) * size)) for col in range(shape[1])]
+            left_out = [
+                work.sparse and _without_data(pixels[part], patch.valid, part, work.rule.nodata)
+                for part in parts
+            ]
             lifted = stored.row(plane, block_row) if stored is not None else None
-            for block_col, block in enumerate(lifted or encoder.encode_row(pixels[lines])):
-                part = lines, slice(block_col * size, (block_col + 1) * size)
-                empty = work.sparse and _without_data(pixels[part], patch.valid, part, work.rule.nodata)
+            for block_col, block in enumerate(lifted or encoder.encode_row(pixels[lines], left_out)):
+                part, empty = parts[block_col], left_out[block_col]
                 if not empty:
                     keep(block, sizes, (plane, block_row, block_col))
                 if patch.valid is not None and mask_sizes is not None and work.planes == 1 and not empty:
