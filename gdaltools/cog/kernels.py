@@ -15,8 +15,9 @@ from rasterio.enums import Resampling
 from rasterio.io import MemoryFile
 from rasterio.windows import Window
 
-from gdaltools.cog.averages import any_below, comparable, holding_data
 from gdaltools.cog.axes import Axis
+from gdaltools.cog.nodata import comparable, holding_data
+from gdaltools.cog.windows import any_below
 
 Pixels = NDArray[Any]
 Valid = NDArray[np.bool_]

@@ -18,10 +18,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gdaltools.cog.averages import any_below, average
+from gdaltools.cog.averages import average
 from gdaltools.cog.axes import Axis, Span
 from gdaltools.cog.kernels import CONVOLUTIONS, as_half_floats, resampled, resampled_weighed
 from gdaltools.cog.palettes import Palette, blend, is_identity
+from gdaltools.cog.windows import any_below
 
 Pixels = NDArray[Any]
 Valid = NDArray[np.bool_]

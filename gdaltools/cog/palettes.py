@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gdaltools.cog.averages import Weights
 from gdaltools.cog.axes import Axis
+from gdaltools.cog.windows import Weights
 
 Pixels = NDArray[Any]
 Valid = NDArray[np.bool_]

@@ -14,11 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gdaltools.cog.adaptive import Policy, Trial, try_block
-from gdaltools.cog.averages import holding_data
 from gdaltools.cog.axes import Axis, Span
 from gdaltools.cog.codec import BlockEncoder, Encoding, encode_mask_block, framed, predicted
 from gdaltools.cog.geometry import LevelAxis, Step
 from gdaltools.cog.lifted import LiftedSource, StoredBlocks
+from gdaltools.cog.nodata import holding_data
 from gdaltools.cog.overviews import Rule, halve, halve_planes
 from gdaltools.cog.sink import Sink
 from gdaltools.cog.source import Pixels, Source, Valid

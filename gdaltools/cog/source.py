@@ -19,8 +19,8 @@ from rasterio.transform import Affine
 from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window
 
-from gdaltools.cog.averages import holding_data
 from gdaltools.cog.axes import Span
+from gdaltools.cog.nodata import holding_data
 from gdaltools.dataset import open_dataset, reading
 from gdaltools.storage import Location
 

@@ -215,6 +215,27 @@ def test_nodata_counts_for_nothing_in_overviews(tmp_path: Path, cut: Cut, dtype:
         assert overview.nodata == pytest.approx(nodata, nan_ok=True)
 
 
+@pytest.mark.parametrize("size", [(130, 901), (128, 1024)])
+@pytest.mark.parametrize(
+    ("dtype", "nodata"), [("uint8", 0), ("uint16", None), ("float32", NAN), ("int16", -32768)]
+)
+def test_a_scene_with_a_collar_is_averaged_as_gdal_does(
+    tmp_path: Path, cut: Cut, dtype: str, nodata: float | None, size: tuple[int, int]
+) -> None:
+    """Long stretches of data alone and of none, slanting borders, and single pixels in between."""
+    cut(64, None)
+    rows, cols = np.mgrid[: size[0], : size[1]]
+    there = (cols > 180 + rows / 4) & (cols < 760 - rows / 3)
+    there[40:44, 300:500:7] = False
+    image = extremes(dtype, 3, size)
+    if nodata is not None:
+        image[:, ~there] = nodata
+        image[1, 50:60, 420:430] = nodata
+    source = write_raster(tmp_path / "a.tif", image, nodata=nodata, mask=there if nodata is None else None)
+    mine, gdals = both(source)
+    assert_alike(levels_of(mine), levels_of(gdals))
+
+
 @pytest.mark.parametrize("resampling", ["nearest", "bilinear", "cubic", "rms"])
 @pytest.mark.parametrize(("dtype", "nodata"), [("uint8", 7), ("int16", -32768), ("float32", NAN)])
 def test_nodata_counts_for_nothing_whatever_the_resampling(
@@ -357,7 +378,8 @@ def test_blends_of_many_colours_find_the_nearest_one(
 ) -> None:
     cut(64, 128)
     rng = np.random.default_rng(5)
-    colours = {value: (*map(int, rng.integers(0, 256, 3)), 255) for value in range(256)}
+    red, green, blue = rng.integers(0, 256, (3, 256)).tolist()
+    colours = {value: (red[value], green[value], blue[value], 255) for value in range(256)}
     image = rng.integers(0, 256, (1, *size)).astype(dtype)
     source = write_raster(
         tmp_path / "a.tif", image, colormap=colours, nodata=nodata, options={"photometric": "palette"}
