@@ -22,6 +22,8 @@ from gdaltools.cog.windows import any_below
 Pixels = NDArray[Any]
 Valid = NDArray[np.bool_]
 
+# GDAL cannot go back to a row of a mask whose strips have more than 2000, as those of narrow ones would.
+_STRIP_ROWS = 512
 #: What weighs each sample by its mask's value, and not only by whether that is 0.
 CONVOLUTIONS = ("bilinear", "cubic", "cubic_spline", "lanczos")
 
@@ -106,6 +108,7 @@ def _read(
             dtype=dtype,
             nodata=nodata,
             interleave="pixel",
+            blockysize=min(height, _STRIP_ROWS),
             photometric="minisblack",
             alpha="YES" if alpha else "NO",
             **options,

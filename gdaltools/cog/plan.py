@@ -27,6 +27,7 @@ from gdaltools.cog.geometry import LevelAxis, level_axes
 from gdaltools.cog.overviews import Rule, blended_palette, level_sizes
 from gdaltools.cog.profiles import BLOCK_STEP, CogProfile, choose_profile
 from gdaltools.cog.pyramid import Work
+from gdaltools.cog.reduced import cascading_levels
 from gdaltools.cog.sink import Sink
 from gdaltools.cog.source import RasterSource, Source
 from gdaltools.cog.warped import aligned_grid, vrt_source, warped_source
@@ -118,6 +119,14 @@ class CogPlan:
     def blocks(self) -> int:
         """Blocks of all levels, masks left out."""
         return sum(self.level_blocks(level) for level in range(len(self.levels)))
+
+    @property
+    def cascading(self) -> int:
+        """How many levels, the full resolution counted, are made of the one before."""
+        facts, resampling = self.facts, self.profile.overview_resampling
+        return cascading_levels(
+            self.levels, resampling, facts.numpy_dtype, colour_table=facts.colormap is not None
+        )
 
     def level_blocks(self, level: int) -> int:
         """Blocks of one level."""
