@@ -21,8 +21,8 @@ from gdaltools.cog.source import Pixels, Source, Valid
 
 # GDAL_OVR_CHUNK_MAX_SIZE; GDAL compares some rows of the raster with it, we the whole, to read little twice.
 _GDAL_BUFFER_BYTES = 10 << 20
-# Samples of the full resolution that are held at a time, where one row of the overview does not take more.
-_SAMPLES = 4 << 20
+# Pixels of the full resolution that are held at a time, where one row of the overview does not take more.
+_PIXELS = 1 << 20
 # GDAL's widest kernel, in pixels of the overview, and one for what is rounded.
 _REACH = 4
 
@@ -72,7 +72,7 @@ class ReducedSource:
         """As `Source.read`, and raising what the source raises."""
         across = _below(cols, self.full[0], self.size[0])
         ratio = self.full[1] / self.size[1]
-        step = max(1, int(_SAMPLES / (ratio * len(across.given))) - 2 * _REACH)
+        step = max(1, int(_PIXELS / (ratio * len(across.given))) - 2 * _REACH)
         pixels, valid = [], []
         for start in range(rows.start, rows.stop, step):
             down = _below(Span(start, min(start + step, rows.stop)), self.full[1], self.size[1])

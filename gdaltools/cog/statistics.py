@@ -76,7 +76,8 @@ def _of_band(
 ) -> tuple[float, float, float, float, float]:
     there = holding_data(band, nodata) if valid is None else valid
     data = (band.ravel() if there is None else band[there]).astype(np.float64)
-    data = data[~np.isnan(data)]
+    if band.dtype.kind == "f":
+        data = data[~np.isnan(data)]
     if not data.size:
         return 0.0, np.nan, np.nan, 0.0, 0.0
     mean = float(data.mean())
