@@ -18,6 +18,7 @@ from gdaltools.cog.layout import BLOCK_FRAME, Image, header
 from gdaltools.cog.lifted import LiftedSource
 from gdaltools.cog.plan import CogPlan
 from gdaltools.cog.pyramid import Carry, Patch, Record, Work, join_pieces, read_piece, try_blocks
+from gdaltools.cog.reduced import ReducedSource
 from gdaltools.cog.sink import Run, Sink
 from gdaltools.cog.source import ArraySource
 from gdaltools.cog.statistics import joined
@@ -53,7 +54,7 @@ def record_tasks(plan: CogPlan, work: Work) -> list[Delayed]:
         records.append(record)
     join = dask.delayed(join_pieces, pure=False, nout=2)
     strips_of = dask.delayed(_strips, pure=False)
-    for level in range(1, len(plan.levels)):
+    for level in range(1, plan.cascading):
         down, across = work.steps(level - 1)
         joined = down.joined or across.joined
         strips = {place: strips_of(carry) for place, carry in carries.items()} if joined else {}
@@ -66,6 +67,11 @@ def record_tasks(plan: CogPlan, work: Work) -> list[Delayed]:
             record, made[row, col] = join(shared, policy, level, row, col, children, around)
             records.append(record)
         carries = made
+    alone = dask.delayed(replace(work, kept=True), pure=False, traverse=False)
+    for level in range(plan.cascading, len(plan.levels)):
+        reduced = ReducedSource(plan.source, work.rule, plan.levels[0], plan.levels[level])
+        source = dask.delayed(reduced, pure=False, traverse=False)
+        records += [read(alone, policy, source, level, row, col)[0] for row, col in _places(work, level)]
     return records
 
 

@@ -1,31 +1,37 @@
 """Averages of the pixels below each pixel of an overview, with the roundings of GDAL's own.
 
-On an even side two source pixels count in full; on an odd one a target pixel covers a little more than two,
-and three count by their share. Integers of 8 and 16 bits are first computed in whichever order is fast; where
-that comes so close to a rounding boundary that GDAL's order could fall on its other side, it is followed.
+Integers of 8 and 16 bits are first computed in whichever order is fast; where that comes so close to a
+rounding boundary that GDAL's order could fall on its other side, it is followed. Stretches that hold data
+alone, or none, are told from the rest; there the pixels along the border are averaged one by one.
 
-Source: GDAL, gcore/overview.cpp, GDALResampleChunk_AverageOrRMS_T and GDALGetNoDataReplacementValue, 3.10.
+Source: GDAL, gcore/overview.cpp, GDALResampleChunk_AverageOrRMS_T, 3.10.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import enum
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gdaltools.cog.axes import Axis
+from gdaltools.cog.nodata import comparable, holding_data, keep_apart
+from gdaltools.cog.windows import Strip, Weights
 
 Pixels = NDArray[Any]
 Valid = NDArray[np.bool_]
 
-# Target rows at a time, and samples of a target row that make them so few: temporaries stay in the cache.
-_FEW_ROWS, _MANY_ROWS, _STRIP_SAMPLES = 8, 64, 128_000
-# Target columns at a time where some source pixels are no data: whole stretches of all or nothing stay fast.
-_SEGMENT = 1024
-# GDAL, overview.cpp: guards against rounding when a window's first and last source pixel are found.
-_EPSILON = 1e-8
+# Target rows that are looked through at a time, for stretches that hold data alone, or none.
+_ROWS = 64
+# Samples that are averaged at a time, so that temporaries stay in the cache, and the fewest rows of them;
+# more where some source pixels hold no data, as such calls take longer to begin.
+_STRIP_SAMPLES, _FEW_ROWS, _FEW_MIXED_ROWS = 128_000, 8, 32
+# Target columns of which all source pixels, or none, hold data and that are worth a call of their own.
+_SHORT = 64
+# The share of windows that hold both data and none above which it is not worth to pick them out.
+_MANY_MIXED = 0.3
 # What the fast order of additions may be off by, at the most: singles for 8 bits, doubles for 16.
 _CLOSE = {np.dtype(np.uint8): 5e-4, np.dtype(np.uint16): 1e-6}
 
@@ -42,135 +48,83 @@ def average(
     valid : ndarray of bool, shape (rows, cols), optional
         The per-dataset mask; it counts instead of `nodata`.
     """
-    down, across = _Weights.of(rows), _Weights.of(cols)
+    down, across = Weights.of(rows), Weights.of(cols)
     vectors = cols.target // 4 * 4 - cols.window.start
     averages = np.empty((down.count, across.count, pixels.shape[2]), pixels.dtype)
     found = None if valid is None else np.empty((down.count, across.count), bool)
     value = comparable(nodata, pixels.dtype)
-    step = max(_FEW_ROWS, min(_MANY_ROWS, _STRIP_SAMPLES // (across.count * pixels.shape[2])))
-    for top in range(0, down.count, step):
-        lines = slice(top, min(top + step, down.count))
+    for lines in _parts(down.count, _ROWS):
         taken = down.span(lines)
-        strip = _Strip(pixels[taken], down.part(lines), across, vectors)
+        strip = Strip(pixels[taken], down.part(lines), across, vectors)
         if valid is not None and found is not None:
             found[lines] = strip.any(valid[taken])
             _average(strip, valid[taken][:, :, None], averages[lines], value)
-        elif value is not None:
-            there = ~np.isnan(strip.pixels) if np.isnan(value) else strip.pixels != value
+        elif (there := holding_data(strip.pixels, nodata)) is not None:
             _average(strip, there, averages[lines], value)
         else:
             _average_all(strip, averages[lines], masked=False)
     return averages, found
 
 
-@dataclass(frozen=True)
-class _Weights:
-    """The source pixels of each target pixel along an axis: where they begin, and what each counts.
-
-    All windows of an axis have the same length: 2, or 3 on an odd side, or 1 where nothing is halved.
-    """
-
-    first: int
-    count: int
-    length: int
-    left: NDArray[np.float64]
-    right: NDArray[np.float64]
-    total: NDArray[np.float64]
-
-    @classmethod
-    def of(cls, axis: Axis) -> _Weights:
-        ratio = axis.source / axis.target
-        wanted = np.arange(axis.window.start, axis.window.stop)
-        begin, end = wanted * ratio, (wanted + 1) * ratio
-        first = (begin + _EPSILON).astype(np.int64)
-        last = np.minimum(np.ceil(end - _EPSILON).astype(np.int64), axis.source)
-        length = int(last[0] - first[0])
-        left = np.ones(len(wanted)) if length == 1 else 1 - (begin - first)
-        right = 1 - (last - end)
-        total = left if length == 1 else left + (length - 2) + right
-        return cls(
-            int(first[0]) - axis.given.start, len(wanted), length, *map(np.asarray, (left, right, total))
-        )
-
-    @property
-    def step(self) -> int:
-        return 1 if self.length == 1 else 2
-
-    @property
-    def plain(self) -> bool:
-        return self.length == 2
-
-    def span(self, wanted: slice) -> slice:
-        """The source pixels of some of the target's."""
-        start = self.first + wanted.start * self.step
-        return slice(start, start + (wanted.stop - wanted.start - 1) * self.step + self.length)
-
-    def part(self, wanted: slice) -> _Weights:
-        """The weights of some target pixels alone, counted from the first of their source pixels."""
-        chosen = (self.left[wanted], self.right[wanted], self.total[wanted])
-        return _Weights(0, wanted.stop - wanted.start, self.length, *chosen)
-
-    def views(self, array: Pixels, axis: int) -> list[Pixels]:
-        """The first, second … source pixel of all windows along `axis`."""
-        index: list[Any] = [slice(None)] * array.ndim
-        views = []
-        for offset in range(self.length):
-            start = self.first + offset
-            index[axis] = slice(start, start + self.step * (self.count - 1) + 1, self.step)
-            views.append(array[tuple(index)])
-        return views
+def _parts(count: int, step: int) -> Iterator[slice]:
+    for start in range(0, count, step):
+        yield slice(start, min(start + step, count))
 
 
-@dataclass(frozen=True)
-class _Strip:
-    """Source rows of a few target rows, and how they are weighed.
-
-    `vectors` counts the target columns that GDAL computes four at a time; the last ones it adds in a row.
-    """
-
-    pixels: Pixels
-    down: _Weights
-    across: _Weights
-    vectors: int
-
-    @property
-    def plain(self) -> bool:
-        return self.down.plain and self.across.plain
-
-    def any(self, there: NDArray[np.bool_]) -> NDArray[np.bool_]:
-        """Where any source pixel of a target pixel is `there`."""
-        first, *others = (part for row in self.down.views(there, 0) for part in self.across.views(row, 1))
-        found = first.copy()
-        for part in others:
-            np.logical_or(found, part, out=found)
-        return found
-
-    def segment(self, wanted: slice) -> _Strip:
-        """Some of its target columns."""
-        pixels = np.ascontiguousarray(self.pixels[:, self.across.span(wanted)])
-        return _Strip(pixels, self.down, self.across.part(wanted), self.vectors - wanted.start)
+def _strips(strip: Strip, few: int) -> Iterator[slice]:
+    """Target rows whose temporaries stay in the cache, or a `few`."""
+    return _parts(strip.down.count, max(few, _STRIP_SAMPLES // (strip.across.count * strip.pixels.shape[2])))
 
 
-def _average(strip: _Strip, there: NDArray[np.bool_], out: Pixels, nodata: Any) -> None:
+def _average(strip: Strip, there: NDArray[np.bool_], out: Pixels, nodata: Any) -> None:
     """Only the source pixels that are `there`, shape (rows, cols, samples or 1), count."""
-    empty = 0 if nodata is None else nodata
     if there.all():
         _average_all(strip, out, masked=True)
-        _keep_apart(out, nodata, None)
-    elif not there.any():
-        out[...] = empty
-    elif strip.across.count <= _SEGMENT:
-        _average_some(strip, there, out, empty)
-        if nodata is not None:
-            _keep_apart(out, nodata, strip.any(there))
-    else:
-        for left in range(0, strip.across.count, _SEGMENT):
-            wanted = slice(left, min(left + _SEGMENT, strip.across.count))
-            _average(strip.segment(wanted), there[:, strip.across.span(wanted)], out[:, wanted], nodata)
+        keep_apart(out, nodata, None)
+        return
+    for wanted, kind in _stretches(strip.across, there):
+        part, target = strip.segment(wanted), out[:, wanted]
+        if kind is _Kind.EMPTY:
+            target[...] = 0 if nodata is None else nodata
+        elif kind is _Kind.WHOLE:
+            _average_all(part, target, masked=True)
+            keep_apart(target, nodata, None)
+        else:
+            known = there[:, strip.across.span(wanted)]
+            for lines in _strips(part, _FEW_MIXED_ROWS):
+                _average_some(part.lines(lines), known[part.down.span(lines)], target[lines], nodata)
 
 
-def _average_all(strip: _Strip, out: Pixels, *, masked: bool) -> None:
+class _Kind(enum.IntEnum):
+    """Which of the source pixels of some target columns hold data: none, some or all of them."""
+
+    EMPTY = 0
+    MIXED = 1
+    WHOLE = 2
+
+
+def _stretches(across: Weights, there: NDArray[np.bool_]) -> Iterator[tuple[slice, _Kind]]:
+    """Target columns of one kind, from left to right; short stretches are not told from mixed ones."""
+    # Along the first axis of contiguous arrays reductions are fast.
+    complete = np.logical_and.reduce(np.ascontiguousarray(np.logical_and.reduce(there, axis=0).T), axis=0)
+    holding = np.logical_or.reduce(np.ascontiguousarray(np.logical_or.reduce(there, axis=0).T), axis=0)
+    kinds = across.any(holding, axis=0).astype(np.int8) + ~across.any(~complete, axis=0)
+    begins = np.flatnonzero(np.diff(kinds, prepend=-1))
+    short = np.diff(begins, append=across.count) < _SHORT
+    found = np.where(short, _Kind.MIXED, kinds[begins])
+    kept = np.flatnonzero(np.diff(found, prepend=-1))
+    ends = [*begins[kept[1:]].tolist(), across.count]
+    for begin, end, kind in zip(begins[kept].tolist(), ends, found[kept].tolist(), strict=True):
+        yield slice(begin, end), _Kind(kind)
+
+
+def _average_all(strip: Strip, out: Pixels, *, masked: bool) -> None:
     """Every source pixel counts; where others of the level do not, `masked`, GDAL rounds differently."""
+    for lines in _strips(strip, _FEW_ROWS):
+        _average_strip(strip.lines(lines), out[lines], masked=masked)
+
+
+def _average_strip(strip: Strip, out: Pixels, *, masked: bool) -> None:
     kind = out.dtype
     if kind in (np.uint8, np.uint16):
         if strip.plain:
@@ -190,35 +144,99 @@ def _average_all(strip: _Strip, out: Pixels, *, masked: bool) -> None:
     else:
         lines = _weighed(strip.across.views(strip.pixels, 1), strip.across, axis=1)
         total = _weighed(strip.down.views(lines, 0), strip.down, axis=0)
+        if strip.plain:
+            total *= 0.25
+            _store(total, out)
+            return
         weight = _weight(strip, np.arange(out.shape[0])[:, None], np.arange(out.shape[1])[None, :], masked)
         _store(np.divide(total, weight[:, :, None], out=total), out)
 
 
-def _average_some(strip: _Strip, there: NDArray[np.bool_], out: Pixels, empty: Any) -> None:
+def _average_some(strip: Strip, there: NDArray[np.bool_], out: Pixels, nodata: Any) -> None:
+    """Where few windows hold both data and none, all are averaged as if whole, and those few once more."""
+    counts = _counts(strip, there)
+    whole = strip.down.length * strip.across.length
+    # A count of 0 less 1 is 255.
+    mixed = np.flatnonzero(counts - np.uint8(1) < whole - 1)
+    if mixed.size > _MANY_MIXED * counts.size:
+        _average_dense(strip, there, counts, out)
+    else:
+        # Of what is no data the sums may be anything.
+        with np.errstate(over="ignore", invalid="ignore"):
+            _average_strip(strip, out, masked=True)
+        if mixed.size:
+            _average_mixed(strip, there, mixed, out)
+    none = counts == 0
+    if nodata is not None:
+        keep_apart(out, nodata, ~none)
+    np.copyto(out, 0 if nodata is None else nodata, where=none)
+
+
+def _counts(strip: Strip, there: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    """How many source pixels of each target pixel are `there`, shape (rows, cols, samples or 1)."""
+    return _across(strip.down.sum(there.view(np.uint8), axis=0), strip.across.alike)
+
+
+def _average_mixed(strip: Strip, there: NDArray[np.bool_], mixed: NDArray[np.intp], out: Pixels) -> None:
+    """Single averages of the source pixels that are `there`; `mixed` counts pixels, or samples, of `out`."""
+    down, across = strip.down, strip.across
+    width, samples = strip.pixels.shape[1:]
+    # One average for each pixel with all its samples, or for each sample.
+    apart = there.shape[2]
+    rows, rest = np.divmod(mixed, out.shape[1] * apart)
+    cols, sample = np.divmod(rest, apart)
+    first = ((down.first + rows * down.step) * width + across.first + cols * across.step) * apart + sample
+    offsets = np.add.outer(np.arange(down.length) * width, np.arange(across.length)) * apart
+    places = offsets.reshape(-1, 1) + first
+    flags = there.reshape(-1).take(places)[:, :, None]
+    values = strip.pixels.reshape(-1, samples // apart).take(places, axis=0)
+    values = np.where(flags, values, values.dtype.type(0))
+    averages = np.empty(values.shape[1:], out.dtype)
+    if strip.plain and out.dtype in (np.uint8, np.uint16):
+        counts = flags.sum(axis=0, dtype=np.uint8)
+        _divide_few(values.sum(axis=0, dtype=_wide(out.dtype)), counts, averages)
+    else:
+        total, weight = (_sum_few(strip, parts, rows, cols) for parts in (values, flags))
+        _store(np.divide(total, weight, out=total), averages)
+    if apart == samples:
+        out[rows, cols, sample] = averages[:, 0]
+    else:
+        out[rows, cols] = averages
+
+
+def _sum_few(
+    strip: Strip, parts: Pixels, rows: NDArray[np.intp], cols: NDArray[np.intp]
+) -> NDArray[np.float64]:
+    """Weighted sums of the windows at `rows` and `cols`, of shape (source pixels, windows, samples)."""
+    lines = parts.reshape(strip.down.length, strip.across.length, *parts.shape[1:])
+    sums = _weighed(list(lines.swapaxes(0, 1)), strip.across.picked(cols), axis=1)
+    total = _weighed(list(sums[:, None]), strip.down.picked(rows), axis=1)
+    return np.asarray(total[0])
+
+
+def _divide_few(total: Pixels, counts: NDArray[np.uint8], out: Pixels) -> None:
+    """Of 1 to 4 integers of at most 16 bits: exact enough in singles, none is near a tie but by being one."""
+    quotient = total.astype(np.float32)
+    quotient /= counts
+    quotient += np.float32(0.5)
+    out[...] = quotient
+
+
+def _average_dense(strip: Strip, there: NDArray[np.bool_], counts: NDArray[np.uint8], out: Pixels) -> None:
     values = np.where(there, strip.pixels, strip.pixels.dtype.type(0))
     if strip.plain and out.dtype in (np.uint8, np.uint16):
-        # Such sums over 1 to 4 are exact enough in singles: none comes near a tie but by being one.
-        total = _sums(values, strip, _wide(out.dtype)).astype(np.float32)
-        weight = _sums(there.view(np.uint8), strip, np.uint8).astype(np.float32)
-        nothing = weight == 0
-        weight[nothing] = 1
-        total /= weight
-        total += np.float32(0.5)
-        out[...] = total
-        out[np.broadcast_to(nothing, out.shape)] = empty
+        _divide_few(_sums(values, strip, _wide(out.dtype)), np.maximum(counts, 1), out)
         return
     lines = _weighed(strip.across.views(values, 1), strip.across, axis=1)
-    counts = _weighed(strip.across.views(there, 1), strip.across, axis=1)
+    columns = _weighed(strip.across.views(there, 1), strip.across, axis=1)
     quotient = _weighed(strip.down.views(lines, 0), strip.down, axis=0)
-    weights = _weighed(strip.down.views(counts, 0), strip.down, axis=0)
-    nothing = weights == 0
-    weights[nothing] = 1
+    weights = _weighed(strip.down.views(columns, 0), strip.down, axis=0)
+    weights[weights == 0] = 1
     quotient /= weights
     _store(quotient, out)
-    out[np.broadcast_to(nothing, out.shape)] = empty
 
 
-def _weighed(parts: list[Pixels], weights: _Weights, *, axis: int) -> NDArray[np.float64]:
+def _weighed(parts: list[Pixels], weights: Weights, *, axis: int) -> NDArray[np.float64]:
     """The weighted sum of the pixels of each window along one axis, in overview.cpp's order."""
     if weights.plain:
         return np.add(parts[0], parts[1], dtype=np.float64)
@@ -232,7 +250,7 @@ def _weighed(parts: list[Pixels], weights: _Weights, *, axis: int) -> NDArray[np
 
 
 def _weight(
-    strip: _Strip, rows: NDArray[np.intp], cols: NDArray[np.intp], masked: bool
+    strip: Strip, rows: NDArray[np.intp], cols: NDArray[np.intp], masked: bool
 ) -> NDArray[np.float64]:
     """What all source pixels of some target pixels weigh together, with the roundings of overview.cpp."""
     down, across = strip.down, strip.across.total[cols]
@@ -248,7 +266,7 @@ def _wide(dtype: np.dtype[Any]) -> type[np.unsignedinteger[Any]]:
     return np.uint16 if dtype == np.uint8 else np.uint32
 
 
-def _average_integers(strip: _Strip, out: Pixels) -> None:
+def _average_integers(strip: Strip, out: Pixels) -> None:
     """(a + b + c + d + 2) / 4."""
     quarters = _sums(strip.pixels, strip, _wide(out.dtype))
     quarters += 2
@@ -256,7 +274,7 @@ def _average_integers(strip: _Strip, out: Pixels) -> None:
     out[...] = quarters
 
 
-def _average_singles(strip: _Strip, out: Pixels) -> None:
+def _average_singles(strip: Strip, out: Pixels) -> None:
     """In single precision: down first and then across, as GDAL's SSE2 code; its last columns in a row."""
     pixels = strip.pixels.astype(np.float32, copy=False)
     averages = _sums(pixels, strip, np.float32)
@@ -270,7 +288,7 @@ def _average_singles(strip: _Strip, out: Pixels) -> None:
     _store(averages, out)
 
 
-def _average_weighed_integers(strip: _Strip, out: Pixels, *, masked: bool) -> None:
+def _average_weighed_integers(strip: Strip, out: Pixels, *, masked: bool) -> None:
     close = _CLOSE[out.dtype]
     kind = np.float32 if out.dtype == np.uint8 else np.float64
     down, across = strip.down, strip.across
@@ -294,7 +312,7 @@ def _average_weighed_integers(strip: _Strip, out: Pixels, *, masked: bool) -> No
         out[places] = _exactly(strip, places, masked)
 
 
-def _exactly(strip: _Strip, places: tuple[NDArray[np.intp], ...], masked: bool) -> Pixels:
+def _exactly(strip: Strip, places: tuple[NDArray[np.intp], ...], masked: bool) -> Pixels:
     """Single averages, in overview.cpp's order."""
     rows, cols, samples = places
     down, across = strip.down, strip.across
@@ -309,19 +327,19 @@ def _exactly(strip: _Strip, places: tuple[NDArray[np.intp], ...], masked: bool) 
     return np.asarray(total / _weight(strip, rows, cols, masked) + 0.5)
 
 
-def _share(weights: _Weights, position: int, wanted: NDArray[np.intp]) -> NDArray[np.float64] | float:
+def _share(weights: Weights, position: int, wanted: NDArray[np.intp]) -> NDArray[np.float64] | float:
     if position == 0:
         return weights.left[wanted]
     return weights.right[wanted] if position == weights.length - 1 else 1.0
 
 
-def _sums(pixels: Pixels, strip: _Strip, dtype: Any) -> Pixels:
+def _sums(pixels: Pixels, strip: Strip, dtype: Any) -> Pixels:
     """The sums of two by two pixels: down, then across."""
     upper, lower = strip.down.views(pixels, 0)
     return _across(np.add(upper, lower, dtype=dtype), strip.across)
 
 
-def _across(lines: Pixels, across: _Weights) -> Pixels:
+def _across(lines: Pixels, across: Weights) -> Pixels:
     """The weighted sums along the columns of contiguous `lines`, shape (rows, cols, samples).
 
     Windows that begin at every column are summed in one sweep, and every second sum is kept: far faster than
@@ -371,33 +389,3 @@ def _store(values: NDArray[np.floating[Any]], out: Pixels) -> None:
         out[top] = limits.max
         return
     out[...] = np.clip(values, limits.min, limits.max)
-
-
-def comparable(nodata: float | None, dtype: np.dtype[Any]) -> Any:
-    """`nodata` as a value of `dtype`; None where no pixel can have it."""
-    if nodata is None:
-        return None
-    if dtype.kind == "f":
-        return dtype.type(nodata)
-    limits = np.iinfo(dtype)
-    if not (np.isfinite(nodata) and limits.min <= nodata <= limits.max and nodata == int(nodata)):
-        return None
-    return dtype.type(int(nodata))
-
-
-def _keep_apart(out: Pixels, nodata: Any, where: NDArray[np.bool_] | None) -> None:
-    """An average that is by chance the nodata value becomes its neighbour."""
-    if nodata is None or np.isnan(nodata):
-        return
-    hit = out == nodata
-    if where is not None:
-        hit &= where
-    if not hit.any():
-        return
-    dtype = out.dtype
-    if dtype.kind == "f":
-        beyond = dtype.type(0) if nodata == np.finfo(dtype).max else np.finfo(dtype).max
-        out[hit] = np.nextafter(dtype.type(nodata), beyond)
-    else:
-        value = int(nodata)
-        out[hit] = value - 1 if value == np.iinfo(dtype).max else value + 1

@@ -11,7 +11,7 @@ point predictor); libtiff, tif_zip.c (levels from 6 on are libdeflate's plus one
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -94,20 +94,25 @@ class BlockEncoder:
         self._size = encoding.profile.blocksize
         self._compress = None if encoding.by_gdal else _compressor(encoding.profile, policy, overview)
 
-    def encode_row(self, pixels: Pixels) -> Iterator[bytes]:
+    def encode_row(self, pixels: Pixels, left_out: Sequence[bool] = ()) -> Iterator[bytes]:
         """The blocks of one row of blocks, from left to right.
 
         Parameters
         ----------
         pixels : ndarray, shape (rows, cols, samples)
             At most a block high; what the last blocks lack is filled as GDAL does.
+        left_out : sequence of bool
+            Of each block, whether it is not wanted: it need not be encoded, and may come as no bytes.
         """
         if self._compress is None:
-            yield from self._lifted(pixels)
+            yield from self._lifted(pixels, left_out)
             return
         size = self._size
         rows, cols, samples = pixels.shape
         for left in range(0, cols, size):
+            if left_out and left_out[left // size]:
+                yield b""
+                continue
             block = pixels[:, left : left + size]
             if block.shape[:2] != (size, size):
                 whole = np.zeros((size, size, samples), pixels.dtype)
@@ -115,12 +120,16 @@ class BlockEncoder:
                 block = whole
             yield self._compress(predicted(block, self._encoding.profile.predictor))
 
-    def _lifted(self, pixels: Pixels) -> Iterator[bytes]:
+    def _lifted(self, pixels: Pixels, left_out: Sequence[bool]) -> Iterator[bytes]:
         size = self._size
         block_bytes = size * size * pixels.shape[2] * pixels.dtype.itemsize
         step = max(1, _LIFTED_BYTES // block_bytes) * size
         for left in range(0, pixels.shape[1], step):
-            yield from lift_blocks(pixels[:, left : left + step], self._encoding)
+            unwanted = left_out[left // size : (left + step) // size]
+            if unwanted and all(unwanted):
+                yield from (b"" for _ in unwanted)
+            else:
+                yield from lift_blocks(pixels[:, left : left + step], self._encoding)
 
 
 def predicted(block: Pixels, predictor: int) -> Pixels:

@@ -101,6 +101,13 @@ class Facts:
         )
 
     @property
+    def own_alphas(self) -> tuple[int, ...]:
+        """Bands, from 0, that are alphas beside a mask or nodata: those are GDAL's mask of the others."""
+        if self.hides or (self.nodata is None and not self.masked):
+            return ()
+        return tuple(band for band, shows in enumerate(self.colorinterp) if shows == ColorInterp.alpha)
+
+    @property
     def colours(self) -> bool:
         """Whether the first three bands are red, green and blue."""
         return self.colorinterp[:3] == _RGB
@@ -156,7 +163,7 @@ def facts_of(dataset: DatasetReader, *, masked: bool) -> Facts:
 
 
 def _domains(dataset: DatasetReader, band: int) -> list[str]:
-    # rasterio splits a JSON document at its first colon: what it gives of one cannot be written again.
+    # GDAL cannot write a JSON document into a TIFF: its COG driver leaves it out as well.
     return [
         name
         for name in dataset.tag_namespaces(band)

@@ -3,7 +3,8 @@
 `halve` computes any window of a level from the part of the level before that `needed` names, with the values
 that GDAL would give the whole image: level sizes are halved and rounded down, as by GDAL's COG driver, so
 that on an odd side a pixel covers a little more than two source pixels and its neighbours count by their
-share. Nearest and average are computed here, the same to the bit; for the rest GDAL itself is asked.
+share. Nearest and averages, of colours too, are computed here, the same to the bit; for the rest GDAL itself
+is asked.
 
 Sources: GDAL 3.10, gcore/overview.cpp (GDALResampleChunk_Near, GDALResampleChunkC32R) and
 frmts/gtiff/cogdriver.cpp (sizes of the levels).
@@ -11,18 +12,17 @@ frmts/gtiff/cogdriver.cpp (sizes of the levels).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import rasterio
 from numpy.typing import NDArray
-from rasterio.enums import Resampling
-from rasterio.io import MemoryFile
-from rasterio.windows import Window
 
-from gdaltools.cog.averages import average, comparable
+from gdaltools.cog.averages import average
 from gdaltools.cog.axes import Axis, Span
+from gdaltools.cog.kernels import CONVOLUTIONS, as_half_floats, resampled, resampled_weighed
+from gdaltools.cog.palettes import Palette, blend, is_identity
+from gdaltools.cog.windows import any_below
 
 Pixels = NDArray[Any]
 Valid = NDArray[np.bool_]
@@ -46,23 +46,47 @@ class Rule:
     nodata : float or None
         The value that counts for nothing.
     palette : tuple or None
-        The colour table as (index, red, green, blue, alpha) entries; GDAL blends colours, not their numbers.
+        The colour table whose colours are blended, as (index, red, green, blue, alpha) entries; None where
+        the numbers themselves are resampled.
     alpha : bool
-        Whether the last band is an alpha that hides pixels: where it is 0, none of the bands counts.
+        Whether the last band is an alpha that hides pixels: where it is 0, none of the bands counts, and
+        where it is more, bands weigh by it with some resamplings.
+    alphas : tuple of int
+        Bands, from 0, that are alphas beside a mask or nodata: of each counts what is not 0 itself.
+    sample_bits : int or None
+        GDAL's NBITS where that is less than the dtype has.
     """
 
     resampling: str
     dtype: str
     nodata: float | None = None
-    palette: tuple[tuple[int, int, int, int, int], ...] | None = None
+    palette: Palette | None = None
     alpha: bool = False
+    alphas: tuple[int, ...] = ()
+    sample_bits: int | None = None
 
     @property
     def by_gdal(self) -> bool:
         """Whether GDAL computes it."""
-        if self.resampling == "nearest":
+        if self.palette is not None or self.dtype.startswith("complex"):
             return False
-        return self.resampling != "average" or self.palette is not None
+        return self.resampling not in ("nearest", "average")
+
+    @property
+    def half_floats(self) -> bool:
+        """Whether samples are stored with half the precision that they have in memory."""
+        return self.dtype == "float32" and self.sample_bits == 16
+
+    @property
+    def weighs_alpha(self) -> bool:
+        """Whether what an alpha hides in part counts in part."""
+        return self.alpha and self.resampling in CONVOLUTIONS
+
+
+def blended_palette(resampling: str, palette: Palette) -> Palette | None:
+    """The colour table, if its colours are blended; the mode picks indices, kernels take them for numbers."""
+    blends = resampling in ("average", "rms") and bool(palette) and not is_identity(palette)
+    return palette if blends else None
 
 
 def half(size: int) -> int:
@@ -102,6 +126,28 @@ def needed(window: Span, source: int, target: int, rule: Rule) -> Span:
     return Span(max(0, start), min(source, stop))
 
 
+def halve_planes(
+    planes: Pixels, valid: Valid | None, rows: Axis, cols: Axis, rule: Rule
+) -> tuple[Pixels, Valid | None]:
+    """`halve` for all planes, shape (planes, rows, cols, samples), with what alpha bands hide of them."""
+    halves, found = [], None
+    for number, plane in enumerate(planes):
+        if rule.weighs_alpha:
+            own = number + 1 == len(planes)
+            weights = _opacity(planes[-1][:, :, -1], plane.shape[2], own=own)
+            halves.append(resampled_weighed(plane, weights, rows, cols, rule.resampling))
+        elif rule.alpha:
+            halves.append(halve(plane, planes[-1][:, :, -1] != 0, rows, cols, rule)[0])
+        else:
+            half_plane, found = halve(plane, valid, rows, cols, rule)
+            for sample in range(plane.shape[2]):
+                if number * plane.shape[2] + sample in rule.alphas:
+                    alpha = plane[:, :, sample : sample + 1].copy()
+                    half_plane[:, :, sample] = halve(alpha, alpha[:, :, 0] != 0, rows, cols, rule)[0][:, :, 0]
+            halves.append(half_plane)
+    return halves[0][None] if len(halves) == 1 else np.stack(halves), found
+
+
 def halve(
     pixels: Pixels, valid: Valid | None, rows: Axis, cols: Axis, rule: Rule
 ) -> tuple[Pixels, Valid | None]:
@@ -119,17 +165,51 @@ def halve(
     pixels, valid
         Of shape (rows.window, cols.window, samples) and (rows.window, cols.window); no mask gives None.
     """
-    if rule.by_gdal:
-        return _by_gdal(pixels, valid, rows, cols, rule)
+    if rule.half_floats:
+        halves, found = halve(pixels, valid, rows, cols, replace(rule, sample_bits=None))
+        return as_half_floats(halves), found
+    if rule.by_gdal or (rule.resampling == "average" and not _halving(rows, cols)):
+        return resampled(
+            pixels, valid, rows, cols, rule.resampling, dtype=rule.dtype, nodata=rule.nodata,
+            sample_bits=rule.sample_bits,
+        )  # fmt: skip
+    if rule.palette is not None:
+        blended = blend(
+            pixels, valid, rows, cols, palette=rule.palette, nodata=rule.nodata,
+            squares=rule.resampling == "rms",
+        )  # fmt: skip
+        return blended, None if valid is None else any_below(valid, rows, cols)
     if rule.resampling == "nearest":
         picked = _nearest(rows)[:, None], _nearest(cols)[None, :]
         return pixels[picked], None if valid is None else valid[picked]
     if pixels.dtype.kind == "c":
-        averages = _average_complex(pixels, rows, cols)
+        averages = _average_complex(pixels, rows, cols, squares=rule.resampling == "rms")
         if rule.dtype.startswith("complex_int"):
             averages = _whole(averages)
         return averages, None if valid is None else _any_near(valid, rows, cols)
     return average(pixels, valid, rows, cols, rule.nodata)
+
+
+def _halving(rows: Axis, cols: Axis) -> bool:
+    """Whether a pixel covers little more than two source pixels each way; not so of a `ReducedSource`."""
+    return max(rows.source / rows.target, cols.source / cols.target) <= 3
+
+
+def _opacity(alpha: Pixels, samples: int, *, own: bool) -> NDArray[np.uint8]:
+    """What each of some samples counts for under an alpha, shape (rows, cols, samples).
+
+    Bands count by the alpha as it is at 8 bits (GDALRescaledAlphaBand); the alpha itself, the last sample of
+    its `own` plane, by itself, cut off at 255 where GDAL reads it as a mask of bytes.
+    """
+    shape = (*alpha.shape, samples)
+    if alpha.dtype == np.uint8:
+        return np.broadcast_to(alpha[:, :, None], shape)
+    scaled = np.where((alpha > 0) & (alpha < 257), 1, alpha.astype(np.uint32) * 255 // 65535)
+    weights = np.empty(shape, np.uint8)
+    weights[...] = scaled[:, :, None]
+    if own:
+        weights[:, :, -1] = np.minimum(alpha, 255)
+    return weights
 
 
 def _nearest(axis: Axis) -> NDArray[np.intp]:
@@ -138,14 +218,20 @@ def _nearest(axis: Axis) -> NDArray[np.intp]:
     return np.minimum((0.5 + wanted * ratio).astype(np.intp), axis.source - 1) - axis.given.start
 
 
-def _average_complex(pixels: Pixels, rows: Axis, cols: Axis) -> Pixels:
+def _average_complex(pixels: Pixels, rows: Axis, cols: Axis, *, squares: bool) -> Pixels:
     """In whole pixels and, whatever the dtype, to single precision: as GDALResampleChunkC32R has it."""
     down, across = _edges(rows), _edges(cols)
     wide = pixels[: down[-1], : across[-1]].astype(np.complex64).astype(np.complex128)
+    parts = wide.view(np.float64)
+    if squares:
+        parts *= parts
     sums = np.add.reduceat(np.add.reduceat(wide, across[:-1], axis=1), down[:-1], axis=0)
     counts = np.diff(down)[:, None, None] * np.diff(across)[None, :, None]
-    averages: Pixels = (sums / counts).astype(np.complex64).astype(pixels.dtype)
-    return averages
+    averages: Pixels = sums / counts
+    if squares:
+        parts = averages.view(np.float64)
+        np.sqrt(parts, out=parts)
+    return averages.astype(np.complex64).astype(pixels.dtype)
 
 
 def _whole(values: Pixels) -> Pixels:
@@ -170,70 +256,3 @@ def _edges(axis: Axis) -> NDArray[np.intp]:
     if axis.window.stop == axis.target:
         edges[-1] = axis.source
     return edges - axis.given.start
-
-
-def _by_gdal(
-    pixels: Pixels, valid: Valid | None, rows: Axis, cols: Axis, rule: Rule
-) -> tuple[Pixels, Valid | None]:
-    """GDAL's own resampling of an in-memory copy."""
-    height, width, samples = pixels.shape
-    down, across = rows.source / rows.target, cols.source / cols.target
-    window = Window(
-        cols.window.start * across - cols.given.start,
-        rows.window.start * down - rows.given.start,
-        len(cols.window) * across,
-        len(rows.window) * down,
-    )
-    shape = (len(rows.window), len(cols.window))
-    resampling = Resampling[rule.resampling]
-    out = np.empty((*shape, samples), pixels.dtype)
-    with (
-        rasterio.Env(GDAL_TIFF_INTERNAL_MASK="YES", GDAL_PAM_ENABLED="NO"),
-        MemoryFile() as memory,
-    ):
-        with memory.open(
-            driver="GTiff",
-            width=width,
-            height=height,
-            count=samples,
-            dtype=rule.dtype,
-            nodata=rule.nodata,
-            interleave="pixel",
-            photometric="palette" if rule.palette else "minisblack",
-        ) as dataset:
-            if rule.palette:
-                dataset.write_colormap(1, {entry[0]: entry[1:] for entry in rule.palette})
-            dataset.write(pixels.transpose(2, 0, 1))
-            if valid is not None:
-                dataset.write_mask(valid)
-        with memory.open() as dataset:
-            dataset.read(out=out.transpose(2, 0, 1), window=window, resampling=resampling)
-    if valid is None:
-        if rule.resampling == "mode":
-            _restore_nodata(out, pixels, rows, cols, rule)
-        return out, None
-    # Of a mask GDAL counts only the valid pixels, as if the others were its nodata; but not for the mode.
-    flags = np.where(valid, np.uint8(255), np.uint8(0))[:, :, None]
-    nodata = None if rule.resampling == "mode" else 0
-    found, _ = _by_gdal(flags, None, rows, cols, Rule(rule.resampling, "uint8", nodata))
-    return out, found[:, :, 0] > 0
-
-
-def _restore_nodata(out: Pixels, pixels: Pixels, rows: Axis, cols: Axis, rule: Rule) -> None:
-    """Where there is nodata alone, GDAL 3.10's mode gives 0, of all dtypes but unsigned integers."""
-    nodata = comparable(rule.nodata, pixels.dtype)
-    if nodata is not None:
-        counted = ~np.isnan(pixels) if np.isnan(nodata) else pixels != nodata
-        out[~_any_within(counted, rows, cols)] = nodata
-
-
-def _any_within(there: NDArray[np.bool_], rows: Axis, cols: Axis) -> NDArray[np.bool_]:
-    """Whether any source pixel that a target pixel covers, in part or whole, is `there`."""
-    for dimension, axis in enumerate((rows, cols)):
-        ratio = axis.source / axis.target
-        wanted = np.arange(axis.window.start, axis.window.stop)
-        first = (wanted * ratio + _EPSILON).astype(np.intp) - axis.given.start
-        last = np.ceil((wanted + 1) * ratio - _EPSILON).astype(np.intp) - axis.given.start
-        counts = np.insert(np.cumsum(there, axis=dimension), 0, 0, axis=dimension)
-        there = counts.take(last, axis=dimension) > counts.take(first, axis=dimension)
-    return there

@@ -24,9 +24,10 @@ from gdaltools.cog.axes import Span
 from gdaltools.cog.codec import BlockEncoder, Encoding
 from gdaltools.cog.facts import Facts, facts_of, sample_bits
 from gdaltools.cog.geometry import LevelAxis, level_axes
-from gdaltools.cog.overviews import Rule, level_sizes
+from gdaltools.cog.overviews import Rule, blended_palette, level_sizes
 from gdaltools.cog.profiles import BLOCK_STEP, CogProfile, choose_profile
 from gdaltools.cog.pyramid import Work
+from gdaltools.cog.reduced import cascading_levels
 from gdaltools.cog.sink import Sink
 from gdaltools.cog.source import RasterSource, Source
 from gdaltools.cog.warped import aligned_grid, vrt_source, warped_source
@@ -119,6 +120,14 @@ class CogPlan:
         """Blocks of all levels, masks left out."""
         return sum(self.level_blocks(level) for level in range(len(self.levels)))
 
+    @property
+    def cascading(self) -> int:
+        """How many levels, the full resolution counted, are made of the one before."""
+        facts, resampling = self.facts, self.profile.overview_resampling
+        return cascading_levels(
+            self.levels, resampling, facts.numpy_dtype, colour_table=facts.colormap is not None
+        )
+
     def level_blocks(self, level: int) -> int:
         """Blocks of one level."""
         width, height = self.levels[level]
@@ -144,10 +153,17 @@ class CogPlan:
     def rule(self) -> Rule:
         """How overviews are computed."""
         facts = self.facts
-        palette = None
-        if facts.colormap is not None and self.profile.overview_resampling not in ("nearest", "mode"):
-            palette = tuple((index, *colour) for index, colour in sorted(facts.colormap.items()))
-        return Rule(self.profile.overview_resampling, facts.dtype, facts.nodata, palette, facts.hides)
+        resampling = self.profile.overview_resampling
+        palette = tuple((index, *colour) for index, colour in sorted((facts.colormap or {}).items()))
+        return Rule(
+            resampling,
+            facts.dtype,
+            facts.nodata,
+            palette=blended_palette(resampling, palette) if facts.count == 1 else None,
+            alpha=facts.hides,
+            alphas=facts.own_alphas,
+            sample_bits=facts.sample_bits,
+        )
 
     def work(self, sink: Sink) -> Work:
         """What all of its tasks have in common."""

@@ -18,7 +18,8 @@ from gdaltools.cog.axes import Axis, Span
 from gdaltools.cog.codec import BlockEncoder, Encoding, encode_mask_block, framed, predicted
 from gdaltools.cog.geometry import LevelAxis, Step
 from gdaltools.cog.lifted import LiftedSource, StoredBlocks
-from gdaltools.cog.overviews import Rule, halve
+from gdaltools.cog.nodata import holding_data
+from gdaltools.cog.overviews import Rule, halve, halve_planes
 from gdaltools.cog.sink import Sink
 from gdaltools.cog.source import Pixels, Source, Valid
 from gdaltools.cog.statistics import Statistics, statistics_of
@@ -219,13 +220,8 @@ def _carry(work: Work, level: int, row: int, col: int, patch: Patch) -> Carry:
 
 def _halved(work: Work, steps: tuple[Step, Step], rows: Span, cols: Span, patch: Patch) -> Patch:
     down, across = steps[0].axis(rows, patch.rows), steps[1].axis(cols, patch.cols)
-    counted = patch.pixels[-1][:, :, -1] != 0 if work.rule.alpha else patch.valid
-    planes, valid = [], None
-    for plane in patch.pixels:
-        pixels, valid = halve(plane, counted, down, across, work.rule)
-        planes.append(pixels)
-    together = planes[0][None] if len(planes) == 1 else np.stack(planes)
-    return Patch(rows, cols, together, None if patch.valid is None else valid)
+    pixels, valid = halve_planes(patch.pixels, patch.valid, down, across, work.rule)
+    return Patch(rows, cols, pixels, valid)
 
 
 def _finish(
@@ -292,10 +288,14 @@ def _encoded(
     for plane, pixels in enumerate(patch.pixels):
         for block_row in range(shape[0]):
             lines = slice(block_row * size, (block_row + 1) * size)
+            parts = [(lines, slice(col * size, (col + 1) * size)) for col in range(shape[1])]
+            left_out = [
+                work.sparse and _without_data(pixels[part], patch.valid, part, work.rule.nodata)
+                for part in parts
+            ]
             lifted = stored.row(plane, block_row) if stored is not None else None
-            for block_col, block in enumerate(lifted or encoder.encode_row(pixels[lines])):
-                part = lines, slice(block_col * size, (block_col + 1) * size)
-                empty = work.sparse and _without_data(pixels[part], patch.valid, part, work.rule.nodata)
+            for block_col, block in enumerate(lifted or encoder.encode_row(pixels[lines], left_out)):
+                part, empty = parts[block_col], left_out[block_col]
                 if not empty:
                     keep(block, sizes, (plane, block_row, block_col))
                 if patch.valid is not None and mask_sizes is not None and work.planes == 1 and not empty:
@@ -317,11 +317,12 @@ def _without_data(
     """Whether what a reader would see of a block is what it sees where there is none."""
     if valid is not None and valid[part].any():
         return False
-    if nodata is not None and np.isnan(nodata):
-        return bool(np.isnan(pixels).all())
     empty = 0 if nodata is None else nodata
-    if not (pixels == empty).all():
+    there = holding_data(pixels, empty)
+    if there is None or there.any():
         return False
+    if np.isnan(empty):
+        return True
     # -0.0 equals 0.0, and is another sample.
     parts = pixels.view(pixels.real.dtype)
     return parts.dtype.kind != "f" or bool((np.signbit(parts) == np.signbit(empty)).all())

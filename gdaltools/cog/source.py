@@ -20,6 +20,7 @@ from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window
 
 from gdaltools.cog.axes import Span
+from gdaltools.cog.nodata import holding_data
 from gdaltools.dataset import open_dataset, reading
 from gdaltools.storage import Location
 
@@ -174,8 +175,9 @@ class ArraySource:
         bands = np.asarray(window)
         if not self.masked:
             return stacked(bands, dtype, planes=planes), None
-        there = ~np.isnan(bands) if self.nodata is None or np.isnan(self.nodata) else bands != self.nodata
-        return stacked(bands, dtype, planes=planes), there.any(axis=0)
+        there = holding_data(bands, np.nan if self.nodata is None else self.nodata)
+        valid = np.ones(bands.shape[1:], bool) if there is None else np.any(there, axis=0)
+        return stacked(bands, dtype, planes=planes), valid
 
 
 def stacked(bands: Pixels, dtype: np.dtype[Any], *, planes: int) -> Pixels:

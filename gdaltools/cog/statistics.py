@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gdaltools.cog.averages import comparable
+from gdaltools.cog.nodata import holding_data
 
 Values = NDArray[np.float64]
 
@@ -74,13 +74,10 @@ def joined(parts: Iterable[Statistics]) -> Statistics:
 def _of_band(
     band: NDArray[Any], valid: NDArray[np.bool_] | None, nodata: float | None
 ) -> tuple[float, float, float, float, float]:
-    there = np.ones(band.shape, bool) if valid is None else valid
-    value = comparable(nodata, band.dtype)
-    if valid is None and value is not None:
-        there = band != value
+    there = holding_data(band, nodata) if valid is None else valid
+    data = (band.ravel() if there is None else band[there]).astype(np.float64)
     if band.dtype.kind == "f":
-        there = there & ~np.isnan(band)
-    data = band[there].astype(np.float64)
+        data = data[~np.isnan(data)]
     if not data.size:
         return 0.0, np.nan, np.nan, 0.0, 0.0
     mean = float(data.mean())

@@ -175,6 +175,17 @@ def test_a_document_in_a_domain_of_its_own_is_kept(tmp_path: Path) -> None:
     assert_told(again, by_both=False)
 
 
+def test_a_json_document_is_left_out_as_by_gdal(tmp_path: Path) -> None:
+    source = write_raster(tmp_path / "a.tif", image(1), tags={"A": "1"})
+    edited(
+        source, lambda dataset: dataset.update_tags(ns="json:MINE", **{"json:MINE": '{"a": {"b": "c:d"}}'})
+    )
+    target, result = ours(source)
+    gdals = by_gdal(source, tmp_path / "gdal.tif", result.tier_profile)
+    assert "json:MINE" in facts_told(source)["tags"]
+    assert facts_told(target) == facts_told(gdals)
+
+
 def test_a_colour_profile_is_kept(tmp_path: Path) -> None:
     profile = base64.b64encode(b"\0\0\1\xf0" + b"profile" * 20).decode()
     source = write_raster(

@@ -1,0 +1,52 @@
+"""Which samples hold data, and which are the nodata value.
+
+Source: GDAL 3.10, gcore/overview.cpp, GDALGetNoDataReplacementValue.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Pixels = NDArray[Any]
+
+
+def holding_data(samples: Pixels, nodata: float | None) -> NDArray[np.bool_] | None:
+    """Where samples are not `nodata`, a NaN included; None where all hold data, as none can be it."""
+    value = comparable(nodata, samples.dtype)
+    if value is None:
+        return None
+    there: NDArray[np.bool_] = ~np.isnan(samples) if np.isnan(value) else samples != value
+    return there
+
+
+def comparable(nodata: float | None, dtype: np.dtype[Any]) -> Any:
+    """`nodata` as a value of `dtype`; None where no pixel can have it."""
+    if nodata is None:
+        return None
+    if dtype.kind in "fc":
+        return dtype.type(nodata)
+    limits = np.iinfo(dtype)
+    if not (np.isfinite(nodata) and limits.min <= nodata <= limits.max and nodata == int(nodata)):
+        return None
+    return dtype.type(int(nodata))
+
+
+def keep_apart(out: Pixels, nodata: Any, where: NDArray[np.bool_] | None) -> None:
+    """An average that is by chance the nodata value becomes its neighbour."""
+    if nodata is None or np.isnan(nodata):
+        return
+    hit = out == nodata
+    if where is not None:
+        hit &= where
+    if not hit.any():
+        return
+    dtype = out.dtype
+    if dtype.kind == "f":
+        beyond = dtype.type(0) if nodata == np.finfo(dtype).max else np.finfo(dtype).max
+        out[hit] = np.nextafter(dtype.type(nodata), beyond)
+    else:
+        value = int(nodata)
+        out[hit] = value - 1 if value == np.iinfo(dtype).max else value + 1
