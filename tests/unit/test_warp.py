@@ -1,0 +1,411 @@
+"""What our kernels make of a raster is what GDAL's exact warp makes of it, whatever window is asked for."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import rasterio
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from rasterio.enums import Resampling
+from rasterio.io import DatasetReader
+from rasterio.rpc import RPC
+from rasterio.transform import Affine, from_origin
+from rasterio.vrt import WarpedVRT
+from rasterio.windows import Window
+
+from gdaltools import storage, warp, warp_nodes
+from gdaltools.crs import crs_name, parse_crs
+from gdaltools.dataset import open_dataset, read_window
+from gdaltools.errors import InvalidParameter
+from gdaltools.grid import Grid, target_grid
+from gdaltools.warp import WarpPlan, plan_warp, warp_cell, warped_strips
+from gdaltools.warp_nodes import EXACT_TOLERANCE
+from gdaltools.warp_plan import WORTHWHILE_PIXELS, Engine
+from tests.support.rasters import UTM, UTM_GRID, smooth, write_raster
+
+pytest.importorskip("numba")
+
+ROWS, COLS = 431, 613  # both prime
+ROTATED = Affine(9.4, -3.4, 470000, -3.4, -9.4, 1000000)
+SHEARED = Affine(10, 3, 470000, 1, -9.4, 1000000)
+CASES = {
+    "utm to degrees": (UTM, UTM_GRID, "EPSG:4326", None),
+    "mercator to degrees": ("EPSG:3857", from_origin(1e6, 6e6, 30, 30), "EPSG:4326", None),
+    "degrees to mercator": ("EPSG:4326", from_origin(10, 50, 3e-4, 3e-4), "EPSG:3857", None),
+    "rotated": (UTM, ROTATED, UTM, None),
+    "sheared": (UTM, SHEARED, "EPSG:4326", None),
+    "south up": (UTM, Affine(10, 0, 470000, 0, 10, 990000), "EPSG:3857", None),
+    "polar to degrees": ("EPSG:3413", from_origin(7e5, -9e5, 1000, 1000), "EPSG:4326", None),
+    "a third of the resolution": (UTM, UTM_GRID, "EPSG:4326", 3.1e-4),
+    "half the resolution": (UTM, UTM_GRID, UTM, 20),
+    "a tenth across": (UTM, UTM_GRID, "EPSG:3857", (100, 12)),
+}
+GAP = np.ones((ROWS, COLS), bool)
+GAP[60:160, 100:280] = False
+GAP[200:203] = False
+GAP[np.random.default_rng(2).random((ROWS, COLS)) < 0.02] = False
+
+
+def noise(bands: int, dtype: str, seed: int = 1) -> NDArray[Any]:
+    """Nothing is harder to interpolate, nor shows more of a coordinate's error."""
+    rng = np.random.default_rng(seed)
+    kind = np.dtype(dtype)
+    if kind.kind == "f":
+        return (rng.normal(0, 1000, (bands, ROWS, COLS))).astype(kind)
+    limits = np.iinfo(kind)
+    return rng.integers(limits.min + 1, limits.max, (bands, ROWS, COLS), dtype=kind)
+
+
+def written(path: Path, pixels: NDArray[Any], case: str, **options: Any) -> Path:
+    crs, transform, _, _ = CASES[case]
+    return write_raster(path, pixels, crs=crs, transform=transform, **options)
+
+
+def grids(dataset: DatasetReader, case: str) -> tuple[Grid, Grid]:
+    _, _, target, resolution = CASES[case]
+    source = Grid(
+        crs=crs_name(dataset.crs),
+        transform=tuple(dataset.transform)[:6],
+        width=dataset.width,
+        height=dataset.height,
+    )
+    return source, target_grid(source, parse_crs(target, "target"), resolution)
+
+
+@contextmanager
+def planned(
+    path: Path, case: str, resampling: str = "bilinear", *, engine: Engine = "kernel"
+) -> Iterator[tuple[DatasetReader, WarpPlan]]:
+    with open_dataset(path) as dataset:
+        yield dataset, plan_warp(dataset, *grids(dataset, case), resampling, engine=engine)
+
+
+def read(
+    dataset: DatasetReader, plan: WarpPlan, window: Window | None = None
+) -> tuple[NDArray[Any], NDArray[np.uint8] | None]:
+    window = window or Window(0, 0, plan.target.width, plan.target.height)
+    strips = list(warped_strips(dataset, storage.locate(dataset.name), plan, window))
+    pixels = np.concatenate([part for part, _ in strips], axis=1)
+    return pixels, np.concatenate([mask for _, mask in strips]) if plan.adds_mask else None
+
+
+def exact(dataset: DatasetReader, plan: WarpPlan) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+    """One warp of all by GDAL, with its exact transformer, and where it wrote."""
+    with WarpedVRT(
+        dataset,
+        src_crs=plan.source.crs,
+        crs=plan.target.crs,
+        transform=plan.target.affine,
+        width=plan.target.width,
+        height=plan.target.height,
+        resampling=Resampling[plan.resampling],
+        src_nodata=plan.nodata,
+        nodata=plan.nodata,
+        add_alpha=plan.adds_mask,
+        dtype=plan.dtype,
+        tolerance=EXACT_TOLERANCE,
+        XSCALE=plan.scale[0],
+        YSCALE=plan.scale[1],
+    ) as warped:
+        pixels = warped.read(list(range(1, plan.count + 1)))
+        return pixels, (warped.read(plan.count + 1) if plan.adds_mask else warped.dataset_mask()) > 0
+
+
+def assert_equal_to_gdals(dataset: DatasetReader, plan: WarpPlan, *, share: float = 1e-4) -> None:
+    """But for a share of samples, which differ by one level, or by the rounding of floats."""
+    found, mask = read(dataset, plan)
+    expected, exists = exact(dataset, plan)
+    assert 0.3 < exists.mean() <= 1
+    if mask is not None:
+        np.testing.assert_array_equal(mask > 0, exists)
+    if found.dtype.kind == "f":
+        # Coordinates differ by some 1e-9 of a pixel, neighbours by thousands.
+        np.testing.assert_allclose(found, expected, rtol=2e-7, atol=1e-3 if found.itemsize == 4 else 1e-5)
+        assert (np.isnan(found) == np.isnan(expected)).all()
+    else:
+        apart = np.abs(found.astype("int64") - expected)
+        if plan.nodata is not None:
+            # GDAL 3.10 moves each band off nodata, 3.13 only pixels that equal it in all bands.
+            apart[(found == plan.nodata) & (np.abs(expected - plan.nodata) == 1)] = 0
+        assert (apart > 0).mean() <= share
+        assert apart.max() <= 1
+
+
+@pytest.mark.parametrize("resampling", ["nearest", "bilinear", "cubic"])
+@pytest.mark.parametrize("case", list(CASES))
+def test_pixels_are_those_of_gdals_exact_warp(tmp_path: Path, case: str, resampling: str) -> None:
+    path = written(tmp_path / "a.tif", noise(2, "uint8"), case)
+    with planned(path, case, resampling) as (dataset, plan):
+        assert "own kernel, nodes every 32 px" in str(plan)
+        assert_equal_to_gdals(dataset, plan)
+
+
+@pytest.mark.parametrize(
+    "dtype", ["uint8", "int8", "uint16", "int16", "uint32", "int32", "float32", "float64"]
+)
+@pytest.mark.parametrize("with_nodata", [False, True])
+def test_all_types_are_warped_alike(tmp_path: Path, dtype: str, with_nodata: bool) -> None:
+    pixels, options = noise(1, dtype), {}
+    if with_nodata:
+        nodata = -9999 if dtype.startswith("f") else int(np.iinfo(dtype).min)
+        pixels, options = np.where(GAP, pixels, np.dtype(dtype).type(nodata)), {"nodata": nodata}
+    path = written(tmp_path / "a.tif", pixels, "utm to degrees", **options)
+    # Nearest and the ends of the range are the same for all types; a 32-bit noise shows every error.
+    share = 1e-2 if np.dtype(dtype).itemsize == 4 else 1e-4
+    for resampling in ("nearest", "bilinear"):
+        with planned(path, "utm to degrees", resampling) as (dataset, plan):
+            if np.dtype(dtype).itemsize == 4 and not dtype.startswith("f"):
+                found, expected = read(dataset, plan)[0], exact(dataset, plan)[0]
+                apart = np.abs(found.astype("float64") - expected)
+                assert apart.max() <= 2**32 * 1e-8
+            else:
+                assert_equal_to_gdals(dataset, plan, share=share)
+
+
+@pytest.mark.parametrize("case", ["utm to degrees", "a third of the resolution"])
+@pytest.mark.parametrize("resampling", ["nearest", "bilinear", "cubic"])
+@pytest.mark.parametrize("gap", ["nodata", "mask", "NaN"])
+def test_what_is_no_data_follows_gdals_rule(tmp_path: Path, case: str, resampling: str, gap: str) -> None:
+    if gap == "NaN":
+        pixels, options = noise(2, "float32"), {"nodata": float("nan")}
+        pixels[:, ~GAP] = np.nan
+        if case == "utm to degrees":  # GDAL's wide kernel lets it spread further than its weights reach
+            pixels[0, 300:310] = np.nan  # in one band only: a value like others, which spreads
+    elif gap == "mask":
+        pixels, options = noise(2, "uint8"), {"mask": GAP}
+    else:
+        pixels, options = noise(2, "uint8").clip(40, 210), {"nodata": 5}
+        pixels[:, ~GAP] = 5
+        pixels[0, 300:310] = 5
+    path = written(tmp_path / "a.tif", pixels, case, **options)
+    with planned(path, case, resampling) as (dataset, plan):
+        assert plan.adds_mask == (gap == "mask")
+        assert_equal_to_gdals(dataset, plan)
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("scenes")
+    return {
+        "utm to degrees": written(folder / "utm.tif", noise(2, "uint8"), "utm to degrees", mask=GAP),
+        "polar to degrees": written(folder / "polar.tif", noise(1, "float32"), "polar to degrees", nodata=-1),
+        "rotated": written(folder / "rotated.tif", noise(3, "uint8"), "rotated", nodata=0),
+        "a third of the resolution": written(
+            folder / "third.tif", noise(1, "uint8"), "a third of the resolution"
+        ),
+    }
+
+
+@pytest.fixture(scope="module")
+def wholes() -> dict[tuple[str, str], Any]:
+    return {}
+
+
+@settings(max_examples=25, deadline=None)
+@given(data=st.data(), cell=st.sampled_from([64, 128, 512]))
+def test_a_window_has_the_same_pixels_whatever_is_asked_for_beside_it(
+    scenes: dict[str, Path], wholes: dict[tuple[str, str], Any], data: st.DataObject, cell: int
+) -> None:
+    case = data.draw(st.sampled_from(sorted(scenes)))
+    resampling = data.draw(st.sampled_from(["nearest", "bilinear", "cubic"]))
+    with open_dataset(scenes[case]) as dataset:
+        source, target = grids(dataset, case)
+        if (case, resampling) not in wholes:
+            wholes[case, resampling] = read(
+                dataset, plan_warp(dataset, source, target, resampling, engine="kernel")
+            )
+        whole, whole_mask = wholes[case, resampling]
+        plan = plan_warp(dataset, source, target, resampling, engine="kernel", cell=cell)
+        left = data.draw(st.integers(0, target.width - 1))
+        top = data.draw(st.integers(0, target.height - 1))
+        width = data.draw(st.integers(1, target.width - left))
+        height = data.draw(st.integers(1, target.height - top))
+        part, mask = read(dataset, plan, Window(left, top, width, height))
+        np.testing.assert_array_equal(part, whole[:, top : top + height, left : left + width])
+        if mask is not None and whole_mask is not None:
+            np.testing.assert_array_equal(mask, whole_mask[top : top + height, left : left + width])
+
+
+def test_the_mosaic_of_all_cells_is_one_warp(scenes: dict[str, Path]) -> None:
+    for case, path in scenes.items():
+        with open_dataset(path) as dataset:
+            plan = plan_warp(dataset, *grids(dataset, case), "bilinear", engine="kernel", cell=64)
+            location = storage.locate(path)
+            rows = [
+                np.concatenate(
+                    [
+                        warp_cell(dataset, location, plan, row, col)[0]
+                        for col in range(-(-plan.target.width // 64))
+                    ],
+                    axis=2,
+                )
+                for row in range(-(-plan.target.height // 64))
+            ]
+            np.testing.assert_array_equal(np.concatenate(rows, axis=1), read(dataset, plan)[0])
+
+
+def test_bounded_memory_changes_no_pixel(scenes: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+
+    def noting(*args: Any, **options: Any) -> NDArray[Any]:
+        pixels = read_window(*args, **options)
+        asked.append(pixels.nbytes)
+        return pixels
+
+    wholes = {}
+    for case in ("rotated", "a third of the resolution"):
+        with planned(scenes[case], case) as (dataset, plan):
+            wholes[case], _ = read(dataset, plan)
+    monkeypatch.setattr(warp, "_WINDOW_BYTES", 20_000)
+    monkeypatch.setattr(warp, "read_window", noting)
+    for case, whole in wholes.items():
+        with planned(scenes[case], case) as (dataset, plan):
+            np.testing.assert_array_equal(read(dataset, plan)[0], whole)
+    assert len(asked) > 20
+    assert max(asked) <= 20_000
+
+
+def torn() -> dict[str, tuple[str, Affine, str, Affine]]:
+    """Targets in which the source is torn, or has no place at all: source CRS and transform, the target's."""
+    return {
+        "the pole from degrees": (
+            "EPSG:4326", from_origin(-60, 90, 0.05, 0.05), "EPSG:3413", from_origin(-8e5, 2e5, 3e3, 4e3)
+        ),
+        "the antimeridian": (
+            "EPSG:4326", from_origin(-180, 20, 0.05, 0.05), "EPSG:3832", from_origin(1e6, 2e6, 1e4, 5e3)
+        ),
+        "beyond the Earth": (
+            "EPSG:4326", from_origin(150, 60, 0.05, 0.05), "ESRI:54009", from_origin(10e6, 66e5, 8e3, 5e3)
+        ),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("case", list(torn()))
+def test_gdal_takes_the_cells_in_which_a_projection_is_torn(tmp_path: Path, case: str) -> None:
+    crs, transform, target_crs, target_transform = torn()[case]
+    path = write_raster(tmp_path / "a.tif", smooth(1, ROWS, COLS), crs=crs, transform=transform)
+    with open_dataset(path) as dataset:
+        source = Grid(crs=crs, transform=tuple(transform)[:6], width=COLS, height=ROWS)
+        target = Grid(crs=target_crs, transform=tuple(target_transform)[:6], width=600, height=500)
+        plan = plan_warp(dataset, source, target, "bilinear", engine="kernel", cell=64)
+        assert "own kernel" in str(plan)
+        found, mask = read(dataset, plan)
+        expected, exists = exact(dataset, plan)
+        assert 0.2 < exists.mean() < 1
+        assert mask is not None
+        assert ((mask > 0) != exists).mean() <= 2e-3
+        both = (mask > 0) & exists
+        assert (np.abs(found[:, both].astype(int) - expected[:, both]) > 1).mean() <= 2e-3
+        # Cells are GDAL's or ours by their place in the target, so that neighbours agree all the same.
+        for left, top in ((0, 0), (131, 77), (300, 250)):
+            part, _ = read(dataset, plan, Window(left, top, 257, 193))
+            np.testing.assert_array_equal(part, found[:, top : top + 193, left : left + 257])
+
+
+RPCS = RPC(
+    height_off=0, height_scale=1, lat_off=9, lat_scale=1, long_off=39, long_scale=1,
+    line_off=0, line_scale=1, samp_off=0, samp_scale=1,
+    line_num_coeff=[0.0] * 20, line_den_coeff=[1.0] + [0.0] * 19,
+    samp_num_coeff=[0.0] * 20, samp_den_coeff=[1.0] + [0.0] * 19,
+    err_bias=0, err_rand=0,
+)  # fmt: skip
+
+
+def gdals_cases() -> dict[str, tuple[str, dict[str, Any]]]:
+    """What only GDAL can do: words of the reason, and how the raster and the warp are made."""
+    rgba = np.concatenate([smooth(3), np.full((1, 300, 400), 255, "uint8")])
+    return {
+        "lanczos": ("no own kernel for lanczos", {"resampling": "lanczos"}),
+        "average": ("no own kernel for average", {"resampling": "average"}),
+        "mode": ("no own kernel for mode", {"resampling": "mode"}),
+        "complex": ("no own kernel for complex64", {"pixels": smooth(1, dtype="complex64")}),
+        "64-bit integers": ("no own kernel for int64", {"pixels": smooth(1, dtype="int64")}),
+        "alpha": ("an alpha band", {"pixels": rgba, "alpha": True}),
+        "nodata of another type": ("nodata 0.5 is no uint8", {"change": {"nodata": 0.5}}),
+        "RPCs": ("RPCs", {"change": {"rpcs": RPCS}}),
+        "thumbnail": ("coarser than 1/64", {"resolution": (700, 20)}),
+        "source of one row": ("smaller than a kernel", {"pixels": smooth(1, 1, 400)}),
+        "cubic of three columns": (
+            "smaller than a kernel",
+            {"pixels": smooth(1, 300, 3), "resampling": "cubic"},
+        ),
+        "small": (f"fewer than {WORTHWHILE_PIXELS / 1e6:.0f} million pixels", {}),
+        "asked for": ("it was asked for", {"engine": "gdal"}),
+    }
+
+
+@pytest.mark.parametrize("case", list(gdals_cases()))
+def test_the_plan_says_why_a_warp_is_gdals(tmp_path: Path, case: str) -> None:
+    words, made = gdals_cases()[case]
+    resampling, engine = made.pop("resampling", "bilinear"), made.pop("engine", "auto")
+    pixels, resolution = made.pop("pixels", smooth(2)), made.pop("resolution", None)
+    changes = made.pop("change", {})
+    path = write_raster(tmp_path / "a.tif", pixels, crs=UTM, transform=UTM_GRID, **made)
+    with rasterio.open(path, "r+") as dataset:
+        for name, value in changes.items():
+            setattr(dataset, name, value)
+    with open_dataset(path) as dataset:
+        source, _ = grids(dataset, "utm to degrees")
+        target = target_grid(source, parse_crs("EPSG:3857", "target"), resolution)
+        plan = plan_warp(dataset, source, target, resampling, engine=engine)
+        assert str(plan).startswith(f"{resampling} by GDAL: ")
+        assert words in str(plan)
+        assert not plan.step
+        if case not in ("small", "asked for"):
+            with pytest.raises(InvalidParameter, match="the kernel cannot"):
+                plan_warp(dataset, source, target, resampling, engine="kernel")
+        found, mask = read(dataset, plan)
+        assert found.shape == (dataset.count, target.height, target.width)
+        assert found.any()
+        assert mask is None or mask.any()
+
+
+def test_a_large_job_is_the_kernels(tmp_path: Path) -> None:
+    path = written(tmp_path / "a.tif", noise(1, "uint8"), "utm to degrees")
+    with open_dataset(path) as dataset:
+        source, target = grids(dataset, "utm to degrees")
+        large = target.model_copy(update={"width": WORTHWHILE_PIXELS // target.height + 1})
+        plan = plan_warp(dataset, source, large, "bilinear")
+        assert str(plan) == "bilinear by own kernel, nodes every 32 px"
+
+
+def test_gdal_warps_where_proj_would_go_another_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = written(tmp_path / "a.tif", noise(1, "uint8"), "utm to degrees")
+    transform_points = warp_nodes.transform_points
+
+    def shifted(source: str, target: str, x: Any, y: Any) -> Any:
+        """As another datum shift would: by a metre, a tenth of a pixel."""
+        tx, ty = transform_points(source, target, x, y)
+        return (tx + 1, ty) if target == UTM else (tx, ty)
+
+    monkeypatch.setattr(warp_nodes, "transform_points", shifted)
+    with (
+        open_dataset(path) as dataset,
+        pytest.raises(InvalidParameter, match="GDAL takes another way between the two CRSs"),
+    ):
+        plan_warp(dataset, *grids(dataset, "utm to degrees"), "bilinear", engine="kernel")
+
+
+def test_without_numba_gdal_warps_and_other_machines_plans_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = written(tmp_path / "a.tif", noise(1, "uint8"), "utm to degrees")
+    with planned(path, "utm to degrees") as (dataset, plan):
+        monkeypatch.setitem(sys.modules, "numba", None)
+        monkeypatch.delitem(sys.modules, "gdaltools.warp_kernels", raising=False)
+        monkeypatch.delattr("gdaltools.warp_kernels", raising=False)
+        with pytest.raises(InvalidParameter, match=r"numba is missing here: install gdaltools\[warp\]"):
+            read(dataset, plan)
+        without = plan_warp(dataset, plan.source, plan.target, "bilinear")
+        assert "numba is not installed" in str(without)
+        whole, _ = read(dataset, without)
+        part, _ = read(dataset, without, Window(101, 53, 211, 199))
+        np.testing.assert_array_equal(part, whole[:, 53:252, 101:312])
