@@ -111,25 +111,20 @@ def bilinear(part: Part, nodes: Nodes, row: int, col: int, out: Pixels, mask: Fl
         Of the dtype.
     """
     bands, rows, cols = out.shape
-    xs, ys, kinds = np.empty(cols), np.empty(cols), np.empty(cols, np.uint8)
+    xs, ys, results = np.empty(cols), np.empty(cols), np.zeros(cols)
     left, top = np.empty(cols, np.int64), np.empty(cols, np.int64)
+    kinds = np.empty(cols, np.uint8)
     for r in range(rows):
         _row_coordinates(nodes, row + r, col, xs, ys)
-        _four_samples(part, xs, ys, left, top, kinds, mask[r])
+        all_whole = _four_samples(part, xs, ys, left, top, kinds, mask[r])
         for b in range(bands):
-            band, line = part.pixels[b], out[b, r]
+            band = part.pixels[b]
             for c in range(cols):
-                if kinds[c] == _WHOLE:
-                    j, i = np.uint64(top[c] - part.row), np.uint64(left[c] - part.col)
-                    x, y = xs[c], ys[c]
-                    above = band[j, i] * x + band[j, i + _ONE] * (1.0 - x)
-                    below = band[j + _ONE, i] * x + band[j + _ONE, i + _ONE] * (1.0 - x)
-                    value = above * y + below * (1.0 - y)
+                if all_whole or kinds[c] == _WHOLE:
+                    results[c] = _mean_of_four(part, band, left[c], top[c], xs[c], ys[c])
                 elif kinds[c] == _PARTLY:
-                    value = _of_those_valid(part, band, left[c], top[c], xs[c], ys[c])
-                else:
-                    continue
-                line[c] = math.floor(value + 0.5) if values.rounds else value
+                    results[c] = _mean_of_those_valid(part, band, left[c], top[c], xs[c], ys[c])
+            _store(results, kinds, all_whole, values, out[b, r])
 
 
 @_compiled
@@ -139,38 +134,27 @@ def cubic(part: Part, nodes: Nodes, row: int, col: int, out: Pixels, mask: Flags
     Arguments as of `bilinear`.
     """
     bands, rows, cols = out.shape
-    xs, ys, kinds = np.empty(cols), np.empty(cols), np.empty(cols, np.uint8)
+    xs, ys, results = np.empty(cols), np.empty(cols), np.zeros(cols)
     left, top = np.empty(cols, np.int64), np.empty(cols, np.int64)
+    kinds = np.empty(cols, np.uint8)
     across, down = np.empty((cols, 4)), np.empty((cols, 4))
     for r in range(rows):
         _row_coordinates(nodes, row + r, col, xs, ys)
-        _four_samples(part, xs, ys, left, top, kinds, mask[r])
+        all_whole = _four_samples(part, xs, ys, left, top, kinds, mask[r])
         for c in range(cols):
             if kinds[c] == _WHOLE and not _has_sixteen(part, left[c], top[c]):
                 kinds[c] = _PARTLY
+                all_whole = False
             _cubic_weights(1.0 - xs[c], across[c])
             _cubic_weights(1.0 - ys[c], down[c])
         for b in range(bands):
-            band, line = part.pixels[b], out[b, r]
+            band = part.pixels[b]
             for c in range(cols):
-                if kinds[c] == _WHOLE:
-                    value = 0.0
-                    i = np.uint64(left[c] - 1 - part.col)
-                    for n in range(4):
-                        j = np.uint64(top[c] - 1 + n - part.row)
-                        value += down[c, n] * (
-                            band[j, i] * across[c, 0]
-                            + band[j, i + _ONE] * across[c, 1]
-                            + band[j, i + _TWO] * across[c, 2]
-                            + band[j, i + _THREE] * across[c, 3]
-                        )
+                if all_whole or kinds[c] == _WHOLE:
+                    results[c] = _sum_of_sixteen(part, band, left[c], top[c], across[c], down[c])
                 elif kinds[c] == _PARTLY:
-                    value = _of_those_valid(part, band, left[c], top[c], xs[c], ys[c])
-                else:
-                    continue
-                line[c] = (
-                    min(max(math.floor(value + 0.5), values.low), values.high) if values.rounds else value
-                )
+                    results[c] = _mean_of_those_valid(part, band, left[c], top[c], xs[c], ys[c])
+            _store(results, kinds, all_whole, values, out[b, r])
 
 
 @_compiled
@@ -184,38 +168,66 @@ def scaled(
     those of `bilinear`. Samples that are outside or not valid leave their weight to the others.
     """
     bands, rows, cols = out.shape
-    masked = part.valid.size > 0
     xs, ys = np.empty(cols), np.empty(cols)
     support = 2 if is_cubic else 1
     x_radius, y_radius = math.ceil(support / x_scale), math.ceil(support / y_scale)
     across, down = np.empty(2 * x_radius), np.empty(2 * y_radius)
+    sums = np.empty(2 * x_radius)
     for r in range(rows):
         _row_coordinates(nodes, row + r, col, xs, ys)
         for c in range(cols):
             if not _exists(part, xs[c], ys[c]):
                 continue
-            left, right = _filter_weights(xs[c], x_scale, x_radius, part.width, is_cubic, across)
-            top, bottom = _filter_weights(ys[c], y_scale, y_radius, part.height, is_cubic, down)
-            weights = 0.0
-            for j in range(top, bottom):
-                for i in range(left, right):
-                    if not masked or part.valid[j - part.row, i - part.col] != 0:
-                        weights += down[j - top] * across[i - left]
+            left, width = _filter_weights(xs[c], x_scale, x_radius, part.width, is_cubic, across)
+            top, height = _filter_weights(ys[c], y_scale, y_radius, part.height, is_cubic, down)
+            i, j = left - part.col, top - part.row
+            weights = _sum_of_weights(part, j, height, i, width, across, down, sums)
             if weights < 0.000001:  # cubic has negative weights
                 continue
             mask[r, c] = 255
             for b in range(bands):
-                value = 0.0
-                for j in range(top, bottom):
-                    line = 0.0
-                    for i in range(left, right):
-                        if not masked or part.valid[j - part.row, i - part.col] != 0:
-                            line += part.pixels[b, j - part.row, i - part.col] * across[i - left]
-                    value += line * down[j - top]
-                value /= weights
+                value = _weighted_sum(part, b, j, height, i, width, across, down, sums) / weights
                 if values.rounds:
                     value = min(max(math.floor(value + 0.5), values.low), values.high)
                 out[b, r, c] = value
+
+
+@_compiled
+def _sum_of_weights(
+    part: Part, top: int, height: int, left: int, width: int, across: Points, down: Points, sums: Points
+) -> float:
+    if part.valid.size == 0:
+        return float(across[:width].sum() * down[:height].sum())
+    sums[:width] = 0.0
+    for n in range(height):
+        for m in range(width):
+            sums[m] += down[n] if part.valid[np.uint64(top + n), np.uint64(left + m)] else 0.0
+    total = 0.0
+    for m in range(width):
+        total += sums[m] * across[m]
+    return total
+
+
+@_compiled
+def _weighted_sum(
+    part: Part, b: int, top: int, height: int, left: int, width: int,
+    across: Points, down: Points, sums: Points,
+) -> float:  # fmt: skip
+    """Down first, column beside column, which processors do at once; what is not valid may be NaN."""
+    sums[:width] = 0.0
+    for n in range(height):
+        row = np.uint64(top + n)
+        if part.valid.size == 0:
+            for m in range(width):
+                sums[m] += part.pixels[b, row, np.uint64(left + m)] * down[n]
+        else:
+            for m in range(width):
+                sample = part.pixels[b, row, np.uint64(left + m)] * down[n]
+                sums[m] += sample if part.valid[row, np.uint64(left + m)] else 0.0
+    total = 0.0
+    for m in range(width):
+        total += sums[m] * across[m]
+    return total
 
 
 @_compiled
@@ -289,11 +301,16 @@ def _exists(part: Part, x: float, y: float) -> bool:
 @_compiled
 def _four_samples(
     part: Part, xs: Points, ys: Points, left: Indexes, top: Indexes, kinds: Flags, mask: Flags
-) -> None:
-    """The upper left of the four samples around each place; the places become its share of the weight."""
+) -> bool:
+    """The upper left of the four samples around each place; the places become its share of the weight.
+
+    Returns whether each place has its four.
+    """
+    all_whole = True
     for c in range(len(xs)):
         kinds[c] = _NONE
         if not _exists(part, xs[c], ys[c]):
+            all_whole = False
             continue
         ix, iy = math.floor(xs[c] - 0.5), math.floor(ys[c] - 0.5)
         left[c], top[c] = ix, iy
@@ -303,12 +320,24 @@ def _four_samples(
         if whole and part.valid.size > 0:
             j, i = iy - part.row, ix - part.col
             upper = part.valid[j, i] & part.valid[j, i + 1]
-            whole = upper & part.valid[j + 1, i] & part.valid[j + 1, i + 1] != 0
+            whole = (upper & part.valid[j + 1, i] & part.valid[j + 1, i + 1]) != 0
         kinds[c] = _WHOLE if whole else _PARTLY
+        all_whole = all_whole and whole
+    return all_whole
 
 
 @_compiled
-def _of_those_valid(part: Part, band: Pixels, left: int, top: int, x_share: float, y_share: float) -> float:
+def _mean_of_four(part: Part, band: Pixels, left: int, top: int, x_share: float, y_share: float) -> float:
+    j, i = np.uint64(top - part.row), np.uint64(left - part.col)
+    above = band[j, i] * x_share + band[j, i + _ONE] * (1.0 - x_share)
+    below = band[j + _ONE, i] * x_share + band[j + _ONE, i + _ONE] * (1.0 - x_share)
+    return float(above * y_share + below * (1.0 - y_share))
+
+
+@_compiled
+def _mean_of_those_valid(
+    part: Part, band: Pixels, left: int, top: int, x_share: float, y_share: float
+) -> float:
     """The mean of those of four samples that are in the source and valid; the nearest always is."""
     total, weights = 0.0, 0.0
     for j in range(2):
@@ -337,6 +366,31 @@ def _has_sixteen(part: Part, left: int, top: int) -> bool:
 
 
 @_compiled
+def _sum_of_sixteen(part: Part, band: Pixels, left: int, top: int, across: Points, down: Points) -> float:
+    total = 0.0
+    i = np.uint64(left - 1 - part.col)
+    for n in range(4):
+        j = np.uint64(top - 1 + n - part.row)
+        total += down[n] * (
+            band[j, i] * across[0]
+            + band[j, i + _ONE] * across[1]
+            + band[j, i + _TWO] * across[2]
+            + band[j, i + _THREE] * across[3]
+        )
+    return total
+
+
+@_compiled
+def _store(results: Points, kinds: Flags, all_whole: bool, values: Range, line: Pixels) -> None:
+    if values.rounds:
+        for c in range(len(results)):
+            results[c] = min(max(np.floor(results[c] + 0.5), values.low), values.high)
+    for c in range(len(results)):
+        if all_whole or kinds[c] != _NONE:
+            line[c] = results[c]
+
+
+@_compiled
 def _cubic_weights(share: float, weights: Points) -> None:
     half = 0.5 * share
     weights[0] = half * (-1 + share * (2 - share))
@@ -349,7 +403,7 @@ def _cubic_weights(share: float, weights: Points) -> None:
 def _filter_weights(
     place: float, scale: float, radius: int, size: int, is_cubic: bool, weights: Points
 ) -> tuple[int, int]:
-    """The samples of an axis, from the first to behind the last, that a kernel around a place takes."""
+    """The first sample of an axis that a kernel around a place takes, and how many it takes."""
     before = math.floor(place - 0.5)
     first, last = max(0, before + 1 - radius), min(size - 1, before + radius)
     for i in range(first, last + 1):
@@ -362,4 +416,4 @@ def _filter_weights(
         elif distance <= 2:
             weight = distance * distance * (2.5 - 0.5 * distance) - 4 * distance + 2
         weights[i - first] = weight
-    return first, last + 1
+    return first, last + 1 - first
