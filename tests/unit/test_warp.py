@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import dask
 import numpy as np
 import pytest
 import rasterio
@@ -21,15 +23,16 @@ from rasterio.transform import Affine, from_origin
 from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window
 
-from gdaltools import storage, warp, warp_nodes
+import gdaltools as gt
+from gdaltools import storage, warp_nodes, warping
 from gdaltools.crs import crs_name, parse_crs
 from gdaltools.dataset import open_dataset, read_window
 from gdaltools.errors import InvalidParameter
 from gdaltools.grid import Grid, target_grid
-from gdaltools.warp import WarpPlan, plan_warp, warp_cell, warped_strips
 from gdaltools.warp_nodes import EXACT_TOLERANCE
 from gdaltools.warp_plan import WORTHWHILE_PIXELS, Engine
-from tests.support.rasters import UTM, UTM_GRID, smooth, write_raster
+from gdaltools.warping import WarpPlan, plan_warp, warp_cell, warped_strips
+from tests.support.rasters import UTM, UTM_GRID, categories, smooth, write_raster
 
 pytest.importorskip("numba")
 
@@ -264,8 +267,8 @@ def test_bounded_memory_changes_no_pixel(scenes: dict[str, Path], monkeypatch: p
     for case in ("rotated", "a third of the resolution"):
         with planned(scenes[case], case) as (dataset, plan):
             wholes[case], _ = read(dataset, plan)
-    monkeypatch.setattr(warp, "_WINDOW_BYTES", 20_000)
-    monkeypatch.setattr(warp, "read_window", noting)
+    monkeypatch.setattr(warping, "_WINDOW_BYTES", 20_000)
+    monkeypatch.setattr(warping, "read_window", noting)
     for case, whole in wholes.items():
         with planned(scenes[case], case) as (dataset, plan):
             np.testing.assert_array_equal(read(dataset, plan)[0], whole)
@@ -409,3 +412,66 @@ def test_without_numba_gdal_warps_and_other_machines_plans_are_refused(
         whole, _ = read(dataset, without)
         part, _ = read(dataset, without, Window(101, 53, 211, 199))
         np.testing.assert_array_equal(part, whole[:, 53:252, 101:312])
+
+
+def test_a_warp_opens_as_a_lazy_array_whose_slices_agree(tmp_path: Path) -> None:
+    path = written(tmp_path / "a.tif", noise(3, "uint8"), "utm to degrees", mask=GAP)
+    array = gt.warp(path, "EPSG:4326")
+    with open_dataset(path) as dataset:
+        source, target = grids(dataset, "utm to degrees")
+        expected, mask = read(dataset, plan_warp(dataset, source, target, "bilinear"))
+    assert array.dims == ("band", "y", "x")
+    assert (str(array.rio.crs), array.rio.transform()) == ("EPSG:4326", target.affine)
+    assert dask.is_dask_collection(array)
+    np.testing.assert_array_equal(array.values, expected)
+    np.testing.assert_array_equal(array[1, 100:140, ::-7].values, expected[1, 100:140, ::-7])
+    masked = gt.warp(path, target, masked=True)
+    assert masked.dtype == "float32"
+    assert mask is not None
+    np.testing.assert_array_equal(np.isnan(masked.values), np.broadcast_to(mask == 0, expected.shape))
+    np.testing.assert_array_equal(masked.values[:, mask > 0], expected[:, mask > 0])
+    with pytest.raises(InvalidParameter, match="resolution 10 beside a grid"):
+        gt.warp(path, target, resolution=10)
+    with pytest.raises(InvalidParameter, match="target 'nowhere'"):
+        gt.warp(path, "nowhere")
+
+
+def test_a_warped_array_of_tiles_is_the_tiles(tmp_path: Path) -> None:
+    pixels = np.where(GAP, noise(1, "int16"), -32768).astype("int16")
+    path = written(tmp_path / "a.tif", pixels, "rotated", nodata=-32768)
+    scheme = gt.generate_tiling_scheme(path, 256, 64, UTM)
+    result = gt.extract_tiles(path, scheme, tmp_path / "tiles")
+    array = gt.warp(path, scheme.grid)
+    assert array.rio.nodata == -32768
+    for tile in result.tiles:
+        window = scheme.window(*scheme.position(tile.tile_id))
+        with rasterio.open(tile.location) as written_tile:
+            rows = slice(window.row_off, window.row_off + window.height)
+            cols = slice(window.col_off, window.col_off + window.width)
+            np.testing.assert_array_equal(array[:, rows, cols].values, written_tile.read())
+    assert np.isnan(gt.warp(path, scheme.grid, masked=True).values).mean() == pytest.approx(
+        (array.values == -32768).mean()
+    )
+
+
+def test_classes_are_never_mixed_by_a_lazy_warp(tmp_path: Path) -> None:
+    palette = {i: (i, 255 - i, 7, 255) for i in range(256)}
+    path = write_raster(tmp_path / "a.tif", categories(), crs=UTM, transform=UTM_GRID, colormap=palette)
+    assert set(np.unique(gt.warp(path, "EPSG:4326").values)) <= set(range(7))
+    with pytest.raises(InvalidParameter, match="colour table"):
+        gt.warp(path, "EPSG:4326", resampling="cubic")
+
+
+def test_threads_warp_the_same_pixels(scenes: dict[str, Path]) -> None:
+    case = "utm to degrees"
+    with planned(scenes[case], case) as (dataset, plan):
+        whole, _ = read(dataset, plan)
+
+    def part(left: int) -> NDArray[Any]:
+        with open_dataset(scenes[case]) as own:
+            return read(own, plan, Window(left, 0, 97, plan.target.height))[0]
+
+    lefts = range(0, plan.target.width - 97, 31)
+    with ThreadPoolExecutor(4) as pool:
+        for left, found in zip(lefts, pool.map(part, lefts), strict=True):
+            np.testing.assert_array_equal(found, whole[:, :, left : left + 97])
