@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from importlib.util import find_spec
 from typing import Any, Literal
 
 import numpy as np
@@ -30,7 +29,7 @@ Engine = Literal["auto", "kernel", "gdal"]
 CLASS_RESAMPLING = ("nearest", "mode")
 
 #: Jobs of fewer target pixels are done by GDAL before the kernels were compiled or loaded.
-WORTHWHILE_PIXELS = 16 << 20
+WORTHWHILE_PIXELS = 16_000_000
 
 KERNELS = ("nearest", "bilinear", "cubic")
 KERNEL_DTYPES = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "float32", "float64")
@@ -126,16 +125,7 @@ def plan_warp(
     dtype = np.result_type(*numpy_dtypes(dataset))
     fitting = max(1, math.isqrt(_CELL_BYTES // (dtype.itemsize * dataset.count)))
     scale = (1.0, 1.0) if resampling == "nearest" else _kernel_scale(source, target)
-    step = None
-    because = "it was asked for" if engine == "gdal" else why_gdal(dataset, source, target, resampling, scale)
-    if not because and engine == "auto" and target.width * target.height < WORTHWHILE_PIXELS:
-        because = f"fewer than {WORTHWHILE_PIXELS / 1e6:.0f} million pixels are not worth compiling for"
-    if not because:
-        step = node_step(source, target)
-        if step is None:
-            because = "the target bends too much for coordinates between nodes"
-        elif not agrees_with_gdal(source, target):
-            because = "GDAL takes another way between the two CRSs, or one of several"
+    step, because = _step_or_why(dataset, source, target, resampling, scale, engine)
     if because and engine == "kernel":
         raise InvalidParameter(f"the kernel cannot warp this raster: {because}; use engine='auto'")
     return WarpPlan(
@@ -149,9 +139,34 @@ def plan_warp(
         nodata=dataset.nodata if kind == "nodata" else None,
         count=dataset.count,
         dtype=dtype.name,
-        step=0 if because or step is None else step,
+        step=step,
         because=because,
     )
+
+
+def _step_or_why(
+    dataset: DatasetReader,
+    source: Grid,
+    target: Grid,
+    resampling: str,
+    scale: tuple[float, float],
+    engine: Engine,
+) -> tuple[int, str]:
+    """Pixels from node to node for our own kernel; or 0, and why GDAL computes."""
+    if engine == "gdal":
+        return 0, "it was asked for"
+    if only_gdal := why_gdal(dataset, source, target, resampling, scale):
+        return 0, only_gdal
+    if engine == "auto" and target.width * target.height < WORTHWHILE_PIXELS:
+        return 0, f"fewer than {WORTHWHILE_PIXELS / 1e6:.0f} million pixels are not worth compiling for"
+    if no_numba := _why_no_numba():
+        return 0, no_numba
+    step = node_step(source, target)
+    if step is None:
+        return 0, "the target bends too much for coordinates between nodes"
+    if not agrees_with_gdal(source, target):
+        return 0, "GDAL takes another way between the two CRSs than PROJ"
+    return step, ""
 
 
 def why_gdal(
@@ -177,8 +192,14 @@ def why_gdal(
         return f"the target is coarser than 1/{1 / _COARSEST_SCALE:.0f} of the source"
     if source.width <= 2 * support / scale[0] or source.height <= 2 * support / scale[1]:
         return f"the source ({source.width} x {source.height}) is smaller than a kernel"
-    if find_spec("numba") is None:
-        return "numba is not installed (pip install 'gdaltools[warp]')"
+    return ""
+
+
+def _why_no_numba() -> str:
+    try:
+        import numba  # noqa: F401 - a version that does not fit numpy's says so here
+    except ImportError as error:
+        return f"numba cannot be had (pip install 'gdaltools[warp]'): {error}"
     return ""
 
 

@@ -141,7 +141,7 @@ def _by_kernel(
     dataset: DatasetReader, location: Location, plan: WarpPlan, nodes: Nodes, asked: Window
 ) -> tuple[Pixels, Mask | None]:
     shape = plan.count, int(asked.height), int(asked.width)
-    pixels = np.full(shape, _fill(plan), _COMPUTED_AS.get(plan.dtype, plan.dtype))
+    pixels = np.full(shape, _fill(plan), _computed_as(plan))
     mask = np.zeros(pixels.shape[1:], "uint8")
     for part in _parts(plan, nodes, asked):
         window = _source_window(plan, nodes, part)
@@ -157,6 +157,10 @@ def _by_kernel(
     if plan.nodata is not None:
         _avoid_nodata(pixels, mask, plan.nodata)
     return pixels, mask if plan.adds_mask else None
+
+
+def _computed_as(plan: WarpPlan) -> str:
+    return _COMPUTED_AS.get(plan.dtype, plan.dtype)
 
 
 def _run_kernel(
@@ -231,7 +235,7 @@ def _avoid_nodata(pixels: Pixels, mask: Mask, nodata: float) -> None:
 def _parts(plan: WarpPlan, nodes: Nodes, asked: Window) -> Iterator[Window]:
     """A window of the target, halved until what each part needs of the source is bounded."""
     window = _source_window(plan, nodes, asked)
-    size = window.width * window.height * plan.count * np.dtype(plan.dtype).itemsize
+    size = window.width * window.height * plan.count * np.dtype(_computed_as(plan)).itemsize
     rows, cols = int(asked.height), int(asked.width)
     if size <= _WINDOW_BYTES or rows == cols == 1:
         yield asked
