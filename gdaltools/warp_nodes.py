@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 from rasterio.enums import Resampling
+from rasterio.errors import RasterioError
 from rasterio.io import MemoryFile
 from rasterio.transform import Affine
 from rasterio.vrt import WarpedVRT
@@ -148,9 +149,10 @@ def _measured_error(source: Grid, target: Grid, step: int, places: tuple[Points,
         )
         with np.errstate(invalid="ignore"):
             total += np.abs((9 * (first + second) - before - after) / 16 - middle)
-    total = total.max(axis=0)
-    total = total[np.isfinite(total)]
-    return float(np.quantile(total, _MOST)) if total.size else 0.0
+    if not cols.size:
+        return 0.0
+    worst = np.nan_to_num(total.max(axis=0), nan=math.inf)
+    return float(np.quantile(worst, _MOST, method="higher"))
 
 
 def _shared_places(source: Grid, target: Grid) -> tuple[Points, Points]:
@@ -178,7 +180,10 @@ def agrees_with_gdal(source: Grid, target: Grid) -> bool:
     cols, rows = np.meshgrid(corner[0] + middle * size[0], corner[1] + middle * size[1])
     x, y = (part.reshape(cols.shape) for part in source_pixels(source, target, cols.ravel(), rows.ravel()))
     per_pixel = source.width / _RAMP, source.height / _RAMP
-    theirs = _gdal_places(source, target, corner, size)
+    try:
+        theirs = _gdal_places(source, target, corner, size)
+    except RasterioError:
+        return False
     ramp_x, ramp_y = x / per_pixel[0], y / per_pixel[1]
     with np.errstate(invalid="ignore"):
         inside = (ramp_x > 1) & (ramp_x < _RAMP - 1) & (ramp_y > 1) & (ramp_y < _RAMP - 1)

@@ -8,12 +8,13 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import dask
 import numpy as np
 import pytest
 import rasterio
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from rasterio.enums import Resampling
@@ -371,6 +372,32 @@ def test_the_plan_says_why_a_warp_is_gdals(tmp_path: Path, case: str) -> None:
         assert mask is None or mask.any()
 
 
+def test_bands_of_different_types_are_gdals(tmp_path: Path) -> None:
+    bands = "".join(
+        f'<VRTRasterBand dataType="{kind}" band="{band}"/>'
+        for band, kind in enumerate(("Byte", "Float32"), start=1)
+    )
+    path = tmp_path / "a.vrt"
+    path.write_text(
+        '<VRTDataset rasterXSize="90" rasterYSize="80"><SRS>EPSG:32637</SRS>'
+        f"<GeoTransform>470000, 10, 0, 1000000, 0, -10</GeoTransform>{bands}</VRTDataset>"
+    )
+    with rasterio.open(path) as dataset:
+        plan = plan_warp(dataset, *grids(dataset, "utm to degrees"), "bilinear")
+        assert str(plan) == "bilinear by GDAL: bands of different types (float32, uint8)"
+
+
+def test_what_bends_too_much_is_gdals(tmp_path: Path) -> None:
+    earth = from_origin(-180, 90, 1, 1)
+    path = write_raster(tmp_path / "a.tif", smooth(1, 30, 360), crs="EPSG:4326", transform=earth)
+    with open_dataset(path) as dataset:
+        source = Grid(crs="EPSG:4326", transform=tuple(earth)[:6], width=360, height=30)
+        transform = tuple(from_origin(-5e6, 5e6, 5e4, 5e4))[:6]
+        target = Grid(crs="EPSG:3413", transform=transform, width=200, height=200)
+        with pytest.raises(InvalidParameter, match="bends too much"):
+            plan_warp(dataset, source, target, "bilinear", engine="kernel")
+
+
 def test_a_large_job_is_the_kernels(tmp_path: Path) -> None:
     path = written(tmp_path / "a.tif", noise(1, "uint8"), "utm to degrees")
     with open_dataset(path) as dataset:
@@ -437,7 +464,11 @@ def test_a_warp_opens_as_a_lazy_array_whose_slices_agree(tmp_path: Path) -> None
         gt.warp(path, "nowhere")
 
 
-def test_a_warped_array_of_tiles_is_the_tiles(tmp_path: Path) -> None:
+@pytest.mark.parametrize("worthwhile", [0, WORTHWHILE_PIXELS])
+def test_a_warped_array_of_tiles_is_the_tiles(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, worthwhile: int
+) -> None:
+    monkeypatch.setattr("gdaltools.warp_plan.WORTHWHILE_PIXELS", worthwhile)
     pixels = np.where(GAP, noise(1, "int16"), -32768).astype("int16")
     path = written(tmp_path / "a.tif", pixels, "rotated", nodata=-32768)
     scheme = gt.generate_tiling_scheme(path, 256, 64, UTM)
@@ -446,13 +477,47 @@ def test_a_warped_array_of_tiles_is_the_tiles(tmp_path: Path) -> None:
     assert array.rio.nodata == -32768
     for tile in result.tiles:
         window = scheme.window(*scheme.position(tile.tile_id))
-        with rasterio.open(tile.location) as written_tile:
+        with rasterio.open(tile.location) as made:
             rows = slice(window.row_off, window.row_off + window.height)
             cols = slice(window.col_off, window.col_off + window.width)
-            np.testing.assert_array_equal(array[:, rows, cols].values, written_tile.read())
+            np.testing.assert_array_equal(array[:, rows, cols].values, made.read())
     assert np.isnan(gt.warp(path, scheme.grid, masked=True).values).mean() == pytest.approx(
         (array.values == -32768).mean()
     )
+
+
+@settings(max_examples=4, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    size=st.integers(5, 16), overlap=st.integers(0, 60), case=st.sampled_from(["sheared", "polar to degrees"])
+)
+def test_the_mosaic_of_all_tiles_is_one_exact_warp(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int, overlap: int, case: str
+) -> None:
+    monkeypatch.setattr("gdaltools.warp_plan.WORTHWHILE_PIXELS", 0)
+    path = written(tmp_path / "a.tif", noise(1, "uint8"), case)
+    scheme = gt.generate_tiling_scheme(path, size * 16, overlap, CASES[case][2])
+    folder = tmp_path / uuid4().hex
+    result = gt.extract_tiles(path, scheme, folder, resampling="bilinear")
+    mosaic = np.zeros((scheme.grid.height, scheme.grid.width), "uint8")
+    times = np.zeros(mosaic.shape, int)
+    for tile in result.tiles:
+        window = scheme.window(*scheme.position(tile.tile_id))
+        where = (
+            slice(window.row_off, window.row_off + window.height),
+            slice(window.col_off, window.col_off + window.width),
+        )
+        with rasterio.open(tile.location) as made:
+            pixels = made.read(1)
+            assert (mosaic[where] == pixels)[times[where] > 0].all()
+            mosaic[where] = pixels
+            times[where] += 1
+    assert times.min() == 1
+    assert times.max() <= 4
+    with open_dataset(path) as dataset:
+        plan = plan_warp(dataset, scheme.source_grid, scheme.grid, "bilinear")
+        assert "own kernel" in str(plan)
+        expected, exists = exact(dataset, plan)
+    assert (mosaic != np.where(exists, expected[0], 0)).mean() <= 1e-4
 
 
 def test_classes_are_never_mixed_by_a_lazy_warp(tmp_path: Path) -> None:
