@@ -21,12 +21,14 @@ if TYPE_CHECKING:
     from gdaltools.errors import GdalToolsError
     from gdaltools.estimation import Estimate, estimate
     from gdaltools.extract import ExtractionResult, extract_tiles
+    from gdaltools.grid import Grid
     from gdaltools.mosaic import MosaicResult, create_mosaicjson
     from gdaltools.raster import RasterInfo, inspect, open
     from gdaltools.routing import Route, RoutingRules, route
     from gdaltools.stac import StacResult, create_stac_collection, create_stac_item
     from gdaltools.tiling import Tile, TilingScheme
     from gdaltools.tiling_plan import generate_tiling_scheme
+    from gdaltools.warp_array import warp
 
 _ROOMS = {
     "cog.batch": ("CogsResult", "create_cogs"),
@@ -36,12 +38,14 @@ _ROOMS = {
     "errors": ("GdalToolsError",),
     "estimation": ("Estimate", "estimate"),
     "extract": ("ExtractionResult", "extract_tiles"),
+    "grid": ("Grid",),
     "mosaic": ("MosaicResult", "create_mosaicjson"),
     "raster": ("RasterInfo", "inspect", "open"),
     "routing": ("Route", "RoutingRules", "route"),
     "stac": ("StacResult", "create_stac_collection", "create_stac_item"),
     "tiling": ("Tile", "TilingScheme"),
     "tiling_plan": ("generate_tiling_scheme",),
+    "warp_array": ("warp",),
 }
 _ROOM_OF = {name: room for room, names in _ROOMS.items() for name in names}
 
@@ -54,6 +58,7 @@ __all__ = [
     "Estimate",
     "ExtractionResult",
     "GdalToolsError",
+    "Grid",
     "MosaicResult",
     "RasterInfo",
     "Route",
@@ -75,6 +80,7 @@ __all__ = [
     "plan_cog",
     "route",
     "validate_cog",
+    "warp",
 ]
 
 

@@ -31,7 +31,7 @@ from gdaltools.progress import ProgressOption, reporting
 from gdaltools.storage import Location, StrPath
 from gdaltools.tile_writer import TileProfile, create_tile, strip_width, tile_profile
 from gdaltools.tiling import PixelWindow, TilingScheme
-from gdaltools.warp import (
+from gdaltools.warping import (
     CLASS_RESAMPLING,
     WarpPlan,
     cell_side,

@@ -6,7 +6,7 @@ Neither holds the raster in memory. Both read through `open_dataset`, the only d
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,10 +22,10 @@ from gdaltools.crs import WGS84, Bounds, crs_name, parse_crs, transform_bounds
 from gdaltools.dataset import numpy_dtypes, open_dataset, read_window
 from gdaltools.detect import Detection, detect
 from gdaltools.errors import InvalidParameter, UnsupportedRaster
+from gdaltools.lazy import LazyPixels, blank_nodata, labelled, masked_dtype
 from gdaltools.storage import Location, StrPath
 
 if TYPE_CHECKING:  # at run time where they are used: they make the import of gdaltools slow
-    import dask.array
     import xarray
 
 __all__ = ["RasterInfo", "Shape", "describe", "inspect", "open", "open_dataset", "source_crs"]
@@ -267,76 +267,33 @@ def open(
     location = storage.locate(src)
     with open_dataset(location) as dataset:
         names = set(numpy_dtypes(dataset))
-        dtype = np.result_type(*names)
-        if masked:
-            dtype = np.dtype("float32") if dtype.itemsize <= 2 else np.result_type(dtype, "float64")
-            dtype = np.result_type(*names) if np.result_type(*names).kind in "fc" else dtype
+        dtype = masked_dtype(np.result_type(*names)) if masked else np.result_type(*names)
         pixels = _Pixels(location, (dataset.count, dataset.height, dataset.width), dtype, masked)
         sizes = _chunk_sizes(dataset, dtype.itemsize, chunks)
-        array = _labelled(dataset, dask.array.from_array(pixels, chunks=(-1, *sizes), asarray=False), masked)
+        data = dask.array.from_array(pixels, chunks=(-1, *sizes), asarray=False)
+        array = labelled(dataset, data, crs=dataset.crs, transform=dataset.transform, masked=masked)
     return array.load() if chunks is None else array
 
 
-class _Pixels:
-    """An array that reads a window when it is sliced: all that dask.array.from_array asks for."""
-
-    ndim = 3
+class _Pixels(LazyPixels):
+    """The raster's own pixels."""
 
     def __init__(
         self, location: Location, shape: tuple[int, int, int], dtype: np.dtype[Any], masked: bool
     ) -> None:
-        self.location, self.shape, self.dtype, self.masked = location, shape, dtype, masked
-        # Part of dask's name for the array, so that a file that changed is not taken from a cache.
-        self.etag = storage.stat(location).etag
+        super().__init__(location, shape, dtype)
+        self.masked = masked
 
-    def __getitem__(self, key: tuple[slice | int, ...]) -> NDArray[Any]:
-        wanted = [
-            range(length)[part] if isinstance(part, slice) else range(length)[part : part + 1 or None]
-            for part, length in zip(key, self.shape, strict=True)
-        ]
-        if all(wanted):
-            bands, rows, cols = (range(min(part), max(part) + 1) for part in wanted)
-            window = Window(cols.start, rows.start, len(cols), len(rows))
-            data = self._read(window, [band + 1 for band in bands])
-            data = data[tuple(slice(None, None, part.step) for part in wanted)]
-        else:
-            data = np.empty(tuple(len(part) for part in wanted), self.dtype)
-        return data[tuple(slice(None) if isinstance(part, slice) else 0 for part in key)]
-
-    def _read(self, window: Window, indexes: list[int]) -> NDArray[Any]:
+    def read(self, window: Window, indexes: list[int]) -> NDArray[Any]:
+        """As they are in the file, or NaN where they are masked."""
         with open_dataset(self.location, verify=False) as dataset:
             data = read_window(dataset, self.location, window, indexes=indexes).astype(self.dtype, copy=False)
             kind = mask_kind(dataset) if self.masked else "none"
             if kind == "nodata":
-                for band, index in zip(data, indexes, strict=True):
-                    band[band == dataset.nodatavals[index - 1]] = np.nan
+                blank_nodata(data, [dataset.nodatavals[index - 1] for index in indexes])
             elif kind != "none":
                 data[:, read_window(dataset, self.location, window, mask=True) == 0] = np.nan
         return data
-
-
-def _labelled(dataset: DatasetReader, data: dask.array.Array, masked: bool) -> xarray.DataArray:
-    import rioxarray  # noqa: F401 - gives DataArray its .rio
-    import xarray
-
-    import gdaltools.accessor  # noqa: F401 - gives DataArray its .gt
-
-    transform = dataset.transform
-    coords: dict[str, Any] = {"band": list(dataset.indexes)}
-    if transform.b == 0 and transform.d == 0:
-        coords["x"] = transform.c + transform.a * (np.arange(dataset.width) + 0.5)
-        coords["y"] = transform.f + transform.e * (np.arange(dataset.height) + 0.5)
-    attrs: dict[str, Any] = {**dataset.tags()}
-    if any(dataset.descriptions):
-        attrs["long_name"] = tuple(text or "" for text in dataset.descriptions)
-    attrs |= {"scale_factor": dataset.scales[0], "add_offset": dataset.offsets[0]}
-    array = xarray.DataArray(data, dims=("band", "y", "x"), coords=coords, attrs=attrs)
-    array = array.rio.write_transform(transform)
-    if dataset.crs:
-        array = array.rio.write_crs(dataset.crs)
-    if dataset.nodata is not None:
-        array = array.rio.write_nodata(dataset.nodata, encoded=masked)
-    return cast("xarray.DataArray", array)
 
 
 def _chunk_sizes(

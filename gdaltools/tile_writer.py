@@ -25,7 +25,7 @@ from gdaltools.dataset import check_blocks, numpy_dtypes
 from gdaltools.errors import CorruptRaster, StorageError
 from gdaltools.raster import mask_kind
 from gdaltools.tiling import PixelWindow, TilingScheme
-from gdaltools.warp import Mask, Pixels
+from gdaltools.warping import Mask, Pixels
 
 _RGB = (ColorInterp.red, ColorInterp.green, ColorInterp.blue)
 _BLOCK_BYTES = 64 << 20

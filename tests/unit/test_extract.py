@@ -25,7 +25,7 @@ from gdaltools.extract import ExtractionResult, extract_tiles
 from gdaltools.progress import Progress
 from gdaltools.tiling import TilingScheme
 from gdaltools.tiling_plan import generate_tiling_scheme
-from gdaltools.warp import plan_warp, warped_strips
+from gdaltools.warping import plan_warp, warped_strips
 from tests.support.rasters import UTM, UTM_GRID, categories, elevation, smooth, write_raster
 
 ROTATED = Affine(9.4, -3.4, 470000, -3.4, -9.4, 1000000)

@@ -1,0 +1,353 @@
+"""Source pixels on the target grid, the same pixels whichever window is asked for.
+
+The target is cut into cells that are anchored at its origin, and what computes a cell depends on the cell
+alone. Where the plan says so it is a kernel of our own, whose pixels are functions of their place. The
+rest is GDAL's, which gives slightly other values for the same pixel when it is part of another window (its
+approximate transformer breaks each scanline at places that move with the window): so there a cell is
+always warped whole, alone and with one set of parameters.
+
+What counts as no data: GDAL's rule, with all bands together. A pixel exists where its nearest source
+sample does; samples without data are left out of the weights; a pixel that exists never equals nodata in
+all of its bands, but becomes the next value.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rasterio.enums import Resampling
+from rasterio.io import DatasetReader
+from rasterio.transform import Affine
+from rasterio.vrt import WarpedVRT
+from rasterio.windows import Window
+
+from gdaltools.crs import parse_crs
+from gdaltools.dataset import read_window, reading
+from gdaltools.errors import InvalidParameter
+from gdaltools.storage import Location
+from gdaltools.warp_nodes import (
+    EXACT_TOLERANCE,
+    MAX_ERROR,
+    Nodes,
+    interpolation_error,
+    nodes_around,
+    source_pixels,
+    span,
+)
+from gdaltools.warp_plan import CLASS_RESAMPLING, WarpPlan, cell_side, check_resampling, plan_warp
+
+__all__ = [
+    "CLASS_RESAMPLING",
+    "WarpPlan",
+    "cell_side",
+    "check_resampling",
+    "plain_strips",
+    "plan_warp",
+    "warp_cell",
+    "warped_strips",
+]
+
+Pixels = NDArray[Any]
+Mask = NDArray[np.uint8]
+
+# Types that share a kernel, which would take seconds to compile for each.
+_COMPUTED_AS = {"int8": "int16", "int32": "float64", "uint32": "float64"}
+# A cell whose window of the source is larger is computed in parts.
+_WINDOW_BYTES = 32 << 20
+# Around a kernel's samples, so that they are at hand whatever rounding does to a coordinate.
+_ROOM = 5
+
+
+def warped_strips(
+    dataset: DatasetReader, location: Location, plan: WarpPlan, window: Window
+) -> Iterator[tuple[Pixels, Mask | None]]:
+    """A window of the target grid, from top to bottom, in strips that end where cells do.
+
+    Yields pixels, shape (bands, rows, cols), and their mask, (rows, cols) of 0 and 255, if the plan adds one.
+
+    Raises
+    ------
+    CorruptRaster, StorageError
+        The source cannot be decoded, or read.
+    InvalidParameter
+        The plan was made where numba is installed, which is missing here.
+    """
+    top, bottom = int(window.row_off), int(window.row_off + window.height)
+    left, right = int(window.col_off), int(window.col_off + window.width)
+    size = plan.cell
+    for cell_row in range(top // size, -(-bottom // size)):
+        first, last = max(top, cell_row * size), min(bottom, (cell_row + 1) * size)
+        strip = np.empty((plan.count, last - first, right - left), plan.dtype)
+        mask = np.empty((last - first, right - left), "uint8") if plan.adds_mask else None
+        for cell_col in range(left // size, -(-right // size)):
+            begin, end = max(left, cell_col * size), min(right, (cell_col + 1) * size)
+            asked = Window(begin, first, end - begin, last - first)
+            pixels, valid = _cell_part(dataset, location, plan, cell_row, cell_col, asked)
+            strip[:, :, begin - left : end - left] = pixels
+            if mask is not None and valid is not None:
+                mask[:, begin - left : end - left] = valid
+        yield strip, mask
+
+
+def warp_cell(
+    dataset: DatasetReader, location: Location, plan: WarpPlan, cell_row: int, cell_col: int
+) -> tuple[Pixels, Mask | None]:
+    """One cell of the grid: pixels, and their mask if the plan adds one.
+
+    Raises
+    ------
+    CorruptRaster, StorageError, InvalidParameter
+        As `warped_strips` does.
+    """
+    cell = _cell_window(plan, cell_row, cell_col)
+    return _cell_part(dataset, location, plan, cell_row, cell_col, cell)
+
+
+def _cell_window(plan: WarpPlan, cell_row: int, cell_col: int) -> Window:
+    row_off, col_off = cell_row * plan.cell, cell_col * plan.cell
+    return Window(
+        col_off,
+        row_off,
+        min(plan.cell, plan.target.width - col_off),
+        min(plan.cell, plan.target.height - row_off),
+    )
+
+
+def _cell_part(
+    dataset: DatasetReader,
+    location: Location,
+    plan: WarpPlan,
+    cell_row: int,
+    cell_col: int,
+    asked: Window,
+) -> tuple[Pixels, Mask | None]:
+    """What is asked for of a cell, by whichever computes the cell."""
+    cell = _cell_window(plan, cell_row, cell_col)
+    if plan.step:
+        nodes = nodes_around(plan.source, plan.target, plan.step, cell)
+        if interpolation_error(nodes) <= MAX_ERROR:
+            return _by_kernel(dataset, location, plan, nodes, asked)
+    pixels, mask = _by_gdal(dataset, location, plan, cell)
+    top, left = int(asked.row_off - cell.row_off), int(asked.col_off - cell.col_off)
+    inside = slice(top, top + int(asked.height)), slice(left, left + int(asked.width))
+    return pixels[:, *inside], None if mask is None else mask[inside]
+
+
+def _by_kernel(
+    dataset: DatasetReader, location: Location, plan: WarpPlan, nodes: Nodes, asked: Window
+) -> tuple[Pixels, Mask | None]:
+    shape = plan.count, int(asked.height), int(asked.width)
+    pixels = np.full(shape, _fill(plan), _computed_as(plan))
+    mask = np.zeros(pixels.shape[1:], "uint8")
+    for part in _parts(plan, nodes, asked):
+        window = _source_window(plan, nodes, part)
+        if not window.width or not window.height:
+            continue
+        top, left = int(part.row_off - asked.row_off), int(part.col_off - asked.col_off)
+        inside = slice(top, top + int(part.height)), slice(left, left + int(part.width))
+        # Contiguous, as kernels are compiled for.
+        some, existing = np.ascontiguousarray(pixels[:, *inside]), np.ascontiguousarray(mask[inside])
+        _run_kernel(dataset, location, plan, nodes, window, part, some, existing)
+        pixels[:, *inside], mask[inside] = some, existing
+    pixels = pixels.astype(plan.dtype, copy=False)
+    if plan.nodata is not None:
+        _avoid_nodata(pixels, mask, plan.nodata)
+    return pixels, mask if plan.adds_mask else None
+
+
+def _computed_as(plan: WarpPlan) -> str:
+    return _COMPUTED_AS.get(plan.dtype, plan.dtype)
+
+
+def _run_kernel(
+    dataset: DatasetReader,
+    location: Location,
+    plan: WarpPlan,
+    nodes: Nodes,
+    window: Window,
+    part: Window,
+    pixels: Pixels,
+    mask: Mask,
+) -> None:
+    try:
+        from gdaltools import warp_kernels as kernels
+    except ImportError as error:
+        raise InvalidParameter(
+            "this warp was planned where numba is installed, and numba is missing here: "
+            "install gdaltools[warp] wherever its tasks run"
+        ) from error
+    source = read_window(dataset, location, window)
+    at_hand = kernels.Part(
+        pixels=source.astype(pixels.dtype, copy=False),
+        valid=_validity(dataset, location, plan, window, source),
+        row=int(window.row_off),
+        col=int(window.col_off),
+        height=plan.source.height,
+        width=plan.source.width,
+    )
+    place = at_hand, nodes, int(part.row_off), int(part.col_off), pixels, mask
+    if plan.resampling == "nearest":
+        kernels.nearest(*place)
+        return
+    values = kernels.Range(-math.inf, math.inf, False)
+    if np.dtype(plan.dtype).kind in "iu":
+        limits = np.iinfo(plan.dtype)
+        values = kernels.Range(float(limits.min), float(limits.max), True)
+    if plan.scale != (1, 1):
+        kernels.scaled(*place, values, *plan.scale, plan.resampling == "cubic")
+    elif plan.resampling == "cubic":
+        kernels.cubic(*place, values)
+    else:
+        kernels.bilinear(*place, values)
+
+
+def _validity(
+    dataset: DatasetReader, location: Location, plan: WarpPlan, window: Window, source: Pixels
+) -> Mask:
+    """255 where the window has data, else 0; empty where it has no gap, which gives the same pixels."""
+    if plan.mask == "mask":
+        there = read_window(dataset, location, window, mask=True) != 0
+    elif plan.nodata is not None and math.isnan(plan.nodata):
+        there = ~np.isnan(source).all(axis=0)
+    elif plan.nodata is not None:
+        there = (source != source.dtype.type(plan.nodata)).any(axis=0)
+    else:
+        return np.empty((0, 0), "uint8")
+    return np.empty((0, 0), "uint8") if there.all() else there.astype("uint8") * np.uint8(255)
+
+
+def _avoid_nodata(pixels: Pixels, mask: Mask, nodata: float) -> None:
+    """Pixels that exist must not read as if they did not: they become the next value, as GDAL has it."""
+    kind = pixels.dtype.type
+    alike = (pixels == kind(nodata)).all(axis=0) & (mask != 0)
+    if not alike.any():
+        return
+    if pixels.dtype.kind == "f":
+        pixels[:, alike] = np.nextafter(kind(nodata), kind(math.inf))
+    else:
+        pixels[:, alike] = int(nodata) + (1 if nodata == np.iinfo(pixels.dtype).min else -1)
+
+
+def _parts(plan: WarpPlan, nodes: Nodes, asked: Window) -> Iterator[Window]:
+    """A window of the target, halved until what each part needs of the source is bounded."""
+    window = _source_window(plan, nodes, asked)
+    size = window.width * window.height * plan.count * np.dtype(_computed_as(plan)).itemsize
+    rows, cols = int(asked.height), int(asked.width)
+    if size <= _WINDOW_BYTES or rows == cols == 1:
+        yield asked
+    elif rows >= cols:
+        yield from _parts(plan, nodes, Window(asked.col_off, asked.row_off, cols, rows // 2))
+        yield from _parts(
+            plan, nodes, Window(asked.col_off, asked.row_off + rows // 2, cols, rows - rows // 2)
+        )
+    else:
+        yield from _parts(plan, nodes, Window(asked.col_off, asked.row_off, cols // 2, rows))
+        yield from _parts(
+            plan, nodes, Window(asked.col_off + cols // 2, asked.row_off, cols - cols // 2, rows)
+        )
+
+
+def _source_window(plan: WarpPlan, nodes: Nodes, part: Window) -> Window:
+    """What a part of the target needs of the source; of no width or height where they do not meet."""
+    support = 2 if plan.resampling == "cubic" else 1
+    sides = []
+    for (low, high), scale, size in zip(
+        span(nodes, part), plan.scale, (plan.source.width, plan.source.height), strict=True
+    ):
+        room = math.ceil(support / scale) + _ROOM
+        first = min(max(math.floor(low) - room, 0), size)
+        sides.append((first, min(max(math.ceil(high) + room, first), size)))
+    (left, right), (top, bottom) = sides
+    return Window(left, top, right - left, bottom - top)
+
+
+def _by_gdal(
+    dataset: DatasetReader, location: Location, plan: WarpPlan, cell: Window
+) -> tuple[Pixels, Mask | None]:
+    reach = _reach(plan, cell)
+    if reach == "outside":
+        return _nothing(plan, int(cell.height), int(cell.width))
+    # A cell whose every pixel is in a source without gaps needs no alpha band, which halves GDAL's speed.
+    tracks_alpha = plan.adds_mask and not (reach == "inside" and plan.mask == "none")
+    x_scale, y_scale = plan.scale
+    with (
+        reading(location, cell, frame=" of the target grid"),
+        WarpedVRT(
+            dataset,
+            src_crs=parse_crs(plan.source.crs, "source CRS"),
+            crs=parse_crs(plan.target.crs, "target CRS"),
+            transform=Affine(*plan.target.transform_of(int(cell.col_off), int(cell.row_off))),
+            width=int(cell.width),
+            height=int(cell.height),
+            resampling=Resampling[plan.resampling],
+            src_nodata=plan.nodata,
+            nodata=plan.nodata,
+            add_alpha=tracks_alpha,
+            num_threads=1,
+            # Beside the kernel's pixels, as exact as they are.
+            tolerance=EXACT_TOLERANCE if plan.step else 0.125,
+            # Else signed bytes become wider, and what cubic makes of them would not fit.
+            dtype=plan.dtype,
+            XSCALE=x_scale,
+            YSCALE=y_scale,
+        ) as warped,
+    ):
+        pixels = warped.read(list(range(1, plan.count + 1)))
+        if not plan.adds_mask:
+            return pixels, None
+        if not tracks_alpha:
+            return pixels, np.full(pixels.shape[1:], 255, "uint8")
+        mask = np.where(warped.read(plan.count + 1) > 0, 255, 0).astype("uint8")
+        pixels[:, mask == 0] = 0
+        return pixels, mask
+
+
+def plain_strips(
+    dataset: DatasetReader, location: Location, window: Window, rows: int, *, mask: bool
+) -> Iterator[tuple[Pixels, Mask | None]]:
+    """A window of the source as it is, from top to bottom, in strips of so many rows.
+
+    Raises
+    ------
+    CorruptRaster, StorageError
+        As `read_window` does.
+    """
+    bottom = int(window.row_off + window.height)
+    for row_off in range(int(window.row_off), bottom, rows):
+        part = Window(window.col_off, row_off, window.width, min(rows, bottom - row_off))
+        pixels = read_window(dataset, location, part)
+        yield pixels, read_window(dataset, location, part, mask=True) if mask else None
+
+
+def _fill(plan: WarpPlan) -> float:
+    return 0 if plan.nodata is None else plan.nodata
+
+
+def _nothing(plan: WarpPlan, rows: int, cols: int) -> tuple[Pixels, Mask | None]:
+    pixels = np.full((plan.count, rows, cols), _fill(plan), plan.dtype)
+    return pixels, np.zeros((rows, cols), "uint8") if plan.adds_mask else None
+
+
+def _reach(plan: WarpPlan, window: Window) -> str:
+    """Whether a window lies inside the source with room for the kernel, outside of it, or neither is sure."""
+    share = np.linspace(0, 1, 9)
+    cols, rows = np.meshgrid(window.col_off + share * window.width, window.row_off + share * window.height)
+    x, y = source_pixels(plan.source, plan.target, cols.ravel(), rows.ravel())
+    if not (np.isfinite(x).all() and np.isfinite(y).all()):
+        return "unsure"
+    # Between the points the outline bends by far less than a tenth of the window, but at seams.
+    room_x, room_y = 8 + 0.1 * np.ptp(x), 8 + 0.1 * np.ptp(y)
+    if (
+        x.min() > room_x
+        and y.min() > room_y
+        and x.max() < plan.source.width - room_x
+        and y.max() < plan.source.height - room_y
+    ):
+        return "inside"
+    beyond_x = x.max() < -room_x or x.min() > plan.source.width + room_x
+    beyond_y = y.max() < -room_y or y.min() > plan.source.height + room_y
+    return "outside" if beyond_x or beyond_y else "unsure"
