@@ -24,10 +24,10 @@ from gdaltools.cog.plan import memory_bound
 from gdaltools.crs import parse_crs
 from gdaltools.dataset import CACHE_MB
 from gdaltools.errors import InvalidParameter
+from gdaltools.extraction_plan import tiles_memory_bound
 from gdaltools.raster import RasterInfo, inspect
 from gdaltools.routing import EXTRACTION_TASKS, normal_task_type
 from gdaltools.storage import Location, StrPath
-from gdaltools.tile_writer import affordable_block, strip_width
 from gdaltools.tiling_plan import auto_tile_size
 
 Operation = Literal["extract_tiles", "create_cog"]
@@ -277,7 +277,7 @@ def estimate_layout(
         cores=cores,
         seconds=rate.start_seconds + layout.megabytes / speed,
         peak_memory_mb=(
-            _tiles_memory_mb(rate, layout, tile_size, cores)
+            _tiles_memory_mb(layout, tile_size, cores)
             if operation == "extract_tiles"
             else _cog_memory_mb(layout, warps, cores)
         ),
@@ -305,15 +305,16 @@ def _cores() -> int:
     return int(CPU_COUNT)
 
 
-def _tiles_memory_mb(rate: Rate, layout: Layout, tile_size: int | None, cores: int) -> float:
-    side = tile_size or auto_tile_size(layout.pixel_bytes)
-    block = affordable_block(min(_BLOCKSIZE, side), layout.pixel_bytes)
-    width = min(strip_width(block, layout.pixel_bytes), side, max(layout.width, block))
-    tiles = math.ceil(layout.width / side) * math.ceil(layout.height / side)
-    busy = max(1, min(cores, tiles))
-    # A tile that is cut from strips reads these as wide as the raster is.
-    touched = busy * min(side, layout.height) * layout.width * layout.pixel_bytes
-    return _memory_mb(rate, busy, block * width * layout.pixel_bytes, touched)
+def _tiles_memory_mb(layout: Layout, tile_size: int | None, cores: int) -> float:
+    bound = tiles_memory_bound(
+        layout.width,
+        layout.height,
+        layout.pixel_bytes,
+        tile_size=tile_size or auto_tile_size(layout.pixel_bytes),
+        threads=cores,
+        cogs=False,
+    )
+    return bound / 1e6
 
 
 def _cog_memory_mb(layout: Layout, warps: bool, cores: int) -> float:
