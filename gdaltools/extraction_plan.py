@@ -13,12 +13,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice, pairwise
 
-from gdaltools.cog.plan import SHARED_BYTES, CogPlan
+from gdaltools.cog.plan import SHARED_BYTES, CogPlan, piece_shape
+from gdaltools.cog.plan import memory_bound as cog_memory_bound
 from gdaltools.dataset import CACHE_MB
 from gdaltools.source_blocks import Reading, StoredBlocks, reading_of
 from gdaltools.storage import Location
-from gdaltools.tile_format import TileFormat
-from gdaltools.tile_pixels import TargetPixels
+from gdaltools.tile_format import TileFormat, goes_by_rows
+from gdaltools.tile_pixels import TargetPixels, plain_step
 from gdaltools.tiling import PixelWindow, TilingScheme
 from gdaltools.warp import WarpPlan
 
@@ -30,14 +31,16 @@ _STRIP_BYTES = 32 << 20
 # A group of small tiles is about so large, where there are enough groups for all threads.
 _GROUP_BYTES = 128 << 20
 _GROUPS_PER_THREAD = 4
-# Threads that wait for the last group are to cost no more than this; else groups become narrower, and where
+# Threads that wait for the last groups are to cost no more than this; else these become narrower, and where
 # even that does not help tiles are made one after the other, each by all threads.
 _BUSY, _LEAST_BUSY = 0.85, 0.75
 # GDAL's block cache is raised up to this where a strip of every thread takes it.
 _CACHE_BYTES = 512 << 20
 # Groups, and strips of each, that tell of all where there are more.
 _LOOKED_AT, _STRIPS_LOOKED_AT = 24, 64
-_THREAD_BYTES = 24 << 20
+_THREAD_BYTES, _WARP_BYTES = 24 << 20, 32 << 20
+# Side of a tile's blocks, as it usually is.
+_BLOCK = 512
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,16 @@ class TileGroup:
     def __iter__(self) -> Iterator[Position]:
         places = ((row, col) for row in self.rows for col in self.cols)
         return places if self.only is None else (place for place in places if place in self.only)
+
+    def split(self, parts: int) -> Iterator[TileGroup]:
+        """The same tiles in parts of some columns each; none of them is empty."""
+        parts = min(parts, len(self.cols))
+        edges = [self.cols.start + round(part * len(self.cols) / parts) for part in range(parts + 1)]
+        for first, last in pairwise(edges):
+            cols = range(first, last)
+            only = None if self.only is None else frozenset(p for p in self.only if p[1] in cols)
+            if only is None or only:
+                yield TileGroup(self.rows, cols, only)
 
     def strips(self, scheme: TilingScheme, step: int) -> Iterator[tuple[Strip, tuple[Position, ...]]]:
         """Windows (top, bottom, left, right) from top to bottom, none over a gap, and the tiles in each."""
@@ -131,6 +144,10 @@ class ExtractionPlan:
         wanted = self.reading.cache_bytes * self.threads
         return min(_CACHE_BYTES, max(CACHE_MB << 20, wanted))
 
+    @property
+    def _more_cache(self) -> int:
+        return self.cache_bytes - (CACHE_MB << 20)
+
     def positions(self) -> Iterator[Position]:
         """Row and column of every tile, in the order of the groups."""
         return (place for group in self.groups for place in group)
@@ -143,7 +160,10 @@ class ExtractionPlan:
         """What a process needs at most, with so many threads (by default those of the plan)."""
         threads = threads or self.threads
         if not self.side_by_side:
-            return self.plan_of(next(self.positions())).memory_bytes(threads) + threads * _THREAD_BYTES
+            tile = self.plan_of(next(self.positions()))
+            rows, cols = (min(pair) for pair in zip(tile.piece, tile.levels[0][::-1], strict=True))
+            piece = rows * cols * tile.facts.pixel_bytes
+            return tile.memory_bytes(threads) + threads * _alone_bytes(piece) + self._more_cache
         busy = min(threads, len(self.groups))
         widest = max(self._width(group) for group in self.groups)
         return memory_bound(
@@ -155,6 +175,7 @@ class ExtractionPlan:
             threads=busy,
             cache_bytes=min(_CACHE_BYTES, max(CACHE_MB << 20, self.reading.cache_bytes * busy)),
             cogs=self.layout.cogs,
+            warps=self.warp is not None,
         )
 
     def _width(self, group: TileGroup) -> int:
@@ -197,7 +218,6 @@ class ExtractionPlan:
     def _decoding(self) -> str:
         if self.rereads < 1.02:
             return "each stored block once"
-        why = "blocks on the border of two groups are read by both"
         if not self.side_by_side:
             why = "pieces of a tile are read apart from each other"
         elif not self.cached:
@@ -205,6 +225,10 @@ class ExtractionPlan:
                 f"a row of cells takes {self.reading.cache_bytes / 1e6:,.0f} MB of decoded blocks for each "
                 f"thread, and {_CACHE_BYTES >> 20} MB is the limit for all"
             )
+        elif self.blocks.striped and min(len(group.cols) for group in self.groups) < self.scheme.cols:
+            why = "strips are as wide as the raster and groups, for memory or to busy all threads, are not"
+        else:
+            why = "blocks on the border of two groups are read by both"
         return f"each stored block {self.rereads:.2f} times, as {why}"
 
 
@@ -218,6 +242,7 @@ def memory_bound(
     threads: int,
     cache_bytes: int,
     cogs: bool,
+    warps: bool,
 ) -> int:
     """Bytes that so many readers need at most, whose groups are `width` pixels wide.
 
@@ -229,26 +254,38 @@ def memory_bound(
     piece = min(width, tile_width) * block * pixel_bytes
     waiting = rows * 3 // 4 if cogs else 0
     working = 2 * strip + (rows if block != step else 0) + 2 * piece + waiting + _THREAD_BYTES
+    working += _WARP_BYTES if warps else 0
     return SHARED_BYTES - (CACHE_MB << 20) + cache_bytes + threads * working
 
 
 def tiles_memory_bound(
-    width: int, height: int, pixel_bytes: int, *, tile_size: int, threads: int, cogs: bool
+    width: int, height: int, bands: int, itemsize: int, *, tile_size: int, threads: int, warps: bool
 ) -> int:
-    """`memory_bound` for a raster of which no more is known: one in strips, cut into tiles of that size."""
-    step = 512
-    block = min(step, tile_size)
-    widest = max(min(tile_size, width), min(width, _STRIP_BYTES // (step * pixel_bytes)))
+    """Bytes that plain tiles need at most of a raster in strips of which no more is known than its layout."""
+    pixel_bytes, block = bands * itemsize, min(_BLOCK, tile_size)
+    side = min(tile_size, width)
+    if not goes_by_rows(side, block, pixel_bytes):
+        rows, cols = piece_shape(side, min(tile_size, height), pixel_bytes, block)
+        bound = cog_memory_bound(side, min(tile_size, height), bands, itemsize, threads=threads)
+        return bound + threads * _alone_bytes(min(rows, height) * min(cols, width) * pixel_bytes)
+    step = plain_step(1, side * pixel_bytes)
+    busy = min(threads, math.ceil(height / tile_size) * math.ceil(width / side))
     return memory_bound(
         pixel_bytes,
-        width=widest,
-        tile_width=tile_size,
+        width=max(side, min(width, _STRIP_BYTES // (step * pixel_bytes))),
+        tile_width=side,
         step=step,
         block=block,
-        threads=min(threads, math.ceil(height / tile_size) * math.ceil(width / widest)),
-        cache_bytes=CACHE_MB << 20,
-        cogs=cogs,
+        threads=busy,
+        cache_bytes=min(_CACHE_BYTES, max(CACHE_MB << 20, 2 * busy * step * width * pixel_bytes)),
+        cogs=False,
+        warps=warps,
     )
+
+
+def _alone_bytes(piece_bytes: int) -> int:
+    """What a thread holds of a piece beside what the engine counts: as it was read, and in its strips."""
+    return 2 * piece_bytes + _THREAD_BYTES
 
 
 def grouped(
@@ -288,18 +325,20 @@ def grouped(
 
 
 def _balanced(plan: ExtractionPlan, only: frozenset[Position] | None, widest: int) -> tuple[TileGroup, ...]:
-    """Groups at most so wide, and narrower where threads would wait for the last of them."""
-    scheme = plan.scheme
-    fewest = len(_columns(scheme, widest))
-    best: tuple[TileGroup, ...] = ()
-    for parts in range(fewest, scheme.cols + 1):
-        columns = _columns(scheme, widest) if parts == fewest else _parted(scheme.cols, parts)
-        groups = _groups(plan, only, columns)
-        if not best or _busy(len(groups), plan.threads) > _busy(len(best), plan.threads) + 1e-9:
-            best = groups
-        if _busy(len(best), plan.threads) >= _BUSY or len(best) > _GROUPS_PER_THREAD * plan.threads:
+    """Groups at most so wide; the last are narrower where threads would wait for them."""
+    groups = _groups(plan, only, _columns(plan.scheme, widest))
+    left = len(groups) % plan.threads
+    if not left or _busy(len(groups), plan.threads) >= _BUSY:
+        return groups
+    whole, last = groups[:-left], groups[-left:]
+    best = last
+    for parts in range(2, 1 + max(len(group.cols) for group in last)):
+        split = tuple(part for group in last for part in group.split(parts))
+        if _busy(len(split), plan.threads) > _busy(len(best), plan.threads):
+            best = split
+        if _busy(len(best), plan.threads) >= _BUSY:
             break
-    return best
+    return whole + best
 
 
 def _groups(
@@ -362,11 +401,6 @@ def _columns(scheme: TilingScheme, widest: int) -> list[range]:
         found.append(range(first, col))
         first = col
     return found
-
-
-def _parted(count: int, parts: int) -> list[range]:
-    edges = [round(part * count / parts) for part in range(parts + 1)]
-    return [range(first, last) for first, last in pairwise(edges)]
 
 
 def _busy(groups: int, threads: int) -> float:

@@ -19,7 +19,7 @@ from gdaltools.cog.create import make_planned
 from gdaltools.dataset import block_cache, open_dataset
 from gdaltools.extraction_plan import ExtractionPlan, Position, TileGroup
 from gdaltools.extraction_result import ExtractedTile
-from gdaltools.extraction_trials import Tried, Trying, decided, trial_places
+from gdaltools.extraction_trials import Tried, Trying, decided, trial_rows
 from gdaltools.extraction_walk import Order, Told, extracted, is_empty, tile_id, walk
 from gdaltools.manifest import FinishedTile, ManifestWriter
 from gdaltools.progress import Progress
@@ -170,7 +170,7 @@ def delayed(order: Order) -> list[Delayed]:
     shared = dask.delayed(order, traverse=False)
     plan = dask.delayed(order.plan, traverse=False)
     attempt = dask.delayed(Trying(order.plan), pure=False)
-    tried = [attempt(each) for each in enumerate(trial_places(order.plan))]
+    tried = [attempt(each) for each in enumerate(trial_rows(order.plan))]
     policy = dask.delayed(_decided, pure=False)(plan, tried)
     if order.plan.side_by_side:
         make = dask.delayed(_make_group, pure=False)

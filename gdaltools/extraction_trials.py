@@ -13,47 +13,54 @@ from gdaltools import graph
 from gdaltools.cog.adaptive import Policy, Trial, find_policy
 from gdaltools.cog.pyramid import try_blocks
 from gdaltools.cog.sink import MemorySink
+from gdaltools.dataset import block_cache, open_dataset
 from gdaltools.extraction_plan import ExtractionPlan, Position
+from gdaltools.tile_pixels import OpenTile, TileSource
 
-# Blocks that are tried: in so many rows and columns over the whole grid, and none where there are few.
-_ROWS, _COLS, _FEW_BLOCKS = 6, 5, 64
+# Blocks that are tried: in few rows, as a source in strips is read by rows; none where there are few.
+_ROWS, _COLS, _FEW_BLOCKS = 4, 7, 64
 
 Tried = tuple[int, list[Trial]]
+Block = tuple[Position, int, int]
 
 
 def policy_of(plan: ExtractionPlan) -> Policy:
     """How DEFLATE is written in all tiles, after blocks from all over the grid were tried."""
-    places = trial_places(plan)
     found: dict[int, list[Trial]] = {}
 
     def ended(answer: Tried) -> None:
         found[answer[0]] = answer[1]
 
-    graph.run_each(Trying(plan), list(enumerate(places)), ended=ended)
+    graph.run_each(Trying(plan), list(enumerate(trial_rows(plan))), ended=ended)
     return decided(plan, [found[index] for index in sorted(found)])
 
 
 def decided(plan: ExtractionPlan, trials: Sequence[Sequence[Trial]]) -> Policy:
-    """The policy that the trials of the blocks, in their order, let choose."""
+    """The policy that the trials of the rows, in their order, let choose."""
     tolerance = plan.layout.profile.size_tolerance
     return find_policy((trial for some in trials for trial in some), tolerance) if tolerance else Policy()
 
 
 @dataclass(frozen=True)
 class Trying:
-    """The call that tries one block."""
+    """The call that tries a row of blocks."""
 
     plan: ExtractionPlan
 
-    def __call__(self, given: tuple[int, tuple[Position, int, int]]) -> Tried:
-        """What the encoders make of a numbered block, and its number."""
-        index, (place, row, col) = given
-        tile = self.plan.plan_of(place)
-        return index, try_blocks(tile.work(MemorySink()), tile.source, row, [col])
+    def __call__(self, given: tuple[int, list[Block]]) -> Tried:
+        """What the encoders make of the blocks of a numbered row, and its number."""
+        index, blocks = given
+        trials: list[Trial] = []
+        with block_cache(self.plan.cache_bytes), open_dataset(self.plan.source, verify=False) as dataset:
+            for place, row, col in blocks:
+                tile = self.plan.plan_of(place)
+                source = OpenTile(TileSource(self.plan.pixels, self.plan.scheme.window(*place)), dataset)
+                trials += try_blocks(tile.work(MemorySink()), source, row, [col])
+        return index, trials
 
 
-def trial_places(plan: ExtractionPlan) -> list[tuple[Position, int, int]]:
-    """Blocks that are tried: (tile, row, column of its blocks), whichever tiles are to be made."""
+def trial_rows(plan: ExtractionPlan) -> list[list[Block]]:
+    """Rows of blocks that are tried: (tile, row, column of its blocks), whichever tiles are to be made."""
     scheme, block = plan.scheme, plan.layout.profile.blocksize
     grid = scheme.grid
     if not plan.layout.profile.size_tolerance or grid.width * grid.height < _FEW_BLOCKS * block**2:
@@ -61,10 +68,12 @@ def trial_places(plan: ExtractionPlan) -> list[tuple[Position, int, int]]:
     found = []
     for line in range(_ROWS):
         y = (2 * line + 1) * grid.height // (2 * _ROWS)
-        for number in range(_COLS):
-            # Each row's begin elsewhere, so that columns are not all the same.
-            x = int((number + line / _ROWS) * grid.width / _COLS)
+        # Each row's begin elsewhere, so that columns are not all the same.
+        columns = (int((number + line / _ROWS) * grid.width / _COLS) for number in range(_COLS))
+        blocks = []
+        for x in columns:
             place = scheme.place_of(y, x)
             window = scheme.window(*place)
-            found.append((place, (y - window.row_off) // block, (x - window.col_off) // block))
-    return list(dict.fromkeys(found))
+            blocks.append((place, (y - window.row_off) // block, (x - window.col_off) // block))
+        found.append(list(dict.fromkeys(blocks)))
+    return found

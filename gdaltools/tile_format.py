@@ -27,6 +27,8 @@ from gdaltools.warp import WarpPlan
 _DROPPED_TAGS = ("STATISTICS_", "TIFFTAG_XRESOLUTION", "TIFFTAG_YRESOLUTION", "TIFFTAG_RESOLUTIONUNIT")
 _DROPPED_DOMAINS = ("TILING_SCHEME",)
 _MANY_BANDS = 8
+# Of tiles that no block of a sensible size divides.
+_ODD_BLOCKSIZE = 256
 # One row of blocks of a tile, of all bands, uncompressed: up to this a tile is written from top to bottom.
 _ROW_BYTES = 64 << 20
 
@@ -64,7 +66,16 @@ class TileFormat:
 
     def by_rows(self, width: int) -> bool:
         """Whether a row of blocks of a tile so wide fits the memory that one may take."""
-        return self.profile.blocksize * width * self.facts.pixel_bytes <= _ROW_BYTES
+        return goes_by_rows(width, self.profile.blocksize, self.facts.pixel_bytes)
+
+
+def goes_by_rows(width: int, block: int, pixel_bytes: int) -> bool:
+    """`TileFormat.by_rows` for a tile of which no more is known.
+
+    >>> goes_by_rows(5120, 512, 16), goes_by_rows(5120, 512, 120)
+    (True, False)
+    """
+    return block * width * pixel_bytes <= _ROW_BYTES
 
 
 def tile_wanted(scheme: TilingScheme, bands: int) -> Wanted:
@@ -73,7 +84,7 @@ def tile_wanted(scheme: TilingScheme, bands: int) -> Wanted:
         codec="ZSTD",
         level=1,
         overviews="none",
-        blocksize=max(MIN_BLOCKSIZE, scheme.cog_blocksize),
+        blocksize=scheme.cog_blocksize if scheme.cog_blocksize >= MIN_BLOCKSIZE else _ODD_BLOCKSIZE,
         interleave="pixel" if bands <= _MANY_BANDS else "band",
     )
 
@@ -117,12 +128,11 @@ def tile_format(
     hidden = facts.nodata if kind == "nodata" and not profile.lossless else None
     if hidden is not None:
         facts = replace(facts, masked=True)
-    pixels = TargetPixels(location, warp, masked, hidden, _step(dataset, warp))
+    widest = min(scheme.tile_size, scheme.grid.width)
+    stored_rows, _ = dataset.block_shapes[0]
+    step = warp.cell if warp is not None else plain_step(stored_rows, widest * facts.pixel_bytes)
+    pixels = TargetPixels(location, warp, masked, hidden, step)
     return TileFormat(facts, profile, wanted, cogs), pixels
-
-
-def _step(dataset: DatasetReader, warp: WarpPlan | None) -> int:
-    return plain_step(dataset.block_shapes[0][0]) if warp is None else warp.cell
 
 
 def _kept(tags: Mapping[str, str]) -> dict[str, str]:

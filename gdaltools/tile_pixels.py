@@ -20,8 +20,9 @@ from gdaltools.storage import Location
 from gdaltools.tiling import PixelWindow
 from gdaltools.warp import WarpPlan, plain_strips, warped_strips
 
-# Rows of a plain strip, unless the source's own blocks are higher.
-_PLAIN_ROWS = 512
+# Rows of a plain strip, and bytes of a tile's part of it.
+_PLAIN_ROWS, _LEAST_ROWS = 512, 64
+_PLAIN_BYTES = 16 << 20
 
 
 @dataclass(frozen=True)
@@ -67,13 +68,16 @@ class TargetPixels:
                 yield pixels, None
 
 
-def plain_step(stored_rows: int) -> int:
+def plain_step(stored_rows: int, row_bytes: int) -> int:
     """The rows of a plain strip for a source whose blocks have so many: whole blocks where they are low.
 
-    >>> plain_step(1), plain_step(16), plain_step(12), plain_step(1024)
-    (512, 512, 504, 512)
+    `row_bytes` is one row of a tile: of very many bands a strip has fewer rows.
+
+    >>> plain_step(1, 12_288), plain_step(12, 12_288), plain_step(1024, 12_288), plain_step(1, 122_880)
+    (512, 504, 512, 136)
     """
-    return _PLAIN_ROWS // stored_rows * stored_rows if stored_rows <= _PLAIN_ROWS else _PLAIN_ROWS
+    rows = min(_PLAIN_ROWS, max(_LEAST_ROWS, _PLAIN_BYTES // row_bytes))
+    return rows // stored_rows * stored_rows if stored_rows <= rows else rows
 
 
 def holds_data(pixels: Pixels, valid: Valid | None, nodata: float | None) -> Any:
@@ -106,11 +110,29 @@ class TileSource:
         CorruptRaster, StorageError
             As `TargetPixels.strips` does.
         """
-        window = Window(
-            self.window.col_off + cols.start, self.window.row_off + rows.start, len(cols), len(rows)
-        )
         with open_dataset(self.pixels.location, verify=False) as dataset:
-            found = list(self.pixels.strips(dataset, window))
-        parts, masks = zip(*found, strict=True)
+            return OpenTile(self, dataset).read(rows, cols, dtype, planes=planes)
+
+
+@dataclass(frozen=True)
+class OpenTile:
+    """A tile of a raster that is open already, in this thread: what was decoded for one serves the next."""
+
+    tile: TileSource
+    dataset: DatasetReader
+
+    @property
+    def name(self) -> str:
+        """What errors call it."""
+        return self.tile.name
+
+    def read(
+        self, rows: Span, cols: Span, dtype: np.dtype[Any], *, planes: int
+    ) -> tuple[Pixels, Valid | None]:
+        """As `TileSource.read`."""
+        origin = self.tile.window
+        window = Window(origin.col_off + cols.start, origin.row_off + rows.start, len(cols), len(rows))
+        parts, masks = zip(*self.tile.pixels.strips(self.dataset, window), strict=True)
         valid = None if masks[0] is None else np.concatenate(masks)
-        return stacked(np.concatenate(parts, axis=1), dtype, planes=planes), valid
+        pixels = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
+        return stacked(pixels, dtype, planes=planes), valid
