@@ -18,10 +18,10 @@ from gdaltools.extract import extract_tiles
 from gdaltools.tiling_plan import generate_tiling_scheme
 from tests.support.rasters import UTM, UTM_GRID, categories, elevation, smooth, write_raster
 
-ROWS, COLS = 700, 610
+ROWS, COLS = 330, 300
 GAP = np.ones((ROWS, COLS), bool)
-GAP[60:260, 100:280] = False
-GAP[:, 420:] = False
+GAP[40:130, 60:140] = False
+GAP[:, 210:] = False
 PALETTE = {i: (i, 255 - i, 7, 255) for i in range(256)}
 
 
@@ -73,7 +73,7 @@ def assert_same_file(ours: str | Path, theirs: str | Path) -> None:
 def test_a_tile_is_the_cog_of_the_plain_tile(tmp_path: Path, name: str, target: str) -> None:
     pixels, options = sources()[name]
     path = write_raster(tmp_path / "a.tif", pixels, crs=UTM, transform=UTM_GRID, **options)
-    scheme = generate_tiling_scheme(path, 384, 48, target)
+    scheme = generate_tiling_scheme(path, 192, 24, target)
     plain = extract_tiles(path, scheme, tmp_path / "plain")
     cogs = extract_tiles(path, scheme, tmp_path / "cogs", as_cog=True)
     assert cogs.cogs
@@ -105,7 +105,7 @@ def test_tiles_are_encoded_as_asked_for(tmp_path: Path, options: dict[str, Any])
     for name in ("rgb", "rgb with nodata"):
         pixels, said = sources()[name]
         path = write_raster(tmp_path / "a.tif", pixels, crs=UTM, transform=UTM_GRID, **said)
-        scheme = generate_tiling_scheme(path, 384, 48)
+        scheme = generate_tiling_scheme(path, 192, 24)
         plain = extract_tiles(path, scheme, tmp_path / f"{name} plain", tiles=["tile_0_0"])
         cogs = extract_tiles(path, scheme, tmp_path / name, as_cog=True, tiles=["tile_0_0"], **options)
         blocksize = scheme.cog_blocksize
