@@ -304,7 +304,9 @@ class TilingScheme(BaseModel):
         """
         from gdaltools import tiling_geojson
 
-        return storage.write_bytes(dst, tiling_geojson.dumps(self), overwrite=overwrite)
+        with storage.writing(dst, overwrite=overwrite) as path, path.open("wb") as stream:
+            stream.writelines(tiling_geojson.lines(self))
+        return storage.locate(dst)
 
     @staticmethod
     def read(
