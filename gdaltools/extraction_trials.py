@@ -17,8 +17,9 @@ from gdaltools.dataset import block_cache, open_dataset
 from gdaltools.extraction_plan import ExtractionPlan, Position
 from gdaltools.tile_pixels import OpenTile, TileSource
 
-# Blocks that are tried: in few rows, as a source in strips is read by rows; none where there are few.
-_ROWS, _COLS, _FEW_BLOCKS = 4, 7, 64
+# Blocks that are tried: in few rows, as a source in strips is read by rows, at most such a part of all, and
+# none where there are few.
+_ROWS, _COLS, _SHARE, _FEW_BLOCKS = 4, 7, 8, 64
 
 Tried = tuple[int, list[Trial]]
 Block = tuple[Position, int, int]
@@ -63,13 +64,15 @@ def trial_rows(plan: ExtractionPlan) -> list[list[Block]]:
     """Rows of blocks that are tried: (tile, row, column of its blocks), whichever tiles are to be made."""
     scheme, block = plan.scheme, plan.layout.profile.blocksize
     grid = scheme.grid
-    if not plan.layout.profile.size_tolerance or grid.width * grid.height < _FEW_BLOCKS * block**2:
+    total = grid.width * grid.height // block**2
+    if not plan.layout.profile.size_tolerance or total < _FEW_BLOCKS:
         return []
+    cols = max(1, min(_COLS, total // (_SHARE * _ROWS)))
     found = []
     for line in range(_ROWS):
         y = (2 * line + 1) * grid.height // (2 * _ROWS)
         # Each row's begin elsewhere, so that columns are not all the same.
-        columns = (int((number + line / _ROWS) * grid.width / _COLS) for number in range(_COLS))
+        columns = (int((number + line / _ROWS) * grid.width / cols) for number in range(cols))
         blocks = []
         for x in columns:
             place = scheme.place_of(y, x)
