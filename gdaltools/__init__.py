@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from gdaltools.cog.validate import CogReport, validate_cog
     from gdaltools.errors import GdalToolsError
     from gdaltools.estimation import Estimate, estimate
-    from gdaltools.extract import ExtractionResult, extract_tiles
+    from gdaltools.extract import ExtractionPlan, ExtractionResult, extract_tiles, plan_extraction
     from gdaltools.grid import Grid
     from gdaltools.mosaic import MosaicResult, create_mosaicjson
     from gdaltools.raster import RasterInfo, inspect, open
@@ -37,7 +37,7 @@ _ROOMS = {
     "cog.validate": ("CogReport", "validate_cog"),
     "errors": ("GdalToolsError",),
     "estimation": ("Estimate", "estimate"),
-    "extract": ("ExtractionResult", "extract_tiles"),
+    "extract": ("ExtractionPlan", "ExtractionResult", "extract_tiles", "plan_extraction"),
     "grid": ("Grid",),
     "mosaic": ("MosaicResult", "create_mosaicjson"),
     "raster": ("RasterInfo", "inspect", "open"),
@@ -56,6 +56,7 @@ __all__ = [
     "CogResult",
     "CogsResult",
     "Estimate",
+    "ExtractionPlan",
     "ExtractionResult",
     "GdalToolsError",
     "Grid",
@@ -78,6 +79,7 @@ __all__ = [
     "inspect",
     "open",
     "plan_cog",
+    "plan_extraction",
     "route",
     "validate_cog",
     "warp",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -57,6 +58,14 @@ class Axis:
             return start - self.step + first - self.overlap, last
         return start, min(self.size, self.extent - start)
 
+    def holding(self, pixel: int) -> int:
+        """The last piece that holds a pixel.
+
+        >>> [Axis(extent=100, size=48, overlap=16).holding(pixel) for pixel in (0, 31, 32, 47, 99)]
+        [0, 0, 1, 1, 2]
+        """
+        return _last_before(self, pixel)
+
     @property
     def spans(self) -> list[Span]:
         """All pieces."""
@@ -77,3 +86,12 @@ class GivenAxis:
     def span(self, index: int) -> Span:
         """Start and length of a piece."""
         return self.spans[index]
+
+    def holding(self, pixel: int) -> int:
+        """The last piece that holds a pixel."""
+        return _last_before(self, pixel)
+
+
+def _last_before(axis: Axis | GivenAxis, pixel: int) -> int:
+    """The last piece that does not begin behind a pixel: pieces leave nothing out, so it holds it."""
+    return bisect_right(range(axis.count), pixel, key=lambda index: axis.span(index)[0]) - 1

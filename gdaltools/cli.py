@@ -302,20 +302,53 @@ def _tiles(command: argparse.ArgumentParser) -> None:
     command.add_argument("--tile-size", type=int, metavar="PIXELS", help="default: about 450 MB a tile")
     command.add_argument("--overlap", type=int, metavar="PIXELS", help="default: 512")
     command.add_argument("--target-crs", metavar="CRS", help="default: EPSG:4326")
+    command.add_argument("--tile-mb", type=float, metavar="MB", help="tiles of at most so much, uncompressed")
+    command.add_argument("--tms", metavar="NAME", help="on the grid of a tiling scheme, as WebMercatorQuad")
+    command.add_argument("--zoom", type=int, metavar="N", help="of --tms; default: the closest level")
     command.add_argument("--scheme", metavar="FILE", help="use this tiling scheme (GeoJSON) instead")
     command.add_argument(
         "--resume", action="store_true", help="keep the tiles that an interrupted run had finished"
     )
+    command.add_argument("--tiles", nargs="+", metavar="ID", help="only these, as tile_0_3 tile_1_3")
+    command.add_argument("--area", metavar="FILE", help="only tiles that touch this area (GeoJSON)")
+    command.add_argument("--skip-empty", action="store_true", help="leave out tiles without any data")
+    command.add_argument("--resampling", metavar="NAME", help="bilinear, cubic, nearest, ...")
+    command.add_argument("--plan", action="store_true", help="say how it would be done, and do nothing")
+    command.add_argument("--as-cog", action="store_true", help="write finished COGs, in the same pass")
+    cogs = command.add_argument_group("with --as-cog")
+    cogs.add_argument("--profile", metavar="NAME", help="analysis (default), fast, archive or visualization")
+    cogs.add_argument("--codec", metavar="NAME", help="DEFLATE, ZSTD, LZW, LERC, JPEG, WEBP, NONE, ...")
+    cogs.add_argument("--level", type=int, metavar="N", help="of DEFLATE or ZSTD, as GDAL counts it")
+    cogs.add_argument(
+        "--size-tolerance", type=float, metavar="SHARE", help="of DEFLATE, for speed; default 0.015"
+    )
+    cogs.add_argument("--quality", type=int, metavar="1-100", help="of JPEG and WEBP; default 85")
+    cogs.add_argument("--overview-resampling", metavar="NAME", help="average, mode, nearest, ...")
+
+
+_TILES = (
+    "tiles",
+    "area",
+    "resampling",
+    "input_crs",
+    "as_cog",
+    "profile",
+    "codec",
+    "level",
+    "size_tolerance",
+    "quality",
+    "overview_resampling",
+)
 
 
 def _run_tiles(arguments: argparse.Namespace) -> _Answer:
-    from gdaltools.extract import extract_tiles
+    from gdaltools.extract import extract_tiles, plan_extraction
     from gdaltools.tiling import TilingScheme
     from gdaltools.tiling_plan import generate_tiling_scheme
 
     given = [
         f"--{name.replace('_', '-')}"
-        for name in ("tile_size", "overlap", "target_crs")
+        for name in ("tile_size", "tile_mb", "overlap", "target_crs", "tms", "zoom")
         if getattr(arguments, name) is not None
     ]
     if arguments.scheme is not None and given:
@@ -327,17 +360,24 @@ def _run_tiles(arguments: argparse.Namespace) -> _Answer:
             arguments.src,
             arguments.tile_size,
             512 if arguments.overlap is None else arguments.overlap,
-            arguments.target_crs or "EPSG:4326",
+            arguments.target_crs,
+            tile_mb=arguments.tile_mb,
+            tms=arguments.tms,
+            zoom=arguments.zoom,
             input_crs=arguments.input_crs,
         )
+    options = {name: getattr(arguments, name) for name in _TILES}
+    if arguments.plan:
+        return _Answer("plan", str(plan_extraction(arguments.src, scheme, **options)))
     result = extract_tiles(
         arguments.src,
         scheme,
         arguments.dst,
-        input_crs=arguments.input_crs,
+        skip_empty=arguments.skip_empty,
         overwrite=arguments.overwrite,
         resume=arguments.resume,
         progress=_progress(arguments),
+        **options,
     )
     return _Answer("tiles", result)
 

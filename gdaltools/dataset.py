@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import os
 import re
+import threading
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -18,6 +19,7 @@ from typing import Any
 import numpy as np
 import rasterio
 from numpy.typing import NDArray
+from rasterio._env import get_gdal_config, set_gdal_config
 from rasterio._err import CPLE_BaseError
 from rasterio.errors import NotGeoreferencedWarning, RasterioError, RasterioIOError
 from rasterio.io import DatasetReader
@@ -104,6 +106,29 @@ def open_dataset(
                 f"{location} names bands, units or domains in an encoding other than UTF-8 "
                 f"({bytes(error.object[:40])!r}): rewrite these texts"
             ) from error
+
+
+_caches: list[int] = []
+_caches_lock = threading.Lock()
+
+
+@contextmanager
+def block_cache(size_bytes: int) -> Iterator[None]:
+    """In the block GDAL's cache, which is the process's, holds at least so many bytes of decoded blocks."""
+    os.environ.setdefault("GDAL_CACHEMAX", str(CACHE_MB))
+    with _caches_lock:
+        if not _caches:
+            _caches.append(int(get_gdal_config("GDAL_CACHEMAX")))
+        _caches.append(size_bytes)
+        set_gdal_config("GDAL_CACHEMAX", max(_caches))
+    try:
+        yield
+    finally:
+        with _caches_lock:
+            _caches.remove(size_bytes)
+            set_gdal_config("GDAL_CACHEMAX", max(_caches))
+            if len(_caches) == 1:
+                _caches.clear()
 
 
 _READ_OPTIONS = {

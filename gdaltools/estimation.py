@@ -22,12 +22,11 @@ from pydantic import BaseModel, ConfigDict
 
 from gdaltools.cog.plan import memory_bound
 from gdaltools.crs import parse_crs
-from gdaltools.dataset import CACHE_MB
 from gdaltools.errors import InvalidParameter
+from gdaltools.extraction_plan import tiles_memory_bound
 from gdaltools.raster import RasterInfo, inspect
 from gdaltools.routing import EXTRACTION_TASKS, normal_task_type
 from gdaltools.storage import Location, StrPath
-from gdaltools.tile_writer import affordable_block, strip_width
 from gdaltools.tiling_plan import auto_tile_size
 
 Operation = Literal["extract_tiles", "create_cog"]
@@ -51,18 +50,11 @@ class Rate:
         Uncompressed megabytes a second on one core.
     per_core : float
         What each further core adds, as a share of the first one's rate.
-    base_mb, core_mb : float
-        Memory of the process at rest, and of each core beside its pixels; of tiles alone, as the next.
-    copies : float
-        How many times each core holds the strip, of all bands, that it works on.
     """
 
     start_seconds: float
     mb_per_second: float
     per_core: float
-    base_mb: float = 0.0
-    core_mb: float = 0.0
-    copies: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -77,15 +69,13 @@ class Calibration:
 # uncompressed RGB relief in strips: medians of three runs on one core and on two, of one run at 700 MB. The
 # model is within 20% of each median, of warps within 26%. create_cog: single runs at 700 MB on one core and
 # on two, of archive on two alone.
-# Memory of tiles: single runs on one core and on two, on 300 to 800 MB of 3 bands of uint8, 8 and 100 of
-# uint16, 30 of float32 and one of complex128, in strips and in blocks: tiles of 1024, 1536 (warped) and of
-# the automatic size. The model is within 30% of each. Of COGs the estimate is the plan's own bound.
+# Memory is the plans' own bound, of tiles and of COGs.
 CALIBRATION = Calibration(
     source="uncompressed RGB relief in strips, local disk, 2 cores of an AMD EPYC virtual machine; "
     "elsewhere a guess",
     rates={
-        ("extract_tiles", "window"): Rate(0.7, 105, 0.65, 115, 0, 3),
-        ("extract_tiles", "warp"): Rate(3.0, 24, 0.6, 115, 0, 3),
+        ("extract_tiles", "window"): Rate(0.7, 105, 0.65),
+        ("extract_tiles", "warp"): Rate(3.0, 24, 0.6),
         ("create_cog", "analysis"): Rate(0.6, 49, 0.96),
         ("create_cog", "archive"): Rate(0.6, 30, 0.92),
         ("create_cog", "visualization"): Rate(0.6, 85, 0.84),
@@ -277,7 +267,7 @@ def estimate_layout(
         cores=cores,
         seconds=rate.start_seconds + layout.megabytes / speed,
         peak_memory_mb=(
-            _tiles_memory_mb(rate, layout, tile_size, cores)
+            _tiles_memory_mb(layout, tile_size, variant == "warp", cores)
             if operation == "extract_tiles"
             else _cog_memory_mb(layout, warps, cores)
         ),
@@ -305,25 +295,22 @@ def _cores() -> int:
     return int(CPU_COUNT)
 
 
-def _tiles_memory_mb(rate: Rate, layout: Layout, tile_size: int | None, cores: int) -> float:
-    side = tile_size or auto_tile_size(layout.pixel_bytes)
-    block = affordable_block(min(_BLOCKSIZE, side), layout.pixel_bytes)
-    width = min(strip_width(block, layout.pixel_bytes), side, max(layout.width, block))
-    tiles = math.ceil(layout.width / side) * math.ceil(layout.height / side)
-    busy = max(1, min(cores, tiles))
-    # A tile that is cut from strips reads these as wide as the raster is.
-    touched = busy * min(side, layout.height) * layout.width * layout.pixel_bytes
-    return _memory_mb(rate, busy, block * width * layout.pixel_bytes, touched)
+def _tiles_memory_mb(layout: Layout, tile_size: int | None, warps: bool, cores: int) -> float:
+    bound = tiles_memory_bound(
+        layout.width,
+        layout.height,
+        layout.bands,
+        layout.itemsize,
+        tile_size=tile_size or auto_tile_size(layout.pixel_bytes),
+        threads=cores,
+        warps=warps,
+    )
+    return bound / 1e6
 
 
 def _cog_memory_mb(layout: Layout, warps: bool, cores: int) -> float:
     bound = memory_bound(layout.width, layout.height, layout.bands, layout.itemsize, threads=cores)
     return bound / 1e6 + (_COG_WARP_MB * cores if warps else 0)
-
-
-def _memory_mb(rate: Rate, busy: int, held_bytes: int, touched_bytes: float) -> float:
-    cache = min(CACHE_MB, touched_bytes / 1e6)
-    return rate.base_mb + cache + busy * (rate.core_mb + rate.copies * held_bytes / 1e6)
 
 
 def _duration(seconds: float) -> str:

@@ -1,68 +1,78 @@
-"""Tiles of a large raster as GeoTIFFs, cut from it or warped out of it.
+"""Tiles of a large raster as GeoTIFFs or COGs, cut from it or warped out of it, in one pass over its pixels.
 
-Each tile is a task of its own: it opens the source for itself, goes through its pixels in strips, and
-its file appears whole or not at all. Memory is bounded by a strip, not by the tile. A manifest beside the
-tiles says which are finished, so that a run that was interrupted can be taken up again.
+What is decided before the first pixel is in an `ExtractionPlan` (`plan_extraction`): who reads which tiles,
+in which order, and how often blocks of the source are decoded. Each file appears whole or not at all. Memory
+is bounded by the plan, not by the raster. A manifest beside the tiles says which are finished, so that a run
+that was interrupted can be taken up again.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import threading
+import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import dask
+import numpy as np
 import rasterio
 from dask.delayed import Delayed
 
-from gdaltools import crash_points, graph, storage
-from gdaltools.dataset import open_dataset
-from gdaltools.errors import InvalidParameter
+from gdaltools import graph, storage
+from gdaltools.area import tiles_within
+from gdaltools.cog.adaptive import Policy
+from gdaltools.cog.plan import Wanted, with_estimate
+from gdaltools.dataset import numpy_dtypes, open_dataset
+from gdaltools.errors import InvalidParameter, StorageError
+from gdaltools.extraction_plan import ExtractionPlan, Position, grouped
 from gdaltools.extraction_result import ExtractedTile, ExtractionResult
-from gdaltools.manifest import FinishedTile, ManifestWriter, TileManifest, finished_tiles
+from gdaltools.extraction_run import Ends, delayed, listening, name_of
+from gdaltools.extraction_run import run as run_plan
+from gdaltools.extraction_trials import policy_of
+from gdaltools.extraction_walk import Order, tile_id
+from gdaltools.manifest import FinishedTile, ManifestWriter, TileManifest, known_tiles
 from gdaltools.progress import ProgressOption, reporting
+from gdaltools.source_blocks import StoredBlocks
 from gdaltools.storage import Location, StrPath
-from gdaltools.tile_writer import TileProfile, create_tile, strip_width, tile_profile
-from gdaltools.tiling import PixelWindow, TilingScheme
-from gdaltools.warping import (
-    CLASS_RESAMPLING,
-    WarpPlan,
-    cell_side,
-    check_resampling,
-    plain_strips,
-    plan_warp,
-    warped_strips,
-)
+from gdaltools.tile_format import tile_format, tile_wanted
+from gdaltools.tiling import TilingScheme
+from gdaltools.warping import CLASS_RESAMPLING, WarpPlan, cell_side, check_resampling, plan_warp
 
-__all__ = ["ExtractedTile", "ExtractionResult", "extract_tiles"]
-
-Advance = Callable[[int], None]
+__all__ = ["ExtractedTile", "ExtractionPlan", "ExtractionResult", "extract_tiles", "plan_extraction"]
 
 # Of what tiles are written as: a change of it makes tiles of earlier versions be written anew.
-_TILE_FORMAT = 1
+_TILE_FORMAT = 2
 # Targets that are looked at together: one look is a round trip to storage.
 _LOOKS_AT_ONCE = 32
+# From so many tiles on the folder is listed instead of asking for each.
+_MANY_TILES = 200
 
 
 @dataclass(frozen=True)
-class _Job:
-    """What every tile's task is told."""
+class TilesWanted:
+    """What a caller asked for, before it is checked: the arguments that decide the tiles."""
 
-    source: Location
-    scheme: TilingScheme
-    target: Location
-    stem: str
-    plan: WarpPlan | None
-    profile: TileProfile
-    overwrite: bool
-    run: TileManifest
+    tiles: Sequence[str] | None = None
+    area: Any = None
+    resampling: str | None = None
+    input_crs: str | None = None
+    as_cog: bool = False
+    profile: str | None = None
+    codec: str | None = None
+    level: int | None = None
+    size_tolerance: float | None = None
+    quality: int | None = None
+    overview_resampling: str | None = None
+
+    def cog_options(self) -> dict[str, Any]:
+        """What of it is said of COGs alone."""
+        names = ("profile", "codec", "level", "size_tolerance", "quality", "overview_resampling")
+        return {name: value for name in names if (value := getattr(self, name)) is not None}
 
 
 def extract_tiles(
@@ -71,9 +81,18 @@ def extract_tiles(
     dst: StrPath | Location,
     *,
     tiles: Sequence[str] | None = None,
+    area: Any = None,
     stem: str | None = None,
     resampling: str | None = None,
     input_crs: str | None = None,
+    as_cog: bool = False,
+    profile: str | None = None,
+    codec: str | None = None,
+    level: int | None = None,
+    size_tolerance: float | None = None,
+    quality: int | None = None,
+    overview_resampling: str | None = None,
+    skip_empty: bool = False,
     overwrite: bool = False,
     resume: bool = False,
     progress: ProgressOption = "auto",
@@ -85,7 +104,7 @@ def extract_tiles(
     bit-identical to it; else they are warped, and neighbours are identical to the pixel where they
     overlap. Nodata, masks, alpha, colours, band names, units, scales and tags survive; a warp of a
     raster that has none of the first three gives its tiles a mask, so that what lies outside of the
-    source is never taken for black.
+    source is never taken for black. With ``as_cog=True`` tiles are finished COGs, made in the same pass.
 
     A manifest, ``{stem}_tiles.json`` beside the tiles, lists those that are finished while the work goes on.
     An interrupted run leaves one that is true, or none.
@@ -98,12 +117,21 @@ def extract_tiles(
         A folder, or a container or prefix.
     tiles : sequence of str, optional
         Ids of the tiles to write; by default all.
+    area : GeoJSON object, path or URL, optional
+        Write only tiles that touch it: a geometry, Feature or FeatureCollection in EPSG:4326 (RFC 7946).
     stem : str, optional
         First part of the names; by default the source's.
     resampling : str, optional
         rasterio's name; by default nearest for categorical rasters and colour tables, else bilinear.
     input_crs : str, optional
         Must be what the scheme was made with, which is used without it.
+    as_cog : bool
+        Write COGs with overviews instead of plain tiles.
+    profile, codec, level, size_tolerance, quality, overview_resampling
+        Of COGs, as `create_cog` takes them. The tolerance is about all tiles together, and blocks from all
+        over the grid decide how it is used: a tile's bytes do not depend on which others are made.
+    skip_empty : bool
+        Leave out tiles that hold nothing but nodata or masked pixels; result and manifest list them.
     overwrite : bool
         Replace tiles that exist.
     resume : bool
@@ -119,131 +147,225 @@ def extract_tiles(
     Raises
     ------
     InvalidParameter
-        The scheme was made for another raster, or has no such tile; the resampling does not exist or
-        would mix classes.
+        The scheme was made for another raster, or has no such tile; no tile touches the area; the resampling
+        does not exist or would mix classes; what is asked of COGs does not go together.
     TargetExists
         A tile exists and `overwrite` is False: found before any is written.
     SourceNotFound, UnsupportedRaster, CorruptRaster, StorageError
-        As `inspect` does; CorruptRaster also where a block cannot be decoded. Tiles that were finished
-        before remain.
+        As `inspect` does; CorruptRaster also where a block cannot be decoded, StorageError where the tiles
+        will not fit the disk. Tiles that were finished before remain.
     """
-    job = _plan(src, scheme, dst, stem, resampling, input_crs, overwrite)
-    chosen = _chosen(scheme, tiles)
-    target = job.target.child(f"{job.stem}_tiles.json")
+    wanted = TilesWanted(
+        tiles=tiles,
+        area=area,
+        resampling=resampling,
+        input_crs=input_crs,
+        as_cog=as_cog,
+        profile=profile,
+        codec=codec,
+        level=level,
+        size_tolerance=size_tolerance,
+        quality=quality,
+        overview_resampling=overview_resampling,
+    )
+    source = storage.locate(src)
+    # Before the first pixel is read: a source that is replaced during the run is another one to the next.
+    found = storage.stat(source)
+    threads = _threads() if compute else 1
+    plan, chosen = _planned(source, scheme, wanted, threads)
+    stem = stem if stem is not None else source.stem
+    order = Order(plan, storage.locate(dst), stem, overwrite, skip_empty, Policy())
+    run = TileManifest(
+        source=str(source),
+        source_size_bytes=found.size,
+        source_etag=found.etag,
+        parameters_hash=_parameters_hash(order),
+    )
+    target = order.folder.child(f"{stem}_tiles.json")
     storage.check_target(target, overwrite=True)
-    listed = finished_tiles(target, job.run)
-    kept = _standing(job, chosen, listed if resume else {})
-    missing = [tile_id for tile_id in chosen if tile_id not in kept]
-    shared = dask.delayed(job, traverse=False)
-    extract = dask.delayed(_extract_tile, pure=False)
+    known = known_tiles(target, run)
+    listed = {tile.tile_id: tile for tile in known.tiles}
+    kept = _standing(order, chosen, listed if resume else {})
+    left_out = set(known.skipped) if resume and skip_empty else set()
+    empty = {place for place in chosen if tile_id(place) in left_out}
+    missing = [place for place in chosen if place not in kept and place not in empty]
+    ends: Ends = {tile_id(place): tile for place, tile in kept.items()}
+    ends |= {tile_id(place): tile_id(place) for place in empty}
+    if missing and len(missing) < len(chosen):
+        order = replace(order, plan=_regrouped(plan, missing))
+    if missing:
+        _check_space(order, len(missing) / len(chosen))
     if not compute:
-        parts = [kept.get(tile_id) or extract(shared, tile_id, None) for tile_id in chosen]
-        return dask.delayed(_result, pure=False)(shared, parts)
-    still = {tile_id: tile for tile_id, tile in listed.items() if tile_id not in missing}
+        parts = delayed(order) if missing else []
+        return dask.delayed(_gathered, pure=False)(dask.delayed(order, traverse=False), chosen, ends, parts)
+    names = {tile_id(place) for place in missing}
+    still = {name: tile for name, tile in listed.items() if name not in names}
     with (
-        reporting(
-            progress, label="tiles", total=sum(_pixels(scheme, tile_id) for tile_id in chosen), unit="pixels"
-        ) as advance,
-        _listening(advance) as (channel, tile_ended),
-        ManifestWriter(target, job.run, still) as manifest,
+        reporting(progress, label="tiles", total=plan.total_pixels, unit="pixels") as advance,
+        ManifestWriter(target, run, still, set(known.skipped) - names) as manifest,
+        listening(order, advance, manifest, ends) as listener,
     ):
-        advance(sum(_pixels(scheme, tile_id) for tile_id in kept))
-
-        def ended(position: int, tile: ExtractedTile) -> None:
-            manifest.enter(_finished(job, tile))
-            tile_ended(_pixels(scheme, tile.tile_id))
-
-        made = graph.run([extract(shared, tile_id, channel) for tile_id in missing], ended=ended)
-    written = dict(zip(missing, made, strict=True)) | kept
-    return _result(job, [written[tile_id] for tile_id in chosen])
+        advance(sum(_pixels(scheme, place) for place in [*kept, *empty]))
+        if missing:
+            run_plan(replace(order, policy=policy_of(order.plan)), listener)
+    return _result(order, [ends[tile_id(place)] for place in chosen])
 
 
-def _plan(
+def plan_extraction(
     src: StrPath | Location,
     scheme: TilingScheme,
-    dst: StrPath | Location,
-    stem: str | None,
-    resampling: str | None,
-    input_crs: str | None,
-    overwrite: bool,
-) -> _Job:
-    location = storage.locate(src)
-    # Before the first pixel is read: a source that is replaced during the run is another one to the next.
-    found = storage.stat(location)
-    with open_dataset(location) as dataset:
-        scheme.check_belongs(dataset, location, input_crs)
-        profile = tile_profile(dataset, scheme)
-        by_class = scheme.raster_type == "categorical" or profile.colormap is not None
-        name = resampling or ("nearest" if by_class else "bilinear")
-        check_resampling(name)
-        if profile.colormap is not None and name not in CLASS_RESAMPLING:
-            raise InvalidParameter(
-                f"resampling {name!r} would mix the numbers of a colour table: "
-                f"use {' or '.join(CLASS_RESAMPLING)}"
-            )
-        cell = cell_side(scheme.tile_size, scheme.overlap)
-        plan = None
-        if scheme.warps:
-            plan = plan_warp(dataset, scheme.source_grid, scheme.grid, name, cell=cell)
-    if plan is not None and plan.adds_mask:
-        profile = profile.with_mask()
-    stem = stem if stem is not None else location.stem
-    return _Job(
-        source=location,
-        scheme=scheme,
-        target=storage.locate(dst),
-        stem=stem,
-        plan=plan,
+    *,
+    tiles: Sequence[str] | None = None,
+    area: Any = None,
+    resampling: str | None = None,
+    input_crs: str | None = None,
+    as_cog: bool = False,
+    profile: str | None = None,
+    codec: str | None = None,
+    level: int | None = None,
+    size_tolerance: float | None = None,
+    quality: int | None = None,
+    overview_resampling: str | None = None,
+    threads: int | None = None,
+) -> ExtractionPlan:
+    """How `extract_tiles` would make the tiles: groups, order, decoding, memory, and the size to expect.
+
+    Six blocks of the tile in the middle are read and encoded for the expected size; nothing is written.
+
+    Parameters
+    ----------
+    threads : int, optional
+        How many would work; by default as many as `extract_tiles` would use.
+
+    Raises
+    ------
+    InvalidParameter, SourceNotFound, UnsupportedRaster, CorruptRaster, StorageError
+        As `extract_tiles` does.
+    """
+    wanted = TilesWanted(
+        tiles=tiles,
+        area=area,
+        resampling=resampling,
+        input_crs=input_crs,
+        as_cog=as_cog,
         profile=profile,
-        overwrite=overwrite,
-        run=TileManifest(
-            source=str(location),
-            source_size_bytes=found.size,
-            source_etag=found.etag,
-            parameters_hash=_parameters_hash(scheme, stem, plan, profile),
-        ),
+        codec=codec,
+        level=level,
+        size_tolerance=size_tolerance,
+        quality=quality,
+        overview_resampling=overview_resampling,
+    )
+    if threads is not None and threads < 1:
+        raise InvalidParameter(f"{threads} threads: give at least 1")
+    plan, _ = _planned(storage.locate(src), scheme, wanted, threads or _threads())
+    return replace(plan, estimated_bytes=_estimated_bytes(plan), estimated_seconds=_estimated_seconds(plan))
+
+
+def _threads() -> int:
+    return graph.cluster_threads() or graph.thread_count()
+
+
+def _planned(
+    source: Location, scheme: TilingScheme, wanted: TilesWanted, threads: int
+) -> tuple[ExtractionPlan, list[Position]]:
+    options = wanted.cog_options()
+    if options and not wanted.as_cog:
+        raise InvalidParameter(
+            f"{', '.join(options)} is said of COGs: pass as_cog=True as well, or leave it out"
+        )
+    chosen = _chosen(scheme, wanted)
+    with open_dataset(source) as dataset:
+        scheme.check_belongs(dataset, source, wanted.input_crs)
+        warp = _warp(dataset, scheme, wanted.resampling)
+        asked = tile_wanted(scheme, dataset.count)
+        if wanted.as_cog:
+            asked = Wanted(blocksize=asked.blocksize, **options)
+        layout, pixels = tile_format(dataset, source, scheme, warp, asked, cogs=wanted.as_cog)
+        blocks = _stored_blocks(dataset, scheme)
+    return grouped(scheme, pixels, layout, blocks, chosen, threads), chosen
+
+
+def _warp(dataset: Any, scheme: TilingScheme, resampling: str | None) -> WarpPlan | None:
+    palette = dataset.colorinterp[0].name == "palette"
+    by_class = scheme.raster_type == "categorical" or palette
+    name = resampling or ("nearest" if by_class else "bilinear")
+    check_resampling(name)
+    if palette and name not in CLASS_RESAMPLING:
+        raise InvalidParameter(
+            f"resampling {name!r} would mix the numbers of a colour table: "
+            f"use {' or '.join(CLASS_RESAMPLING)}"
+        )
+    if not scheme.warps:
+        return None
+    cell = cell_side(scheme.tile_size, scheme.overlap)
+    return plan_warp(dataset, scheme.source_grid, scheme.grid, name, cell=cell)
+
+
+def _stored_blocks(dataset: Any, scheme: TilingScheme) -> StoredBlocks:
+    rows, cols = dataset.block_shapes[0]
+    itemsize = sum(np.dtype(name).itemsize for name in numpy_dtypes(dataset))
+    return StoredBlocks(
+        scheme.source_grid, scheme.grid, rows, cols, rows * cols * itemsize, warps=scheme.warps
     )
 
 
-def _parameters_hash(scheme: TilingScheme, stem: str, plan: WarpPlan | None, profile: TileProfile) -> str:
+def _chosen(scheme: TilingScheme, wanted: TilesWanted) -> list[Position]:
+    if isinstance(wanted.tiles, str):
+        raise InvalidParameter(f"tiles {wanted.tiles!r}: give a list of tile ids")
+    if wanted.tiles is not None:
+        chosen = [scheme.position(name) for name in dict.fromkeys(wanted.tiles)]
+    else:
+        chosen = [(row, col) for row in range(scheme.rows) for col in range(scheme.cols)]
+    if wanted.area is None:
+        return chosen
+    inside = tiles_within(scheme, wanted.area)
+    chosen = [place for place in chosen if place in inside]
+    if not chosen:
+        raise InvalidParameter(
+            "the area touches none of the tiles: check its coordinates (longitude, latitude)"
+        )
+    return chosen
+
+
+def _regrouped(plan: ExtractionPlan, missing: Sequence[Position]) -> ExtractionPlan:
+    return grouped(plan.scheme, plan.pixels, plan.layout, plan.blocks, missing, plan.threads)
+
+
+def _parameters_hash(order: Order) -> str:
     """Of all that decides what tiles there are and what is in them; the scheme holds the source's CRS."""
+    plan = order.plan
     decided = {
         "format": _TILE_FORMAT,
         # Releases differ in what they warp and compress to, and neighbours must agree.
         "gdal": rasterio.__gdal_version__,
-        "scheme": scheme.model_dump(mode="json"),
-        "stem": stem,
-        "plan": None if plan is None else asdict(plan),
-        "profile": asdict(profile),
+        "scheme": plan.scheme.model_dump(mode="json"),
+        "stem": order.stem,
+        "warp": None if plan.warp is None else asdict(plan.warp),
+        "facts": asdict(plan.layout.facts),
+        "profile": plan.layout.profile.model_dump(mode="json"),
     }
     return hashlib.sha256(json.dumps(decided, sort_keys=True, default=str).encode()).hexdigest()
 
 
-def _chosen(scheme: TilingScheme, tiles: Sequence[str] | None) -> list[str]:
-    if tiles is None:
-        return list(scheme.tile_ids())
-    if isinstance(tiles, str):
-        raise InvalidParameter(f"tiles {tiles!r}: give a list of tile ids")
-    chosen = list(dict.fromkeys(tiles))
-    for tile_id in chosen:
-        scheme.position(tile_id)
-    return chosen
-
-
 def _standing(
-    job: _Job, chosen: Sequence[str], listed: Mapping[str, FinishedTile]
-) -> dict[str, ExtractedTile]:
+    order: Order, chosen: Sequence[Position], listed: Mapping[str, FinishedTile]
+) -> dict[Position, ExtractedTile]:
     """Tiles that are listed and still whole; of the others none may stand in the way."""
 
-    def look(tile_id: str) -> ExtractedTile | None:
-        target, tile = _target(job, tile_id), listed.get(tile_id)
+    def look(place: Position) -> ExtractedTile | None:
+        target, tile = order.target(place), listed.get(tile_id(place))
         if tile is not None and tile.is_whole(target):
             return _kept(target, tile)
-        storage.check_target(target, overwrite=job.overwrite)
+        storage.check_target(target, overwrite=order.overwrite)
         return None
 
+    there = chosen
+    if len(chosen) > _MANY_TILES:
+        names = {name.rpartition("/")[2] for name in storage.list_names(order.folder, depth=1)}
+        there = [place for place in chosen if order.target(place).filename in names]
     with ThreadPoolExecutor(_LOOKS_AT_ONCE) as pool:
-        return {tile.tile_id: tile for tile in pool.map(look, chosen) if tile is not None}
+        looked = zip(there, pool.map(look, there), strict=True)
+        return {place: tile for place, tile in looked if tile is not None}
 
 
 def _kept(target: Location, tile: FinishedTile) -> ExtractedTile:
@@ -260,111 +382,71 @@ def _kept(target: Location, tile: FinishedTile) -> ExtractedTile:
     )
 
 
-def _finished(job: _Job, tile: ExtractedTile) -> FinishedTile:
-    return FinishedTile(
-        tile_id=tile.tile_id,
-        name=_target(job, tile.tile_id).filename,
-        size_bytes=tile.size_bytes,
-        etag=tile.etag,
-        shape=tile.shape,
-    )
+def _check_space(order: Order, share: float) -> None:
+    """Refuse tiles that the disk has no room for, as far as some blocks tell."""
+    if order.folder.path is None:
+        return
+    folder = Path(order.folder.path)
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    free = shutil.disk_usage(folder).free
+    plan = order.plan
+    if plan.total_pixels * plan.layout.facts.pixel_bytes < free:
+        return
+    expected = _estimated_bytes(plan)
+    if expected > free:
+        raise StorageError(
+            f"{order.folder} has {free / 1e6:,.0f} MB free, and {plan.tiles} tiles will take about "
+            f"{expected / 1e6:,.0f} MB: make room, or choose another place"
+        )
 
 
-def _target(job: _Job, tile_id: str) -> Location:
-    return job.target.child(f"{job.stem}_{tile_id}.tif")
+def _estimated_bytes(plan: ExtractionPlan) -> int:
+    places = list(plan.positions())
+    tile = with_estimate(plan.plan_of(places[len(places) // 2]))
+    width, height = tile.levels[0]
+    return round((tile.estimated_bytes or 0) / (width * height) * plan.total_pixels)
 
 
-def _pixels(scheme: TilingScheme, tile_id: str) -> int:
-    window = scheme.window(*scheme.position(tile_id))
+def _estimated_seconds(plan: ExtractionPlan) -> float:
+    # Imported where it is used: it stands above extraction, and tells its own memory by this module's.
+    from gdaltools.estimation import Layout, estimate_layout
+
+    facts = plan.layout.facts
+    layout = Layout(plan.total_pixels, 1, facts.count, facts.numpy_dtype.itemsize)
+    variant = "window" if plan.warp is None else "warp"
+    return estimate_layout("extract_tiles", layout, variant=variant, cores=plan.threads).seconds
+
+
+def _pixels(scheme: TilingScheme, place: Position) -> int:
+    window = scheme.window(*place)
     return window.width * window.height
 
 
-def _extract_tile(job: _Job, tile_id: str, channel: str | None) -> ExtractedTile:
-    """One tile, from the source to its place in storage."""
-    started = time.time()
-    window = job.scheme.window(*job.scheme.position(tile_id))
-    target = _target(job, tile_id)
-    with (
-        open_dataset(job.source, verify=False) as dataset,
-        storage.writing(target, overwrite=job.overwrite) as path,
-    ):
-        with create_tile(path, job.profile, window, job.scheme.transform_of(window)) as tile:
-            for left, width in _columns(job, window):
-                part = PixelWindow(
-                    col_off=window.col_off + left, row_off=window.row_off, width=width, height=window.height
-                )
-                for pixels, mask in _strips(job, dataset, part):
-                    tile.write(left, pixels, mask)
-                    _report(channel, pixels.shape[1] * pixels.shape[2])
-                tile.finish_columns(left)
-        size = path.stat().st_size
-    crash_points.reach("tile-published")
-    return ExtractedTile(
-        tile_id=tile_id,
-        location=str(target),
-        size_bytes=size,
-        etag=storage.stat(target).etag,
-        shape=(job.profile.count, window.height, window.width),
-        resumed=False,
-        started=started,
-        finished=time.time(),
-    )
+def _gathered(
+    order: Order,
+    chosen: Sequence[Position],
+    ends: Ends,
+    parts: Sequence[Sequence[ExtractedTile | str]],
+) -> ExtractionResult:
+    ends = ends | {name_of(tile): tile for part in parts for tile in part}
+    return _result(order, [ends[tile_id(place)] for place in chosen])
 
 
-def _strips(job: _Job, dataset: Any, window: PixelWindow) -> Iterator[tuple[Any, Any]]:
-    if job.plan is None:
-        rows = job.profile.block
-        return plain_strips(dataset, job.source, window.rasterio, rows, mask=job.profile.masked)
-    return warped_strips(dataset, job.source, job.plan, window.rasterio)
-
-
-def _columns(job: _Job, window: PixelWindow) -> Iterator[tuple[int, int]]:
-    """Columns of blocks, as wide as the memory of a strip allows."""
-    width = strip_width(job.profile.block, job.profile.pixel_bytes)
-    return ((left, min(width, window.width - left)) for left in range(0, window.width, width))
-
-
-def _result(job: _Job, tiles: Sequence[ExtractedTile]) -> ExtractionResult:
+def _result(order: Order, ends: Sequence[ExtractedTile | str]) -> ExtractionResult:
+    plan = order.plan
+    tiles = [tile for tile in ends if isinstance(tile, ExtractedTile)]
     made = [tile for tile in tiles if not tile.resumed]
     return ExtractionResult(
-        source=str(job.source),
+        source=str(plan.source),
         tiles=tuple(tiles),
         tiles_resumed=len(tiles) - len(made),
+        skipped=tuple(tile for tile in ends if isinstance(tile, str)),
         total_bytes=sum(tile.size_bytes for tile in tiles),
         total_pixels=sum(tile.shape[1] * tile.shape[2] for tile in tiles),
         seconds=max((t.finished for t in made), default=0.0) - min((t.started for t in made), default=0.0),
-        warped=job.plan is not None,
-        resampling=job.plan.resampling if job.plan is not None else None,
-        facts=job.scheme.facts(),
+        cogs=plan.layout.cogs,
+        warped=plan.warp is not None,
+        resampling=plan.warp.resampling if plan.warp is not None else None,
+        facts=plan.scheme.facts(),
     )
-
-
-# Tasks of this process find their caller's progress by name; in another process, as on a cluster, the
-# name is unknown there, and a tile counts when it has ended.
-_channels: dict[str, Advance] = {}
-
-
-def _report(channel: str | None, pixels: int) -> None:
-    advance = _channels.get(channel) if channel is not None else None
-    if advance is not None:
-        advance(pixels)
-
-
-@contextmanager
-def _listening(advance: Advance) -> Iterator[tuple[str, Advance]]:
-    by_strips = threading.Event()
-
-    def strip_ended(pixels: int) -> None:
-        by_strips.set()
-        advance(pixels)
-
-    def tile_ended(pixels: int) -> None:
-        if not by_strips.is_set():
-            advance(pixels)
-
-    channel = uuid4().hex
-    _channels[channel] = strip_ended
-    try:
-        yield channel, tile_ended
-    finally:
-        del _channels[channel]

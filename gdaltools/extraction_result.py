@@ -39,6 +39,10 @@ class ExtractionResult(BaseModel):
         In the scheme's order, or that of `tiles`.
     tiles_resumed : int
         How many of them an earlier run had written.
+    skipped : tuple of str
+        Ids of tiles that hold no data, and were not written as that was asked for.
+    cogs : bool
+        Whether the tiles are COGs.
     warped : bool
         Whether pixels were resampled, by `resampling`.
     seconds : float
@@ -52,9 +56,11 @@ class ExtractionResult(BaseModel):
     source: str
     tiles: tuple[ExtractedTile, ...]
     tiles_resumed: int
+    skipped: tuple[str, ...] = ()
     total_bytes: int
     total_pixels: int
     seconds: float
+    cogs: bool = False
     warped: bool
     resampling: str | None
     facts: dict[str, Any]
@@ -62,9 +68,11 @@ class ExtractionResult(BaseModel):
     def __str__(self) -> str:
         how = f"warped ({self.resampling})" if self.warped else "cut out, not resampled"
         kept = f", {self.tiles_resumed} of them by an earlier run" if self.tiles_resumed else ""
+        empty = f", {len(self.skipped)} without data left out" if self.skipped else ""
         grid = self.facts["grid"]
         head = (
-            f"{len(self.tiles)} tiles of up to {grid['tile_size_pixels']} pixels that share "
-            f"{grid['overlap_pixels']}, {how}, {self.total_bytes / 1e6:,.1f} MB, {self.seconds:.1f} s{kept}"
+            f"{len(self.tiles)} {'COGs' if self.cogs else 'tiles'} of up to {grid['tile_size_pixels']} "
+            f"pixels that share {grid['overlap_pixels']}, {how}, {self.total_bytes / 1e6:,.1f} MB, "
+            f"{self.seconds:.1f} s{kept}{empty}"
         )
         return "\n".join([head, *(f"  {t.location}  {t.shape[2]} x {t.shape[1]}" for t in self.tiles)])

@@ -7,11 +7,12 @@ that goes on writing. Ctrl-C ends the tasks under way before their next window, 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any
+from itertools import islice
+from typing import Any, TypeVar
 
 import dask
 from dask import local, threaded
@@ -22,6 +23,12 @@ from dask.system import CPU_COUNT
 from gdaltools.interruption import Interruption
 
 _SYNCHRONOUS = ("synchronous", "sync", "single-threaded")
+
+A = TypeVar("A")
+R = TypeVar("R")
+
+# Calls that are handed out for each thread: one under way and one to go on with.
+_HANDED_OUT = 2
 
 Ended = Callable[[int, Any], None]
 Keep = Callable[[Any], Any]
@@ -94,6 +101,77 @@ def run(tasks: Sequence[Delayed], *, ended: Ended, keep: Keep = lambda result: r
         except KeyboardInterrupt:
             interruption.tell()
             raise
+
+
+def run_each(
+    function: Callable[[A], R],
+    arguments: Iterable[A],
+    *,
+    ended: Callable[[R], None],
+    threads: int | None = None,
+) -> None:
+    """Call `function` for each of `arguments`, however many: a few for each thread are handed out at a time.
+
+    Parameters
+    ----------
+    ended : callable
+        Told each result when it is there, in the thread of the caller.
+    threads : int, optional
+        Of this process, where that is not `thread_count`; a cluster has its own.
+
+    Raises
+    ------
+    Exception
+        The first error of a call or of `ended`; what is under way ends before its next window.
+    KeyboardInterrupt
+        The caller was interrupted, and so were the calls.
+    """
+    waiting = iter(arguments)
+    client = _active_client()
+    if client is not None:
+        _each_on_cluster(client, function, waiting, ended)
+        return
+    threads = threads or thread_count()
+    if threads == 1:
+        for argument in waiting:
+            ended(function(argument))
+        return
+    interruption = Interruption()
+    with ThreadPoolExecutor(threads, initializer=interruption.watch) as pool:
+        under_way = {pool.submit(function, argument) for argument in islice(waiting, _HANDED_OUT * threads)}
+        try:
+            while under_way:
+                done, under_way = wait(under_way, return_when=FIRST_COMPLETED)
+                for future in done:
+                    ended(future.result())
+                under_way |= {pool.submit(function, argument) for argument in islice(waiting, len(done))}
+        except BaseException:
+            interruption.tell()
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def _each_on_cluster(
+    client: Any, function: Callable[[A], R], waiting: Iterator[A], ended: Callable[[R], None]
+) -> None:
+    from distributed import as_completed
+
+    def handed_out(count: int) -> list[Any]:
+        return [client.submit(function, argument, pure=False) for argument in islice(waiting, count)]
+
+    under_way = as_completed(handed_out(_HANDED_OUT * cluster_threads()), raise_errors=True)
+    held = set(under_way.futures)
+    try:
+        for future in under_way:
+            ended(future.result())
+            held.discard(future)
+            future.release()
+            for following in handed_out(1):
+                held.add(following)
+                under_way.add(following)
+    except BaseException:
+        client.cancel(list(held))
+        raise
 
 
 def _scheduler() -> Callable[..., Any]:

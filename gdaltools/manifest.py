@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from types import TracebackType
 from typing import Literal, Self
 
@@ -61,6 +61,8 @@ class TileManifest(BaseModel):
         The raster, as it was when the run began.
     parameters_hash : str
         Of everything else that decides the tiles' names and bytes.
+    skipped : tuple of str
+        Ids of tiles that hold no data, and were not written as that was asked for.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -71,10 +73,11 @@ class TileManifest(BaseModel):
     source_etag: str
     parameters_hash: str
     tiles: tuple[FinishedTile, ...] = ()
+    skipped: tuple[str, ...] = ()
 
 
-def finished_tiles(target: Location, run: TileManifest) -> dict[str, FinishedTile]:
-    """Tiles by id that the manifest at `target` lists, if it is of the same source and parameters as `run`.
+def known_tiles(target: Location, run: TileManifest) -> TileManifest:
+    """The manifest at `target` if it is of the same source and parameters as `run`, else `run` as it is.
 
     Raises
     ------
@@ -84,18 +87,18 @@ def finished_tiles(target: Location, run: TileManifest) -> dict[str, FinishedTil
     try:
         content = storage.read_bytes(target)
     except SourceNotFound:
-        return {}
+        return run
     try:
         found = TileManifest.model_validate_json(content)
     except ValidationError:
         log.warning("%s is ignored: it is no manifest that this version reads", target)
-        return {}
-    tiles, said = found.tiles, found.model_copy(update={"tiles": ()})
+        return run
+    said = found.model_copy(update={"tiles": (), "skipped": ()})
     if said != run:
         changed = [name for name in TileManifest.model_fields if getattr(said, name) != getattr(run, name)]
         log.info("%s is ignored: it is of another %s", target, " and ".join(changed))
-        return {}
-    return {tile.tile_id: tile for tile in tiles}
+        return run
+    return found
 
 
 class ManifestWriter:
@@ -107,6 +110,8 @@ class ManifestWriter:
         What the tiles are made of, without tiles.
     finished : mapping
         Tiles by id that are finished already.
+    skipped : set of str
+        Ids of tiles that were found to hold no data.
     clock : callable
         Seconds that only grow.
     """
@@ -116,18 +121,20 @@ class ManifestWriter:
         target: Location,
         run: TileManifest,
         finished: Mapping[str, FinishedTile],
+        skipped: Set[str] = frozenset(),
         *,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._target = target
         self._run = run
         self._finished = dict(finished)
+        self._skipped = dict.fromkeys(sorted(skipped))
         self._clock = clock
         self._not_before = clock()
         self._behind = False
 
     def enter(self, tile: FinishedTile) -> None:
-        """Add a tile that was published; to be called from one thread.
+        """Add a tile that was published; to be called by one thread at a time.
 
         Raises
         ------
@@ -135,13 +142,28 @@ class ManifestWriter:
             The manifest cannot be written.
         """
         self._finished[tile.tile_id] = tile
+        self._write_soon()
+
+    def leave_out(self, tile_id: str) -> None:
+        """Add a tile that holds no data; as `enter`.
+
+        Raises
+        ------
+        StorageError
+            As `enter` does.
+        """
+        self._skipped[tile_id] = None
+        self._write_soon()
+
+    def _write_soon(self) -> None:
         self._behind = True
         if self._clock() >= self._not_before:
             self._write()
 
     def _write(self) -> None:
         began = self._clock()
-        document = self._run.model_copy(update={"tiles": tuple(self._finished.values())})
+        found = {"tiles": tuple(self._finished.values()), "skipped": tuple(self._skipped)}
+        document = self._run.model_copy(update=found)
         storage.write_bytes(self._target, document.model_dump_json().encode(), overwrite=True)
         self._behind = False
         crash_points.reach("manifest-written")

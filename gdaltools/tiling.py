@@ -213,6 +213,11 @@ class TilingScheme(BaseModel):
             )
         return row, col
 
+    def place_of(self, y: int, x: int) -> tuple[int, int]:
+        """Row and column of a tile that holds a pixel of the grid: of several the last."""
+        down, across = self._axes
+        return down.holding(y), across.holding(x)
+
     def tile_ids(self) -> Iterator[str]:
         """Names of all tiles, row by row."""
         return (f"tile_{row}_{col}" for row in range(self.rows) for col in range(self.cols))
@@ -299,7 +304,9 @@ class TilingScheme(BaseModel):
         """
         from gdaltools import tiling_geojson
 
-        return storage.write_bytes(dst, tiling_geojson.dumps(self), overwrite=overwrite)
+        with storage.writing(dst, overwrite=overwrite) as path, path.open("wb") as stream:
+            stream.writelines(tiling_geojson.lines(self))
+        return storage.locate(dst)
 
     @staticmethod
     def read(

@@ -19,19 +19,26 @@ from gdaltools.grid import Grid, Resolution, target_grid
 from gdaltools.raster import describe, source_crs
 from gdaltools.storage import Location, StrPath
 from gdaltools.tiling import MAX_TILES, TilingScheme
+from gdaltools.tiling_tms import tms_grid
 
 #: An automatic tile is a square of about this many uncompressed bytes, all bands together …
 AUTO_TILE_BYTES = 450_000_000
 #: … a multiple of this many pixels, within these limits (protocol.md §5).
 AUTO_TILE_STEP, AUTO_TILE_MIN, AUTO_TILE_MAX = 512, 5_120, 20_480
 
+#: The target unless another is asked for (protocol.md §5).
+DEFAULT_CRS = "EPSG:4326"
+
 
 def generate_tiling_scheme(
     src: StrPath | Location,
     tile_size: int | None = None,
     overlap: int = 512,
-    target_crs: str = "EPSG:4326",
+    target_crs: str | None = None,
     *,
+    tile_mb: float | None = None,
+    tms: str | None = None,
+    zoom: int | None = None,
     input_crs: str | None = None,
     resolution: Resolution | None = None,
     band_names: Mapping[str, str] | None = None,
@@ -46,6 +53,14 @@ def generate_tiling_scheme(
         a multiple of 512 between 5,120 and 20,480.
     overlap : int
         Pixels that neighbours share, less than `tile_size`.
+    target_crs : str, optional
+        Of the tiles; EPSG:4326 by default, or what `tms` has.
+    tile_mb : float, optional
+        What a tile is to hold at most, uncompressed, in 10⁶ bytes: the largest multiple of 512 pixels.
+    tms : str, optional
+        Take the grid of this tile matrix set (morecantile's name, as "WebMercatorQuad"), in whole map tiles.
+    zoom : int, optional
+        Of `tms`; by default the level closest to the raster's resolution.
     input_crs : str, optional
         The source's CRS, where the file has none or a wrong one.
     resolution : float or (float, float), optional
@@ -65,7 +80,8 @@ def generate_tiling_scheme(
         A parameter is outside what is said above, or there would be more than a million tiles.
     """
     _check_sizes(tile_size, overlap)
-    target = parse_crs(target_crs, "target_crs")
+    _check_grid(tile_size, tile_mb, target_crs, tms, zoom, resolution)
+    target = parse_crs(target_crs or DEFAULT_CRS, "target_crs")
     if raster_type != "auto" and raster_type not in RASTER_TYPES:
         raise InvalidParameter(f"raster_type {raster_type!r}: give auto or one of {', '.join(RASTER_TYPES)}")
     location = storage.locate(src)
@@ -73,9 +89,11 @@ def generate_tiling_scheme(
         crs = source_crs(dataset, location, input_crs)
         info = describe(dataset, location)
     source = Grid(crs=crs_name(crs), transform=info.transform, width=info.width, height=info.height)
-    grid = target_grid(source, target, resolution)
+    grid = target_grid(source, target, resolution) if tms is None else tms_grid(source, tms, zoom)
     pixel_bytes = info.uncompressed_bytes // (info.width * info.height)
-    size = auto_tile_size(pixel_bytes) if tile_size is None else int(tile_size)
+    size = int(tile_size) if tile_size is not None else auto_tile_size(pixel_bytes)
+    if tile_mb is not None:
+        size = budgeted_tile_size(pixel_bytes, tile_mb)
     if overlap >= size:
         raise InvalidParameter(f"overlap {overlap} is not smaller than the tile size {size}: lower it")
     down, across = (Axis(extent, size, overlap).count for extent in (grid.height, grid.width))
@@ -121,6 +139,34 @@ def _check_sizes(tile_size: int | None, overlap: int) -> None:
             f"overlap {overlap} is not smaller than tile_size {tile_size}: "
             f"pass an overlap below {tile_size}, such as overlap={tile_size // 8}"
         )
+
+
+def _check_grid(
+    tile_size: int | None,
+    tile_mb: float | None,
+    target_crs: str | None,
+    tms: str | None,
+    zoom: int | None,
+    resolution: Resolution | None,
+) -> None:
+    if tile_mb is not None and tile_size is not None:
+        raise InvalidParameter(f"tile_size {tile_size} and tile_mb {tile_mb} both say how large: give one")
+    if tile_mb is not None and not (tile_mb > 0 and math.isfinite(tile_mb)):
+        raise InvalidParameter(f"tile_mb {tile_mb!r}: give a positive number of 10⁶ bytes")
+    if tms is None and zoom is not None:
+        raise InvalidParameter(f"zoom {zoom} of which tile matrix set? Give tms, as 'WebMercatorQuad'")
+    if tms is not None and (target_crs is not None or resolution is not None):
+        raise InvalidParameter(f"tms {tms!r} has a CRS and resolutions of its own: give these or tms")
+
+
+def budgeted_tile_size(pixel_bytes: int, tile_mb: float) -> int:
+    """Side of the largest tile of at most `tile_mb`, a multiple of 512.
+
+    >>> budgeted_tile_size(3, 100), budgeted_tile_size(3, 0.001)
+    (5632, 512)
+    """
+    side = math.isqrt(int(tile_mb * 1e6 / pixel_bytes))
+    return min(max(side // AUTO_TILE_STEP, 1) * AUTO_TILE_STEP, 1 << 20)
 
 
 def auto_tile_size(pixel_bytes: int) -> int:

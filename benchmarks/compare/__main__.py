@@ -1,4 +1,4 @@
-"""``python -m benchmarks.compare cog``."""
+"""``python -m benchmarks.compare cog`` and ``tiles``."""
 
 import signal
 import sys

@@ -10,11 +10,11 @@ import os
 import resource
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.compare.jobs import CheckJob, LimitJob, WriteJob, job_from_dict
+from benchmarks.compare.jobs import CheckJob, CheckTilesJob, LimitJob, TilesJob, WriteJob, job_from_dict
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -22,8 +22,12 @@ def main(arguments: Sequence[str]) -> None:
     job_file, result_file = (Path(each) for each in arguments)
     job = job_from_dict(json.loads(job_file.read_text()))
     result: dict[str, Any]
-    if isinstance(job, WriteJob):
+    if isinstance(job, WriteJob | TilesJob):
         result = write(job)
+    elif isinstance(job, CheckTilesJob):
+        from benchmarks.compare.tile_check import check_tiles
+
+        result = check_tiles(job)
     elif isinstance(job, CheckJob):
         from benchmarks.compare.check import check
 
@@ -36,21 +40,34 @@ def main(arguments: Sequence[str]) -> None:
     result_file.write_text(json.dumps(result))
 
 
-def write(job: WriteJob) -> dict[str, Any]:
-    """Seconds, CPU seconds and peak memory of one COG; the imports before the call are not in the seconds."""
-    from benchmarks.compare.writers import WRITERS
-
-    timed = WRITERS[job.writer](job)
+def write(job: WriteJob | TilesJob) -> dict[str, Any]:
+    """Seconds, CPU seconds and peak memory of one call; the imports before it are not in the seconds."""
+    timed = _call(job)
     cpu_before, began = _cpu_seconds(), time.perf_counter()
     timed()
     seconds, cpu_seconds = time.perf_counter() - began, _cpu_seconds() - cpu_before
     return {
         "seconds": seconds,
         "cpu_seconds": cpu_seconds,
-        "flush_seconds": _flush(job.target),
+        "flush_seconds": sum(_flush(path) for path in _files(job.target)),
         "peak_bytes": _peak_bytes(),
-        "size_bytes": os.path.getsize(job.target),
+        "size_bytes": sum(path.stat().st_size for path in _files(job.target)),
     }
+
+
+def _call(job: WriteJob | TilesJob) -> Callable[[], object]:
+    if isinstance(job, TilesJob):
+        from benchmarks.compare.tile_writers import TILE_WRITERS
+
+        return TILE_WRITERS[job.writer](job)
+    from benchmarks.compare.writers import WRITERS
+
+    return WRITERS[job.writer](job)
+
+
+def _files(target: str) -> list[Path]:
+    path = Path(target)
+    return sorted(path.glob("*.tif")) if path.is_dir() else [path]
 
 
 def _cpu_seconds() -> float:
@@ -59,7 +76,7 @@ def _cpu_seconds() -> float:
     return sum(usage.ru_utime + usage.ru_stime for usage in both)
 
 
-def _flush(path: str) -> float:
+def _flush(path: Path) -> float:
     """Seconds until the file is on the disk: nothing is left for the next run to wait for."""
     began = time.perf_counter()
     descriptor = os.open(path, os.O_RDONLY)

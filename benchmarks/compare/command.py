@@ -1,4 +1,4 @@
-"""The command line: ``python -m benchmarks.compare cog``.
+"""The command line: ``python -m benchmarks.compare cog`` and ``tiles``.
 
 Tables go to stdout, what is being done to stderr. The exit code is 0 if every engine variant made the right
 file, 1 if one failed or made a wrong one, 2 for wrong usage or a package that is missing, 130 after Ctrl-C.
@@ -26,6 +26,8 @@ from benchmarks.compare.plot import plot, require_plotting
 from benchmarks.compare.results import CaseResult, Report
 from benchmarks.compare.sources import Source, given_source, made_source
 from benchmarks.compare.tables import failures, print_tables, to_markdown
+from benchmarks.compare.tile_methods import tile_methods
+from benchmarks.compare.work import CogWork, TilesWork, Work
 from benchmarks.machine import this_machine
 from benchmarks.process import require_psutil
 from gdaltools.errors import GdalToolsError, InvalidParameter
@@ -111,7 +113,27 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.compare", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     cog = commands.add_parser("cog", help="create_cog beside GDAL, rio-cogeo, rioxarray and odc-geo")
-    what = cog.add_argument_group("sources")
+    _arguments(
+        cog,
+        engine="same, adaptive-1.5, adaptive-3, zstd-3, default",
+        peers="gdal, gdal-zstd-3, gdal-small-cache, rio-cogeo, rio-cogeo-tuned, rioxarray, odc-geo",
+    )
+    tiles = commands.add_parser("tiles", help="extract_tiles beside the loop that people write, and others")
+    _arguments(
+        tiles,
+        engine="same, adaptive-1.5, adaptive-3, plain",
+        peers="sequential, sequential-scale-1, processes, processes-scale-1, rioxarray, odc-geo, gdalwarp",
+    )
+    grid = tiles.add_argument_group("tiles")
+    grid.add_argument("--tile-size", type=int, default=4096, metavar="PIXELS", help="(4096)")
+    grid.add_argument("--overlap", type=int, default=0, metavar="PIXELS", help="(0)")
+    grid.add_argument("--target-crs", default="EPSG:4326", metavar="CRS", help="(EPSG:4326)")
+    grid.add_argument("--windows", action="store_true", help="in the source's own CRS: nothing is warped")
+    return parser
+
+
+def _arguments(command: argparse.ArgumentParser, *, engine: str, peers: str) -> None:
+    what = command.add_argument_group("sources")
     what.add_argument(
         "--case", nargs="+", action="extend", default=[], metavar="NAME", help=f"of {', '.join(CASES)} (all)"
     )
@@ -129,7 +151,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="FOLDER",
         help="where cases are kept, and outputs made",
     )
-    how = cog.add_argument_group("options")
+    how = command.add_argument_group("options")
     how.add_argument("--codec", type=str.upper, choices=CODECS, default="DEFLATE", help="(deflate)")
     how.add_argument("--level", type=int, help="of DEFLATE or ZSTD, by GDAL's count (GDAL's default)")
     how.add_argument(
@@ -142,22 +164,19 @@ def _parser() -> argparse.ArgumentParser:
     )
     how.add_argument("--threads", type=int, default=usable_cores(), help="(all cores)")
     how.add_argument("--rounds", type=int, default=3, help="runs of each method (3)")
-    how.add_argument(
-        "--engine", nargs="*", metavar="NAME", help="of same, adaptive-1.5, adaptive-3, zstd-3, default"
-    )
+    how.add_argument("--engine", nargs="*", metavar="NAME", help=f"of {engine}")
     how.add_argument(
         "--peers",
         nargs="*",
         metavar="NAME",
-        help="of gdal, gdal-zstd-3, gdal-small-cache, rio-cogeo, rio-cogeo-tuned, rioxarray, odc-geo",
+        help=f"of {peers}",
     )
     how.add_argument("--scaling", action="store_true", help="also the engine on one thread beside all")
     how.add_argument("--timeout-minutes", type=_positive, default=30.0, help="of one run (30)")
-    out = cog.add_argument_group("results")
+    out = command.add_argument_group("results")
     out.add_argument("--json", type=Path, metavar="FILE")
     out.add_argument("--markdown", type=Path, metavar="FILE")
     out.add_argument("--plot", type=Path, metavar="FILE", help="a PNG")
-    return parser
 
 
 def _positive(text: str) -> float:
@@ -196,7 +215,15 @@ def _predictor(codec: str, dtype: str) -> Literal[1, 2, 3]:
 
 
 def _methods(given: argparse.Namespace, encoding: Encoding) -> Any:
-    return methods(encoding, size_tolerances=given.size_tolerance, engine=given.engine, peers=given.peers)
+    choose = tile_methods if given.command == "tiles" else methods
+    return choose(encoding, size_tolerances=given.size_tolerance, engine=given.engine, peers=given.peers)
+
+
+def _work(given: argparse.Namespace) -> Work:
+    if given.command == "cog":
+        return CogWork()
+    crs = None if given.windows else given.target_crs
+    return TilesWork(given.tile_size, given.overlap, crs, given.inputs)
 
 
 def _plan(given: argparse.Namespace, encoding: Encoding, source: Source) -> Plan:
@@ -209,6 +236,7 @@ def _plan(given: argparse.Namespace, encoding: Encoding, source: Source) -> Plan
         folder=given.inputs,
         timeout_seconds=60 * given.timeout_minutes,
         scaling=given.scaling,
+        work=_work(given),
     )
 
 
@@ -217,7 +245,7 @@ def _options(given: argparse.Namespace) -> dict[str, Any]:
     return {
         name: value.name if isinstance(value, Path) else value
         for name, value in vars(given).items()
-        if name not in ("command", "inputs")
+        if name != "inputs"
     }
 
 

@@ -12,11 +12,12 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from benchmarks.compare.jobs import CheckJob, Encoding, Job, LimitJob, WriteJob
+from benchmarks.compare.jobs import Encoding, Job, LimitJob
 from benchmarks.compare.limit import limit_seconds
 from benchmarks.compare.methods import Method
 from benchmarks.compare.results import CaseResult, Check, CodecLimit, MethodResult, Run, Scaling
 from benchmarks.compare.sources import Source, read_through
+from benchmarks.compare.work import CogWork, Work
 from benchmarks.errors import ChildFailed
 from benchmarks.process import ChildResult, run_child
 
@@ -42,6 +43,8 @@ class Plan:
         Where outputs are written, and deleted again.
     scaling : bool
         Whether the first engine variant is also measured on one thread.
+    work : Work
+        What is made: a COG of the source, or its tiles.
     """
 
     methods: tuple[Method, ...]
@@ -51,6 +54,7 @@ class Plan:
     folder: Path
     timeout_seconds: float
     scaling: bool = False
+    work: Work = field(default_factory=CogWork)
 
 
 @dataclass
@@ -112,6 +116,7 @@ def compare(source: Source, plan: Plan, *, warm_up: Source | None, say: Say) -> 
         scaling = bench.scaling(source, say) if plan.scaling else None
     return CaseResult(
         name=source.name,
+        output=plan.work.output,
         description=source.description,
         file=source.path.name,
         width=source.width,
@@ -140,7 +145,7 @@ class _Bench:
     def warm(self, method: Method, source: Source) -> None:
         with self._target() as target:
             try:
-                self._run(self._job(method, source, target, self.plan.threads))
+                self._run(self.plan.work.write(method, source, target, self.plan.threads))
             except ChildFailed:
                 return  # the measured run tells
 
@@ -150,7 +155,7 @@ class _Bench:
             try:
                 tally.runs.append(self._measured(tally.method, source, target, self.plan.threads, number))
                 if tally.check is None:
-                    found = self._run(CheckJob(str(source.path), str(target)))
+                    found = self._run(self.plan.work.check(tally.method, source, target))
                     tally.check = Check(**found.answer)
             except ChildFailed as error:
                 tally.failed = f"round {number}: {error}"
@@ -158,8 +163,11 @@ class _Bench:
     def limit(self, source: Source) -> tuple[CodecLimit | None, str | None]:
         """What the codec alone would take, or why that is not known."""
         plan, encoding = self.plan, self.plan.encoding
-        if encoding.codec == "NONE":
-            return None, "there is no codec"
+        if not plan.work.has_limit(encoding):
+            return (
+                None,
+                "there is no codec" if encoding.codec == "NONE" else "the codec is not all of the work",
+            )
         try:
             found = self._run(LimitJob(str(source.path), encoding, plan.threads, _LIMIT_BLOCKS)).answer
         except ChildFailed as error:
@@ -208,7 +216,7 @@ class _Bench:
         )
 
     def _measured(self, method: Method, source: Source, target: Path, threads: int, number: int) -> Run:
-        found = self._run(self._job(method, source, target, threads))
+        found = self._run(self.plan.work.write(method, source, target, threads))
         answer = found.answer
         return Run(
             round=number,
@@ -222,16 +230,6 @@ class _Bench:
             others_cores=found.others_cores,
         )
 
-    def _job(self, method: Method, source: Source, target: Path, threads: int) -> WriteJob:
-        return WriteJob(
-            writer=method.writer,
-            source=str(source.path),
-            target=str(target),
-            encoding=method.encoding,
-            threads=threads,
-            size_tolerance=method.size_tolerance,
-        )
-
     def _run(self, job: Job) -> ChildResult:
         return run_child(_CHILD, asdict(job), folder=self.folder, timeout_seconds=self.plan.timeout_seconds)
 
@@ -239,7 +237,7 @@ class _Bench:
     def _target(self) -> Iterator[Path]:
         """A name to write to, in a folder that is emptied afterwards of whatever was left there."""
         with tempfile.TemporaryDirectory(dir=self.folder) as fresh:
-            yield Path(fresh) / "cog.tif"
+            yield self.plan.work.target(Path(fresh))
 
 
 def _tally(method: Method) -> _Tally:

@@ -81,16 +81,99 @@ class LimitJob:
     kind: Literal["limit"] = "limit"
 
 
-Job = WriteJob | CheckJob | LimitJob
+@dataclass(frozen=True)
+class TileOfGrid:
+    """One tile: its name, its window (col_off, row_off, width, height) of the grid, its own transform."""
+
+    name: str
+    window: tuple[int, int, int, int]
+    transform: tuple[float, float, float, float, float, float]
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height."""
+        return self.window[2], self.window[3]
+
+
+@dataclass(frozen=True)
+class Tiles:
+    """The tiles that all methods make.
+
+    Attributes
+    ----------
+    scheme : str
+        The file of the tiling scheme, for the engine.
+    warps : bool
+        Whether the grid is another one than the source's.
+    """
+
+    scheme: str
+    crs: str
+    warps: bool
+    tiles: tuple[TileOfGrid, ...]
+
+
+@dataclass(frozen=True)
+class TilesJob:
+    """Make the tiles of `source` in the folder `target`, as ``{name}.tif``, timed."""
+
+    writer: str
+    source: str
+    target: str
+    tiles: Tiles
+    encoding: Encoding
+    threads: int
+    size_tolerance: float | None = None
+    kind: Literal["tiles"] = "tiles"
+
+
+@dataclass(frozen=True)
+class CheckTilesJob:
+    """Look at the tiles in the folder `target` as a reader would; `cogs` is whether they are to be COGs."""
+
+    source: str
+    target: str
+    tiles: Tiles
+    cogs: bool
+    kind: Literal["check-tiles"] = "check-tiles"
+
+
+Job = WriteJob | CheckJob | LimitJob | TilesJob | CheckTilesJob
 
 
 def job_from_dict(values: dict[str, object]) -> Job:
     """The job that `dataclasses.asdict` made a dict of."""
-    kinds: dict[object, type[Job]] = {"write": WriteJob, "check": CheckJob, "limit": LimitJob}
+    kinds: dict[object, type[Job]] = {
+        "write": WriteJob,
+        "check": CheckJob,
+        "limit": LimitJob,
+        "tiles": TilesJob,
+        "check-tiles": CheckTilesJob,
+    }
     encoding = values.get("encoding")
     if isinstance(encoding, dict):
         values = values | {"encoding": Encoding(**encoding)}
+    tiles = values.get("tiles")
+    if isinstance(tiles, dict):
+        values = values | {"tiles": _tiles_from_dict(tiles)}
     return kinds[values["kind"]](**values)  # type: ignore[arg-type]
+
+
+def _tiles_from_dict(values: dict[str, object]) -> Tiles:
+    """The tiles that `dataclasses.asdict` made a dict of."""
+    given = [TileOfGrid(**tile) for tile in values["tiles"]]  # type: ignore[attr-defined]
+    tiles = tuple(TileOfGrid(t.name, _four(t.window), _six(t.transform)) for t in given)
+    return Tiles(str(values["scheme"]), str(values["crs"]), bool(values["warps"]), tiles)
+
+
+def _four(values: tuple[int, ...]) -> tuple[int, int, int, int]:
+    a, b, c, d = values
+    return a, b, c, d
+
+
+def _six(values: tuple[float, ...]) -> tuple[float, float, float, float, float, float]:
+    a, b, c, d, e, f = values
+    return a, b, c, d, e, f
 
 
 def usable_cores() -> int:

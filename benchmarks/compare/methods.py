@@ -6,7 +6,7 @@ to differ: the adaptive ones, which may write another number of bytes, and ZSTD 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from typing import Literal
@@ -18,6 +18,8 @@ from benchmarks.errors import MissingPackage, UnknownMethod
 REFERENCE = "gdal"
 
 _ZSTD_LEVEL = 3
+# Compared only where they are asked for.
+_UNUSUAL = ("default", "gdal-small-cache")
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,8 @@ class Method:
         The engine's, where it adapts.
     packages : tuple of str
         Distributions that it needs.
+    cogs : bool
+        Whether what it makes is to be COGs.
     """
 
     name: str
@@ -45,6 +49,7 @@ class Method:
     encoding: Encoding
     size_tolerance: float | None = None
     packages: tuple[str, ...] = ()
+    cogs: bool = True
 
     def missing_package(self) -> str | None:
         """The first package that it needs and that is not installed."""
@@ -77,10 +82,27 @@ def methods(
         A peer that was named needs a package that is not installed. A usual one that does is returned all
         the same, to be reported as skipped.
     """
-    variants = _engine_variants(encoding, size_tolerances)
-    usual = [name for name in variants if name != "default"]
-    others = _peers(encoding)
-    chosen_peers = [name for name in others if name != "gdal-small-cache"] if peers is None else peers
+    return chosen_methods(
+        _engine_variants(encoding, size_tolerances), _peers(encoding), engine=engine, peers=peers
+    )
+
+
+def chosen_methods(
+    variants: Mapping[str, Method],
+    others: Mapping[str, Method],
+    *,
+    engine: Sequence[str] | None,
+    peers: Sequence[str] | None,
+) -> tuple[Method, ...]:
+    """Those of the engine's variants and of the peers that are asked for; the usual ones for None.
+
+    Raises
+    ------
+    UnknownMethod, MissingPackage
+        As `methods` does.
+    """
+    usual = [name for name in variants if name not in _UNUSUAL]
+    chosen_peers = [name for name in others if name not in _UNUSUAL] if peers is None else peers
     chosen = [
         *(_named(name, variants, "engine variant") for name in (usual if engine is None else engine)),
         *(_named(name, others, "peer") for name in chosen_peers),
@@ -93,7 +115,7 @@ def methods(
 
 
 def _engine_variants(encoding: Encoding, size_tolerances: Sequence[float]) -> dict[str, Method]:
-    same = Method("same", f"gdaltools, {_named_codec(encoding)}", "engine", "engine", encoding)
+    same = Method("same", f"gdaltools, {codec_name(encoding)}", "engine", "engine", encoding)
     found = [same]
     if encoding.codec == "DEFLATE":
         for tolerance in size_tolerances:
@@ -108,7 +130,7 @@ def _engine_variants(encoding: Encoding, size_tolerances: Sequence[float]) -> di
             )
     if _with_zstd(encoding) is not None:
         zstd = _with_zstd(encoding) or encoding
-        found.append(replace(same, name="zstd-3", label=f"gdaltools, {_named_codec(zstd)}", encoding=zstd))
+        found.append(replace(same, name="zstd-3", label=f"gdaltools, {codec_name(zstd)}", encoding=zstd))
     found.append(replace(same, name="default", label="gdaltools, as it comes", writer="engine-default"))
     return {method.name: method for method in found}
 
@@ -119,7 +141,7 @@ def _peers(encoding: Encoding) -> dict[str, Method]:
     zstd = _with_zstd(encoding)
     if zstd is not None:
         found.append(
-            replace(gdal, name="gdal-zstd-3", label=f"GDAL COG driver, {_named_codec(zstd)}", encoding=zstd)
+            replace(gdal, name="gdal-zstd-3", label=f"GDAL COG driver, {codec_name(zstd)}", encoding=zstd)
         )
     found += [
         replace(
@@ -145,7 +167,8 @@ def _peers(encoding: Encoding) -> dict[str, Method]:
     return {method.name: method for method in found}
 
 
-def _named_codec(encoding: Encoding) -> str:
+def codec_name(encoding: Encoding) -> str:
+    """A codec and its level, as tables name them."""
     return encoding.codec if encoding.level is None else f"{encoding.codec} {encoding.level}"
 
 
@@ -154,7 +177,7 @@ def _with_zstd(encoding: Encoding) -> Encoding | None:
     return replace(encoding, codec="ZSTD", level=_ZSTD_LEVEL) if encoding.codec == "DEFLATE" else None
 
 
-def _named(name: str, known: dict[str, Method], what: str) -> Method:
+def _named(name: str, known: Mapping[str, Method], what: str) -> Method:
     if name not in known:
         raise UnknownMethod(f"{what} {name!r} is unknown: use some of {', '.join(known)}")
     return known[name]

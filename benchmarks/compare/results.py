@@ -12,6 +12,8 @@ from benchmarks.machine import Machine
 
 SCHEMA = "gdaltools-compare-1"
 
+Output = Literal["cog", "tiles"]
+
 
 class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True)
@@ -158,9 +160,10 @@ class Scaling(_Frozen):
 
 
 class CaseResult(_Frozen):
-    """Everything found on one source."""
+    """Everything found on one source: of one COG of it, or of its tiles."""
 
     name: str
+    output: Output = "cog"
     description: str
     file: str
     width: int

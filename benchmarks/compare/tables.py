@@ -48,7 +48,8 @@ def machine_line(report: Report) -> str:
 
 def to_markdown(report: Report) -> str:
     """The comparison as a Markdown document."""
-    parts = ["# COGs, side by side", f"{report.created}. {machine_line(report)}", _HOW_TO_READ]
+    what = "Tiles" if any(case.output == "tiles" for case in report.cases) else "COGs"
+    parts = [f"# {what}, side by side", f"{report.created}. {machine_line(report)}", _HOW_TO_READ]
     for table in tables(report):
         lines = [table.header, tuple("---" for _ in table.header), *table.rows]
         body = "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in lines)
@@ -84,7 +85,7 @@ def print_tables(report: Report) -> None:
 _HOW_TO_READ = (
     "Medians, lowest and highest in brackets. Wall and CPU seconds are those of the call, imports done "
     "before; CPU is user and system, children included; peak is resident memory of the process tree. "
-    "create_cog returns when the file is on the disk, its peers when it is in the page cache."
+    "gdaltools returns when files are on the disk, its peers when they are in the page cache."
 )
 
 
@@ -114,7 +115,7 @@ def _run_row(case: CaseResult, method: MethodResult, first: MethodResult) -> tup
         f"{size.median:.1f}",
         _NOTHING if larger is None else f"{larger:+.1%}",
         _NOTHING if ratio is None else f"{ratio:.2f}x",
-        _verdict(method),
+        _verdict(case, method),
     )
 
 
@@ -122,11 +123,12 @@ def _range(seconds: Spread) -> str:
     return f"({seconds.low:.2f}–{seconds.high:.2f})"
 
 
-def _verdict(method: MethodResult) -> str:
+def _verdict(case: CaseResult, method: MethodResult) -> str:
     if method.failed or method.check is None:
         return "FAILED"
     layout = "valid" if method.check.valid else "NOT VALID"
-    pixels = "identical" if method.check.pixels_identical else "PIXELS DIFFER"
+    same = "identical" if case.output == "cog" else "as warped"
+    pixels = same if method.check.pixels_identical else "PIXELS DIFFER"
     return f"{layout}, {pixels}" + (", see below" if method.check.problems else "")
 
 

@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable
 from typing import Any
 
-from benchmarks.compare.jobs import WriteJob, usable_cores
+from benchmarks.compare.jobs import Encoding, WriteJob, usable_cores
 
 Write = Callable[[], object]
 
@@ -85,7 +85,7 @@ def rio_cogeo(job: WriteJob) -> Write:
     return lambda: cog_translate(
         job.source,
         job.target,
-        _gtiff_profile(job),
+        gtiff_profile(job.encoding),
         overview_resampling=job.encoding.resampling,
         quiet=True,
     )
@@ -98,7 +98,7 @@ def rio_cogeo_tuned(job: WriteJob) -> Write:
     return lambda: cog_translate(
         job.source,
         job.target,
-        _gtiff_profile(job),
+        gtiff_profile(job.encoding),
         overview_resampling=job.encoding.resampling,
         in_memory=False,
         config={"GDAL_NUM_THREADS": _threads(job), "GDAL_TIFF_OVR_BLOCKSIZE": str(job.encoding.blocksize)},
@@ -189,11 +189,10 @@ def _cog_driver_options(job: WriteJob) -> dict[str, Any]:
     return options
 
 
-def _gtiff_profile(job: WriteJob) -> dict[str, Any]:
+def gtiff_profile(encoding: Encoding) -> dict[str, Any]:
     """rio-cogeo's profile of the codec with the block, level and predictor asked for."""
     from rio_cogeo.profiles import cog_profiles
 
-    encoding = job.encoding
     profile: dict[str, Any] = dict(
         cog_profiles.get("raw" if encoding.codec == "NONE" else encoding.codec.lower())
     )

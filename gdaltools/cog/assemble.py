@@ -94,6 +94,8 @@ def _computed(source: ArraySource, array: NDArray[Any], top: int, left: int) -> 
 
 def _policy(plan: CogPlan, work: Delayed) -> Delayed:
     """The task that decides how DEFLATE is written, after blocks from all over the raster were tried."""
+    if plan.policy is not None:
+        return cast(Delayed, dask.delayed(plan.policy, pure=False, traverse=False))
     tolerance = plan.profile.size_tolerance
     if not tolerance:
         return cast(Delayed, dask.delayed(Policy(), pure=False, traverse=False))

@@ -78,6 +78,8 @@ class CogPlan:
         Whether the overviews are the source's own.
     estimated_bytes : int or None
         The file's size by a sample of its blocks; None where it was not asked for.
+    policy : Policy or None
+        How adaptive DEFLATE is written, where that is decided for more than this COG.
     """
 
     source: Source
@@ -94,6 +96,7 @@ class CogPlan:
     sparse: bool
     statistics: bool = False
     estimated_bytes: int | None = None
+    policy: Policy | None = None
 
     @property
     def planes(self) -> int:
@@ -287,6 +290,29 @@ def profile_for(dataset: DatasetReader, location: Location, wanted: Wanted) -> C
     """How the raster would be encoded."""
     raster_type = _raster_type(dataset, location, wanted.raster_type)
     return _chosen(wanted, raster_type, numpy_dtypes(dataset), sample_bits(dataset), dataset.colorinterp)
+
+
+def profile_of_facts(facts: Facts, raster_type: RasterType, wanted: Wanted) -> CogProfile:
+    """How pixels of which such facts are known would be encoded.
+
+    Raises
+    ------
+    InvalidParameter
+        What is wanted does not go together, or not with the pixels.
+    """
+    dtypes = (facts.numpy_dtype.name,) * facts.count
+    return _chosen(wanted, raster_type, dtypes, facts.sample_bits, facts.colorinterp)
+
+
+def plan_of_facts(source: Source, facts: Facts, profile: CogProfile, wanted: Wanted) -> CogPlan:
+    """The plan of a source that is read in any order, once, by a profile that was chosen before.
+
+    Raises
+    ------
+    InvalidParameter
+        Statistics are wanted of complex samples.
+    """
+    return _finished(source, facts, profile, wanted)
 
 
 def _chosen(

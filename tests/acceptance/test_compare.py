@@ -53,3 +53,22 @@ def test_a_child_that_fails_is_told_and_the_others_go_on(tmp_path: Path) -> None
     assert case.methods[0].failed == "round 1: ended with exit code 1: KeyError: 'no such writer'"
     assert [run.round for run in case.methods[1].runs] == [1, 2]
     assert sum("a broken peer FAILED" in line for line in lines) == 1
+
+
+def test_tiles_are_compared_with_the_loop_that_people_write(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["tiles", "--case", "landsat", "--megabytes", "1", "--rounds", "1", "--tile-size", "512"]
+    arguments += ["--engine", "same", "plain", "--peers", "sequential-scale-1"]
+    results = ["--json", str(tmp_path / "report.json"), "--markdown", str(tmp_path / "report.md")]
+    assert command.main([*arguments, *results, "--inputs", str(tmp_path / "inputs")]) == command.OK
+    (case,) = json.loads((tmp_path / "report.json").read_text())["cases"]
+    assert case["output"] == "tiles"
+    for method in case["methods"]:
+        assert method["check"]["pixels_identical"], method
+        (run,) = method["runs"]
+        assert run["size_bytes"] > 100_000
+    assert case["methods"][0]["check"] == {"valid": True, "pixels_identical": True, "problems": []}
+    assert "# Tiles, side by side" in (tmp_path / "report.md").read_text()
+    assert "the loop, XSCALE=YSCALE=1" in capsys.readouterr().out
+    assert [path.name for path in (tmp_path / "inputs").iterdir() if path.is_dir()] == []

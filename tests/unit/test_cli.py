@@ -36,6 +36,24 @@ def test_info_tells_people_and_programs(scene: Path, capsys: pytest.CaptureFixtu
     assert (told["width"], told["height"], told["count"]) == (700, 600, 3)
 
 
+def test_tiles_are_planned_limited_and_made_cogs(
+    scene: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    area = {"type": "Polygon", "coordinates": [[[38.7, 9.04], [38.75, 9.04], [38.75, 9.05], [38.7, 9.04]]]}
+    (tmp_path / "area.json").write_text(json.dumps(area))
+    asked = ["tiles", str(scene), str(tmp_path / "cogs"), "--tms", "WebMercatorQuad", "--tile-mb", "0.8"]
+    asked += ["--overlap", "0", "--as-cog", "--codec", "zstd", "--level", "3", "--quiet"]
+    assert main([*asked, "--plan"]) == 0
+    assert "COGs, ZSTD level 3" in capsys.readouterr().out
+    assert not (tmp_path / "cogs").exists()
+    assert main([*asked, "--area", str(tmp_path / "area.json"), "--skip-empty", "--json"]) == 0
+    made = json.loads(capsys.readouterr().out)
+    assert 0 < len(made["tiles"]) < made["facts"]["total_tiles"]
+    for tile in made["tiles"]:
+        assert main(["validate", tile["location"]]) == 0
+    assert main(["tiles", str(scene), str(tmp_path / "x"), "--level", "3", "--target-crs", UTM]) == 2
+
+
 def test_cog_and_validate_agree(scene: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     target = tmp_path / "out" / "cog.tif"
     assert main(["cog", str(scene), str(target), "--profile", "visualization", "--json", "--quiet"]) == 0

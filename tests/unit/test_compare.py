@@ -2,27 +2,34 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import pytest
+import rasterio
 
 from benchmarks.compare import command, methods
 from benchmarks.compare.cases import CASES, cases_named
 from benchmarks.compare.check import check
 from benchmarks.compare.comparison import Plan, compare
 from benchmarks.compare.goals import verdicts
-from benchmarks.compare.jobs import Encoding, LimitJob, WriteJob, job_from_dict
+from benchmarks.compare.jobs import CheckTilesJob, Encoding, LimitJob, WriteJob, job_from_dict
 from benchmarks.compare.limit import measure_codec
 from benchmarks.compare.results import CaseResult, Check, MethodResult, Report, Run
 from benchmarks.compare.scenes import Frame
 from benchmarks.compare.sources import Source, given_source, made_source
 from benchmarks.compare.tables import failures, tables, to_markdown
+from benchmarks.compare.tile_check import check_tiles
+from benchmarks.compare.tile_methods import tile_methods
+from benchmarks.compare.tile_writers import TILE_WRITERS
+from benchmarks.compare.work import TilesWork
 from benchmarks.errors import MissingPackage, UnknownCase, UnknownMethod
 from benchmarks.machine import Machine
 from gdaltools import create_cog
 from gdaltools.errors import SourceNotFound, UnsupportedRaster
-from tests.support.rasters import elevation, smooth, write_raster
+from tests.support.rasters import UTM_GRID, elevation, smooth, write_raster
 
 DEFLATE = Encoding("DEFLATE", 6, 2)
 MACHINE = Machine(
@@ -338,3 +345,48 @@ def a_plan(folder: Path, *chosen: methods.Method) -> Plan:
         folder=folder,
         timeout_seconds=60,
     )
+
+
+class TestTiles:
+    def made(self, folder: Path, *, windows: bool = False) -> tuple[Source, CheckTilesJob]:
+        source = given_source(
+            write_raster(folder / "scene.tif", smooth(3, 400, 500), crs="EPSG:32637", transform=UTM_GRID)
+        )
+        work = TilesWork(256, 0, None if windows else "EPSG:4326", folder)
+        target = work.target(folder)
+        (method,) = tile_methods(DEFLATE, size_tolerances=(), engine=[], peers=["sequential-scale-1"])
+        TILE_WRITERS[method.writer](work.write(method, source, target, 1))()
+        job = work.check(method, source, target)
+        assert isinstance(job, CheckTilesJob)
+        return source, job
+
+    @pytest.mark.parametrize("windows", [False, True])
+    def test_the_loop_makes_what_is_asked_for(self, tmp_path: Path, windows: bool) -> None:
+        _, job = self.made(tmp_path, windows=windows)
+        assert len(job.tiles.tiles) == len(list(Path(job.target).iterdir())) == 4
+        assert job.tiles.warps is not windows
+        assert job_from_dict(json.loads(json.dumps(asdict(job)))) == job
+        assert check_tiles(job) == {"valid": True, "pixels_identical": True, "problems": []}
+
+    def test_what_is_wrong_with_tiles_is_told(self, tmp_path: Path) -> None:
+        _, job = self.made(tmp_path)
+        first, second, third, last = (Path(job.target) / f"{tile.name}.tif" for tile in job.tiles.tiles)
+        first.unlink()
+        with rasterio.open(second, "r+", IGNORE_COG_LAYOUT_BREAK="YES") as dataset:
+            dataset.write(dataset.read() // 2 + 60)
+        with rasterio.open(third, "r+", IGNORE_COG_LAYOUT_BREAK="YES") as dataset:
+            dataset.transform = dataset.transform * dataset.transform.translation(3, 0)
+        last.write_bytes(second.read_bytes())
+        found = check_tiles(job)
+        assert not found["pixels_identical"]
+        told = " ".join(found["problems"])
+        for expected in ("is missing", "and 2 more like it", "standard deviations"):
+            assert expected in told
+
+    def test_the_goals_of_tiles_are_their_own(self) -> None:
+        case = case_of(
+            result("adaptive-1.5", [1.0], role="engine"), result("sequential", [7.0]), name="noise-rgb"
+        ).model_copy(update={"output": "tiles"})
+        found = {verdict.measure: verdict.reached for verdict in verdicts(case)}
+        assert found["times sequential"] is True
+        assert found["times processes"] is None

@@ -20,31 +20,27 @@ COMPLEX = Layout(6000, 6000, 1, 16)
 HUNDRED_BANDS = Layout(1600, 1600, 100, 2)
 
 
-# Peak resident MB of single runs (gdaltools.estimation, CALIBRATION).
+# Peak resident MB of single runs (gdaltools.estimation, CALIBRATION); the plan's bound is what is told.
 @pytest.mark.parametrize(
-    ("operation", "variant", "layout", "options", "measured"),
+    ("variant", "layout", "options", "measured"),
     [
-        ("extract_tiles", "window", RGB, {"cores": 1}, 293),
-        ("extract_tiles", "window", MULTISPECTRAL, {"cores": 2}, 325),
-        ("extract_tiles", "window", HYPERSPECTRAL, {"cores": 2}, 342),
-        ("extract_tiles", "window", HUNDRED_BANDS, {"cores": 2}, 363),
-        ("extract_tiles", "window", RGB, {"cores": 2, "tile_size": 1024}, 190),
-        ("extract_tiles", "window", MULTISPECTRAL, {"cores": 2, "tile_size": 1024}, 312),
-        ("extract_tiles", "window", HYPERSPECTRAL, {"cores": 1, "tile_size": 1024}, 341),
-        ("extract_tiles", "window", HYPERSPECTRAL, {"cores": 2, "tile_size": 1024}, 413),
-        ("extract_tiles", "window", COMPLEX, {"cores": 2, "tile_size": 1024}, 340),
-        ("extract_tiles", "warp", RGB, {"cores": 1, "tile_size": 1536}, 175),
-        ("extract_tiles", "warp", RGB, {"cores": 2, "tile_size": 1536}, 239),
-        ("extract_tiles", "warp", MULTISPECTRAL, {"cores": 2, "tile_size": 1536}, 357),
-        ("extract_tiles", "warp", HYPERSPECTRAL, {"cores": 2, "tile_size": 1536}, 489),
-        ("extract_tiles", "warp", COMPLEX, {"cores": 2, "tile_size": 1536}, 392),
+        ("window", RGB, {"cores": 1}, 286),
+        ("window", MULTISPECTRAL, {"cores": 2}, 394),
+        ("window", HYPERSPECTRAL, {"cores": 2}, 590),
+        ("window", HUNDRED_BANDS, {"cores": 2}, 667),
+        ("window", RGB, {"cores": 2, "tile_size": 1024}, 323),
+        ("window", MULTISPECTRAL, {"cores": 2, "tile_size": 1024}, 445),
+        ("window", HYPERSPECTRAL, {"cores": 1, "tile_size": 1024}, 613),
+        ("window", HYPERSPECTRAL, {"cores": 2, "tile_size": 1024}, 984),
+        ("window", COMPLEX, {"cores": 2, "tile_size": 1024}, 537),
+        ("warp", RGB, {"cores": 1, "tile_size": 1536}, 292),
     ],
 )
-def test_peak_memory_is_within_thirty_percent_of_what_was_measured(
-    operation: str, variant: str, layout: Layout, options: dict[str, Any], measured: float
+def test_tiles_take_no_more_memory_than_their_bound(
+    variant: str, layout: Layout, options: dict[str, Any], measured: float
 ) -> None:
-    expected = estimate_layout(operation, layout, variant=variant, **options).peak_memory_mb
-    assert expected == pytest.approx(measured, rel=0.3)
+    bound = estimate_layout("extract_tiles", layout, variant=variant, **options).peak_memory_mb
+    assert measured <= bound <= 2 * measured
 
 
 # Peak resident MB of single runs of the engine; the plan's bound is what the estimate tells.
@@ -77,11 +73,12 @@ def test_a_cog_takes_no_more_memory_than_its_bound(
 
 
 def test_more_cores_hold_more_but_never_more_than_there_are_tiles() -> None:
-    def peak(**options: Any) -> float:
-        return estimate_layout("extract_tiles", HYPERSPECTRAL, variant="window", **options).peak_memory_mb
+    def peak(cores: int, tile_size: int) -> float:
+        found = estimate_layout("extract_tiles", RGB, variant="window", cores=cores, tile_size=tile_size)
+        return found.peak_memory_mb
 
-    assert peak(cores=4, tile_size=1024) > peak(cores=2, tile_size=1024)
-    assert peak(cores=4) == peak(cores=1), "one automatic tile holds all of it"
+    assert peak(4, 1024) > peak(2, 1024)
+    assert peak(8, 5120) == peak(4, 5120), "there are four tiles"
 
 
 def test_a_raster_and_its_layout_are_estimated_alike(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from gdaltools import storage
 from gdaltools.cli import main
 from gdaltools.errors import InvalidParameter, StorageError, TargetExists
 from gdaltools.extract import ExtractionResult, extract_tiles
-from gdaltools.manifest import FinishedTile, ManifestWriter, TileManifest, finished_tiles
+from gdaltools.manifest import FinishedTile, ManifestWriter, TileManifest, known_tiles
 from gdaltools.progress import Progress
 from gdaltools.tiling import TilingScheme
 from gdaltools.tiling_plan import generate_tiling_scheme
@@ -397,12 +397,12 @@ def test_the_manifest_is_written_no_more_often_than_a_tenth_of_the_time_allows(t
     with ManifestWriter(target, RUN, {}, clock=clock) as writer:
         for number in range(40):
             writer.enter(_tile(number))
-            counts.append(len(finished_tiles(target, RUN)))
+            counts.append(len(known_tiles(target, RUN).tiles))
     writes = [number for number, count in enumerate(counts) if count == number + 1]
     assert writes[0] == 0, "the first tile is listed at once"
     assert all(later - earlier >= 10 for earlier, later in itertools.pairwise(writes))
     assert len(writes) > 2
-    assert len(finished_tiles(target, RUN)) == 40
+    assert len(known_tiles(target, RUN).tiles) == 40
 
 
 def test_a_manifest_that_cannot_be_written_is_an_error_but_never_hides_another(tmp_path: Path) -> None:

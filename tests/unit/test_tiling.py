@@ -7,6 +7,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import morecantile
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -330,3 +331,74 @@ def test_south_up_and_rotated_rasters_are_warped_in_their_own_crs(tmp_path: Path
         scheme = generate_tiling_scheme(path, 128, 16, UTM)
         assert scheme.warps
         assert scheme.grid.north_up
+
+
+def test_a_scheme_is_written_and_read_by_lines_and_is_geojson_all_the_same(tmp_path: Path) -> None:
+    scheme = generate_tiling_scheme(write_raster(tmp_path / "a.tif", smooth(1)), 64, 16)
+    content = Path(str(scheme.write(tmp_path / "scheme.geojson"))).read_bytes()
+    assert json.loads(content) == scheme.to_geojson()
+    assert content.count(b"\n") == len(scheme) + 2
+    assert TilingScheme.from_geojson(content) == TilingScheme.from_geojson(json.loads(content)) == scheme
+    lines = content.splitlines(keepends=True)
+    for damaged_lines in (
+        lines[:5] + lines[6:],
+        [*lines[:-2], b"]}\n"],
+        lines[:-3],
+        [lines[0], lines[2], lines[1], *lines[3:]],
+        [*lines[:3], b"{\n", *lines[4:]],
+        [*lines[:-1], lines[-2], lines[-1]],
+    ):
+        with pytest.raises(InvalidParameter):
+            TilingScheme.from_geojson(b"".join(damaged_lines))
+
+
+@pytest.mark.parametrize("name", ["WebMercatorQuad", "WorldCRS84Quad", "WGS1984Quad"])
+def test_a_grid_snaps_to_the_closest_zoom_level_and_to_its_map_tiles(tmp_path: Path, name: str) -> None:
+    path = write_raster(tmp_path / "a.tif", smooth(1, 300, 400), crs=UTM, transform=UTM_GRID)
+    scheme = generate_tiling_scheme(path, 512, 0, tms=name)
+    matrices = morecantile.tms.get(name)
+    zoom = next(
+        z for z in range(31) if matrices.matrix(z).cellSize == pytest.approx(scheme.grid.resolution[0])
+    )
+    free = generate_tiling_scheme(path, 512, 0, scheme.grid.crs).grid.resolution[0]
+    assert abs(zoom - matrices.zoom_for_res(free)) <= 1
+    left, _, _, top = scheme.grid.bounds
+    corner = matrices.xy_bounds(0, 0, zoom)
+    for distance in (left - corner.left, corner.top - top):
+        tiles = distance / (256 * scheme.grid.resolution[0])
+        assert tiles == pytest.approx(round(tiles), abs=1e-6)
+    assert scheme.grid.width % 256 == scheme.grid.height % 256 == 0
+    inside = generate_tiling_scheme(path, 512, 0, scheme.grid.crs).grid.bounds
+    assert (np.array(scheme.grid.bounds[:2]) <= np.array(inside[:2]) + free).all()
+    assert (np.array(scheme.grid.bounds[2:]) >= np.array(inside[2:]) - free).all()
+    finer = generate_tiling_scheme(path, 512, 0, tms=name, zoom=zoom + 1)
+    assert finer.grid.resolution[0] == pytest.approx(scheme.grid.resolution[0] / 2)
+    assert finer.warps
+
+
+def test_a_tile_keeps_to_its_budget(tmp_path: Path) -> None:
+    path = write_raster(tmp_path / "a.tif", smooth(3), crs=UTM, transform=UTM_GRID)
+    for tile_mb in (1, 30, 450):
+        side = generate_tiling_scheme(path, overlap=0, tile_mb=tile_mb).tile_size
+        assert side % 512 == 0
+        assert side**2 * 3 <= tile_mb * 1e6 < (side + 512) ** 2 * 3
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"tile_mb": 100, "tile_size": 512}, "both say"),
+        ({"tile_mb": -1}, "tile_mb"),
+        ({"zoom": 3}, "tms"),
+        ({"tms": "NoSuchQuad"}, "unknown"),
+        ({"tms": "WebMercatorQuad", "zoom": 77}, "zoom 77"),
+        ({"tms": "WebMercatorQuad", "target_crs": "EPSG:3857"}, "of its own"),
+        ({"tms": "WebMercatorQuad", "resolution": 10.0}, "of its own"),
+    ],
+)
+def test_what_does_not_go_together_in_a_scheme_is_refused(
+    tmp_path: Path, options: dict[str, Any], told: str
+) -> None:
+    path = write_raster(tmp_path / "a.tif", smooth(3), crs=UTM, transform=UTM_GRID)
+    with pytest.raises(InvalidParameter, match=told):
+        generate_tiling_scheme(path, overlap=0, **options)

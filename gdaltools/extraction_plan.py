@@ -1,0 +1,486 @@
+"""Everything about an extraction that is decided before its first pixel: who reads what, in which order.
+
+A reader takes a group of tiles, a part of the grid that is as wide as memory allows, and goes through it from
+top to bottom with one open file: tiles beside and below each other get their rows from the same strips, so
+each block of the source is decoded once for all of them. Groups follow each other as the source is laid out,
+in rows where it is stored in strips, along Hilbert's curve where it is stored in tiles.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice, pairwise
+
+from gdaltools.cog.plan import SHARED_BYTES, CogPlan, piece_shape
+from gdaltools.cog.plan import memory_bound as cog_memory_bound
+from gdaltools.dataset import CACHE_MB
+from gdaltools.source_blocks import Reading, StoredBlocks, reading_of
+from gdaltools.storage import Location
+from gdaltools.tile_format import TileFormat, goes_by_rows
+from gdaltools.tile_pixels import TargetPixels, plain_step
+from gdaltools.tiling import PixelWindow, TilingScheme
+from gdaltools.warping import WarpPlan
+
+Position = tuple[int, int]
+Strip = tuple[int, int, int, int]
+
+# A strip of a group, of all bands, uncompressed: what a reader holds, about four times over.
+_STRIP_BYTES = 32 << 20
+# A group of small tiles is about so large, where there are enough groups for all threads.
+_GROUP_BYTES = 128 << 20
+_GROUPS_PER_THREAD = 4
+# Threads that wait for the last groups are to cost no more than this; else these become narrower, and where
+# even that does not help tiles are made one after the other, each by all threads.
+_BUSY, _LEAST_BUSY = 0.85, 0.75
+# GDAL's block cache is raised up to this where a strip of every thread takes it.
+_CACHE_BYTES = 512 << 20
+# Groups, and strips of each, that tell of all where there are more.
+_LOOKED_AT, _STRIPS_LOOKED_AT = 24, 64
+_THREAD_BYTES, _WARP_BYTES = 24 << 20, 32 << 20
+# Side of a tile's blocks, as it usually is.
+_BLOCK = 512
+
+
+@dataclass(frozen=True)
+class TileGroup:
+    """Tiles that one reader makes: rows and columns of the scheme, and which `only` if not all of them."""
+
+    rows: range
+    cols: range
+    only: frozenset[Position] | None = None
+
+    def __iter__(self) -> Iterator[Position]:
+        places = ((row, col) for row in self.rows for col in self.cols)
+        return places if self.only is None else (place for place in places if place in self.only)
+
+    def split(self, parts: int) -> Iterator[TileGroup]:
+        """The same tiles in parts of some columns each; none of them is empty."""
+        parts = min(parts, len(self.cols))
+        edges = [self.cols.start + round(part * len(self.cols) / parts) for part in range(parts + 1)]
+        for first, last in pairwise(edges):
+            cols = range(first, last)
+            only = None if self.only is None else frozenset(p for p in self.only if p[1] in cols)
+            if only is None or only:
+                yield TileGroup(self.rows, cols, only)
+
+    def strips(self, scheme: TilingScheme, step: int) -> Iterator[tuple[Strip, tuple[Position, ...]]]:
+        """Windows (top, bottom, left, right) from top to bottom, none over a gap, and the tiles in each."""
+        windows = {place: scheme.window(*place) for place in self}
+        by_row: dict[int, list[Position]] = {}
+        for place in sorted(windows):
+            by_row.setdefault(place[0], []).append(place)
+        rows = list(by_row)
+        extents = {row: scheme.window(row, self.cols.start) for row in rows}
+        if not rows:
+            return
+        top, end = extents[rows[0]].row_off, max(_bottom(extents[row]) for row in rows)
+        while top < end:
+            bottom = min((top // step + 1) * step, end)
+            inside = [r for r in rows if extents[r].row_off < bottom and _bottom(extents[r]) > top]
+            # Between tiles that lie apart nothing is read.
+            first = max(top, min(extents[r].row_off for r in inside)) if inside else top
+            last = min(bottom, max(_bottom(extents[r]) for r in inside)) if inside else bottom
+            if inside:
+                places = [place for row in inside for place in by_row[row]]
+                for left, right, tiles in _spans(windows, places):
+                    yield (first, last, left, right), tiles
+            top = bottom
+
+
+@dataclass(frozen=True)
+class ExtractionPlan:
+    """How tiles will be extracted.
+
+    Attributes
+    ----------
+    tiles : int
+        How many are to be made.
+    groups : tuple of TileGroup
+        In the order in which readers take them.
+    side_by_side : bool
+        Whether each thread makes groups of its own; else all threads make one tile after the other.
+    reading : Reading
+        How often stored blocks are decoded, by what was looked at.
+    cached : bool
+        Whether a row of a group's cells fits GDAL's block cache with those of the other threads.
+    estimated_bytes, estimated_seconds : number or None
+        Of all tiles together; None where it was not asked for.
+    """
+
+    scheme: TilingScheme
+    pixels: TargetPixels
+    layout: TileFormat
+    blocks: StoredBlocks
+    groups: tuple[TileGroup, ...]
+    tiles: int
+    total_pixels: int
+    threads: int
+    side_by_side: bool
+    reading: Reading
+    cached: bool
+    estimated_bytes: int | None = None
+    estimated_seconds: float | None = None
+
+    @property
+    def source(self) -> Location:
+        """What is read."""
+        return self.pixels.location
+
+    @property
+    def warp(self) -> WarpPlan | None:
+        """How pixels are warped; None where tiles are plain windows."""
+        return self.pixels.warp
+
+    @property
+    def rereads(self) -> float:
+        """How often a stored block is decoded on average; 1 is once."""
+        return self.reading.rereads if self.cached else self.reading.rereads_without_cache
+
+    @property
+    def cache_bytes(self) -> int:
+        """What GDAL's block cache is to hold."""
+        wanted = self.reading.cache_bytes * self.threads
+        return min(_CACHE_BYTES, max(CACHE_MB << 20, wanted))
+
+    @property
+    def _more_cache(self) -> int:
+        return self.cache_bytes - (CACHE_MB << 20)
+
+    def positions(self) -> Iterator[Position]:
+        """Row and column of every tile, in the order of the groups."""
+        return (place for group in self.groups for place in group)
+
+    def plan_of(self, place: Position) -> CogPlan:
+        """How one tile is made."""
+        return self.layout.plan_of(self.scheme, self.scheme.window(*place), self.pixels)
+
+    def memory_bytes(self, threads: int | None = None) -> int:
+        """What a process needs at most, with so many threads (by default those of the plan)."""
+        threads = threads or self.threads
+        if not self.side_by_side:
+            tile = self.plan_of(next(self.positions()))
+            rows, cols = (min(pair) for pair in zip(tile.piece, tile.levels[0][::-1], strict=True))
+            piece = rows * cols * tile.facts.pixel_bytes
+            return tile.memory_bytes(threads) + threads * _alone_bytes(piece) + self._more_cache
+        busy = min(threads, len(self.groups))
+        widest = max(self._width(group) for group in self.groups)
+        return memory_bound(
+            self.layout.facts.pixel_bytes,
+            width=widest,
+            tile_width=self.scheme.tile_size,
+            step=self.pixels.step,
+            block=self.layout.profile.blocksize,
+            threads=busy,
+            cache_bytes=min(_CACHE_BYTES, max(CACHE_MB << 20, self.reading.cache_bytes * busy)),
+            cogs=self.layout.cogs,
+            warps=self.warp is not None,
+        )
+
+    def _width(self, group: TileGroup) -> int:
+        windows = [self.scheme.window(group.rows.start, col) for col in group.cols]
+        return windows[-1].col_off + windows[-1].width - windows[0].col_off
+
+    def __str__(self) -> str:
+        scheme, profile = self.scheme, self.layout.profile
+        level = f" level {profile.level}" if profile.level else ""
+        if profile.size_tolerance is not None:
+            level = f", adaptive, at most {profile.size_tolerance:.1%} larger than level 6"
+        kind = "COGs" if self.layout.cogs else "plain tiles"
+        how = "plain windows of the source, bit-identical"
+        if self.warp is not None:
+            how = f"warped ({self.warp.resampling}) in cells of {self.warp.cell} pixels"
+        lines = {
+            "source": f"{self.source}, blocks of {self.blocks.cols} x {self.blocks.rows} pixels",
+            "tiles": f"{self.tiles} of up to {scheme.tile_size} pixels that share {scheme.overlap}, "
+            f"{self.total_pixels / 1e6:,.1f} Mpixels",
+            "pixels": how,
+            "written": f"{kind}, {profile.compression}{level}, predictor {profile.predictor}, "
+            f"blocks of {profile.blocksize}",
+            "order": self._order(),
+            "decoding": self._decoding(),
+            "memory": f"at most {self.memory_bytes() / 1e6:,.0f} MB on {self.threads} threads",
+        }
+        if self.estimated_bytes is not None:
+            lines["size"] = f"about {self.estimated_bytes / 1e6:,.1f} MB"
+        if self.estimated_seconds is not None:
+            lines["time"] = f"about {self.estimated_seconds:,.0f} s"
+        return "\n".join(f"{key:<10}{value}" for key, value in lines.items())
+
+    def _order(self) -> str:
+        if not self.side_by_side:
+            return "one tile after the other, each by all threads"
+        most = max(len(group.rows) * len(group.cols) for group in self.groups)
+        layout = "in rows, as the source's strips" if self.blocks.striped else "along Hilbert's curve"
+        return f"{len(self.groups)} groups of up to {most} tiles, {layout}"
+
+    def _decoding(self) -> str:
+        if self.rereads < 1.02:
+            return "each stored block once"
+        if not self.side_by_side:
+            why = "pieces of a tile are read apart from each other"
+        elif not self.cached:
+            why = (
+                f"a row of cells takes {self.reading.cache_bytes / 1e6:,.0f} MB of decoded blocks for each "
+                f"thread, and {_CACHE_BYTES >> 20} MB is the limit for all"
+            )
+        elif self.blocks.striped and min(len(group.cols) for group in self.groups) < self.scheme.cols:
+            why = "strips are as wide as the raster and groups, for memory or to busy all threads, are not"
+        else:
+            why = "blocks on the border of two groups are read by both"
+        return f"each stored block {self.rereads:.2f} times, as {why}"
+
+
+def memory_bound(
+    pixel_bytes: int,
+    *,
+    width: int,
+    tile_width: int,
+    step: int,
+    block: int,
+    threads: int,
+    cache_bytes: int,
+    cogs: bool,
+    warps: bool,
+) -> int:
+    """Bytes that so many readers need at most, whose groups are `width` pixels wide.
+
+    Each holds its strip, as it was read and as rows that do not yet fill a block, one tile's blocks while
+    they are encoded, and of COGs the halves that wait for their neighbours.
+    """
+    strip = width * step * pixel_bytes
+    rows = width * block * pixel_bytes
+    piece = min(width, tile_width) * block * pixel_bytes
+    waiting = rows * 3 // 4 if cogs else 0
+    working = 2 * strip + (rows if block != step else 0) + 2 * piece + waiting + _THREAD_BYTES
+    working += _WARP_BYTES if warps else 0
+    return SHARED_BYTES - (CACHE_MB << 20) + cache_bytes + threads * working
+
+
+def tiles_memory_bound(
+    width: int, height: int, bands: int, itemsize: int, *, tile_size: int, threads: int, warps: bool
+) -> int:
+    """Bytes that plain tiles need at most of a raster in strips of which no more is known than its layout."""
+    pixel_bytes, block = bands * itemsize, min(_BLOCK, tile_size)
+    side = min(tile_size, width)
+    if not goes_by_rows(side, block, pixel_bytes):
+        rows, cols = piece_shape(side, min(tile_size, height), pixel_bytes, block)
+        bound = cog_memory_bound(side, min(tile_size, height), bands, itemsize, threads=threads)
+        return bound + threads * _alone_bytes(min(rows, height) * min(cols, width) * pixel_bytes)
+    step = plain_step(1, side * pixel_bytes)
+    busy = min(threads, math.ceil(height / tile_size) * math.ceil(width / side))
+    return memory_bound(
+        pixel_bytes,
+        width=max(side, min(width, _STRIP_BYTES // (step * pixel_bytes))),
+        tile_width=side,
+        step=step,
+        block=block,
+        threads=busy,
+        cache_bytes=min(_CACHE_BYTES, max(CACHE_MB << 20, 2 * busy * step * width * pixel_bytes)),
+        cogs=False,
+        warps=warps,
+    )
+
+
+def _alone_bytes(piece_bytes: int) -> int:
+    """What a thread holds of a piece beside what the engine counts: as it was read, and in its strips."""
+    return 2 * piece_bytes + _THREAD_BYTES
+
+
+def grouped(
+    scheme: TilingScheme,
+    pixels: TargetPixels,
+    layout: TileFormat,
+    blocks: StoredBlocks,
+    chosen: Sequence[Position] | None,
+    threads: int,
+) -> ExtractionPlan:
+    """The plan for the `chosen` tiles, None for all, on so many threads."""
+    only = None if chosen is None or len(chosen) == len(scheme) else frozenset(chosen)
+    plan = ExtractionPlan(
+        scheme=scheme,
+        pixels=pixels,
+        layout=layout,
+        blocks=blocks,
+        groups=(),
+        tiles=len(scheme) if chosen is None else len(chosen),
+        total_pixels=_total_pixels(scheme, chosen),
+        threads=threads,
+        side_by_side=True,
+        reading=Reading(0, 0, 0, 0),
+        cached=True,
+    )
+    widest = max(1, _STRIP_BYTES // (pixels.step * layout.facts.pixel_bytes))
+    by_rows = layout.by_rows(max(scheme.window(0, col).width for col in range(scheme.cols)))
+    while True:
+        plan = replace(plan, groups=_balanced(plan, only, widest))
+        plan = replace(plan, side_by_side=by_rows and _busy(len(plan.groups), threads) >= _LEAST_BUSY)
+        plan = _looked_at(plan)
+        narrower = max(len(group.cols) for group in plan.groups) > 1 if plan.groups else False
+        if plan.cached or blocks.striped or not plan.side_by_side or not narrower:
+            return plan
+        # In a source that is stored in tiles a narrower strip takes less of the cache.
+        widest = max(plan._width(group) for group in plan.groups) // 2
+
+
+def _balanced(plan: ExtractionPlan, only: frozenset[Position] | None, widest: int) -> tuple[TileGroup, ...]:
+    """Groups at most so wide; the last are narrower where threads would wait for them."""
+    groups = _groups(plan, only, _columns(plan.scheme, widest))
+    left = len(groups) % plan.threads
+    if not left or _busy(len(groups), plan.threads) >= _BUSY:
+        return groups
+    whole, last = groups[:-left], groups[-left:]
+    best = last
+    for parts in range(2, 1 + max(len(group.cols) for group in last)):
+        split = tuple(part for group in last for part in group.split(parts))
+        if _busy(len(split), plan.threads) > _busy(len(best), plan.threads):
+            best = split
+        if _busy(len(best), plan.threads) >= _BUSY:
+            break
+    return whole + best
+
+
+def _groups(
+    plan: ExtractionPlan, only: frozenset[Position] | None, columns: Sequence[range]
+) -> tuple[TileGroup, ...]:
+    total = plan.total_pixels * plan.layout.facts.pixel_bytes
+    size = min(_GROUP_BYTES, total // (_GROUPS_PER_THREAD * plan.threads))
+    rows = list(_rows(plan, columns, size))
+    parts = _by_group(only, rows, columns)
+    found = [
+        (
+            (down, across),
+            TileGroup(rows[down], columns[across], None if only is None else parts[down, across]),
+        )
+        for down in range(len(rows))
+        for across in range(len(columns))
+        if only is None or (down, across) in parts
+    ]
+    if not plan.blocks.striped:
+        side = max((max(place) for place, _ in found), default=0) + 1
+        found.sort(key=lambda each: hilbert(each[0][0], each[0][1], side))
+    return tuple(group for _, group in found)
+
+
+def _by_group(
+    only: frozenset[Position] | None, rows: Sequence[range], columns: Sequence[range]
+) -> dict[Position, frozenset[Position]]:
+    """The tiles of `only` by the row and column of their group."""
+    down = {row: index for index, part in enumerate(rows) for row in part}
+    across = {col: index for index, part in enumerate(columns) for col in part}
+    found: dict[Position, set[Position]] = {}
+    for place in only or ():
+        found.setdefault((down[place[0]], across[place[1]]), set()).add(place)
+    return {group: frozenset(places) for group, places in found.items()}
+
+
+def _rows(plan: ExtractionPlan, columns: Sequence[range], size: int) -> Iterator[range]:
+    """Rows of tiles that make up about `size` bytes in a group."""
+    scheme = plan.scheme
+    width = (
+        max(sum(scheme.window(0, col).width for col in cols) for cols in columns)
+        * plan.layout.facts.pixel_bytes
+    )
+    first, held = 0, 0
+    for row in range(scheme.rows):
+        held += scheme.window(row, 0).height * width
+        if held >= size or row == scheme.rows - 1:
+            yield range(first, row + 1)
+            first, held = row + 1, 0
+
+
+def _columns(scheme: TilingScheme, widest: int) -> list[range]:
+    """Columns of tiles in parts at most `widest` pixels wide, and at least one column."""
+    found, first = [], 0
+    for col in range(1, scheme.cols + 1):
+        if col < scheme.cols:
+            window = scheme.window(0, col)
+            if window.col_off + window.width - scheme.window(0, first).col_off <= widest:
+                continue
+        found.append(range(first, col))
+        first = col
+    return found
+
+
+def _busy(groups: int, threads: int) -> float:
+    """The share of the threads' time that so many equal groups fill."""
+    return groups / (threads * math.ceil(groups / threads)) if groups else 1.0
+
+
+def _looked_at(plan: ExtractionPlan) -> ExtractionPlan:
+    """The plan with how often blocks are decoded, by groups from its middle where there are many."""
+    step = plan.pixels.step
+    begin = max(0, (len(plan.groups) - _LOOKED_AT) // 2)
+    readers: list[Iterator[Strip]] = []
+    for group in plan.groups[begin : begin + _LOOKED_AT]:
+        strips = (strip for strip, _ in islice(group.strips(plan.scheme, step), _STRIPS_LOOKED_AT))
+        if plan.side_by_side:
+            readers.append(strips)
+        else:
+            readers += [iter([part]) for part in _pieces(plan, group)]
+    reading = reading_of(plan.blocks, readers, plan.warp.cell if plan.warp else plan.scheme.tile_size)
+    return replace(plan, reading=reading, cached=reading.cache_bytes * plan.threads <= _CACHE_BYTES)
+
+
+def _pieces(plan: ExtractionPlan, group: TileGroup) -> Iterator[Strip]:
+    for place in islice(group, _LOOKED_AT):
+        window, tile = plan.scheme.window(*place), plan.plan_of(place)
+        for top in range(0, window.height, tile.piece[0]):
+            for left in range(0, window.width, tile.piece[1]):
+                yield (
+                    window.row_off + top,
+                    window.row_off + min(top + tile.piece[0], window.height),
+                    window.col_off + left,
+                    window.col_off + min(left + tile.piece[1], window.width),
+                )
+
+
+def _total_pixels(scheme: TilingScheme, chosen: Sequence[Position] | None) -> int:
+    if chosen is None:
+        heights = sum(scheme.window(row, 0).height for row in range(scheme.rows))
+        return heights * sum(scheme.window(0, col).width for col in range(scheme.cols))
+    windows = (scheme.window(*place) for place in chosen)
+    return sum(window.width * window.height for window in windows)
+
+
+def _bottom(window: PixelWindow) -> int:
+    return window.row_off + window.height
+
+
+def _spans(
+    windows: dict[Position, PixelWindow], places: Sequence[Position]
+) -> Iterator[tuple[int, int, tuple[Position, ...]]]:
+    """Columns without a gap, and the tiles in them."""
+    tiles: list[Position] = []
+    left = right = 0
+    for place in sorted(places, key=lambda place: windows[place].col_off):
+        window = windows[place]
+        if tiles and window.col_off > right:
+            yield left, right, tuple(tiles)
+            tiles = []
+        if not tiles:
+            left = right = window.col_off
+        tiles.append(place)
+        right = max(right, window.col_off + window.width)
+    if tiles:
+        yield left, right, tuple(tiles)
+
+
+def hilbert(row: int, col: int, side: int) -> int:
+    """Where a place lies on Hilbert's curve through a square of at least `side` places a side.
+
+    >>> [hilbert(row, col, 2) for row, col in ((0, 0), (1, 0), (1, 1), (0, 1))]
+    [0, 1, 2, 3]
+    """
+    size = 1 << max(0, (side - 1).bit_length())
+    distance, half = 0, size // 2
+    while half:
+        right, below = int(bool(col & half)), int(bool(row & half))
+        distance += half * half * ((3 * right) ^ below)
+        if not below:
+            if right:
+                col, row = size - 1 - col, size - 1 - row
+            col, row = row, col
+        half //= 2
+    return distance
