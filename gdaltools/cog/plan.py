@@ -125,6 +125,19 @@ class CogPlan:
         block = self.profile.blocksize
         return math.ceil(width / block) * math.ceil(height / block) * self.planes
 
+    @property
+    def staged_blocks(self) -> int:
+        """Blocks of a blob (not of the TIFF) that the file is staged in, at most, where it goes to Azure."""
+        rows, cols = self.axes
+        block, pixel_bytes = self.profile.blocksize, self.facts.pixel_bytes
+        parts = self.planes + (1 if self.facts.masked and self.planes > 1 else 0)
+        total = 1
+        for down, across in zip(rows, cols, strict=True):
+            cuts = parts if across.count == 1 else parts * math.ceil(down.piece / block)
+            piece_bytes = down.piece * min(across.piece, across.size) * pixel_bytes
+            total += down.count * across.count * (cuts + piece_bytes // storage.BLOCK_BYTES)
+        return total
+
     def memory_bytes(self, threads: int | None = None) -> int:
         """What the process needs at most, with so many tasks at a time (by default one a core)."""
         facts, (width, height) = self.facts, self.levels[0]
