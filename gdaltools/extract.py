@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 from uuid import uuid4
 
@@ -27,6 +27,7 @@ from gdaltools.dataset import open_dataset
 from gdaltools.errors import InvalidParameter
 from gdaltools.extraction_result import ExtractedTile, ExtractionResult
 from gdaltools.manifest import FinishedTile, ManifestWriter, TileManifest, finished_tiles
+from gdaltools.nearness import brought_near
 from gdaltools.progress import ProgressOption, reporting
 from gdaltools.storage import Location, StrPath
 from gdaltools.tile_writer import TileProfile, create_tile, strip_width, tile_profile
@@ -134,11 +135,12 @@ def extract_tiles(
     listed = finished_tiles(target, job.run)
     kept = _standing(job, chosen, listed if resume else {})
     missing = [tile_id for tile_id in chosen if tile_id not in kept]
-    shared = dask.delayed(job, traverse=False)
     extract = dask.delayed(_extract_tile, pure=False)
     if not compute:
+        shared = dask.delayed(job, traverse=False)
         parts = [kept.get(tile_id) or extract(shared, tile_id, None) for tile_id in chosen]
         return dask.delayed(_result, pure=False)(shared, parts)
+    total, wanted = (sum(_pixels(scheme, tile_id) for tile_id in ids) for ids in (scheme.tile_ids(), missing))
     still = {tile_id: tile for tile_id, tile in listed.items() if tile_id not in missing}
     with (
         reporting(
@@ -146,7 +148,9 @@ def extract_tiles(
         ) as advance,
         _listening(advance) as (channel, tile_ended),
         ManifestWriter(target, job.run, still) as manifest,
+        brought_near(job.source, share=wanted / total) as source,
     ):
+        shared = dask.delayed(replace(job, source=source), traverse=False)
         advance(sum(_pixels(scheme, tile_id) for tile_id in kept))
 
         def ended(position: int, tile: ExtractedTile) -> None:
@@ -167,9 +171,9 @@ def _plan(
     input_crs: str | None,
     overwrite: bool,
 ) -> _Job:
-    location = storage.locate(src)
-    # Before the first pixel is read: a source that is replaced during the run is another one to the next.
-    found = storage.stat(location)
+    # One version of the source from here on: one that replaces it during the run is an error.
+    location = storage.pinned(src)
+    found = storage.check_unchanged(location)
     with open_dataset(location) as dataset:
         scheme.check_belongs(dataset, location, input_crs)
         profile = tile_profile(dataset, scheme)

@@ -19,6 +19,8 @@ from gdaltools.errors import InvalidParameter
 
 _STORAGE_SCOPE = "https://storage.azure.com/.default"
 _CONNECT_SECONDS, _READ_SECONDS = 10, 60
+# Where the certificates that are trusted are named, for the SDK, adlfs and curl.
+_AUTHORITIES = ("REQUESTS_CA_BUNDLE", "SSL_CERT_FILE", "CURL_CA_BUNDLE")
 _SECRETS = ("AZURE_STORAGE_ACCOUNT_KEY", "AZURE_STORAGE_SAS_TOKEN", "AZURE_STORAGE_CONNECTION_STRING")
 _SECRET_PARTS = ("AccountKey", "SharedAccessSignature")
 # A signature in a URL, the token of a request, the key in a connection string.
@@ -128,9 +130,11 @@ def gdal_options(account: Account) -> dict[str, str]:
 
     A token is good for the datasets opened with it, for as long as it lasts: ask again for each.
     """
+    trusted = next(filter(None, map(os.environ.get, _AUTHORITIES)), None)
+    trust = {"GDAL_CURL_CA_BUNDLE": trusted} if trusted else {}
     if account.connection_string:
-        return {"AZURE_STORAGE_CONNECTION_STRING": account.connection_string}
-    options = {"AZURE_STORAGE_ACCOUNT": account.name, "AZURE_STORAGE_CONNECTION_STRING": ""}
+        return trust | {"AZURE_STORAGE_CONNECTION_STRING": account.connection_string}
+    options = trust | {"AZURE_STORAGE_ACCOUNT": account.name, "AZURE_STORAGE_CONNECTION_STRING": ""}
     if not account.endpoint.endswith(f"//{account.name}.blob.core.windows.net"):
         options["CPL_AZURE_ENDPOINT"] = account.endpoint
     if account.key:

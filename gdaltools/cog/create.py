@@ -10,7 +10,7 @@ import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, cast, overload
@@ -26,12 +26,13 @@ from rasterio.windows import Window
 from gdaltools import graph, storage
 from gdaltools.cog.assemble import assemble, check_made, record_tasks
 from gdaltools.cog.blob_sink import BlobSink, Front
+from gdaltools.cog.lifted import LiftedSource
 from gdaltools.cog.plan import CogPlan, Wanted, plan_for, profile_for, with_estimate
 from gdaltools.cog.profiles import CogProfile
 from gdaltools.cog.pyramid import Record
 from gdaltools.cog.result import CogResult
 from gdaltools.cog.sink import FileSink, MemorySink, Sink
-from gdaltools.cog.source import RasterSource
+from gdaltools.cog.source import RasterSource, WarpedSource
 from gdaltools.crs import Bounds, crs_name
 from gdaltools.dataset import open_dataset, reading
 from gdaltools.errors import InvalidParameter, StorageError, UnsupportedRaster
@@ -335,7 +336,7 @@ def _make_staged(job: _Job, progress: ProgressOption) -> CogResult:
     plan, target = job.plan, job.target
     with (
         reporting(progress, label=f"cog {target.filename}", total=plan.blocks, unit="blocks") as advance,
-        scratch_folder(Path(tempfile.gettempdir())) if plan.staged else nullcontext(Path()) as scratch,
+        _scratch(plan) as scratch,
         storage.staging(target, _traits(plan), overwrite=job.overwrite) as staging,
     ):
         with storage.Uploads() as uploads:
@@ -345,6 +346,12 @@ def _make_staged(job: _Job, progress: ProgressOption) -> CogResult:
         with MemoryFile(sink.header) as memory, memory.open() as made:
             result = _result(plan, str(target), made, staging.size)
     return result
+
+
+def _scratch(plan: CogPlan) -> AbstractContextManager[Path]:
+    if plan.staged or plan.fetched:
+        return scratch_folder(Path(tempfile.gettempdir()))
+    return nullcontext(Path())
 
 
 def _traits(plan: CogPlan) -> BlobTraits:
@@ -358,7 +365,7 @@ def _make_in_memory(plan: CogPlan, target: BinaryIO, progress: ProgressOption) -
     sink = MemorySink()
     with (
         reporting(progress, label=f"cog {name}", total=plan.blocks, unit="blocks") as advance,
-        scratch_folder(Path(tempfile.gettempdir())) if plan.staged else nullcontext(Path()) as scratch,
+        _scratch(plan) as scratch,
     ):
         _write(plan, sink, scratch, advance)
     check_made(io.BytesIO(sink.content), plan, name=name)
@@ -386,7 +393,13 @@ def _write(plan: CogPlan, sink: Sink, scratch: Path, advance: Callable[[int], No
 
 @contextmanager
 def _ready(plan: CogPlan, scratch: Path) -> Iterator[CogPlan]:
-    """The plan, with a source that can be read in any order."""
+    """The plan, with a source that can be read in any order, and fast."""
+    source = plan.source
+    if plan.fetched and isinstance(source, RasterSource | WarpedSource | LiftedSource):
+        near = storage.fetch(source.location, scratch / f"fetched-{source.location.filename}")
+        with _ready(replace(plan, source=source.at(near), fetched=False), scratch) as ready:
+            yield ready
+        return
     if not plan.staged or not isinstance(plan.source, RasterSource):
         yield plan
         return
