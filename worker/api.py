@@ -67,7 +67,7 @@ def routes(platform: Platform, *, token: str | None) -> Iterable[web.RouteDef]:
     """
     found = [*_job_routes(platform), *_dead_letter_routes(platform)]
     return [
-        web.route(route.method, route.path, _guarded(cast(Handler, route.handler), token)) for route in found
+        web.route(each.method, each.path, _guarded(cast(Handler, each.handler), token)) for each in found
     ]
 
 

@@ -129,8 +129,8 @@ class Settings(ServiceSettings):
         if self.app_mode is AppMode.STANDALONE:
             if not _is_loopback(self.host) and self.worker_api_token is None:
                 raise ValueError(
-                    f"WORKER_HOST {self.host} lets other machines submit jobs: set WORKER_API_TOKEN to a secret "
-                    "that they must show, or leave WORKER_HOST out"
+                    f"WORKER_HOST {self.host} lets other machines submit jobs: set WORKER_API_TOKEN to a "
+                    "secret that they must show, or leave WORKER_HOST out"
                 )
             return self
         if not self.names_a_bus:
