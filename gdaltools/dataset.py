@@ -14,6 +14,7 @@ import threading
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -82,15 +83,19 @@ def open_dataset(
         It is no raster, of a format that is not allowed, or over the size limits.
     CorruptRaster
         It is empty, cut short, or its header cannot be read.
+    SourceChanged
+        It is not the version any more that was pinned, or that was opened.
     StorageError
         Storage did not answer.
     """
     location = storage.locate(src)
-    size = storage.stat(location).size
+    found = storage.check_unchanged(location)
+    size = found.size
     if size == 0:
         raise CorruptRaster(f"{location} is empty (0 bytes): upload it again")
     os.environ.setdefault("GDAL_CACHEMAX", str(CACHE_MB))
     with (
+        _of_one_version(replace(location, etag=found.etag)),
         rasterio.Env(**storage.gdal_options(location), **_READ_OPTIONS),
         _opened(location, overview_level) as dataset,
     ):
@@ -131,6 +136,22 @@ def block_cache(size_bytes: int) -> Iterator[None]:
                 _caches.clear()
 
 
+@contextmanager
+def _of_one_version(location: Location) -> Iterator[None]:
+    """Refuse what was read from Azure in the block if the blob was replaced meanwhile.
+
+    A local file that is open stays the one that was opened.
+    """
+    try:
+        yield
+    except GdalToolsError:
+        if location.path is None:
+            storage.check_unchanged(location)
+        raise
+    if location.path is None:
+        storage.check_unchanged(location)
+
+
 _READ_OPTIONS = {
     # libjpeg fills a cut-off image with grey and only warns.
     "GDAL_ERROR_ON_LIBJPEG_WARNING": "YES",
@@ -153,7 +174,7 @@ def _opened(location: Location, overview_level: int | None) -> Iterator[DatasetR
         try:
             yield dataset
         except CPLE_BaseError as error:  # what rasterio does not turn into an error of its own
-            text = str(error)
+            text = storage.redacted(str(error))
             if _is_transport(location, text):
                 raise StorageError(f"{location} cannot be read: {text}") from error
             raise CorruptRaster(
@@ -311,4 +332,4 @@ def _whole_text(error: BaseException | None) -> str:
         if text and text not in texts and not text.startswith("Read failed"):
             texts.append(text)
         error = error.__cause__ or error.__context__
-    return "; ".join(texts) or "read failed"
+    return storage.redacted("; ".join(texts)) or "read failed"

@@ -53,3 +53,11 @@ class UnknownTaskType(InvalidParameter):
 
 class StorageError(GdalToolsError):
     """Reading from or writing to storage failed for a reason outside the data."""
+
+
+class SourceChanged(StorageError):
+    """The source was replaced while it was read; what was read of it belongs to two versions."""
+
+
+class StorageDenied(StorageError):
+    """Storage knows who asks, or does not, and refuses."""

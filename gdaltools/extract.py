@@ -36,6 +36,7 @@ from gdaltools.extraction_run import run as run_plan
 from gdaltools.extraction_trials import policy_of
 from gdaltools.extraction_walk import Order, tile_id
 from gdaltools.manifest import FinishedTile, ManifestWriter, TileManifest, known_tiles
+from gdaltools.nearness import brought_near
 from gdaltools.progress import ProgressOption, reporting
 from gdaltools.source_blocks import StoredBlocks
 from gdaltools.storage import Location, StrPath
@@ -168,9 +169,9 @@ def extract_tiles(
         quality=quality,
         overview_resampling=overview_resampling,
     )
-    source = storage.locate(src)
-    # Before the first pixel is read: a source that is replaced during the run is another one to the next.
-    found = storage.stat(source)
+    # One version of the source from here on: one that replaces it during the run is an error.
+    source = storage.pinned(src)
+    found = storage.check_unchanged(source)
     threads = _threads() if compute else 1
     plan, chosen = _planned(source, scheme, wanted, threads)
     stem = stem if stem is not None else source.stem
@@ -207,7 +208,9 @@ def extract_tiles(
     ):
         advance(sum(_pixels(scheme, place) for place in [*kept, *empty]))
         if missing:
-            run_plan(replace(order, policy=policy_of(order.plan)), listener)
+            with brought_near(source, share=len(missing) / len(scheme)) as near:
+                plan = replace(order.plan, pixels=replace(order.plan.pixels, location=near))
+                run_plan(replace(order, plan=plan, policy=policy_of(plan)), listener)
     return _result(order, [ends[tile_id(place)] for place in chosen])
 
 

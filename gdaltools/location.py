@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from gdaltools.errors import InvalidLocation
@@ -39,11 +39,14 @@ class Location:
         The blob's name in its container, or the absolute local path.
     path : Path or None
         The local file that holds the bytes; None where they are in Azure.
+    etag : str or None
+        The version that is meant, where it must be that one.
     """
 
     container: str | None
     name: str
     path: Path | None
+    etag: str | None = field(default=None, compare=False, repr=False)
 
     def __str__(self) -> str:
         return self.name if self.container is None else f"abfs://{self.container}/{self.name}"

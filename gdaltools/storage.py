@@ -4,42 +4,78 @@ One door for reading and writing, so that no other module asks whether a raster 
 What is written appears under its name whole or not at all; readers never see a part of it.
 
 ``GDALTOOLS_BLOB_ROOT`` makes ``abfs://container/name`` mean the file ``container/name`` below that folder;
-without it blobs are Azure's, reached by adlfs and GDAL's ``/vsiaz/`` with the same credentials.
+without it blobs are Azure's, reached by its SDK, adlfs and GDAL's ``/vsiaz/`` with the same credentials.
 """
 
 from __future__ import annotations
 
+import mimetypes
 import os
+import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from itertools import chain
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 from urllib.parse import quote
 
-from gdaltools import _azure, crash_points, interruption
-from gdaltools.errors import InvalidLocation, InvalidParameter, SourceNotFound, StorageError, TargetExists
+from gdaltools import crash_points, interruption
+from gdaltools._azure import accounts, blobs, download
+from gdaltools._azure.block_blob import (
+    BLOCK_BYTES,
+    MOST_BLOCKS,
+    BlobTraits,
+    StagedBlob,
+    Uploads,
+    copy_blob,
+    put_file,
+)
+from gdaltools.errors import (
+    InvalidLocation,
+    InvalidParameter,
+    SourceChanged,
+    SourceNotFound,
+    StorageError,
+    TargetExists,
+)
 from gdaltools.location import Location, StrPath, blob, check_blob_name, check_container_name, locate
 from gdaltools.scratch import is_scratch, scratch_folder
 
 __all__ = [
+    "BLOCK_BYTES",
+    "COG_TYPE",
+    "MOST_BLOCKS",
+    "BlobTraits",
     "Location",
+    "StagedBlob",
+    "Staging",
     "Stat",
     "StrPath",
+    "Uploads",
     "append_bytes",
     "blob",
     "check_blob_name",
     "check_container_name",
     "check_target",
+    "check_unchanged",
+    "copy",
     "delete",
     "exists",
+    "fetch",
+    "filesystem",
     "gdal_options",
+    "is_staged",
     "list_names",
     "locate",
     "opening",
+    "pinned",
     "read_bytes",
+    "read_range",
+    "redacted",
+    "staging",
     "stat",
     "url",
     "write_bytes",
@@ -47,12 +83,26 @@ __all__ = [
 ]
 
 
+#: OGC 21-026 §11, the media type of a Cloud Optimized GeoTIFF.
+COG_TYPE = "image/tiff; application=geotiff; profile=cloud-optimized"
+
+# Scratch space that is left free beside a blob that is brought near.
+_SPARE_BYTES = 256 << 20
+
+
 @dataclass(frozen=True)
 class Stat:
-    """Size in bytes, and an opaque tag that changes whenever the content does."""
+    """Size in bytes, and an opaque tag that changes whenever the content does.
+
+    Attributes
+    ----------
+    modified : datetime or None
+        When it was last written, where that was asked of storage; it has no part in comparisons.
+    """
 
     size: int
     etag: str
+    modified: datetime | None = field(default=None, compare=False)
 
 
 def stat(source: StrPath | Location) -> Stat:
@@ -67,8 +117,8 @@ def stat(source: StrPath | Location) -> Stat:
     """
     location = locate(source)
     if location.path is None:
-        size, etag = _azure.stat(_container(location), location.name)
-        return Stat(size, etag)
+        known = blobs.properties(_container(location), location.name)
+        return Stat(known.size, known.etag, known.modified)
     try:
         found = location.path.stat()
     except (FileNotFoundError, NotADirectoryError) as error:
@@ -77,7 +127,39 @@ def stat(source: StrPath | Location) -> Stat:
         raise StorageError(f"{location} cannot be read: {error.strerror}") from error
     if location.path.is_dir():
         raise SourceNotFound(f"{location} is a folder, not a file")
-    return Stat(found.st_size, f"{found.st_ino:x}-{found.st_size:x}-{found.st_mtime_ns:x}")
+    etag = f"{found.st_ino:x}-{found.st_size:x}-{found.st_mtime_ns:x}"
+    return Stat(found.st_size, etag, datetime.fromtimestamp(found.st_mtime, UTC))
+
+
+def pinned(source: StrPath | Location) -> Location:
+    """The location, and what is stored there now: to be read as this version or not at all.
+
+    Raises
+    ------
+    SourceNotFound, StorageError
+        As `stat` does.
+    """
+    location = locate(source)
+    return replace(location, etag=stat(location).etag)
+
+
+def check_unchanged(location: Location) -> Stat:
+    """What `stat` says, of a pinned location only while it is the version that was pinned.
+
+    Raises
+    ------
+    SourceChanged
+        It was replaced or deleted since.
+    """
+    if location.etag is None:
+        return stat(location)
+    try:
+        found = stat(location)
+    except SourceNotFound as error:
+        raise SourceChanged(f"{location} was deleted while it was read: start again") from error
+    if found.etag != location.etag:
+        raise SourceChanged(f"{location} was replaced while it was read: start again")
+    return found
 
 
 def exists(source: StrPath | Location) -> bool:
@@ -104,9 +186,27 @@ def read_bytes(source: StrPath | Location) -> bytes:
             raise StorageError(f"{source} cannot be read: {error.strerror}") from error
 
 
+def read_range(source: StrPath | Location, offset: int, length: int) -> bytes:
+    """At most `length` bytes from `offset`; fewer at the end.
+
+    Raises
+    ------
+    SourceNotFound, StorageError
+        As `stat` does.
+    """
+    with opening(source) as stream:
+        try:
+            stream.seek(offset)
+            return stream.read(length)
+        except OSError as error:
+            raise StorageError(f"{source} cannot be read: {error.strerror}") from error
+
+
 @contextmanager
 def opening(source: StrPath | Location) -> Iterator[IO[bytes]]:
     """The stored bytes as a stream that can be read at any offset.
+
+    All that is read of a blob is of one version of it: once it is replaced, reading raises `SourceChanged`.
 
     Raises
     ------
@@ -114,9 +214,10 @@ def opening(source: StrPath | Location) -> Iterator[IO[bytes]]:
         As `stat` does.
     """
     location = locate(source)
-    stat(location)
+    found = check_unchanged(location)
+    stream: IO[bytes]
     if location.path is None:
-        stream = _azure.open_stream(_container(location), location.name)
+        stream = blobs.open_stream(_container(location), location.name, size=found.size, etag=found.etag)
     else:
         try:
             stream = location.path.open("rb")
@@ -147,7 +248,7 @@ def append_bytes(target: StrPath | Location, data: bytes) -> Location:
     """
     location = locate(target)
     if location.path is None:
-        _azure.append(_container(location), location.name, data)
+        blobs.append(_container(location), location.name, data)
         return location
     try:
         location.path.parent.mkdir(parents=True, exist_ok=True)
@@ -164,7 +265,7 @@ def delete(target: StrPath | Location) -> None:
     """Remove what is stored there; nothing there is no error."""
     location = locate(target)
     if location.path is None:
-        _azure.delete(_container(location), location.name)
+        blobs.delete(_container(location), location.name)
     else:
         location.path.unlink(missing_ok=True)
 
@@ -175,7 +276,7 @@ def list_names(prefix: Location, *, depth: int | None = None) -> list[str]:
     With a `depth` local folders are not searched deeper than so many parts of a name; blobs always are.
     """
     if prefix.path is None:
-        return _azure.list_names(_container(prefix), prefix.name)
+        return blobs.list_names(_container(prefix), prefix.name)
     base = Path(prefix.path)
     levels = ["**/*"] if depth is None else ["/".join("*" * level) for level in range(1, depth + 1)]
     below = chain.from_iterable(base.glob(level) for level in levels)
@@ -184,13 +285,115 @@ def list_names(prefix: Location, *, depth: int | None = None) -> list[str]:
     return sorted(lead + p.as_posix() for p in found if not is_scratch(p))
 
 
+def copy(source: StrPath | Location, target: StrPath | Location, *, overwrite: bool = False) -> Stat:
+    """Copy what is stored, whole or not at all; between blobs of an account in Azure itself where it can.
+
+    Raises
+    ------
+    SourceNotFound, TargetExists, StorageError
+        As `stat` and `writing` do.
+    """
+    origin, goal = pinned(source), locate(target)
+    check_target(goal, overwrite=overwrite)
+    if origin.path is None and goal.path is None:
+        blob = StagedBlob(_container(goal), goal.name)
+        made = copy_blob((_container(origin), origin.name), blob, overwrite=overwrite)
+        return Stat(made.size, made.etag, made.modified)
+    with writing(goal, overwrite=overwrite) as path:
+        fetch(origin, path)
+    return stat(goal)
+
+
+def fetch(source: StrPath | Location, path: Path) -> Location:
+    """Bring what is stored to a new local file, and give the source's location with its bytes there.
+
+    A blob comes by ranges, several at a time, each repeated by itself when it fails; all are of one version,
+    and the file is compared with the blob's size, and with its MD5 where Azure knows it.
+
+    Raises
+    ------
+    SourceChanged
+        The source was replaced meanwhile.
+    StorageError
+        Storage did not answer, or there is no space for it beside `path`.
+    """
+    location = locate(source)
+    found = check_unchanged(location)
+    free = shutil.disk_usage(path.parent).free
+    if found.size + _SPARE_BYTES > free:
+        raise StorageError(
+            f"{location} has {found.size / 1e6:,.0f} MB, {path.parent} has {free / 1e6:,.0f} MB free: "
+            "make space, or set TMPDIR to a larger disk"
+        )
+    if location.path is None:
+        download.fetch(_container(location), location.name, path, etag=found.etag, size=found.size)
+    else:
+        try:
+            shutil.copyfile(location.path, path)
+        except OSError as error:
+            raise StorageError(f"{location} cannot be copied to {path.parent}: {error.strerror}") from error
+        check_unchanged(replace(location, etag=found.etag))
+    return replace(location, path=path, etag=None)
+
+
 @contextmanager
-def writing(target: StrPath | Location, *, overwrite: bool = False) -> Iterator[Path]:
+def staging(target: StrPath | Location, traits: BlobTraits, *, overwrite: bool = False) -> Iterator[Staging]:
+    """A blob put together of blocks, by any processes; it appears when the ``with`` ends without an error.
+
+    Otherwise as `writing`; what is left of a run that died is invisible, and Azure drops it after a week.
+
+    Raises
+    ------
+    TargetExists
+        The target exists and `overwrite` is False.
+    StorageError
+        The target cannot be written.
+    """
+    location = locate(target)
+    check_target(location, overwrite=overwrite)
+    made = Staging(StagedBlob(_container(location), location.name))
+    yield made
+    interruption.check()
+    crash_points.reach("blob-before-publish")
+    made.blob.commit(made.blocks, made.size, traits, overwrite=overwrite)
+    crash_points.reach("blob-published")
+
+
+@dataclass
+class Staging:
+    """A blob in the making, and of which of its blocks it is to be made."""
+
+    blob: StagedBlob
+    blocks: list[str] = field(default_factory=list)
+    size: int = 0
+
+    def order(self, parts: Sequence[tuple[str, int, int]]) -> None:
+        """Make the blob of the bytes (what, offset, length) that were staged, one after the other.
+
+        Raises
+        ------
+        StorageError
+            Some of them are not there any more.
+        """
+        self.blocks = self.blob.order(parts)
+        self.size = sum(length for _, _, length in parts)
+
+
+def is_staged(target: Location) -> bool:
+    """Whether blocks can wait where the target will be, as they can in Azure."""
+    return target.path is None
+
+
+@contextmanager
+def writing(
+    target: StrPath | Location, *, overwrite: bool = False, traits: BlobTraits | None = None
+) -> Iterator[Path]:
     """A local path to write to, whose content becomes the target when the block ends without an error.
 
     The target appears whole or not at all, and not after an interruption. With ``overwrite=False`` a target
     that exists is refused before the block and, should it appear meanwhile, after it; it is never replaced.
-    What an earlier process left when it was killed is removed on the way.
+    What an earlier process left when it was killed is removed on the way. `traits` is for blobs in Azure; by
+    default the content type follows from the name.
 
     Raises
     ------
@@ -208,7 +411,8 @@ def writing(target: StrPath | Location, *, overwrite: bool = False) -> Iterator[
             path = folder / location.filename
             yield path
             interruption.check()
-            _azure.upload(path, _container(location), location.name, overwrite=overwrite)
+            blob = StagedBlob(_container(location), location.name)
+            put_file(path, blob, traits or _traits(location), overwrite=overwrite)
         return
     folder = location.path.parent
     try:
@@ -220,6 +424,14 @@ def writing(target: StrPath | Location, *, overwrite: bool = False) -> Iterator[
         yield path
         interruption.check()
         _publish(path, location.path, overwrite=overwrite)
+
+
+def _traits(location: Location) -> BlobTraits:
+    if location.filename.lower().endswith((".tif", ".tiff")):
+        return BlobTraits("image/tiff; application=geotiff")
+    if location.filename.lower().endswith(".geojson"):
+        return BlobTraits("application/geo+json")
+    return BlobTraits(mimetypes.guess_type(location.filename)[0] or "application/octet-stream")
 
 
 def check_target(target: StrPath | Location, *, overwrite: bool) -> None:
@@ -270,13 +482,44 @@ def url(source: StrPath | Location) -> str:
     if location.path is not None:
         return location.path.as_uri()
     container = _container(location)
-    return f"{_azure.endpoint(container)}/{container}/{quote(location.name)}"
+    return f"{accounts.account_of(container).endpoint}/{container}/{quote(location.name)}"
+
+
+def filesystem(location: Location) -> Any:
+    """The fsspec filesystem that a location is in, for libraries that take one: adlfs in Azure.
+
+    Its names are ``container/blob`` in Azure, and local paths otherwise.
+    """
+    if location.path is None:
+        return accounts.filesystem(accounts.account_of(_container(location)))
+    from fsspec.implementations.local import LocalFileSystem
+
+    return LocalFileSystem()
+
+
+def redacted(text: str) -> str:
+    """The text without the secrets that the environment holds, signatures and tokens."""
+    return accounts.redacted(text)
 
 
 def gdal_options(source: StrPath | Location) -> dict[str, str]:
-    """GDAL configuration under which `Location.gdal_path` can be read; pass it to ``rasterio.Env``."""
-    options = {"GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR"}
+    """GDAL configuration under which `Location.gdal_path` can be read; pass it to ``rasterio.Env``.
+
+    Good for datasets that are opened now: an identity's token in it expires after about an hour.
+    """
     location = locate(source)
-    if location.path is None:
-        options |= _azure.gdal_options(_container(location))
-    return options
+    if location.path is not None:
+        return {"GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR"}
+    return {
+        "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
+        # GDAL would take what it read of an earlier version for this one's.
+        "CPL_VSIL_CURL_NON_CACHED": location.gdal_path,
+        "GDAL_INGESTED_BYTES_AT_OPEN": str(64 << 10),
+        "CPL_VSIL_CURL_CHUNK_SIZE": str(256 << 10),
+        "GDAL_HTTP_MAX_RETRY": "6",
+        "GDAL_HTTP_RETRY_DELAY": "0.25",
+        "GDAL_HTTP_CONNECTTIMEOUT": "10",
+        "GDAL_HTTP_LOW_SPEED_TIME": "60",
+        "GDAL_HTTP_LOW_SPEED_LIMIT": "1",
+        **accounts.gdal_options(accounts.account_of(_container(location))),
+    }

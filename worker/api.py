@@ -6,6 +6,7 @@ here.
 
 from __future__ import annotations
 
+import hmac
 import json
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
@@ -30,6 +31,8 @@ from worker.letters import (
 from worker.machine import Machine
 from worker.platform_database import PlatformDatabase
 from worker.rows import JobRow, TaskRow
+
+Handler = Callable[[web.Request], Awaitable[web.Response]]
 
 # Digits of a limit that is still one.
 _LONGEST_LIMIT = 6
@@ -56,9 +59,30 @@ class Platform:
         return self.dead_letters
 
 
-def routes(platform: Platform) -> Iterable[web.RouteDef]:
-    """The routes of jobs, tasks and dead letters."""
-    return [*_job_routes(platform), *_dead_letter_routes(platform)]
+def routes(platform: Platform, *, token: str | None) -> Iterable[web.RouteDef]:
+    """The routes of jobs, tasks and dead letters; with a token, for those alone who show it.
+
+    Without one they are for programs of this machine: a page in a browser, which any site can make send
+    requests to this port, is refused.
+    """
+    found = [*_job_routes(platform), *_dead_letter_routes(platform)]
+    return [web.route(each.method, each.path, _guarded(cast(Handler, each.handler), token)) for each in found]
+
+
+def _guarded(handler: Handler, token: str | None) -> Handler:
+    async def guard(request: web.Request) -> web.Response:
+        if token is None and "Origin" in request.headers:
+            return _refused(HTTPStatus.FORBIDDEN, "pages in browsers are not answered: ask from a program")
+        shown = request.headers.get("Authorization", "").encode()
+        if token is not None and not hmac.compare_digest(shown, f"Bearer {token}".encode()):
+            return _refused(HTTPStatus.UNAUTHORIZED, "send WORKER_API_TOKEN as Authorization: Bearer TOKEN")
+        return await handler(request)
+
+    return guard
+
+
+def _refused(status: HTTPStatus, message: str) -> web.Response:
+    return _answer({"error": message, "errorType": status.phrase, "retryable": False}, status=status)
 
 
 def _job_routes(platform: Platform) -> Iterable[web.RouteDef]:
@@ -179,9 +203,6 @@ async def _json_object(request: web.Request, meaning: str) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise InvalidParameter(f"the body is not a JSON object of {meaning}")
     return content
-
-
-Handler = Callable[[web.Request], Awaitable[web.Response]]
 
 
 def _reporting(handler: Handler) -> Handler:

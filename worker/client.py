@@ -28,13 +28,17 @@ class ServiceUnreachable(WorkerError):
 class Client:
     """A standalone worker at an address such as ``http://127.0.0.1:8080``."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, token: str | None = None) -> None:
         self._url = url.rstrip("/")
+        self._headers = {"Content-Type": "application/json"}
+        if token:
+            self._headers["Authorization"] = f"Bearer {token}"
 
     @classmethod
     def from_environment(cls) -> Client:
-        """The worker at WORKER_URL, else the one on this machine's PORT (8080)."""
-        return cls(os.environ.get("WORKER_URL") or f"http://127.0.0.1:{os.environ.get('PORT') or 8080}")
+        """The worker at WORKER_URL, else the one on this machine's PORT (8080); shown WORKER_API_TOKEN."""
+        url = os.environ.get("WORKER_URL") or f"http://127.0.0.1:{os.environ.get('PORT') or 8080}"
+        return cls(url, token=os.environ.get("WORKER_API_TOKEN"))
 
     def submit(self, job_type: str, parameters: dict[str, Any]) -> dict[str, Any]:
         """Submit a job; the same parameters again give the same job.
@@ -84,7 +88,7 @@ class Client:
         request = urllib.request.Request(
             f"{self._url}/api/{path}",
             data=None if body is None else json.dumps(body).encode(),
-            headers={"Content-Type": "application/json"},
+            headers=self._headers,
         )
         try:
             with urllib.request.urlopen(request, timeout=timeout) as answer:

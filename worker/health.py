@@ -20,6 +20,9 @@ from worker.errors import ConfigurationError
 # A part that fails again so soon has the same fault still.
 _ONE_OUTAGE_SECONDS = 30.0
 
+# Of a request; job parameters are far smaller.
+_LARGEST_BODY = 1 << 20
+
 log = logging.getLogger(__name__)
 
 
@@ -72,7 +75,7 @@ async def serving(
         body = {"ready": readiness.ready, "phase": readiness.phase, "problems": readiness.problems}
         return web.json_response(body, status=200 if readiness.ready else 503)
 
-    app = web.Application()
+    app = web.Application(client_max_size=_LARGEST_BODY)
     app.add_routes([web.get("/", alive), web.get("/livez", alive), web.get("/readyz", ready), *routes])
     runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=1)
     await runner.setup()

@@ -89,7 +89,8 @@ async def serving(settings: Settings, *, stopping: asyncio.Event) -> AsyncIterat
     """
     readiness = Readiness()
     platform = api.Platform()
-    routes = api.routes(platform) if settings.app_mode is AppMode.STANDALONE else ()
+    token = settings.worker_api_token.get_secret_value() if settings.worker_api_token else None
+    routes = api.routes(platform, token=token) if settings.app_mode is AppMode.STANDALONE else ()
     async with AsyncExitStack() as stack:
         port = await stack.enter_async_context(
             health.serving(

@@ -11,6 +11,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import StrEnum
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Self
 
@@ -112,6 +113,7 @@ class Settings(ServiceSettings):
     worker_shutdown_grace_seconds: float = Field(default=4, ge=0, le=600)
     port: int = Field(default=8080, ge=0, le=65535)
     worker_host: str | None = None
+    worker_api_token: SecretStr | None = Field(default=None, min_length=16)
     log_level: str = Field(default="INFO", pattern=r"^(?i:DEBUG|INFO|WARNING|ERROR)$")
 
     intermediate_tiles_container: str = "silver-mosaicjson"
@@ -125,6 +127,11 @@ class Settings(ServiceSettings):
                 f"WORKER_HEARTBEAT_SECONDS {self.worker_heartbeat_seconds:g}"
             )
         if self.app_mode is AppMode.STANDALONE:
+            if not _is_loopback(self.host) and self.worker_api_token is None:
+                raise ValueError(
+                    f"WORKER_HOST {self.host} lets other machines submit jobs: set WORKER_API_TOKEN to a "
+                    "secret that they must show, or leave WORKER_HOST out"
+                )
             return self
         if not self.names_a_bus:
             raise ValueError(
@@ -138,8 +145,8 @@ class Settings(ServiceSettings):
     def host(self) -> str:
         """The address that the port is opened on.
 
-        Probes come from outside; the jobs' door of standalone mode asks nobody who he is, so it opens to
-        this machine alone unless WORKER_HOST says otherwise.
+        Probes come from outside; the jobs' door of standalone mode opens to this machine alone unless
+        WORKER_HOST says otherwise, and then asks for WORKER_API_TOKEN.
         """
         default = "127.0.0.1" if self.app_mode is AppMode.STANDALONE else "0.0.0.0"
         return self.worker_host or default
@@ -169,6 +176,13 @@ class Settings(ServiceSettings):
     def queues(self) -> tuple[str, ...]:
         """Every queue that this mode receives from."""
         return (*self.task_queues, *((self.jobs_queue,) if self.app_mode.listens_to_jobs else ()))
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def load_settings() -> Settings:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from gdaltools.cog.adaptive import Policy, Trial, find_policy
 from gdaltools.cog.facts import without_statistics
-from gdaltools.cog.layout import BLOCK_FRAME, Image, header
+from gdaltools.cog.layout import Image, header
 from gdaltools.cog.lifted import LiftedSource
 from gdaltools.cog.plan import CogPlan
 from gdaltools.cog.pyramid import Carry, Patch, Record, Work, join_pieces, read_piece, try_blocks
@@ -196,7 +196,7 @@ class _Level:
 
     def runs(self) -> Iterator[Run]:
         """The stored bytes in the order of the file."""
-        starts = {place: _row_starts(record) for place, record in self._records.items()}
+        starts = {place: record.row_starts() for place, record in self._records.items()}
         parts = next(iter(starts.values())).shape[0]
         waiting: Run | None = None
         for part in range(parts):
@@ -215,28 +215,11 @@ class _Level:
             yield waiting
 
 
-def _row_starts(record: Record) -> NDArray[np.int64]:
-    """Where each row of blocks begins in a stored piece, and where the last ends: (planes, block rows + 1).
-
-    A mask that is not interleaved with the imagery counts as a plane of its own behind the others.
-    """
-    sizes = _with_frames(record.sizes).sum(axis=2)
-    if record.mask_sizes is not None:
-        masks = _with_frames(record.mask_sizes).sum(axis=1)
-        sizes = sizes + masks if len(sizes) == 1 else np.concatenate([sizes, masks[None]])
-    ends = np.cumsum(sizes).reshape(sizes.shape)
-    begins = ends[:, :1] - sizes[:, :1]
-    return np.concatenate([begins, ends], axis=1)
-
-
-def _with_frames(sizes: NDArray[np.uint32]) -> NDArray[np.int64]:
-    return np.where(sizes > 0, sizes.astype(np.int64) + BLOCK_FRAME, 0)
-
-
-def check_made(stream: IO[bytes], plan: CogPlan, *, name: str) -> None:
+def check_made(stream: IO[bytes], plan: CogPlan, *, name: str, edges: bool = True) -> None:
     """Refuse a file that is not the COG that was to be made, before anybody can see it.
 
-    Looks at the layout and the block edges, not at pixels, so it takes no time to speak of.
+    Looks at the layout and, unless `edges` says otherwise, at the block edges, not at pixels, so it takes no
+    time to speak of.
 
     Raises
     ------
@@ -245,7 +228,7 @@ def check_made(stream: IO[bytes], plan: CogPlan, *, name: str) -> None:
     """
     try:
         layout = read_layout(stream, name=name)
-        findings = check_structure(layout, stream)
+        findings = check_structure(layout, stream if edges else None)
     except GdalToolsError as error:
         raise StorageError(f"{name} was not written whole: {error}; try again") from error
     main, _ = images(layout)

@@ -10,7 +10,7 @@ import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, cast, overload
@@ -25,20 +25,22 @@ from rasterio.windows import Window
 
 from gdaltools import graph, storage
 from gdaltools.cog.assemble import assemble, check_made, record_tasks
+from gdaltools.cog.blob_sink import BlobSink, Front
+from gdaltools.cog.lifted import LiftedSource
 from gdaltools.cog.plan import CogPlan, Wanted, plan_for, profile_for, with_estimate
 from gdaltools.cog.profiles import CogProfile
 from gdaltools.cog.pyramid import Record
 from gdaltools.cog.raw import raw_source
 from gdaltools.cog.result import CogResult
-from gdaltools.cog.sink import FileSink, MemorySink
-from gdaltools.cog.source import RasterSource
+from gdaltools.cog.sink import FileSink, MemorySink, Sink
+from gdaltools.cog.source import RasterSource, WarpedSource
 from gdaltools.crs import Bounds, crs_name
 from gdaltools.dataset import open_dataset, reading
 from gdaltools.errors import InvalidParameter, StorageError, UnsupportedRaster
 from gdaltools.extent import geographic_bounds
 from gdaltools.progress import ProgressOption, reporting
 from gdaltools.scratch import scratch_folder
-from gdaltools.storage import Location, StrPath
+from gdaltools.storage import BlobTraits, Location, StrPath
 
 __all__ = ["CogPlan", "CogResult", "cog_profile", "create_cog", "plan_cog"]
 
@@ -315,9 +317,12 @@ def _make(job: _Job, progress: ProgressOption) -> CogResult:
     """One COG from start to finish."""
     began = time.perf_counter()
     plan, target = job.plan, job.target
+    if storage.is_staged(target) and plan.staged_blocks <= storage.MOST_BLOCKS:
+        result = _make_staged(job, progress)
+        return result.model_copy(update={"seconds": time.perf_counter() - began})
     with (
         reporting(progress, label=f"cog {target.filename}", total=plan.blocks, unit="blocks") as advance,
-        storage.writing(target, overwrite=job.overwrite) as path,
+        storage.writing(target, overwrite=job.overwrite, traits=_traits(plan)) as path,
     ):
         _write(plan, FileSink(path), path.parent, advance)
         with path.open("rb") as stream:
@@ -327,6 +332,33 @@ def _make(job: _Job, progress: ProgressOption) -> CogResult:
     return result.model_copy(update={"seconds": time.perf_counter() - began})
 
 
+def _make_staged(job: _Job, progress: ProgressOption) -> CogResult:
+    """One COG in Azure, of which no part is kept here."""
+    plan, target = job.plan, job.target
+    with (
+        reporting(progress, label=f"cog {target.filename}", total=plan.blocks, unit="blocks") as advance,
+        _scratch(plan) as scratch,
+        storage.staging(target, _traits(plan), overwrite=job.overwrite) as staging,
+    ):
+        with storage.Uploads() as uploads:
+            sink = BlobSink(staging, uploads)
+            _write(plan, sink, scratch, advance)
+        check_made(Front(sink.header, staging.size), plan, name=str(target), edges=False)
+        with MemoryFile(sink.header) as memory, memory.open() as made:
+            result = _result(plan, str(target), made, staging.size)
+    return result
+
+
+def _scratch(plan: CogPlan) -> AbstractContextManager[Path]:
+    if plan.staged or plan.fetched:
+        return scratch_folder(Path(tempfile.gettempdir()))
+    return nullcontext(Path())
+
+
+def _traits(plan: CogPlan) -> BlobTraits:
+    return BlobTraits(storage.COG_TYPE, plan.profile.storage_tier.capitalize())
+
+
 def _make_in_memory(plan: CogPlan, target: BinaryIO, progress: ProgressOption) -> CogResult:
     """One COG, written to an open file at the end."""
     began = time.perf_counter()
@@ -334,7 +366,7 @@ def _make_in_memory(plan: CogPlan, target: BinaryIO, progress: ProgressOption) -
     sink = MemorySink()
     with (
         reporting(progress, label=f"cog {name}", total=plan.blocks, unit="blocks") as advance,
-        scratch_folder(Path(tempfile.gettempdir())) if plan.staged else nullcontext(Path()) as scratch,
+        _scratch(plan) as scratch,
     ):
         _write(plan, sink, scratch, advance)
     check_made(io.BytesIO(sink.content), plan, name=name)
@@ -344,16 +376,18 @@ def _make_in_memory(plan: CogPlan, target: BinaryIO, progress: ProgressOption) -
     return result.model_copy(update={"seconds": time.perf_counter() - began})
 
 
-def _write(plan: CogPlan, sink: FileSink | MemorySink, scratch: Path, advance: Callable[[int], None]) -> None:
+def _write(plan: CogPlan, sink: Sink, scratch: Path, advance: Callable[[int], None]) -> None:
     """Run the tasks, and put together what they stored."""
+
+    work = plan.work(sink)
 
     def ended(_: int, record: Record) -> None:
         if record.stored is not None:
-            sink.store(record.name, [record.stored])
+            sink.store(record.name, [record.stored], work.ends(record))
         advance(record.sizes.size)
 
     with _ready(plan, scratch) as ready:
-        tasks = record_tasks(ready, ready.work(sink))
+        tasks = record_tasks(ready, work)
         records = graph.run(tasks, ended=ended, keep=lambda record: replace(record, stored=None))
     assemble(plan, records, sink)
 
@@ -361,6 +395,12 @@ def _write(plan: CogPlan, sink: FileSink | MemorySink, scratch: Path, advance: C
 @contextmanager
 def _ready(plan: CogPlan, scratch: Path) -> Iterator[CogPlan]:
     """The plan, with a source that can be read in any order, and as fast as it can be."""
+    source = plan.source
+    if plan.fetched and isinstance(source, RasterSource | WarpedSource | LiftedSource):
+        near = storage.fetch(source.location, scratch / f"fetched-{source.location.filename}")
+        with _ready(replace(plan, source=source.at(near), fetched=False), scratch) as ready:
+            yield ready
+        return
     if not isinstance(plan.source, RasterSource):
         yield plan
         return

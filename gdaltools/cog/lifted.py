@@ -7,7 +7,7 @@ Each block is decoded once on the way, so that one that is damaged is noticed an
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,7 @@ from gdaltools.cog.axes import Span
 from gdaltools.cog.source import Pixels, RasterSource, Valid
 from gdaltools.cog.template import Tag, Template
 from gdaltools.errors import CorruptRaster
+from gdaltools.storage import Location
 
 # TIFF 6.0 §2: the type of JPEGTables (TIFF Technical Note 2).
 _UNDEFINED = 7
@@ -66,6 +67,15 @@ class LiftedSource:
     def name(self) -> str:
         """What errors call it."""
         return self.raster.name
+
+    @property
+    def location(self) -> Location:
+        """Where the raster is."""
+        return self.raster.location
+
+    def at(self, location: Location) -> Self:
+        """The same, with its bytes elsewhere."""
+        return replace(self, raster=self.raster.at(location))
 
     def read(
         self, rows: Span, cols: Span, dtype: np.dtype[Any], *, planes: int

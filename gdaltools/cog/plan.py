@@ -35,6 +35,7 @@ from gdaltools.crs import parse_crs
 from gdaltools.dataset import CACHE_MB, numpy_dtypes, open_dataset
 from gdaltools.detect import RASTER_TYPES, RasterType, detect
 from gdaltools.errors import InvalidParameter
+from gdaltools.nearness import is_worth_fetching
 from gdaltools.storage import Location
 
 Overviews = Literal["build", "keep", "none"]
@@ -72,6 +73,8 @@ class CogPlan:
         Rows and columns of the full resolution that one task holds.
     staged : bool
         Whether the source is decoded into a scratch file first, as its format has no random access.
+    fetched : bool
+        Whether the source is brought from Azure to the local disk first.
     rereads : float
         How often a stored block of the source is decoded on average; 1 is once.
     kept : bool
@@ -96,6 +99,7 @@ class CogPlan:
     sparse: bool
     statistics: bool = False
     estimated_bytes: int | None = None
+    fetched: bool = False
     policy: Policy | None = None
 
     @property
@@ -136,6 +140,19 @@ class CogPlan:
         width, height = self.levels[level]
         block = self.profile.blocksize
         return math.ceil(width / block) * math.ceil(height / block) * self.planes
+
+    @property
+    def staged_blocks(self) -> int:
+        """Blocks of a blob (not of the TIFF) that the file is staged in, at most, where it goes to Azure."""
+        rows, cols = self.axes
+        block, pixel_bytes = self.profile.blocksize, self.facts.pixel_bytes
+        parts = self.planes + (1 if self.facts.masked and self.planes > 1 else 0)
+        total = 1
+        for down, across in zip(rows, cols, strict=True):
+            cuts = parts if across.count == 1 else parts * math.ceil(down.piece / block)
+            piece_bytes = down.piece * min(across.piece, across.size) * pixel_bytes
+            total += down.count * across.count * (cuts + piece_bytes // storage.BLOCK_BYTES)
+        return total
 
     def memory_bytes(self, threads: int | None = None) -> int:
         """What the process needs at most, with so many tasks at a time (by default one a core)."""
@@ -195,7 +212,9 @@ class CogPlan:
         if profile.quality is not None:
             level = f"quality {profile.quality}"
         lines = {
-            "source": self.source.name + (", warped as it is read" if self.warps else ""),
+            "source": self.source.name
+            + (", brought to the local disk first" if self.fetched else "")
+            + (", warped as it is read" if self.warps else ""),
             "image": f"{width} x {height} pixels, {facts.count} x {facts.dtype}, by {profile.interleave}",
             "levels": ", ".join(f"{w} x {h}" for w, h in self.levels)
             + (" (the source's own)" if self.kept else f" ({profile.overview_resampling})"),
@@ -253,10 +272,11 @@ def plan_for(src: Any, wanted: Wanted) -> CogPlan:
         return _of_array(src, wanted)
     if isinstance(src, WarpedVRT):
         return _of_warped(src, wanted)
-    location = storage.locate(src)
+    location = storage.pinned(src)
     with open_dataset(location) as dataset:
         profile = profile_for(dataset, location, wanted)
-        return _planned(dataset, location, profile, wanted)
+        plan = _planned(dataset, location, profile, wanted)
+    return replace(plan, fetched=is_worth_fetching(location, 1.0))
 
 
 def _of_array(array: Any, wanted: Wanted) -> CogPlan:

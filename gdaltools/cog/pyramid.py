@@ -17,6 +17,7 @@ from gdaltools.cog.adaptive import Policy, Trial, try_block
 from gdaltools.cog.axes import Axis, Span
 from gdaltools.cog.codec import BlockEncoder, Encoding, encode_mask_block, framed, predicted
 from gdaltools.cog.geometry import LevelAxis, Step
+from gdaltools.cog.layout import BLOCK_FRAME
 from gdaltools.cog.lifted import LiftedSource, StoredBlocks
 from gdaltools.cog.nodata import holding_data
 from gdaltools.cog.overviews import Rule, halve, halve_planes
@@ -86,6 +87,23 @@ class Record:
         """The name under which the blocks are stored."""
         return piece_name(self.level, self.row, self.col)
 
+    def row_starts(self) -> NDArray[np.int64]:
+        """Where each row of blocks begins in the stored piece, and the last ends: (planes, block rows + 1).
+
+        A mask that is not interleaved with the imagery counts as a plane of its own behind the others.
+        """
+        sizes = _with_frames(self.sizes).sum(axis=2)
+        if self.mask_sizes is not None:
+            masks = _with_frames(self.mask_sizes).sum(axis=1)
+            sizes = sizes + masks if len(sizes) == 1 else np.concatenate([sizes, masks[None]])
+        ends = np.cumsum(sizes).reshape(sizes.shape)
+        begins = ends[:, :1] - sizes[:, :1]
+        return np.concatenate([begins, ends], axis=1)
+
+
+def _with_frames(sizes: NDArray[np.uint32]) -> NDArray[np.int64]:
+    return np.where(sizes > 0, sizes.astype(np.int64) + BLOCK_FRAME, 0)
+
 
 def piece_name(level: int, row: int, col: int) -> str:
     """A piece's name in the sink."""
@@ -121,6 +139,12 @@ class Work:
     kept: bool
     statistics: bool
     sink: Sink
+
+    def ends(self, record: Record) -> list[int]:
+        """Where others can come between the stored bytes of a piece in the file, and where they end."""
+        starts = record.row_starts()
+        ends = starts[:, -1] if self.cols[record.level].count == 1 else starts[:, 1:].ravel()
+        return [int(end) for end in ends]
 
     def steps(self, level: int) -> tuple[Step, Step]:
         """Rows and columns of the step from a level to the next."""
@@ -307,7 +331,7 @@ def _encoded(
     record = Record(level, row, col, sizes, mask_sizes)
     if not work.sink.reachable():
         return Record(level, row, col, sizes, mask_sizes, b"".join(pieces))
-    work.sink.store(record.name, pieces)
+    work.sink.store(record.name, pieces, work.ends(record))
     return record
 
 

@@ -37,8 +37,8 @@ class Sink(Protocol):
     def reachable(self) -> bool:
         """Whether this process, perhaps on another machine, can store here."""
 
-    def store(self, name: str, pieces: Sequence[bytes]) -> None:
-        """Keep the bytes of a chunk under its name."""
+    def store(self, name: str, pieces: Sequence[bytes], ends: Sequence[int]) -> None:
+        """Keep the bytes of a chunk under its name; where they may be cut in the file, they have `ends`."""
 
     def commit(self, header: bytes, runs: Iterable[Run]) -> None:
         """Write the file: the header, then the runs in their order."""
@@ -60,7 +60,7 @@ class FileSink:
         """Whether the scratch folder is on a disk that this process sees."""
         return self.path.parent.is_dir()
 
-    def store(self, name: str, pieces: Sequence[bytes]) -> None:
+    def store(self, name: str, pieces: Sequence[bytes], ends: Sequence[int]) -> None:
         """As `Sink.store`; the chunk appears whole.
 
         Raises
@@ -124,7 +124,7 @@ class MemorySink:
     def __reduce__(self) -> tuple[type[_Elsewhere], tuple[()]]:
         return _Elsewhere, ()
 
-    def store(self, name: str, pieces: Sequence[bytes]) -> None:
+    def store(self, name: str, pieces: Sequence[bytes], ends: Sequence[int]) -> None:
         """As `Sink.store`."""
         self._chunks[name] = b"".join(pieces)
 

@@ -7,8 +7,8 @@ plane for each band where they lie apart.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -63,6 +63,10 @@ class RasterSource:
         """What errors call it."""
         return str(self.location)
 
+    def at(self, location: Location) -> Self:
+        """The same, with its bytes elsewhere."""
+        return replace(self, location=location)
+
     def read(
         self, rows: Span, cols: Span, dtype: np.dtype[Any], *, planes: int
     ) -> tuple[Pixels, Valid | None]:
@@ -107,6 +111,10 @@ class WarpedSource:
     def name(self) -> str:
         """What errors call it."""
         return str(self.location)
+
+    def at(self, location: Location) -> Self:
+        """The same, with its bytes elsewhere."""
+        return replace(self, location=location)
 
     def read(
         self, rows: Span, cols: Span, dtype: np.dtype[Any], *, planes: int

@@ -31,8 +31,11 @@ class Findings:
     warnings: tuple[str, ...]
 
 
-def check_structure(layout: TiffLayout, stream: IO[bytes]) -> Findings:
-    """Everything in `layout` that keeps the file from being a COG; `stream` holds its bytes."""
+def check_structure(layout: TiffLayout, stream: IO[bytes] | None) -> Findings:
+    """Everything in `layout` that keeps the file from being a COG.
+
+    `stream` holds its bytes; without it the edges of blocks are not looked at.
+    """
     main, overviews = images(layout)
     errors: list[str] = []
     warnings: list[str] = []
@@ -131,7 +134,7 @@ def _data_order(main: Ifd, overviews: tuple[Ifd, ...]) -> list[str]:
     ]
 
 
-def _ghost_promises(layout: TiffLayout, stream: IO[bytes]) -> list[str]:
+def _ghost_promises(layout: TiffLayout, stream: IO[bytes] | None) -> list[str]:
     errors = []
     ghost = layout.ghost
     if ghost.get("KNOWN_INCOMPATIBLE_EDITION") == "YES":
@@ -145,7 +148,8 @@ def _ghost_promises(layout: TiffLayout, stream: IO[bytes]) -> list[str]:
             errors.append(
                 f"{name}: block {block} lies before the block in front of it, though ROW_MAJOR is promised"
             )
-        errors += _edges(ghost, name, offsets, counts, layout.size, stream)
+        if stream is not None:
+            errors += _edges(ghost, name, offsets, counts, layout.size, stream)
     if ghost.get("MASK_INTERLEAVED_WITH_IMAGERY") == "YES":
         errors += _masks_follow(layout)
     return errors

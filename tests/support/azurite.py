@@ -39,20 +39,27 @@ def _install() -> None:
 
 
 @contextlib.contextmanager
-def azurite() -> Iterator[str]:
-    """The connection string of a server that holds nothing yet."""
+def azurite(*, certificate: tuple[Path, Path] | None = None) -> Iterator[str]:
+    """The connection string of a server that holds nothing yet.
+
+    With a certificate and its key it speaks https, and takes tokens of an identity as well.
+    """
     _install()
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     command = [_NODE, _SERVER, "--blobHost", "127.0.0.1", "--blobPort", str(port), "--inMemoryPersistence"]
     flags = ["--loose", "--skipApiVersionCheck", "--disableTelemetry", "--silent"]
+    scheme = "http"
+    if certificate is not None:
+        scheme = "https"
+        flags += ["--oauth", "basic", "--cert", str(certificate[0]), "--key", str(certificate[1])]
     with subprocess.Popen([*command, *flags], cwd=_HOME) as server:
         try:
             _wait_for(port, server)
             yield (
-                f"DefaultEndpointsProtocol=http;AccountName={_ACCOUNT};AccountKey={_KEY};"
-                f"BlobEndpoint=http://127.0.0.1:{port}/{_ACCOUNT};"
+                f"DefaultEndpointsProtocol={scheme};AccountName={_ACCOUNT};AccountKey={_KEY};"
+                f"BlobEndpoint={scheme}://127.0.0.1:{port}/{_ACCOUNT};"
             )
         finally:
             server.terminate()

@@ -57,11 +57,11 @@ def test_an_error_in_the_middle_of_a_piece_ends_all(
     stored: list[str] = []
     store = sink.FileSink.store
 
-    def fail_later(self: sink.FileSink, name: str, pieces: Any) -> None:
+    def fail_later(self: sink.FileSink, name: str, pieces: Any, ends: Any) -> None:
         if len(stored) == 20:
             raise RuntimeError("no more")
         stored.append(name)
-        store(self, name, pieces)
+        store(self, name, pieces, ends)
 
     monkeypatch.setattr(sink.FileSink, "store", fail_later)
     with pytest.raises(RuntimeError, match="no more"):

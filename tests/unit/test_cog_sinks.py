@@ -93,7 +93,7 @@ def test_memory_on_this_side_takes_what_a_cluster_encodes(client: Any) -> None:
 
     def ended(_: int, record: Record) -> None:
         assert record.stored is not None
-        sink.store(record.name, [record.stored])
+        sink.store(record.name, [record.stored], [len(record.stored)])
 
     with client.as_current():
         records = graph.run(record_tasks(plan, plan.work(sink)), ended=ended)
@@ -112,8 +112,8 @@ def test_a_file_holds_what_memory_does(tmp_path: Path) -> None:
 def test_a_chunk_stored_again_changes_nothing(tmp_path: Path) -> None:
     for sink in (FileSink(tmp_path / "a.bin"), MemorySink()):
         for _ in range(2):
-            sink.store("one", [b"abc", b"def"])
-            sink.store("two", [b"", b"xyz"])
+            sink.store("one", [b"abc", b"def"], [6])
+            sink.store("two", [b"", b"xyz"], [3])
         sink.commit(b"<", [Run("two", 0, 3), Run("one", 2, 3), Run("one", 0, 0)])
     assert (tmp_path / "a.bin").read_bytes() == b"<xyzcde"
     assert sink.content == b"<xyzcde"
@@ -128,18 +128,18 @@ def test_a_file_system_that_cannot_copy_ranges_gets_the_same_bytes(
 
     monkeypatch.setattr(os, "copy_file_range", refuse)
     sink = FileSink(tmp_path / "a.bin")
-    sink.store("one", [bytes(range(256)) * 300])
+    sink.store("one", [bytes(range(256)) * 300], [76_800])
     sink.commit(b"<", [Run("one", 1, 70_000)])
     assert (tmp_path / "a.bin").read_bytes() == b"<" + (bytes(range(256)) * 300)[1:70_001]
 
 
 def test_a_chunk_that_went_away_or_was_cut_short_is_a_storage_error(tmp_path: Path) -> None:
     sink = FileSink(tmp_path / "a.bin")
-    sink.store("one", [b"abc"])
+    sink.store("one", [b"abc"], [3])
     with pytest.raises(StorageError):
         sink.commit(b"", [Run("one", 1, 3)])
     sink.discard("one")
     with pytest.raises(StorageError):
         sink.commit(b"", [Run("one", 0, 3)])
     with pytest.raises(StorageError):
-        FileSink(tmp_path / "none" / "a.bin").store("one", [b"abc"])
+        FileSink(tmp_path / "none" / "a.bin").store("one", [b"abc"], [3])

@@ -86,3 +86,26 @@ def test_secrets_are_not_shown(environment: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigurationError) as caught:
         load_settings()
     assert "hidden" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("values", "fine"),
+    [
+        ({}, True),
+        ({"WORKER_HOST": "::1"}, True),
+        ({"WORKER_HOST": "0.0.0.0"}, False),
+        ({"WORKER_HOST": "worker.internal"}, False),
+        ({"WORKER_HOST": "0.0.0.0", "WORKER_API_TOKEN": "0123456789abcdef"}, True),
+        ({"WORKER_API_TOKEN": "short"}, False),
+    ],
+)
+def test_the_jobs_door_is_open_to_other_machines_only_with_a_token(
+    environment: pytest.MonkeyPatch, values: dict[str, str], fine: bool
+) -> None:
+    _set(environment, APP_MODE="standalone", **values)
+    if fine:
+        load_settings()
+        return
+    with pytest.raises(ConfigurationError, match="WORKER_API_TOKEN") as caught:
+        load_settings()
+    assert "short'" not in str(caught.value)

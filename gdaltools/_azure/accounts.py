@@ -1,0 +1,156 @@
+"""Which storage account a container is in, and what opens it: for the SDK, adlfs and GDAL alike.
+
+Credentials, by precedence: AZURE_STORAGE_CONNECTION_STRING; AZURE_STORAGE_ACCOUNT_KEY or
+AZURE_STORAGE_SAS_TOKEN with the account's name; else azure-identity's DefaultAzureCredential, which knows a
+Web App's managed identity (AZURE_CLIENT_ID chooses a user-assigned one). The account is
+BRONZE_STORAGE_ACCOUNT for ``bronze-*`` containers, SILVER_STORAGE_ACCOUNT for ``silver-*``, else
+AZURE_STORAGE_ACCOUNT; AZURE_STORAGE_BLOB_ENDPOINT is for an address other than the public cloud's.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any
+
+from gdaltools.errors import InvalidParameter
+
+_STORAGE_SCOPE = "https://storage.azure.com/.default"
+_CONNECT_SECONDS, _READ_SECONDS = 10, 60
+# Where the certificates that are trusted are named, for the SDK, adlfs and curl.
+_AUTHORITIES = ("REQUESTS_CA_BUNDLE", "SSL_CERT_FILE", "CURL_CA_BUNDLE")
+_SECRETS = ("AZURE_STORAGE_ACCOUNT_KEY", "AZURE_STORAGE_SAS_TOKEN", "AZURE_STORAGE_CONNECTION_STRING")
+_SECRET_PARTS = ("AccountKey", "SharedAccessSignature")
+# A signature in a URL, the token of a request, the key in a connection string.
+_SECRET_TEXT = re.compile(r"(?i)(\bsig=|\bBearer\s+|\bAccountKey=|\bSharedKey\s+[^\s:]+:)[^\s&;'\"]+")
+
+
+@dataclass(frozen=True)
+class Account:
+    """A storage account and the credentials for it; without key and SAS token, the process's identity."""
+
+    name: str
+    endpoint: str
+    connection_string: str | None = field(default=None, repr=False)
+    key: str | None = field(default=None, repr=False)
+    sas: str | None = field(default=None, repr=False)
+
+
+def account_of(container: str) -> Account:
+    """The account that the environment names for a container.
+
+    Raises
+    ------
+    InvalidParameter
+        It names none.
+    """
+    if given := os.environ.get("AZURE_STORAGE_CONNECTION_STRING"):
+        parts = _parts(given)
+        name = parts.get("AccountName", "")
+        suffix = parts.get("EndpointSuffix", "core.windows.net")
+        address = parts.get("BlobEndpoint") or f"https://{name}.blob.{suffix}"
+        return Account(name, address.rstrip("/"), connection_string=given)
+    name = _account_name(container)
+    address = os.environ.get("AZURE_STORAGE_BLOB_ENDPOINT") or f"https://{name}.blob.core.windows.net"
+    key = os.environ.get("AZURE_STORAGE_ACCOUNT_KEY") or None
+    sas = (os.environ.get("AZURE_STORAGE_SAS_TOKEN") or "").removeprefix("?") or None
+    return Account(name, address.rstrip("/"), key=key, sas=None if key else sas)
+
+
+def _account_name(container: str) -> str:
+    zone = container.partition("-")[0]
+    name = {
+        "bronze": os.environ.get("BRONZE_STORAGE_ACCOUNT"),
+        "silver": os.environ.get("SILVER_STORAGE_ACCOUNT"),
+    }.get(zone) or os.environ.get("AZURE_STORAGE_ACCOUNT")
+    if not name:
+        raise InvalidParameter(
+            f"abfs://{container} has no storage: set GDALTOOLS_BLOB_ROOT to a folder, or "
+            "AZURE_STORAGE_CONNECTION_STRING or AZURE_STORAGE_ACCOUNT for Azure"
+        )
+    return name
+
+
+def _parts(connection_string: str) -> dict[str, str]:
+    return dict(part.split("=", 1) for part in connection_string.split(";") if "=" in part)
+
+
+@lru_cache(maxsize=8)
+def service(account: Account) -> Any:
+    """The SDK's client of an account; it repeats nothing by itself (`gdaltools._azure.retries` does)."""
+    from azure.core.credentials import AzureSasCredential
+    from azure.storage.blob import BlobServiceClient
+
+    options: dict[str, Any] = {
+        "retry_total": 0,
+        "connection_timeout": _CONNECT_SECONDS,
+        "read_timeout": _READ_SECONDS,
+    }
+    if account.connection_string:
+        return BlobServiceClient.from_connection_string(account.connection_string, **options)
+    credential: Any = identity()
+    if account.key:
+        credential = {"account_name": account.name, "account_key": account.key}
+    elif account.sas:
+        credential = AzureSasCredential(account.sas)
+    return BlobServiceClient(account.endpoint, credential, **options)
+
+
+@lru_cache(maxsize=8)
+def filesystem(account: Account) -> Any:
+    """The account as an fsspec filesystem, by adlfs."""
+    from adlfs import AzureBlobFileSystem
+
+    if account.connection_string:
+        return AzureBlobFileSystem(connection_string=account.connection_string)
+    host = None
+    if not account.endpoint.endswith(f"//{account.name}.blob.core.windows.net"):
+        host = account.endpoint.partition("://")[2]
+    return AzureBlobFileSystem(
+        account_name=account.name,
+        account_host=host,
+        account_key=account.key,
+        sas_token=account.sas,
+        anon=False,
+    )
+
+
+@lru_cache(maxsize=1)
+def identity() -> Any:
+    """The identity of the process; it keeps its tokens, and gets new ones before they expire."""
+    from azure.identity import DefaultAzureCredential
+
+    return DefaultAzureCredential()
+
+
+def gdal_options(account: Account) -> dict[str, str]:
+    """The same credentials in GDAL's words (GDAL, "/vsiaz/" in its virtual file systems page).
+
+    A token is good for the datasets opened with it, for as long as it lasts: ask again for each.
+    """
+    trusted = next(filter(None, map(os.environ.get, _AUTHORITIES)), None)
+    trust = {"GDAL_CURL_CA_BUNDLE": trusted} if trusted else {}
+    if account.connection_string:
+        return trust | {"AZURE_STORAGE_CONNECTION_STRING": account.connection_string}
+    options = trust | {"AZURE_STORAGE_ACCOUNT": account.name, "AZURE_STORAGE_CONNECTION_STRING": ""}
+    if not account.endpoint.endswith(f"//{account.name}.blob.core.windows.net"):
+        options["CPL_AZURE_ENDPOINT"] = account.endpoint
+    if account.key:
+        return options | {"AZURE_STORAGE_ACCESS_KEY": account.key}
+    if account.sas:
+        return options | {"AZURE_STORAGE_SAS_TOKEN": account.sas}
+    return options | {"AZURE_STORAGE_ACCESS_TOKEN": identity().get_token(_STORAGE_SCOPE).token}
+
+
+def redacted(text: str) -> str:
+    """The text without any secret that the environment holds, and without signatures and tokens in it."""
+    for name in _SECRETS:
+        if secret := os.environ.get(name):
+            text = text.replace(secret, "***")
+            known = _parts(secret)
+            for part in _SECRET_PARTS:
+                if known.get(part):
+                    text = text.replace(known[part], "***")
+    return _SECRET_TEXT.sub(r"\1***", text)

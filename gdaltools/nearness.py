@@ -1,0 +1,47 @@
+"""Whether a blob is brought to the local disk before it is read, or read from Azure window by window.
+
+Bringing all of it takes about as long as reading each of its bytes once by windows, and what follows then
+runs at the disk's speed; so a blob of which most is read is brought near, if there is space, and one of which
+little is read is left where it is. Another machine of a cluster would not see the local copy.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from gdaltools import graph, storage
+from gdaltools.scratch import scratch_folder
+from gdaltools.storage import Location
+
+#: The part of a raster from which on all of it is brought near.
+MOST = 0.5
+
+# The part of the free space that a copy may take; the output may go to the same disk.
+_SPACE_SHARE = 0.5
+
+
+def is_worth_fetching(location: Location, share: float) -> bool:
+    """Whether to bring a raster near of which this share is going to be read."""
+    if location.path is not None or share < MOST or graph.cluster_threads():
+        return False
+    return storage.stat(location).size < _SPACE_SHARE * shutil.disk_usage(tempfile.gettempdir()).free
+
+
+@contextmanager
+def brought_near(location: Location, *, share: float) -> Iterator[Location]:
+    """The location, its bytes on the local disk for the length of the block where that is worth it.
+
+    Raises
+    ------
+    SourceChanged, StorageError
+        As `gdaltools.storage.fetch` does.
+    """
+    if not is_worth_fetching(location, share):
+        yield location
+        return
+    with scratch_folder(Path(tempfile.gettempdir())) as folder:
+        yield storage.fetch(location, folder / location.filename)
