@@ -371,7 +371,7 @@ def test_colour_tables_are_resampled_as_gdal_does(
 
 @pytest.mark.parametrize("resampling", ["average", "rms"])
 @pytest.mark.parametrize(
-    ("dtype", "size", "nodata"), [("uint8", ODD, None), ("uint8", EVEN, 200), ("uint16", ODD, 6)]
+    ("dtype", "size", "nodata"), [("uint8", ODD, None), ("uint8", EVEN, 200), ("uint16", (149, 131), 6)]
 )
 def test_blends_of_many_colours_find_the_nearest_one(
     tmp_path: Path, cut: Cut, dtype: str, size: tuple[int, int], nodata: int | None, resampling: str
