@@ -371,7 +371,7 @@ def test_colour_tables_are_resampled_as_gdal_does(
 
 @pytest.mark.parametrize("resampling", ["average", "rms"])
 @pytest.mark.parametrize(
-    ("dtype", "size", "nodata"), [("uint8", ODD, None), ("uint8", EVEN, 200), ("uint16", ODD, 6)]
+    ("dtype", "size", "nodata"), [("uint8", ODD, None), ("uint8", EVEN, 200), ("uint16", (75, 131), 6)]
 )
 def test_blends_of_many_colours_find_the_nearest_one(
     tmp_path: Path, cut: Cut, dtype: str, size: tuple[int, int], nodata: int | None, resampling: str
@@ -527,15 +527,15 @@ def test_extreme_shapes_are_gdals(
     assert_alike(levels_of(mine), levels_of(gdals))
 
 
-@pytest.mark.parametrize("resampling", RESAMPLINGS)
+@pytest.mark.parametrize("resampling", ["nearest", "average", "bilinear", "mode"])
 @pytest.mark.parametrize(
     ("dtype", "size", "kind"),
-    [("uint8", (3000, 1), "mask"), ("float32", (997, 5), "plain"), ("uint8", (1300, 3), "alpha")],
+    [("uint8", (3000, 1), "mask"), ("float32", (401, 3), "plain"), ("uint8", (601, 3), "alpha")],
 )
 def test_where_levels_get_no_narrower_they_are_gdals(
     tmp_path: Path, cut: Cut, dtype: str, size: tuple[int, int], kind: str, resampling: str
 ) -> None:
-    cut(64, 64)
+    cut(256, 64)
     image = extremes(dtype, 4 if kind == "alpha" else 3, size)
     image[-1, 100:400] = 0
     source = write_raster(
