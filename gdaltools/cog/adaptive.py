@@ -14,7 +14,6 @@ raster gives the same file on any number of threads or machines.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -80,19 +79,16 @@ THOROUGH = (
 ENCODERS = (*QUICK, *THOROUGH, REFERENCE)
 _BY_NAME = {encoder.name: encoder for encoder in ENCODERS}
 
-# Megabytes in a second that the reference encodes, of blocks of 0, 1, 2, ... bits of entropy.
-_SPEEDS = (150, 60, 55, 40, 45, 55, 65)
 # Every so many rows of a block tell its kind.
 _KIND_ROWS = 8
-# Kinds of overviews are counted from here; those of less than so many bits are not worth a choice: what
-# compresses as well as they do is compressed in no time.
-_OVERVIEW, _FEW_BITS = 100, 1
+# Kinds of overviews are counted from here.
+_OVERVIEW = 100
 # Trials that a kind needs, and standard errors of their mean that are taken for granted.
-_FEW_TRIALS, _CAUTION = 3, 2.0
-# Of the whole time a step is to save at least as large a share as of the whole size it costs, times so much.
+_FEW_TRIALS, _CAUTION = 3, 1.0
+# So large a share of the time is to be saved for each share of the size that is given.
 _WORTH = 2.0
 # Planned with, for very many trials; what of it few trials let one plan with less; what is kept back always.
-_PLANNED_SHARE, _DOUBT, _KEPT_BACK = 0.88, 0.5, 0.0007
+_PLANNED_SHARE, _DOUBT, _KEPT_BACK = 0.97, 0.5, 0.0007
 
 
 def kind_of(data: Data, *, overview: bool) -> int:
@@ -150,86 +146,74 @@ class Policy:
 def find_policy(trials: Iterable[Trial], tolerance: float) -> Policy:
     """The policy that saves the most time within the tolerance, by the trials.
 
-    In each kind the encoders that are worth a thought form a chain, each faster and larger than the one
-    before; steps along all chains are taken in the order of time saved for a byte until the budget is used:
-    by what the trials let expect, and by as much more as their spread lets fear.
+    Each kind keeps the tolerance by itself, so that it does not matter how many blocks of a kind there are:
+    trials tell less of that than of what an encoder makes of a kind.
 
     Parameters
     ----------
     tolerance : float
         How much larger than with libdeflate level 7 all blocks together may become, as a share.
     """
-    trials = list(trials)
-    often = Counter(t.kind for t in trials if t.kind % _OVERVIEW >= _FEW_BITS)
-    kinds = sorted(kind for kind, count in often.items() if count >= _FEW_TRIALS)
-    share = _PLANNED_SHARE - _DOUBT / max(1, len(trials)) ** 0.5
-    stored = sum(trial.sizes[REFERENCE.name] for trial in trials)
-    budget = max(0.0, tolerance * share - _KEPT_BACK) * stored
-    least = _WORTH * sum(_seconds(trial) for trial in trials) / max(1, stored)
-    choices: dict[int, Choice] = {}
-    steps: list[tuple[float, int, _Step]] = []
-    for kind in kinds:
-        first, chain = _chain(kind, [trial for trial in trials if trial.kind == kind])
-        choices[kind] = Choice(first.name, first.name, 0.0)
-        worth = ((step.saved / step.bytes, kind, step) for step in chain)
-        steps += [each for each in worth if each[0] >= least]
-    spent, variances = 0.0, dict.fromkeys(kinds, 0.0)
-    for _, kind, step in sorted(steps, key=lambda entry: -entry[0]):
-        feared = variances | {kind: step.error**2}
-        before, after = (_CAUTION * sum(each.values()) ** 0.5 for each in (variances, feared))
-        costs = step.bytes + max(0.0, after - before)
-        if spent + before + costs > budget:
-            part = max(0.0, budget - spent - before) / costs
-            choices[kind] = Choice(choices[kind].encoder, step.encoder.name, part)
-            break
-        spent, variances = spent + step.bytes, feared
-        choices[kind] = Choice(step.encoder.name, step.encoder.name, 0.0)
-    return Policy(choices)
+    kinds: dict[int, list[Trial]] = {}
+    for trial in trials:
+        kinds.setdefault(trial.kind, []).append(trial)
+    count = sum(map(len, kinds.values()))
+    planned = tolerance * (_PLANNED_SHARE - _DOUBT / max(1, count) ** 0.5) - _KEPT_BACK
+    return Policy(
+        {
+            kind: _choice(kind, tried, max(0.0, planned))
+            for kind, tried in sorted(kinds.items())
+            if len(tried) >= _FEW_TRIALS
+        }
+    )
 
 
 @dataclass(frozen=True)
-class _Step:
-    """To a faster encoder: the time that it saves, the bytes that it costs, and the error of their total."""
+class _Prospect:
+    """What an encoder costs for a kind of block, and how much larger than the reference's its blocks are.
+
+    `feared` is the share by which they may be larger, as far as the trials' spread tells.
+    """
 
     encoder: Encoder
-    saved: float
-    bytes: float
-    error: float
+    cost: float
+    feared: float
+
+    @property
+    def price(self) -> float:
+        """What is to be low: the time, and a little of the size."""
+        return self.cost + _WORTH * self.feared
 
 
-def _chain(kind: int, trials: list[Trial]) -> tuple[Encoder, list[_Step]]:
-    """The fastest encoder that costs nothing, and the steps from it that save ever less for a byte."""
-    seconds = sum(map(_seconds, trials))
-    tried = [encoder for encoder in ENCODERS if all(encoder.name in trial.sizes for trial in trials)]
-    totals = {encoder: _total(trials, encoder) for encoder in tried}
-    most = totals[REFERENCE][0]
-    free = [e for e, (total, error) in totals.items() if total + _CAUTION * error <= most]
-    current = first = min(free, key=lambda encoder: encoder.cost(kind))
-    steps: list[_Step] = []
-    while True:
-        faster = [
-            _Step(e, (current.cost(kind) - e.cost(kind)) * seconds, total - totals[current][0], error)
-            for e, (total, error) in totals.items()
-            if e.cost(kind) < current.cost(kind) and total > totals[current][0]
-        ]
-        if not faster:
-            return first, steps
-        steps.append(max(faster, key=lambda step: step.saved / step.bytes))
-        current = steps[-1].encoder
+def _choice(kind: int, trials: list[Trial], tolerance: float) -> Choice:
+    """The encoder, or two in turns, of the lowest price among what keeps the tolerance."""
+    prospects = [
+        _Prospect(encoder, encoder.cost(kind), _feared(trials, encoder))
+        for encoder in ENCODERS
+        if all(encoder.name in trial.sizes for trial in trials)
+    ]
+    best, choice = float("inf"), Choice(REFERENCE.name, REFERENCE.name, 0.0)
+    for safe in (each for each in prospects if each.feared <= tolerance):
+        if safe.price < best:
+            best, choice = safe.price, Choice(safe.encoder.name, safe.encoder.name, 0.0)
+        for faster in (each for each in prospects if each.feared > tolerance):
+            share = (tolerance - safe.feared) / (faster.feared - safe.feared)
+            price = safe.price + share * (faster.price - safe.price)
+            if price < best:
+                best, choice = price, Choice(safe.encoder.name, faster.encoder.name, share)
+    return choice
 
 
-def _seconds(trial: Trial) -> float:
-    """What the reference takes for a block; the unit does not matter."""
-    return trial.raw / _of_entropy(_SPEEDS, trial.kind)
-
-
-def _total(trials: list[Trial], encoder: Encoder) -> tuple[float, float]:
-    """Bytes that an encoder takes of such blocks, and the standard error beside the reference's."""
+def _feared(trials: list[Trial], encoder: Encoder) -> float:
+    """By which share such blocks may be larger than the reference's: the mean, and its standard error."""
+    if encoder is REFERENCE:
+        return 0.0
     reference = np.array([trial.sizes[REFERENCE.name] for trial in trials], float)
     stored = np.array([trial.sizes[encoder.name] for trial in trials], float)
-    excess = stored / reference - stored.sum() / reference.sum()
-    spread = np.sqrt((reference * excess**2).sum() / reference.sum() / (len(trials) - 1))
-    return float(stored.sum()), float(spread * reference.sum())
+    mean = stored.sum() / reference.sum() - 1
+    excess = stored / reference - 1 - mean
+    error = np.sqrt((reference * excess**2).sum() / reference.sum() / (len(trials) - 1))
+    return float(mean + _CAUTION * error)
 
 
 class AdaptiveDeflate:
