@@ -12,7 +12,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, get_args
+from typing import Any, cast
 
 from rasterio.crs import CRS
 
@@ -22,11 +22,10 @@ from gdaltools.cog.batch_run import BatchRun, Outcome, Waiting, failed
 from gdaltools.cog.budget import free_bytes
 from gdaltools.cog.journal import CogJournal, Origin, parameters_hash
 from gdaltools.cog.pairs import Pair, Sources, folder_of, pairs
-from gdaltools.cog.plan import Overviews, Wanted
-from gdaltools.cog.profiles import choose_profile
+from gdaltools.cog.plan import Wanted, check_overviews, chosen_profile
 from gdaltools.cog.warped import tile_matrix_set
 from gdaltools.crs import parse_crs
-from gdaltools.detect import RASTER_TYPES
+from gdaltools.detect import RasterType
 from gdaltools.errors import GdalToolsError, InvalidParameter, SourceNotFound, TargetExists
 from gdaltools.progress import ProgressOption, reporting
 from gdaltools.storage import Location, Stat, StrPath
@@ -157,11 +156,7 @@ def _check(wanted: Wanted) -> None:
     for name in ("target_crs", "input_crs"):
         if getattr(wanted, name) is not None:
             parse_crs(getattr(wanted, name), name)
-    for name, allowed in (("raster_type", ("auto", *RASTER_TYPES)), ("overviews", get_args(Overviews))):
-        if getattr(wanted, name) not in allowed:
-            raise InvalidParameter(
-                f"{name} {getattr(wanted, name)!r} is unknown: use one of {', '.join(allowed)}"
-            )
+    check_overviews(wanted.overviews)
     if wanted.tms is not None:
         tile_matrix_set(wanted.tms)
     _check_profile(wanted, ("float32",), otherwise=("uint8", "uint8", "uint8"))
@@ -169,22 +164,9 @@ def _check(wanted: Wanted) -> None:
 
 def _check_profile(wanted: Wanted, dtypes: tuple[str, ...], *, otherwise: tuple[str, ...] = ()) -> None:
     """Every codec holds one of the two."""
+    raster_type = "multispectral" if wanted.raster_type == "auto" else wanted.raster_type
     try:
-        choose_profile(
-            wanted.profile,
-            raster_type="multispectral",
-            dtypes=dtypes,
-            codec=wanted.codec,
-            level=wanted.level,
-            size_tolerance=wanted.size_tolerance,
-            predictor=wanted.predictor,
-            quality=wanted.quality,
-            max_z_error=wanted.max_z_error,
-            blocksize=wanted.blocksize,
-            interleave=wanted.interleave,
-            overview_resampling=wanted.overview_resampling,
-            reproject_resampling=wanted.reproject_resampling,
-        )
+        chosen_profile(wanted, cast(RasterType, raster_type), dtypes)
     except InvalidParameter:
         if not otherwise:
             raise

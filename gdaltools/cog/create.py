@@ -11,7 +11,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, cast, overload
 
@@ -43,15 +43,6 @@ from gdaltools.scratch import scratch_folder
 from gdaltools.storage import BlobTraits, Location, StrPath
 
 __all__ = ["CogPlan", "CogResult", "cog_profile", "create_cog", "plan_cog"]
-
-
-@dataclass(frozen=True)
-class _Job:
-    """A plan and where its file goes."""
-
-    plan: CogPlan
-    target: Location
-    overwrite: bool
 
 
 @overload
@@ -233,10 +224,11 @@ def create_cog(
         return _make_in_memory(plan_for(src, wanted), dst, progress)
     target = storage.locate(dst)
     storage.check_target(target, overwrite=overwrite)
-    job = _Job(plan_for(src, wanted), target, overwrite)
+    plan = plan_for(src, wanted)
     if not compute:
-        return cast(Delayed, dask.delayed(_make, pure=False)(job, False))
-    return _make(job, progress)
+        make = dask.delayed(make_planned, pure=False, traverse=False)
+        return cast(Delayed, make(plan, target, overwrite=overwrite, progress=False))
+    return make_planned(plan, target, overwrite=overwrite, progress=progress)
 
 
 def plan_cog(
@@ -310,19 +302,13 @@ def cog_profile(
 
 def make_planned(plan: CogPlan, target: Location, *, overwrite: bool, progress: ProgressOption) -> CogResult:
     """What `create_cog` does once it has a plan."""
-    return _make(_Job(plan, target, overwrite), progress)
-
-
-def _make(job: _Job, progress: ProgressOption) -> CogResult:
-    """One COG from start to finish."""
     began = time.perf_counter()
-    plan, target = job.plan, job.target
     if storage.is_staged(target) and plan.staged_blocks <= storage.MOST_BLOCKS:
-        result = _make_staged(job, progress)
+        result = _make_staged(plan, target, overwrite=overwrite, progress=progress)
         return result.model_copy(update={"seconds": time.perf_counter() - began})
     with (
         reporting(progress, label=f"cog {target.filename}", total=plan.blocks, unit="blocks") as advance,
-        storage.writing(target, overwrite=job.overwrite, traits=_traits(plan)) as path,
+        storage.writing(target, overwrite=overwrite, traits=_traits(plan)) as path,
     ):
         _write(plan, FileSink(path), path.parent, advance)
         with path.open("rb") as stream:
@@ -332,13 +318,12 @@ def _make(job: _Job, progress: ProgressOption) -> CogResult:
     return result.model_copy(update={"seconds": time.perf_counter() - began})
 
 
-def _make_staged(job: _Job, progress: ProgressOption) -> CogResult:
+def _make_staged(plan: CogPlan, target: Location, *, overwrite: bool, progress: ProgressOption) -> CogResult:
     """One COG in Azure, of which no part is kept here."""
-    plan, target = job.plan, job.target
     with (
         reporting(progress, label=f"cog {target.filename}", total=plan.blocks, unit="blocks") as advance,
         _scratch(plan) as scratch,
-        storage.staging(target, _traits(plan), overwrite=job.overwrite) as staging,
+        storage.staging(target, _traits(plan), overwrite=overwrite) as staging,
     ):
         with storage.Uploads() as uploads:
             sink = BlobSink(staging, uploads)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, get_args
+from typing import Any, Literal, cast, get_args
 
 import numpy as np
 from dask.system import CPU_COUNT
@@ -33,7 +33,7 @@ from gdaltools.cog.source import RasterSource, Source
 from gdaltools.cog.warped import aligned_grid, vrt_source, warped_source
 from gdaltools.crs import parse_crs
 from gdaltools.dataset import CACHE_MB, numpy_dtypes, open_dataset
-from gdaltools.detect import RASTER_TYPES, RasterType, detect
+from gdaltools.detect import RasterType, detect
 from gdaltools.errors import InvalidParameter
 from gdaltools.nearness import is_worth_fetching
 from gdaltools.storage import Location
@@ -266,8 +266,7 @@ def plan_for(src: Any, wanted: Wanted) -> CogPlan:
     InvalidParameter, SourceNotFound, UnsupportedRaster, CorruptRaster, StorageError
         As `create_cog` does.
     """
-    if wanted.overviews not in get_args(Overviews):
-        raise InvalidParameter(f"overviews {wanted.overviews!r} is unknown: use build, keep or none")
+    check_overviews(wanted.overviews)
     if is_array(src):
         return _of_array(src, wanted)
     if isinstance(src, WarpedVRT):
@@ -279,6 +278,18 @@ def plan_for(src: Any, wanted: Wanted) -> CogPlan:
     return replace(plan, fetched=is_worth_fetching(location, 1.0))
 
 
+def check_overviews(name: str) -> None:
+    """Refuse what `create_cog` does not do with overviews.
+
+    Raises
+    ------
+    InvalidParameter
+        It is none of `Overviews`.
+    """
+    if name not in get_args(Overviews):
+        raise InvalidParameter(f"overviews {name!r} is unknown: use {', '.join(get_args(Overviews))}")
+
+
 def _of_array(array: Any, wanted: Wanted) -> CogPlan:
     if wanted.target_crs is not None or wanted.tms is not None or wanted.overviews == "keep":
         raise InvalidParameter(
@@ -287,13 +298,11 @@ def _of_array(array: Any, wanted: Wanted) -> CogPlan:
     source, facts = array_source(array)
     if wanted.input_crs is not None:
         facts = replace(facts, crs_wkt=parse_crs(wanted.input_crs, "input_crs").to_wkt())
-    profile = _chosen(
-        wanted, array_type(facts, wanted.raster_type), (facts.dtype,) * facts.count, None, facts.colorinterp
-    )
+    profile = profile_of_facts(facts, array_type(facts, wanted.raster_type), wanted)
     if not profile.lossless and facts.nodata is not None:
         facts = replace(facts, masked=True)
         source = replace(source, nodata=facts.nodata, masked=True)
-    return _finished(source, facts, profile, wanted)
+    return plan_of_facts(source, facts, profile, wanted)
 
 
 def _of_warped(vrt: WarpedVRT, wanted: Wanted) -> CogPlan:
@@ -302,14 +311,16 @@ def _of_warped(vrt: WarpedVRT, wanted: Wanted) -> CogPlan:
     location = storage.locate(vrt.src_dataset.name)
     profile = profile_for(vrt, location, wanted)
     source, facts = vrt_source(vrt, location, mask_nodata=not profile.lossless)
-    plan = _finished(source, facts, profile, wanted)
+    plan = plan_of_facts(source, facts, profile, wanted)
     return replace(plan, warps=True, source_crs_wkt=source.source_wkt)
 
 
 def profile_for(dataset: DatasetReader, location: Location, wanted: Wanted) -> CogProfile:
     """How the raster would be encoded."""
-    raster_type = _raster_type(dataset, location, wanted.raster_type)
-    return _chosen(wanted, raster_type, numpy_dtypes(dataset), sample_bits(dataset), dataset.colorinterp)
+    asked = wanted.raster_type
+    raster_type = detect(dataset, location).raster_type if asked == "auto" else cast(RasterType, asked)
+    dtypes, bits = numpy_dtypes(dataset), sample_bits(dataset)
+    return chosen_profile(wanted, raster_type, dtypes, bits=bits, colorinterp=dataset.colorinterp)
 
 
 def profile_of_facts(facts: Facts, raster_type: RasterType, wanted: Wanted) -> CogProfile:
@@ -321,27 +332,24 @@ def profile_of_facts(facts: Facts, raster_type: RasterType, wanted: Wanted) -> C
         What is wanted does not go together, or not with the pixels.
     """
     dtypes = (facts.numpy_dtype.name,) * facts.count
-    return _chosen(wanted, raster_type, dtypes, facts.sample_bits, facts.colorinterp)
+    return chosen_profile(wanted, raster_type, dtypes, bits=facts.sample_bits, colorinterp=facts.colorinterp)
 
 
-def plan_of_facts(source: Source, facts: Facts, profile: CogProfile, wanted: Wanted) -> CogPlan:
-    """The plan of a source that is read in any order, once, by a profile that was chosen before.
+def chosen_profile(
+    wanted: Wanted,
+    raster_type: RasterType,
+    dtypes: tuple[str, ...],
+    *,
+    bits: int | None = None,
+    colorinterp: Sequence[ColorInterp] = (),
+) -> CogProfile:
+    """How bands of these dtypes would be encoded.
 
     Raises
     ------
     InvalidParameter
-        Statistics are wanted of complex samples.
+        As `choose_profile` does.
     """
-    return _finished(source, facts, profile, wanted)
-
-
-def _chosen(
-    wanted: Wanted,
-    raster_type: RasterType,
-    dtypes: tuple[str, ...],
-    bits: int | None,
-    colorinterp: Sequence[ColorInterp],
-) -> CogProfile:
     return choose_profile(
         wanted.profile,
         raster_type=raster_type,
@@ -448,16 +456,6 @@ def memory_bound(
     return SHARED_BYTES + busy * working + waiting + _BLOCK_TABLE_BYTES * blocks
 
 
-def _raster_type(dataset: DatasetReader, location: Location, asked: str) -> RasterType:
-    if asked == "auto":
-        return detect(dataset, location).raster_type
-    if asked not in RASTER_TYPES:
-        raise InvalidParameter(
-            f"raster_type {asked!r} is unknown: use auto or one of {', '.join(RASTER_TYPES)}"
-        )
-    return asked
-
-
 def _planned(dataset: DatasetReader, location: Location, profile: CogProfile, wanted: Wanted) -> CogPlan:
     # Imported where it is used: xarray, which it brings, takes seconds.
     from gdaltools.raster import mask_kind, source_crs
@@ -494,7 +492,7 @@ def _planned(dataset: DatasetReader, location: Location, profile: CogProfile, wa
         source = RasterSource(location, dataset.count, masked)
         facts = replace(facts_of(dataset, masked=masked), crs_wkt=found.to_wkt() if found else None)
     stored_rows, stored_cols = dataset.block_shapes[0]
-    plan = _finished(source, facts, profile, wanted, stored_rows=1 if warps else stored_rows)
+    plan = plan_of_facts(source, facts, profile, wanted, stored_rows=1 if warps else stored_rows)
     plan = replace(plan, source_crs_wkt=found.to_wkt() if found else None, warps=warps)
     if wanted.overviews == "keep":
         sizes = _own_levels(dataset, location, facts, plan.profile.blocksize, warps)
@@ -509,10 +507,21 @@ def _planned(dataset: DatasetReader, location: Location, profile: CogProfile, wa
     return replace(plan, rereads=rereads)
 
 
-def _finished(
+def plan_of_facts(
     source: Source, facts: Facts, profile: CogProfile, wanted: Wanted, *, stored_rows: int = 1
 ) -> CogPlan:
-    """The plan of pixels that can be read in any order, once."""
+    """The plan of a source that is read in any order, once, by a profile that was chosen before.
+
+    Parameters
+    ----------
+    stored_rows : int
+        The height of the source's own blocks.
+
+    Raises
+    ------
+    InvalidParameter
+        Statistics are wanted of complex samples.
+    """
     if wanted.statistics and facts.numpy_dtype.kind == "c":
         raise InvalidParameter(f"statistics of {facts.dtype} have no order: leave statistics out")
     bands = 1 if profile.interleave == "band" else facts.count

@@ -192,7 +192,7 @@ def choose_profile(
     _check_blocksize(blocksize)
     if raster_type not in RASTER_TYPES:
         raise InvalidParameter(
-            f"raster_type {raster_type!r} is unknown: use one of {', '.join(RASTER_TYPES)}"
+            f"raster_type {raster_type!r} is unknown: use auto or one of {', '.join(RASTER_TYPES)}"
         )
     if interleave not in get_args(Interleave):
         raise InvalidParameter(f"interleave {interleave!r} is unknown: use pixel or band")

@@ -38,12 +38,16 @@ class Patch:
     pixels: Pixels
     valid: Valid | None
 
-    def part(self, rows: Span, cols: Span) -> Patch:
-        """A part of it, copied, so that the rest can be forgotten."""
-        window = (
+    def window(self, rows: Span, cols: Span) -> tuple[slice, slice]:
+        """Where in its arrays these rows and columns of the level are."""
+        return (
             slice(rows.start - self.rows.start, rows.stop - self.rows.start),
             slice(cols.start - self.cols.start, cols.stop - self.cols.start),
         )
+
+    def part(self, rows: Span, cols: Span) -> Patch:
+        """A part of it, copied, so that the rest can be forgotten."""
+        window = self.window(rows, cols)
         return Patch(
             rows,
             cols,
@@ -270,14 +274,7 @@ def _paste(patch: Patch, onto: Patch) -> None:
     cols = Span(max(patch.cols.start, onto.cols.start), min(patch.cols.stop, onto.cols.stop))
     if rows.stop <= rows.start or cols.stop <= cols.start:
         return
-
-    def window(of: Patch) -> tuple[slice, slice]:
-        return (
-            slice(rows.start - of.rows.start, rows.stop - of.rows.start),
-            slice(cols.start - of.cols.start, cols.stop - of.cols.start),
-        )
-
-    there, here = window(onto), window(patch)
+    there, here = onto.window(rows, cols), patch.window(rows, cols)
     onto.pixels[:, there[0], there[1]] = patch.pixels[:, here[0], here[1]]
     if onto.valid is not None and patch.valid is not None:
         onto.valid[there] = patch.valid[here]
@@ -330,7 +327,7 @@ def _encoded(
             keep(encode_mask_block(patch.valid[window], size), mask_sizes, place)
     record = Record(level, row, col, sizes, mask_sizes)
     if not work.sink.reachable():
-        return Record(level, row, col, sizes, mask_sizes, b"".join(pieces))
+        return replace(record, stored=b"".join(pieces))
     work.sink.store(record.name, pieces, work.ends(record))
     return record
 
