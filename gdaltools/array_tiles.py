@@ -16,7 +16,8 @@ from gdaltools.axis import BLOCK_UNIT, Axis
 from gdaltools.cog.arrays import array_source
 from gdaltools.cog.create import make_planned
 from gdaltools.cog.facts import Facts
-from gdaltools.cog.plan import CogPlan, Wanted, plan_for
+from gdaltools.cog.plan import CogPlan, Wanted
+from gdaltools.cog.planning import plan_for
 from gdaltools.errors import InvalidParameter
 from gdaltools.extraction_result import ExtractedTile, ExtractionResult
 from gdaltools.progress import ProgressOption, reporting

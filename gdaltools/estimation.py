@@ -20,7 +20,7 @@ from typing import Literal, get_args
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
-from gdaltools.cog.plan import memory_bound
+from gdaltools.cog.sizing import memory_bound
 from gdaltools.crs import parse_crs
 from gdaltools.errors import InvalidParameter
 from gdaltools.extraction_plan import tiles_memory_bound

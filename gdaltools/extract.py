@@ -26,7 +26,8 @@ from dask.delayed import Delayed
 from gdaltools import graph, storage
 from gdaltools.area import tiles_within
 from gdaltools.cog.adaptive import Policy
-from gdaltools.cog.plan import Wanted, with_estimate
+from gdaltools.cog.plan import Wanted
+from gdaltools.cog.planning import with_estimate
 from gdaltools.dataset import numpy_dtypes, open_dataset
 from gdaltools.errors import InvalidParameter, StorageError
 from gdaltools.extraction_plan import ExtractionPlan, Position, grouped

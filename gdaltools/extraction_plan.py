@@ -13,8 +13,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice, pairwise
 
-from gdaltools.cog.plan import SHARED_BYTES, CogPlan, piece_shape
-from gdaltools.cog.plan import memory_bound as cog_memory_bound
+from gdaltools.cog.plan import CogPlan
+from gdaltools.cog.sizing import SHARED_BYTES, piece_shape
+from gdaltools.cog.sizing import memory_bound as cog_memory_bound
 from gdaltools.dataset import CACHE_MB
 from gdaltools.source_blocks import Reading, StoredBlocks, reading_of
 from gdaltools.storage import Location

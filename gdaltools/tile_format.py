@@ -14,7 +14,8 @@ from rasterio.io import DatasetReader
 from rasterio.transform import Affine
 
 from gdaltools.cog.facts import Facts, facts_of
-from gdaltools.cog.plan import CogPlan, Wanted, plan_of_facts, profile_of_facts
+from gdaltools.cog.plan import CogPlan, Wanted
+from gdaltools.cog.planning import plan_of_facts, profile_of_facts
 from gdaltools.cog.profiles import MIN_BLOCKSIZE, CogProfile
 from gdaltools.crs import parse_crs
 from gdaltools.raster import mask_kind

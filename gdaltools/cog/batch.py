@@ -22,7 +22,8 @@ from gdaltools.cog.batch_run import BatchRun, Outcome, Waiting, failed
 from gdaltools.cog.budget import free_bytes
 from gdaltools.cog.journal import CogJournal, Origin, parameters_hash
 from gdaltools.cog.pairs import Pair, Sources, folder_of, pairs
-from gdaltools.cog.plan import Wanted, check_overviews, chosen_profile
+from gdaltools.cog.plan import Wanted
+from gdaltools.cog.planning import check_overviews, chosen_profile
 from gdaltools.cog.warped import tile_matrix_set
 from gdaltools.crs import parse_crs
 from gdaltools.detect import RasterType

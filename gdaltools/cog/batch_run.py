@@ -17,8 +17,10 @@ from gdaltools.cog.create import make_planned
 from gdaltools.cog.journal import CogJournal, Origin
 from gdaltools.cog.lifted import LiftedSource
 from gdaltools.cog.pairs import Pair
-from gdaltools.cog.plan import SHARED_BYTES, CogPlan, Wanted, plan_for
+from gdaltools.cog.plan import CogPlan, Wanted
+from gdaltools.cog.planning import plan_for
 from gdaltools.cog.reuse import check_pixels, reused
+from gdaltools.cog.sizing import SHARED_BYTES
 from gdaltools.errors import CorruptRaster, GdalToolsError, StorageError
 from gdaltools.interruption import Interruption
 from gdaltools.progress import Progress

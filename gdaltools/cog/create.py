@@ -27,7 +27,8 @@ from gdaltools import graph, storage
 from gdaltools.cog.assemble import assemble, check_made, record_tasks
 from gdaltools.cog.blob_sink import BlobSink, Front
 from gdaltools.cog.lifted import LiftedSource
-from gdaltools.cog.plan import CogPlan, Wanted, plan_for, profile_for, with_estimate
+from gdaltools.cog.plan import CogPlan, Wanted
+from gdaltools.cog.planning import plan_for, profile_for, with_estimate
 from gdaltools.cog.profiles import CogProfile
 from gdaltools.cog.pyramid import Record
 from gdaltools.cog.raw import raw_source

@@ -18,7 +18,7 @@ from gdaltools.cog.create import plan_cog
 from gdaltools.cog.geometry import Step, level_axes
 from gdaltools.cog.layout import BLOCK_FRAME, Image, header
 from gdaltools.cog.overviews import Rule, Span, half
-from gdaltools.cog.plan import memory_bound, piece_shape
+from gdaltools.cog.sizing import memory_bound, piece_shape
 from gdaltools.cog.template import template
 from gdaltools.cog.tiff import read_layout
 from tests.support.cog_by_pieces import content_of, plan_of

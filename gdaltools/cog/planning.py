@@ -1,0 +1,289 @@
+"""How a COG is planned: what was wanted, put together with what the source is."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, cast, get_args
+
+import numpy as np
+from rasterio.enums import ColorInterp
+from rasterio.io import DatasetReader
+from rasterio.vrt import WarpedVRT
+
+from gdaltools import storage
+from gdaltools.cog.adaptive import Policy
+from gdaltools.cog.arrays import array_source, array_type, is_array
+from gdaltools.cog.axes import Span
+from gdaltools.cog.codec import BlockEncoder, Encoding
+from gdaltools.cog.facts import Facts, facts_of, sample_bits
+from gdaltools.cog.overviews import level_sizes
+from gdaltools.cog.plan import CogPlan, Overviews, Wanted
+from gdaltools.cog.profiles import CogProfile, choose_profile
+from gdaltools.cog.sizing import affordable_blocksize, piece_shape
+from gdaltools.cog.source import RasterSource, Source
+from gdaltools.cog.warped import aligned_grid, vrt_source, warped_source
+from gdaltools.crs import parse_crs
+from gdaltools.dataset import numpy_dtypes, open_dataset
+from gdaltools.detect import RasterType, detect
+from gdaltools.errors import InvalidParameter
+from gdaltools.nearness import is_worth_fetching
+from gdaltools.storage import Location
+
+# Formats that can only be decoded from the top.
+_SEQUENTIAL = ("PNG", "JPEG", "WEBP", "GIF", "JP2OpenJPEG")
+_SAMPLED_BLOCKS = 6
+
+
+def plan_for(src: Any, wanted: Wanted) -> CogPlan:
+    """The plan of a raster in storage, of an open WarpedVRT or of an xarray.DataArray.
+
+    Raises
+    ------
+    InvalidParameter, SourceNotFound, UnsupportedRaster, CorruptRaster, StorageError
+        As `create_cog` does.
+    """
+    check_overviews(wanted.overviews)
+    if is_array(src):
+        return _of_array(src, wanted)
+    if isinstance(src, WarpedVRT):
+        return _of_warped(src, wanted)
+    location = storage.pinned(src)
+    with open_dataset(location) as dataset:
+        profile = profile_for(dataset, location, wanted)
+        plan = _planned(dataset, location, profile, wanted)
+    return replace(plan, fetched=is_worth_fetching(location, 1.0))
+
+
+def check_overviews(name: str) -> None:
+    """Refuse what `create_cog` does not do with overviews.
+
+    Raises
+    ------
+    InvalidParameter
+        It is none of `Overviews`.
+    """
+    if name not in get_args(Overviews):
+        raise InvalidParameter(f"overviews {name!r} is unknown: use {', '.join(get_args(Overviews))}")
+
+
+def _of_array(array: Any, wanted: Wanted) -> CogPlan:
+    if wanted.target_crs is not None or wanted.tms is not None or wanted.overviews == "keep":
+        raise InvalidParameter(
+            "an array is not warped and has no overviews to keep: use rio.reproject, overviews='build'"
+        )
+    source, facts = array_source(array)
+    if wanted.input_crs is not None:
+        facts = replace(facts, crs_wkt=parse_crs(wanted.input_crs, "input_crs").to_wkt())
+    profile = profile_of_facts(facts, array_type(facts, wanted.raster_type), wanted)
+    if not profile.lossless and facts.nodata is not None:
+        facts = replace(facts, masked=True)
+        source = replace(source, nodata=facts.nodata, masked=True)
+    return plan_of_facts(source, facts, profile, wanted)
+
+
+def _of_warped(vrt: WarpedVRT, wanted: Wanted) -> CogPlan:
+    if wanted.target_crs is not None or wanted.tms is not None or wanted.overviews == "keep":
+        raise InvalidParameter("a WarpedVRT is warped already and has no overviews to keep")
+    location = storage.locate(vrt.src_dataset.name)
+    profile = profile_for(vrt, location, wanted)
+    source, facts = vrt_source(vrt, location, mask_nodata=not profile.lossless)
+    plan = plan_of_facts(source, facts, profile, wanted)
+    return replace(plan, warps=True, source_crs_wkt=source.source_wkt)
+
+
+def profile_for(dataset: DatasetReader, location: Location, wanted: Wanted) -> CogProfile:
+    """How the raster would be encoded."""
+    asked = wanted.raster_type
+    raster_type = detect(dataset, location).raster_type if asked == "auto" else cast(RasterType, asked)
+    dtypes, bits = numpy_dtypes(dataset), sample_bits(dataset)
+    return chosen_profile(wanted, raster_type, dtypes, bits=bits, colorinterp=dataset.colorinterp)
+
+
+def profile_of_facts(facts: Facts, raster_type: RasterType, wanted: Wanted) -> CogProfile:
+    """How pixels of which such facts are known would be encoded.
+
+    Raises
+    ------
+    InvalidParameter
+        What is wanted does not go together, or not with the pixels.
+    """
+    dtypes = (facts.numpy_dtype.name,) * facts.count
+    return chosen_profile(wanted, raster_type, dtypes, bits=facts.sample_bits, colorinterp=facts.colorinterp)
+
+
+def chosen_profile(
+    wanted: Wanted,
+    raster_type: RasterType,
+    dtypes: tuple[str, ...],
+    *,
+    bits: int | None = None,
+    colorinterp: Sequence[ColorInterp] = (),
+) -> CogProfile:
+    """How bands of these dtypes would be encoded.
+
+    Raises
+    ------
+    InvalidParameter
+        As `choose_profile` does.
+    """
+    return choose_profile(
+        wanted.profile,
+        raster_type=raster_type,
+        dtypes=dtypes,
+        sample_bits=bits,
+        alpha=ColorInterp.alpha in colorinterp,
+        colour_table=ColorInterp.palette in colorinterp,
+        codec=wanted.codec,
+        level=wanted.level,
+        size_tolerance=wanted.size_tolerance,
+        predictor=wanted.predictor,
+        quality=wanted.quality,
+        max_z_error=wanted.max_z_error,
+        blocksize=wanted.blocksize,
+        interleave=wanted.interleave,
+        overview_resampling=wanted.overview_resampling,
+        reproject_resampling=wanted.reproject_resampling,
+    )
+
+
+def with_estimate(plan: CogPlan) -> CogPlan:
+    """The plan with the size that some of its blocks, read and encoded, let expect."""
+    size = plan.profile.blocksize
+    width, height = plan.levels[0]
+    encoder = BlockEncoder(plan.encoding, Policy())
+    places = np.linspace(0, math.ceil(height / size) * math.ceil(width / size) - 1, _SAMPLED_BLOCKS).astype(
+        int
+    )
+    stored = pixels = 0
+    for place in sorted(set(places.tolist())):
+        row, col = divmod(place, math.ceil(width / size))
+        rows = Span(row * size, min((row + 1) * size, height))
+        cols = Span(col * size, min((col + 1) * size, width))
+        block, _ = plan.source.read(rows, cols, plan.facts.numpy_dtype, planes=plan.planes)
+        stored += sum(len(data) for data in encoder.encode_row(block[0])) * plan.planes
+        pixels += len(rows) * len(cols)
+    total = sum(w * h for w, h in plan.levels)
+    return replace(plan, estimated_bytes=round(stored / pixels * total))
+
+
+def _planned(dataset: DatasetReader, location: Location, profile: CogProfile, wanted: Wanted) -> CogPlan:
+    # Imported where it is used: xarray, which it brings, takes seconds.
+    from gdaltools.raster import mask_kind, source_crs
+
+    aligned = None if wanted.tms is None else aligned_grid(dataset, location, wanted.tms, profile.blocksize)
+    target = None if wanted.target_crs is None else parse_crs(wanted.target_crs, "target_crs")
+    if aligned is not None:
+        if target is not None and target != aligned.crs:
+            raise InvalidParameter(f"tms {wanted.tms!r} has a CRS of its own: leave target_crs out")
+        target = aligned.crs
+    if target is not None:
+        found = source_crs(dataset, location, wanted.input_crs)
+    else:
+        found = parse_crs(wanted.input_crs, "input_crs") if wanted.input_crs is not None else dataset.crs
+    warps = target is not None and (target != found or aligned is not None)
+    kind = mask_kind(dataset)
+    # Only a mask can promise which pixels are nodata where the codec changes values.
+    mask_nodata = not profile.lossless and kind == "nodata"
+    source: Source
+    if warps and target is not None:
+        source, facts = warped_source(
+            dataset,
+            location,
+            source_crs=found,
+            target_crs=target,
+            resampling=profile.reproject_resampling,
+            mask_nodata=mask_nodata,
+            grid=aligned.grid if aligned else None,
+        )
+        if aligned is not None:
+            facts = replace(facts, domains={**facts.domains, "TILING_SCHEME": aligned.tags})
+    else:
+        masked = kind == "mask" or mask_nodata
+        source = RasterSource(location, dataset.count, masked)
+        facts = replace(facts_of(dataset, masked=masked), crs_wkt=found.to_wkt() if found else None)
+    stored_rows, stored_cols = dataset.block_shapes[0]
+    plan = plan_of_facts(source, facts, profile, wanted, stored_rows=1 if warps else stored_rows)
+    plan = replace(plan, source_crs_wkt=found.to_wkt() if found else None, warps=warps)
+    if wanted.overviews == "keep":
+        sizes = _own_levels(dataset, location, facts, plan.profile.blocksize, warps)
+        plan = replace(plan, levels=sizes, kept=True)
+    if warps or plan.pieces == 1:
+        return plan
+    rereads = _rereads(facts, plan.piece, stored_rows, stored_cols)
+    compressed = dataset.compression is not None
+    # A scratch file holds the full resolution alone.
+    if not plan.kept and (dataset.driver in _SEQUENTIAL or (compressed and rereads > 2)):
+        return replace(plan, staged=True)
+    return replace(plan, rereads=rereads)
+
+
+def plan_of_facts(
+    source: Source, facts: Facts, profile: CogProfile, wanted: Wanted, *, stored_rows: int = 1
+) -> CogPlan:
+    """The plan of a source that is read in any order, once, by a profile that was chosen before.
+
+    Parameters
+    ----------
+    stored_rows : int
+        The height of the source's own blocks.
+
+    Raises
+    ------
+    InvalidParameter
+        Statistics are wanted of complex samples.
+    """
+    if wanted.statistics and facts.numpy_dtype.kind == "c":
+        raise InvalidParameter(f"statistics of {facts.dtype} have no order: leave statistics out")
+    bands = 1 if profile.interleave == "band" else facts.count
+    block = affordable_blocksize(profile.blocksize, bands, facts.numpy_dtype.itemsize)
+    profile = profile.model_copy(update={"blocksize": block})
+    full = (facts.width, facts.height)
+    return CogPlan(
+        source=source,
+        facts=facts,
+        profile=profile,
+        encoding=Encoding(
+            profile,
+            facts.dtype,
+            facts.sample_bits,
+            ycbcr=profile.compression == "JPEG" and facts.count == 3,
+        ),
+        levels=(full,) if wanted.overviews == "none" else level_sizes(*full, block),
+        piece=piece_shape(facts.width, facts.height, facts.pixel_bytes, block, stored_rows),
+        source_crs_wkt=facts.crs_wkt,
+        warps=False,
+        staged=False,
+        rereads=1.0,
+        kept=False,
+        sparse=wanted.sparse,
+        statistics=wanted.statistics,
+    )
+
+
+def _own_levels(
+    dataset: DatasetReader, location: Location, facts: Facts, blocksize: int, warps: bool
+) -> tuple[tuple[int, int], ...]:
+    full = (facts.width, facts.height)
+    if warps:
+        raise InvalidParameter("overviews='keep' cannot be had with target_crs: warped pixels need new ones")
+    sizes = [full]
+    for level in range(len(dataset.overviews(1))):
+        with open_dataset(location, verify=False, overview_level=level) as overview:
+            sizes.append((overview.width, overview.height))
+    if len(sizes) == 1 and max(full) > blocksize:
+        raise InvalidParameter(f"{location} has no overviews to keep: use overviews='build'")
+    return tuple(sizes)
+
+
+def _rereads(facts: Facts, piece: tuple[int, int], stored_rows: int, stored_cols: int) -> float:
+    """How often a stored block is decoded, on average over the raster."""
+
+    def along(size: int, part: int, stored: int) -> float:
+        touched = sum(
+            -(-min(begin + part, size) // stored) - begin // stored for begin in range(0, size, part)
+        )
+        return touched / math.ceil(size / stored)
+
+    return along(facts.height, piece[0], stored_rows) * along(facts.width, piece[1], stored_cols)
