@@ -14,8 +14,8 @@ from typing import Any
 from gdaltools import graph, storage
 from gdaltools.axis import BLOCK_UNIT, Axis
 from gdaltools.cog.arrays import array_source
-from gdaltools.cog.create import make_planned
 from gdaltools.cog.facts import Facts
+from gdaltools.cog.making import make_planned
 from gdaltools.cog.plan import CogPlan, Wanted
 from gdaltools.cog.planning import plan_for
 from gdaltools.errors import InvalidParameter

@@ -15,7 +15,7 @@ from rasterio.windows import Window
 
 from gdaltools import graph, storage
 from gdaltools.cog.adaptive import Policy
-from gdaltools.cog.create import make_planned
+from gdaltools.cog.making import make_planned
 from gdaltools.dataset import block_cache, open_dataset
 from gdaltools.extraction_plan import ExtractionPlan, Position, TileGroup
 from gdaltools.extraction_result import ExtractedTile

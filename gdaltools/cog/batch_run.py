@@ -13,9 +13,9 @@ from typing import Literal
 from gdaltools import graph, storage
 from gdaltools.cog.batch_result import BatchedCog, FailedCog
 from gdaltools.cog.budget import MemoryBudget
-from gdaltools.cog.create import make_planned
 from gdaltools.cog.journal import CogJournal, Origin
 from gdaltools.cog.lifted import LiftedSource
+from gdaltools.cog.making import make_planned
 from gdaltools.cog.pairs import Pair
 from gdaltools.cog.plan import CogPlan, Wanted
 from gdaltools.cog.planning import plan_for

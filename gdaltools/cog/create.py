@@ -5,43 +5,23 @@
 
 from __future__ import annotations
 
-import io
 import os
-import tempfile
-import time
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import replace
-from pathlib import Path
 from typing import Any, BinaryIO, Literal, cast, overload
 
 import dask
-import rasterio
 from dask.delayed import Delayed
 from rasterio.crs import CRS
-from rasterio.errors import RasterioError
-from rasterio.io import DatasetReader, MemoryFile
-from rasterio.windows import Window
 
-from gdaltools import graph, storage
-from gdaltools.cog.assemble import assemble, check_made, record_tasks
-from gdaltools.cog.blob_sink import BlobSink, Front
-from gdaltools.cog.lifted import LiftedSource
+from gdaltools import storage
+from gdaltools.cog.making import make_in_memory, make_planned
 from gdaltools.cog.plan import CogPlan, Wanted
 from gdaltools.cog.planning import plan_for, profile_for, with_estimate
 from gdaltools.cog.profiles import CogProfile
-from gdaltools.cog.pyramid import Record
-from gdaltools.cog.raw import raw_source
 from gdaltools.cog.result import CogResult
-from gdaltools.cog.sink import FileSink, MemorySink, Sink
-from gdaltools.cog.source import RasterSource, WarpedSource
-from gdaltools.crs import Bounds, crs_name
-from gdaltools.dataset import open_dataset, reading
-from gdaltools.errors import InvalidParameter, StorageError, UnsupportedRaster
-from gdaltools.extent import geographic_bounds
-from gdaltools.progress import ProgressOption, reporting
-from gdaltools.scratch import scratch_folder
-from gdaltools.storage import BlobTraits, Location, StrPath
+from gdaltools.dataset import open_dataset
+from gdaltools.errors import InvalidParameter
+from gdaltools.progress import ProgressOption
+from gdaltools.storage import Location, StrPath
 
 __all__ = ["CogPlan", "CogResult", "cog_profile", "create_cog", "plan_cog"]
 
@@ -222,7 +202,7 @@ def create_cog(
     if not isinstance(dst, (str, os.PathLike, Location)):
         if not compute:
             raise InvalidParameter("compute=False needs a path or URL: an open file is of this process alone")
-        return _make_in_memory(plan_for(src, wanted), dst, progress)
+        return make_in_memory(plan_for(src, wanted), dst, progress)
     target = storage.locate(dst)
     storage.check_target(target, overwrite=overwrite)
     plan = plan_for(src, wanted)
@@ -299,183 +279,3 @@ def cog_profile(
     source = storage.locate(src)
     with open_dataset(source) as dataset:
         return profile_for(dataset, source, Wanted(profile=profile, raster_type=raster_type))
-
-
-def make_planned(plan: CogPlan, target: Location, *, overwrite: bool, progress: ProgressOption) -> CogResult:
-    """What `create_cog` does once it has a plan."""
-    began = time.perf_counter()
-    if storage.is_staged(target) and plan.staged_blocks <= storage.MOST_BLOCKS:
-        result = _make_staged(plan, target, overwrite=overwrite, progress=progress)
-        return result.model_copy(update={"seconds": time.perf_counter() - began})
-    with (
-        reporting(progress, label=f"cog {target.filename}", total=plan.blocks, unit="blocks") as advance,
-        storage.writing(target, overwrite=overwrite, traits=_traits(plan)) as path,
-    ):
-        _write(plan, FileSink(path), path.parent, advance)
-        with path.open("rb") as stream:
-            check_made(stream, plan, name=str(target))
-        with rasterio.open(path) as made:
-            result = _result(plan, str(target), made, path.stat().st_size)
-    return result.model_copy(update={"seconds": time.perf_counter() - began})
-
-
-def _make_staged(plan: CogPlan, target: Location, *, overwrite: bool, progress: ProgressOption) -> CogResult:
-    """One COG in Azure, of which no part is kept here."""
-    with (
-        reporting(progress, label=f"cog {target.filename}", total=plan.blocks, unit="blocks") as advance,
-        _scratch(plan) as scratch,
-        storage.staging(target, _traits(plan), overwrite=overwrite) as staging,
-    ):
-        with storage.Uploads() as uploads:
-            sink = BlobSink(staging, uploads)
-            _write(plan, sink, scratch, advance)
-        check_made(Front(sink.header, staging.size), plan, name=str(target), edges=False)
-        with MemoryFile(sink.header) as memory, memory.open() as made:
-            result = _result(plan, str(target), made, staging.size)
-    return result
-
-
-def _scratch(plan: CogPlan) -> AbstractContextManager[Path]:
-    if plan.staged or plan.fetched:
-        return scratch_folder(Path(tempfile.gettempdir()))
-    return nullcontext(Path())
-
-
-def _traits(plan: CogPlan) -> BlobTraits:
-    return BlobTraits(storage.COG_TYPE, plan.profile.storage_tier.capitalize())
-
-
-def _make_in_memory(plan: CogPlan, target: BinaryIO, progress: ProgressOption) -> CogResult:
-    """One COG, written to an open file at the end."""
-    began = time.perf_counter()
-    name = str(getattr(target, "name", "memory"))
-    sink = MemorySink()
-    with (
-        reporting(progress, label=f"cog {name}", total=plan.blocks, unit="blocks") as advance,
-        _scratch(plan) as scratch,
-    ):
-        _write(plan, sink, scratch, advance)
-    check_made(io.BytesIO(sink.content), plan, name=name)
-    with MemoryFile(sink.content) as memory, memory.open() as made:
-        result = _result(plan, name, made, len(sink.content))
-    target.write(sink.content)
-    return result.model_copy(update={"seconds": time.perf_counter() - began})
-
-
-def _write(plan: CogPlan, sink: Sink, scratch: Path, advance: Callable[[int], None]) -> None:
-    """Run the tasks, and put together what they stored."""
-
-    work = plan.work(sink)
-
-    def ended(_: int, record: Record) -> None:
-        if record.stored is not None:
-            sink.store(record.name, [record.stored], work.ends(record))
-        advance(record.sizes.size)
-
-    with _ready(plan, scratch) as ready:
-        tasks = record_tasks(ready, work)
-        records = graph.run(tasks, ended=ended, keep=lambda record: replace(record, stored=None))
-    assemble(plan, records, sink)
-
-
-@contextmanager
-def _ready(plan: CogPlan, scratch: Path) -> Iterator[CogPlan]:
-    """The plan, with a source that can be read in any order, and as fast as it can be."""
-    source = plan.source
-    if plan.fetched and isinstance(source, RasterSource | WarpedSource | LiftedSource):
-        near = storage.fetch(source.location, scratch / f"fetched-{source.location.filename}")
-        with _ready(replace(plan, source=source.at(near), fetched=False), scratch) as ready:
-            yield ready
-        return
-    if not isinstance(plan.source, RasterSource):
-        yield plan
-        return
-    if not plan.staged:
-        yield plan if plan.kept else replace(plan, source=raw_source(plan.source, plan.facts))
-        return
-    path = scratch / "source.tif"
-    _decode(plan.source, path, plan.profile.blocksize)
-    location = storage.locate(path)
-    decoded = replace(plan.source, location=location)
-    yield replace(plan, source=raw_source(decoded, plan.facts))
-    path.unlink()
-
-
-def _decode(source: RasterSource, path: Path, blocksize: int) -> None:
-    """Copy the pixels, read from top to bottom, into a GeoTIFF of which any part can be read."""
-    with open_dataset(source.location, verify=False) as dataset:
-        rows, _ = dataset.block_shapes[0]
-        step = max(rows, blocksize)
-        options: dict[str, Any] = {"tiled": True, "blockxsize": blocksize, "blockysize": blocksize}
-        with (
-            _storing(path),
-            rasterio.Env(GDAL_TIFF_INTERNAL_MASK="YES"),
-            rasterio.open(
-                path,
-                "w",
-                driver="GTiff",
-                width=dataset.width,
-                height=dataset.height,
-                count=dataset.count,
-                dtype=dataset.dtypes[0],
-                nodata=dataset.nodata,
-                interleave="pixel",
-                bigtiff="if_safer",
-                photometric="minisblack",
-                **options,
-            ) as staged,
-        ):
-            for top in range(0, dataset.height, step):
-                window = Window(0, top, dataset.width, min(step, dataset.height - top))
-                with reading(source.location, window):
-                    data = dataset.read(window=window)
-                    valid = dataset.dataset_mask(window=window) if source.masked else None
-                staged.write(data, window=window)
-                if valid is not None:
-                    staged.write_mask(valid, window=window)
-
-
-@contextmanager
-def _storing(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except RasterioError as error:
-        raise StorageError(f"{path.parent} cannot be written to: {error}; is there space left?") from error
-
-
-def _result(plan: CogPlan, name: str, made: DatasetReader, size: int) -> CogResult:
-    profile = plan.profile
-    source = CRS.from_wkt(plan.source_crs_wkt) if plan.source_crs_wkt else None
-    target = plan.facts.crs
-    return CogResult(
-        location=name,
-        profile=profile.requested,
-        tier=profile.tier,
-        storage_tier=profile.storage_tier,
-        compression=profile.compression,
-        predictor=profile.predictor,
-        blocksize=profile.blocksize,
-        overview_levels=tuple(made.overviews(1)),
-        overview_resampling=profile.overview_resampling,
-        reproject_resampling=profile.reproject_resampling,
-        reprojection_performed=plan.warps,
-        source_crs=crs_name(source) if source else None,
-        target_crs=crs_name(target) if target else None,
-        bounds_4326=_bounds_4326(made, name),
-        shape=(made.height, made.width),
-        band_count=made.count,
-        dtype=str(made.dtypes[0]),
-        size_bytes=size,
-        size_mb=size / 1e6,
-        raster_type=profile.raster_type,
-        quality=profile.quality,
-        seconds=0.0,
-        tier_profile=profile,
-    )
-
-
-def _bounds_4326(made: DatasetReader, name: str) -> Bounds | None:
-    try:
-        return geographic_bounds(made, name)
-    except UnsupportedRaster:  # without a CRS, or with a local one, it has no place on Earth
-        return None
