@@ -13,7 +13,7 @@ from azure.storage.blob import BlobServiceClient
 
 import gdaltools as gt
 from gdaltools import crash_points, storage
-from gdaltools.cog import plan
+from gdaltools.cog import planning
 from gdaltools.errors import CorruptRaster, StorageError, TargetExists
 from tests.support.azurite import azurite
 from tests.support.rasters import damage, smooth, write_raster
@@ -44,7 +44,7 @@ def cut(monkeypatch: pytest.MonkeyPatch, rows: int, cols: int | None) -> None:
     def piece_shape(width: int, *others: int) -> tuple[int, int]:
         return rows, cols or -(-width // others[2]) * others[2]
 
-    monkeypatch.setattr(plan, "piece_shape", piece_shape)
+    monkeypatch.setattr(planning, "piece_shape", piece_shape)
 
 
 @pytest.fixture

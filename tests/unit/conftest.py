@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from gdaltools.cog import plan
+from gdaltools.cog import planning
 
 Cut = Callable[[int, int | None], None]
 
@@ -20,6 +20,6 @@ def cut(monkeypatch: pytest.MonkeyPatch) -> Cut:
             _, _, blocksize, *_ = others
             return rows, cols or -(-width // blocksize) * blocksize
 
-        monkeypatch.setattr(plan, "piece_shape", piece_shape)
+        monkeypatch.setattr(planning, "piece_shape", piece_shape)
 
     return into

@@ -19,7 +19,7 @@ from rasterio.vrt import WarpedVRT
 
 import gdaltools as gt
 import gdaltools.accessor
-from gdaltools.cog import plan as planning
+from gdaltools.cog import sizing
 from gdaltools.cog.validate import validate_cog
 from gdaltools.errors import InvalidParameter, TargetExists, UnsupportedRaster
 from tests.support.rasters import UTM, UTM_GRID, elevation, smooth, write_raster
@@ -43,8 +43,8 @@ def array_of(data: Any, *, crs: str = UTM, nodata: float | None = None) -> xarra
 @pytest.fixture
 def many_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pieces of one block row, and of few blocks."""
-    monkeypatch.setattr(planning, "_PIECE_BYTES", 1 << 16)
-    monkeypatch.setattr(planning, "_WIDE_PIECE_BYTES", 1 << 16)
+    monkeypatch.setattr(sizing, "_PIECE_BYTES", 1 << 16)
+    monkeypatch.setattr(sizing, "_WIDE_PIECE_BYTES", 1 << 16)
 
 
 @pytest.mark.parametrize("chunks", [None, (3, 100, 170), (1, 700, 64)])
