@@ -71,15 +71,32 @@ def source_pixels(source: Grid, target: Grid, cols: Points, rows: Points) -> tup
 
 def nodes_around(source: Grid, target: Grid, step: int, window: Window) -> Nodes:
     """The nodes around a window of the target and one more on each side, five or more in each direction."""
-    row, col = int(window.row_off) // step, int(window.col_off) // step
-    last_row = max(row + 2, math.ceil((window.row_off + window.height) / step))
-    last_col = max(col + 2, math.ceil((window.col_off + window.width) / step))
+    (first_row, last_row), (first_col, last_col) = _node_ranges(step, window)
     cols, rows = np.meshgrid(
-        np.arange(col - 1, last_col + 2, dtype="float64") * step,
-        np.arange(row - 1, last_row + 2, dtype="float64") * step,
+        np.arange(first_col, last_col, dtype="float64") * step,
+        np.arange(first_row, last_row, dtype="float64") * step,
     )
     x, y = source_pixels(source, target, cols.ravel(), rows.ravel())
-    return Nodes(step, row - 1, col - 1, x.reshape(cols.shape), y.reshape(cols.shape))
+    return Nodes(step, first_row, first_col, x.reshape(cols.shape), y.reshape(cols.shape))
+
+
+def nodes_among(nodes: Nodes, window: Window) -> Nodes:
+    """Those that `nodes_around` a smaller window would have; they are the same."""
+    (first_row, last_row), (first_col, last_col) = _node_ranges(nodes.step, window)
+    inside = (
+        slice(first_row - nodes.row, last_row - nodes.row),
+        slice(first_col - nodes.col, last_col - nodes.col),
+    )
+    return Nodes(nodes.step, first_row, first_col, nodes.x[inside], nodes.y[inside])
+
+
+def _node_ranges(step: int, window: Window) -> tuple[tuple[int, int], tuple[int, int]]:
+    """The first row of nodes and that behind the last; the same of columns."""
+    ranges = []
+    for begin, size in ((window.row_off, window.height), (window.col_off, window.width)):
+        first = int(begin) // step
+        ranges.append((first - 1, max(first + 2, math.ceil((begin + size) / step)) + 2))
+    return ranges[0], ranges[1]
 
 
 def interpolation_error(nodes: Nodes) -> float:
@@ -95,6 +112,7 @@ def interpolation_error(nodes: Nodes) -> float:
 
 def span(nodes: Nodes, window: Window) -> tuple[tuple[float, float], tuple[float, float]]:
     """Two numbers between which all x of a window lie, and two for y."""
+    nodes = nodes_among(nodes, window)
     lines = []
     for first, size, origin in (
         (window.row_off, window.height, nodes.row),

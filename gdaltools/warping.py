@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -34,6 +35,7 @@ from gdaltools.warp_nodes import (
     MAX_ERROR,
     Nodes,
     interpolation_error,
+    nodes_among,
     nodes_around,
     source_pixels,
     span,
@@ -56,8 +58,11 @@ Mask = NDArray[np.uint8]
 
 # Types that share a kernel, which would take seconds to compile for each.
 _COMPUTED_AS = {"int8": "int16", "int32": "float64", "uint32": "float64"}
-# A cell whose window of the source is larger is computed in parts.
+# Where the window of the source would be larger, the target is computed in parts …
 _WINDOW_BYTES = 32 << 20
+# … and where it has so many times the pixels of its halves' windows, as under a rotation, unless it is small.
+_WASTEFUL = 1.25
+_SMALL = 1 << 20
 # Around a kernel's samples, so that they are at hand whatever rounding does to a coordinate.
 _ROOM = 5
 
@@ -83,10 +88,9 @@ def warped_strips(
         first, last = max(top, cell_row * size), min(bottom, (cell_row + 1) * size)
         strip = np.empty((plan.count, last - first, right - left), plan.dtype)
         mask = np.empty((last - first, right - left), "uint8") if plan.adds_mask else None
-        for cell_col in range(left // size, -(-right // size)):
-            begin, end = max(left, cell_col * size), min(right, (cell_col + 1) * size)
-            asked = Window(begin, first, end - begin, last - first)
-            pixels, valid = _cell_part(dataset, location, plan, cell_row, cell_col, asked)
+        asked = Window(left, first, right - left, last - first)
+        for begin, pixels, valid in _runs(dataset, location, plan, cell_row, asked):
+            end = begin + pixels.shape[2]
             strip[:, :, begin - left : end - left] = pixels
             if mask is not None and valid is not None:
                 mask[:, begin - left : end - left] = valid
@@ -103,38 +107,61 @@ def warp_cell(
     CorruptRaster, StorageError, InvalidParameter
         As `warped_strips` does.
     """
-    cell = _cell_window(plan, cell_row, cell_col)
-    return _cell_part(dataset, location, plan, cell_row, cell_col, cell)
+    return next(warped_strips(dataset, location, plan, _cells(plan, cell_row, cell_col, cell_col)))
 
 
-def _cell_window(plan: WarpPlan, cell_row: int, cell_col: int) -> Window:
-    row_off, col_off = cell_row * plan.cell, cell_col * plan.cell
+def _cells(plan: WarpPlan, cell_row: int, first_col: int, last_col: int) -> Window:
+    """A row's cells from the first to the last."""
+    row_off, col_off = cell_row * plan.cell, first_col * plan.cell
     return Window(
         col_off,
         row_off,
-        min(plan.cell, plan.target.width - col_off),
+        min((last_col + 1) * plan.cell, plan.target.width) - col_off,
         min(plan.cell, plan.target.height - row_off),
     )
 
 
-def _cell_part(
-    dataset: DatasetReader,
-    location: Location,
-    plan: WarpPlan,
-    cell_row: int,
-    cell_col: int,
-    asked: Window,
-) -> tuple[Pixels, Mask | None]:
-    """What is asked for of a cell, by whichever computes the cell."""
-    cell = _cell_window(plan, cell_row, cell_col)
-    if plan.step:
-        nodes = nodes_around(plan.source, plan.target, plan.step, cell)
-        if interpolation_error(nodes) <= MAX_ERROR:
-            return _by_kernel(dataset, location, plan, nodes, asked)
-    pixels, mask = _by_gdal(dataset, location, plan, cell)
-    top, left = int(asked.row_off - cell.row_off), int(asked.col_off - cell.col_off)
-    inside = slice(top, top + int(asked.height)), slice(left, left + int(asked.width))
-    return pixels[:, *inside], None if mask is None else mask[inside]
+def _runs(
+    dataset: DatasetReader, location: Location, plan: WarpPlan, cell_row: int, asked: Window
+) -> Iterator[tuple[int, Pixels, Mask | None]]:
+    """What is asked for of a row of cells, by runs of cells of our kernel and single cells of GDAL's.
+
+    Yields the column at which pixels begin, the pixels, and their mask.
+    """
+    left, right = int(asked.col_off), int(asked.col_off + asked.width)
+    columns = range(left // plan.cell, -(-right // plan.cell))
+    nodes = _row_nodes(plan, cell_row, columns)
+
+    def is_kernels(column: int) -> bool:
+        if nodes is None:
+            return False
+        cell = nodes_among(nodes, _cells(plan, cell_row, column, column))
+        return interpolation_error(cell) <= MAX_ERROR
+
+    for by_kernel, run in groupby(columns, is_kernels):
+        cells = list(run)
+        if by_kernel and nodes is not None:
+            begin, end = max(left, cells[0] * plan.cell), min(right, (cells[-1] + 1) * plan.cell)
+            part = Window(begin, asked.row_off, end - begin, asked.height)
+            yield begin, *_by_kernel(dataset, location, plan, nodes, part)
+            continue
+        for column in cells:
+            cell = _cells(plan, cell_row, column, column)
+            begin, end = max(left, int(cell.col_off)), min(right, int(cell.col_off + cell.width))
+            pixels, mask = _by_gdal(dataset, location, plan, cell)
+            top, before = int(asked.row_off - cell.row_off), begin - int(cell.col_off)
+            inside = slice(top, top + int(asked.height)), slice(before, before + end - begin)
+            yield begin, pixels[:, *inside], None if mask is None else mask[inside]
+
+
+def _row_nodes(plan: WarpPlan, cell_row: int, columns: range) -> Nodes | None:
+    """The nodes around all of a row's cells, also those that the last cell has beyond the target."""
+    if not plan.step:
+        return None
+    cells = _cells(plan, cell_row, columns[0], columns[-1])
+    least = columns[-1] * plan.cell + 2 * plan.step - cells.col_off
+    around = Window(cells.col_off, cells.row_off, max(cells.width, least), cells.height)
+    return nodes_around(plan.source, plan.target, plan.step, around)
 
 
 def _by_kernel(
@@ -233,22 +260,27 @@ def _avoid_nodata(pixels: Pixels, mask: Mask, nodata: float) -> None:
 
 
 def _parts(plan: WarpPlan, nodes: Nodes, asked: Window) -> Iterator[Window]:
-    """A window of the target, halved until what each part needs of the source is bounded."""
-    window = _source_window(plan, nodes, asked)
-    size = window.width * window.height * plan.count * np.dtype(_computed_as(plan)).itemsize
+    """A window of the target, halved until what its parts need of the source is bounded, and not wasteful."""
     rows, cols = int(asked.height), int(asked.width)
-    if size <= _WINDOW_BYTES or rows == cols == 1:
+    top, left = int(asked.row_off), int(asked.col_off)
+    if rows == cols == 1:
         yield asked
-    elif rows >= cols:
-        yield from _parts(plan, nodes, Window(asked.col_off, asked.row_off, cols, rows // 2))
-        yield from _parts(
-            plan, nodes, Window(asked.col_off, asked.row_off + rows // 2, cols, rows - rows // 2)
-        )
+        return
+    if rows >= cols:
+        halves = Window(left, top, cols, rows // 2), Window(left, top + rows // 2, cols, rows - rows // 2)
     else:
-        yield from _parts(plan, nodes, Window(asked.col_off, asked.row_off, cols // 2, rows))
-        yield from _parts(
-            plan, nodes, Window(asked.col_off + cols // 2, asked.row_off, cols - cols // 2, rows)
-        )
+        halves = Window(left, top, cols // 2, rows), Window(left + cols // 2, top, cols - cols // 2, rows)
+    whole, *each = (_area(_source_window(plan, nodes, part)) for part in (asked, *halves))
+    pixel_bytes = plan.count * np.dtype(_computed_as(plan)).itemsize
+    if whole * pixel_bytes <= _WINDOW_BYTES and (whole <= _SMALL or whole <= _WASTEFUL * sum(each)):
+        yield asked
+        return
+    for half in halves:
+        yield from _parts(plan, nodes, half)
+
+
+def _area(window: Window) -> int:
+    return int(window.width * window.height)
 
 
 def _source_window(plan: WarpPlan, nodes: Nodes, part: Window) -> Window:
