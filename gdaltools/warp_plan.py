@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-from rasterio.enums import Resampling
+from rasterio.enums import ColorInterp, Resampling
 from rasterio.io import DatasetReader
 
 from gdaltools.dataset import numpy_dtypes
@@ -77,6 +77,11 @@ class WarpPlan:
     dtype: str
     step: int
     because: str
+
+    @property
+    def fill(self) -> float:
+        """What pixels are where the source is not."""
+        return 0 if self.nodata is None else self.nodata
 
     def __str__(self) -> str:
         if not self.step:
@@ -221,6 +226,25 @@ def check_resampling(name: str) -> None:
     if name not in Resampling.__members__ or name in _NOT_FOR_WARP:
         known = ", ".join(member for member in Resampling.__members__ if member not in _NOT_FOR_WARP)
         raise InvalidParameter(f"resampling {name!r}: give one of {known}")
+
+
+def chosen_resampling(dataset: DatasetReader, wanted: str | None, *, categorical: bool) -> str:
+    """The resampling that is wanted; without a wish nearest for classes and colour tables, else bilinear.
+
+    Raises
+    ------
+    InvalidParameter
+        GDAL's warp has no such resampling, or it would mix the numbers of a colour table.
+    """
+    palette = ColorInterp.palette in dataset.colorinterp
+    name = wanted or ("nearest" if categorical or palette else "bilinear")
+    check_resampling(name)
+    if palette and name not in CLASS_RESAMPLING:
+        raise InvalidParameter(
+            f"resampling {name!r} would mix the numbers of a colour table: "
+            f"use {' or '.join(CLASS_RESAMPLING)}"
+        )
+    return name
 
 
 def _kernel_scale(source: Grid, target: Grid) -> tuple[float, float]:
