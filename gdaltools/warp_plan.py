@@ -210,7 +210,8 @@ def _why_no_numba() -> str:
 
 def _holds(dtype: np.dtype[Any], value: float) -> bool:
     if dtype.kind == "f":
-        return True
+        with np.errstate(over="ignore"):
+            return bool(np.isfinite(dtype.type(value)) or not math.isfinite(value))
     limits = np.iinfo(dtype)
     return float(value).is_integer() and limits.min <= value <= limits.max
 
