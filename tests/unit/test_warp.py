@@ -544,3 +544,26 @@ def test_threads_warp_the_same_pixels(scenes: dict[str, Path]) -> None:
     with ThreadPoolExecutor(4) as pool:
         for left, found in zip(lefts, pool.map(part, lefts), strict=True):
             np.testing.assert_array_equal(found, whole[:, :, left : left + 97])
+
+
+def test_kernels_work_where_nothing_can_be_kept_on_disk(
+    scenes: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    numba = pytest.importorskip("numba")
+    njit, refused = numba.njit, []
+
+    def without_folder(function: Any, **options: Any) -> Any:
+        if options.pop("cache", False):
+            refused.append(function.__name__)
+            raise RuntimeError("cannot cache function: no locator available")  # numba's words
+        return njit(function, **options)
+
+    case = "utm to degrees"
+    with planned(scenes[case], case, "nearest") as (dataset, plan):
+        kept, _ = read(dataset, plan)
+        monkeypatch.setattr(numba, "njit", without_folder)
+        monkeypatch.delitem(sys.modules, "gdaltools.warp_kernels")
+        monkeypatch.delattr("gdaltools.warp_kernels")
+        found, _ = read(dataset, plan)
+    assert "nearest" in refused
+    np.testing.assert_array_equal(found, kept)
