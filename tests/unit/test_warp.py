@@ -410,7 +410,10 @@ def test_a_large_job_is_the_kernels(tmp_path: Path) -> None:
         assert str(plan) == "bilinear by own kernel, nodes every 32 px"
 
 
-def test_gdal_warps_where_proj_would_go_another_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("side", [None, 20])
+def test_gdal_warps_where_proj_would_go_another_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, side: int | None
+) -> None:
     path = written(tmp_path / "a.tif", noise(1, "uint8"), "utm to degrees")
     transform_points = warp_nodes.transform_points
 
@@ -419,12 +422,15 @@ def test_gdal_warps_where_proj_would_go_another_way(tmp_path: Path, monkeypatch:
         tx, ty = transform_points(source, target, x, y)
         return (tx + 1, ty) if target == UTM else (tx, ty)
 
-    monkeypatch.setattr(warp_nodes, "transform_points", shifted)
-    with (
-        open_dataset(path) as dataset,
-        pytest.raises(InvalidParameter, match="GDAL takes another way between the two CRSs"),
-    ):
-        plan_warp(dataset, *grids(dataset, "utm to degrees"), "bilinear", engine="kernel")
+    with open_dataset(path) as dataset:
+        source, target = grids(dataset, "utm to degrees")
+        if side is not None:  # a small part of the source
+            corner = target.transform_of(300, 200)
+            target = target.model_copy(update={"transform": corner, "width": side, "height": side})
+        assert plan_warp(dataset, source, target, "bilinear", engine="kernel").step == 32
+        monkeypatch.setattr(warp_nodes, "transform_points", shifted)
+        with pytest.raises(InvalidParameter, match="GDAL takes another way between the two CRSs"):
+            plan_warp(dataset, source, target, "bilinear", engine="kernel")
 
 
 def test_without_numba_gdal_warps_and_other_machines_plans_are_refused(
