@@ -147,7 +147,7 @@ def _between(values: Points, places: Points) -> Points:
 
 def node_step(source: Grid, target: Grid) -> int | None:
     """Target pixels from node to node, one number for a job; None where all err too much."""
-    places = _shared_places(source, target)
+    places = shared_places(source, target)
     error = math.inf
     for step in _STEPS:
         error = _measured_error(source, target, step, places)
@@ -173,7 +173,7 @@ def _measured_error(source: Grid, target: Grid, step: int, places: tuple[Points,
     return float(np.quantile(worst, _MOST, method="higher"))
 
 
-def _shared_places(source: Grid, target: Grid) -> tuple[Points, Points]:
+def shared_places(source: Grid, target: Grid) -> tuple[Points, Points]:
     """Places of the target (columns, rows) that lie in the source, spread evenly over each of the two."""
     of_source = source_pixels(target, source, *_lattice(source))
     of_target = _lattice(target)
@@ -200,7 +200,7 @@ def agrees_with_gdal(source: Grid, target: Grid) -> bool:
     It may choose another operation for a raster's area, and carries a PROJ and its data of its own. What
     it does is seen in a small warp, with its exact transformer, of a picture that holds coordinates.
     """
-    cols, rows = _shared_places(source, target)
+    cols, rows = shared_places(source, target)
     if not cols.size:
         return True
     corner = math.floor(cols.min()), math.floor(rows.min())

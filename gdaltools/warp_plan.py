@@ -21,7 +21,7 @@ from gdaltools.dataset import numpy_dtypes
 from gdaltools.errors import InvalidParameter
 from gdaltools.grid import Grid
 from gdaltools.raster import MaskKind, mask_kind
-from gdaltools.warp_nodes import agrees_with_gdal, node_step, source_pixels
+from gdaltools.warp_nodes import agrees_with_gdal, node_step, shared_places, source_pixels
 
 Engine = Literal["auto", "kernel", "gdal"]
 
@@ -249,17 +249,15 @@ def chosen_resampling(dataset: DatasetReader, wanted: str | None, *, categorical
 
 
 def _kernel_scale(source: Grid, target: Grid) -> tuple[float, float]:
-    """Target pixels per source pixel along the source's axes, from the Jacobian at 81 places of the job."""
-    share = np.linspace(0.02, 0.98, 9)
-    cols, rows = (part.ravel() for part in np.meshgrid(share * target.width, share * target.height))
+    """Target pixels per source pixel along the source's axes, from the Jacobian at places of the job."""
+    cols, rows = shared_places(source, target)
     x, y = source_pixels(source, target, cols, rows)
     x_right, y_right = source_pixels(source, target, cols + 1, rows)
     x_down, y_down = source_pixels(source, target, cols, rows + 1)
     with np.errstate(invalid="ignore", divide="ignore"):
         across = 1 / np.hypot(x_right - x, x_down - x)
         down = 1 / np.hypot(y_right - y, y_down - y)
-        used = (x >= 0) & (x <= source.width) & (y >= 0) & (y <= source.height)
-    used &= np.isfinite(across) & np.isfinite(down)
+    used = np.isfinite(across) & np.isfinite(down)
     if not used.any():
         return 1.0, 1.0
     # As Python's floats: a numpy scalar's repr reaches GDAL as text, which it silently misreads.

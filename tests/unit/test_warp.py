@@ -401,6 +401,16 @@ def test_what_bends_too_much_is_gdals(tmp_path: Path) -> None:
             plan_warp(dataset, source, target, "bilinear", engine="kernel")
 
 
+def test_a_small_source_in_a_large_target_has_its_own_scale(tmp_path: Path) -> None:
+    path = written(tmp_path / "a.tif", noise(1, "uint8"), "rotated")
+    with open_dataset(path) as dataset:
+        source, _ = grids(dataset, "rotated")
+        transform = tuple(from_origin(0, 2e6, 50, 50))[:6]
+        target = Grid(crs=UTM, transform=transform, width=40_000, height=40_000)
+        plan = plan_warp(dataset, source, target, "bilinear")
+        assert str(plan).startswith("bilinear by own kernel, nodes every 32 px, widened to scale 0.2 x 0.2")
+
+
 def test_a_large_job_is_the_kernels(tmp_path: Path) -> None:
     path = written(tmp_path / "a.tif", noise(1, "uint8"), "utm to degrees")
     with open_dataset(path) as dataset:
