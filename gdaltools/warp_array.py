@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from rasterio.enums import ColorInterp
 from rasterio.windows import Window
 
 from gdaltools import storage
@@ -19,7 +18,7 @@ from gdaltools.grid import Grid, Resolution, target_grid
 from gdaltools.lazy import LazyPixels, blank_nodata, labelled, masked_dtype
 from gdaltools.raster import source_crs
 from gdaltools.storage import Location, StrPath
-from gdaltools.warping import CLASS_RESAMPLING, WarpPlan, check_resampling, plan_warp, warped_strips
+from gdaltools.warping import WarpPlan, chosen_resampling, plan_warp, warped_strips
 
 if TYPE_CHECKING:
     import xarray
@@ -80,17 +79,9 @@ def warp(
             height=dataset.height,
         )
         grid = _grid(source, target, resolution)
-        by_class = ColorInterp.palette in dataset.colorinterp
-        if resampling is None:
-            by_class = by_class or detect(dataset, location).raster_type == "categorical"
-            resampling = "nearest" if by_class else "bilinear"
-        check_resampling(resampling)
-        if by_class and resampling not in CLASS_RESAMPLING:
-            raise InvalidParameter(
-                f"resampling {resampling!r} would mix the numbers of a colour table: "
-                f"use {' or '.join(CLASS_RESAMPLING)}"
-            )
-        plan = plan_warp(dataset, source, grid, resampling)
+        categorical = resampling is None and detect(dataset, location).raster_type == "categorical"
+        name = chosen_resampling(dataset, resampling, categorical=categorical)
+        plan = plan_warp(dataset, source, grid, name)
         dtype = masked_dtype(np.dtype(plan.dtype)) if masked else np.dtype(plan.dtype)
         pixels = _WarpedPixels(location, plan, dtype, masked)
         # Whole cells: what two chunks share of one would be computed twice.

@@ -196,12 +196,16 @@ def scaled(
 def _sum_of_weights(
     part: Part, top: int, height: int, left: int, width: int, across: Points, down: Points, sums: Points
 ) -> float:
-    if part.valid.size == 0:
-        return float(across[:width].sum() * down[:height].sum())
-    sums[:width] = 0.0
+    # In one order, whether or not there are gaps elsewhere in the window: floats show every other.
+    column = 0.0
     for n in range(height):
-        for m in range(width):
-            sums[m] += down[n] if part.valid[np.uint64(top + n), np.uint64(left + m)] else 0.0
+        column += down[n]
+    sums[:width] = column
+    if part.valid.size > 0:
+        sums[:width] = 0.0
+        for n in range(height):
+            for m in range(width):
+                sums[m] += down[n] if part.valid[np.uint64(top + n), np.uint64(left + m)] else 0.0
     total = 0.0
     for m in range(width):
         total += sums[m] * across[m]

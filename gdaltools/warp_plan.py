@@ -14,14 +14,14 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-from rasterio.enums import Resampling
+from rasterio.enums import ColorInterp, Resampling
 from rasterio.io import DatasetReader
 
 from gdaltools.dataset import numpy_dtypes
 from gdaltools.errors import InvalidParameter
 from gdaltools.grid import Grid
 from gdaltools.raster import MaskKind, mask_kind
-from gdaltools.warp_nodes import agrees_with_gdal, node_step, source_pixels
+from gdaltools.warp_nodes import agrees_with_gdal, node_step, shared_places, source_pixels
 
 Engine = Literal["auto", "kernel", "gdal"]
 
@@ -77,6 +77,11 @@ class WarpPlan:
     dtype: str
     step: int
     because: str
+
+    @property
+    def fill(self) -> float:
+        """What pixels are where the source is not."""
+        return 0 if self.nodata is None else self.nodata
 
     def __str__(self) -> str:
         if not self.step:
@@ -205,7 +210,8 @@ def _why_no_numba() -> str:
 
 def _holds(dtype: np.dtype[Any], value: float) -> bool:
     if dtype.kind == "f":
-        return True
+        with np.errstate(over="ignore"):
+            return bool(np.isfinite(dtype.type(value)) or not math.isfinite(value))
     limits = np.iinfo(dtype)
     return float(value).is_integer() and limits.min <= value <= limits.max
 
@@ -223,18 +229,35 @@ def check_resampling(name: str) -> None:
         raise InvalidParameter(f"resampling {name!r}: give one of {known}")
 
 
+def chosen_resampling(dataset: DatasetReader, wanted: str | None, *, categorical: bool) -> str:
+    """The resampling that is wanted; without a wish nearest for classes and colour tables, else bilinear.
+
+    Raises
+    ------
+    InvalidParameter
+        GDAL's warp has no such resampling, or it would mix the numbers of a colour table.
+    """
+    palette = ColorInterp.palette in dataset.colorinterp
+    name = wanted or ("nearest" if categorical or palette else "bilinear")
+    check_resampling(name)
+    if palette and name not in CLASS_RESAMPLING:
+        raise InvalidParameter(
+            f"resampling {name!r} would mix the numbers of a colour table: "
+            f"use {' or '.join(CLASS_RESAMPLING)}"
+        )
+    return name
+
+
 def _kernel_scale(source: Grid, target: Grid) -> tuple[float, float]:
-    """Target pixels per source pixel along the source's axes, from the Jacobian at 81 places of the job."""
-    share = np.linspace(0.02, 0.98, 9)
-    cols, rows = (part.ravel() for part in np.meshgrid(share * target.width, share * target.height))
+    """Target pixels per source pixel along the source's axes, from the Jacobian at places of the job."""
+    cols, rows = shared_places(source, target)
     x, y = source_pixels(source, target, cols, rows)
     x_right, y_right = source_pixels(source, target, cols + 1, rows)
     x_down, y_down = source_pixels(source, target, cols, rows + 1)
     with np.errstate(invalid="ignore", divide="ignore"):
         across = 1 / np.hypot(x_right - x, x_down - x)
         down = 1 / np.hypot(y_right - y, y_down - y)
-        used = (x >= 0) & (x <= source.width) & (y >= 0) & (y <= source.height)
-    used &= np.isfinite(across) & np.isfinite(down)
+    used = np.isfinite(across) & np.isfinite(down)
     if not used.any():
         return 1.0, 1.0
     # As Python's floats: a numpy scalar's repr reaches GDAL as text, which it silently misreads.

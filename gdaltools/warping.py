@@ -13,8 +13,8 @@ all of its bands, but becomes the next value.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -27,24 +27,32 @@ from rasterio.windows import Window
 
 from gdaltools.crs import parse_crs
 from gdaltools.dataset import read_window, reading
-from gdaltools.errors import InvalidParameter
 from gdaltools.storage import Location
+from gdaltools.warp_by_kernel import warp_by_kernel
 from gdaltools.warp_nodes import (
     EXACT_TOLERANCE,
     MAX_ERROR,
     Nodes,
     interpolation_error,
+    nodes_among,
     nodes_around,
     source_pixels,
-    span,
 )
-from gdaltools.warp_plan import CLASS_RESAMPLING, WarpPlan, cell_side, check_resampling, plan_warp
+from gdaltools.warp_plan import (
+    CLASS_RESAMPLING,
+    WarpPlan,
+    cell_side,
+    check_resampling,
+    chosen_resampling,
+    plan_warp,
+)
 
 __all__ = [
     "CLASS_RESAMPLING",
     "WarpPlan",
     "cell_side",
     "check_resampling",
+    "chosen_resampling",
     "plain_strips",
     "plan_warp",
     "warp_cell",
@@ -53,13 +61,6 @@ __all__ = [
 
 Pixels = NDArray[Any]
 Mask = NDArray[np.uint8]
-
-# Types that share a kernel, which would take seconds to compile for each.
-_COMPUTED_AS = {"int8": "int16", "int32": "float64", "uint32": "float64"}
-# A cell whose window of the source is larger is computed in parts.
-_WINDOW_BYTES = 32 << 20
-# Around a kernel's samples, so that they are at hand whatever rounding does to a coordinate.
-_ROOM = 5
 
 
 def warped_strips(
@@ -83,10 +84,9 @@ def warped_strips(
         first, last = max(top, cell_row * size), min(bottom, (cell_row + 1) * size)
         strip = np.empty((plan.count, last - first, right - left), plan.dtype)
         mask = np.empty((last - first, right - left), "uint8") if plan.adds_mask else None
-        for cell_col in range(left // size, -(-right // size)):
-            begin, end = max(left, cell_col * size), min(right, (cell_col + 1) * size)
-            asked = Window(begin, first, end - begin, last - first)
-            pixels, valid = _cell_part(dataset, location, plan, cell_row, cell_col, asked)
+        asked = Window(left, first, right - left, last - first)
+        for begin, pixels, valid in _runs(dataset, location, plan, cell_row, asked):
+            end = begin + pixels.shape[2]
             strip[:, :, begin - left : end - left] = pixels
             if mask is not None and valid is not None:
                 mask[:, begin - left : end - left] = valid
@@ -103,166 +103,61 @@ def warp_cell(
     CorruptRaster, StorageError, InvalidParameter
         As `warped_strips` does.
     """
-    cell = _cell_window(plan, cell_row, cell_col)
-    return _cell_part(dataset, location, plan, cell_row, cell_col, cell)
+    return next(warped_strips(dataset, location, plan, _cells(plan, cell_row, cell_col, cell_col)))
 
 
-def _cell_window(plan: WarpPlan, cell_row: int, cell_col: int) -> Window:
-    row_off, col_off = cell_row * plan.cell, cell_col * plan.cell
+def _cells(plan: WarpPlan, cell_row: int, first_col: int, last_col: int) -> Window:
+    """A row's cells from the first to the last."""
+    row_off, col_off = cell_row * plan.cell, first_col * plan.cell
     return Window(
         col_off,
         row_off,
-        min(plan.cell, plan.target.width - col_off),
+        min((last_col + 1) * plan.cell, plan.target.width) - col_off,
         min(plan.cell, plan.target.height - row_off),
     )
 
 
-def _cell_part(
-    dataset: DatasetReader,
-    location: Location,
-    plan: WarpPlan,
-    cell_row: int,
-    cell_col: int,
-    asked: Window,
-) -> tuple[Pixels, Mask | None]:
-    """What is asked for of a cell, by whichever computes the cell."""
-    cell = _cell_window(plan, cell_row, cell_col)
-    if plan.step:
-        nodes = nodes_around(plan.source, plan.target, plan.step, cell)
-        if interpolation_error(nodes) <= MAX_ERROR:
-            return _by_kernel(dataset, location, plan, nodes, asked)
-    pixels, mask = _by_gdal(dataset, location, plan, cell)
-    top, left = int(asked.row_off - cell.row_off), int(asked.col_off - cell.col_off)
-    inside = slice(top, top + int(asked.height)), slice(left, left + int(asked.width))
-    return pixels[:, *inside], None if mask is None else mask[inside]
+def _runs(
+    dataset: DatasetReader, location: Location, plan: WarpPlan, cell_row: int, asked: Window
+) -> Iterator[tuple[int, Pixels, Mask | None]]:
+    """What is asked for of a row of cells, by runs of cells of our kernel and single cells of GDAL's.
 
+    Yields the column at which pixels begin, the pixels, and their mask.
+    """
+    left, right = int(asked.col_off), int(asked.col_off + asked.width)
+    columns = range(left // plan.cell, -(-right // plan.cell))
+    nodes = _row_nodes(plan, cell_row, columns)
 
-def _by_kernel(
-    dataset: DatasetReader, location: Location, plan: WarpPlan, nodes: Nodes, asked: Window
-) -> tuple[Pixels, Mask | None]:
-    shape = plan.count, int(asked.height), int(asked.width)
-    pixels = np.full(shape, _fill(plan), _computed_as(plan))
-    mask = np.zeros(pixels.shape[1:], "uint8")
-    for part in _parts(plan, nodes, asked):
-        window = _source_window(plan, nodes, part)
-        if not window.width or not window.height:
+    def is_kernels(column: int) -> bool:
+        if nodes is None:
+            return False
+        cell = nodes_among(nodes, _cells(plan, cell_row, column, column))
+        return interpolation_error(cell) <= MAX_ERROR
+
+    for by_kernel, run in groupby(columns, is_kernels):
+        cells = list(run)
+        if by_kernel and nodes is not None:
+            begin, end = max(left, cells[0] * plan.cell), min(right, (cells[-1] + 1) * plan.cell)
+            part = Window(begin, asked.row_off, end - begin, asked.height)
+            yield begin, *warp_by_kernel(dataset, location, plan, nodes, part)
             continue
-        top, left = int(part.row_off - asked.row_off), int(part.col_off - asked.col_off)
-        inside = slice(top, top + int(part.height)), slice(left, left + int(part.width))
-        # Contiguous, as kernels are compiled for.
-        some, existing = np.ascontiguousarray(pixels[:, *inside]), np.ascontiguousarray(mask[inside])
-        _run_kernel(dataset, location, plan, nodes, window, part, some, existing)
-        pixels[:, *inside], mask[inside] = some, existing
-    pixels = pixels.astype(plan.dtype, copy=False)
-    if plan.nodata is not None:
-        _avoid_nodata(pixels, mask, plan.nodata)
-    return pixels, mask if plan.adds_mask else None
+        for column in cells:
+            cell = _cells(plan, cell_row, column, column)
+            begin, end = max(left, int(cell.col_off)), min(right, int(cell.col_off + cell.width))
+            pixels, mask = _by_gdal(dataset, location, plan, cell)
+            top, before = int(asked.row_off - cell.row_off), begin - int(cell.col_off)
+            inside = slice(top, top + int(asked.height)), slice(before, before + end - begin)
+            yield begin, pixels[:, *inside], None if mask is None else mask[inside]
 
 
-def _computed_as(plan: WarpPlan) -> str:
-    return _COMPUTED_AS.get(plan.dtype, plan.dtype)
-
-
-def _run_kernel(
-    dataset: DatasetReader,
-    location: Location,
-    plan: WarpPlan,
-    nodes: Nodes,
-    window: Window,
-    part: Window,
-    pixels: Pixels,
-    mask: Mask,
-) -> None:
-    try:
-        from gdaltools import warp_kernels as kernels
-    except ImportError as error:
-        raise InvalidParameter(
-            "this warp was planned where numba is installed, and numba is missing here: "
-            "install gdaltools[warp] wherever its tasks run"
-        ) from error
-    source = read_window(dataset, location, window)
-    at_hand = kernels.Part(
-        pixels=source.astype(pixels.dtype, copy=False),
-        valid=_validity(dataset, location, plan, window, source),
-        row=int(window.row_off),
-        col=int(window.col_off),
-        height=plan.source.height,
-        width=plan.source.width,
-    )
-    place = at_hand, nodes, int(part.row_off), int(part.col_off), pixels, mask
-    if plan.resampling == "nearest":
-        kernels.nearest(*place)
-        return
-    values = kernels.Range(-math.inf, math.inf, False)
-    if np.dtype(plan.dtype).kind in "iu":
-        limits = np.iinfo(plan.dtype)
-        values = kernels.Range(float(limits.min), float(limits.max), True)
-    if plan.scale != (1, 1):
-        kernels.scaled(*place, values, *plan.scale, plan.resampling == "cubic")
-    elif plan.resampling == "cubic":
-        kernels.cubic(*place, values)
-    else:
-        kernels.bilinear(*place, values)
-
-
-def _validity(
-    dataset: DatasetReader, location: Location, plan: WarpPlan, window: Window, source: Pixels
-) -> Mask:
-    """255 where the window has data, else 0; empty where it has no gap, which gives the same pixels."""
-    if plan.mask == "mask":
-        there = read_window(dataset, location, window, mask=True) != 0
-    elif plan.nodata is not None and math.isnan(plan.nodata):
-        there = ~np.isnan(source).all(axis=0)
-    elif plan.nodata is not None:
-        there = (source != source.dtype.type(plan.nodata)).any(axis=0)
-    else:
-        return np.empty((0, 0), "uint8")
-    return np.empty((0, 0), "uint8") if there.all() else there.astype("uint8") * np.uint8(255)
-
-
-def _avoid_nodata(pixels: Pixels, mask: Mask, nodata: float) -> None:
-    """Pixels that exist must not read as if they did not: they become the next value, as GDAL has it."""
-    kind = pixels.dtype.type
-    alike = (pixels == kind(nodata)).all(axis=0) & (mask != 0)
-    if not alike.any():
-        return
-    if pixels.dtype.kind == "f":
-        pixels[:, alike] = np.nextafter(kind(nodata), kind(math.inf))
-    else:
-        pixels[:, alike] = int(nodata) + (1 if nodata == np.iinfo(pixels.dtype).min else -1)
-
-
-def _parts(plan: WarpPlan, nodes: Nodes, asked: Window) -> Iterator[Window]:
-    """A window of the target, halved until what each part needs of the source is bounded."""
-    window = _source_window(plan, nodes, asked)
-    size = window.width * window.height * plan.count * np.dtype(_computed_as(plan)).itemsize
-    rows, cols = int(asked.height), int(asked.width)
-    if size <= _WINDOW_BYTES or rows == cols == 1:
-        yield asked
-    elif rows >= cols:
-        yield from _parts(plan, nodes, Window(asked.col_off, asked.row_off, cols, rows // 2))
-        yield from _parts(
-            plan, nodes, Window(asked.col_off, asked.row_off + rows // 2, cols, rows - rows // 2)
-        )
-    else:
-        yield from _parts(plan, nodes, Window(asked.col_off, asked.row_off, cols // 2, rows))
-        yield from _parts(
-            plan, nodes, Window(asked.col_off + cols // 2, asked.row_off, cols - cols // 2, rows)
-        )
-
-
-def _source_window(plan: WarpPlan, nodes: Nodes, part: Window) -> Window:
-    """What a part of the target needs of the source; of no width or height where they do not meet."""
-    support = 2 if plan.resampling == "cubic" else 1
-    sides = []
-    for (low, high), scale, size in zip(
-        span(nodes, part), plan.scale, (plan.source.width, plan.source.height), strict=True
-    ):
-        room = math.ceil(support / scale) + _ROOM
-        first = min(max(math.floor(low) - room, 0), size)
-        sides.append((first, min(max(math.ceil(high) + room, first), size)))
-    (left, right), (top, bottom) = sides
-    return Window(left, top, right - left, bottom - top)
+def _row_nodes(plan: WarpPlan, cell_row: int, columns: range) -> Nodes | None:
+    """The nodes around all of a row's cells, also those that the last cell has beyond the target."""
+    if not plan.step:
+        return None
+    cells = _cells(plan, cell_row, columns[0], columns[-1])
+    least = columns[-1] * plan.cell + 2 * plan.step - cells.col_off
+    around = Window(cells.col_off, cells.row_off, max(cells.width, least), cells.height)
+    return nodes_around(plan.source, plan.target, plan.step, around)
 
 
 def _by_gdal(
@@ -323,12 +218,8 @@ def plain_strips(
         yield pixels, read_window(dataset, location, part, mask=True) if mask else None
 
 
-def _fill(plan: WarpPlan) -> float:
-    return 0 if plan.nodata is None else plan.nodata
-
-
 def _nothing(plan: WarpPlan, rows: int, cols: int) -> tuple[Pixels, Mask | None]:
-    pixels = np.full((plan.count, rows, cols), _fill(plan), plan.dtype)
+    pixels = np.full((plan.count, rows, cols), plan.fill, plan.dtype)
     return pixels, np.zeros((rows, cols), "uint8") if plan.adds_mask else None
 
 
