@@ -43,7 +43,7 @@ from gdaltools.source_blocks import StoredBlocks
 from gdaltools.storage import Location, StrPath
 from gdaltools.tile_format import tile_format, tile_wanted
 from gdaltools.tiling import TilingScheme
-from gdaltools.warping import CLASS_RESAMPLING, WarpPlan, cell_side, check_resampling, plan_warp
+from gdaltools.warping import WarpPlan, cell_side, chosen_resampling, plan_warp
 
 __all__ = ["ExtractedTile", "ExtractionPlan", "ExtractionResult", "extract_tiles", "plan_extraction"]
 
@@ -290,15 +290,7 @@ def _planned(
 
 
 def _warp(dataset: Any, scheme: TilingScheme, resampling: str | None) -> WarpPlan | None:
-    palette = dataset.colorinterp[0].name == "palette"
-    by_class = scheme.raster_type == "categorical" or palette
-    name = resampling or ("nearest" if by_class else "bilinear")
-    check_resampling(name)
-    if palette and name not in CLASS_RESAMPLING:
-        raise InvalidParameter(
-            f"resampling {name!r} would mix the numbers of a colour table: "
-            f"use {' or '.join(CLASS_RESAMPLING)}"
-        )
+    name = chosen_resampling(dataset, resampling, categorical=scheme.raster_type == "categorical")
     if not scheme.warps:
         return None
     cell = cell_side(scheme.tile_size, scheme.overlap)

@@ -191,7 +191,7 @@ class ExtractionPlan:
         kind = "COGs" if self.layout.cogs else "plain tiles"
         how = "plain windows of the source, bit-identical"
         if self.warp is not None:
-            how = f"warped ({self.warp.resampling}) in cells of {self.warp.cell} pixels"
+            how = f"warped in cells of {self.warp.cell} pixels, {self.warp}"
         lines = {
             "source": f"{self.source}, blocks of {self.blocks.cols} x {self.blocks.rows} pixels",
             "tiles": f"{self.tiles} of up to {scheme.tile_size} pixels that share {scheme.overlap}, "
