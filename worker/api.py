@@ -66,9 +66,7 @@ def routes(platform: Platform, *, token: str | None) -> Iterable[web.RouteDef]:
     requests to this port, is refused.
     """
     found = [*_job_routes(platform), *_dead_letter_routes(platform)]
-    return [
-        web.route(each.method, each.path, _guarded(cast(Handler, each.handler), token)) for each in found
-    ]
+    return [web.route(each.method, each.path, _guarded(cast(Handler, each.handler), token)) for each in found]
 
 
 def _guarded(handler: Handler, token: str | None) -> Handler:

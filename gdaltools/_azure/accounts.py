@@ -9,6 +9,7 @@ AZURE_STORAGE_ACCOUNT; AZURE_STORAGE_BLOB_ENDPOINT is for an address other than 
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 from dataclasses import dataclass, field
@@ -88,6 +89,8 @@ def service(account: Account) -> Any:
         "connection_timeout": _CONNECT_SECONDS,
         "read_timeout": _READ_SECONDS,
     }
+    # At level DEBUG it tells every URL, signature and all.
+    logging.getLogger("urllib3.connectionpool").addFilter(_without_secrets)
     if account.connection_string:
         return BlobServiceClient.from_connection_string(account.connection_string, **options)
     credential: Any = identity()
@@ -142,6 +145,11 @@ def gdal_options(account: Account) -> dict[str, str]:
     if account.sas:
         return options | {"AZURE_STORAGE_SAS_TOKEN": account.sas}
     return options | {"AZURE_STORAGE_ACCESS_TOKEN": identity().get_token(_STORAGE_SCOPE).token}
+
+
+def _without_secrets(record: logging.LogRecord) -> bool:
+    record.msg, record.args = redacted(record.getMessage()), ()
+    return True
 
 
 def redacted(text: str) -> str:
