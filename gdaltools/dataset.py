@@ -27,6 +27,7 @@ from rasterio.windows import Window
 from gdaltools import interruption, storage
 from gdaltools.errors import CorruptRaster, GdalToolsError, StorageError, UnsupportedRaster
 from gdaltools.limits import Limits
+from gdaltools.redaction import redacted
 from gdaltools.storage import Location, StrPath
 
 #: GDAL's block cache for the whole process, in MB, unless GDAL_CACHEMAX is set; GDAL would take 5% of RAM.
@@ -146,7 +147,7 @@ def _opened(location: Location, limits: Limits, overview_level: int | None) -> I
         try:
             yield dataset
         except CPLE_BaseError as error:  # what rasterio does not turn into an error of its own
-            text = storage.redacted(str(error))
+            text = redacted(str(error))
             if _is_transport(location, text):
                 raise StorageError(f"{location} cannot be read: {text}") from error
             raise CorruptRaster(
@@ -312,4 +313,4 @@ def _whole_text(error: BaseException | None) -> str:
         if text and text not in texts and not text.startswith("Read failed"):
             texts.append(text)
         error = error.__cause__ or error.__context__
-    return storage.redacted("; ".join(texts)) or "read failed"
+    return redacted("; ".join(texts)) or "read failed"

@@ -29,9 +29,9 @@ from gdaltools.interruption import Interruption
 #: Blocks that a blob can have (learn.microsoft.com, "Scalability targets for Blob storage").
 MOST_BLOCKS = 50_000
 #: A block of this size or less is sent at a time; an error costs one of them.
-BLOCK_BYTES = 8 << 20
+BLOCK_BYTES = 4 << 20
 #: What waits to be sent at most, in bytes.
-WAITING_BYTES = 32 << 20
+WAITING_BYTES = 16 << 20
 _SENDERS = 4
 _RUN_KEY = "gdaltools_run"
 # A file's bytes, as the one thing that is stored in blocks of it.

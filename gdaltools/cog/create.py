@@ -316,8 +316,8 @@ def _make(job: _Job, progress: ProgressOption) -> CogResult:
     """One COG from start to finish."""
     began = time.perf_counter()
     plan, target = job.plan, job.target
-    if storage.is_staged(target) and plan.staged_blocks <= storage.MOST_BLOCKS:
-        result = _make_staged(job, progress)
+    if storage.is_staged(target) and plan.staging_bytes is not None:
+        result = _make_staged(job, plan.staging_bytes, progress)
         return result.model_copy(update={"seconds": time.perf_counter() - began})
     with (
         reporting(progress, label=f"cog {target.filename}", total=plan.blocks, unit="blocks") as advance,
@@ -331,7 +331,7 @@ def _make(job: _Job, progress: ProgressOption) -> CogResult:
     return result.model_copy(update={"seconds": time.perf_counter() - began})
 
 
-def _make_staged(job: _Job, progress: ProgressOption) -> CogResult:
+def _make_staged(job: _Job, block_bytes: int, progress: ProgressOption) -> CogResult:
     """One COG in Azure, of which no part is kept here."""
     plan, target = job.plan, job.target
     with (
@@ -340,7 +340,7 @@ def _make_staged(job: _Job, progress: ProgressOption) -> CogResult:
         storage.staging(target, _traits(plan), overwrite=job.overwrite) as staging,
     ):
         with storage.Uploads() as uploads:
-            sink = BlobSink(staging, uploads)
+            sink = BlobSink(staging, uploads, block_bytes)
             _write(plan, sink, scratch, advance)
         check_made(Front(sink.header, staging.size), plan, name=str(target), edges=False)
         with MemoryFile(sink.header) as memory, memory.open() as made:

@@ -16,9 +16,12 @@ from azure.storage.blob import AccountSasPermissions, ResourceTypes, generate_ac
 import gdaltools as gt
 from gdaltools import storage
 from gdaltools._azure import accounts
+from gdaltools.redaction import redacted
 from tests.support.azurite import azurite
 from tests.support.rasters import smooth, write_raster
 from tests.support.storage_proxy import Fault, StorageProxy, storage_proxy
+from worker.errors import TaskFailed
+from worker.runner import Runner, RunnerOptions
 
 pytestmark = pytest.mark.azurite
 
@@ -151,5 +154,15 @@ def test_no_secret_is_seen_whatever_happens_to_storage(
     ],
 )
 def test_signatures_and_tokens_are_cut_out_of_what_gdal_says(text: str) -> None:
-    assert "SECRET" not in storage.redacted(text)
-    assert "***" in storage.redacted(text)
+    assert "SECRET" not in redacted(text)
+    assert "***" in redacted(text)
+
+
+async def test_what_a_task_fails_with_is_cut_before_anybody_keeps_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("SERVICE_BUS_CONNECTION_STRING", "POSTGIS_PASSWORD", "WORKER_API_TOKEN"):
+        monkeypatch.setenv(name, f"planted-{name}")
+    runner = Runner(RunnerOptions(timeout_seconds=60, stall_seconds=60))
+    with pytest.raises(TaskFailed) as caught:
+        await runner.run("tell_secrets", {}, on_progress=lambda _: None)
+    assert "***" in str(caught.value)
+    assert "planted" not in str(caught.value)
