@@ -40,6 +40,9 @@ _TRANSPORT = re.compile(
     r"(?i)curl|HTTP (?:error|response)|Input/output error|timed? ?out|vsiaz|AuthenticationFailed"
 )
 
+# libtiff's words for bytes that it asked for and did not get.
+_SHORT_READ = re.compile(r"Read error (?:at|on)|got \d+ bytes, expected \d+")
+
 # GDAL's complaints reach the caller in our errors; without a handler Python would print them as well.
 logging.getLogger("rasterio").addHandler(logging.NullHandler())
 # `RasterInfo.georeferenced` says it; warnings.catch_warnings is not for threads before Python 3.14.
@@ -174,12 +177,11 @@ def _open_error(location: Location, error: BaseException) -> GdalToolsError:
 
 def _is_transport(location: Location | str, text: str) -> bool:
     """Whether GDAL's words are about the way to the bytes and not about the bytes."""
-    return (
-        _TRANSPORT.search(
-            text.replace(location.gdal_path if isinstance(location, Location) else location, "")
-        )
-        is not None
-    )
+    if isinstance(location, str):
+        return _TRANSPORT.search(text.replace(location, "")) is not None
+    # The blocks of a blob were found to lie within it: what of them does not arrive was lost on the way.
+    lost = location.path is None and _SHORT_READ.search(text)
+    return bool(lost) or _TRANSPORT.search(text.replace(location.gdal_path, "")) is not None
 
 
 def _check_limits(dataset: DatasetReader, location: Location, limits: Limits) -> None:

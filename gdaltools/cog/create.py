@@ -37,6 +37,7 @@ from gdaltools.crs import Bounds, crs_name
 from gdaltools.dataset import open_dataset, reading
 from gdaltools.errors import InvalidParameter, StorageError, UnsupportedRaster
 from gdaltools.extent import geographic_bounds
+from gdaltools.nearness import brought_near
 from gdaltools.progress import ProgressOption, reporting
 from gdaltools.scratch import scratch_folder
 from gdaltools.storage import BlobTraits, Location, StrPath
@@ -349,7 +350,7 @@ def _make_staged(job: _Job, block_bytes: int, progress: ProgressOption) -> CogRe
 
 
 def _scratch(plan: CogPlan) -> AbstractContextManager[Path]:
-    if plan.staged or plan.fetched:
+    if plan.staged:
         return scratch_folder(Path(tempfile.gettempdir()))
     return nullcontext(Path())
 
@@ -396,8 +397,10 @@ def _ready(plan: CogPlan, scratch: Path) -> Iterator[CogPlan]:
     """The plan, with a source that can be read in any order, and fast."""
     source = plan.source
     if plan.fetched and isinstance(source, RasterSource | WarpedSource | LiftedSource):
-        near = storage.fetch(source.location, scratch / f"fetched-{source.location.filename}")
-        with _ready(replace(plan, source=source.at(near), fetched=False), scratch) as ready:
+        with (
+            brought_near(source.location, share=1.0) as near,
+            _ready(replace(plan, source=source.at(near), fetched=False), scratch) as ready,
+        ):
             yield ready
         return
     if not plan.staged or not isinstance(plan.source, RasterSource):
