@@ -160,7 +160,7 @@ class StagedBlob:
                 **condition,
             )
 
-        return self._published(put, size)
+        return self._published(put, size, overwrite=overwrite)
 
     def put(self, data: bytes, traits: BlobTraits, *, overwrite: bool) -> blobs.Properties:
         """Make the blob of bytes that go into one request; else as `commit`."""
@@ -180,20 +180,22 @@ class StagedBlob:
             )
 
         try:
-            return self._published(put, len(data))
+            return self._published(put, len(data), overwrite=overwrite)
         except SourceNotFound:
             blobs.make_container(self.container)
-            return self._published(put, len(data))
+            return self._published(put, len(data), overwrite=overwrite)
 
-    def _published(self, put: Callable[[], None], size: int) -> blobs.Properties:
+    def _published(self, put: Callable[[], None], size: int, *, overwrite: bool) -> blobs.Properties:
         try:
             persistently(put, where=self.where)
-        except (TargetExists, StorageError):
+        except (TargetExists, StorageError) as error:
             # The answer to an attempt that went through may have been lost on the way.
             with suppress(GdalToolsError):
                 found = blobs.properties(self.container, self.name)
                 if found.metadata.get(_RUN_KEY) == self.run and found.size == size:
                     return found
+            if isinstance(error, SourceChanged) and not overwrite:
+                raise blobs.exists(self.container, self.name) from None
             raise
         found = blobs.properties(self.container, self.name)
         if found.metadata.get(_RUN_KEY) != self.run:

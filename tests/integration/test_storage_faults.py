@@ -15,7 +15,7 @@ import pytest
 import gdaltools as gt
 from gdaltools import storage
 from gdaltools._azure import blobs, block_blob, download, retries
-from gdaltools.errors import SourceChanged, SourceNotFound, StorageDenied, StorageError
+from gdaltools.errors import SourceChanged, SourceNotFound, StorageDenied, StorageError, TargetExists
 from tests.support.azurite import azurite
 from tests.support.rasters import smooth, write_raster
 from tests.support.storage_proxy import Fault, StorageProxy, storage_proxy
@@ -119,7 +119,7 @@ def test_a_write_that_cannot_end_is_absent(
     monkeypatch.setenv("GDALTOOLS_STORAGE_RETRY_SECONDS", "0.5")
     skip = {"block": 2, "properties": 1}.get(operation, 0)
     proxy.spoil(operation, Fault(status=fault), times=10**6, skip=skip)
-    with pytest.raises((StorageError, SourceNotFound)):
+    with pytest.raises((StorageError, SourceNotFound, TargetExists)):
         storage.write_bytes(target, CONTENT)
     assert proxy.spoilt
     proxy.heal()
@@ -207,6 +207,17 @@ def test_a_cog_whose_blocks_azure_does_not_take_is_absent(
     gt.create_cog(source, target, blocksize=64, progress=False)
     gt.create_cog(source, tmp_path / "b.tif", blocksize=64, progress=False)
     assert storage.read_bytes(target) == (tmp_path / "b.tif").read_bytes()
+
+
+@pytest.mark.parametrize("size", [5, len(CONTENT)], ids=["small", "in blocks"])
+def test_a_condition_that_is_not_met_by_a_new_blob_means_that_one_is_there(
+    proxy: StorageProxy, target: str, size: int
+) -> None:
+    for operation in ("put", "commit"):
+        proxy.spoil(operation, Fault(status=412))
+    with pytest.raises(TargetExists):
+        storage.write_bytes(target, CONTENT[:size])
+    assert not storage.exists(target)
 
 
 READER = """
