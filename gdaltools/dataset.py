@@ -28,19 +28,12 @@ from rasterio.windows import Window
 
 from gdaltools import interruption, storage
 from gdaltools.errors import CorruptRaster, GdalToolsError, StorageError, UnsupportedRaster
+from gdaltools.limits import Limits
+from gdaltools.redaction import redacted
 from gdaltools.storage import Location, StrPath
-
-#: GDAL drivers whose files cannot point to others.
-DRIVERS = ("GTiff", "COG", "JPEG", "PNG", "JP2OpenJPEG", "WEBP", "BMP", "GIF")
 
 #: GDAL's block cache for the whole process, in MB, unless GDAL_CACHEMAX is set; GDAL would take 5% of RAM.
 CACHE_MB = 128
-
-#: The largest block (TIFF strip or tile) that is decoded, in bytes; it must fit memory several times.
-MAX_BLOCK_BYTES = 1 << 30
-
-#: The largest raster, in samples: beyond it a header is a mistake or a trap.
-MAX_SAMPLES = 1 << 46
 
 _SAMPLED_BLOCKS = 64
 _TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
@@ -48,6 +41,9 @@ _MAGIC = (*_TIFF_MAGIC, b"\xff\xd8\xff", b"\x89PNG", b"\0\0\0\x0cjP", b"\xff\x4f
 _TRANSPORT = re.compile(
     r"(?i)curl|HTTP (?:error|response)|Input/output error|timed? ?out|vsiaz|AuthenticationFailed"
 )
+
+# libtiff's words for bytes that it asked for and did not get.
+_SHORT_READ = re.compile(r"Read error (?:at|on)|got \d+ bytes, expected \d+")
 
 # GDAL's complaints reach the caller in our errors; without a handler Python would print them as well.
 logging.getLogger("rasterio").addHandler(logging.NullHandler())
@@ -80,7 +76,7 @@ def open_dataset(
     SourceNotFound
         Nothing is stored there.
     UnsupportedRaster
-        It is no raster, of a format that is not allowed, or over the size limits.
+        It is no raster, of a format that is not allowed, or over one of `gdaltools.limits`.
     CorruptRaster
         It is empty, cut short, or its header cannot be read.
     SourceChanged
@@ -90,16 +86,21 @@ def open_dataset(
     """
     location = storage.locate(src)
     found = storage.check_unchanged(location)
-    size = found.size
+    size, limits = found.size, Limits.from_environment()
+    if size > limits.file_bytes:
+        raise UnsupportedRaster(
+            f"{location} has {size / 1e9:,.0f} GB: "
+            f"the limit is {limits.file_bytes >> 30} (GDALTOOLS_MAX_FILE_GB)"
+        )
     if size == 0:
         raise CorruptRaster(f"{location} is empty (0 bytes): upload it again")
     os.environ.setdefault("GDAL_CACHEMAX", str(CACHE_MB))
     with (
         _of_one_version(replace(location, etag=found.etag)),
         rasterio.Env(**storage.gdal_options(location), **_READ_OPTIONS),
-        _opened(location, overview_level) as dataset,
+        _opened(location, limits, overview_level) as dataset,
     ):
-        _check_limits(dataset, location)
+        _check_limits(dataset, location, limits)
         if verify:
             check_blocks(dataset, location, size)
         try:
@@ -161,11 +162,11 @@ _READ_OPTIONS = {
 
 
 @contextmanager
-def _opened(location: Location, overview_level: int | None) -> Iterator[DatasetReader]:
+def _opened(location: Location, limits: Limits, overview_level: int | None) -> Iterator[DatasetReader]:
     options = {} if overview_level is None else {"overview_level": overview_level}
     try:
         # rasterio.open takes one driver; its class takes the list that GDAL may choose from.
-        dataset = DatasetReader(location.gdal_path, driver=list(DRIVERS), sharing=False, **options)
+        dataset = DatasetReader(location.gdal_path, driver=list(limits.drivers), sharing=False, **options)
     except RasterioError as error:
         raise _open_error(location, error) from error
     with dataset:
@@ -174,7 +175,7 @@ def _opened(location: Location, overview_level: int | None) -> Iterator[DatasetR
         try:
             yield dataset
         except CPLE_BaseError as error:  # what rasterio does not turn into an error of its own
-            text = storage.redacted(str(error))
+            text = redacted(str(error))
             if _is_transport(location, text):
                 raise StorageError(f"{location} cannot be read: {text}") from error
             raise CorruptRaster(
@@ -191,37 +192,44 @@ def _open_error(location: Location, error: BaseException) -> GdalToolsError:
             known = stream.read(16).startswith(_MAGIC)
     except GdalToolsError as problem:
         return problem
+    drivers = Limits.from_environment().drivers
     if known:
         return CorruptRaster(f"{location} has a header that cannot be read, as if cut short: {text}")
     return UnsupportedRaster(
-        f"{location} is not a raster of a supported format ({', '.join(DRIVERS)}): convert it to GeoTIFF"
+        f"{location} is not a raster of a supported format ({', '.join(drivers)}): convert it to GeoTIFF"
     )
 
 
 def _is_transport(location: Location | str, text: str) -> bool:
     """Whether GDAL's words are about the way to the bytes and not about the bytes."""
-    return (
-        _TRANSPORT.search(
-            text.replace(location.gdal_path if isinstance(location, Location) else location, "")
-        )
-        is not None
-    )
+    if isinstance(location, str):
+        return _TRANSPORT.search(text.replace(location, "")) is not None
+    # The blocks of a blob were found to lie within it: what of them does not arrive was lost on the way.
+    lost = location.path is None and _SHORT_READ.search(text)
+    return bool(lost) or _TRANSPORT.search(text.replace(location.gdal_path, "")) is not None
 
 
-def _check_limits(dataset: DatasetReader, location: Location) -> None:
-    samples = dataset.width * dataset.height * dataset.count
-    if samples > MAX_SAMPLES:
-        raise UnsupportedRaster(
-            f"{location} claims {dataset.width} x {dataset.height} pixels in {dataset.count} bands: "
-            f"the limit is {MAX_SAMPLES} samples"
-        )
+def _check_limits(dataset: DatasetReader, location: Location, limits: Limits) -> None:
+    width, height, count = dataset.width, dataset.height, dataset.count
+    claim = f"{location} claims {width} x {height} pixels in {count} bands"
+    if count > limits.bands:
+        raise UnsupportedRaster(f"{claim}: the limit is {limits.bands} bands (GDALTOOLS_MAX_BANDS)")
+    if width * height * count > limits.samples:
+        raise UnsupportedRaster(f"{claim}: the limit is {limits.samples} samples (GDALTOOLS_MAX_SAMPLES)")
     rows, cols = dataset.block_shapes[0]
-    interleaved = dataset.count if dataset.profile.get("interleave") == "pixel" else 1
-    block_bytes = rows * cols * interleaved * max(np.dtype(d).itemsize for d in numpy_dtypes(dataset))
-    if block_bytes > MAX_BLOCK_BYTES:
+    together = dataset.profile.get("interleave") == "pixel"
+    block_bytes = rows * cols * max(np.dtype(d).itemsize for d in numpy_dtypes(dataset))
+    block_bytes *= count if together else 1
+    if block_bytes > limits.block_bytes:
         raise UnsupportedRaster(
             f"{location} is stored in blocks of {cols} x {rows} pixels ({block_bytes >> 20} MB each, "
-            f"the limit is {MAX_BLOCK_BYTES >> 20} MB): rewrite it tiled"
+            f"the limit is {limits.block_bytes >> 20} MB, GDALTOOLS_MAX_BLOCK_MB): rewrite it tiled"
+        )
+    blocks = -(-width // cols) * -(-height // rows) * (1 if together else count)
+    if blocks > limits.blocks:
+        raise UnsupportedRaster(
+            f"{claim}, stored in {blocks} blocks: the limit is {limits.blocks} (GDALTOOLS_MAX_BLOCKS); "
+            "rewrite it in larger blocks"
         )
 
 
@@ -332,4 +340,4 @@ def _whole_text(error: BaseException | None) -> str:
         if text and text not in texts and not text.startswith("Read failed"):
             texts.append(text)
         error = error.__cause__ or error.__context__
-    return storage.redacted("; ".join(texts)) or "read failed"
+    return redacted("; ".join(texts)) or "read failed"

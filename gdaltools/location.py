@@ -24,7 +24,8 @@ _SCHEMES = ("abfs://", "az://", "/vsiaz/")
 # Azure's rule for container names: 3-63 characters, lower case, no double or outer hyphen.
 _CONTAINER = re.compile(r"(?=.{3,63}\Z)[a-z0-9](?:-?[a-z0-9])*\Z")
 _MAX_BLOB_NAME = 1024
-_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
+_URL = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]+:/?/")
+_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 
 @dataclass(frozen=True)
@@ -93,11 +94,12 @@ def locate(target: StrPath | Location) -> Location:
             return blob(container, name)
     if "\0" in text:
         raise InvalidLocation(f"path {text!r} holds a NUL character")
-    if re.match(r"[a-zA-Z][a-zA-Z0-9+.-]+://", text) or text.startswith("/vsi"):
+    path = Path(text).expanduser().absolute()
+    # GDAL knows its own file systems by how a name begins, whatever is on the disk.
+    if _URL.match(text) or str(path).lower().startswith("/vsi"):
         raise InvalidLocation(
             f"{text!r} is neither a local path nor abfs://container/blob: stage it to one of these first"
         )
-    path = Path(text).expanduser().absolute()
     return Location(None, str(path), path)
 
 

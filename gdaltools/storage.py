@@ -25,7 +25,6 @@ from urllib.parse import quote
 from gdaltools import crash_points, interruption
 from gdaltools._azure import accounts, blobs, download
 from gdaltools._azure.block_blob import (
-    BLOCK_BYTES,
     MOST_BLOCKS,
     BlobTraits,
     StagedBlob,
@@ -45,7 +44,6 @@ from gdaltools.location import Location, StrPath, blob, check_blob_name, check_c
 from gdaltools.scratch import is_scratch, scratch_folder
 
 __all__ = [
-    "BLOCK_BYTES",
     "COG_TYPE",
     "MOST_BLOCKS",
     "BlobTraits",
@@ -74,7 +72,6 @@ __all__ = [
     "pinned",
     "read_bytes",
     "read_range",
-    "redacted",
     "staging",
     "stat",
     "url",
@@ -495,11 +492,6 @@ def filesystem(location: Location) -> Any:
     from fsspec.implementations.local import LocalFileSystem
 
     return LocalFileSystem()
-
-
-def redacted(text: str) -> str:
-    """The text without the secrets that the environment holds, signatures and tokens."""
-    return accounts.redacted(text)
 
 
 def gdal_options(source: StrPath | Location) -> dict[str, str]:

@@ -23,6 +23,7 @@ from typing import Any, NoReturn
 from gdaltools import crash_points, scratch
 from gdaltools.errors import GdalToolsError
 from gdaltools.progress import Progress
+from gdaltools.redaction import redacted
 from worker import handlers
 
 PRELOAD = [
@@ -93,10 +94,10 @@ def _outcome(parent: _Parent, task_type: str, parameters: Mapping[str, Any]) -> 
     try:
         return "result", handlers.run(task_type, parameters, progress=parent.show)
     except GdalToolsError as error:
-        return "failure", Failure(str(error), type(error).__name__, error.retryable)
+        return "failure", Failure(redacted(str(error)), type(error).__name__, error.retryable)
     except Exception as error:  # the one border of a task: whatever it raised becomes its outcome
         log.exception("task of type %s failed unexpectedly", task_type)
-        return "failure", Failure(str(error), type(error).__name__, retryable=True)
+        return "failure", Failure(redacted(str(error)), type(error).__name__, retryable=True)
 
 
 class _Parent:

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Collection, Iterable, Sequence
 
 from gdaltools.cli import printable
+from gdaltools.redaction import redacted
 
 # Columns of a table that goes into a file or a pipe.
 _PIPED_WIDTH = 200
@@ -58,11 +59,18 @@ def print_table(
     Console(width=None if sys.stdout.isatty() else _PIPED_WIDTH).print(table)
 
 
+class _WithoutSecrets(logging.Formatter):
+    """Lines, and the errors in them, as they may be kept by whoever collects logs."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return redacted(super().format(record))
+
+
 def log_to_stderr(level: str) -> None:
     """Send the process's log to standard error, without what libraries tell of their ordinary work."""
-    logging.basicConfig(
-        level=level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr
-    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_WithoutSecrets("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    logging.basicConfig(level=level.upper(), handlers=[handler])
     # The SDK tells each link and session of every connection at INFO.
     for noisy in ("azure", "aiohttp", "rasterio", "distributed"):
         logging.getLogger(noisy).setLevel(logging.WARNING)

@@ -9,22 +9,19 @@ AZURE_STORAGE_ACCOUNT; AZURE_STORAGE_BLOB_ENDPOINT is for an address other than 
 
 from __future__ import annotations
 
+import logging
 import os
-import re
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
 from gdaltools.errors import InvalidParameter
+from gdaltools.redaction import redacted
 
 _STORAGE_SCOPE = "https://storage.azure.com/.default"
 _CONNECT_SECONDS, _READ_SECONDS = 10, 60
 # Where the certificates that are trusted are named, for the SDK, adlfs and curl.
 _AUTHORITIES = ("REQUESTS_CA_BUNDLE", "SSL_CERT_FILE", "CURL_CA_BUNDLE")
-_SECRETS = ("AZURE_STORAGE_ACCOUNT_KEY", "AZURE_STORAGE_SAS_TOKEN", "AZURE_STORAGE_CONNECTION_STRING")
-_SECRET_PARTS = ("AccountKey", "SharedAccessSignature")
-# A signature in a URL, the token of a request, the key in a connection string.
-_SECRET_TEXT = re.compile(r"(?i)(\bsig=|\bBearer\s+|\bAccountKey=|\bSharedKey\s+[^\s:]+:)[^\s&;'\"]+")
 
 
 @dataclass(frozen=True)
@@ -88,6 +85,8 @@ def service(account: Account) -> Any:
         "connection_timeout": _CONNECT_SECONDS,
         "read_timeout": _READ_SECONDS,
     }
+    # At level DEBUG it tells every URL, signature and all.
+    logging.getLogger("urllib3.connectionpool").addFilter(_without_secrets)
     if account.connection_string:
         return BlobServiceClient.from_connection_string(account.connection_string, **options)
     credential: Any = identity()
@@ -144,13 +143,6 @@ def gdal_options(account: Account) -> dict[str, str]:
     return options | {"AZURE_STORAGE_ACCESS_TOKEN": identity().get_token(_STORAGE_SCOPE).token}
 
 
-def redacted(text: str) -> str:
-    """The text without any secret that the environment holds, and without signatures and tokens in it."""
-    for name in _SECRETS:
-        if secret := os.environ.get(name):
-            text = text.replace(secret, "***")
-            known = _parts(secret)
-            for part in _SECRET_PARTS:
-                if known.get(part):
-                    text = text.replace(known[part], "***")
-    return _SECRET_TEXT.sub(r"\1***", text)
+def _without_secrets(record: logging.LogRecord) -> bool:
+    record.msg, record.args = redacted(record.getMessage()), ()
+    return True

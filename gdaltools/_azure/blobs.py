@@ -10,7 +10,7 @@ from typing import Any
 
 from gdaltools._azure import accounts
 from gdaltools._azure.retries import Incomplete, persistently
-from gdaltools.errors import SourceChanged, SourceNotFound
+from gdaltools.errors import SourceChanged, SourceNotFound, TargetExists
 
 # What is read at once of a stream that is read in small parts, and at most in one request.
 _BUFFER_BYTES = 256 << 10
@@ -79,6 +79,11 @@ def read_range(container: str, name: str, offset: int, length: int, *, etag: str
 def changed(container: str, name: str) -> SourceChanged:
     """The error of a blob that is another one by now, or none."""
     return SourceChanged(f"{where(container, name)} was replaced or deleted while it was read: start again")
+
+
+def exists(container: str, name: str) -> TargetExists:
+    """The error of a blob that was to be new, and is there."""
+    return TargetExists(f"{where(container, name)} exists: pass overwrite=True to replace it")
 
 
 class BlobStream(io.RawIOBase):
@@ -169,8 +174,11 @@ def copy_small(source: tuple[str, str], target: tuple[str, str], *, etag: str, o
             **condition,
         )
 
-    make_container(target[0])
-    persistently(copy, where=where(*target))
+    try:
+        persistently(copy, where=where(*target))
+    except SourceNotFound:
+        make_container(target[0])
+        persistently(copy, where=where(*target))
 
 
 def make_container(container: str) -> None:

@@ -29,9 +29,9 @@ from gdaltools.interruption import Interruption
 #: Blocks that a blob can have (learn.microsoft.com, "Scalability targets for Blob storage").
 MOST_BLOCKS = 50_000
 #: A block of this size or less is sent at a time; an error costs one of them.
-BLOCK_BYTES = 8 << 20
+BLOCK_BYTES = 4 << 20
 #: What waits to be sent at most, in bytes.
-WAITING_BYTES = 32 << 20
+WAITING_BYTES = 16 << 20
 _SENDERS = 4
 _RUN_KEY = "gdaltools_run"
 # A file's bytes, as the one thing that is stored in blocks of it.
@@ -160,7 +160,7 @@ class StagedBlob:
                 **condition,
             )
 
-        return self._published(put, size)
+        return self._published(put, size, overwrite=overwrite)
 
     def put(self, data: bytes, traits: BlobTraits, *, overwrite: bool) -> blobs.Properties:
         """Make the blob of bytes that go into one request; else as `commit`."""
@@ -180,20 +180,22 @@ class StagedBlob:
             )
 
         try:
-            return self._published(put, len(data))
+            return self._published(put, len(data), overwrite=overwrite)
         except SourceNotFound:
             blobs.make_container(self.container)
-            return self._published(put, len(data))
+            return self._published(put, len(data), overwrite=overwrite)
 
-    def _published(self, put: Callable[[], None], size: int) -> blobs.Properties:
+    def _published(self, put: Callable[[], None], size: int, *, overwrite: bool) -> blobs.Properties:
         try:
             persistently(put, where=self.where)
-        except (TargetExists, StorageError):
+        except (TargetExists, StorageError) as error:
             # The answer to an attempt that went through may have been lost on the way.
             with suppress(GdalToolsError):
                 found = blobs.properties(self.container, self.name)
                 if found.metadata.get(_RUN_KEY) == self.run and found.size == size:
                     return found
+            if isinstance(error, SourceChanged) and not overwrite:
+                raise blobs.exists(self.container, self.name) from None
             raise
         found = blobs.properties(self.container, self.name)
         if found.metadata.get(_RUN_KEY) != self.run:

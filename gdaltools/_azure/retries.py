@@ -65,10 +65,15 @@ def persistently(request: Callable[[], Result], *, where: str) -> Result:
             attempt += 1
             spent = time.monotonic() - began
             wait = _wait(error, attempt)
+            failed = None
             if wait is None or spent + wait > budget_seconds():
-                raise translated(error, where, attempts=attempt, seconds=spent) from None
-            log.info("%s: %s; again in %.1f s", where, described(error), wait)
-            time.sleep(wait)
+                failed = translated(error, where, attempts=attempt, seconds=spent)
+            else:
+                log.info("%s: %s; again in %.1f s", where, described(error), wait)
+        # Outside of the handler: what Azure's error holds, a signed URL among it, goes no further with ours.
+        if failed is not None:
+            raise failed
+        time.sleep(wait or 0.0)
 
 
 def budget_seconds() -> float:

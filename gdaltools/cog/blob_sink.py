@@ -14,7 +14,7 @@ from functools import partial
 from itertools import pairwise
 
 from gdaltools.cog.sink import Run
-from gdaltools.storage import BLOCK_BYTES, StagedBlob, Staging, Uploads
+from gdaltools.storage import StagedBlob, Staging, Uploads
 
 _HEADER = "header"
 
@@ -28,14 +28,14 @@ class BlobSink:
         The file's first bytes, after the commit.
     """
 
-    def __init__(self, staging: Staging, uploads: Uploads) -> None:
+    def __init__(self, staging: Staging, uploads: Uploads, block_bytes: int) -> None:
         self._staging = staging
         self._uploads = uploads
-        self._blocks = BlobBlocks(staging.blob)
+        self._blocks = BlobBlocks(staging.blob, block_bytes)
         self.header = b""
 
-    def __reduce__(self) -> tuple[type[BlobBlocks], tuple[StagedBlob]]:
-        return BlobBlocks, (self._staging.blob,)
+    def __reduce__(self) -> tuple[type[BlobBlocks], tuple[StagedBlob, int]]:
+        return BlobBlocks, (self._staging.blob, self._blocks.size)
 
     def reachable(self) -> bool:
         """It is, here."""
@@ -49,7 +49,7 @@ class BlobSink:
         StorageError
             Azure did not take what was stored before.
         """
-        for offset, data in _cut(b"".join(pieces), ends):
+        for offset, data in _cut(pieces, ends, self._blocks.size):
             self._uploads.send(len(data), partial(self._blocks.stage, name, offset, data))
 
     def commit(self, header: bytes, runs: Iterable[Run]) -> None:
@@ -69,9 +69,16 @@ class BlobSink:
 
 @dataclass(frozen=True)
 class BlobBlocks:
-    """What another process has of a `BlobSink`: it stages, and returns when Azure has it."""
+    """What another process has of a `BlobSink`: it stages, and returns when Azure has it.
+
+    Attributes
+    ----------
+    size : int
+        Bytes of a block at most.
+    """
 
     blob: StagedBlob
+    size: int
 
     def reachable(self) -> bool:
         """Whether this process has the account's name; without it, bytes go to the process that commits."""
@@ -85,7 +92,7 @@ class BlobBlocks:
         StorageError
             Azure did not take it.
         """
-        for offset, data in _cut(b"".join(pieces), ends):
+        for offset, data in _cut(pieces, ends, self.size):
             self.stage(name, offset, data)
 
     def stage(self, name: str, offset: int, data: bytes) -> None:
@@ -93,15 +100,16 @@ class BlobBlocks:
         self.blob.stage(name, offset, data)
 
 
-def _cut(data: bytes, ends: Sequence[int]) -> Iterator[tuple[int, bytes]]:
-    """Parts of the data, each with its offset: up to each of `ends`, and none larger than a block.
+def _cut(pieces: Sequence[bytes], ends: Sequence[int], size: int) -> Iterator[tuple[int, bytes]]:
+    """Parts of the joined pieces, each with its offset: up to each of `ends`, and none larger than `size`.
 
-    >>> list(_cut(b"abcdef", [2, 2, 6]))
-    [(0, b'ab'), (2, b'cdef')]
+    >>> list(_cut([b"abc", b"def"], [2, 2, 6], 3))
+    [(0, b'ab'), (2, b'cde'), (5, b'f')]
     """
+    data = memoryview(b"".join(pieces))
     for begin, end in pairwise([0, *ends]):
-        for offset in range(begin, end, BLOCK_BYTES):
-            yield offset, data[offset : min(offset + BLOCK_BYTES, end)]
+        for offset in range(begin, end, size):
+            yield offset, bytes(data[offset : min(offset + size, end)])
 
 
 class Front(io.BytesIO):

@@ -31,6 +31,7 @@ from gdaltools.crs import Bounds, crs_name
 from gdaltools.dataset import open_dataset, reading
 from gdaltools.errors import StorageError, UnsupportedRaster
 from gdaltools.extent import geographic_bounds
+from gdaltools.nearness import brought_near
 from gdaltools.progress import ProgressOption, reporting
 from gdaltools.scratch import scratch_folder
 from gdaltools.storage import BlobTraits, Location
@@ -39,8 +40,8 @@ from gdaltools.storage import BlobTraits, Location
 def make_planned(plan: CogPlan, target: Location, *, overwrite: bool, progress: ProgressOption) -> CogResult:
     """What `create_cog` does once it has a plan."""
     began = time.perf_counter()
-    if storage.is_staged(target) and plan.staged_blocks <= storage.MOST_BLOCKS:
-        result = _make_staged(plan, target, overwrite=overwrite, progress=progress)
+    if storage.is_staged(target) and plan.staging_bytes is not None:
+        result = _make_staged(plan, target, plan.staging_bytes, overwrite=overwrite, progress=progress)
         return result.model_copy(update={"seconds": time.perf_counter() - began})
     with (
         reporting(progress, label=f"cog {target.filename}", total=plan.blocks, unit="blocks") as advance,
@@ -54,7 +55,9 @@ def make_planned(plan: CogPlan, target: Location, *, overwrite: bool, progress: 
     return result.model_copy(update={"seconds": time.perf_counter() - began})
 
 
-def _make_staged(plan: CogPlan, target: Location, *, overwrite: bool, progress: ProgressOption) -> CogResult:
+def _make_staged(
+    plan: CogPlan, target: Location, block_bytes: int, *, overwrite: bool, progress: ProgressOption
+) -> CogResult:
     """One COG in Azure, of which no part is kept here."""
     with (
         reporting(progress, label=f"cog {target.filename}", total=plan.blocks, unit="blocks") as advance,
@@ -62,7 +65,7 @@ def _make_staged(plan: CogPlan, target: Location, *, overwrite: bool, progress: 
         storage.staging(target, _traits(plan), overwrite=overwrite) as staging,
     ):
         with storage.Uploads() as uploads:
-            sink = BlobSink(staging, uploads)
+            sink = BlobSink(staging, uploads, block_bytes)
             _write(plan, sink, scratch, advance)
         check_made(Front(sink.header, staging.size), plan, name=str(target), edges=False)
         with MemoryFile(sink.header) as memory, memory.open() as made:
@@ -71,7 +74,7 @@ def _make_staged(plan: CogPlan, target: Location, *, overwrite: bool, progress: 
 
 
 def _scratch(plan: CogPlan) -> AbstractContextManager[Path]:
-    if plan.staged or plan.fetched:
+    if plan.staged:
         return scratch_folder(Path(tempfile.gettempdir()))
     return nullcontext(Path())
 
@@ -118,8 +121,10 @@ def _ready(plan: CogPlan, scratch: Path) -> Iterator[CogPlan]:
     """The plan, with a source that can be read in any order, and as fast as it can be."""
     source = plan.source
     if plan.fetched and isinstance(source, RasterSource | WarpedSource | LiftedSource):
-        near = storage.fetch(source.location, scratch / f"fetched-{source.location.filename}")
-        with _ready(replace(plan, source=source.at(near), fetched=False), scratch) as ready:
+        with (
+            brought_near(source.location, share=1.0) as near,
+            _ready(replace(plan, source=source.at(near), fetched=False), scratch) as ready,
+        ):
             yield ready
         return
     if not isinstance(plan.source, RasterSource):

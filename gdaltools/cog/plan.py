@@ -27,6 +27,9 @@ from gdaltools.cog.source import Source
 
 Overviews = Literal["build", "keep", "none"]
 
+# A block is sent again as a whole: small ones first.
+_STAGING_BYTES = (4 << 20, 16 << 20, 64 << 20, 1 << 30)
+
 
 @dataclass(frozen=True)
 class CogPlan:
@@ -111,8 +114,18 @@ class CogPlan:
         return math.ceil(width / block) * math.ceil(height / block) * self.planes
 
     @property
-    def staged_blocks(self) -> int:
-        """Blocks of a blob (not of the TIFF) that the file is staged in, at most, where it goes to Azure."""
+    def staging_bytes(self) -> int | None:
+        """The largest block of a blob (not of the TIFF) that the file is staged in where it goes to Azure.
+
+        The smallest with which a blob's blocks suffice; None where they would not, however large.
+        """
+        for size in _STAGING_BYTES:
+            if self.staged_blocks(size) <= storage.MOST_BLOCKS:
+                return size
+        return None
+
+    def staged_blocks(self, size: int) -> int:
+        """How many such blocks of at most so many bytes there are, at most."""
         rows, cols = self.axes
         block, pixel_bytes = self.profile.blocksize, self.facts.pixel_bytes
         parts = self.planes + (1 if self.facts.masked and self.planes > 1 else 0)
@@ -120,7 +133,7 @@ class CogPlan:
         for down, across in zip(rows, cols, strict=True):
             cuts = parts if across.count == 1 else parts * math.ceil(down.piece / block)
             piece_bytes = down.piece * min(across.piece, across.size) * pixel_bytes
-            total += down.count * across.count * (cuts + piece_bytes // storage.BLOCK_BYTES)
+            total += down.count * across.count * (cuts + piece_bytes // size)
         return total
 
     def memory_bytes(self, threads: int | None = None) -> int:

@@ -17,8 +17,8 @@ from rasterio.vrt import WarpedVRT
 from gdaltools.cog.facts import Facts, facts_of
 from gdaltools.cog.source import WarpedSource
 from gdaltools.crs import crs_name, transform_points
-from gdaltools.dataset import MAX_SAMPLES
 from gdaltools.errors import InvalidParameter, UnsupportedRaster
+from gdaltools.limits import Limits
 from gdaltools.storage import Location
 
 # warp.md §A4: below half the source's resolution 4 samples would alias, GDAL's wider kernel does not.
@@ -133,7 +133,7 @@ def aligned_grid(dataset: DatasetReader, location: Location, tms: str, blocksize
         found = get_web_optimized_params(dataset, tms=matrices, aligned_levels=spread)
     transform, width, height = found["transform"], found["width"], found["height"]
     zoom = matrices.zoom_for_res(transform.a, max_z=30)
-    if width * height * dataset.count > MAX_SAMPLES:
+    if width * height * dataset.count > Limits.from_environment().samples:
         raise UnsupportedRaster(f"{location} would have {width} x {height} pixels in {tms}: choose another")
     tags = {"NAME": tms, "ZOOM_LEVEL": str(zoom)}
     return AlignedGrid(crs, (transform, width, height), tags)
@@ -181,7 +181,7 @@ def _suggested_grid(
         transform, width, height = suggested.transform, suggested.width, suggested.height
     if not all(math.isfinite(value) for value in transform) or width < 1 or height < 1:
         raise InvalidParameter(f"{location} has no place in {name}: choose another target_crs")
-    if width * height * source.count > MAX_SAMPLES or max(width, height) > 2**31 - 1:
+    if width * height * source.count > Limits.from_environment().samples or max(width, height) > 2**31 - 1:
         raise UnsupportedRaster(
             f"{location} would have {width} x {height} pixels in {name}: choose another target_crs"
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,11 @@ def cut(monkeypatch: pytest.MonkeyPatch, rows: int, cols: int | None) -> None:
     monkeypatch.setattr(planning, "piece_shape", piece_shape)
 
 
+def planned(wanted: dict[str, Any]) -> dict[str, Any]:
+    """What of the options the plan takes."""
+    return {name: value for name, value in wanted.items() if name != "progress"}
+
+
 @pytest.fixture
 def masked(tmp_path: Path) -> Path:
     valid = np.ones((500, 450), bool)
@@ -58,6 +64,7 @@ def masked(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("options", [{}, {"interleave": "band", "sparse": True}, {"codec": "JPEG"}])
 def test_a_cog_in_azure_is_the_local_one_to_the_byte(
     masked: Path,
+    service: BlobServiceClient,
     monkeypatch: pytest.MonkeyPatch,
     piece: tuple[int, int | None],
     options: dict[str, Any],
@@ -67,6 +74,9 @@ def test_a_cog_in_azure_is_the_local_one_to_the_byte(
     here = gt.create_cog(masked, masked.with_name("b.tif"), **wanted)
     there = gt.create_cog(masked, TARGET, **wanted)
     assert storage.read_bytes(TARGET) == masked.with_name("b.tif").read_bytes()
+    blob = service.get_blob_client("silver-cogs", "made/world.tif")
+    blocks = blob.get_block_list("committed")[0]
+    assert len(blocks) <= gt.plan_cog(masked, **planned(wanted)).staged_blocks(4 << 20)
     unlike = {"location", "seconds"}
     assert there.model_dump(exclude=unlike) == here.model_dump(exclude=unlike)
 
@@ -176,3 +186,16 @@ def test_a_cluster_stages_from_its_workers(masked: Path, monkeypatch: pytest.Mon
     ):
         gt.create_cog(masked, TARGET, blocksize=64, progress=False)
     assert storage.read_bytes(TARGET) == masked.with_name("b.tif").read_bytes()
+
+
+def test_a_huge_raster_is_staged_in_fewer_and_larger_blocks(masked: Path) -> None:
+    small = gt.plan_cog(masked)
+    assert small.staging_bytes == 4 << 20
+
+    def of_size(side: int) -> plan.CogPlan:
+        facts = replace(small.facts, width=side, height=side)
+        piece = plan.piece_shape(side, side, 3, 512)
+        return replace(small, facts=facts, levels=plan.level_sizes(side, side, 512), piece=piece)
+
+    assert (of_size(100_000).staging_bytes, of_size(300_000).staging_bytes) == (4 << 20, 16 << 20)
+    assert of_size(2_000_000).staging_bytes is None

@@ -99,6 +99,7 @@ def test_tokens_that_expire_on_the_way_are_replaced(endpoint: Endpoint, tmp_path
         with open_dataset(location, verify=False) as dataset:
             assert (dataset.read(window=Window(0, 0, 400, 300)) == pixels).all()
         assert storage.read_range(location, 0, 4) in (b"II*\0", b"II+\0")
+        storage.write_bytes("abfs://silver-cogs/long.txt", b"x", overwrite=True)
         rounds += 1
         time.sleep(0.2)
     assert rounds > 3

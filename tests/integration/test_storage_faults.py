@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -13,7 +15,7 @@ import pytest
 import gdaltools as gt
 from gdaltools import storage
 from gdaltools._azure import blobs, block_blob, download, retries
-from gdaltools.errors import SourceChanged, SourceNotFound, StorageDenied, StorageError
+from gdaltools.errors import SourceChanged, SourceNotFound, StorageDenied, StorageError, TargetExists
 from tests.support.azurite import azurite
 from tests.support.rasters import smooth, write_raster
 from tests.support.storage_proxy import Fault, StorageProxy, storage_proxy
@@ -117,7 +119,7 @@ def test_a_write_that_cannot_end_is_absent(
     monkeypatch.setenv("GDALTOOLS_STORAGE_RETRY_SECONDS", "0.5")
     skip = {"block": 2, "properties": 1}.get(operation, 0)
     proxy.spoil(operation, Fault(status=fault), times=10**6, skip=skip)
-    with pytest.raises((StorageError, SourceNotFound)):
+    with pytest.raises((StorageError, SourceNotFound, TargetExists)):
         storage.write_bytes(target, CONTENT)
     assert proxy.spoilt
     proxy.heal()
@@ -205,3 +207,51 @@ def test_a_cog_whose_blocks_azure_does_not_take_is_absent(
     gt.create_cog(source, target, blocksize=64, progress=False)
     gt.create_cog(source, tmp_path / "b.tif", blocksize=64, progress=False)
     assert storage.read_bytes(target) == (tmp_path / "b.tif").read_bytes()
+
+
+@pytest.mark.parametrize("size", [5, len(CONTENT)], ids=["small", "in blocks"])
+def test_a_condition_that_is_not_met_by_a_new_blob_means_that_one_is_there(
+    proxy: StorageProxy, target: str, size: int
+) -> None:
+    for operation in ("put", "commit"):
+        proxy.spoil(operation, Fault(status=412))
+    with pytest.raises(TargetExists):
+        storage.write_bytes(target, CONTENT[:size])
+    assert not storage.exists(target)
+
+
+READER = """
+import sys
+from rasterio.windows import Window
+from gdaltools.dataset import open_dataset, read_window
+from gdaltools.errors import GdalToolsError
+from gdaltools.storage import locate
+try:
+    with open_dataset(sys.argv[1]) as dataset:
+        print(int(read_window(dataset, locate(sys.argv[1]), Window(0, 0, 600, 600)).sum()))
+except GdalToolsError as error:
+    print(type(error).__name__)
+"""
+
+
+@pytest.mark.parametrize(
+    ("fault", "times", "expected"),
+    [
+        (Fault(status=503), 2, "the pixels"),
+        (Fault(status=429, retry_after=1), 1, "the pixels"),
+        (Fault(status=403), 10**6, "StorageError"),
+        (Fault(cut="within"), 10**6, "StorageError"),
+    ],
+)
+def test_gdal_outlives_a_passing_fault_and_tells_of_another(
+    proxy: StorageProxy, tmp_path: Path, target: str, fault: Fault, times: int, expected: str
+) -> None:
+    pixels = smooth(3, 600, 600)
+    source = write_raster(tmp_path / "a.tif", pixels, block=256)
+    storage.write_bytes(target, source.read_bytes())
+    proxy.spoil("read", fault, times=times, skip=1)
+    # In a process of its own: GDAL lets no other thread of its process run while it waits.
+    read = subprocess.run([sys.executable, "-c", READER, target], capture_output=True, text=True, check=False)
+    assert proxy.spoilt
+    assert not read.stderr
+    assert read.stdout.strip() == (str(int(pixels.sum())) if expected == "the pixels" else expected)

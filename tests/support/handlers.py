@@ -77,6 +77,10 @@ def meet_bad_storage(parameters: NoParameters, progress: ProgressOption) -> dict
     raise StorageError("the storage is not well today")
 
 
+def tell_secrets(parameters: NoParameters, progress: ProgressOption) -> dict[str, Any]:
+    raise RuntimeError(" and ".join(value for value in os.environ.values() if value.startswith("planted-")))
+
+
 def needs_much(task_type: str, parameters: Any) -> float | None:
     """What the test says, else what the task type does."""
     return (
@@ -94,5 +98,6 @@ handlers.HANDLERS |= {  # type: ignore[operator]
     "use_memory": Handler(Megabytes, use_memory),
     "die": Handler(Signal, die),
     "leave": Handler(NoParameters, leave),
+    "tell_secrets": Handler(NoParameters, tell_secrets),
     "meet_bad_storage": Handler(NoParameters, meet_bad_storage),
 }

@@ -1,0 +1,71 @@
+"""What a raster may claim to be before it is refused: believing a header costs memory and time.
+
+Each limit is a variable of the environment; what is refused says which. Seconds and memory are the limits of
+the process that reads: the worker gives every task a process of its own, and ends it
+(``WORKER_TIMEOUT_MINUTES``, ``WORKER_MEMORY_LIMIT_MB``).
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+from gdaltools.errors import InvalidParameter
+
+#: GDAL drivers whose files hold their own pixels and cannot point to others.
+DRIVERS = ("GTiff", "COG", "JPEG", "PNG", "JP2OpenJPEG", "WEBP", "BMP", "GIF")
+
+
+@dataclass(frozen=True)
+class Limits:
+    """The limits of this process.
+
+    Attributes
+    ----------
+    drivers : tuple of str
+        GDALTOOLS_ALLOWED_DRIVERS, GDAL's names with commas between: only these open a file.
+    samples : int
+        GDALTOOLS_MAX_SAMPLES: pixels times bands.
+    bands, blocks : int
+        GDALTOOLS_MAX_BANDS and GDALTOOLS_MAX_BLOCKS; GDAL keeps something of each in memory.
+    block_bytes : int
+        GDALTOOLS_MAX_BLOCK_MB: the largest block, decoded; it must fit memory several times.
+    file_bytes : int
+        GDALTOOLS_MAX_FILE_GB.
+    """
+
+    drivers: tuple[str, ...] = DRIVERS
+    samples: int = 1 << 46
+    bands: int = 10_000
+    blocks: int = 1 << 26
+    block_bytes: int = 1 << 30
+    file_bytes: int = 1 << 43
+
+    @classmethod
+    def from_environment(cls) -> Limits:
+        """The limits that the environment sets, and the others' defaults.
+
+        Raises
+        ------
+        InvalidParameter
+            A value is no whole number above 0.
+        """
+        given = os.environ.get("GDALTOOLS_ALLOWED_DRIVERS", "")
+        named = tuple(name.strip() for name in given.split(",") if name.strip())
+        return cls(
+            drivers=named or cls.drivers,
+            samples=_number("GDALTOOLS_MAX_SAMPLES", cls.samples),
+            bands=_number("GDALTOOLS_MAX_BANDS", cls.bands),
+            blocks=_number("GDALTOOLS_MAX_BLOCKS", cls.blocks),
+            block_bytes=_number("GDALTOOLS_MAX_BLOCK_MB", cls.block_bytes >> 20) << 20,
+            file_bytes=_number("GDALTOOLS_MAX_FILE_GB", cls.file_bytes >> 30) << 30,
+        )
+
+
+def _number(name: str, default: int) -> int:
+    given = os.environ.get(name)
+    if not given:
+        return default
+    if not (given.isascii() and given.isdecimal() and int(given) > 0):
+        raise InvalidParameter(f"{name} {given!r} is not a whole number above 0")
+    return int(given)

@@ -1,0 +1,1 @@
+"""Damaged rasters read by a process of their own: a typed error or pixels, soon, and nothing else, ever."""
