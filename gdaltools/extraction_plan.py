@@ -26,8 +26,8 @@ from gdaltools.warp import WarpPlan
 Position = tuple[int, int]
 Strip = tuple[int, int, int, int]
 
-# A strip of a group, of all bands, uncompressed: what a reader holds, about four times over.
-_STRIP_BYTES = 32 << 20
+# A strip of a group, of all bands, uncompressed: what a reader holds, about three times over.
+_STRIP_BYTES = 48 << 20
 # A group of small tiles is about so large, where there are enough groups for all threads.
 _GROUP_BYTES = 128 << 20
 _GROUPS_PER_THREAD = 4
@@ -253,7 +253,7 @@ def memory_bound(
     rows = width * block * pixel_bytes
     piece = min(width, tile_width) * block * pixel_bytes
     waiting = rows * 3 // 4 if cogs else 0
-    working = 2 * strip + (rows if block != step else 0) + 2 * piece + waiting + _THREAD_BYTES
+    working = strip + (rows if block != step else 0) + 3 * piece + waiting + _THREAD_BYTES
     working += _WARP_BYTES if warps else 0
     return SHARED_BYTES - (CACHE_MB << 20) + cache_bytes + threads * working
 

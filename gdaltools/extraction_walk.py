@@ -90,6 +90,7 @@ def walk(order: Order, group: TileGroup, told: Told) -> list[ExtractedTile | str
                     for place in places:
                         told.pixels(tiles[place].add(row, left, pixels, valid))
                     row += pixels.shape[1]
+                    del pixels, valid  # before the next strip takes as much
                 for place in [place for place in places if tiles[place].bottom <= bottom]:
                     made.append(tiles[place].end())
                     del tiles[place]

@@ -18,14 +18,13 @@ from gdaltools.cog.journal import CogJournal, Origin
 from gdaltools.cog.lifted import LiftedSource
 from gdaltools.cog.pairs import Pair
 from gdaltools.cog.plan import SHARED_BYTES, CogPlan, Wanted, plan_for
-from gdaltools.cog.reuse import check_pixels, reused
+from gdaltools.cog.reuse import copy_checked, reused
 from gdaltools.errors import CorruptRaster, GdalToolsError, StorageError
 from gdaltools.interruption import Interruption
 from gdaltools.progress import Progress
 
 # Pixels of a raster that one thread makes in seconds.
 _ONE_THREAD_BYTES = 192 << 20
-_COPY_BYTES = 8 << 20
 
 
 @dataclass(frozen=True)
@@ -236,25 +235,13 @@ def _decoded_bytes(plan: CogPlan) -> int:
 def _copied(each: Waiting, progress: Callable[[Progress], None]) -> bool:
     """Copy a COG, unless a block of it is damaged: an overview, perhaps, which can be built again."""
     try:
-        _copy(each, progress)
+        copy_checked(
+            each.pair.source,
+            each.pair.target,
+            each.origin.size_bytes,
+            overwrite=each.replaces,
+            progress=progress,
+        )
     except CorruptRaster:
         return False
     return True
-
-
-def _copy(each: Waiting, progress: Callable[[Progress], None]) -> None:
-    """A source that is such a COG already, byte by byte, once all its blocks were decoded."""
-    source, size = each.pair.source, each.origin.size_bytes
-    with storage.writing(each.pair.target, overwrite=each.replaces) as path:
-        try:
-            with storage.opening(source) as stream, path.open("wb") as copy:
-                while part := stream.read(_COPY_BYTES):
-                    copy.write(part)
-                    progress(Progress("copy", copy.tell(), max(size, copy.tell()), "bytes"))
-        except GdalToolsError:
-            raise
-        except OSError as error:
-            raise StorageError(f"{source} could not be copied to {each.pair.target}: {error}") from error
-        if path.stat().st_size != size:
-            raise StorageError(f"{source} changed while it was copied: try again")
-        check_pixels(path, source)

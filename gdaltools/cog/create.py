@@ -10,7 +10,7 @@ import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, cast, overload
@@ -29,13 +29,14 @@ from gdaltools.cog.plan import CogPlan, Wanted, plan_for, profile_for, with_esti
 from gdaltools.cog.profiles import CogProfile
 from gdaltools.cog.pyramid import Record
 from gdaltools.cog.result import CogResult
+from gdaltools.cog.reuse import copy_checked, reused
 from gdaltools.cog.sink import FileSink, MemorySink
 from gdaltools.cog.source import RasterSource
 from gdaltools.crs import Bounds, crs_name
 from gdaltools.dataset import open_dataset, reading
-from gdaltools.errors import InvalidParameter, StorageError, UnsupportedRaster
+from gdaltools.errors import CorruptRaster, InvalidParameter, StorageError, UnsupportedRaster
 from gdaltools.extent import geographic_bounds
-from gdaltools.progress import ProgressOption, reporting
+from gdaltools.progress import Progress, ProgressOption, reporting
 from gdaltools.scratch import scratch_folder
 from gdaltools.storage import Location, StrPath
 
@@ -44,11 +45,12 @@ __all__ = ["CogPlan", "CogResult", "cog_profile", "create_cog", "plan_cog"]
 
 @dataclass(frozen=True)
 class _Job:
-    """A plan and where its file goes."""
+    """A plan, where its file goes, and whether the source is that file already."""
 
     plan: CogPlan
     target: Location
     overwrite: bool
+    copies: bool = False
 
 
 @overload
@@ -74,6 +76,7 @@ def create_cog(
     sparse: bool = ...,
     statistics: bool = ...,
     tms: str | None = ...,
+    reuse: bool = ...,
     overwrite: bool = ...,
     progress: ProgressOption = ...,
     compute: Literal[True] = ...,
@@ -103,6 +106,7 @@ def create_cog(
     sparse: bool = ...,
     statistics: bool = ...,
     tms: str | None = ...,
+    reuse: bool = ...,
     overwrite: bool = ...,
     progress: ProgressOption = ...,
     compute: Literal[False],
@@ -131,6 +135,7 @@ def create_cog(
     sparse: bool = False,
     statistics: bool = False,
     tms: str | None = None,
+    reuse: bool = False,
     overwrite: bool = False,
     progress: ProgressOption = "auto",
     compute: bool = True,
@@ -188,6 +193,10 @@ def create_cog(
     tms : str, optional
         Warp to the grid of this tile matrix set (morecantile's name, as "WebMercatorQuad"), at the zoom level
         that is closest to the raster's resolution, so that each block holds whole tiles.
+    reuse : bool
+        Copy a source in storage that is such a COG already, with overviews as they would be by default; its
+        blocks are decoded only to see that they can be. Not with `level` or `size_tolerance`, and never for
+        LERC and WEBP; JPEG only if it was stored with at most the wanted `quality`.
     overwrite : bool
         Replace a target that exists.
     progress : bool, "auto" or callable
@@ -230,7 +239,8 @@ def create_cog(
         return _make_in_memory(plan_for(src, wanted), dst, progress)
     target = storage.locate(dst)
     storage.check_target(target, overwrite=overwrite)
-    job = _Job(plan_for(src, wanted), target, overwrite)
+    plan = plan_for(src, wanted)
+    job = _Job(plan, target, overwrite, copies=reuse and reused(plan, wanted) == "copy")
     if not compute:
         return cast(Delayed, dask.delayed(_make, pure=False)(job, False))
     return _make(job, progress)
@@ -314,6 +324,10 @@ def _make(job: _Job, progress: ProgressOption) -> CogResult:
     """One COG from start to finish."""
     began = time.perf_counter()
     plan, target = job.plan, job.target
+    if job.copies and isinstance(plan.source, RasterSource):
+        with suppress(CorruptRaster):  # an overview, perhaps, which is built again
+            copied = _copied(job, plan.source.location, progress)
+            return copied.model_copy(update={"seconds": time.perf_counter() - began})
     with (
         reporting(progress, label=f"cog {target.filename}", total=plan.blocks, unit="blocks") as advance,
         storage.writing(target, overwrite=job.overwrite) as path,
@@ -324,6 +338,20 @@ def _make(job: _Job, progress: ProgressOption) -> CogResult:
         with rasterio.open(path) as made:
             result = _result(plan, str(target), made, path.stat().st_size)
     return result.model_copy(update={"seconds": time.perf_counter() - began})
+
+
+def _copied(job: _Job, source: Location, progress: ProgressOption) -> CogResult:
+    size, done = storage.stat(source).size, 0
+    with reporting(progress, label=f"cog {job.target.filename}", total=size, unit="bytes") as advance:
+
+        def told(state: Progress) -> None:
+            nonlocal done
+            before, done = done, state.done
+            advance(done - before)
+
+        copy_checked(source, job.target, size, overwrite=job.overwrite, progress=told)
+    with open_dataset(job.target, verify=False) as made:
+        return _result(job.plan, str(job.target), made, size)
 
 
 def _make_in_memory(plan: CogPlan, target: BinaryIO, progress: ProgressOption) -> CogResult:
