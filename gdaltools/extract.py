@@ -282,6 +282,7 @@ def _planned(
             asked = Wanted(blocksize=asked.blocksize, **options)
         layout, pixels = tile_format(dataset, source, scheme, warp, asked, cogs=wanted.as_cog)
         blocks = _stored_blocks(dataset, scheme)
+    _check_meets(blocks, scheme, source)
     return grouped(scheme, pixels, layout, blocks, chosen, threads), chosen
 
 
@@ -307,6 +308,16 @@ def _stored_blocks(dataset: Any, scheme: TilingScheme) -> StoredBlocks:
     return StoredBlocks(
         scheme.source_grid, scheme.grid, rows, cols, rows * cols * itemsize, warps=scheme.warps
     )
+
+
+def _check_meets(blocks: StoredBlocks, scheme: TilingScheme, source: Location) -> None:
+    """Refuse a grid that no pixel of the raster would be on."""
+    grid = scheme.grid
+    if blocks.misses():
+        raise InvalidParameter(
+            f"the tiling scheme's grid, {grid.width} x {grid.height} pixels in "
+            f"{grid.crs.split(',')[0][:60]}, misses {source}: generate a scheme for this raster"
+        )
 
 
 def _chosen(scheme: TilingScheme, wanted: TilesWanted) -> list[Position]:

@@ -223,7 +223,7 @@ class ExtractionPlan:
         elif not self.cached:
             why = (
                 f"a row of cells takes {self.reading.cache_bytes / 1e6:,.0f} MB of decoded blocks for each "
-                f"thread, and {_CACHE_BYTES >> 20} MB is the limit for all"
+                f"thread, and {_CACHE_BYTES / 2**20:g} MB is the limit for all"
             )
         elif self.blocks.striped and min(len(group.cols) for group in self.groups) < self.scheme.cols:
             why = "strips are as wide as the raster and groups, for memory or to busy all threads, are not"

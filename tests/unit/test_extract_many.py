@@ -343,3 +343,14 @@ def test_processes_of_a_cluster_make_the_same_cogs(tmp_path: Path, scene: Path, 
             assert Path(ours.location).read_bytes() == Path(theirs.location).read_bytes()
     listed = TileManifest.model_validate_json((tmp_path / "cluster" / "scene_tiles.json").read_bytes())
     assert {tile.tile_id for tile in listed.tiles} == {tile.tile_id for tile in there.tiles}
+
+
+def test_a_grid_that_misses_the_raster_is_refused(tmp_path: Path, scene: Path) -> None:
+    scheme = generate_tiling_scheme(scene, 64, 8)
+    a, b, c, d, e, f = scheme.grid.transform
+    for moved in ((a, b, c + 20, d, e, f), (a, b, c, d, e, f - 30)):
+        away = scheme.grid.model_copy(update={"transform": moved})
+        elsewhere = TilingScheme.model_validate(scheme.model_dump() | {"grid": away.model_dump()})
+        with pytest.raises(InvalidParameter, match="misses"):
+            extract_tiles(scene, elsewhere, tmp_path / "tiles")
+    assert not (tmp_path / "tiles").exists()

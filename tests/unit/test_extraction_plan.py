@@ -74,10 +74,10 @@ def test_a_cache_that_would_not_hold_a_row_of_cells_is_told(
     path = scene(tmp_path)
     scheme = generate_tiling_scheme(path, 256, 0)
     before = plan_extraction(path, scheme, threads=1)
-    monkeypatch.setattr(extraction_plan, "_CACHE_BYTES", 1 << 20)
+    monkeypatch.setattr(extraction_plan, "_CACHE_BYTES", 1 << 19)
     plan = plan_extraction(path, scheme, threads=1)
     assert plan.rereads > 2 * before.rereads
-    assert "MB of decoded blocks for each thread, and 1 MB is the limit" in str(plan)
+    assert "MB of decoded blocks for each thread, and 0.5 MB is the limit" in str(plan)
     tiled = scene(tmp_path / "tiled", block=128)
     narrow = plan_extraction(tiled, scheme, threads=1)
     assert max(len(group.cols) for group in narrow.groups) < scheme.cols, "so that a row fits the cache"
