@@ -17,12 +17,13 @@ from gdaltools import graph, storage
 from gdaltools.cog.adaptive import Policy
 from gdaltools.cog.create import make_planned
 from gdaltools.dataset import block_cache, open_dataset
-from gdaltools.extraction_plan import ExtractionPlan, Position, TileGroup
+from gdaltools.extraction_plan import ExtractionPlan
 from gdaltools.extraction_result import ExtractedTile
 from gdaltools.extraction_trials import Tried, Trying, decided, trial_rows
 from gdaltools.extraction_walk import Order, Told, extracted, is_empty, tile_id, walk
 from gdaltools.manifest import FinishedTile, ManifestWriter
 from gdaltools.progress import Progress
+from gdaltools.tile_groups import Position, TileGroup
 
 Ends = dict[str, ExtractedTile | str]
 

@@ -14,7 +14,8 @@ from gdaltools.cog.adaptive import Policy, Trial, find_policy
 from gdaltools.cog.pyramid import try_blocks
 from gdaltools.cog.sink import MemorySink
 from gdaltools.dataset import block_cache, open_dataset
-from gdaltools.extraction_plan import ExtractionPlan, Position
+from gdaltools.extraction_plan import ExtractionPlan
+from gdaltools.tile_groups import Position
 from gdaltools.tile_pixels import OpenTile, TileSource
 
 # Blocks that are tried: in few rows, as a source in strips is read by rows, at most such a part of all, and

@@ -23,9 +23,10 @@ from gdaltools.cog.sink import FileSink, MemorySink
 from gdaltools.cog.source import Pixels, Valid
 from gdaltools.dataset import block_cache, open_dataset
 from gdaltools.errors import StorageError
-from gdaltools.extraction_plan import ExtractionPlan, Position, TileGroup
+from gdaltools.extraction_plan import ExtractionPlan
 from gdaltools.extraction_result import ExtractedTile
 from gdaltools.storage import Location
+from gdaltools.tile_groups import Position, TileGroup
 from gdaltools.tile_pixels import holds_data
 from gdaltools.tiling import PixelWindow
 

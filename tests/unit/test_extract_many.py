@@ -110,7 +110,7 @@ def test_the_mosaic_of_all_tiles_is_one_warp(
     scheme = generate_tiling_scheme(path, size, overlap, data.draw(st.sampled_from([UTM, "EPSG:4326"])))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
-            extraction_plan, "_STRIP_BYTES", data.draw(st.sampled_from([1 << 12, 1 << 15, 32 << 20]))
+            extraction_plan, "STRIP_BYTES", data.draw(st.sampled_from([1 << 12, 1 << 15, 32 << 20]))
         )
         patch.setattr(extraction_plan, "_GROUP_BYTES", data.draw(st.sampled_from([1, 1 << 15, 128 << 20])))
         patch.setattr(extraction_walk, "_IN_MEMORY_BYTES", data.draw(st.sampled_from([0, 4 << 20])))
