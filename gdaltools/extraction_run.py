@@ -113,10 +113,17 @@ def run(order: Order, listener: Listener) -> None:
     plan = order.plan
     if plan.side_by_side:
         threads = None if graph.cluster_threads() else plan.threads
-        graph.run_each(_Walking(order, listener.name), plan.groups, ended=listener.group, threads=threads)
+        graph.run_each(
+            _Walking(_sent(order), listener.name), plan.groups, ended=listener.group, threads=threads
+        )
         return
     for place in plan.positions():
         listener.tile(_alone(order, place, listener.pixels))
+
+
+def _sent(order: Order) -> Order:
+    """What a reader needs of it: on the way to another machine all groups would be a burden to each."""
+    return replace(order, plan=replace(order.plan, groups=()))
 
 
 @dataclass(frozen=True)
@@ -168,9 +175,10 @@ def _holds_data(order: Order, place: Position) -> bool:
 
 def delayed(order: Order) -> list[Delayed]:
     """The same as tasks of dask's, each of which makes some tiles."""
-    shared = dask.delayed(order, traverse=False)
-    plan = dask.delayed(order.plan, traverse=False)
-    attempt = dask.delayed(Trying(order.plan), pure=False)
+    sent = _sent(order)
+    shared = dask.delayed(sent, traverse=False)
+    plan = dask.delayed(sent.plan, traverse=False)
+    attempt = dask.delayed(Trying(sent.plan), pure=False)
     tried = [attempt(each) for each in enumerate(trial_rows(order.plan))]
     policy = dask.delayed(_decided, pure=False)(plan, tried)
     if order.plan.side_by_side:
