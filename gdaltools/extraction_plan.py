@@ -24,8 +24,8 @@ from gdaltools.tile_pixels import TargetPixels
 from gdaltools.tiling import TilingScheme
 from gdaltools.warp import WarpPlan
 
-# A group of small tiles is about so large, where there are enough groups for all threads.
-_GROUP_BYTES = 128 << 20
+# A group is at most about so large, and smaller where there would not be enough groups for all threads.
+_GROUP_BYTES = 256 << 20
 _GROUPS_PER_THREAD = 4
 # Threads that wait for the last groups are to cost no more than this; else these become narrower, and where
 # even that does not help tiles are made one after the other, each by all threads.
@@ -33,7 +33,7 @@ _BUSY, _LEAST_BUSY = 0.85, 0.75
 # Of the block cache, for all threads: groups become narrower rather than take more.
 _MODEST_CACHE_BYTES = 256 << 20
 # Groups, and strips of each, that tell of all where there are more.
-_LOOKED_AT, _STRIPS_LOOKED_AT = 24, 64
+_LOOKED_AT, _STRIPS_LOOKED_AT = 24, 48
 
 
 @dataclass(frozen=True)
@@ -302,11 +302,15 @@ def _busy(groups: int, threads: int) -> float:
 
 
 def _looked_at(plan: ExtractionPlan) -> ExtractionPlan:
-    """The plan with how often blocks are decoded, by groups from its middle where there are many."""
+    """The plan with how often blocks are decoded; of many groups by some at its ends and in its middle."""
     step = plan.pixels.step
-    begin = max(0, (len(plan.groups) - _LOOKED_AT) // 2)
+    count, part = len(plan.groups), _LOOKED_AT // 3
+    begins = (0, (count - part) // 2, count - part)
+    chosen = (
+        {begin + index for begin in begins for index in range(part)} if count > _LOOKED_AT else range(count)
+    )
     readers: list[Iterator[Strip]] = []
-    for group in plan.groups[begin : begin + _LOOKED_AT]:
+    for group in (plan.groups[index] for index in sorted(chosen)):
         strips = (strip for strip, _ in islice(group.strips(plan.scheme, step), _STRIPS_LOOKED_AT))
         if plan.side_by_side:
             readers.append(strips)

@@ -49,6 +49,8 @@ class Listener:
     def pixels(self, count: int) -> None:
         """So many more were written."""
         self._by_pixels = True
+        with self._lock:  # tiles beside each other end together, and the next ones may be far away
+            self._manifest.catch_up()
         self._advance(count)
 
     def group(self, made: Sequence[ExtractedTile | str]) -> None:
