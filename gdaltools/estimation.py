@@ -23,7 +23,7 @@ from pydantic import BaseModel, ConfigDict
 from gdaltools.cog.sizing import memory_bound
 from gdaltools.crs import parse_crs
 from gdaltools.errors import InvalidParameter
-from gdaltools.extraction_plan import tiles_memory_bound
+from gdaltools.extraction_memory import tiles_memory_bound
 from gdaltools.raster import RasterInfo, inspect
 from gdaltools.routing import EXTRACTION_TASKS, normal_task_type
 from gdaltools.storage import Location, StrPath

@@ -14,23 +14,25 @@ import shutil
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import dask
-import numpy as np
 import rasterio
 from dask.delayed import Delayed
 
 from gdaltools import graph, storage
-from gdaltools.area import tiles_within
 from gdaltools.cog.adaptive import Policy
-from gdaltools.cog.plan import Wanted
-from gdaltools.cog.planning import with_estimate
-from gdaltools.dataset import numpy_dtypes, open_dataset
 from gdaltools.errors import InvalidParameter, StorageError
-from gdaltools.extraction_plan import ExtractionPlan, Position, grouped
+from gdaltools.extraction_plan import ExtractionPlan
+from gdaltools.extraction_planning import (
+    TilesWanted,
+    estimated_bytes,
+    estimated_seconds,
+    planned,
+    regrouped,
+)
 from gdaltools.extraction_result import ExtractedTile, ExtractionResult
 from gdaltools.extraction_run import Ends, delayed, listening, name_of
 from gdaltools.extraction_run import run as run_plan
@@ -39,11 +41,9 @@ from gdaltools.extraction_walk import Order, tile_id
 from gdaltools.manifest import FinishedTile, ManifestWriter, TileManifest, known_tiles
 from gdaltools.nearness import brought_near
 from gdaltools.progress import ProgressOption, reporting
-from gdaltools.source_blocks import StoredBlocks
 from gdaltools.storage import Location, StrPath
-from gdaltools.tile_format import tile_format, tile_wanted
+from gdaltools.tile_groups import Position
 from gdaltools.tiling import TilingScheme
-from gdaltools.warping import WarpPlan, cell_side, chosen_resampling, plan_warp
 
 __all__ = ["ExtractedTile", "ExtractionPlan", "ExtractionResult", "extract_tiles", "plan_extraction"]
 
@@ -53,28 +53,6 @@ _TILE_FORMAT = 2
 _LOOKS_AT_ONCE = 32
 # From so many tiles on the folder is listed instead of asking for each.
 _MANY_TILES = 200
-
-
-@dataclass(frozen=True)
-class TilesWanted:
-    """What a caller asked for, before it is checked: the arguments that decide the tiles."""
-
-    tiles: Sequence[str] | None = None
-    area: Any = None
-    resampling: str | None = None
-    input_crs: str | None = None
-    as_cog: bool = False
-    profile: str | None = None
-    codec: str | None = None
-    level: int | None = None
-    size_tolerance: float | None = None
-    quality: int | None = None
-    overview_resampling: str | None = None
-
-    def cog_options(self) -> dict[str, Any]:
-        """What of it is said of COGs alone."""
-        names = ("profile", "codec", "level", "size_tolerance", "quality", "overview_resampling")
-        return {name: value for name in names if (value := getattr(self, name)) is not None}
 
 
 def extract_tiles(
@@ -174,7 +152,7 @@ def extract_tiles(
     source = storage.pinned(src)
     found = storage.check_unchanged(source)
     threads = _threads() if compute else 1
-    plan, chosen = _planned(source, scheme, wanted, threads)
+    plan, chosen = planned(source, scheme, wanted, threads)
     stem = stem if stem is not None else source.stem
     order = Order(plan, storage.locate(dst), stem, overwrite, skip_empty, Policy())
     run = TileManifest(
@@ -194,9 +172,9 @@ def extract_tiles(
     ends: Ends = {tile_id(place): tile for place, tile in kept.items()}
     ends |= {tile_id(place): tile_id(place) for place in empty}
     if missing and len(missing) < len(chosen):
-        order = replace(order, plan=_regrouped(plan, missing))
+        order = replace(order, plan=regrouped(plan, missing))
     if missing:
-        _check_space(order, len(missing) / len(chosen))
+        _check_space(order)
     if not compute:
         parts = delayed(order) if missing else []
         return dask.delayed(_gathered, pure=False)(dask.delayed(order, traverse=False), chosen, ends, parts)
@@ -261,70 +239,12 @@ def plan_extraction(
     )
     if threads is not None and threads < 1:
         raise InvalidParameter(f"{threads} threads: give at least 1")
-    plan, _ = _planned(storage.locate(src), scheme, wanted, threads or _threads())
-    return replace(plan, estimated_bytes=_estimated_bytes(plan), estimated_seconds=_estimated_seconds(plan))
+    plan, _ = planned(storage.locate(src), scheme, wanted, threads or _threads())
+    return replace(plan, estimated_bytes=estimated_bytes(plan), estimated_seconds=estimated_seconds(plan))
 
 
 def _threads() -> int:
     return graph.cluster_threads() or graph.thread_count()
-
-
-def _planned(
-    source: Location, scheme: TilingScheme, wanted: TilesWanted, threads: int
-) -> tuple[ExtractionPlan, list[Position]]:
-    options = wanted.cog_options()
-    if options and not wanted.as_cog:
-        raise InvalidParameter(
-            f"{', '.join(options)} is said of COGs: pass as_cog=True as well, or leave it out"
-        )
-    chosen = _chosen(scheme, wanted)
-    with open_dataset(source) as dataset:
-        scheme.check_belongs(dataset, source, wanted.input_crs)
-        warp = _warp(dataset, scheme, wanted.resampling)
-        asked = tile_wanted(scheme, dataset.count)
-        if wanted.as_cog:
-            asked = Wanted(blocksize=asked.blocksize, **options)
-        layout, pixels = tile_format(dataset, source, scheme, warp, asked, cogs=wanted.as_cog)
-        blocks = _stored_blocks(dataset, scheme)
-    return grouped(scheme, pixels, layout, blocks, chosen, threads), chosen
-
-
-def _warp(dataset: Any, scheme: TilingScheme, resampling: str | None) -> WarpPlan | None:
-    name = chosen_resampling(dataset, resampling, categorical=scheme.raster_type == "categorical")
-    if not scheme.warps:
-        return None
-    cell = cell_side(scheme.tile_size, scheme.overlap)
-    return plan_warp(dataset, scheme.source_grid, scheme.grid, name, cell=cell)
-
-
-def _stored_blocks(dataset: Any, scheme: TilingScheme) -> StoredBlocks:
-    rows, cols = dataset.block_shapes[0]
-    itemsize = sum(np.dtype(name).itemsize for name in numpy_dtypes(dataset))
-    return StoredBlocks(
-        scheme.source_grid, scheme.grid, rows, cols, rows * cols * itemsize, warps=scheme.warps
-    )
-
-
-def _chosen(scheme: TilingScheme, wanted: TilesWanted) -> list[Position]:
-    if isinstance(wanted.tiles, str):
-        raise InvalidParameter(f"tiles {wanted.tiles!r}: give a list of tile ids")
-    if wanted.tiles is not None:
-        chosen = [scheme.position(name) for name in dict.fromkeys(wanted.tiles)]
-    else:
-        chosen = [(row, col) for row in range(scheme.rows) for col in range(scheme.cols)]
-    if wanted.area is None:
-        return chosen
-    inside = tiles_within(scheme, wanted.area)
-    chosen = [place for place in chosen if place in inside]
-    if not chosen:
-        raise InvalidParameter(
-            "the area touches none of the tiles: check its coordinates (longitude, latitude)"
-        )
-    return chosen
-
-
-def _regrouped(plan: ExtractionPlan, missing: Sequence[Position]) -> ExtractionPlan:
-    return grouped(plan.scheme, plan.pixels, plan.layout, plan.blocks, missing, plan.threads)
 
 
 def _parameters_hash(order: Order) -> str:
@@ -378,7 +298,7 @@ def _kept(target: Location, tile: FinishedTile) -> ExtractedTile:
     )
 
 
-def _check_space(order: Order, share: float) -> None:
+def _check_space(order: Order) -> None:
     """Refuse tiles that the disk has no room for, as far as some blocks tell."""
     if order.folder.path is None:
         return
@@ -389,29 +309,12 @@ def _check_space(order: Order, share: float) -> None:
     plan = order.plan
     if plan.total_pixels * plan.layout.facts.pixel_bytes < free:
         return
-    expected = _estimated_bytes(plan)
+    expected = estimated_bytes(plan)
     if expected > free:
         raise StorageError(
             f"{order.folder} has {free / 1e6:,.0f} MB free, and {plan.tiles} tiles will take about "
             f"{expected / 1e6:,.0f} MB: make room, or choose another place"
         )
-
-
-def _estimated_bytes(plan: ExtractionPlan) -> int:
-    places = list(plan.positions())
-    tile = with_estimate(plan.plan_of(places[len(places) // 2]))
-    width, height = tile.levels[0]
-    return round((tile.estimated_bytes or 0) / (width * height) * plan.total_pixels)
-
-
-def _estimated_seconds(plan: ExtractionPlan) -> float:
-    # Imported where it is used: it stands above extraction, and tells its own memory by this module's.
-    from gdaltools.estimation import Layout, estimate_layout
-
-    facts = plan.layout.facts
-    layout = Layout(plan.total_pixels, 1, facts.count, facts.numpy_dtype.itemsize)
-    variant = "window" if plan.warp is None else "warp"
-    return estimate_layout("extract_tiles", layout, variant=variant, cores=plan.threads).seconds
 
 
 def _pixels(scheme: TilingScheme, place: Position) -> int:

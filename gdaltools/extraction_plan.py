@@ -11,83 +11,29 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import islice, pairwise
+from itertools import islice
 
 from gdaltools.cog.plan import CogPlan
-from gdaltools.cog.sizing import SHARED_BYTES, piece_shape
-from gdaltools.cog.sizing import memory_bound as cog_memory_bound
 from gdaltools.dataset import CACHE_MB
+from gdaltools.extraction_memory import CACHE_BYTES, STRIP_BYTES, alone_bytes, memory_bound
 from gdaltools.source_blocks import Reading, StoredBlocks, reading_of
 from gdaltools.storage import Location
-from gdaltools.tile_format import TileFormat, goes_by_rows
-from gdaltools.tile_pixels import TargetPixels, plain_step
-from gdaltools.tiling import PixelWindow, TilingScheme
+from gdaltools.tile_format import TileFormat
+from gdaltools.tile_groups import Position, Strip, TileGroup, hilbert
+from gdaltools.tile_pixels import TargetPixels
+from gdaltools.tiling import TilingScheme
 from gdaltools.warping import WarpPlan
 
-Position = tuple[int, int]
-Strip = tuple[int, int, int, int]
-
-# A strip of a group, of all bands, uncompressed: what a reader holds, about four times over.
-_STRIP_BYTES = 32 << 20
-# A group of small tiles is about so large, where there are enough groups for all threads.
-_GROUP_BYTES = 128 << 20
+# A group is at most about so large, and smaller where there would not be enough groups for all threads.
+_GROUP_BYTES = 256 << 20
 _GROUPS_PER_THREAD = 4
 # Threads that wait for the last groups are to cost no more than this; else these become narrower, and where
 # even that does not help tiles are made one after the other, each by all threads.
 _BUSY, _LEAST_BUSY = 0.85, 0.75
-# GDAL's block cache is raised up to this where a strip of every thread takes it.
-_CACHE_BYTES = 512 << 20
+# Of the block cache, for all threads: groups become narrower rather than take more.
+_MODEST_CACHE_BYTES = 256 << 20
 # Groups, and strips of each, that tell of all where there are more.
-_LOOKED_AT, _STRIPS_LOOKED_AT = 24, 64
-_THREAD_BYTES, _WARP_BYTES = 24 << 20, 32 << 20
-# Side of a tile's blocks, as it usually is.
-_BLOCK = 512
-
-
-@dataclass(frozen=True)
-class TileGroup:
-    """Tiles that one reader makes: rows and columns of the scheme, and which `only` if not all of them."""
-
-    rows: range
-    cols: range
-    only: frozenset[Position] | None = None
-
-    def __iter__(self) -> Iterator[Position]:
-        places = ((row, col) for row in self.rows for col in self.cols)
-        return places if self.only is None else (place for place in places if place in self.only)
-
-    def split(self, parts: int) -> Iterator[TileGroup]:
-        """The same tiles in parts of some columns each; none of them is empty."""
-        parts = min(parts, len(self.cols))
-        edges = [self.cols.start + round(part * len(self.cols) / parts) for part in range(parts + 1)]
-        for first, last in pairwise(edges):
-            cols = range(first, last)
-            only = None if self.only is None else frozenset(p for p in self.only if p[1] in cols)
-            if only is None or only:
-                yield TileGroup(self.rows, cols, only)
-
-    def strips(self, scheme: TilingScheme, step: int) -> Iterator[tuple[Strip, tuple[Position, ...]]]:
-        """Windows (top, bottom, left, right) from top to bottom, none over a gap, and the tiles in each."""
-        windows = {place: scheme.window(*place) for place in self}
-        by_row: dict[int, list[Position]] = {}
-        for place in sorted(windows):
-            by_row.setdefault(place[0], []).append(place)
-        rows = list(by_row)
-        extents = {row: scheme.window(row, self.cols.start) for row in rows}
-        if not rows:
-            return
-        top, end = extents[rows[0]].row_off, max(_bottom(extents[row]) for row in rows)
-        while top < end:
-            bottom = min((top // step + 1) * step, end)
-            inside = [r for r in rows if extents[r].row_off < bottom and _bottom(extents[r]) > top]
-            # Between tiles that lie apart nothing is read.
-            first = max(top, min(extents[r].row_off for r in inside)) if inside else top
-            last = min(bottom, max(_bottom(extents[r]) for r in inside)) if inside else bottom
-            if inside:
-                places = [place for row in inside for place in by_row[row]]
-                for left, right, tiles in _spans(windows, places):
-                    yield (first, last, left, right), tiles
-            top = bottom
+_LOOKED_AT, _STRIPS_LOOKED_AT = 24, 48
 
 
 @dataclass(frozen=True)
@@ -143,7 +89,7 @@ class ExtractionPlan:
     def cache_bytes(self) -> int:
         """What GDAL's block cache is to hold."""
         wanted = self.reading.cache_bytes * self.threads
-        return min(_CACHE_BYTES, max(CACHE_MB << 20, wanted))
+        return min(CACHE_BYTES, max(CACHE_MB << 20, wanted))
 
     @property
     def _more_cache(self) -> int:
@@ -164,7 +110,7 @@ class ExtractionPlan:
             tile = self.plan_of(next(self.positions()))
             rows, cols = (min(pair) for pair in zip(tile.piece, tile.levels[0][::-1], strict=True))
             piece = rows * cols * tile.facts.pixel_bytes
-            return tile.memory_bytes(threads) + threads * _alone_bytes(piece) + self._more_cache
+            return tile.memory_bytes(threads) + threads * alone_bytes(piece) + self._more_cache
         busy = min(threads, len(self.groups))
         widest = max(self._width(group) for group in self.groups)
         return memory_bound(
@@ -174,7 +120,7 @@ class ExtractionPlan:
             step=self.pixels.step,
             block=self.layout.profile.blocksize,
             threads=busy,
-            cache_bytes=min(_CACHE_BYTES, max(CACHE_MB << 20, self.reading.cache_bytes * busy)),
+            cache_bytes=min(CACHE_BYTES, max(CACHE_MB << 20, self.reading.cache_bytes * busy)),
             cogs=self.layout.cogs,
             warps=self.warp is not None,
         )
@@ -224,69 +170,13 @@ class ExtractionPlan:
         elif not self.cached:
             why = (
                 f"a row of cells takes {self.reading.cache_bytes / 1e6:,.0f} MB of decoded blocks for each "
-                f"thread, and {_CACHE_BYTES >> 20} MB is the limit for all"
+                f"thread, and {CACHE_BYTES / 2**20:g} MB is the limit for all"
             )
         elif self.blocks.striped and min(len(group.cols) for group in self.groups) < self.scheme.cols:
             why = "strips are as wide as the raster and groups, for memory or to busy all threads, are not"
         else:
             why = "blocks on the border of two groups are read by both"
         return f"each stored block {self.rereads:.2f} times, as {why}"
-
-
-def memory_bound(
-    pixel_bytes: int,
-    *,
-    width: int,
-    tile_width: int,
-    step: int,
-    block: int,
-    threads: int,
-    cache_bytes: int,
-    cogs: bool,
-    warps: bool,
-) -> int:
-    """Bytes that so many readers need at most, whose groups are `width` pixels wide.
-
-    Each holds its strip, as it was read and as rows that do not yet fill a block, one tile's blocks while
-    they are encoded, and of COGs the halves that wait for their neighbours.
-    """
-    strip = width * step * pixel_bytes
-    rows = width * block * pixel_bytes
-    piece = min(width, tile_width) * block * pixel_bytes
-    waiting = rows * 3 // 4 if cogs else 0
-    working = 2 * strip + (rows if block != step else 0) + 2 * piece + waiting + _THREAD_BYTES
-    working += _WARP_BYTES if warps else 0
-    return SHARED_BYTES - (CACHE_MB << 20) + cache_bytes + threads * working
-
-
-def tiles_memory_bound(
-    width: int, height: int, bands: int, itemsize: int, *, tile_size: int, threads: int, warps: bool
-) -> int:
-    """Bytes that plain tiles need at most of a raster in strips of which no more is known than its layout."""
-    pixel_bytes, block = bands * itemsize, min(_BLOCK, tile_size)
-    side = min(tile_size, width)
-    if not goes_by_rows(side, block, pixel_bytes):
-        rows, cols = piece_shape(side, min(tile_size, height), pixel_bytes, block)
-        bound = cog_memory_bound(side, min(tile_size, height), bands, itemsize, threads=threads)
-        return bound + threads * _alone_bytes(min(rows, height) * min(cols, width) * pixel_bytes)
-    step = plain_step(1, side * pixel_bytes)
-    busy = min(threads, math.ceil(height / tile_size) * math.ceil(width / side))
-    return memory_bound(
-        pixel_bytes,
-        width=max(side, min(width, _STRIP_BYTES // (step * pixel_bytes))),
-        tile_width=side,
-        step=step,
-        block=block,
-        threads=busy,
-        cache_bytes=min(_CACHE_BYTES, max(CACHE_MB << 20, 2 * busy * step * width * pixel_bytes)),
-        cogs=False,
-        warps=warps,
-    )
-
-
-def _alone_bytes(piece_bytes: int) -> int:
-    """What a thread holds of a piece beside what the engine counts: as it was read, and in its strips."""
-    return 2 * piece_bytes + _THREAD_BYTES
 
 
 def grouped(
@@ -312,16 +202,18 @@ def grouped(
         reading=Reading(0, 0, 0, 0),
         cached=True,
     )
-    widest = max(1, _STRIP_BYTES // (pixels.step * layout.facts.pixel_bytes))
+    widest = max(1, STRIP_BYTES // (pixels.step * layout.facts.pixel_bytes))
     by_rows = layout.by_rows(max(scheme.window(0, col).width for col in range(scheme.cols)))
+    found: list[ExtractionPlan] = []
     while True:
         plan = replace(plan, groups=_balanced(plan, only, widest))
         plan = replace(plan, side_by_side=by_rows and _busy(len(plan.groups), threads) >= _LEAST_BUSY)
-        plan = _looked_at(plan)
-        narrower = max(len(group.cols) for group in plan.groups) > 1 if plan.groups else False
-        if plan.cached or blocks.striped or not plan.side_by_side or not narrower:
-            return plan
-        # In a source that is stored in tiles a narrower strip takes less of the cache.
+        found.append(_looked_at(plan))
+        # A narrower strip takes less of the cache; what is decoded in vain then is less than by thrashing.
+        if found[-1].reading.cache_bytes * threads <= _MODEST_CACHE_BYTES or not plan.side_by_side:
+            return found[-1]
+        if max(len(group.cols) for group in plan.groups) == 1:
+            return min(found, key=lambda each: (not each.cached, each.reading.cache_bytes))
         widest = max(plan._width(group) for group in plan.groups) // 2
 
 
@@ -410,18 +302,22 @@ def _busy(groups: int, threads: int) -> float:
 
 
 def _looked_at(plan: ExtractionPlan) -> ExtractionPlan:
-    """The plan with how often blocks are decoded, by groups from its middle where there are many."""
+    """The plan with how often blocks are decoded; of many groups by some at its ends and in its middle."""
     step = plan.pixels.step
-    begin = max(0, (len(plan.groups) - _LOOKED_AT) // 2)
+    count, part = len(plan.groups), _LOOKED_AT // 3
+    begins = (0, (count - part) // 2, count - part)
+    chosen = (
+        {begin + index for begin in begins for index in range(part)} if count > _LOOKED_AT else range(count)
+    )
     readers: list[Iterator[Strip]] = []
-    for group in plan.groups[begin : begin + _LOOKED_AT]:
+    for group in (plan.groups[index] for index in sorted(chosen)):
         strips = (strip for strip, _ in islice(group.strips(plan.scheme, step), _STRIPS_LOOKED_AT))
         if plan.side_by_side:
             readers.append(strips)
         else:
             readers += [iter([part]) for part in _pieces(plan, group)]
     reading = reading_of(plan.blocks, readers, plan.warp.cell if plan.warp else plan.scheme.tile_size)
-    return replace(plan, reading=reading, cached=reading.cache_bytes * plan.threads <= _CACHE_BYTES)
+    return replace(plan, reading=reading, cached=reading.cache_bytes * plan.threads <= CACHE_BYTES)
 
 
 def _pieces(plan: ExtractionPlan, group: TileGroup) -> Iterator[Strip]:
@@ -443,45 +339,3 @@ def _total_pixels(scheme: TilingScheme, chosen: Sequence[Position] | None) -> in
         return heights * sum(scheme.window(0, col).width for col in range(scheme.cols))
     windows = (scheme.window(*place) for place in chosen)
     return sum(window.width * window.height for window in windows)
-
-
-def _bottom(window: PixelWindow) -> int:
-    return window.row_off + window.height
-
-
-def _spans(
-    windows: dict[Position, PixelWindow], places: Sequence[Position]
-) -> Iterator[tuple[int, int, tuple[Position, ...]]]:
-    """Columns without a gap, and the tiles in them."""
-    tiles: list[Position] = []
-    left = right = 0
-    for place in sorted(places, key=lambda place: windows[place].col_off):
-        window = windows[place]
-        if tiles and window.col_off > right:
-            yield left, right, tuple(tiles)
-            tiles = []
-        if not tiles:
-            left = right = window.col_off
-        tiles.append(place)
-        right = max(right, window.col_off + window.width)
-    if tiles:
-        yield left, right, tuple(tiles)
-
-
-def hilbert(row: int, col: int, side: int) -> int:
-    """Where a place lies on Hilbert's curve through a square of at least `side` places a side.
-
-    >>> [hilbert(row, col, 2) for row, col in ((0, 0), (1, 0), (1, 1), (0, 1))]
-    [0, 1, 2, 3]
-    """
-    size = 1 << max(0, (side - 1).bit_length())
-    distance, half = 0, size // 2
-    while half:
-        right, below = int(bool(col & half)), int(bool(row & half))
-        distance += half * half * ((3 * right) ^ below)
-        if not below:
-            if right:
-                col, row = size - 1 - col, size - 1 - row
-            col, row = row, col
-        half //= 2
-    return distance

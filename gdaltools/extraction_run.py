@@ -17,12 +17,13 @@ from gdaltools import graph, storage
 from gdaltools.cog.adaptive import Policy
 from gdaltools.cog.making import make_planned
 from gdaltools.dataset import block_cache, open_dataset
-from gdaltools.extraction_plan import ExtractionPlan, Position, TileGroup
+from gdaltools.extraction_plan import ExtractionPlan
 from gdaltools.extraction_result import ExtractedTile
 from gdaltools.extraction_trials import Tried, Trying, decided, trial_rows
 from gdaltools.extraction_walk import Order, Told, extracted, is_empty, tile_id, walk
 from gdaltools.manifest import FinishedTile, ManifestWriter
 from gdaltools.progress import Progress
+from gdaltools.tile_groups import Position, TileGroup
 
 Ends = dict[str, ExtractedTile | str]
 
@@ -48,6 +49,8 @@ class Listener:
     def pixels(self, count: int) -> None:
         """So many more were written."""
         self._by_pixels = True
+        with self._lock:  # tiles beside each other end together, and the next ones may be far away
+            self._manifest.catch_up()
         self._advance(count)
 
     def group(self, made: Sequence[ExtractedTile | str]) -> None:
@@ -112,10 +115,17 @@ def run(order: Order, listener: Listener) -> None:
     plan = order.plan
     if plan.side_by_side:
         threads = None if graph.cluster_threads() else plan.threads
-        graph.run_each(_Walking(order, listener.name), plan.groups, ended=listener.group, threads=threads)
+        graph.run_each(
+            _Walking(_sent(order), listener.name), plan.groups, ended=listener.group, threads=threads
+        )
         return
     for place in plan.positions():
         listener.tile(_alone(order, place, listener.pixels))
+
+
+def _sent(order: Order) -> Order:
+    """What a reader needs of it: on the way to another machine all groups would be a burden to each."""
+    return replace(order, plan=replace(order.plan, groups=()))
 
 
 @dataclass(frozen=True)
@@ -167,9 +177,10 @@ def _holds_data(order: Order, place: Position) -> bool:
 
 def delayed(order: Order) -> list[Delayed]:
     """The same as tasks of dask's, each of which makes some tiles."""
-    shared = dask.delayed(order, traverse=False)
-    plan = dask.delayed(order.plan, traverse=False)
-    attempt = dask.delayed(Trying(order.plan), pure=False)
+    sent = _sent(order)
+    shared = dask.delayed(sent, traverse=False)
+    plan = dask.delayed(sent.plan, traverse=False)
+    attempt = dask.delayed(Trying(sent.plan), pure=False)
     tried = [attempt(each) for each in enumerate(trial_rows(order.plan))]
     policy = dask.delayed(_decided, pure=False)(plan, tried)
     if order.plan.side_by_side:

@@ -7,14 +7,15 @@ before or after it, on any number of threads.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from gdaltools import graph
 from gdaltools.cog.adaptive import Policy, Trial, find_policy
 from gdaltools.cog.pyramid import try_blocks
 from gdaltools.cog.sink import MemorySink
 from gdaltools.dataset import block_cache, open_dataset
-from gdaltools.extraction_plan import ExtractionPlan, Position
+from gdaltools.extraction_plan import ExtractionPlan
+from gdaltools.tile_groups import Position
 from gdaltools.tile_pixels import OpenTile, TileSource
 
 # Blocks that are tried: in few rows, as a source in strips is read by rows, at most such a part of all, and
@@ -32,7 +33,7 @@ def policy_of(plan: ExtractionPlan) -> Policy:
     def ended(answer: Tried) -> None:
         found[answer[0]] = answer[1]
 
-    graph.run_each(Trying(plan), list(enumerate(trial_rows(plan))), ended=ended)
+    graph.run_each(Trying(replace(plan, groups=())), list(enumerate(trial_rows(plan))), ended=ended)
     return decided(plan, [found[index] for index in sorted(found)])
 
 

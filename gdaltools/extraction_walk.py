@@ -23,9 +23,10 @@ from gdaltools.cog.sink import FileSink, MemorySink
 from gdaltools.cog.source import Pixels, Valid
 from gdaltools.dataset import block_cache, open_dataset
 from gdaltools.errors import StorageError
-from gdaltools.extraction_plan import ExtractionPlan, Position, TileGroup
+from gdaltools.extraction_plan import ExtractionPlan
 from gdaltools.extraction_result import ExtractedTile
 from gdaltools.storage import Location
+from gdaltools.tile_groups import Position, TileGroup
 from gdaltools.tile_pixels import holds_data
 from gdaltools.tiling import PixelWindow
 
@@ -90,6 +91,7 @@ def walk(order: Order, group: TileGroup, told: Told) -> list[ExtractedTile | str
                     for place in places:
                         told.pixels(tiles[place].add(row, left, pixels, valid))
                     row += pixels.shape[1]
+                    del pixels, valid  # before the next strip takes as much
                 for place in [place for place in places if tiles[place].bottom <= bottom]:
                     made.append(tiles[place].end())
                     del tiles[place]

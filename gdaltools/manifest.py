@@ -155,10 +155,20 @@ class ManifestWriter:
         self._skipped[tile_id] = None
         self._write_soon()
 
+    def catch_up(self) -> None:
+        """Write what was added in a pause, if that is over; as `enter`.
+
+        Raises
+        ------
+        StorageError
+            As `enter` does.
+        """
+        if self._behind and self._clock() >= self._not_before:
+            self._write()
+
     def _write_soon(self) -> None:
         self._behind = True
-        if self._clock() >= self._not_before:
-            self._write()
+        self.catch_up()
 
     def _write(self) -> None:
         began = self._clock()

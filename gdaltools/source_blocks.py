@@ -21,6 +21,10 @@ Touched = NDArray[np.bool_]
 # What a kernel takes beyond a pixel's own place, in source pixels.
 _MARGIN = 4
 _NODES = 3
+# Parts of the grid, along each side, that are looked at for whether it meets the source at all.
+_LOOKS = 64
+# Of cache beyond the blocks of one strip.
+_SPARE = 1.05
 
 
 @dataclass(frozen=True)
@@ -54,6 +58,32 @@ class StoredBlocks:
         """Whether each block is as wide as the raster."""
         return self.shape[1] == 1
 
+    def misses(self) -> bool:
+        """Whether it is sure that no pixel of the target lies in the source."""
+        if not self.warps:
+            return False
+        share = np.linspace(0, 1, _LOOKS + 1)
+        x, y = self._placed(*np.meshgrid(share * self.target.width, share * self.target.height))
+        if not (np.isfinite(x).all() and np.isfinite(y).all()):
+            return False
+        near = np.ones((_LOOKS, _LOOKS), bool)
+        for values, extent in ((x, self.source.width), (y, self.source.height)):
+            corners = np.stack([values[:-1, :-1], values[1:, :-1], values[:-1, 1:], values[1:, 1:]])
+            low, high = corners.min(axis=0), corners.max(axis=0)
+            # Between its corners a part of the grid bends by far less than its size.
+            near &= (high + (high - low) > 0) & (low - (high - low) < extent)
+        return not near.any()
+
+    def _placed(
+        self, cols: NDArray[np.float64], rows: NDArray[np.float64]
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Where in the source's pixels points of the target's pixels lie, of any shape."""
+        x, y = self.target.world(cols.ravel(), rows.ravel())
+        x, y = transform_points(self.target.crs, self.source.crs, x, y)
+        with np.errstate(invalid="ignore"):
+            x, y = self.source.pixels(x, y)
+        return x.reshape(cols.shape), y.reshape(cols.shape)
+
     def cells(self, top: int, bottom: int, left: int, right: int, width: int) -> list[tuple[slice, slice]]:
         """Rows and columns of blocks for each cell, `width` pixels wide, of a strip of the target grid."""
         edges = [*range(left, right, width), right]
@@ -64,13 +94,7 @@ class StoredBlocks:
             ]
         share = np.linspace(0, 1, _NODES)
         cols = np.concatenate([first + share * (last - first) for first, last in pairwise(edges)])
-        grid_rows = top + share * (bottom - top)
-        across, down = np.meshgrid(cols, grid_rows)
-        x, y = transform_points(
-            self.target.crs, self.source.crs, *self.target.world(across.ravel(), down.ravel())
-        )
-        with np.errstate(invalid="ignore"):
-            x, y = self.source.pixels(x, y)
+        x, y = self._placed(*np.meshgrid(cols, top + share * (bottom - top)))
         shape = (_NODES, len(edges) - 1, _NODES)
         return [
             found
@@ -141,17 +165,15 @@ def reading_of(
                 continue
             box = _box(cells)
             together = np.zeros(tuple(part.stop - part.start for part in box), bool)
-            most = 0
             for rows, cols in cells:
-                size = (rows.stop - rows.start) * (cols.stop - cols.start)
-                thrashed += size
-                most = max(most, size)
+                thrashed += (rows.stop - rows.start) * (cols.stop - cols.start)
                 together[_within(rows, box[0]), _within(cols, box[1])] = True
             own[box] |= together
-            largest = max(largest, int(together.sum()) + most)
+            largest = max(largest, int(together.sum()))
         decoded += int(own.sum())
         anybody |= own
-    return Reading(int(anybody.sum()), decoded, largest * blocks.block_bytes, thrashed)
+    # The last used go last: what a strip was read from is there for the next, which needs some of it again.
+    return Reading(int(anybody.sum()), decoded, int(_SPARE * largest * blocks.block_bytes), thrashed)
 
 
 def _box(cells: Sequence[tuple[slice, slice]]) -> tuple[slice, slice]:

@@ -60,8 +60,8 @@ class TargetPixels:
         else:
             found = warped_strips(dataset, self.location, self.warp, window)
         for pixels, mask in found:
-            if mask is not None:
-                yield pixels, mask > 0
+            if mask is not None:  # 0 and 255, and the strip's own: it becomes what is data in its place
+                yield pixels, np.minimum(mask, 1, out=mask).view(bool)
             elif self.hidden is not None:
                 yield pixels, holds_data(pixels, None, self.hidden).any(axis=0)
             else:

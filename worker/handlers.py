@@ -177,6 +177,7 @@ def create_cog(parameters: CogParameters, progress: ProgressOption) -> Result:
         if profile.tier in made:
             continue
         name = _cog_name(parameters, source, profile.tier)
+        usual = parameters.overview_resampling == profile.overview_resampling
         cog = gt.create_cog(
             source,
             storage.blob(parameters.output_container, name),
@@ -186,8 +187,10 @@ def create_cog(parameters: CogParameters, progress: ProgressOption) -> Result:
             input_crs=input_crs,
             quality=parameters.jpeg_quality,
             # The platform sends average and bilinear for every raster; of classes neither makes sense.
-            overview_resampling=None if is_classes else parameters.overview_resampling,
+            overview_resampling=None if is_classes or usual else parameters.overview_resampling,
             reproject_resampling=None if is_classes else parameters.reproject_resampling,
+            # Plain tiles are ZSTD as well, at its lowest level: for the archive they are encoded anew.
+            reuse=profile.compression != "ZSTD",
             overwrite=True,
             progress=progress,
         )

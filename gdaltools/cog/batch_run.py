@@ -19,7 +19,7 @@ from gdaltools.cog.making import make_planned
 from gdaltools.cog.pairs import Pair
 from gdaltools.cog.plan import CogPlan, Wanted
 from gdaltools.cog.planning import plan_for
-from gdaltools.cog.reuse import check_pixels, reused
+from gdaltools.cog.reuse import copy_checked, reused
 from gdaltools.cog.sizing import SHARED_BYTES
 from gdaltools.errors import CorruptRaster, GdalToolsError, StorageError
 from gdaltools.interruption import Interruption
@@ -27,7 +27,6 @@ from gdaltools.progress import Progress
 
 # Pixels of a raster that one thread makes in seconds.
 _ONE_THREAD_BYTES = 192 << 20
-_COPY_BYTES = 8 << 20
 
 
 @dataclass(frozen=True)
@@ -238,25 +237,13 @@ def _decoded_bytes(plan: CogPlan) -> int:
 def _copied(each: Waiting, progress: Callable[[Progress], None]) -> bool:
     """Copy a COG, unless a block of it is damaged: an overview, perhaps, which can be built again."""
     try:
-        _copy(each, progress)
+        copy_checked(
+            each.pair.source,
+            each.pair.target,
+            each.origin.size_bytes,
+            overwrite=each.replaces,
+            progress=progress,
+        )
     except CorruptRaster:
         return False
     return True
-
-
-def _copy(each: Waiting, progress: Callable[[Progress], None]) -> None:
-    """A source that is such a COG already, byte by byte, once all its blocks were decoded."""
-    source, size = each.pair.source, each.origin.size_bytes
-    with storage.writing(each.pair.target, overwrite=each.replaces) as path:
-        try:
-            with storage.opening(source) as stream, path.open("wb") as copy:
-                while part := stream.read(_COPY_BYTES):
-                    copy.write(part)
-                    progress(Progress("copy", copy.tell(), max(size, copy.tell()), "bytes"))
-        except GdalToolsError:
-            raise
-        except OSError as error:
-            raise StorageError(f"{source} could not be copied to {each.pair.target}: {error}") from error
-        if path.stat().st_size != size:
-            raise StorageError(f"{source} changed while it was copied: try again")
-        check_pixels(path, source)

@@ -13,11 +13,12 @@ from dask.delayed import Delayed
 from rasterio.crs import CRS
 
 from gdaltools import storage
-from gdaltools.cog.making import make_in_memory, make_planned
+from gdaltools.cog.making import copy_planned, make_in_memory, make_planned
 from gdaltools.cog.plan import CogPlan, Wanted
 from gdaltools.cog.planning import plan_for, profile_for, with_estimate
 from gdaltools.cog.profiles import CogProfile
 from gdaltools.cog.result import CogResult
+from gdaltools.cog.reuse import reused
 from gdaltools.dataset import open_dataset
 from gdaltools.errors import InvalidParameter
 from gdaltools.progress import ProgressOption
@@ -49,6 +50,7 @@ def create_cog(
     sparse: bool = ...,
     statistics: bool = ...,
     tms: str | None = ...,
+    reuse: bool = ...,
     overwrite: bool = ...,
     progress: ProgressOption = ...,
     compute: Literal[True] = ...,
@@ -78,6 +80,7 @@ def create_cog(
     sparse: bool = ...,
     statistics: bool = ...,
     tms: str | None = ...,
+    reuse: bool = ...,
     overwrite: bool = ...,
     progress: ProgressOption = ...,
     compute: Literal[False],
@@ -106,6 +109,7 @@ def create_cog(
     sparse: bool = False,
     statistics: bool = False,
     tms: str | None = None,
+    reuse: bool = False,
     overwrite: bool = False,
     progress: ProgressOption = "auto",
     compute: bool = True,
@@ -163,6 +167,10 @@ def create_cog(
     tms : str, optional
         Warp to the grid of this tile matrix set (morecantile's name, as "WebMercatorQuad"), at the zoom level
         that is closest to the raster's resolution, so that each block holds whole tiles.
+    reuse : bool
+        Copy a source in storage that is such a COG already, with overviews as they would be by default; its
+        blocks are decoded only to see that they can be. Not with `level` or `size_tolerance`, and never for
+        LERC and WEBP; JPEG only if it was stored with at most the wanted `quality`.
     overwrite : bool
         Replace a target that exists.
     progress : bool, "auto" or callable
@@ -206,10 +214,11 @@ def create_cog(
     target = storage.locate(dst)
     storage.check_target(target, overwrite=overwrite)
     plan = plan_for(src, wanted)
+    make = copy_planned if reuse and reused(plan, wanted) == "copy" else make_planned
     if not compute:
-        make = dask.delayed(make_planned, pure=False, traverse=False)
-        return cast(Delayed, make(plan, target, overwrite=overwrite, progress=False))
-    return make_planned(plan, target, overwrite=overwrite, progress=progress)
+        delayed = dask.delayed(make, pure=False, traverse=False)
+        return cast(Delayed, delayed(plan, target, overwrite=overwrite, progress=False))
+    return make(plan, target, overwrite=overwrite, progress=progress)
 
 
 def plan_cog(

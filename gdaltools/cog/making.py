@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 import rasterio
 from rasterio.crs import CRS
@@ -25,14 +25,15 @@ from gdaltools.cog.plan import CogPlan
 from gdaltools.cog.pyramid import Record
 from gdaltools.cog.raw import raw_source
 from gdaltools.cog.result import CogResult
+from gdaltools.cog.reuse import copy_checked
 from gdaltools.cog.sink import FileSink, MemorySink, Sink
 from gdaltools.cog.source import RasterSource, WarpedSource
 from gdaltools.crs import Bounds, crs_name
 from gdaltools.dataset import open_dataset, reading
-from gdaltools.errors import StorageError, UnsupportedRaster
+from gdaltools.errors import CorruptRaster, StorageError, UnsupportedRaster
 from gdaltools.extent import geographic_bounds
 from gdaltools.nearness import brought_near
-from gdaltools.progress import ProgressOption, reporting
+from gdaltools.progress import Progress, ProgressOption, reporting
 from gdaltools.scratch import scratch_folder
 from gdaltools.storage import BlobTraits, Location
 
@@ -52,6 +53,31 @@ def make_planned(plan: CogPlan, target: Location, *, overwrite: bool, progress: 
             check_made(stream, plan, name=str(target))
         with rasterio.open(path) as made:
             result = _result(plan, str(target), made, path.stat().st_size)
+    return result.model_copy(update={"seconds": time.perf_counter() - began})
+
+
+def copy_planned(plan: CogPlan, target: Location, *, overwrite: bool, progress: ProgressOption) -> CogResult:
+    """The COG by copying its source, which is that file already; by making it where a block is damaged."""
+    began = time.perf_counter()
+    source = cast(RasterSource, plan.source).location
+    size, done = storage.stat(source).size, 0
+    with reporting(progress, label=f"cog {target.filename}", total=size, unit="bytes") as advance:
+
+        def told(state: Progress) -> None:
+            nonlocal done
+            before, done = done, state.done
+            advance(done - before)
+
+        try:
+            copy_checked(source, target, size, overwrite=overwrite, progress=told)
+        except CorruptRaster:  # an overview, perhaps, which is built again
+            copied = False
+        else:
+            copied = True
+    if not copied:
+        return make_planned(plan, target, overwrite=overwrite, progress=progress)
+    with open_dataset(target, verify=False) as made:
+        result = _result(plan, str(target), made, size)
     return result.model_copy(update={"seconds": time.perf_counter() - began})
 
 

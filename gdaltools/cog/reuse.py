@@ -7,6 +7,7 @@ anything differs, or the file is not understood, it is encoded anew.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -25,7 +26,8 @@ from gdaltools.cog.structure import check_structure, images
 from gdaltools.cog.template import template
 from gdaltools.cog.tiff import Ifd, TiffLayout, read_layout
 from gdaltools.dataset import open_dataset, reading
-from gdaltools.errors import CorruptRaster, UnsupportedRaster
+from gdaltools.errors import CorruptRaster, GdalToolsError, StorageError, UnsupportedRaster
+from gdaltools.progress import Progress
 from gdaltools.storage import Location
 
 # TIFF's numbers of a codec (TIFF 6.0 §3; 32946 is DEFLATE's old one, which libtiff decodes as 8). LERC and
@@ -47,6 +49,7 @@ _TAGS = frozenset({*_DECIDING, tiff.JPEG_TABLES})
 
 _SLACK_BYTES = 1 << 16
 _BLOCKS_AT_ONCE = 8
+_COPY_BYTES = 8 << 20
 
 _Values = dict[int, tuple[int, ...] | bytes]
 
@@ -96,6 +99,43 @@ def reused(plan: CogPlan, wanted: Wanted) -> CogPlan | Literal["copy"]:
             tables if isinstance(tables, bytes) else None,
         ),
     )
+
+
+def copy_checked(
+    source: Location,
+    target: Location,
+    size_bytes: int,
+    *,
+    overwrite: bool,
+    progress: Callable[[Progress], None],
+) -> None:
+    """Copy a source that is such a COG already, byte by byte, once all its blocks were decoded.
+
+    Parameters
+    ----------
+    size_bytes : int
+        What the source had when it was looked at.
+
+    Raises
+    ------
+    CorruptRaster
+        A block cannot be decoded: an overview's, perhaps, which can be built again.
+    StorageError, TargetExists
+        It cannot be read or written, or it changed meanwhile.
+    """
+    with storage.writing(target, overwrite=overwrite) as path:
+        try:
+            with storage.opening(source) as stream, path.open("wb") as copy:
+                while part := stream.read(_COPY_BYTES):
+                    copy.write(part)
+                    progress(Progress("copy", copy.tell(), max(size_bytes, copy.tell()), "bytes"))
+        except GdalToolsError:
+            raise
+        except OSError as error:
+            raise StorageError(f"{source} could not be copied to {target}: {error}") from error
+        if path.stat().st_size != size_bytes:
+            raise StorageError(f"{source} changed while it was copied: try again")
+        check_pixels(path, source)
 
 
 def check_pixels(path: Path, source: Location) -> None:

@@ -15,6 +15,9 @@ from azure.storage.blob import BlobServiceClient
 import gdaltools as gt
 from gdaltools import crash_points, storage
 from gdaltools.cog import planning
+from gdaltools.cog.overviews import level_sizes
+from gdaltools.cog.plan import CogPlan
+from gdaltools.cog.sizing import piece_shape
 from gdaltools.errors import CorruptRaster, StorageError, TargetExists
 from tests.support.azurite import azurite
 from tests.support.rasters import damage, smooth, write_raster
@@ -192,10 +195,10 @@ def test_a_huge_raster_is_staged_in_fewer_and_larger_blocks(masked: Path) -> Non
     small = gt.plan_cog(masked)
     assert small.staging_bytes == 4 << 20
 
-    def of_size(side: int) -> plan.CogPlan:
+    def of_size(side: int) -> CogPlan:
         facts = replace(small.facts, width=side, height=side)
-        piece = plan.piece_shape(side, side, 3, 512)
-        return replace(small, facts=facts, levels=plan.level_sizes(side, side, 512), piece=piece)
+        piece = piece_shape(side, side, 3, 512)
+        return replace(small, facts=facts, levels=level_sizes(side, side, 512), piece=piece)
 
     assert (of_size(100_000).staging_bytes, of_size(300_000).staging_bytes) == (4 << 20, 16 << 20)
     assert of_size(2_000_000).staging_bytes is None

@@ -110,7 +110,7 @@ def test_the_mosaic_of_all_tiles_is_one_warp(
     scheme = generate_tiling_scheme(path, size, overlap, data.draw(st.sampled_from([UTM, "EPSG:4326"])))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
-            extraction_plan, "_STRIP_BYTES", data.draw(st.sampled_from([1 << 12, 1 << 15, 32 << 20]))
+            extraction_plan, "STRIP_BYTES", data.draw(st.sampled_from([1 << 12, 1 << 15, 32 << 20]))
         )
         patch.setattr(extraction_plan, "_GROUP_BYTES", data.draw(st.sampled_from([1, 1 << 15, 128 << 20])))
         patch.setattr(extraction_walk, "_IN_MEMORY_BYTES", data.draw(st.sampled_from([0, 4 << 20])))
@@ -343,3 +343,14 @@ def test_processes_of_a_cluster_make_the_same_cogs(tmp_path: Path, scene: Path, 
             assert Path(ours.location).read_bytes() == Path(theirs.location).read_bytes()
     listed = TileManifest.model_validate_json((tmp_path / "cluster" / "scene_tiles.json").read_bytes())
     assert {tile.tile_id for tile in listed.tiles} == {tile.tile_id for tile in there.tiles}
+
+
+def test_a_grid_that_misses_the_raster_is_refused(tmp_path: Path, scene: Path) -> None:
+    scheme = generate_tiling_scheme(scene, 64, 8)
+    a, b, c, d, e, f = scheme.grid.transform
+    for moved in ((a, b, c + 20, d, e, f), (a, b, c, d, e, f - 30)):
+        away = scheme.grid.model_copy(update={"transform": moved})
+        elsewhere = TilingScheme.model_validate(scheme.model_dump() | {"grid": away.model_dump()})
+        with pytest.raises(InvalidParameter, match="misses"):
+            extract_tiles(scene, elsewhere, tmp_path / "tiles")
+    assert not (tmp_path / "tiles").exists()

@@ -19,7 +19,7 @@ from gdaltools import extraction_plan
 from gdaltools.dataset import block_cache, get_gdal_config
 from gdaltools.errors import InvalidParameter
 from gdaltools.extract import extract_tiles, plan_extraction
-from gdaltools.extraction_plan import TileGroup, hilbert
+from gdaltools.tile_groups import TileGroup, hilbert
 from gdaltools.tiling import TilingScheme
 from gdaltools.tiling_plan import generate_tiling_scheme
 from tests.support.rasters import UTM, UTM_GRID, write_raster
@@ -74,10 +74,11 @@ def test_a_cache_that_would_not_hold_a_row_of_cells_is_told(
     path = scene(tmp_path)
     scheme = generate_tiling_scheme(path, 256, 0)
     before = plan_extraction(path, scheme, threads=1)
-    monkeypatch.setattr(extraction_plan, "_CACHE_BYTES", 1 << 20)
+    monkeypatch.setattr(extraction_plan, "CACHE_BYTES", 1 << 19)
+    monkeypatch.setattr(extraction_plan, "_MODEST_CACHE_BYTES", 1 << 19)
     plan = plan_extraction(path, scheme, threads=1)
     assert plan.rereads > 2 * before.rereads
-    assert "MB of decoded blocks for each thread, and 1 MB is the limit" in str(plan)
+    assert "MB of decoded blocks for each thread, and 0.5 MB is the limit" in str(plan)
     tiled = scene(tmp_path / "tiled", block=128)
     narrow = plan_extraction(tiled, scheme, threads=1)
     assert max(len(group.cols) for group in narrow.groups) < scheme.cols, "so that a row fits the cache"
@@ -104,7 +105,7 @@ def test_more_threads_take_more_memory_and_few_tiles_are_made_by_all(tmp_path: P
 def test_groups_hold_each_chosen_tile_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, threads: int, strip_bytes: int
 ) -> None:
-    monkeypatch.setattr(extraction_plan, "_STRIP_BYTES", strip_bytes)
+    monkeypatch.setattr(extraction_plan, "STRIP_BYTES", strip_bytes)
     path = scene(tmp_path, 600, 500, block=64)
     scheme = generate_tiling_scheme(path, 96, 16)
     everything = list(scheme.tile_ids())

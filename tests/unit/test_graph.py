@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import dask
@@ -14,7 +14,7 @@ from distributed import Client, LocalCluster
 
 from gdaltools import interruption, storage
 from gdaltools.dataset import read_window
-from gdaltools.graph import cluster_threads, run, thread_count, using_threads
+from gdaltools.graph import cluster_threads, run, run_each, thread_count, using_threads
 from gdaltools.progress import Progress, reporting
 from tests.support.rasters import smooth, write_raster
 
@@ -169,3 +169,50 @@ def test_an_interruption_ends_with_its_run() -> None:
     _interrupted_while_running(lambda: None)
     assert run(_tasks([1, 2]), ended=lambda *_: None) == [2, 4]
     interruption.check()
+
+
+def test_of_very_many_calls_only_a_few_are_handed_out_at_a_time() -> None:
+    handed_out = ended = most = 0
+
+    def arguments() -> Iterator[int]:
+        nonlocal handed_out, most
+        for number in range(5000):
+            handed_out += 1
+            most = max(most, handed_out - ended)
+            yield number
+
+    results: list[int] = []
+
+    def told(result: int) -> None:
+        nonlocal ended
+        ended += 1
+        results.append(result)
+
+    with dask.config.set(scheduler="threads", num_workers=3):
+        run_each(abs, arguments(), ended=told)
+    assert sorted(results) == list(range(5000))
+    assert most <= 6
+    run_each(abs, iter(range(3)), ended=results.append, threads=1)
+    assert results[-3:] == [0, 1, 2]
+
+
+def test_after_an_error_no_further_call_is_handed_out_and_those_under_way_are_interrupted() -> None:
+    called: list[int] = []
+    begun = threading.Event()
+
+    def call(number: int) -> None:
+        called.append(number)
+        if number == 0:
+            assert begun.wait(10)
+            raise ValueError("the first")
+        begun.set()
+        for _ in range(1000):
+            interruption.check()
+            threading.Event().wait(0.01)
+
+    with (
+        dask.config.set(scheduler="threads", num_workers=2),
+        pytest.raises(ValueError, match="the first"),
+    ):
+        run_each(call, range(100), ended=lambda _: None)
+    assert {0, 1} <= set(called) <= set(range(4)), "what had been handed out may begin"

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+import gdaltools as gt
 from tests.support.rasters import UTM, UTM_GRID, smooth, write_raster
 from worker import handlers
 
@@ -94,3 +95,30 @@ def test_what_the_run_itself_will_refuse_has_no_expected_memory(
 ) -> None:
     (blob_root / "bronze-rasters" / "broken.tif").write_bytes(b"no raster")
     assert handlers.peak_memory_mb(task_type, SOURCE | change) is None
+
+
+@pytest.mark.parametrize("tier", ["analysis", "visualization", "archive"])
+def test_a_tile_that_is_the_cog_of_its_tier_is_copied(blob_root: Path, tier: str) -> None:
+    scene = blob_root / "bronze-rasters" / "scene.tif"
+    scheme = gt.generate_tiling_scheme(scene, 512, 64, UTM)
+    folder = blob_root / "silver-mosaicjson"
+    extracted = gt.extract_tiles(scene, scheme, folder, as_cog=True, profile=tier, tiles=["tile_0_0"])
+    plain = gt.extract_tiles(scene, scheme, folder, stem="plain", tiles=["tile_0_0"])
+    results = {}
+    for kind, tile in (("cog", extracted.tiles[0]), ("plain", plain.tiles[0])):
+        parameters = {
+            "container_name": "silver-mosaicjson",
+            "blob_name": Path(tile.location).name,
+            "target_crs": UTM,
+            "output_tier": tier,
+            "overview_resampling": "average",
+            "reproject_resampling": "bilinear",
+        }
+        results[kind] = handlers.run("create_cog", parameters)["result"]
+    made = (blob_root / results["cog"]["cog_container"] / results["cog"]["cog_blob"]).read_bytes()
+    assert (made == Path(extracted.tiles[0].location).read_bytes()) or tier == "archive"
+    told = set(results["plain"]) - {"source_blob", "cog_blob", "size_mb", "processing_time_seconds"}
+    assert set(results["cog"]) == set(results["plain"])
+    if tier != "visualization":
+        assert {key: results["cog"][key] for key in told} == {key: results["plain"][key] for key in told}
+    assert results["cog"]["size_mb"] == len(made) / 1e6

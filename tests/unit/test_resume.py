@@ -102,9 +102,13 @@ def interrupted(scene: Scene, folder: Path, *, place: str, times: int, program: 
     return subprocess.run([sys.executable, "-c", program, *arguments], check=False, timeout=120).returncode
 
 
-@pytest.mark.parametrize("times", [1, 4])
 @pytest.mark.parametrize(
-    "place", ["file-before-publish", "file-published", "tile-published", "manifest-written"]
+    ("place", "times"),
+    [
+        *itertools.product(("file-before-publish", "file-published", "tile-published"), (1, 4)),
+        ("manifest-written", 1),
+        ("manifest-written", 2),
+    ],
 )
 def test_after_a_kill_only_what_is_missing_is_written(
     tmp_path: Path, scene: Scene, place: str, times: int
@@ -423,3 +427,23 @@ def test_a_folder_in_the_manifests_place_is_refused_before_any_tile_is_written(
     with pytest.raises(InvalidParameter, match="folder"):
         extract_tiles(*scene, tmp_path / "tiles")
     assert seen(tmp_path / "tiles") == {}
+
+
+def test_what_was_added_in_a_pause_is_written_when_that_is_over(tmp_path: Path) -> None:
+    now = 0.0
+    target = storage.locate(tmp_path / "tiles.json")
+
+    def clock() -> float:
+        nonlocal now
+        now += 1
+        return now
+
+    with ManifestWriter(target, RUN, {}, clock=clock) as writer:
+        for number in range(3):
+            writer.enter(
+                FinishedTile(tile_id=f"t{number}", name="x", size_bytes=1, etag="e", shape=(1, 1, 1))
+            )
+        assert len(known_tiles(target, RUN).tiles) == 1
+        now += 100
+        writer.catch_up()
+        assert len(known_tiles(target, RUN).tiles) == 3
