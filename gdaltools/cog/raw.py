@@ -12,16 +12,18 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
+from gdaltools import storage
 from gdaltools.cog import tiff
 from gdaltools.cog.axes import Span
 from gdaltools.cog.facts import Facts
 from gdaltools.cog.source import Pixels, RasterSource, Valid
 from gdaltools.errors import CorruptRaster, StorageError, UnsupportedRaster
+from gdaltools.storage import Location
 
 # TIFF 6.0: the photometric interpretations whose samples GDAL hands on as they are.
 _AS_THEY_ARE = {(0,), (1,), (2,), (3,)}
@@ -36,8 +38,8 @@ class RawSource:
 
     Attributes
     ----------
-    path : Path
-        The local file.
+    location : Location
+        The local file, perhaps of a version.
     width : int
         Of the raster, in pixels.
     block : (int, int)
@@ -48,12 +50,16 @@ class RawSource:
         Where each block begins.
     """
 
-    name: str
-    path: Path
+    location: Location
     width: int
     block: tuple[int, int]
     samples: int
     offsets: NDArray[np.uint64] = field(repr=False)
+
+    @property
+    def name(self) -> str:
+        """What errors call it."""
+        return str(self.location)
 
     def read(
         self, rows: Span, cols: Span, dtype: np.dtype[Any], *, planes: int
@@ -62,19 +68,17 @@ class RawSource:
 
         Raises
         ------
-        CorruptRaster, StorageError
-            The file is shorter than it was, or cannot be read.
+        CorruptRaster, SourceChanged, StorageError
+            The file is shorter than it was, not the one any more that was pinned, or cannot be read.
         """
         stored = np.empty((len(self.offsets), len(rows), len(cols), self.samples), dtype)
         try:
-            descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
-            try:
+            with cast(Path, self.location.path).open("rb", buffering=0) as stream:
                 for plane, offsets in zip(stored, self.offsets, strict=True):
-                    self._fill(descriptor, plane, offsets, rows, cols)
-            finally:
-                os.close(descriptor)
+                    self._fill(stream.fileno(), plane, offsets, rows, cols)
         except OSError as error:
             raise StorageError(f"{self.name} cannot be read: {error.strerror}") from error
+        storage.check_unchanged(self.location)
         if planes == len(stored):
             return stored, None
         if planes == 1:
@@ -173,4 +177,4 @@ def raw_source(source: RasterSource, facts: Facts) -> RawSource | RasterSource:
     ).any():
         return source
     block = ifd.block_height, ifd.block_width
-    return RawSource(source.name, path, ifd.width, block, samples, ifd.offsets.reshape(shape))
+    return RawSource(source.location, ifd.width, block, samples, ifd.offsets.reshape(shape))

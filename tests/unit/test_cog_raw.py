@@ -19,7 +19,7 @@ from gdaltools.cog.facts import Facts, facts_of
 from gdaltools.cog.raw import RawSource, raw_source
 from gdaltools.cog.source import RasterSource
 from gdaltools.dataset import open_dataset
-from gdaltools.errors import CorruptRaster
+from gdaltools.errors import CorruptRaster, SourceChanged
 from tests.support.rasters import smooth, write_raster
 
 WIDTH, HEIGHT = 211, 173
@@ -117,6 +117,17 @@ def test_a_file_that_is_cut_short_while_it_is_read_is_told(tmp_path: Path) -> No
     raw = raw_source(source, facts)
     path.write_bytes(path.read_bytes()[:200_000])
     with pytest.raises(CorruptRaster, match="ended while it was read"):
+        raw.read(Span(0, 300), Span(0, 400), facts.numpy_dtype, planes=1)
+
+
+def test_a_file_that_is_replaced_while_it_is_read_is_told(tmp_path: Path) -> None:
+    path = write_raster(tmp_path / "scene.tif", smooth(3, 300, 400))
+    source, facts = source_and_facts(path, 3)
+    raw = raw_source(replace(source, location=storage.pinned(path)), facts)
+    raw.read(Span(0, 300), Span(0, 400), facts.numpy_dtype, planes=1)
+    other = write_raster(tmp_path / "other.tif", smooth(3, 300, 400, seed=1))
+    other.replace(path)
+    with pytest.raises(SourceChanged, match="replaced while it was read"):
         raw.read(Span(0, 300), Span(0, 400), facts.numpy_dtype, planes=1)
 
 
