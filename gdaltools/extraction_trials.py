@@ -20,7 +20,7 @@ from gdaltools.tile_pixels import OpenTile, TileSource
 
 # Blocks that are tried: in few rows, as a source in strips is read by rows, at most such a part of all, and
 # none where there are few.
-_ROWS, _COLS, _SHARE, _FEW_BLOCKS = 4, 7, 8, 64
+_ROWS, _COLS, _SHARE, _FEW_BLOCKS = 8, 8, 8, 64
 
 Tried = tuple[int, list[Trial]]
 Block = tuple[Position, int, int]
