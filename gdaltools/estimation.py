@@ -217,7 +217,7 @@ def estimate_megabytes(
     """
     if not 0 <= uncompressed_mb < math.inf:
         raise InvalidParameter(f"{uncompressed_mb} MB: give a size of at least 0")
-    side = math.ceil(math.sqrt(uncompressed_mb * 1e6 / 3))
+    side = max(1, math.ceil(math.sqrt(uncompressed_mb * 1e6 / 3)))
     found = estimate_layout(operation, Layout(side, side, 3, 1), variant=variant, cores=cores)
     return found.model_copy(update={"uncompressed_mb": uncompressed_mb})
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 import tempfile
 import time
 from collections.abc import Iterator
@@ -73,6 +74,10 @@ def _in_azure(secured: tuple[str, Path], monkeypatch: pytest.MonkeyPatch) -> Non
     # For the SDK, for adlfs and for GDAL.
     for name in ("REQUESTS_CA_BUNDLE", "SSL_CERT_FILE", "CURL_CA_BUNDLE"):
         monkeypatch.setenv(name, str(authority))
+    # aiohttp looks at the environment when it is first imported, perhaps by an earlier test.
+    monkeypatch.setattr(
+        "aiohttp.connector._SSL_CONTEXT_VERIFIED", ssl.create_default_context(cafile=authority)
+    )
 
 
 def test_one_identity_serves_the_sdk_adlfs_and_gdal(endpoint: Endpoint, tmp_path: Path) -> None:
