@@ -3,9 +3,9 @@
 No encoder is best on all data: on sensor noise Huffman codes with runs (zlib's Z_RLE) are four times as fast
 as libdeflate's level 7 and no larger, on smooth imagery they are half as large again; there libdeflate's
 levels 4 to 6 are what saves time. So parts of blocks from all over the raster are tried with the candidates
-first (`Trial`), and from what they took follows a `Policy`: an encoder for each kind of block, so that the
-whole saves the most time for the bytes that may be spent. The measure is what GDAL writes by default,
-libdeflate's level 7.
+first (`Trial`), and from what they took follows a `Policy`: in each row of blocks an encoder for each kind of
+block, so that the row saves the most time for the bytes that may be spent on it. The measure is what
+GDAL writes by default, libdeflate's level 7.
 
 The promise is about the sum of all blocks, and part of the tolerance is kept back for what trials do not
 tell. A policy depends on the pixels alone, never on the machine, its load or the order of the work: the same
@@ -14,6 +14,7 @@ raster gives the same file on any number of threads or machines.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -79,8 +80,10 @@ THOROUGH = (
 ENCODERS = (*QUICK, *THOROUGH, REFERENCE)
 _BY_NAME = {encoder.name: encoder for encoder in ENCODERS}
 
-# Every so many rows of a block tell its kind.
-_KIND_ROWS = 8
+# Megabytes in a second that the reference encodes, of blocks of 0, 1, 2, ... bits of entropy.
+_SPEEDS = (150, 60, 55, 40, 45, 55, 65)
+#: Every so many rows of a block tell its kind.
+KIND_ROWS = 8
 # Kinds of overviews are counted from here.
 _OVERVIEW = 100
 # Trials that a kind needs, and standard errors of their mean that are taken for granted.
@@ -91,9 +94,9 @@ _WORTH = 2.0
 _PLANNED_SHARE, _DOUBT, _KEPT_BACK = 0.97, 0.5, 0.0007
 
 
-def kind_of(data: Data, *, overview: bool) -> int:
-    """Which kind of block it is: by the entropy of its bytes; overviews, with other matches, are apart."""
-    octets = np.ascontiguousarray(data[::_KIND_ROWS]).view(np.uint8)
+def kind_of(rows: Data, *, overview: bool) -> int:
+    """Which kind of block it is: by the entropy of some of its rows; overviews, with other matches, apart."""
+    octets = np.ascontiguousarray(rows).view(np.uint8)
     counts = np.bincount(octets.reshape(-1), minlength=256)
     shares = counts[counts > 0] / octets.size
     return int(-(shares * np.log2(shares)).sum()) + overview * _OVERVIEW
@@ -120,7 +123,7 @@ def try_block(data: Data, *, overview: bool) -> Trial:
     sizes = {encoder.name: len(encoder.encode(data)) for encoder in (*QUICK, REFERENCE)}
     if min(sizes.values()) == sizes[REFERENCE.name]:
         sizes |= {encoder.name: len(encoder.encode(data)) for encoder in THOROUGH}
-    return Trial(kind_of(data, overview=overview), data.nbytes, sizes)
+    return Trial(kind_of(data[::KIND_ROWS], overview=overview), data.nbytes, sizes)
 
 
 @dataclass(frozen=True)
@@ -133,21 +136,75 @@ class Choice:
 
 
 @dataclass(frozen=True)
+class Step:
+    """To a faster encoder: the shares of a kind's time that it saves and of its size that it costs."""
+
+    encoder: str
+    saved: float
+    excess: float
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What trials told of a kind of block.
+
+    Attributes
+    ----------
+    seconds, stored : float
+        What the reference takes for a byte of its pixels: time, of which the unit does not matter, and bytes.
+    encoder : str
+        The best of those that are no larger than the reference.
+    steps : tuple of Step
+        From it to ever faster and larger ones, each with less saved for a byte than the one before.
+    """
+
+    seconds: float
+    stored: float
+    encoder: str
+    steps: tuple[Step, ...]
+
+
+@dataclass(frozen=True)
 class Policy:
-    """An encoder for each kind of block; a kind that was not tried often enough gets the reference."""
+    """How DEFLATE is written; a kind that was not tried often enough gets the reference.
 
-    choices: Mapping[int, Choice] = field(default_factory=dict)
+    Attributes
+    ----------
+    tolerance : float
+        The share by which blocks that are chosen for together may become larger than the reference's.
+    """
 
-    def choice(self, kind: int) -> Choice:
-        """How a block of this kind is encoded."""
-        return self.choices.get(kind, Choice(REFERENCE.name, REFERENCE.name, 0.0))
+    kinds: Mapping[int, Kind] = field(default_factory=dict)
+    tolerance: float = 0.0
+
+    def choices(self, blocks: Iterable[int]) -> dict[int, Choice]:
+        """How blocks of these kinds are encoded, so that together they keep the tolerance.
+
+        Steps of all kinds are taken in the order of time saved for a byte until the tolerance is used.
+        """
+        counts = {kind: count for kind, count in Counter(blocks).items() if kind in self.kinds}
+        left = self.tolerance * sum(count * self.kinds[kind].stored for kind, count in counts.items())
+        choices, steps = {}, []
+        for kind, count in counts.items():
+            known = self.kinds[kind]
+            choices[kind] = Choice(known.encoder, known.encoder, 0.0)
+            for number, step in enumerate(known.steps):
+                size = step.excess * known.stored
+                steps.append((-step.saved * known.seconds / size, kind, number, count * size, step.encoder))
+        for _, kind, _, size, encoder in sorted(steps):
+            if size > left:
+                choices[kind] = Choice(choices[kind].encoder, encoder, left / size)
+                break
+            left -= size
+            choices[kind] = Choice(encoder, encoder, 0.0)
+        return choices
 
 
 def find_policy(trials: Iterable[Trial], tolerance: float) -> Policy:
     """The policy that saves the most time within the tolerance, by the trials.
 
-    Each kind keeps the tolerance by itself, so that it does not matter how many blocks of a kind there are:
-    trials tell less of that than of what an encoder makes of a kind.
+    Trials tell what encoders make of a kind of block, but little of how many blocks of a kind there are: that
+    is for `Policy.choices`, which is told. Where a kind has few trials those of its neighbours count as well.
 
     Parameters
     ----------
@@ -159,49 +216,39 @@ def find_policy(trials: Iterable[Trial], tolerance: float) -> Policy:
         kinds.setdefault(trial.kind, []).append(trial)
     count = sum(map(len, kinds.values()))
     planned = tolerance * (_PLANNED_SHARE - _DOUBT / max(1, count) ** 0.5) - _KEPT_BACK
-    return Policy(
-        {
-            kind: _choice(kind, tried, max(0.0, planned))
-            for kind, tried in sorted(kinds.items())
-            if len(tried) >= _FEW_TRIALS
-        }
-    )
+    known = {}
+    for kind in sorted({near for found in kinds for near in (found - 1, found, found + 1)}):
+        tried = kinds.get(kind, [])
+        if len(tried) < _FEW_TRIALS:
+            tried = [trial for near in (kind - 1, kind, kind + 1) for trial in kinds.get(near, [])]
+        if len(tried) >= _FEW_TRIALS:
+            known[kind] = _known(kind, tried)
+    return Policy(known, max(0.0, planned))
 
 
-@dataclass(frozen=True)
-class _Prospect:
-    """What an encoder costs for a kind of block, and how much larger than the reference's its blocks are.
-
-    `feared` is the share by which they may be larger, as far as the trials' spread tells.
-    """
-
-    encoder: Encoder
-    cost: float
-    feared: float
-
-    @property
-    def price(self) -> float:
-        """What is to be low: the time, and a little of the size."""
-        return self.cost + _WORTH * self.feared
-
-
-def _choice(kind: int, trials: list[Trial], tolerance: float) -> Choice:
-    """The encoder, or two in turns, of the lowest price among what keeps the tolerance."""
-    prospects = [
-        _Prospect(encoder, encoder.cost(kind), _feared(trials, encoder))
+def _known(kind: int, trials: list[Trial]) -> Kind:
+    """The encoders that are worth a thought: the best that is free, and a chain of steps from it."""
+    feared = {
+        encoder: _feared(trials, encoder)
         for encoder in ENCODERS
         if all(encoder.name in trial.sizes for trial in trials)
-    ]
-    best, choice = float("inf"), Choice(REFERENCE.name, REFERENCE.name, 0.0)
-    for safe in (each for each in prospects if each.feared <= tolerance):
-        if safe.price < best:
-            best, choice = safe.price, Choice(safe.encoder.name, safe.encoder.name, 0.0)
-        for faster in (each for each in prospects if each.feared > tolerance):
-            share = (tolerance - safe.feared) / (faster.feared - safe.feared)
-            price = safe.price + share * (faster.price - safe.price)
-            if price < best:
-                best, choice = price, Choice(safe.encoder.name, faster.encoder.name, share)
-    return choice
+    }
+    free = (encoder for encoder, share in feared.items() if share <= 0)
+    first = current = min(free, key=lambda encoder: encoder.cost(kind) + _WORTH * feared[encoder])
+    steps: list[Step] = []
+    while True:
+        faster = [
+            Step(e.name, current.cost(kind) - e.cost(kind), share - feared[current])
+            for e, share in feared.items()
+            if e.cost(kind) < current.cost(kind) and share > feared[current]
+        ]
+        best = max(faster, key=lambda step: step.saved / step.excess, default=None)
+        if best is None or best.saved < _WORTH * best.excess:
+            break
+        steps.append(best)
+        current = _BY_NAME[best.encoder]
+    stored = sum(trial.sizes[REFERENCE.name] for trial in trials) / sum(trial.raw for trial in trials)
+    return Kind(1 / _of_entropy(_SPEEDS, kind), stored, first.name, tuple(steps))
 
 
 def _feared(trials: list[Trial], encoder: Encoder) -> float:
@@ -217,17 +264,23 @@ def _feared(trials: list[Trial], encoder: Encoder) -> float:
 
 
 class AdaptiveDeflate:
-    """Encodes the blocks of one piece, in order, by a policy."""
+    """Chooses encoders for the blocks of one piece, a row of blocks at a time."""
 
     def __init__(self, policy: Policy, *, overview: bool) -> None:
         self._policy = policy
         self._overview = overview
         self._due: dict[int, float] = {}
 
-    def __call__(self, data: Data) -> bytes:
-        """The zlib stream of a block."""
-        kind = kind_of(data, overview=self._overview)
-        choice = self._policy.choice(kind)
+    def encoders(self, rows: Sequence[Data]) -> list[Callable[[Data], bytes]]:
+        """An encoder for each block of a row of them, of which `rows` are every so many rows of samples."""
+        kinds = [kind_of(each, overview=self._overview) for each in rows]
+        choices = self._policy.choices(kinds)
+        return [self._next(kind, choices.get(kind, _UNKNOWN)) for kind in kinds]
+
+    def _next(self, kind: int, choice: Choice) -> Callable[[Data], bytes]:
         due = self._due.get(kind, 0.5) + choice.share
         self._due[kind] = due % 1
-        return _BY_NAME[choice.faster if due >= 1 else choice.encoder].encode(data)
+        return _BY_NAME[choice.faster if due >= 1 else choice.encoder].encode
+
+
+_UNKNOWN = Choice(REFERENCE.name, REFERENCE.name, 0.0)

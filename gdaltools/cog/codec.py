@@ -92,7 +92,7 @@ class BlockEncoder:
     def __init__(self, encoding: Encoding, policy: adaptive.Policy, *, overview: bool = False) -> None:
         self._encoding = encoding
         self._size = encoding.profile.blocksize
-        self._compress = None if encoding.by_gdal else _compressor(encoding.profile, policy, overview)
+        self._adaptive = adaptive.AdaptiveDeflate(policy, overview=overview)
 
     def encode_row(self, pixels: Pixels, left_out: Sequence[bool] = ()) -> Iterator[bytes]:
         """The blocks of one row of blocks, from left to right.
@@ -104,21 +104,37 @@ class BlockEncoder:
         left_out : sequence of bool
             Of each block, whether it is not wanted: it need not be encoded, and may come as no bytes.
         """
-        if self._compress is None:
+        if self._encoding.by_gdal:
             yield from self._lifted(pixels, left_out)
             return
+        predictor = self._encoding.profile.predictor
+        wanted = [
+            self._block(pixels, left)
+            for left in range(0, pixels.shape[1], self._size)
+            if not (left_out and left_out[left // self._size])
+        ]
+        encoded = (
+            encode(predicted(block, predictor))
+            for block, encode in zip(wanted, self._encoders(wanted), strict=True)
+        )
+        yield from (b"" if out else next(encoded) for out in left_out or [False] * len(wanted))
+
+    def _block(self, pixels: Pixels, left: int) -> Pixels:
+        """A whole block, filled with zeros where the row of blocks ends."""
         size = self._size
-        rows, cols, samples = pixels.shape
-        for left in range(0, cols, size):
-            if left_out and left_out[left // size]:
-                yield b""
-                continue
-            block = pixels[:, left : left + size]
-            if block.shape[:2] != (size, size):
-                whole = np.zeros((size, size, samples), pixels.dtype)
-                whole[:rows, : block.shape[1]] = block
-                block = whole
-            yield self._compress(predicted(block, self._encoding.profile.predictor))
+        block = pixels[:, left : left + size]
+        if block.shape[:2] == (size, size):
+            return block
+        whole = np.zeros((size, size, pixels.shape[2]), pixels.dtype)
+        whole[: block.shape[0], : block.shape[1]] = block
+        return whole
+
+    def _encoders(self, blocks: Sequence[Pixels]) -> Sequence[Encode]:
+        profile = self._encoding.profile
+        if profile.compression != "DEFLATE" or not profile.size_tolerance:
+            return [_compressor(profile)] * len(blocks)
+        rows = (predicted(block[:: adaptive.KIND_ROWS], profile.predictor) for block in blocks)
+        return self._adaptive.encoders(list(rows))
 
     def _lifted(self, pixels: Pixels, left_out: Sequence[bool]) -> Iterator[bytes]:
         size = self._size
@@ -157,14 +173,12 @@ def _floating_point_differences(block: Pixels) -> Pixels:
     return differences
 
 
-def _compressor(profile: CogProfile, policy: adaptive.Policy, overview: bool) -> Encode:
+def _compressor(profile: CogProfile) -> Encode:
     if profile.compression == "NONE":
         return lambda data: data.tobytes()
     if profile.compression == "ZSTD":
         level = profile.level or 9
         return lambda data: _zstd(data, level)
-    if profile.size_tolerance:
-        return adaptive.AdaptiveDeflate(policy, overview=overview)
     return fixed_deflate(profile.level or 6)
 
 
