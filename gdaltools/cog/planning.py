@@ -21,7 +21,8 @@ from gdaltools.cog.facts import Facts, facts_of, sample_bits
 from gdaltools.cog.overviews import level_sizes
 from gdaltools.cog.plan import CogPlan, Overviews, Wanted
 from gdaltools.cog.profiles import CogProfile, choose_profile
-from gdaltools.cog.sizing import affordable_blocksize, piece_shape
+from gdaltools.cog.raw import RawSource, raw_source
+from gdaltools.cog.sizing import affordable_blocksize, narrowed, piece_shape
 from gdaltools.cog.source import RasterSource, Source
 from gdaltools.cog.warped import aligned_grid, vrt_source, warped_source
 from gdaltools.crs import parse_crs
@@ -211,6 +212,12 @@ def _planned(dataset: DatasetReader, location: Location, profile: CogProfile, wa
         plan = replace(plan, levels=sizes, kept=True)
     if warps or plan.pieces == 1:
         return plan
+    if (
+        isinstance(source, RasterSource)
+        and not plan.kept
+        and isinstance(raw_source(source, facts), RawSource)
+    ):
+        return replace(plan, piece=narrowed(plan.piece, facts.pixel_bytes, plan.profile.blocksize))
     rereads = _rereads(facts, plan.piece, stored_rows, stored_cols)
     compressed = dataset.compression is not None
     # A scratch file holds the full resolution alone.

@@ -49,9 +49,7 @@ def piece_shape(
     row_bytes = -(-width // blocksize) * blocksize * pixel_bytes
     across = -(-width // blocksize) * blocksize
     if row_bytes * blocksize > _WIDE_PIECE_BYTES:
-        cols = max(1, _PIECE_BYTES // (blocksize * blocksize * pixel_bytes))
-        # A power of two of blocks, so that pieces halve with the levels.
-        return blocksize, blocksize * (1 << (cols.bit_length() - 1))
+        return _narrow_piece(pixel_bytes, blocksize)
     unit = blocksize
     whole = math.lcm(blocksize, stored_rows)
     if row_bytes * whole <= _WIDE_PIECE_BYTES:
@@ -59,6 +57,24 @@ def piece_shape(
     fitting = max(1, _PIECE_BYTES // max(1, row_bytes * unit))
     spread = max(1, -(-height // unit) // _FEW_PIECES)
     return unit * min(fitting, spread), across
+
+
+def narrowed(piece: tuple[int, int], pixel_bytes: int, blocksize: int) -> tuple[int, int]:
+    """The piece, or a narrower one if it is large: of a source of which any part is read for itself.
+
+    >>> narrowed((512, 18944), 3, 512), narrowed((512, 36864), 3, 512)
+    ((512, 18944), (512, 16384))
+    """
+    rows, cols = piece
+    if rows * cols * pixel_bytes <= 2 * _PIECE_BYTES:
+        return piece
+    return _narrow_piece(pixel_bytes, blocksize)
+
+
+def _narrow_piece(pixel_bytes: int, blocksize: int) -> tuple[int, int]:
+    cols = max(1, _PIECE_BYTES // (blocksize * blocksize * pixel_bytes))
+    # A power of two of blocks, so that pieces halve with the levels.
+    return blocksize, blocksize * (1 << (cols.bit_length() - 1))
 
 
 def memory_bound(
@@ -77,7 +93,7 @@ def memory_bound(
     """Bytes that making a COG of such a raster needs at most, with so many tasks at a time (one a core).
 
     Each task holds its piece, what it encodes and half of the piece in each direction; halves wait for their
-    neighbours; beside them are the process itself, GDAL's block cache and the tables of blocks.
+    neighbours, of all pieces in a row and the next; beside them are the process itself, GDAL's block cache and the tables of blocks.
     """
     busy = threads or int(CPU_COUNT)
     block = affordable_blocksize(blocksize, bands // planes, itemsize)
@@ -86,6 +102,7 @@ def memory_bound(
     block_bytes = block**2 * bands // planes * itemsize
     encoding = 3 * block_bytes + (_LIFTING_BYTES + 2 * block_bytes if by_gdal else 0)
     working = held + held // 4 + encoding + _THREAD_BYTES
-    waiting = (busy + 3) * held // 4 if max(width, height) > block else 0
+    beside = math.ceil(width / cols) - 1
+    waiting = (busy + 3 + 3 * beside) * held // 4 if max(width, height) > block else 0
     blocks = math.ceil(width / block) * math.ceil(height / block) * planes * 4 // 3
     return SHARED_BYTES + busy * working + waiting + _BLOCK_TABLE_BYTES * blocks

@@ -15,7 +15,7 @@ import rasterio
 from rasterio.io import DatasetReader
 from rasterio.windows import Window
 
-from gdaltools.cog import plan
+from gdaltools.cog import planning
 from gdaltools.cog.create import CogResult, create_cog, plan_cog
 from gdaltools.cog.validate import validate_cog
 from gdaltools.dataset import open_dataset
@@ -108,7 +108,7 @@ def _cut(case: Case) -> None:
             cols // blocksize, 1
         ) * blocksize if cols else across
 
-    plan.piece_shape = piece_shape
+    planning.piece_shape = piece_shape
 
 
 def _make(source: Path, target: Path, options: dict[str, Any]) -> str:

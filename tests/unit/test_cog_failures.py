@@ -140,10 +140,10 @@ def test_a_disk_that_is_full_keeps_nothing(small_disk: Path, tmp_path: Path, cut
 
 MAKE = """
 import sys
-from gdaltools.cog import plan
+from gdaltools.cog import planning
 from gdaltools.cog.create import create_cog
 
-plan.piece_shape = lambda *_: (64, 1024)
+planning.piece_shape = lambda *_: (64, 1024)
 said = []
 
 def say(state):
