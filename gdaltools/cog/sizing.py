@@ -93,7 +93,7 @@ def memory_bound(
     """Bytes that making a COG of such a raster needs at most, with so many tasks at a time (one a core).
 
     Each task holds its piece, what it encodes and half of the piece in each direction; halves wait for their
-    neighbours, of all pieces in a row and the next; beside them are the process itself, GDAL's block cache and the tables of blocks.
+    neighbours; beside them are the process itself, GDAL's block cache and the tables of blocks.
     """
     busy = threads or int(CPU_COUNT)
     block = affordable_blocksize(blocksize, bands // planes, itemsize)
@@ -102,7 +102,8 @@ def memory_bound(
     block_bytes = block**2 * bands // planes * itemsize
     encoding = 3 * block_bytes + (_LIFTING_BYTES + 2 * block_bytes if by_gdal else 0)
     working = held + held // 4 + encoding + _THREAD_BYTES
-    beside = math.ceil(width / cols) - 1
-    waiting = (busy + 3 + 3 * beside) * held // 4 if max(width, height) > block else 0
+    # Where pieces have neighbours beside them, three wait for the fourth at every level.
+    depth = math.ceil(math.log2(max(width / cols, height / rows, 1))) + 1 if cols < width else 1
+    waiting = (busy + 3 * depth) * held // 4 if max(width, height) > block else 0
     blocks = math.ceil(width / block) * math.ceil(height / block) * planes * 4 // 3
     return SHARED_BYTES + busy * working + waiting + _BLOCK_TABLE_BYTES * blocks
