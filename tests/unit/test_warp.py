@@ -533,7 +533,7 @@ def test_the_mosaic_of_all_tiles_is_one_exact_warp(
             mosaic[where] = pixels
             times[where] += 1
     assert times.min() == 1
-    assert times.max() <= 4
+    assert times.max() <= 9  # three in each direction, where the last tile is moved inwards
     with open_dataset(path) as dataset:
         plan = plan_warp(dataset, scheme.source_grid, scheme.grid, "bilinear")
         assert "own kernel" in str(plan)
