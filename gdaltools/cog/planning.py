@@ -212,14 +212,14 @@ def _planned(dataset: DatasetReader, location: Location, profile: CogProfile, wa
         plan = replace(plan, levels=sizes, kept=True)
     if warps or plan.pieces == 1:
         return plan
+    compressed = dataset.compression is not None
     if (
-        isinstance(source, RasterSource)
-        and not plan.kept
+        not (compressed or plan.kept)
+        and isinstance(source, RasterSource)
         and isinstance(raw_source(source, facts), RawSource)
     ):
         return replace(plan, piece=narrowed(plan.piece, facts.pixel_bytes, plan.profile.blocksize))
     rereads = _rereads(facts, plan.piece, stored_rows, stored_cols)
-    compressed = dataset.compression is not None
     # A scratch file holds the full resolution alone.
     if not plan.kept and (dataset.driver in _SEQUENTIAL or (compressed and rereads > 2)):
         return replace(plan, staged=True)

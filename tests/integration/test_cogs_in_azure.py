@@ -14,12 +14,12 @@ from azure.storage.blob import BlobServiceClient
 
 import gdaltools as gt
 from gdaltools import crash_points, storage
-from gdaltools.cog import planning
 from gdaltools.cog.overviews import level_sizes
 from gdaltools.cog.plan import CogPlan
 from gdaltools.cog.sizing import piece_shape
 from gdaltools.errors import CorruptRaster, StorageError, TargetExists
 from tests.support.azurite import azurite
+from tests.support.cog_by_pieces import cut_pieces
 from tests.support.rasters import damage, smooth, write_raster
 
 pytestmark = pytest.mark.azurite
@@ -40,15 +40,6 @@ def service(connection_string: str, monkeypatch: pytest.MonkeyPatch) -> Iterator
     with BlobServiceClient.from_connection_string(connection_string) as client:
         yield client
     storage.delete(TARGET)
-
-
-def cut(monkeypatch: pytest.MonkeyPatch, rows: int, cols: int | None) -> None:
-    """Cut COGs into pieces of so many rows and columns (None: the whole width)."""
-
-    def piece_shape(width: int, *others: int) -> tuple[int, int]:
-        return rows, cols or -(-width // others[2]) * others[2]
-
-    monkeypatch.setattr(planning, "piece_shape", piece_shape)
 
 
 def planned(wanted: dict[str, Any]) -> dict[str, Any]:
@@ -72,7 +63,7 @@ def test_a_cog_in_azure_is_the_local_one_to_the_byte(
     piece: tuple[int, int | None],
     options: dict[str, Any],
 ) -> None:
-    cut(monkeypatch, *piece)
+    cut_pieces(monkeypatch, *piece)
     wanted = {"blocksize": 64, "raster_type": "rgb", "progress": False, **options}
     here = gt.create_cog(masked, masked.with_name("b.tif"), **wanted)
     there = gt.create_cog(masked, TARGET, **wanted)
@@ -180,7 +171,7 @@ def test_a_damaged_source_leaves_no_blob(tmp_path: Path) -> None:
 
 def test_a_cluster_stages_from_its_workers(masked: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     distributed = pytest.importorskip("distributed")
-    cut(monkeypatch, 64, 128)
+    cut_pieces(monkeypatch, 64, 128)
     gt.create_cog(masked, masked.with_name("b.tif"), blocksize=64, progress=False)
     # Its processes have this process's environment, and so its account.
     with (

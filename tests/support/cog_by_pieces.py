@@ -1,4 +1,4 @@
-"""A COG of an array in memory, cut into pieces of any shape."""
+"""COGs that are cut into pieces of any shape, however small they are."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ from typing import Any
 
 import dask
 import numpy as np
+import pytest
 from numpy.typing import NDArray
 from rasterio.enums import ColorInterp
 from rasterio.transform import Affine
 
+from gdaltools.cog import planning
 from gdaltools.cog.assemble import assemble, record_tasks
 from gdaltools.cog.axes import Span
 from gdaltools.cog.codec import Encoding
@@ -20,6 +22,16 @@ from gdaltools.cog.plan import CogPlan
 from gdaltools.cog.profiles import choose_profile
 from gdaltools.cog.sink import MemorySink
 from gdaltools.cog.source import stacked
+
+
+def cut_pieces(monkeypatch: pytest.MonkeyPatch, rows: int, cols: int | None) -> None:
+    """Cut COGs into pieces of so many rows and columns (None: the whole width) for the rest of a test."""
+
+    def piece_shape(width: int, *others: int) -> tuple[int, int]:
+        _, _, blocksize, *_ = others
+        return rows, cols or -(-width // blocksize) * blocksize
+
+    monkeypatch.setattr(planning, "piece_shape", piece_shape)
 
 
 @dataclass(frozen=True)

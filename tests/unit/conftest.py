@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 
-from gdaltools.cog import planning
+from tests.support.cog_by_pieces import cut_pieces
 
 Cut = Callable[[int, int | None], None]
 
@@ -15,11 +16,4 @@ Cut = Callable[[int, int | None], None]
 def cut(monkeypatch: pytest.MonkeyPatch) -> Cut:
     """Cuts COGs into pieces of so many rows and columns (None: the whole width), however small they are."""
 
-    def into(rows: int, cols: int | None) -> None:
-        def piece_shape(width: int, *others: int) -> tuple[int, int]:
-            _, _, blocksize, *_ = others
-            return rows, cols or -(-width // blocksize) * blocksize
-
-        monkeypatch.setattr(planning, "piece_shape", piece_shape)
-
-    return into
+    return partial(cut_pieces, monkeypatch)
