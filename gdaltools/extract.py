@@ -11,9 +11,11 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,9 @@ from dask.delayed import Delayed
 
 from gdaltools import graph, storage
 from gdaltools.cog.adaptive import Policy
+from gdaltools.cog.decoded import decoded
+from gdaltools.cog.source import RasterSource
+from gdaltools.dataset import open_dataset
 from gdaltools.errors import InvalidParameter, StorageError
 from gdaltools.extraction_plan import ExtractionPlan
 from gdaltools.extraction_planning import (
@@ -31,6 +36,7 @@ from gdaltools.extraction_planning import (
     estimated_bytes,
     estimated_seconds,
     planned,
+    raw_pixels,
     regrouped,
 )
 from gdaltools.extraction_result import ExtractedTile, ExtractionResult
@@ -41,6 +47,7 @@ from gdaltools.extraction_walk import Order, tile_id
 from gdaltools.manifest import FinishedTile, ManifestWriter, TileManifest, known_tiles
 from gdaltools.nearness import brought_near
 from gdaltools.progress import ProgressOption, reporting
+from gdaltools.scratch import scratch_folder
 from gdaltools.storage import Location, StrPath
 from gdaltools.tile_groups import Position
 from gdaltools.tiling import TilingScheme
@@ -152,7 +159,7 @@ def extract_tiles(
     source = storage.pinned(src)
     found = storage.check_unchanged(source)
     threads = _threads() if compute else 1
-    plan, chosen = planned(source, scheme, wanted, threads)
+    plan, chosen = planned(source, scheme, wanted, threads, may_stage=compute and not graph.cluster_threads())
     stem = stem if stem is not None else source.stem
     order = Order(plan, storage.locate(dst), stem, overwrite, skip_empty, Policy())
     run = TileManifest(
@@ -185,10 +192,9 @@ def extract_tiles(
         ManifestWriter(target, run, still, set(known.skipped) - names) as manifest,
         listening(order, advance, manifest, ends) as listener,
     ):
-        advance(sum(_pixels(scheme, place) for place in [*kept, *empty]))
+        advance(sum(scheme.window(*place).pixels for place in [*kept, *empty]))
         if missing:
-            with brought_near(source, share=len(missing) / len(scheme)) as near:
-                plan = replace(order.plan, pixels=replace(order.plan.pixels, location=near))
+            with _at_hand(order.plan, share=len(missing) / len(scheme)) as plan:
                 run_plan(replace(order, plan=plan, policy=policy_of(plan)), listener)
     return _result(order, [ends[tile_id(place)] for place in chosen])
 
@@ -239,8 +245,26 @@ def plan_extraction(
     )
     if threads is not None and threads < 1:
         raise InvalidParameter(f"{threads} threads: give at least 1")
-    plan, _ = planned(storage.locate(src), scheme, wanted, threads or _threads())
+    plan, _ = planned(
+        storage.locate(src), scheme, wanted, threads or _threads(), may_stage=not graph.cluster_threads()
+    )
     return replace(plan, estimated_bytes=estimated_bytes(plan), estimated_seconds=estimated_seconds(plan))
+
+
+@contextmanager
+def _at_hand(plan: ExtractionPlan, *, share: float) -> Iterator[ExtractionPlan]:
+    """The plan, its source where and how this share of it is read best, for the length of the block."""
+    with brought_near(plan.source, share=share) as near, ExitStack() as resources:
+        pixels = plan.pixels
+        if plan.staged:
+            folder = resources.enter_context(scratch_folder(Path(tempfile.gettempdir())))
+            masked = pixels.masked if plan.warp is None else plan.warp.mask == "mask"
+            source = RasterSource(near, plan.layout.facts.count, masked)
+            near = decoded(source, folder, plan.layout.profile.blocksize).location
+        if near != pixels.location:
+            with open_dataset(near) as dataset:
+                pixels = replace(pixels, location=near, raw=raw_pixels(dataset, near))
+        yield replace(plan, pixels=pixels)
 
 
 def _threads() -> int:
@@ -315,11 +339,6 @@ def _check_space(order: Order) -> None:
             f"{order.folder} has {free / 1e6:,.0f} MB free, and {plan.tiles} tiles will take about "
             f"{expected / 1e6:,.0f} MB: make room, or choose another place"
         )
-
-
-def _pixels(scheme: TilingScheme, place: Position) -> int:
-    window = scheme.window(*place)
-    return window.width * window.height
 
 
 def _gathered(

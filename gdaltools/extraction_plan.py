@@ -8,7 +8,7 @@ in rows where it is stored in strips, along Hilbert's curve where it is stored i
 
 from __future__ import annotations
 
-import math
+import heapq
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -29,9 +29,11 @@ _GROUP_BYTES = 256 << 20
 _GROUPS_PER_THREAD = 4
 # Threads that wait for the last groups are to cost no more than this; else these become narrower, and where
 # even that does not help tiles are made one after the other, each by all threads.
-_BUSY, _LEAST_BUSY = 0.85, 0.75
+_BUSY, _LEAST_BUSY = 0.95, 0.75
 # Of the block cache, for all threads: groups become narrower rather than take more.
 _MODEST_CACHE_BYTES = 256 << 20
+# A strip of a source of which any part can be read alone: nothing is decoded in vain where groups are narrow.
+_ANY_ORDER_STRIP_BYTES = STRIP_BYTES // 3
 # Groups, and strips of each, that tell of all where there are more.
 _LOOKED_AT, _STRIPS_LOOKED_AT = 24, 48
 
@@ -52,6 +54,8 @@ class ExtractionPlan:
         How often stored blocks are decoded, by what was looked at.
     cached : bool
         Whether a row of a group's cells fits GDAL's block cache with those of the other threads.
+    staged : bool
+        Whether the source is decoded once into a scratch file, of which any part can be read.
     estimated_bytes, estimated_seconds : number or None
         Of all tiles together; None where it was not asked for.
     """
@@ -67,6 +71,7 @@ class ExtractionPlan:
     side_by_side: bool
     reading: Reading
     cached: bool
+    staged: bool = False
     estimated_bytes: int | None = None
     estimated_seconds: float | None = None
 
@@ -163,6 +168,11 @@ class ExtractionPlan:
         return f"{len(self.groups)} groups of up to {most} tiles, {layout}"
 
     def _decoding(self) -> str:
+        if self.pixels.raw is not None:
+            return "none, as nothing is compressed: only what is needed of a block is read"
+        if self.staged:
+            size = self.blocks.source.width * self.blocks.source.height * self.blocks.pixel_bytes / 1e6
+            return f"each stored block once, into a scratch file of {size:,.0f} MB"
         if self.rereads < 1.02:
             return "each stored block once"
         if not self.side_by_side:
@@ -186,8 +196,11 @@ def grouped(
     blocks: StoredBlocks,
     chosen: Sequence[Position] | None,
     threads: int,
+    *,
+    staged: bool = False,
 ) -> ExtractionPlan:
     """The plan for the `chosen` tiles, None for all, on so many threads."""
+    in_any_order = staged or pixels.raw is not None
     only = None if chosen is None or len(chosen) == len(scheme) else frozenset(chosen)
     plan = ExtractionPlan(
         scheme=scheme,
@@ -201,13 +214,19 @@ def grouped(
         side_by_side=True,
         reading=Reading(0, 0, 0, 0),
         cached=True,
+        staged=staged,
     )
-    widest = max(1, STRIP_BYTES // (pixels.step * layout.facts.pixel_bytes))
+    widest = max(
+        1,
+        (_ANY_ORDER_STRIP_BYTES if in_any_order else STRIP_BYTES) // (pixels.step * layout.facts.pixel_bytes),
+    )
     by_rows = layout.by_rows(max(scheme.window(0, col).width for col in range(scheme.cols)))
     found: list[ExtractionPlan] = []
     while True:
         plan = replace(plan, groups=_balanced(plan, only, widest))
-        plan = replace(plan, side_by_side=by_rows and _busy(len(plan.groups), threads) >= _LEAST_BUSY)
+        plan = replace(plan, side_by_side=by_rows and _busy(plan, plan.groups) >= _LEAST_BUSY)
+        if in_any_order:
+            return plan
         found.append(_looked_at(plan))
         # A narrower strip takes less of the cache; what is decoded in vain then is less than by thrashing.
         if found[-1].reading.cache_bytes * threads <= _MODEST_CACHE_BYTES or not plan.side_by_side:
@@ -220,18 +239,16 @@ def grouped(
 def _balanced(plan: ExtractionPlan, only: frozenset[Position] | None, widest: int) -> tuple[TileGroup, ...]:
     """Groups at most so wide; the last are narrower where threads would wait for them."""
     groups = _groups(plan, only, _columns(plan.scheme, widest))
-    left = len(groups) % plan.threads
-    if not left or _busy(len(groups), plan.threads) >= _BUSY:
-        return groups
-    whole, last = groups[:-left], groups[-left:]
-    best = last
-    for parts in range(2, 1 + max(len(group.cols) for group in last)):
-        split = tuple(part for group in last for part in group.split(parts))
-        if _busy(len(split), plan.threads) > _busy(len(best), plan.threads):
-            best = split
-        if _busy(len(best), plan.threads) >= _BUSY:
-            break
-    return whole + best
+    best, most = groups, _busy(plan, groups)
+    for last in (plan.threads, 2 * plan.threads):
+        whole, rest = groups[:-last], groups[-last:]
+        for parts in range(2, 1 + max((len(group.cols) for group in rest), default=1)):
+            if most >= _BUSY:
+                return best
+            found = whole + tuple(part for group in rest for part in group.split(parts))
+            if (busy := _busy(plan, found)) > most:
+                best, most = found, busy
+    return best
 
 
 def _groups(
@@ -296,9 +313,15 @@ def _columns(scheme: TilingScheme, widest: int) -> list[range]:
     return found
 
 
-def _busy(groups: int, threads: int) -> float:
-    """The share of the threads' time that so many equal groups fill."""
-    return groups / (threads * math.ceil(groups / threads)) if groups else 1.0
+def _busy(plan: ExtractionPlan, groups: Sequence[TileGroup]) -> float:
+    """The share of the threads' time that groups fill, each taken by the first thread that is free."""
+    ends = [0] * plan.threads
+    total = 0
+    for group in groups:
+        pixels = sum(plan.scheme.window(*place).pixels for place in group)
+        heapq.heapreplace(ends, ends[0] + pixels)
+        total += pixels
+    return total / (plan.threads * max(ends)) if total else 1.0
 
 
 def _looked_at(plan: ExtractionPlan) -> ExtractionPlan:
@@ -337,5 +360,4 @@ def _total_pixels(scheme: TilingScheme, chosen: Sequence[Position] | None) -> in
     if chosen is None:
         heights = sum(scheme.window(row, 0).height for row in range(scheme.rows))
         return heights * sum(scheme.window(0, col).width for col in range(scheme.cols))
-    windows = (scheme.window(*place) for place in chosen)
-    return sum(window.width * window.height for window in windows)
+    return sum(scheme.window(*place).pixels for place in chosen)

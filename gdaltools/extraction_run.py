@@ -16,7 +16,7 @@ from rasterio.windows import Window
 from gdaltools import graph, storage
 from gdaltools.cog.adaptive import Policy
 from gdaltools.cog.making import make_planned
-from gdaltools.dataset import block_cache, open_dataset
+from gdaltools.dataset import block_cache
 from gdaltools.extraction_plan import ExtractionPlan
 from gdaltools.extraction_result import ExtractedTile
 from gdaltools.extraction_trials import Tried, Trying, decided, trial_rows
@@ -71,7 +71,7 @@ class Listener:
                 self._manifest.enter(_finished(tile))
         if not self._by_pixels:
             place = self._order.plan.scheme.position(name)
-            self._advance(_pixels(self._order, place))
+            self._advance(self._order.plan.scheme.window(*place).pixels)
 
 
 def name_of(tile: ExtractedTile | str) -> str:
@@ -145,7 +145,7 @@ def _alone(order: Order, place: Position, told: Callable[[int], None]) -> Extrac
     """One tile by all threads."""
     started = time.time()
     plan, target = replace(order.plan.plan_of(place), policy=order.policy), order.target(place)
-    pixels = _pixels(order, place)
+    pixels = order.plan.scheme.window(*place).pixels
     if order.skip_empty and not _holds_data(order, place):
         if order.overwrite:
             storage.delete(target)
@@ -165,11 +165,11 @@ def _alone(order: Order, place: Position, told: Callable[[int], None]) -> Extrac
 def _holds_data(order: Order, place: Position) -> bool:
     plan, window = order.plan.plan_of(place), order.plan.scheme.window(*place)
     across = min(window.width, plan.piece[1])
-    with open_dataset(order.plan.source, verify=False) as dataset:
+    with order.plan.pixels.opened() as source:
         for left in range(window.col_off, window.col_off + window.width, across):
             width = min(across, window.col_off + window.width - left)
             part = Window(left, window.row_off, width, window.height)
-            for pixels, valid in order.plan.pixels.strips(dataset, part):
+            for pixels, valid in order.plan.pixels.strips(source, part):
                 if not is_empty(plan, pixels, valid):
                     return True
     return False
@@ -201,8 +201,3 @@ def _make_group(order: Order, policy: Policy, group: TileGroup) -> list[Extracte
 def _make_tile(order: Order, policy: Policy, place: Position) -> list[ExtractedTile | str]:
     with graph.using_threads(1):
         return [_alone(replace(order, policy=policy), place, lambda _: None)]
-
-
-def _pixels(order: Order, place: Position) -> int:
-    window = order.plan.scheme.window(*place)
-    return window.width * window.height

@@ -13,7 +13,7 @@ from gdaltools import graph
 from gdaltools.cog.adaptive import Policy, Trial, find_policy
 from gdaltools.cog.pyramid import try_blocks
 from gdaltools.cog.sink import MemorySink
-from gdaltools.dataset import block_cache, open_dataset
+from gdaltools.dataset import block_cache
 from gdaltools.extraction_plan import ExtractionPlan
 from gdaltools.tile_groups import Position
 from gdaltools.tile_pixels import OpenTile, TileSource
@@ -53,10 +53,10 @@ class Trying:
         """What the encoders make of the blocks of a numbered row, and its number."""
         index, blocks = given
         trials: list[Trial] = []
-        with block_cache(self.plan.cache_bytes), open_dataset(self.plan.source, verify=False) as dataset:
+        with block_cache(self.plan.cache_bytes), self.plan.pixels.opened() as opened:
             for place, row, col in blocks:
                 tile = self.plan.plan_of(place)
-                source = OpenTile(TileSource(self.plan.pixels, self.plan.scheme.window(*place)), dataset)
+                source = OpenTile(TileSource(self.plan.pixels, self.plan.scheme.window(*place)), opened)
                 trials += try_blocks(tile.work(MemorySink()), source, row, [col])
         return index, trials
 

@@ -21,7 +21,7 @@ from gdaltools.cog.plan import CogPlan
 from gdaltools.cog.rows import CogRows
 from gdaltools.cog.sink import FileSink, MemorySink
 from gdaltools.cog.source import Pixels, Valid
-from gdaltools.dataset import block_cache, open_dataset
+from gdaltools.dataset import block_cache
 from gdaltools.errors import StorageError
 from gdaltools.extraction_plan import ExtractionPlan
 from gdaltools.extraction_result import ExtractedTile
@@ -80,14 +80,14 @@ def walk(order: Order, group: TileGroup, told: Told) -> list[ExtractedTile | str
     plan = order.plan
     made: list[ExtractedTile | str] = []
     tiles: dict[Position, _Tile] = {}
-    with block_cache(plan.cache_bytes), open_dataset(plan.source, verify=False) as dataset:
+    with block_cache(plan.cache_bytes), plan.pixels.opened() as source:
         try:
             for (top, bottom, left, right), places in group.strips(plan.scheme, plan.pixels.step):
                 for place in places:
                     if place not in tiles:
                         tiles[place] = _Tile.begun(order, place)
                 row, window = top, Window(left, top, right - left, bottom - top)
-                for pixels, valid in plan.pixels.strips(dataset, window):
+                for pixels, valid in plan.pixels.strips(source, window):
                     for place in places:
                         told.pixels(tiles[place].add(row, left, pixels, valid))
                     row += pixels.shape[1]

@@ -49,6 +49,11 @@ class StoredBlocks:
     warps: bool
 
     @property
+    def pixel_bytes(self) -> int:
+        """One pixel of all bands, decoded."""
+        return self.block_bytes // (self.rows * self.cols)
+
+    @property
     def shape(self) -> tuple[int, int]:
         """Rows and columns of blocks."""
         return -(-self.source.height // self.rows), -(-self.source.width // self.cols)

@@ -6,16 +6,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from rasterio.io import DatasetReader
 from rasterio.windows import Window
 
 from gdaltools.cog.axes import Span
+from gdaltools.cog.raw import RawSource
 from gdaltools.cog.source import Pixels, Valid, stacked
 from gdaltools.dataset import open_dataset
+from gdaltools.source_windows import SourceWindows
 from gdaltools.storage import Location
 from gdaltools.tiling import PixelWindow
 from gdaltools.warping import WarpPlan, plain_strips, warped_strips
@@ -39,6 +41,8 @@ class TargetPixels:
         The nodata value that a mask is to tell of, as the tiles' codec changes values.
     step : int
         Strips are cut at whole multiples of so many rows of the grid, where that reads the source once.
+    raw : RawSource or None
+        The source without GDAL, where it is stored as it is and has no mask.
     """
 
     location: Location
@@ -46,8 +50,21 @@ class TargetPixels:
     masked: bool
     hidden: float | None
     step: int
+    raw: RawSource | None = field(default=None, repr=False)
 
-    def strips(self, dataset: DatasetReader, window: Window) -> Iterator[tuple[Pixels, Valid | None]]:
+    @contextmanager
+    def opened(self) -> Iterator[SourceWindows]:
+        """The source, open in this thread for the length of the block.
+
+        Raises
+        ------
+        SourceNotFound, UnsupportedRaster, CorruptRaster, StorageError
+            As `open_dataset` does.
+        """
+        with open_dataset(self.location, verify=False) as dataset:
+            yield SourceWindows(dataset, self.location, self.raw)
+
+    def strips(self, source: SourceWindows, window: Window) -> Iterator[tuple[Pixels, Valid | None]]:
         """A window from top to bottom: pixels, shape (bands, rows, cols), and what of them is data.
 
         Raises
@@ -56,9 +73,9 @@ class TargetPixels:
             The source cannot be decoded, or read.
         """
         if self.warp is None:
-            found = plain_strips(dataset, self.location, window, self.step, mask=self.masked)
+            found = plain_strips(source, window, self.step, mask=self.masked)
         else:
-            found = warped_strips(dataset, self.location, self.warp, window)
+            found = warped_strips(source, self.warp, window)
         for pixels, mask in found:
             if mask is not None:  # 0 and 255, and the strip's own: it becomes what is data in its place
                 yield pixels, np.minimum(mask, 1, out=mask).view(bool)
@@ -110,8 +127,8 @@ class TileSource:
         CorruptRaster, StorageError
             As `TargetPixels.strips` does.
         """
-        with open_dataset(self.pixels.location, verify=False) as dataset:
-            return OpenTile(self, dataset).read(rows, cols, dtype, planes=planes)
+        with self.pixels.opened() as source:
+            return OpenTile(self, source).read(rows, cols, dtype, planes=planes)
 
 
 @dataclass(frozen=True)
@@ -119,7 +136,7 @@ class OpenTile:
     """A tile of a raster that is open already, in this thread: what was decoded for one serves the next."""
 
     tile: TileSource
-    dataset: DatasetReader
+    source: SourceWindows
 
     @property
     def name(self) -> str:
@@ -132,7 +149,7 @@ class OpenTile:
         """As `TileSource.read`."""
         origin = self.tile.window
         window = Window(origin.col_off + cols.start, origin.row_off + rows.start, len(cols), len(rows))
-        parts, masks = zip(*self.tile.pixels.strips(self.dataset, window), strict=True)
+        parts, masks = zip(*self.tile.pixels.strips(self.source, window), strict=True)
         valid = None if masks[0] is None else np.concatenate(masks)
         pixels = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
         return stacked(pixels, dtype, planes=planes), valid

@@ -40,6 +40,11 @@ class PixelWindow(BaseModel):
     height: int
 
     @property
+    def pixels(self) -> int:
+        """How many there are."""
+        return self.width * self.height
+
+    @property
     def rasterio(self) -> Window:
         """As rasterio takes it."""
         return Window(self.col_off, self.row_off, self.width, self.height)

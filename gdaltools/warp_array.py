@@ -17,6 +17,7 @@ from gdaltools.errors import InvalidParameter
 from gdaltools.grid import Grid, Resolution, target_grid
 from gdaltools.lazy import LazyPixels, blank_nodata, labelled, masked_dtype
 from gdaltools.raster import source_crs
+from gdaltools.source_windows import SourceWindows
 from gdaltools.storage import Location, StrPath
 from gdaltools.warping import WarpPlan, chosen_resampling, plan_warp, warped_strips
 
@@ -114,7 +115,7 @@ class _WarpedPixels(LazyPixels):
         data = np.empty((self.plan.count, int(window.height), int(window.width)), self.dtype)
         done = 0
         with open_dataset(self.location, verify=False) as dataset:
-            for pixels, mask in warped_strips(dataset, self.location, self.plan, window):
+            for pixels, mask in warped_strips(SourceWindows(dataset, self.location), self.plan, window):
                 strip = data[:, done : done + pixels.shape[1]]
                 strip[:] = pixels
                 if self.masked:

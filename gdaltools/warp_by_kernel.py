@@ -8,12 +8,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from rasterio.io import DatasetReader
 from rasterio.windows import Window
 
-from gdaltools.dataset import read_window
 from gdaltools.errors import InvalidParameter
-from gdaltools.storage import Location
+from gdaltools.source_windows import SourceWindows
 from gdaltools.warp_nodes import Nodes, span
 from gdaltools.warp_plan import WarpPlan
 
@@ -32,7 +30,7 @@ _ROOM = 5
 
 
 def warp_by_kernel(
-    dataset: DatasetReader, location: Location, plan: WarpPlan, nodes: Nodes, asked: Window
+    source: SourceWindows, plan: WarpPlan, nodes: Nodes, asked: Window
 ) -> tuple[Pixels, Mask | None]:
     """A window of the target, in nodes that are exact enough: pixels, and their mask if the plan adds one.
 
@@ -43,9 +41,9 @@ def warp_by_kernel(
     InvalidParameter
         The plan was made where numba is installed, which is missing here.
     """
-    shape = plan.count, int(asked.height), int(asked.width)
+    shape = int(asked.height), int(asked.width), plan.count
     pixels = np.full(shape, plan.fill, _computed_as(plan))
-    mask = np.zeros(pixels.shape[1:], "uint8")
+    mask = np.zeros(shape[:2], "uint8")
     for part in _parts(plan, nodes, asked):
         window = _source_window(plan, nodes, part)
         if not window.width or not window.height:
@@ -53,10 +51,10 @@ def warp_by_kernel(
         top, left = int(part.row_off - asked.row_off), int(part.col_off - asked.col_off)
         inside = slice(top, top + int(part.height)), slice(left, left + int(part.width))
         # Contiguous, as kernels are compiled for.
-        some, existing = np.ascontiguousarray(pixels[:, *inside]), np.ascontiguousarray(mask[inside])
-        _run_kernel(dataset, location, plan, nodes, window, part, some, existing)
-        pixels[:, *inside], mask[inside] = some, existing
-    pixels = pixels.astype(plan.dtype, copy=False)
+        some, existing = np.ascontiguousarray(pixels[inside]), np.ascontiguousarray(mask[inside])
+        _run_kernel(source, plan, nodes, window, part, some, existing)
+        pixels[inside], mask[inside] = some, existing
+    pixels = pixels.astype(plan.dtype, copy=False).transpose(2, 0, 1)
     if plan.nodata is not None:
         _avoid_nodata(pixels, mask, plan.nodata)
     return pixels, mask if plan.adds_mask else None
@@ -67,8 +65,7 @@ def _computed_as(plan: WarpPlan) -> str:
 
 
 def _run_kernel(
-    dataset: DatasetReader,
-    location: Location,
+    source: SourceWindows,
     plan: WarpPlan,
     nodes: Nodes,
     window: Window,
@@ -83,10 +80,10 @@ def _run_kernel(
             "this warp was planned where numba is installed, and numba is missing here: "
             "install gdaltools[warp] wherever its tasks run"
         ) from error
-    source = read_window(dataset, location, window)
+    samples = source.pixels(window)
     at_hand = kernels.Part(
-        pixels=source.astype(pixels.dtype, copy=False),
-        valid=_validity(dataset, location, plan, window, source),
+        pixels=samples.astype(pixels.dtype, copy=False),
+        valid=_validity(source, plan, window, samples),
         row=int(window.row_off),
         col=int(window.col_off),
         height=plan.source.height,
@@ -108,16 +105,14 @@ def _run_kernel(
         kernels.bilinear(*place, values)
 
 
-def _validity(
-    dataset: DatasetReader, location: Location, plan: WarpPlan, window: Window, source: Pixels
-) -> Mask:
+def _validity(source: SourceWindows, plan: WarpPlan, window: Window, samples: Pixels) -> Mask:
     """255 where the window has data, else 0; empty where it has no gap, which gives the same pixels."""
     if plan.mask == "mask":
-        there = read_window(dataset, location, window, mask=True) != 0
+        there = source.mask(window) != 0
     elif plan.nodata is not None and math.isnan(plan.nodata):
-        there = ~np.isnan(source).all(axis=0)
+        there = ~np.isnan(samples).all(axis=2)
     elif plan.nodata is not None:
-        there = (source != source.dtype.type(plan.nodata)).any(axis=0)
+        there = (samples != samples.dtype.type(plan.nodata)).any(axis=2)
     else:
         return np.empty((0, 0), "uint8")
     return np.empty((0, 0), "uint8") if there.all() else there.astype("uint8") * np.uint8(255)

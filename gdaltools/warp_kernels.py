@@ -24,7 +24,8 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 Pixels = NDArray[Any]
 Flags = NDArray[np.uint8]
 Points = NDArray[np.float64]
-Indexes = NDArray[np.int64]
+Indexes = NDArray[np.int32]
+FourWeights = tuple[float, float, float, float]
 
 
 class Part(NamedTuple):
@@ -32,7 +33,8 @@ class Part(NamedTuple):
 
     Attributes
     ----------
-    pixels : array, shape (bands, rows, cols)
+    pixels : array, shape (rows, cols, bands)
+        In this order in memory, as samples of a pixel are taken together.
     valid : array of uint8, shape (rows, cols)
         0 where there is no data, 255 elsewhere; empty where all is data.
     row, col : int
@@ -49,6 +51,27 @@ class Part(NamedTuple):
     width: int
 
 
+class Places(NamedTuple):
+    """Where some target pixels lie in the source, and what of their samples' weight the first have.
+
+    Attributes
+    ----------
+    x, y : arrays of float64
+        In source pixels.
+    x_share, y_share : arrays of float64
+        The weight of the upper left of the four samples around a place, along each axis.
+    left, top : arrays of int32
+        Column and row of that sample.
+    """
+
+    x: Points
+    y: Points
+    x_share: Points
+    y_share: Points
+    left: Indexes
+    top: Indexes
+
+
 class Range(NamedTuple):
     """What results become: rounded to integers from `low` to `high`, or left as they are."""
 
@@ -59,9 +82,11 @@ class Range(NamedTuple):
 
 # What GDAL adds to a coordinate before it takes the pixel that holds it.
 _NUDGE = 1e-10
-# What a target pixel is made of: nothing, all samples of the kernel, or those that are there and valid.
-_NONE, _WHOLE, _PARTLY = 0, 1, 2
-_ONE, _TWO, _THREE = np.uint64(1), np.uint64(2), np.uint64(3)
+# Pixels of a row that are done together, few enough for a processor's nearest cache. Of all is asked whether
+# their samples are there and valid …
+_SEGMENT = 256
+# … by blocks of the source, so many pixels a side, that have a gap or not.
+_BLOCK = 64
 
 
 def _compiled(function: Function) -> Function:
@@ -75,17 +100,19 @@ def _compiled(function: Function) -> Function:
 @_compiled
 def nearest(part: Part, nodes: Nodes, row: int, col: int, out: Pixels, mask: Flags) -> None:
     """The source pixel that holds the target pixel's centre; arguments as of `bilinear`."""
-    bands, rows, cols = out.shape
-    xs, ys = np.empty(cols), np.empty(cols)
+    rows, cols, bands = out.shape
+    xs, ys = np.empty(_SEGMENT), np.empty(_SEGMENT)
     for r in range(rows):
-        _row_coordinates(nodes, row + r, col, xs, ys)
-        for c in range(cols):
-            if _exists(part, xs[c], ys[c]):
-                mask[r, c] = 255
-                j = np.uint64(_holder(ys[c], part.height) - part.row)
-                i = np.uint64(_holder(xs[c], part.width) - part.col)
-                for b in range(bands):
-                    out[b, r, c] = part.pixels[b, j, i]
+        for begin in range(0, cols, _SEGMENT):
+            count = min(_SEGMENT, cols - begin)
+            _coordinates(nodes, row + r, col + begin, xs[:count], ys[:count])
+            for n in range(count):
+                if _exists(part, xs[n], ys[n]):
+                    mask[r, begin + n] = 255
+                    j = np.uint64(_holder(ys[n], part.height) - part.row)
+                    i = np.uint64(_holder(xs[n], part.width) - part.col)
+                    for b in range(bands):
+                        out[r, begin + n, b] = part.pixels[j, i, b]
 
 
 @_compiled
@@ -102,29 +129,32 @@ def bilinear(part: Part, nodes: Nodes, row: int, col: int, out: Pixels, mask: Fl
     nodes : Nodes
         Around all pixels of `out`.
     row, col : int
-        Of the target's pixel that ``out[:, 0, 0]`` is.
-    out : array, shape (bands, rows, cols)
+        Of the target's pixel that ``out[0, 0]`` is.
+    out : array, shape (rows, cols, bands)
         Pixels that exist are written.
     mask : array of uint8, shape (rows, cols)
         Of zeros; 255 is written where a pixel exists.
     values : Range
         Of the dtype.
     """
-    bands, rows, cols = out.shape
-    xs, ys, results = np.empty(cols), np.empty(cols), np.zeros(cols)
-    left, top = np.empty(cols, np.int64), np.empty(cols, np.int64)
-    kinds = np.empty(cols, np.uint8)
+    rows, cols, bands = out.shape
+    places, gaps = _no_places(), _gaps(part)
+    samples = part.pixels.reshape(-1)
     for r in range(rows):
-        _row_coordinates(nodes, row + r, col, xs, ys)
-        all_whole = _four_samples(part, xs, ys, left, top, kinds, mask[r])
-        for b in range(bands):
-            band = part.pixels[b]
-            for c in range(cols):
-                if all_whole or kinds[c] == _WHOLE:
-                    results[c] = _mean_of_four(part, band, left[c], top[c], xs[c], ys[c])
-                elif kinds[c] == _PARTLY:
-                    results[c] = _mean_of_those_valid(part, band, left[c], top[c], xs[c], ys[c])
-            _store(results, kinds, all_whole, values, out[b, r])
+        line = out[r].reshape(-1)
+        for begin in range(0, cols, _SEGMENT):
+            some = _placed(places, nodes, row + r, col + begin, min(_SEGMENT, cols - begin))
+            if not _all_whole(part, gaps, some, 1):
+                _one_by_one(part, some, 1, values, out[r], mask[r], begin)
+                continue
+            mask[r, begin : begin + len(some.x)] = 255
+            # The number of bands as a constant, where there are as many as usual.
+            if bands == 3:
+                _means_of_four(part, samples, some, 3, values, line[begin * bands :])
+            elif bands == 1:
+                _means_of_four(part, samples, some, 1, values, line[begin * bands :])
+            else:
+                _means_of_four(part, samples, some, bands, values, line[begin * bands :])
 
 
 @_compiled
@@ -133,28 +163,23 @@ def cubic(part: Part, nodes: Nodes, row: int, col: int, out: Pixels, mask: Flags
 
     Arguments as of `bilinear`.
     """
-    bands, rows, cols = out.shape
-    xs, ys, results = np.empty(cols), np.empty(cols), np.zeros(cols)
-    left, top = np.empty(cols, np.int64), np.empty(cols, np.int64)
-    kinds = np.empty(cols, np.uint8)
-    across, down = np.empty((cols, 4)), np.empty((cols, 4))
+    rows, cols, bands = out.shape
+    places, gaps = _no_places(), _gaps(part)
+    samples = part.pixels.reshape(-1)
     for r in range(rows):
-        _row_coordinates(nodes, row + r, col, xs, ys)
-        all_whole = _four_samples(part, xs, ys, left, top, kinds, mask[r])
-        for c in range(cols):
-            if kinds[c] == _WHOLE and not _has_sixteen(part, left[c], top[c]):
-                kinds[c] = _PARTLY
-                all_whole = False
-            _cubic_weights(1.0 - xs[c], across[c])
-            _cubic_weights(1.0 - ys[c], down[c])
-        for b in range(bands):
-            band = part.pixels[b]
-            for c in range(cols):
-                if all_whole or kinds[c] == _WHOLE:
-                    results[c] = _sum_of_sixteen(part, band, left[c], top[c], across[c], down[c])
-                elif kinds[c] == _PARTLY:
-                    results[c] = _mean_of_those_valid(part, band, left[c], top[c], xs[c], ys[c])
-            _store(results, kinds, all_whole, values, out[b, r])
+        line = out[r].reshape(-1)
+        for begin in range(0, cols, _SEGMENT):
+            some = _placed(places, nodes, row + r, col + begin, min(_SEGMENT, cols - begin))
+            if not _all_whole(part, gaps, some, 2):
+                _one_by_one(part, some, 2, values, out[r], mask[r], begin)
+                continue
+            mask[r, begin : begin + len(some.x)] = 255
+            if bands == 3:
+                _sums_of_sixteen(part, samples, some, 3, values, line[begin * bands :])
+            elif bands == 1:
+                _sums_of_sixteen(part, samples, some, 1, values, line[begin * bands :])
+            else:
+                _sums_of_sixteen(part, samples, some, bands, values, line[begin * bands :])
 
 
 @_compiled
@@ -167,14 +192,14 @@ def scaled(
     `x_scale` and `y_scale` are target pixels for each source pixel, at most 1; the other arguments are
     those of `bilinear`. Samples that are outside or not valid leave their weight to the others.
     """
-    bands, rows, cols = out.shape
+    rows, cols, bands = out.shape
     xs, ys = np.empty(cols), np.empty(cols)
     support = 2 if is_cubic else 1
     x_radius, y_radius = math.ceil(support / x_scale), math.ceil(support / y_scale)
     across, down = np.empty(2 * x_radius), np.empty(2 * y_radius)
-    sums = np.empty(2 * x_radius)
+    sums = np.empty(2 * x_radius * bands)
     for r in range(rows):
-        _row_coordinates(nodes, row + r, col, xs, ys)
+        _coordinates(nodes, row + r, col, xs, ys)
         for c in range(cols):
             if not _exists(part, xs[c], ys[c]):
                 continue
@@ -185,11 +210,12 @@ def scaled(
             if weights < 0.000001:  # cubic has negative weights
                 continue
             mask[r, c] = 255
+            _sum_down(part, j, height, i, width, down, sums)
             for b in range(bands):
-                value = _weighted_sum(part, b, j, height, i, width, across, down, sums) / weights
-                if values.rounds:
-                    value = min(max(math.floor(value + 0.5), values.low), values.high)
-                out[b, r, c] = value
+                total = 0.0
+                for m in range(width):
+                    total += sums[m * bands + b] * across[m]
+                out[r, c, b] = _as_value(total / weights, values)
 
 
 @_compiled
@@ -213,29 +239,27 @@ def _sum_of_weights(
 
 
 @_compiled
-def _weighted_sum(
-    part: Part, b: int, top: int, height: int, left: int, width: int,
-    across: Points, down: Points, sums: Points,
-) -> float:  # fmt: skip
-    """Down first, column beside column, which processors do at once; what is not valid may be NaN."""
-    sums[:width] = 0.0
+def _sum_down(part: Part, top: int, height: int, left: int, width: int, down: Points, sums: Points) -> None:
+    """Each column's weighted sum, band by band: side by side, which processors do at once.
+
+    What is not valid may be NaN.
+    """
+    bands = part.pixels.shape[2]
+    sums[: width * bands] = 0.0
     for n in range(height):
-        row = np.uint64(top + n)
+        samples = part.pixels[top + n].reshape(-1)[left * bands : (left + width) * bands]
         if part.valid.size == 0:
-            for m in range(width):
-                sums[m] += part.pixels[b, row, np.uint64(left + m)] * down[n]
-        else:
-            for m in range(width):
-                sample = part.pixels[b, row, np.uint64(left + m)] * down[n]
-                sums[m] += sample if part.valid[row, np.uint64(left + m)] else 0.0
-    total = 0.0
-    for m in range(width):
-        total += sums[m] * across[m]
-    return total
+            for k in range(len(samples)):
+                sums[k] += samples[k] * down[n]
+            continue
+        for m in range(width):
+            if part.valid[np.uint64(top + n), np.uint64(left + m)]:
+                for k in range(m * bands, (m + 1) * bands):
+                    sums[k] += samples[k] * down[n]
 
 
 @_compiled
-def _row_coordinates(nodes: Nodes, row: int, col: int, xs: Points, ys: Points) -> None:
+def _coordinates(nodes: Nodes, row: int, col: int, xs: Points, ys: Points) -> None:
     """Where in the source the centres of ``len(xs)`` pixels of a target's row lie, from `col` on.
 
     Cubic through four nodes down and four along (Lagrange's polynomial).
@@ -303,45 +327,139 @@ def _exists(part: Part, x: float, y: float) -> bool:
 
 
 @_compiled
-def _four_samples(
-    part: Part, xs: Points, ys: Points, left: Indexes, top: Indexes, kinds: Flags, mask: Flags
-) -> bool:
-    """The upper left of the four samples around each place; the places become its share of the weight.
+def _no_places() -> Places:
+    return Places(
+        np.empty(_SEGMENT), np.empty(_SEGMENT), np.empty(_SEGMENT), np.empty(_SEGMENT),
+        np.empty(_SEGMENT, np.int32), np.empty(_SEGMENT, np.int32),
+    )  # fmt: skip
 
-    Returns whether each place has its four.
-    """
-    all_whole = True
-    for c in range(len(xs)):
-        kinds[c] = _NONE
-        if not _exists(part, xs[c], ys[c]):
-            all_whole = False
+
+@_compiled
+def _placed(places: Places, nodes: Nodes, row: int, col: int, count: int) -> Places:
+    """`count` places from a pixel of a target's row on, in the memory of `places`."""
+    x, y = places.x[:count], places.y[:count]
+    x_share, y_share = places.x_share[:count], places.y_share[:count]
+    left, top = places.left[:count], places.top[:count]
+    _coordinates(nodes, row, col, x, y)
+    for n in range(count):
+        i, j = math.floor(x[n] - 0.5), math.floor(y[n] - 0.5)
+        left[n], top[n] = i, j
+        x_share[n], y_share[n] = 1.5 - (x[n] - i), 1.5 - (y[n] - j)
+    return Places(x, y, x_share, y_share, left, top)
+
+
+@_compiled
+def _gaps(part: Part) -> Flags:
+    """Which blocks of the source that is at hand have a pixel that is not valid; empty where none has."""
+    rows, cols = part.valid.shape
+    found = np.zeros((-(-rows // _BLOCK), -(-cols // _BLOCK)), np.uint8)
+    for j in range(rows):
+        for i in range(cols):
+            if part.valid[j, i] == 0:
+                found[j // _BLOCK, i // _BLOCK] = 1
+    return found
+
+
+@_compiled
+def _all_whole(part: Part, gaps: Flags, places: Places, reach: int) -> bool:
+    """Whether all places have their samples, `reach` on either side; a gap nearby says no."""
+    left, top = places.left, places.top
+    first, last, upper, lower = left[0], left[0], top[0], top[0]
+    for n in range(len(left)):
+        first, last = min(first, left[n]), max(last, left[n])
+        upper, lower = min(upper, top[n]), max(lower, top[n])
+    first, last, upper, lower = first - reach + 1, last + reach, upper - reach + 1, lower + reach
+    if first < 0 or upper < 0 or last >= part.width or lower >= part.height:
+        return False
+    if part.valid.size == 0:
+        return True
+    for j in range((upper - part.row) // _BLOCK, (lower - part.row) // _BLOCK + 1):
+        for i in range((first - part.col) // _BLOCK, (last - part.col) // _BLOCK + 1):
+            if gaps[j, i]:
+                return False
+    return True
+
+
+@_compiled
+def _is_whole(part: Part, left: int, top: int, reach: int) -> bool:
+    """Whether a place has its samples, `reach` on either side."""
+    first, last, upper, lower = left - reach + 1, left + reach, top - reach + 1, top + reach
+    if first < 0 or upper < 0 or last >= part.width or lower >= part.height:
+        return False
+    if part.valid.size > 0:
+        for j in range(upper - part.row, lower - part.row + 1):
+            for i in range(first - part.col, last - part.col + 1):
+                if part.valid[j, i] == 0:
+                    return False
+    return True
+
+
+@_compiled
+def _one_by_one(
+    part: Part, places: Places, reach: int, values: Range, line: Pixels, mask: Flags, begin: int
+) -> None:
+    """Pixels of which some do not exist or lack samples: of each is asked what there is."""
+    bands, below = part.pixels.shape[2], part.pixels.shape[1] * part.pixels.shape[2]
+    samples = part.pixels.reshape(-1)
+    for n in range(len(places.x)):
+        if not _exists(part, places.x[n], places.y[n]):
             continue
-        ix, iy = math.floor(xs[c] - 0.5), math.floor(ys[c] - 0.5)
-        left[c], top[c] = ix, iy
-        xs[c], ys[c] = 1.5 - (xs[c] - ix), 1.5 - (ys[c] - iy)
-        mask[c] = 255
-        whole = ix >= 0 and iy >= 0 and ix + 1 < part.width and iy + 1 < part.height
-        if whole and part.valid.size > 0:
-            j, i = iy - part.row, ix - part.col
-            upper = part.valid[j, i] & part.valid[j, i + 1]
-            whole = (upper & part.valid[j + 1, i] & part.valid[j + 1, i + 1]) != 0
-        kinds[c] = _WHOLE if whole else _PARTLY
-        all_whole = all_whole and whole
-    return all_whole
+        mask[begin + n] = 255
+        left, top, x_share, y_share = places.left[n], places.top[n], places.x_share[n], places.y_share[n]
+        whole = _is_whole(part, left, top, reach)
+        first = (top - part.row) * below + (left - part.col) * bands
+        across, down = _cubic_weights(1.0 - x_share), _cubic_weights(1.0 - y_share)
+        for b in range(bands):
+            if not whole:
+                value = _mean_of_those_valid(part, b, left, top, x_share, y_share)
+            elif reach == 1:
+                value = _mean_of_four(samples, first + b, bands, below, x_share, y_share)
+            else:
+                value = _sum_of_sixteen(samples, first - below - bands + b, bands, below, across, down)
+            line[begin + n, b] = _as_value(value, values)
 
 
 @_compiled
-def _mean_of_four(part: Part, band: Pixels, left: int, top: int, x_share: float, y_share: float) -> float:
-    j, i = np.uint64(top - part.row), np.uint64(left - part.col)
-    above = band[j, i] * x_share + band[j, i + _ONE] * (1.0 - x_share)
-    below = band[j + _ONE, i] * x_share + band[j + _ONE, i + _ONE] * (1.0 - x_share)
-    return float(above * y_share + below * (1.0 - y_share))
+def _means_of_four(
+    part: Part, samples: Pixels, places: Places, bands: int, values: Range, line: Pixels
+) -> None:
+    below = part.pixels.shape[1] * bands
+    for n in range(len(places.x)):
+        first = (places.top[n] - part.row) * below + (places.left[n] - part.col) * bands
+        x_share, y_share = places.x_share[n], places.y_share[n]
+        for b in range(bands):
+            value = _mean_of_four(samples, first + b, bands, below, x_share, y_share)
+            # A mean is within the range of its samples.
+            line[n * bands + b] = math.floor(value + 0.5) if values.rounds else value
 
 
 @_compiled
-def _mean_of_those_valid(
-    part: Part, band: Pixels, left: int, top: int, x_share: float, y_share: float
+def _sums_of_sixteen(
+    part: Part, samples: Pixels, places: Places, bands: int, values: Range, line: Pixels
+) -> None:
+    below = part.pixels.shape[1] * bands
+    for n in range(len(places.x)):
+        first = (places.top[n] - 1 - part.row) * below + (places.left[n] - 1 - part.col) * bands
+        across = _cubic_weights(1.0 - places.x_share[n])
+        down = _cubic_weights(1.0 - places.y_share[n])
+        for b in range(bands):
+            value = _sum_of_sixteen(samples, first + b, bands, below, across, down)
+            line[n * bands + b] = _as_value(value, values)
+
+
+@_compiled
+def _mean_of_four(
+    samples: Pixels, first: int, bands: int, below: int, x_share: float, y_share: float
 ) -> float:
+    i, j = np.uint64(first), np.uint64(first + below)
+    beside = np.uint64(bands)
+    upper = samples[i] * x_share + samples[i + beside] * (1.0 - x_share)
+    lower = samples[j] * x_share + samples[j + beside] * (1.0 - x_share)
+    return float(upper * y_share + lower * (1.0 - y_share))
+
+
+@_compiled
+def _mean_of_those_valid(part: Part, band: int, left: int, top: int, x_share: float, y_share: float) -> float:
     """The mean of those of four samples that are in the source and valid; the nearest always is."""
     total, weights = 0.0, 0.0
     for j in range(2):
@@ -352,55 +470,42 @@ def _mean_of_those_valid(
             if part.valid.size > 0 and part.valid[row, col] == 0:
                 continue
             weight = (x_share if i == 0 else 1.0 - x_share) * (y_share if j == 0 else 1.0 - y_share)
-            total += band[row, col] * weight
+            total += part.pixels[row, col, band] * weight
             weights += weight
     return total / weights
 
 
 @_compiled
-def _has_sixteen(part: Part, left: int, top: int) -> bool:
-    if left < 1 or top < 1 or left + 2 >= part.width or top + 2 >= part.height:
-        return False
-    if part.valid.size > 0:
-        for j in range(top - 1 - part.row, top + 3 - part.row):
-            for i in range(left - 1 - part.col, left + 3 - part.col):
-                if part.valid[j, i] == 0:
-                    return False
-    return True
-
-
-@_compiled
-def _sum_of_sixteen(part: Part, band: Pixels, left: int, top: int, across: Points, down: Points) -> float:
-    total = 0.0
-    i = np.uint64(left - 1 - part.col)
+def _sum_of_sixteen(
+    samples: Pixels, first: int, bands: int, below: int, across: FourWeights, down: FourWeights
+) -> float:
+    total, beside = 0.0, np.uint64(bands)
     for n in range(4):
-        j = np.uint64(top - 1 + n - part.row)
+        i = np.uint64(first + n * below)
         total += down[n] * (
-            band[j, i] * across[0]
-            + band[j, i + _ONE] * across[1]
-            + band[j, i + _TWO] * across[2]
-            + band[j, i + _THREE] * across[3]
+            samples[i] * across[0]
+            + samples[i + beside] * across[1]
+            + samples[i + beside + beside] * across[2]
+            + samples[i + beside + beside + beside] * across[3]
         )
     return total
 
 
 @_compiled
-def _store(results: Points, kinds: Flags, all_whole: bool, values: Range, line: Pixels) -> None:
-    if values.rounds:
-        for c in range(len(results)):
-            results[c] = min(max(np.floor(results[c] + 0.5), values.low), values.high)
-    for c in range(len(results)):
-        if all_whole or kinds[c] != _NONE:
-            line[c] = results[c]
+def _as_value(value: float, values: Range) -> float:
+    """A result as its dtype has it."""
+    return min(max(np.floor(value + 0.5), values.low), values.high) if values.rounds else value
 
 
 @_compiled
-def _cubic_weights(share: float, weights: Points) -> None:
+def _cubic_weights(share: float) -> FourWeights:
     half = 0.5 * share
-    weights[0] = half * (-1 + share * (2 - share))
-    weights[1] = 1 + half * share * (-5 + 3 * share)
-    weights[2] = half * (1 + share * (4 - 3 * share))
-    weights[3] = half * share * (-1 + share)
+    return (
+        half * (-1 + share * (2 - share)),
+        1 + half * share * (-5 + 3 * share),
+        half * (1 + share * (4 - 3 * share)),
+        half * share * (-1 + share),
+    )
 
 
 @_compiled

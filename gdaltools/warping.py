@@ -20,14 +20,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from rasterio.enums import Resampling
-from rasterio.io import DatasetReader
 from rasterio.transform import Affine
 from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window
 
 from gdaltools.crs import parse_crs
-from gdaltools.dataset import read_window, reading
-from gdaltools.storage import Location
+from gdaltools.dataset import reading
+from gdaltools.source_windows import SourceWindows
 from gdaltools.warp_by_kernel import warp_by_kernel
 from gdaltools.warp_nodes import (
     EXACT_TOLERANCE,
@@ -55,7 +54,6 @@ __all__ = [
     "chosen_resampling",
     "plain_strips",
     "plan_warp",
-    "warp_cell",
     "warped_strips",
 ]
 
@@ -64,7 +62,7 @@ Mask = NDArray[np.uint8]
 
 
 def warped_strips(
-    dataset: DatasetReader, location: Location, plan: WarpPlan, window: Window
+    source: SourceWindows, plan: WarpPlan, window: Window
 ) -> Iterator[tuple[Pixels, Mask | None]]:
     """A window of the target grid, from top to bottom, in strips that end where cells do.
 
@@ -82,28 +80,16 @@ def warped_strips(
     size = plan.cell
     for cell_row in range(top // size, -(-bottom // size)):
         first, last = max(top, cell_row * size), min(bottom, (cell_row + 1) * size)
-        strip = np.empty((plan.count, last - first, right - left), plan.dtype)
+        # The samples of a pixel side by side, as kernels write them and most files have them.
+        strip = np.empty((last - first, right - left, plan.count), plan.dtype).transpose(2, 0, 1)
         mask = np.empty((last - first, right - left), "uint8") if plan.adds_mask else None
         asked = Window(left, first, right - left, last - first)
-        for begin, pixels, valid in _runs(dataset, location, plan, cell_row, asked):
+        for begin, pixels, valid in _runs(source, plan, cell_row, asked):
             end = begin + pixels.shape[2]
             strip[:, :, begin - left : end - left] = pixels
             if mask is not None and valid is not None:
                 mask[:, begin - left : end - left] = valid
         yield strip, mask
-
-
-def warp_cell(
-    dataset: DatasetReader, location: Location, plan: WarpPlan, cell_row: int, cell_col: int
-) -> tuple[Pixels, Mask | None]:
-    """One cell of the grid: pixels, and their mask if the plan adds one.
-
-    Raises
-    ------
-    CorruptRaster, StorageError, InvalidParameter
-        As `warped_strips` does.
-    """
-    return next(warped_strips(dataset, location, plan, _cells(plan, cell_row, cell_col, cell_col)))
 
 
 def _cells(plan: WarpPlan, cell_row: int, first_col: int, last_col: int) -> Window:
@@ -118,7 +104,7 @@ def _cells(plan: WarpPlan, cell_row: int, first_col: int, last_col: int) -> Wind
 
 
 def _runs(
-    dataset: DatasetReader, location: Location, plan: WarpPlan, cell_row: int, asked: Window
+    source: SourceWindows, plan: WarpPlan, cell_row: int, asked: Window
 ) -> Iterator[tuple[int, Pixels, Mask | None]]:
     """What is asked for of a row of cells, by runs of cells of our kernel and single cells of GDAL's.
 
@@ -139,12 +125,12 @@ def _runs(
         if by_kernel and nodes is not None:
             begin, end = max(left, cells[0] * plan.cell), min(right, (cells[-1] + 1) * plan.cell)
             part = Window(begin, asked.row_off, end - begin, asked.height)
-            yield begin, *warp_by_kernel(dataset, location, plan, nodes, part)
+            yield begin, *warp_by_kernel(source, plan, nodes, part)
             continue
         for column in cells:
             cell = _cells(plan, cell_row, column, column)
             begin, end = max(left, int(cell.col_off)), min(right, int(cell.col_off + cell.width))
-            pixels, mask = _by_gdal(dataset, location, plan, cell)
+            pixels, mask = _by_gdal(source, plan, cell)
             top, before = int(asked.row_off - cell.row_off), begin - int(cell.col_off)
             inside = slice(top, top + int(asked.height)), slice(before, before + end - begin)
             yield begin, pixels[:, *inside], None if mask is None else mask[inside]
@@ -160,9 +146,7 @@ def _row_nodes(plan: WarpPlan, cell_row: int, columns: range) -> Nodes | None:
     return nodes_around(plan.source, plan.target, plan.step, around)
 
 
-def _by_gdal(
-    dataset: DatasetReader, location: Location, plan: WarpPlan, cell: Window
-) -> tuple[Pixels, Mask | None]:
+def _by_gdal(source: SourceWindows, plan: WarpPlan, cell: Window) -> tuple[Pixels, Mask | None]:
     reach = _reach(plan, cell)
     if reach == "outside":
         return _nothing(plan, int(cell.height), int(cell.width))
@@ -170,9 +154,9 @@ def _by_gdal(
     tracks_alpha = plan.adds_mask and not (reach == "inside" and plan.mask == "none")
     x_scale, y_scale = plan.scale
     with (
-        reading(location, cell, frame=" of the target grid"),
+        reading(source.location, cell, frame=" of the target grid"),
         WarpedVRT(
-            dataset,
+            source.dataset,
             src_crs=parse_crs(plan.source.crs, "source CRS"),
             crs=parse_crs(plan.target.crs, "target CRS"),
             transform=Affine(*plan.target.transform_of(int(cell.col_off), int(cell.row_off))),
@@ -202,20 +186,20 @@ def _by_gdal(
 
 
 def plain_strips(
-    dataset: DatasetReader, location: Location, window: Window, rows: int, *, mask: bool
+    source: SourceWindows, window: Window, rows: int, *, mask: bool
 ) -> Iterator[tuple[Pixels, Mask | None]]:
     """A window of the source as it is, from top to bottom, in strips of so many rows.
 
     Raises
     ------
     CorruptRaster, StorageError
-        As `read_window` does.
+        As `SourceWindows.pixels` does.
     """
     bottom = int(window.row_off + window.height)
     for row_off in range(int(window.row_off), bottom, rows):
         part = Window(window.col_off, row_off, window.width, min(rows, bottom - row_off))
-        pixels = read_window(dataset, location, part)
-        yield pixels, read_window(dataset, location, part, mask=True) if mask else None
+        pixels = source.pixels(part).transpose(2, 0, 1)
+        yield pixels, source.mask(part) if mask else None
 
 
 def _nothing(plan: WarpPlan, rows: int, cols: int) -> tuple[Pixels, Mask | None]:

@@ -9,17 +9,16 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import BinaryIO, cast
 
 import rasterio
 from rasterio.crs import CRS
-from rasterio.errors import RasterioError
 from rasterio.io import DatasetReader, MemoryFile
-from rasterio.windows import Window
 
 from gdaltools import graph, storage
 from gdaltools.cog.assemble import assemble, check_made, record_tasks
 from gdaltools.cog.blob_sink import BlobSink, Front
+from gdaltools.cog.decoded import decoded
 from gdaltools.cog.lifted import LiftedSource
 from gdaltools.cog.plan import CogPlan
 from gdaltools.cog.pyramid import Record
@@ -29,8 +28,8 @@ from gdaltools.cog.reuse import copy_checked
 from gdaltools.cog.sink import FileSink, MemorySink, Sink
 from gdaltools.cog.source import RasterSource, WarpedSource
 from gdaltools.crs import Bounds, crs_name
-from gdaltools.dataset import open_dataset, reading
-from gdaltools.errors import CorruptRaster, StorageError, UnsupportedRaster
+from gdaltools.dataset import open_dataset
+from gdaltools.errors import CorruptRaster, UnsupportedRaster
 from gdaltools.extent import geographic_bounds
 from gdaltools.nearness import brought_near
 from gdaltools.progress import Progress, ProgressOption, reporting
@@ -159,54 +158,8 @@ def _ready(plan: CogPlan, scratch: Path) -> Iterator[CogPlan]:
     if not plan.staged:
         yield plan if plan.kept else replace(plan, source=raw_source(plan.source, plan.facts))
         return
-    path = scratch / "source.tif"
-    _decode(plan.source, path, plan.profile.blocksize)
-    location = storage.locate(path)
-    decoded = replace(plan.source, location=location)
-    yield replace(plan, source=raw_source(decoded, plan.facts))
-    path.unlink()
-
-
-def _decode(source: RasterSource, path: Path, blocksize: int) -> None:
-    """Copy the pixels, read from top to bottom, into a GeoTIFF of which any part can be read."""
-    with open_dataset(source.location, verify=False) as dataset:
-        rows, _ = dataset.block_shapes[0]
-        step = max(rows, blocksize)
-        options: dict[str, Any] = {"tiled": True, "blockxsize": blocksize, "blockysize": blocksize}
-        with (
-            _storing(path),
-            rasterio.Env(GDAL_TIFF_INTERNAL_MASK="YES"),
-            rasterio.open(
-                path,
-                "w",
-                driver="GTiff",
-                width=dataset.width,
-                height=dataset.height,
-                count=dataset.count,
-                dtype=dataset.dtypes[0],
-                nodata=dataset.nodata,
-                interleave="pixel",
-                bigtiff="if_safer",
-                photometric="minisblack",
-                **options,
-            ) as staged,
-        ):
-            for top in range(0, dataset.height, step):
-                window = Window(0, top, dataset.width, min(step, dataset.height - top))
-                with reading(source.location, window):
-                    data = dataset.read(window=window)
-                    valid = dataset.dataset_mask(window=window) if source.masked else None
-                staged.write(data, window=window)
-                if valid is not None:
-                    staged.write_mask(valid, window=window)
-
-
-@contextmanager
-def _storing(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except RasterioError as error:
-        raise StorageError(f"{path.parent} cannot be written to: {error}; is there space left?") from error
+    source = decoded(plan.source, scratch, plan.profile.blocksize)
+    yield replace(plan, source=raw_source(source, plan.facts))
 
 
 def _result(plan: CogPlan, name: str, made: DatasetReader, size: int) -> CogResult:

@@ -73,7 +73,7 @@ class CogRows:
             if first <= pixels.shape[1]:
                 self._encode()
         if self._pixels:  # what waits is a copy, so that the strip that it came with can be forgotten
-            self._pixels = [_joined(self._pixels, axis=1).copy()]
+            self._pixels = [_joined(self._pixels, axis=1).copy(order="K")]
             self._valid = [_joined_masks(self._valid)]
 
     def finish(self) -> None:

@@ -23,6 +23,7 @@ from gdaltools.dataset import open_dataset
 from gdaltools.errors import InvalidParameter, TargetExists
 from gdaltools.extract import ExtractionResult, extract_tiles
 from gdaltools.progress import Progress
+from gdaltools.source_windows import SourceWindows
 from gdaltools.tiling import TilingScheme
 from gdaltools.tiling_plan import generate_tiling_scheme
 from gdaltools.warping import plan_warp, warped_strips
@@ -171,7 +172,7 @@ def test_a_window_has_the_same_pixels_whatever_is_asked_for_beside_it(tmp_path: 
         plan = plan_warp(dataset, scheme.source_grid, scheme.grid, "bilinear")
 
         def read(window: Window) -> NDArray[Any]:
-            strips = warped_strips(dataset, storage.locate(path), plan, window)
+            strips = warped_strips(SourceWindows(dataset, storage.locate(path)), plan, window)
             return np.concatenate([pixels for pixels, _ in strips], axis=1)
 
         whole = read(Window(0, 0, scheme.grid.width, scheme.grid.height))

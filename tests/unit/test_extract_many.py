@@ -25,6 +25,7 @@ from gdaltools.dataset import open_dataset
 from gdaltools.errors import CorruptRaster, InvalidParameter, StorageError
 from gdaltools.extract import ExtractionResult, extract_tiles, plan_extraction
 from gdaltools.manifest import TileManifest
+from gdaltools.source_windows import SourceWindows
 from gdaltools.tiling import TilingScheme
 from gdaltools.tiling_plan import generate_tiling_scheme
 from gdaltools.warping import cell_side, plan_warp, warped_strips
@@ -46,7 +47,7 @@ left = int(sys.argv[4])
 def visit(name):
     global left
     left -= name == "tile-published"
-    if left == 0:
+    if left <= 0 and name == "manifest-written":
         os.kill(os.getpid(), signal.SIGKILL)
 
 crash_points.arm(visit)
@@ -87,7 +88,7 @@ def one_warp(path: Path, scheme: TilingScheme, resampling: str) -> NDArray[Any]:
             return dataset.read()
         cell = cell_side(scheme.tile_size, scheme.overlap)
         plan = plan_warp(dataset, scheme.source_grid, scheme.grid, resampling, cell=cell)
-        strips = warped_strips(dataset, storage.locate(path), plan, window)
+        strips = warped_strips(SourceWindows(dataset, storage.locate(path)), plan, window)
         return np.concatenate([pixels for pixels, _ in strips], axis=1)
 
 
@@ -253,17 +254,16 @@ def test_an_area_that_is_none_is_refused(tmp_path: Path, scene: Path, area: Any,
 def test_after_a_kill_in_the_middle_only_cogs_in_hand_are_made_again(tmp_path: Path, scene: Path) -> None:
     scheme, folder = generate_tiling_scheme(scene, 64, 8), tmp_path / "tiles"
     plan = scheme.write(tmp_path / "scheme.geojson")
-    arguments = [str(value) for value in (scene, plan, folder, len(scheme) // 2)]
+    arguments = [str(value) for value in (scene, plan, folder, len(scheme) // 3)]
     ended = subprocess.run([sys.executable, "-c", KILLED_RUN, *arguments], check=False, timeout=120)
     assert ended.returncode == -9
     before = {p.name: p.stat().st_mtime_ns for p in folder.glob("*.tif")}
-    assert len(before) >= len(scheme) // 2
-    assert len(before) < len(scheme)
+    assert len(scheme) // 3 <= len(before) < len(scheme)
     result = extract_tiles(scene, scheme, folder, as_cog=True, resume=True, overwrite=True)
     after = {p.name: p.stat().st_mtime_ns for p in folder.glob("*.tif")}
     kept = sum(after[name] == before[name] for name in before)
     assert result.tiles_resumed == kept
-    assert kept >= len(before) - 3, "at most the tile that was not listed yet, and one for each thread"
+    assert kept >= len(before) - 2, "at most one for each thread was not listed yet"
     calm = extract_tiles(scene, scheme, tmp_path / "calm", as_cog=True)
     for ours, theirs in zip(result.tiles, calm.tiles, strict=True):
         assert Path(ours.location).read_bytes() == Path(theirs.location).read_bytes()

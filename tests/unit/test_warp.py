@@ -27,12 +27,13 @@ from rasterio.windows import Window
 import gdaltools as gt
 from gdaltools import storage, warp_by_kernel, warp_nodes
 from gdaltools.crs import crs_name, parse_crs
-from gdaltools.dataset import open_dataset, read_window
+from gdaltools.dataset import open_dataset
 from gdaltools.errors import InvalidParameter
 from gdaltools.grid import Grid, target_grid
+from gdaltools.source_windows import SourceWindows
 from gdaltools.warp_nodes import EXACT_TOLERANCE
 from gdaltools.warp_plan import WORTHWHILE_PIXELS, Engine
-from gdaltools.warping import WarpPlan, plan_warp, warp_cell, warped_strips
+from gdaltools.warping import WarpPlan, plan_warp, warped_strips
 from tests.support.rasters import UTM, UTM_GRID, categories, smooth, write_raster
 
 pytest.importorskip("numba")
@@ -96,7 +97,7 @@ def read(
     dataset: DatasetReader, plan: WarpPlan, window: Window | None = None
 ) -> tuple[NDArray[Any], NDArray[np.uint8] | None]:
     window = window or Window(0, 0, plan.target.width, plan.target.height)
-    strips = list(warped_strips(dataset, storage.locate(dataset.name), plan, window))
+    strips = list(warped_strips(SourceWindows(dataset, storage.locate(dataset.name)), plan, window))
     pixels = np.concatenate([part for part, _ in strips], axis=1)
     return pixels, np.concatenate([mask for _, mask in strips]) if plan.adds_mask else None
 
@@ -247,25 +248,26 @@ def test_the_mosaic_of_all_cells_is_one_warp(scenes: dict[str, Path]) -> None:
     for case, path in scenes.items():
         with open_dataset(path) as dataset:
             plan = plan_warp(dataset, *grids(dataset, case), "bilinear", engine="kernel", cell=64)
-            location = storage.locate(path)
-            rows = [
-                np.concatenate(
-                    [
-                        warp_cell(dataset, location, plan, row, col)[0]
-                        for col in range(-(-plan.target.width // 64))
-                    ],
-                    axis=2,
-                )
-                for row in range(-(-plan.target.height // 64))
-            ]
+            source = SourceWindows(dataset, storage.locate(path))
+            width, height = plan.target.width, plan.target.height
+            rows = []
+            for top in range(0, height, 64):
+                cells = [
+                    Window(left, top, min(64, width - left), min(64, height - top))
+                    for left in range(0, width, 64)
+                ]
+                strips = [next(warped_strips(source, plan, cell))[0] for cell in cells]
+                rows.append(np.concatenate(strips, axis=2))
             np.testing.assert_array_equal(np.concatenate(rows, axis=1), read(dataset, plan)[0])
 
 
 def test_bounded_memory_changes_no_pixel(scenes: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[int] = []
 
-    def noting(*args: Any, **options: Any) -> NDArray[Any]:
-        pixels = read_window(*args, **options)
+    read_pixels = SourceWindows.pixels
+
+    def noting(source: SourceWindows, window: Window) -> NDArray[Any]:
+        pixels = read_pixels(source, window)
         asked.append(pixels.nbytes)
         return pixels
 
@@ -274,7 +276,7 @@ def test_bounded_memory_changes_no_pixel(scenes: dict[str, Path], monkeypatch: p
         with planned(scenes[case], case) as (dataset, plan):
             wholes[case], _ = read(dataset, plan)
     monkeypatch.setattr(warp_by_kernel, "_WINDOW_BYTES", 20_000)
-    monkeypatch.setattr(warp_by_kernel, "read_window", noting)
+    monkeypatch.setattr(SourceWindows, "pixels", noting)
     for case, whole in wholes.items():
         with planned(scenes[case], case) as (dataset, plan):
             np.testing.assert_array_equal(read(dataset, plan)[0], whole)

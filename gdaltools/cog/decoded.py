@@ -1,0 +1,74 @@
+"""A raster decoded once, from top to bottom, into a scratch file of which any part can be read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import rasterio
+from rasterio.enums import ColorInterp
+from rasterio.errors import RasterioError
+from rasterio.windows import Window
+
+from gdaltools import storage
+from gdaltools.cog.source import RasterSource
+from gdaltools.dataset import numpy_dtypes, open_dataset, reading
+from gdaltools.errors import StorageError
+
+
+def decoded(source: RasterSource, folder: Path, blocksize: int) -> RasterSource:
+    """The source, its pixels copied into an uncompressed GeoTIFF in `folder`, of blocks of that size.
+
+    Raises
+    ------
+    CorruptRaster, StorageError
+        The source cannot be decoded, or the scratch file not be written.
+    """
+    path = folder / "source.tif"
+    with open_dataset(source.location, verify=False) as dataset:
+        rows, _ = dataset.block_shapes[0]
+        step = max(rows, blocksize)
+        with (
+            _storing(path),
+            rasterio.Env(GDAL_TIFF_INTERNAL_MASK="YES"),
+            rasterio.open(
+                path,
+                "w",
+                driver="GTiff",
+                width=dataset.width,
+                height=dataset.height,
+                count=dataset.count,
+                dtype=np.result_type(*numpy_dtypes(dataset)).name,
+                crs=dataset.crs,
+                transform=dataset.transform,
+                nodata=dataset.nodata,
+                interleave="pixel",
+                bigtiff="if_safer",
+                photometric="minisblack",
+                tiled=True,
+                blockxsize=blocksize,
+                blockysize=blocksize,
+            ) as staged,
+        ):
+            if ColorInterp.alpha in dataset.colorinterp:
+                staged.colorinterp = dataset.colorinterp
+            for top in range(0, dataset.height, step):
+                window = Window(0, top, dataset.width, min(step, dataset.height - top))
+                with reading(source.location, window):
+                    data = dataset.read(window=window)
+                    valid = dataset.dataset_mask(window=window) if source.masked else None
+                staged.write(data, window=window)
+                if valid is not None:
+                    staged.write_mask(valid, window=window)
+    return replace(source, location=storage.locate(path))
+
+
+@contextmanager
+def _storing(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except RasterioError as error:
+        raise StorageError(f"{path.parent} cannot be written to: {error}; is there space left?") from error

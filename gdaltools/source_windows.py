@@ -1,0 +1,69 @@
+"""Windows of a raster that is open: by GDAL, or past it where samples are stored as they are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rasterio.io import DatasetReader
+from rasterio.windows import Window
+
+from gdaltools import interruption
+from gdaltools.cog.axes import Span
+from gdaltools.cog.raw import RawSource
+from gdaltools.dataset import numpy_dtypes, read_window, reading
+from gdaltools.storage import Location
+
+
+@dataclass(frozen=True)
+class SourceWindows:
+    """A raster that is open in this thread.
+
+    Attributes
+    ----------
+    location : Location
+        What errors call it.
+    raw : RawSource or None
+        The same pixels without GDAL, where there is such a way.
+    """
+
+    dataset: DatasetReader
+    location: Location
+    raw: RawSource | None = None
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The one that holds the samples of all bands."""
+        return np.result_type(*numpy_dtypes(self.dataset))
+
+    def pixels(self, window: Window) -> NDArray[Any]:
+        """A window's pixels, shape (rows, cols, bands): the samples of a pixel side by side.
+
+        Raises
+        ------
+        CorruptRaster, StorageError
+            A block in the window cannot be decoded, or storage did not answer.
+        """
+        rows, cols = int(window.height), int(window.width)
+        if self.raw is not None:
+            interruption.check()
+            top, left = int(window.row_off), int(window.col_off)
+            lines, part = Span(top, top + rows), Span(left, left + cols)
+            pixels, _ = self.raw.read(lines, part, self.dtype, planes=1)
+            return np.asarray(pixels[0])
+        found = np.empty((rows, cols, self.dataset.count), self.dtype)
+        with reading(self.location, window):
+            self.dataset.read(window=window, out=found.transpose(2, 0, 1))
+        return found
+
+    def mask(self, window: Window) -> NDArray[Any]:
+        """A window's mask, shape (rows, cols), 0 where there is no data.
+
+        Raises
+        ------
+        CorruptRaster, StorageError
+            As `pixels` does.
+        """
+        return read_window(self.dataset, self.location, window, mask=True)
