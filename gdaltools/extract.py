@@ -27,8 +27,6 @@ from dask.delayed import Delayed
 from gdaltools import graph, storage
 from gdaltools.cog.adaptive import Policy
 from gdaltools.cog.decoded import decoded
-from gdaltools.cog.source import RasterSource
-from gdaltools.dataset import open_dataset
 from gdaltools.errors import InvalidParameter, StorageError
 from gdaltools.extraction_plan import ExtractionPlan
 from gdaltools.extraction_planning import (
@@ -36,7 +34,6 @@ from gdaltools.extraction_planning import (
     estimated_bytes,
     estimated_seconds,
     planned,
-    raw_pixels,
     regrouped,
 )
 from gdaltools.extraction_result import ExtractedTile, ExtractionResult
@@ -258,13 +255,8 @@ def _at_hand(plan: ExtractionPlan, *, share: float) -> Iterator[ExtractionPlan]:
         pixels = plan.pixels
         if plan.staged:
             folder = resources.enter_context(scratch_folder(Path(tempfile.gettempdir())))
-            masked = pixels.masked if plan.warp is None else plan.warp.mask == "mask"
-            source = RasterSource(near, plan.layout.facts.count, masked)
-            near = decoded(source, folder, plan.layout.profile.blocksize).location
-        if near != pixels.location:
-            with open_dataset(near) as dataset:
-                pixels = replace(pixels, location=near, raw=raw_pixels(dataset, near))
-        yield replace(plan, pixels=pixels)
+            near = decoded(near, folder, plan.layout.profile.blocksize, masked=pixels.own_mask)
+        yield replace(plan, pixels=pixels.at(near))
 
 
 def _threads() -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from gdaltools.cog.sizing import SHARED_BYTES, piece_shape
+from gdaltools.cog.sizing import SHARED_BYTES, piece_shape, strips_bytes
 from gdaltools.cog.sizing import memory_bound as cog_memory_bound
 from gdaltools.dataset import CACHE_MB
 from gdaltools.tile_format import goes_by_rows
@@ -54,7 +54,7 @@ def tiles_memory_bound(
     if not goes_by_rows(side, block, pixel_bytes):
         rows, cols = piece_shape(side, min(tile_size, height), pixel_bytes, block)
         bound = cog_memory_bound(side, min(tile_size, height), bands, itemsize, threads=threads)
-        return bound + threads * alone_bytes(min(rows, height) * min(cols, width) * pixel_bytes)
+        return bound + threads * strips_bytes(min(rows, height) * min(cols, width) * pixel_bytes)
     step = plain_step(1, side * pixel_bytes)
     busy = min(threads, math.ceil(height / tile_size) * math.ceil(width / side))
     return memory_bound(
@@ -68,8 +68,3 @@ def tiles_memory_bound(
         cogs=False,
         warps=warps,
     )
-
-
-def alone_bytes(piece_bytes: int) -> int:
-    """What a thread holds of a piece beside what the engine counts: as it was read, and in its strips."""
-    return 2 * piece_bytes + _THREAD_BYTES

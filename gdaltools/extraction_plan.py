@@ -14,8 +14,9 @@ from dataclasses import dataclass, replace
 from itertools import islice
 
 from gdaltools.cog.plan import CogPlan
+from gdaltools.cog.sizing import strips_bytes
 from gdaltools.dataset import CACHE_MB
-from gdaltools.extraction_memory import CACHE_BYTES, STRIP_BYTES, alone_bytes, memory_bound
+from gdaltools.extraction_memory import CACHE_BYTES, STRIP_BYTES, memory_bound
 from gdaltools.source_blocks import Reading, StoredBlocks, reading_of
 from gdaltools.storage import Location
 from gdaltools.tile_format import TileFormat
@@ -115,7 +116,7 @@ class ExtractionPlan:
             tile = self.plan_of(next(self.positions()))
             rows, cols = (min(pair) for pair in zip(tile.piece, tile.levels[0][::-1], strict=True))
             piece = rows * cols * tile.facts.pixel_bytes
-            return tile.memory_bytes(threads) + threads * alone_bytes(piece) + self._more_cache
+            return tile.memory_bytes(threads) + threads * strips_bytes(piece) + self._more_cache
         busy = min(threads, len(self.groups))
         widest = max(self._width(group) for group in self.groups)
         return memory_bound(
@@ -171,8 +172,7 @@ class ExtractionPlan:
         if self.pixels.raw is not None:
             return "none, as nothing is compressed: only what is needed of a block is read"
         if self.staged:
-            size = self.blocks.source.width * self.blocks.source.height * self.blocks.pixel_bytes / 1e6
-            return f"each stored block once, into a scratch file of {size:,.0f} MB"
+            return f"each stored block once, into a scratch file of {self.blocks.decoded_bytes / 1e6:,.0f} MB"
         if self.rereads < 1.02:
             return "each stored block once"
         if not self.side_by_side:

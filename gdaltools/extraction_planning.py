@@ -2,37 +2,27 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
 from rasterio.io import DatasetReader
 
 from gdaltools.area import tiles_within
-from gdaltools.cog.facts import facts_of
+from gdaltools.cog.decoded import MOST_REREADS, has_room
 from gdaltools.cog.plan import Wanted
 from gdaltools.cog.planning import with_estimate
-from gdaltools.cog.raw import RawSource, raw_source
-from gdaltools.cog.source import RasterSource
-from gdaltools.dataset import numpy_dtypes, open_dataset
+from gdaltools.dataset import open_dataset
 from gdaltools.errors import InvalidParameter
 from gdaltools.estimation import Layout, estimate_layout
 from gdaltools.extraction_plan import ExtractionPlan, grouped
-from gdaltools.raster import mask_kind
-from gdaltools.source_blocks import StoredBlocks
+from gdaltools.source_blocks import StoredBlocks, stored_blocks
+from gdaltools.source_windows import raw_pixels
 from gdaltools.storage import Location
 from gdaltools.tile_format import tile_format, tile_wanted
 from gdaltools.tile_groups import Position
 from gdaltools.tiling import TilingScheme
 from gdaltools.warping import WarpPlan, cell_side, chosen_resampling, plan_warp
-
-# Where blocks would be decoded more often than this they are decoded once, into a scratch file …
-_MOST_REREADS = 2.0
-# … that takes at most such a part of the free space, as tiles may go to the same disk.
-_SPACE_SHARE = 0.5
 
 
 @dataclass(frozen=True)
@@ -86,36 +76,20 @@ def planned(
             asked = Wanted(blocksize=asked.blocksize, **options)
         layout, pixels = tile_format(dataset, source, scheme, warp, asked, cogs=wanted.as_cog)
         pixels = replace(pixels, raw=raw_pixels(dataset, source))
-        blocks = _stored_blocks(dataset, scheme)
+        blocks = stored_blocks(dataset, scheme.source_grid, scheme.grid, warps=scheme.warps)
         stageable = may_stage and _is_stageable(dataset, blocks, warp)
     _check_meets(blocks, scheme, source)
     plan = grouped(scheme, pixels, layout, blocks, chosen, threads)
-    if stageable and plan.rereads > _MOST_REREADS:
+    if stageable and plan.rereads > MOST_REREADS:
         plan = grouped(scheme, pixels, layout, blocks, chosen, threads, staged=True)
     return plan, chosen
-
-
-def raw_pixels(dataset: DatasetReader, location: Location) -> RawSource | None:
-    """The open raster without GDAL, where it is stored as it is, without a mask, on a local disk.
-
-    Raises
-    ------
-    StorageError
-        The file cannot be read.
-    """
-    if dataset.compression is not None:
-        return None
-    masked = mask_kind(dataset) == "mask"
-    found = raw_source(RasterSource(location, dataset.count, masked), facts_of(dataset, masked=masked))
-    return found if isinstance(found, RawSource) else None
 
 
 def _is_stageable(dataset: DatasetReader, blocks: StoredBlocks, warp: WarpPlan | None) -> bool:
     """Whether a scratch file can take the place of a compressed raster, and there is room for it."""
     if dataset.compression is None or (warp is not None and not warp.step):
         return False
-    size = blocks.source.width * blocks.source.height * blocks.pixel_bytes
-    return size < _SPACE_SHARE * shutil.disk_usage(tempfile.gettempdir()).free
+    return has_room(blocks.decoded_bytes)
 
 
 def _warp(dataset: Any, scheme: TilingScheme, resampling: str | None) -> WarpPlan | None:
@@ -124,14 +98,6 @@ def _warp(dataset: Any, scheme: TilingScheme, resampling: str | None) -> WarpPla
         return None
     cell = cell_side(scheme.tile_size, scheme.overlap)
     return plan_warp(dataset, scheme.source_grid, scheme.grid, name, cell=cell)
-
-
-def _stored_blocks(dataset: Any, scheme: TilingScheme) -> StoredBlocks:
-    rows, cols = dataset.block_shapes[0]
-    itemsize = sum(np.dtype(name).itemsize for name in numpy_dtypes(dataset))
-    return StoredBlocks(
-        scheme.source_grid, scheme.grid, rows, cols, rows * cols * itemsize, warps=scheme.warps
-    )
 
 
 def _check_meets(blocks: StoredBlocks, scheme: TilingScheme, source: Location) -> None:

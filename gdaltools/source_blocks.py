@@ -12,8 +12,10 @@ from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
+from rasterio.io import DatasetReader
 
 from gdaltools.crs import transform_points
+from gdaltools.dataset import numpy_dtypes
 from gdaltools.grid import Grid
 
 Touched = NDArray[np.bool_]
@@ -49,9 +51,9 @@ class StoredBlocks:
     warps: bool
 
     @property
-    def pixel_bytes(self) -> int:
-        """One pixel of all bands, decoded."""
-        return self.block_bytes // (self.rows * self.cols)
+    def decoded_bytes(self) -> int:
+        """All of the raster, decoded."""
+        return self.block_bytes // (self.rows * self.cols) * self.source.width * self.source.height
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -122,6 +124,13 @@ class StoredBlocks:
                 return None
             spans.append(slice(first // size, -(-last // size)))
         return spans[0], spans[1]
+
+
+def stored_blocks(dataset: DatasetReader, source: Grid, target: Grid, *, warps: bool) -> StoredBlocks:
+    """The blocks of an open raster that is to be read on the grid `target`."""
+    rows, cols = dataset.block_shapes[0]
+    itemsize = sum(np.dtype(name).itemsize for name in numpy_dtypes(dataset))
+    return StoredBlocks(source, target, rows, cols, rows * cols * itemsize, warps=warps)
 
 
 @dataclass(frozen=True)

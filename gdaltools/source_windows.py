@@ -12,8 +12,11 @@ from rasterio.windows import Window
 
 from gdaltools import interruption
 from gdaltools.cog.axes import Span
-from gdaltools.cog.raw import RawSource
+from gdaltools.cog.facts import facts_of
+from gdaltools.cog.raw import RawSource, raw_source
+from gdaltools.cog.source import RasterSource
 from gdaltools.dataset import numpy_dtypes, read_window, reading
+from gdaltools.raster import mask_kind
 from gdaltools.storage import Location
 
 
@@ -67,3 +70,18 @@ class SourceWindows:
             As `pixels` does.
         """
         return read_window(self.dataset, self.location, window, mask=True)
+
+
+def raw_pixels(dataset: DatasetReader, location: Location) -> RawSource | None:
+    """The open raster without GDAL, where it is stored as it is, without a mask, on a local disk.
+
+    Raises
+    ------
+    StorageError
+        The file cannot be read.
+    """
+    if dataset.compression is not None:
+        return None
+    masked = mask_kind(dataset) == "mask"
+    found = raw_source(RasterSource(location, dataset.count, masked), facts_of(dataset, masked=masked))
+    return found if isinstance(found, RawSource) else None

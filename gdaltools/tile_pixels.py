@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, Self
 
 import numpy as np
 from rasterio.windows import Window
@@ -17,7 +17,7 @@ from gdaltools.cog.axes import Span
 from gdaltools.cog.raw import RawSource
 from gdaltools.cog.source import Pixels, Valid, stacked
 from gdaltools.dataset import open_dataset
-from gdaltools.source_windows import SourceWindows
+from gdaltools.source_windows import SourceWindows, raw_pixels
 from gdaltools.storage import Location
 from gdaltools.tiling import PixelWindow
 from gdaltools.warping import WarpPlan, plain_strips, warped_strips
@@ -51,6 +51,29 @@ class TargetPixels:
     hidden: float | None
     step: int
     raw: RawSource | None = field(default=None, repr=False)
+
+    @property
+    def by_kernel(self) -> bool:
+        """Whether a kernel of our own warps them, which takes the source's pixels from anywhere."""
+        return self.warp is not None and self.warp.step > 0
+
+    @property
+    def own_mask(self) -> bool:
+        """Whether the source has a mask."""
+        return self.masked if self.warp is None else self.warp.mask == "mask"
+
+    def at(self, location: Location) -> Self:
+        """The same, with the source's bytes elsewhere.
+
+        Raises
+        ------
+        SourceNotFound, UnsupportedRaster, CorruptRaster, StorageError
+            As `open_dataset` does.
+        """
+        if location == self.location:
+            return self
+        with open_dataset(location) as dataset:
+            return replace(self, location=location, raw=raw_pixels(dataset, location))
 
     @contextmanager
     def opened(self) -> Iterator[SourceWindows]:
@@ -116,6 +139,21 @@ class TileSource:
     def name(self) -> str:
         """What errors call it."""
         return str(self.pixels.location)
+
+    @property
+    def location(self) -> Location:
+        """What is read."""
+        return self.pixels.location
+
+    def at(self, location: Location) -> Self:
+        """The same, with its bytes elsewhere.
+
+        Raises
+        ------
+        SourceNotFound, UnsupportedRaster, CorruptRaster, StorageError
+            As `open_dataset` does.
+        """
+        return replace(self, pixels=self.pixels.at(location))
 
     def read(
         self, rows: Span, cols: Span, dtype: np.dtype[Any], *, planes: int

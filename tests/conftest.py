@@ -1,4 +1,7 @@
 from hypothesis import settings
 
+# How long an example takes says more about the machine than about the code.
+settings.register_profile("usual", deadline=None)
+settings.load_profile("usual")
 # pytest --hypothesis-profile=long
-settings.register_profile("long", max_examples=2000, stateful_step_count=100)
+settings.register_profile("long", max_examples=2000, stateful_step_count=100, deadline=None)

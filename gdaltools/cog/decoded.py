@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,13 +15,23 @@ from rasterio.errors import RasterioError
 from rasterio.windows import Window
 
 from gdaltools import storage
-from gdaltools.cog.source import RasterSource
 from gdaltools.dataset import numpy_dtypes, open_dataset, reading
 from gdaltools.errors import StorageError
+from gdaltools.storage import Location
+
+#: Where blocks would be decoded more often than this they are decoded once, into a scratch file.
+MOST_REREADS = 2.0
+# The part of the free space that it may take, as what is made may go to the same disk.
+_SPACE_SHARE = 0.5
 
 
-def decoded(source: RasterSource, folder: Path, blocksize: int) -> RasterSource:
-    """The source, its pixels copied into an uncompressed GeoTIFF in `folder`, of blocks of that size.
+def has_room(size_bytes: int) -> bool:
+    """Whether a scratch file of that size may be made."""
+    return size_bytes < _SPACE_SHARE * shutil.disk_usage(tempfile.gettempdir()).free
+
+
+def decoded(location: Location, folder: Path, blocksize: int, *, masked: bool) -> Location:
+    """The raster's pixels, and its mask, in an uncompressed GeoTIFF in `folder`, of blocks of that size.
 
     Raises
     ------
@@ -28,7 +39,7 @@ def decoded(source: RasterSource, folder: Path, blocksize: int) -> RasterSource:
         The source cannot be decoded, or the scratch file not be written.
     """
     path = folder / "source.tif"
-    with open_dataset(source.location, verify=False) as dataset:
+    with open_dataset(location, verify=False) as dataset:
         rows, _ = dataset.block_shapes[0]
         step = max(rows, blocksize)
         with (
@@ -57,13 +68,13 @@ def decoded(source: RasterSource, folder: Path, blocksize: int) -> RasterSource:
                 staged.colorinterp = dataset.colorinterp
             for top in range(0, dataset.height, step):
                 window = Window(0, top, dataset.width, min(step, dataset.height - top))
-                with reading(source.location, window):
+                with reading(location, window):
                     data = dataset.read(window=window)
-                    valid = dataset.dataset_mask(window=window) if source.masked else None
+                    valid = dataset.dataset_mask(window=window) if masked else None
                 staged.write(data, window=window)
                 if valid is not None:
                     staged.write_mask(valid, window=window)
-    return replace(source, location=storage.locate(path))
+    return storage.locate(path)
 
 
 @contextmanager

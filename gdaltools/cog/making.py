@@ -35,6 +35,7 @@ from gdaltools.nearness import brought_near
 from gdaltools.progress import Progress, ProgressOption, reporting
 from gdaltools.scratch import scratch_folder
 from gdaltools.storage import BlobTraits, Location
+from gdaltools.tile_pixels import TileSource
 
 
 def make_planned(plan: CogPlan, target: Location, *, overwrite: bool, progress: ProgressOption) -> CogResult:
@@ -145,21 +146,22 @@ def _write(plan: CogPlan, sink: Sink, scratch: Path, advance: Callable[[int], No
 def _ready(plan: CogPlan, scratch: Path) -> Iterator[CogPlan]:
     """The plan, with a source that can be read in any order, and as fast as it can be."""
     source = plan.source
-    if plan.fetched and isinstance(source, RasterSource | WarpedSource | LiftedSource):
+    if plan.fetched and isinstance(source, RasterSource | WarpedSource | TileSource | LiftedSource):
         with (
             brought_near(source.location, share=1.0) as near,
             _ready(replace(plan, source=source.at(near), fetched=False), scratch) as ready,
         ):
             yield ready
         return
-    if not isinstance(plan.source, RasterSource):
-        yield plan
-        return
-    if not plan.staged:
-        yield plan if plan.kept else replace(plan, source=raw_source(plan.source, plan.facts))
-        return
-    source = decoded(plan.source, scratch, plan.profile.blocksize)
-    yield replace(plan, source=raw_source(source, plan.facts))
+    if plan.staged and isinstance(source, RasterSource | TileSource):
+        masked = source.masked if isinstance(source, RasterSource) else source.pixels.own_mask
+        location = decoded(source.location, scratch, plan.profile.blocksize, masked=masked)
+        source = source.at(location)
+    if isinstance(source, RasterSource) and not plan.kept:
+        source = raw_source(source, plan.facts)
+    yield replace(plan, source=source)
+    if plan.staged:
+        storage.delete(location)
 
 
 def _result(plan: CogPlan, name: str, made: DatasetReader, size: int) -> CogResult:

@@ -22,8 +22,9 @@ from gdaltools.cog.profiles import CogProfile
 from gdaltools.cog.pyramid import Work
 from gdaltools.cog.reduced import cascading_levels
 from gdaltools.cog.sink import Sink
-from gdaltools.cog.sizing import memory_bound
+from gdaltools.cog.sizing import memory_bound, strips_bytes
 from gdaltools.cog.source import Source
+from gdaltools.tile_pixels import TileSource
 
 Overviews = Literal["build", "keep", "none"]
 
@@ -139,7 +140,10 @@ class CogPlan:
     def memory_bytes(self, threads: int | None = None) -> int:
         """What the process needs at most, with so many tasks at a time (by default one a core)."""
         facts, (width, height) = self.facts, self.levels[0]
-        return memory_bound(
+        busy = threads or int(CPU_COUNT)
+        piece = min(self.piece[0], height) * min(self.piece[1], width) * facts.pixel_bytes
+        warping = busy * strips_bytes(piece) if self.warps else 0
+        return warping + memory_bound(
             width,
             height,
             facts.count,
@@ -149,7 +153,7 @@ class CogPlan:
             planes=self.planes,
             masked=facts.masked,
             by_gdal=self.encoding.by_gdal,
-            threads=threads,
+            threads=busy,
         )
 
     def rule(self) -> Rule:
@@ -184,6 +188,11 @@ class CogPlan:
             sink=sink,
         )
 
+    def _warped(self) -> str:
+        if isinstance(self.source, TileSource) and self.source.pixels.warp is not None:
+            return f", warped as it is read, {self.source.pixels.warp}"
+        return ", warped as it is read" if self.warps else ""
+
     def __str__(self) -> str:
         profile, facts = self.profile, self.facts
         width, height = self.levels[0]
@@ -196,7 +205,7 @@ class CogPlan:
         lines = {
             "source": self.source.name
             + (", brought to the local disk first" if self.fetched else "")
-            + (", warped as it is read" if self.warps else ""),
+            + self._warped(),
             "image": f"{width} x {height} pixels, {facts.count} x {facts.dtype}, by {profile.interleave}",
             "levels": ", ".join(f"{w} x {h}" for w, h in self.levels)
             + (" (the source's own)" if self.kept else f" ({profile.overview_resampling})"),

@@ -17,6 +17,7 @@ from gdaltools.cog.adaptive import Policy
 from gdaltools.cog.arrays import array_source, array_type, is_array
 from gdaltools.cog.axes import Span
 from gdaltools.cog.codec import BlockEncoder, Encoding
+from gdaltools.cog.decoded import MOST_REREADS, has_room
 from gdaltools.cog.facts import Facts, facts_of, sample_bits
 from gdaltools.cog.overviews import level_sizes
 from gdaltools.cog.plan import CogPlan, Overviews, Wanted
@@ -30,11 +31,16 @@ from gdaltools.dataset import numpy_dtypes, open_dataset
 from gdaltools.detect import RasterType, detect
 from gdaltools.errors import InvalidParameter
 from gdaltools.nearness import is_worth_fetching
+from gdaltools.raster import mask_kind, source_crs
+from gdaltools.source_blocks import reading_of, stored_blocks
 from gdaltools.storage import Location
+from gdaltools.tile_pixels import TileSource
 
 # Formats that can only be decoded from the top.
 _SEQUENTIAL = ("PNG", "JPEG", "WEBP", "GIF", "JP2OpenJPEG")
 _SAMPLED_BLOCKS = 6
+# Pieces of a warp that tell how often blocks are decoded for all.
+_PIECES_LOOKED_AT = 24
 
 
 def plan_for(src: Any, wanted: Wanted) -> CogPlan:
@@ -170,9 +176,6 @@ def with_estimate(plan: CogPlan) -> CogPlan:
 
 
 def _planned(dataset: DatasetReader, location: Location, profile: CogProfile, wanted: Wanted) -> CogPlan:
-    # Imported where it is used: xarray, which it brings, takes seconds.
-    from gdaltools.raster import mask_kind, source_crs
-
     aligned = None if wanted.tms is None else aligned_grid(dataset, location, wanted.tms, profile.blocksize)
     target = None if wanted.target_crs is None else parse_crs(wanted.target_crs, "target_crs")
     if aligned is not None:
@@ -196,6 +199,7 @@ def _planned(dataset: DatasetReader, location: Location, profile: CogProfile, wa
             target_crs=target,
             resampling=profile.reproject_resampling,
             mask_nodata=mask_nodata,
+            blocksize=profile.blocksize,
             grid=aligned.grid if aligned else None,
         )
         if aligned is not None:
@@ -210,9 +214,13 @@ def _planned(dataset: DatasetReader, location: Location, profile: CogProfile, wa
     if wanted.overviews == "keep":
         sizes = _own_levels(dataset, location, facts, plan.profile.blocksize, warps)
         plan = replace(plan, levels=sizes, kept=True)
-    if warps or plan.pieces == 1:
+    if plan.pieces == 1:
         return plan
     compressed = dataset.compression is not None
+    if isinstance(source, TileSource):
+        rereads, size = _warp_rereads(dataset, source, plan)
+        staged = compressed and rereads > MOST_REREADS and source.pixels.by_kernel and has_room(size)
+        return replace(plan, staged=True) if staged else replace(plan, rereads=rereads)
     if (
         not (compressed or plan.kept)
         and isinstance(source, RasterSource)
@@ -221,7 +229,8 @@ def _planned(dataset: DatasetReader, location: Location, profile: CogProfile, wa
         return replace(plan, piece=narrowed(plan.piece, facts.pixel_bytes, plan.profile.blocksize))
     rereads = _rereads(facts, plan.piece, stored_rows, stored_cols)
     # A scratch file holds the full resolution alone.
-    if not plan.kept and (dataset.driver in _SEQUENTIAL or (compressed and rereads > 2)):
+    often = compressed and rereads > MOST_REREADS and has_room(facts.width * facts.height * facts.pixel_bytes)
+    if not plan.kept and (dataset.driver in _SEQUENTIAL or often):
         return replace(plan, staged=True)
     return replace(plan, rereads=rereads)
 
@@ -282,6 +291,24 @@ def _own_levels(
     if len(sizes) == 1 and max(full) > blocksize:
         raise InvalidParameter(f"{location} has no overviews to keep: use overviews='build'")
     return tuple(sizes)
+
+
+def _warp_rereads(dataset: DatasetReader, source: TileSource, plan: CogPlan) -> tuple[float, int]:
+    """How often a stored block is decoded for pieces of a warp, by some of them; bytes of all decoded."""
+    warp = source.pixels.warp
+    if warp is None or source.pixels.raw is not None:
+        return 1.0, 0
+    blocks = stored_blocks(dataset, warp.source, warp.target, warps=True)
+    rows, cols = plan.piece
+    height, width = plan.facts.height, plan.facts.width
+    places = [
+        (top, min(top + rows, height), left, min(left + cols, width))
+        for top in range(0, height, rows)
+        for left in range(0, width, cols)
+    ]
+    first = max(0, len(places) // 2 - _PIECES_LOOKED_AT // 2)
+    readers = [iter([place]) for place in places[first : first + _PIECES_LOOKED_AT]]
+    return reading_of(blocks, readers, warp.cell).rereads, blocks.decoded_bytes
 
 
 def _rereads(facts: Facts, piece: tuple[int, int], stored_rows: int, stored_cols: int) -> float:

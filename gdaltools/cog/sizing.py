@@ -21,6 +21,7 @@ _BASE_BYTES = 150 << 20
 #: What of a bound is the process's own, however many COGs it makes at a time.
 SHARED_BYTES = _BASE_BYTES + (CACHE_MB << 20)
 _THREAD_BYTES = 16 << 20
+_STRIPS_BYTES = 24 << 20
 _LIFTING_BYTES = 24 << 20
 _BLOCK_TABLE_BYTES = 64
 
@@ -75,6 +76,11 @@ def _narrow_piece(pixel_bytes: int, blocksize: int) -> tuple[int, int]:
     cols = max(1, _PIECE_BYTES // (blocksize * blocksize * pixel_bytes))
     # A power of two of blocks, so that pieces halve with the levels.
     return blocksize, blocksize * (1 << (cols.bit_length() - 1))
+
+
+def strips_bytes(piece_bytes: int) -> int:
+    """What a thread holds beside the engine of a piece that is read in strips, or warped."""
+    return 2 * piece_bytes + _STRIPS_BYTES
 
 
 def memory_bound(

@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 from rasterio.crs import CRS
 from rasterio.io import DatasetReader
 from rasterio.transform import Affine
@@ -16,29 +15,35 @@ from rasterio.vrt import WarpedVRT
 
 from gdaltools.cog.facts import Facts, facts_of
 from gdaltools.cog.source import WarpedSource
-from gdaltools.crs import crs_name, transform_points
+from gdaltools.crs import crs_name
 from gdaltools.errors import InvalidParameter, UnsupportedRaster
+from gdaltools.grid import Grid
 from gdaltools.limits import Limits
+from gdaltools.raster import mask_kind
+from gdaltools.source_windows import raw_pixels
 from gdaltools.storage import Location
+from gdaltools.tile_pixels import TargetPixels, TileSource
+from gdaltools.tiling import PixelWindow
+from gdaltools.warping import plan_warp
 
-# warp.md §A4: below half the source's resolution 4 samples would alias, GDAL's wider kernel does not.
-_MIN_SCALE = 0.5
-_SCALE_NODES = 17
+# Side of a cell of a warp at most.
+_CELL = 512
 # Options of a WarpedVRT that say how pixels are computed and are not attributes of it.
 _KEPT_OPTIONS = ("XSCALE", "YSCALE", "UNIFIED_SRC_NODATA", "SAMPLE_GRID", "SAMPLE_STEPS", "SOURCE_EXTRA")
 
 
 def warped_source(
-    source: DatasetReader,
+    dataset: DatasetReader,
     location: Location,
     *,
     source_crs: CRS,
     target_crs: CRS,
     resampling: str,
     mask_nodata: bool,
+    blocksize: int,
     grid: tuple[Affine, int, int] | None = None,
-) -> tuple[WarpedSource, Facts]:
-    """The source warped to `target_crs`, on `grid` or on the one that GDAL suggests, and what is known of it.
+) -> tuple[TileSource, Facts]:
+    """The open raster warped to `target_crs`, on `grid` or on the one that GDAL suggests; and its facts.
 
     Where the source has neither nodata nor alpha, a mask tells the target's pixels that it does not reach;
     with `mask_nodata` also where it has nodata.
@@ -50,39 +55,33 @@ def warped_source(
     UnsupportedRaster
         It would be beyond all measure in it.
     """
-    # Imported where it is used: xarray, which it brings, takes seconds.
-    from gdaltools.raster import mask_kind
-
-    transform, width, height = grid or _suggested_grid(source, location, source_crs, target_crs)
-    needs_mask = source.nodata is None and mask_kind(source) != "alpha"
-    finest = _finest_scale(source, source_crs, target_crs, transform, width, height)
-    made = WarpedSource(
+    transform, width, height = grid or _suggested_grid(dataset, location, source_crs, target_crs)
+    source = Grid(
+        crs=crs_name(source_crs),
+        transform=tuple(dataset.transform)[:6],
+        width=dataset.width,
+        height=dataset.height,
+    )
+    target = Grid(crs=crs_name(target_crs), transform=tuple(transform)[:6], width=width, height=height)
+    # Cells that divide blocks, as pieces are made of whole ones.
+    warp = plan_warp(dataset, source, target, resampling, cell=math.gcd(blocksize, _CELL))
+    masked = warp.adds_mask or mask_nodata
+    pixels = TargetPixels(
         location=location,
-        count=source.count,
-        source_wkt=source_crs.to_wkt(),
-        target_wkt=target_crs.to_wkt(),
-        transform=transform,
-        width=width,
-        height=height,
-        resampling=resampling,
-        source_nodata=source.nodata,
-        nodata=source.nodata,
-        adds_alpha=needs_mask,
-        masked=needs_mask or mask_nodata,
-        options=(("XSCALE", 1), ("YSCALE", 1)) if finest >= _MIN_SCALE else (),
+        warp=warp,
+        masked=warp.adds_mask,
+        hidden=dataset.nodata if mask_nodata else None,
+        step=warp.cell,
+        raw=raw_pixels(dataset, location),
     )
-    with _translated_warp(location, target_crs), made.opened(source):
-        facts = facts_of(source, masked=made.masked)
-    return made, facts.warped(
-        width=width, height=height, transform=transform, crs=target_crs, masked=made.masked
+    facts = facts_of(dataset, masked=masked).warped(
+        width=width, height=height, transform=transform, crs=target_crs, masked=masked
     )
+    return TileSource(pixels, PixelWindow(col_off=0, row_off=0, width=width, height=height)), facts
 
 
 def vrt_source(vrt: WarpedVRT, location: Location, *, mask_nodata: bool) -> tuple[WarpedSource, Facts]:
     """What an open WarpedVRT reads, as a source that any thread can open again."""
-    # Imported where it is used: xarray, which it brings, takes seconds.
-    from gdaltools.raster import mask_kind
-
     kind = mask_kind(vrt)
     masked = kind == "mask" or (mask_nodata and kind == "nodata")
     options = {str(name).upper(): value for name, value in dict(vrt.warp_extras or {}).items()}
@@ -186,33 +185,3 @@ def _suggested_grid(
             f"{location} would have {width} x {height} pixels in {name}: choose another target_crs"
         )
     return transform, width, height
-
-
-def _finest_scale(
-    source: DatasetReader, source_crs: CRS, target_crs: CRS, transform: Affine, width: int, height: int
-) -> float:
-    """The least ratio of the target's to the source's resolution, over nodes spread on the target's grid.
-
-    The scale of an axis is the inverse length of the Jacobian's column: how many source pixels one step of a
-    target pixel passes. Nodes without a place in the source count for nothing.
-    """
-    cols, rows = np.meshgrid(
-        np.linspace(0.5, max(width - 1.5, 0.5), _SCALE_NODES),
-        np.linspace(0.5, max(height - 1.5, 0.5), _SCALE_NODES),
-    )
-
-    def pixels(cols: Any, rows: Any) -> Any:
-        x, y = transform * (cols, rows)
-        sx, sy = transform_points(target_crs, source_crs, x.ravel(), y.ravel())
-        return np.stack(~source.transform * (sx, sy))
-
-    here = pixels(cols, rows)
-    steps = (pixels(cols + 1, rows) - here, pixels(cols, rows + 1) - here)
-    inside = (here[0] >= 0) & (here[0] <= source.width) & (here[1] >= 0) & (here[1] <= source.height)
-    longest = 1.0
-    for step in steps:
-        lengths = np.hypot(*step)[inside]
-        lengths = lengths[np.isfinite(lengths)]
-        if lengths.size:
-            longest = max(longest, float(lengths.max()))
-    return 1 / longest

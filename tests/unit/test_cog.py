@@ -12,7 +12,8 @@ import rasterio
 from rasterio.enums import ColorInterp, MaskFlags
 from rasterio.transform import Affine
 
-from gdaltools.cog.create import CogResult, create_cog
+from gdaltools import warp_plan
+from gdaltools.cog.create import CogResult, create_cog, plan_cog
 from gdaltools.cog.profiles import TIERS, choose_profile, zstd_available
 from gdaltools.cog.validate import validate_cog
 from gdaltools.errors import (
@@ -23,7 +24,10 @@ from gdaltools.errors import (
     TargetExists,
     UnsupportedRaster,
 )
+from gdaltools.grid import Grid
 from gdaltools.progress import Progress
+from gdaltools.warp_array import warp
+from tests.support.cog_by_pieces import cut_pieces
 from tests.support.rasters import (
     UTM,
     UTM_GRID,
@@ -285,6 +289,28 @@ def test_a_rotated_raster_is_warped_whole(tmp_path: Path) -> None:
     with rasterio.open(warped.location) as dataset:
         covered = (dataset.dataset_mask() > 0).mean()
     assert 0.4 < covered < 0.75
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "float32"])
+def test_a_warped_cog_has_the_pixels_of_the_warp_in_any_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dtype: str
+) -> None:
+    monkeypatch.setattr(warp_plan, "WORTHWHILE_PIXELS", 0)
+    image = np.random.default_rng(5).integers(0, 250, (2, 900, 700)).astype(dtype)
+    grid, lzw = UTM_GRID * Affine.rotation(20), {"compress": "lzw"}
+    source = write_raster(tmp_path / "a.tif", image, crs=UTM, transform=grid, options=lzw)
+    with monkeypatch.context() as narrow:
+        cut_pieces(narrow, 128, 256)
+        plan = plan_cog(source, target_crs="EPSG:4326", blocksize=128)
+        assert plan.staged, "each strip would be decoded for many pieces"
+        assert "by own kernel" in str(plan)
+        staged = made(source, target_crs="EPSG:4326", blocksize=128)
+    once = create_cog(source, tmp_path / "once.tif", target_crs="EPSG:4326", blocksize=128, progress=False)
+    np.testing.assert_array_equal(pixels(staged.location), pixels(once.location))
+    with rasterio.open(once.location) as dataset:
+        (width, height), transform = (dataset.width, dataset.height), tuple(dataset.transform)[:6]
+        target = Grid(crs="EPSG:4326", transform=transform, width=width, height=height)
+        np.testing.assert_array_equal(dataset.read(), warp(source, target).to_numpy())
 
 
 def test_the_same_crs_by_another_name_warps_nothing(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 import time
 from collections import Counter
@@ -16,7 +17,7 @@ import rasterio
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gdaltools import extraction_plan, extraction_planning, warp_plan
+from gdaltools import extraction_plan, warp_plan
 from gdaltools.dataset import block_cache, get_gdal_config
 from gdaltools.errors import InvalidParameter
 from gdaltools.extract import extract_tiles, plan_extraction
@@ -86,7 +87,7 @@ def test_what_would_be_decoded_often_is_decoded_once_into_a_scratch_file(
         staged = extract_tiles(path, scheme, tmp_path / "staged", as_cog=True, progress=False)
         assert not list(scratch.iterdir())
         usage = type("Usage", (), {"free": 5_000_000})()
-        monkeypatch.setattr(extraction_planning.shutil, "disk_usage", lambda _: usage)
+        monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
         plan = plan_extraction(path, scheme)
         assert not plan.staged, "where there is no room for it"
         assert plan.rereads > 2
