@@ -52,7 +52,7 @@ from gdaltools.tiling import TilingScheme
 __all__ = ["ExtractedTile", "ExtractionPlan", "ExtractionResult", "extract_tiles", "plan_extraction"]
 
 # Of what tiles are written as: a change of it makes tiles of earlier versions be written anew.
-_TILE_FORMAT = 2
+_TILE_FORMAT = 3
 # Targets that are looked at together: one look is a round trip to storage.
 _LOOKS_AT_ONCE = 32
 # From so many tiles on the folder is listed instead of asking for each.

@@ -55,6 +55,8 @@ def warp_by_kernel(
         _run_kernel(source, plan, nodes, window, part, some, existing)
         pixels[inside], mask[inside] = some, existing
     pixels = pixels.astype(plan.dtype, copy=False).transpose(2, 0, 1)
+    if plan.alpha:  # a cubic can end below what its samples have
+        pixels[:, pixels[plan.alpha - 1] == 0] = 0
     if plan.nodata is not None:
         _avoid_nodata(pixels, mask, plan.nodata)
     return pixels, mask if plan.adds_mask else None
@@ -109,6 +111,8 @@ def _validity(source: SourceWindows, plan: WarpPlan, window: Window, samples: Pi
     """255 where the window has data, else 0; empty where it has no gap, which gives the same pixels."""
     if plan.mask == "mask":
         there = source.mask(window) != 0
+    elif plan.alpha:
+        there = samples[..., plan.alpha - 1] != 0
     elif plan.nodata is not None and math.isnan(plan.nodata):
         there = ~np.isnan(samples).all(axis=2)
     elif plan.nodata is not None:

@@ -32,6 +32,8 @@ CLASS_RESAMPLING = ("nearest", "mode")
 WORTHWHILE_PIXELS = 16_000_000
 
 KERNELS = ("nearest", "bilinear", "cubic")
+# Of which GDAL knows what is opaque: the largest number.
+ALPHA_DTYPES = ("uint8", "uint16")
 KERNEL_DTYPES = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "float32", "float64")
 
 # Below this ratio of target to source pixels GDAL's wider, anti-aliasing kernel is used.
@@ -56,6 +58,9 @@ class WarpPlan:
         Side of a cell in pixels.
     mask : str
         How the source tells what is no data.
+    alpha : int
+        The band, counted from 1, that says how opaque pixels are; 0 without one. Samples of which nothing is
+        to be seen leave their weight to the others.
     adds_mask : bool
         Whether the target needs a mask of its own, as nothing else could tell what lies outside.
     step : int
@@ -71,6 +76,7 @@ class WarpPlan:
     scale: tuple[float, float]
     cell: int
     mask: MaskKind
+    alpha: int
     adds_mask: bool
     nodata: float | None
     count: int
@@ -140,6 +146,7 @@ def plan_warp(
         scale=scale,
         cell=min(cell, max(_CELL_MIN, 1 << (fitting.bit_length() - 1))),
         mask=kind,
+        alpha=dataset.colorinterp.index(ColorInterp.alpha) + 1 if kind == "alpha" else 0,
         adds_mask=kind in ("none", "mask"),
         nodata=dataset.nodata if kind == "nodata" else None,
         count=dataset.count,
@@ -187,8 +194,10 @@ def why_gdal(
         return f"bands of different types ({', '.join(sorted(dtypes))})"
     if dtype.name not in KERNEL_DTYPES:
         return f"there is no own kernel for {dtype.name}"
-    if mask_kind(dataset) == "alpha":
-        return "an alpha band weighs the samples"
+    if mask_kind(dataset) == "alpha" and dtype.name not in ALPHA_DTYPES:
+        return f"an alpha band of {dtype.name}"
+    if mask_kind(dataset) == "alpha" and min(scale) < 1:
+        return "an alpha band in a kernel that is widened"
     if mask_kind(dataset) == "nodata" and not _holds(dtype, dataset.nodata):
         return f"nodata {dataset.nodata} is no {dtype.name}"
     if dataset.rpcs is not None:

@@ -8,7 +8,8 @@ always warped whole, alone and with one set of parameters.
 
 What counts as no data: GDAL's rule, with all bands together. A pixel exists where its nearest source
 sample does; samples without data are left out of the weights; a pixel that exists never equals nodata in
-all of its bands, but becomes the next value.
+all of its bands, but becomes the next value. Where there is an alpha band, what is wholly transparent is no
+data.
 """
 
 from __future__ import annotations

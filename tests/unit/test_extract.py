@@ -110,7 +110,8 @@ def test_warped_tiles_agree_with_each_other_and_with_one_warp(tmp_path: Path, na
     assert result.warped
     assert 0 < (mask > 0).mean() < 1
     with rasterio.open(path) as dataset:
-        options = {"add_alpha": True} if result_needs_mask(dataset) else {}
+        needs_mask = result_needs_mask(dataset)
+        alpha = dataset.count if ColorInterp.alpha in dataset.colorinterp else 0
         with WarpedVRT(
             dataset,
             crs=scheme.grid.crs,
@@ -120,10 +121,12 @@ def test_warped_tiles_agree_with_each_other_and_with_one_warp(tmp_path: Path, na
             resampling=Resampling[result.resampling],
             XSCALE=1,
             YSCALE=1,
-            **options,
+            add_alpha=needs_mask,
+            src_alpha=alpha,
+            dst_alpha=alpha,
         ) as whole:
             expected = whole.read(list(range(1, dataset.count + 1)))
-            valid = whole.read(dataset.count + 1) if options else whole.dataset_mask()
+            valid = whole.read(dataset.count + 1) if needs_mask else whole.dataset_mask()
     assert ((mask > 0) != (valid > 0)).mean() < 1e-3
     both = (mask > 0) & (valid > 0)
     difference = np.abs(found[:, both].astype("complex128") - expected[:, both])

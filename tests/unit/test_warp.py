@@ -17,7 +17,7 @@ import rasterio
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from rasterio.enums import Resampling
+from rasterio.enums import ColorInterp, Resampling
 from rasterio.io import DatasetReader
 from rasterio.rpc import RPC
 from rasterio.transform import Affine, from_origin
@@ -115,6 +115,8 @@ def exact(dataset: DatasetReader, plan: WarpPlan) -> tuple[NDArray[Any], NDArray
         src_nodata=plan.nodata,
         nodata=plan.nodata,
         add_alpha=plan.adds_mask,
+        src_alpha=plan.alpha,
+        dst_alpha=plan.alpha,
         dtype=plan.dtype,
         tolerance=EXACT_TOLERANCE,
         XSCALE=plan.scale[0],
@@ -131,6 +133,9 @@ def assert_equal_to_gdals(dataset: DatasetReader, plan: WarpPlan, *, share: floa
     assert 0.3 < exists.mean() <= 1
     if mask is not None:
         np.testing.assert_array_equal(mask > 0, exists)
+    if plan.alpha:  # where nothing is to be seen no colour can differ
+        for each in (found, expected):
+            each[:, each[plan.alpha - 1] == 0] = 0
     if found.dtype.kind == "f":
         # Coordinates differ by some 1e-9 of a pixel, neighbours by thousands.
         np.testing.assert_allclose(found, expected, rtol=2e-7, atol=1e-3 if found.itemsize == 4 else 1e-5)
@@ -321,6 +326,30 @@ def test_gdal_takes_the_cells_in_which_a_projection_is_torn(tmp_path: Path, case
             np.testing.assert_array_equal(part, found[:, top : top + 193, left : left + 257])
 
 
+@pytest.mark.parametrize("resampling", ["nearest", "bilinear", "cubic"])
+@pytest.mark.parametrize("dtype", ["uint8", "uint16"])
+def test_what_is_transparent_leaves_its_weight_to_the_others(
+    tmp_path: Path, dtype: str, resampling: str
+) -> None:
+    pixels = noise(4, dtype)
+    opaque = np.iinfo(dtype).max
+    rng = np.random.default_rng(3)
+    pixels[3] = np.where(GAP, np.where(rng.random(GAP.shape) < 0.6, opaque, pixels[3]), 0)
+    path = written(tmp_path / "a.tif", pixels, "utm to degrees", alpha=True)
+    for engine in ("kernel", "gdal"):
+        with planned(path, "utm to degrees", resampling, engine=engine) as (dataset, plan):
+            assert plan.alpha == 4
+            found, mask = read(dataset, plan)
+            assert mask is None
+            assert 0.1 < (found[3] == 0).mean() < 0.9
+            if engine == "kernel":
+                assert_equal_to_gdals(dataset, plan)
+            else:
+                apart = np.abs(found.astype(int) - exact(dataset, plan)[0])
+                assert (apart > (0 if resampling == "nearest" else opaque / 50)).mean() < 0.02
+
+
+GRAY_AND_ALPHA = (ColorInterp.gray, ColorInterp.undefined, ColorInterp.undefined, ColorInterp.alpha)
 RPCS = RPC(
     height_off=0, height_scale=1, lat_off=9, lat_scale=1, long_off=39, long_scale=1,
     line_off=0, line_scale=1, samp_off=0, samp_scale=1,
@@ -339,7 +368,10 @@ def gdals_cases() -> dict[str, tuple[str, dict[str, Any]]]:
         "mode": ("no own kernel for mode", {"resampling": "mode"}),
         "complex": ("no own kernel for complex64", {"pixels": smooth(1, dtype="complex64")}),
         "64-bit integers": ("no own kernel for int64", {"pixels": smooth(1, dtype="int64")}),
-        "alpha": ("an alpha band", {"pixels": rgba, "alpha": True}),
+        "alpha of signed integers": (
+            "an alpha band of int16",
+            {"pixels": rgba.astype("int16"), "change": {"colorinterp": GRAY_AND_ALPHA}},
+        ),
         "nodata of another type": ("nodata 0.5 is no uint8", {"change": {"nodata": 0.5}}),
         "RPCs": ("RPCs", {"change": {"rpcs": RPCS}}),
         "thumbnail": ("coarser than 1/64", {"resolution": (700, 20)}),
