@@ -17,7 +17,7 @@ import rasterio
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from rasterio.enums import ColorInterp, Resampling
+from rasterio.enums import Resampling
 from rasterio.io import DatasetReader
 from rasterio.rpc import RPC
 from rasterio.transform import Affine, from_origin
@@ -349,7 +349,6 @@ def test_what_is_transparent_leaves_its_weight_to_the_others(
                 assert (apart > (0 if resampling == "nearest" else opaque / 50)).mean() < 0.02
 
 
-GRAY_AND_ALPHA = (ColorInterp.gray, ColorInterp.undefined, ColorInterp.undefined, ColorInterp.alpha)
 RPCS = RPC(
     height_off=0, height_scale=1, lat_off=9, lat_scale=1, long_off=39, long_scale=1,
     line_off=0, line_scale=1, samp_off=0, samp_scale=1,
@@ -370,7 +369,7 @@ def gdals_cases() -> dict[str, tuple[str, dict[str, Any]]]:
         "64-bit integers": ("no own kernel for int64", {"pixels": smooth(1, dtype="int64")}),
         "alpha of signed integers": (
             "an alpha band of int16",
-            {"pixels": rgba.astype("int16"), "change": {"colorinterp": GRAY_AND_ALPHA}},
+            {"pixels": rgba.astype("int16"), "options": {"alpha": "yes"}},
         ),
         "nodata of another type": ("nodata 0.5 is no uint8", {"change": {"nodata": 0.5}}),
         "RPCs": ("RPCs", {"change": {"rpcs": RPCS}}),
