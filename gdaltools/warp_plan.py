@@ -32,8 +32,6 @@ CLASS_RESAMPLING = ("nearest", "mode")
 WORTHWHILE_PIXELS = 16_000_000
 
 KERNELS = ("nearest", "bilinear", "cubic")
-# Of which GDAL knows what is opaque: the largest number.
-ALPHA_DTYPES = ("uint8", "uint16")
 KERNEL_DTYPES = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "float32", "float64")
 
 # Below this ratio of target to source pixels GDAL's wider, anti-aliasing kernel is used.
@@ -194,8 +192,6 @@ def why_gdal(
         return f"bands of different types ({', '.join(sorted(dtypes))})"
     if dtype.name not in KERNEL_DTYPES:
         return f"there is no own kernel for {dtype.name}"
-    if mask_kind(dataset) == "alpha" and dtype.name not in ALPHA_DTYPES:
-        return f"an alpha band of {dtype.name}"
     if mask_kind(dataset) == "alpha" and min(scale) < 1:
         return "an alpha band in a kernel that is widened"
     if mask_kind(dataset) == "nodata" and not _holds(dtype, dataset.nodata):

@@ -367,9 +367,9 @@ def gdals_cases() -> dict[str, tuple[str, dict[str, Any]]]:
         "mode": ("no own kernel for mode", {"resampling": "mode"}),
         "complex": ("no own kernel for complex64", {"pixels": smooth(1, dtype="complex64")}),
         "64-bit integers": ("no own kernel for int64", {"pixels": smooth(1, dtype="int64")}),
-        "alpha of signed integers": (
-            "an alpha band of int16",
-            {"pixels": rgba.astype("int16"), "options": {"alpha": "yes"}},
+        "alpha, much coarser": (
+            "an alpha band in a kernel that is widened",
+            {"pixels": rgba, "alpha": True, "resolution": 40},
         ),
         "nodata of another type": ("nodata 0.5 is no uint8", {"change": {"nodata": 0.5}}),
         "RPCs": ("RPCs", {"change": {"rpcs": RPCS}}),
