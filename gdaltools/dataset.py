@@ -98,7 +98,8 @@ def open_dataset(
     with (
         _of_one_version(replace(location, etag=found.etag)),
         rasterio.Env(**storage.gdal_options(location), **_READ_OPTIONS),
-        _opened(location, limits, overview_level) as dataset,
+        storage.gdal_name(location) as name,
+        _opened(name, location, limits, overview_level) as dataset,
     ):
         _check_limits(dataset, location, limits)
         if verify:
@@ -141,15 +142,15 @@ def block_cache(size_bytes: int) -> Iterator[None]:
 def _of_one_version(location: Location) -> Iterator[None]:
     """Refuse what was read from Azure in the block if the blob was replaced meanwhile.
 
-    A local file that is open stays the one that was opened.
+    A local file or memory that is open stays the one that was opened.
     """
     try:
         yield
     except GdalToolsError:
-        if location.path is None:
+        if location.in_azure:
             storage.check_unchanged(location)
         raise
-    if location.path is None:
+    if location.in_azure:
         storage.check_unchanged(location)
 
 
@@ -162,11 +163,13 @@ _READ_OPTIONS = {
 
 
 @contextmanager
-def _opened(location: Location, limits: Limits, overview_level: int | None) -> Iterator[DatasetReader]:
+def _opened(
+    name: str, location: Location, limits: Limits, overview_level: int | None
+) -> Iterator[DatasetReader]:
     options = {} if overview_level is None else {"overview_level": overview_level}
     try:
         # rasterio.open takes one driver; its class takes the list that GDAL may choose from.
-        dataset = DatasetReader(location.gdal_path, driver=list(limits.drivers), sharing=False, **options)
+        dataset = DatasetReader(name, driver=list(limits.drivers), sharing=False, **options)
     except RasterioError as error:
         raise _open_error(location, error) from error
     with dataset:
@@ -185,7 +188,7 @@ def _opened(location: Location, limits: Limits, overview_level: int | None) -> I
 
 def _open_error(location: Location, error: BaseException) -> GdalToolsError:
     text = _whole_text(error)
-    if location.path is None and _is_transport(location, text):
+    if location.in_azure and _is_transport(location, text):
         return StorageError(f"{location} cannot be read: {text}")
     try:
         with storage.opening(location) as stream:
@@ -205,8 +208,9 @@ def _is_transport(location: Location | str, text: str) -> bool:
     if isinstance(location, str):
         return _TRANSPORT.search(text.replace(location, "")) is not None
     # The blocks of a blob were found to lie within it: what of them does not arrive was lost on the way.
-    lost = location.path is None and _SHORT_READ.search(text)
-    return bool(lost) or _TRANSPORT.search(text.replace(location.gdal_path, "")) is not None
+    lost = location.in_azure and _SHORT_READ.search(text)
+    name = str(location) if location.memory else location.gdal_path
+    return bool(lost) or _TRANSPORT.search(text.replace(name, "")) is not None
 
 
 def _check_limits(dataset: DatasetReader, location: Location, limits: Limits) -> None:
@@ -249,7 +253,7 @@ def check_blocks(dataset: DatasetReader, location: Location | str, size: int) ->
     CorruptRaster
         A block ends behind the end of the file, or a PNG has no end.
     """
-    if dataset.driver == "PNG" and isinstance(location, Location) and location.path is not None:
+    if dataset.driver == "PNG" and isinstance(location, Location) and not location.in_azure:
         _check_png_end(location, size)
     if dataset.driver not in ("GTiff", "COG"):
         return

@@ -26,7 +26,7 @@ _SPACE_SHARE = 0.5
 
 def is_worth_fetching(location: Location, share: float) -> bool:
     """Whether to bring a raster near of which this share is going to be read."""
-    if location.path is not None or share < MOST or graph.cluster_threads():
+    if not location.in_azure or share < MOST or graph.cluster_threads():
         return False
     return storage.stat(location).size < _SPACE_SHARE * shutil.disk_usage(tempfile.gettempdir()).free
 
