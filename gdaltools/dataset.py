@@ -26,7 +26,7 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError, RasterioIOEr
 from rasterio.io import DatasetReader
 from rasterio.windows import Window
 
-from gdaltools import interruption, storage
+from gdaltools import interruption, netcdf, storage
 from gdaltools.errors import CorruptRaster, GdalToolsError, StorageError, UnsupportedRaster
 from gdaltools.limits import Limits
 from gdaltools.redaction import redacted
@@ -37,7 +37,7 @@ CACHE_MB = 128
 
 _SAMPLED_BLOCKS = 64
 _TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-_MAGIC = (*_TIFF_MAGIC, b"\xff\xd8\xff", b"\x89PNG", b"\0\0\0\x0cjP", b"\xff\x4f\xff")
+_MAGIC = (*_TIFF_MAGIC, b"\xff\xd8\xff", b"\x89PNG", b"\0\0\0\x0cjP", b"\xff\x4f\xff", b"CDF")
 _TRANSPORT = re.compile(
     r"(?i)curl|HTTP (?:error|response)|Input/output error|timed? ?out|vsiaz|AuthenticationFailed"
 )
@@ -98,8 +98,7 @@ def open_dataset(
     with (
         _of_one_version(replace(location, etag=found.etag)),
         rasterio.Env(**storage.gdal_options(location), **_READ_OPTIONS),
-        storage.gdal_name(location) as name,
-        _opened(name, location, limits, overview_level) as dataset,
+        _opened(location, limits, overview_level) as dataset,
     ):
         _check_limits(dataset, location, limits)
         if verify:
@@ -109,10 +108,7 @@ def open_dataset(
         except CPLE_BaseError as error:  # what GDAL reads late of a header, rasterio does not translate
             raise _open_error(location, error) from error
         except UnicodeDecodeError as error:
-            raise UnsupportedRaster(
-                f"{location} names bands, units or domains in an encoding other than UTF-8 "
-                f"({bytes(error.object[:40])!r}): rewrite these texts"
-            ) from error
+            raise _not_utf8(location, error) from error
 
 
 _caches: list[int] = []
@@ -163,20 +159,28 @@ _READ_OPTIONS = {
 
 
 @contextmanager
-def _opened(
-    name: str, location: Location, limits: Limits, overview_level: int | None
-) -> Iterator[DatasetReader]:
+def _opened(location: Location, limits: Limits, overview_level: int | None) -> Iterator[DatasetReader]:
     options = {} if overview_level is None else {"overview_level": overview_level}
-    try:
-        # rasterio.open takes one driver; its class takes the list that GDAL may choose from.
-        dataset = DatasetReader(name, driver=list(limits.drivers), sharing=False, **options)
-    except RasterioError as error:
-        raise _open_error(location, error) from error
+    drivers = netcdf.drivers_for(location, limits)
+    with netcdf.gdal_name(location, drivers) as name:
+        try:
+            # rasterio.open takes one driver; its class takes the list that GDAL may choose from.
+            dataset = DatasetReader(name, driver=drivers, sharing=False, **options)
+        except RasterioError as error:
+            raise _open_error(location, error) from error
+        except UnicodeDecodeError as error:
+            raise _not_utf8(location, error) from error
+        with _read_from(dataset, location):
+            yield dataset
+
+
+@contextmanager
+def _read_from(dataset: DatasetReader, location: Location) -> Iterator[None]:
     with dataset:
         if not dataset.count:
-            raise UnsupportedRaster(f"{location} holds no raster band (only subdatasets): name a GeoTIFF")
+            raise _several(dataset, location)
         try:
-            yield dataset
+            yield
         except CPLE_BaseError as error:  # what rasterio does not turn into an error of its own
             text = redacted(str(error))
             if _is_transport(location, text):
@@ -186,17 +190,39 @@ def _opened(
             ) from error
 
 
+def _not_utf8(location: Location, error: UnicodeDecodeError) -> UnsupportedRaster:
+    return UnsupportedRaster(
+        f"{location} names bands, units, domains or its CRS in an encoding other than UTF-8 "
+        f"({bytes(error.object[:40])!r}): rewrite these texts"
+    )
+
+
+def _several(dataset: DatasetReader, location: Location) -> UnsupportedRaster:
+    names = netcdf.variables(dataset) if dataset.driver == netcdf.DRIVER else ()
+    if not names:
+        return UnsupportedRaster(f"{location} holds no raster band (only subdatasets): name a GeoTIFF")
+    return UnsupportedRaster(
+        f"{location} holds several rasters ({', '.join(names)}): "
+        f"name one, as gdaltools.storage.locate(..., variable={names[0]!r})"
+    )
+
+
 def _open_error(location: Location, error: BaseException) -> GdalToolsError:
     text = _whole_text(error)
     if location.in_azure and _is_transport(location, text):
         return StorageError(f"{location} cannot be read: {text}")
     try:
         with storage.opening(location) as stream:
-            known = stream.read(16).startswith(_MAGIC)
+            magic = stream.read(16)
     except GdalToolsError as problem:
         return problem
     drivers = Limits.from_environment().drivers
-    if known:
+    if magic.startswith(netcdf.HDF5_MAGIC) and "HDF5" not in drivers:
+        return UnsupportedRaster(
+            f"{location} is HDF5 (or netCDF-4), which can point to other files: convert it to GeoTIFF, or "
+            f"trust it with GDALTOOLS_ALLOWED_DRIVERS={','.join(drivers)},HDF5,HDF5Image"
+        )
+    if magic.startswith(_MAGIC):
         return CorruptRaster(f"{location} has a header that cannot be read, as if cut short: {text}")
     return UnsupportedRaster(
         f"{location} is not a raster of a supported format ({', '.join(drivers)}): convert it to GeoTIFF"

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
@@ -28,6 +28,7 @@ _MEMORY = "memory://"
 _CONTAINER = re.compile(r"(?=.{3,63}\Z)[a-z0-9](?:-?[a-z0-9])*\Z")
 _MAX_BLOB_NAME = 1024
 _URL = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]+:/?/")
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_.+@-]{0,255}\Z")
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 
@@ -47,6 +48,8 @@ class Location:
         The version that is meant, where it must be that one.
     memory : bool
         Whether it is named ``memory://…``.
+    variable : str or None
+        Of a file that holds several rasters (netCDF), the one that is meant.
     """
 
     container: str | None
@@ -54,6 +57,7 @@ class Location:
     path: Path | None
     etag: str | None = field(default=None, compare=False, repr=False)
     memory: bool = field(default=False, repr=False)
+    variable: str | None = None
 
     def __str__(self) -> str:
         if self.container is None:
@@ -106,14 +110,24 @@ class Location:
         return f"/vsiaz/{self.container}/{self.name}"
 
 
-def locate(target: StrPath | Location) -> Location:
+def locate(target: StrPath | Location, *, variable: str | None = None) -> Location:
     """The location that a path, an ``abfs://container/name`` or a ``memory://name/key`` URL means.
+
+    Parameters
+    ----------
+    variable : str, optional
+        Of a netCDF file that holds several rasters, the name of one: letters, digits and ``_ - . + @``. What
+        takes a location reads that one.
 
     Raises
     ------
     InvalidLocation
-        The URL's scheme is another one, or its container or blob name is not allowed.
+        The URL's scheme is another one, or its container, blob name or variable is not allowed.
     """
+    if variable is not None:
+        if not _VARIABLE.match(variable):
+            raise InvalidLocation(f"variable {variable!r}: use letters, digits and _ - . + @")
+        return replace(locate(target), variable=variable)
     if isinstance(target, Location):
         return target
     text = os.fspath(target)
