@@ -112,7 +112,7 @@ def secured(
         files = certificate(tmp_path)
         text = stack.enter_context(azurite(certificate=files if by_identity else None))
         owner, database = stack.enter_context(guarded_postgres(password))
-        broker = stack.enter_context(BrokerProcess(tmp_path, QUEUES))
+        broker = stack.enter_context(BrokerProcess(tmp_path, QUEUES, options=["--lock-seconds=5"]))
         bus = broker.connection_string.partition("SharedAccessKey=")
         bus_text = f"{bus[0]}SharedAccessKey={BUS_KEY};{bus[2].partition(';')[2]}"
         made = Secured(tmp_path, owner, broker, endpoint)
