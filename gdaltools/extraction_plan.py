@@ -16,6 +16,7 @@ from itertools import islice
 from gdaltools.cog.plan import CogPlan
 from gdaltools.dataset import CACHE_MB
 from gdaltools.extraction_memory import CACHE_BYTES, STRIP_BYTES, alone_bytes, memory_bound
+from gdaltools.nearness import is_worth_fetching
 from gdaltools.source_blocks import Reading, StoredBlocks, reading_of
 from gdaltools.storage import Location
 from gdaltools.tile_format import TileFormat
@@ -52,6 +53,8 @@ class ExtractionPlan:
         How often stored blocks are decoded, by what was looked at.
     cached : bool
         Whether a row of a group's cells fits GDAL's block cache with those of the other threads.
+    fetched : bool
+        Whether the source is brought from Azure to the local disk first.
     estimated_bytes, estimated_seconds : number or None
         Of all tiles together; None where it was not asked for.
     """
@@ -67,6 +70,7 @@ class ExtractionPlan:
     side_by_side: bool
     reading: Reading
     cached: bool
+    fetched: bool = False
     estimated_bytes: int | None = None
     estimated_seconds: float | None = None
 
@@ -139,7 +143,8 @@ class ExtractionPlan:
         if self.warp is not None:
             how = f"warped in cells of {self.warp.cell} pixels, {self.warp}"
         lines = {
-            "source": f"{self.source}, blocks of {self.blocks.cols} x {self.blocks.rows} pixels",
+            "source": f"{self.source}, blocks of {self.blocks.cols} x {self.blocks.rows} pixels"
+            + (", brought to the local disk first" if self.fetched else ""),
             "tiles": f"{self.tiles} of up to {scheme.tile_size} pixels that share {scheme.overlap}, "
             f"{self.total_pixels / 1e6:,.1f} Mpixels",
             "pixels": how,
@@ -189,18 +194,20 @@ def grouped(
 ) -> ExtractionPlan:
     """The plan for the `chosen` tiles, None for all, on so many threads."""
     only = None if chosen is None or len(chosen) == len(scheme) else frozenset(chosen)
+    tiles = len(scheme) if chosen is None else len(chosen)
     plan = ExtractionPlan(
         scheme=scheme,
         pixels=pixels,
         layout=layout,
         blocks=blocks,
         groups=(),
-        tiles=len(scheme) if chosen is None else len(chosen),
+        tiles=tiles,
         total_pixels=_total_pixels(scheme, chosen),
         threads=threads,
         side_by_side=True,
         reading=Reading(0, 0, 0, 0),
         cached=True,
+        fetched=is_worth_fetching(pixels.location, tiles / len(scheme)),
     )
     widest = max(1, STRIP_BYTES // (pixels.step * layout.facts.pixel_bytes))
     by_rows = layout.by_rows(max(scheme.window(0, col).width for col in range(scheme.cols)))

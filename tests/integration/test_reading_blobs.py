@@ -57,6 +57,7 @@ def test_a_blob_that_is_read_whole_is_brought_near_and_left_nowhere(
     cog = gt.create_cog(SOURCE, tmp_path / "b.tif", blocksize=64, progress=False)
     assert (gt.open(cog.location).compute().values == PIXELS).all()
     scheme = gt.generate_tiling_scheme(SOURCE, 256, 0)
+    assert "brought to the local disk first" in str(gt.plan_extraction(SOURCE, scheme))
     gt.extract_tiles(SOURCE, scheme, tmp_path / "all", progress=False)
     assert fetched == [SOURCE, SOURCE]
     assert list(scratch.iterdir()) == []
@@ -68,6 +69,7 @@ def test_a_blob_of_which_little_is_read_stays_where_it_is(
     monkeypatch.setattr(storage, "fetch", None)
     scheme = gt.generate_tiling_scheme(SOURCE, 128, 0)
     one = next(iter(scheme.tile_ids()))
+    assert "local disk" not in str(gt.plan_extraction(SOURCE, scheme, tiles=[one]))
     made = gt.extract_tiles(SOURCE, scheme, tmp_path / "one", tiles=[one], progress=False)
     assert len(made.tiles) == 1
 
