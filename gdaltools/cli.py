@@ -228,6 +228,7 @@ def _cog(command: argparse.ArgumentParser) -> None:
     command.add_argument("--sparse", action="store_true", help="leave out blocks without data")
     command.add_argument("--statistics", action="store_true", help="store each band's exact statistics")
     command.add_argument("--tms", metavar="NAME", help="align to a tiling scheme, as WebMercatorQuad")
+    command.add_argument("--access-tier", metavar="NAME", help="in Azure: hot, cool, cold or archive")
     command.add_argument("--overview-resampling", metavar="NAME", help="average, mode, nearest, ...")
     command.add_argument("--reproject-resampling", metavar="NAME", help="bilinear, cubic, nearest, ...")
 
@@ -279,6 +280,7 @@ _ENCODING = (
     "sparse",
     "statistics",
     "tms",
+    "access_tier",
     "overview_resampling",
     "reproject_resampling",
 )

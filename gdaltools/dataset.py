@@ -26,7 +26,7 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError, RasterioIOEr
 from rasterio.io import DatasetReader
 from rasterio.windows import Window
 
-from gdaltools import interruption, storage
+from gdaltools import interruption, netcdf, storage
 from gdaltools.errors import CorruptRaster, GdalToolsError, StorageError, UnsupportedRaster
 from gdaltools.limits import Limits
 from gdaltools.redaction import redacted
@@ -37,7 +37,7 @@ CACHE_MB = 128
 
 _SAMPLED_BLOCKS = 64
 _TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-_MAGIC = (*_TIFF_MAGIC, b"\xff\xd8\xff", b"\x89PNG", b"\0\0\0\x0cjP", b"\xff\x4f\xff")
+_MAGIC = (*_TIFF_MAGIC, b"\xff\xd8\xff", b"\x89PNG", b"\0\0\0\x0cjP", b"\xff\x4f\xff", b"CDF")
 _TRANSPORT = re.compile(
     r"(?i)curl|HTTP (?:error|response)|Input/output error|timed? ?out|vsiaz|AuthenticationFailed"
 )
@@ -108,10 +108,7 @@ def open_dataset(
         except CPLE_BaseError as error:  # what GDAL reads late of a header, rasterio does not translate
             raise _open_error(location, error) from error
         except UnicodeDecodeError as error:
-            raise UnsupportedRaster(
-                f"{location} names bands, units or domains in an encoding other than UTF-8 "
-                f"({bytes(error.object[:40])!r}): rewrite these texts"
-            ) from error
+            raise _not_utf8(location, error) from error
 
 
 _caches: list[int] = []
@@ -141,15 +138,15 @@ def block_cache(size_bytes: int) -> Iterator[None]:
 def _of_one_version(location: Location) -> Iterator[None]:
     """Refuse what was read from Azure in the block if the blob was replaced meanwhile.
 
-    A local file that is open stays the one that was opened.
+    A local file or memory that is open stays the one that was opened.
     """
     try:
         yield
     except GdalToolsError:
-        if location.path is None:
+        if location.in_azure:
             storage.check_unchanged(location)
         raise
-    if location.path is None:
+    if location.in_azure:
         storage.check_unchanged(location)
 
 
@@ -164,16 +161,26 @@ _READ_OPTIONS = {
 @contextmanager
 def _opened(location: Location, limits: Limits, overview_level: int | None) -> Iterator[DatasetReader]:
     options = {} if overview_level is None else {"overview_level": overview_level}
-    try:
-        # rasterio.open takes one driver; its class takes the list that GDAL may choose from.
-        dataset = DatasetReader(location.gdal_path, driver=list(limits.drivers), sharing=False, **options)
-    except RasterioError as error:
-        raise _open_error(location, error) from error
+    drivers = netcdf.drivers_for(location, limits)
+    with netcdf.gdal_name(location, drivers) as name:
+        try:
+            # rasterio.open takes one driver; its class takes the list that GDAL may choose from.
+            dataset = DatasetReader(name, driver=drivers, sharing=False, **options)
+        except RasterioError as error:
+            raise _open_error(location, error) from error
+        except UnicodeDecodeError as error:
+            raise _not_utf8(location, error) from error
+        with _read_from(dataset, location):
+            yield dataset
+
+
+@contextmanager
+def _read_from(dataset: DatasetReader, location: Location) -> Iterator[None]:
     with dataset:
         if not dataset.count:
-            raise UnsupportedRaster(f"{location} holds no raster band (only subdatasets): name a GeoTIFF")
+            raise _several(dataset, location)
         try:
-            yield dataset
+            yield
         except CPLE_BaseError as error:  # what rasterio does not turn into an error of its own
             text = redacted(str(error))
             if _is_transport(location, text):
@@ -183,17 +190,39 @@ def _opened(location: Location, limits: Limits, overview_level: int | None) -> I
             ) from error
 
 
+def _not_utf8(location: Location, error: UnicodeDecodeError) -> UnsupportedRaster:
+    return UnsupportedRaster(
+        f"{location} names bands, units, domains or its CRS in an encoding other than UTF-8 "
+        f"({bytes(error.object[:40])!r}): rewrite these texts"
+    )
+
+
+def _several(dataset: DatasetReader, location: Location) -> UnsupportedRaster:
+    names = netcdf.variables(dataset) if dataset.driver == netcdf.DRIVER else ()
+    if not names:
+        return UnsupportedRaster(f"{location} holds no raster band (only subdatasets): name a GeoTIFF")
+    return UnsupportedRaster(
+        f"{location} holds several rasters ({', '.join(names)}): "
+        f"name one, as gdaltools.storage.locate(..., variable={names[0]!r})"
+    )
+
+
 def _open_error(location: Location, error: BaseException) -> GdalToolsError:
     text = _whole_text(error)
-    if location.path is None and _is_transport(location, text):
+    if location.in_azure and _is_transport(location, text):
         return StorageError(f"{location} cannot be read: {text}")
     try:
         with storage.opening(location) as stream:
-            known = stream.read(16).startswith(_MAGIC)
+            magic = stream.read(16)
     except GdalToolsError as problem:
         return problem
     drivers = Limits.from_environment().drivers
-    if known:
+    if magic.startswith(netcdf.HDF5_MAGIC) and "HDF5" not in drivers:
+        return UnsupportedRaster(
+            f"{location} is HDF5 (or netCDF-4), which can point to other files: convert it to GeoTIFF, or "
+            f"trust it with GDALTOOLS_ALLOWED_DRIVERS={','.join(drivers)},HDF5,HDF5Image"
+        )
+    if magic.startswith(_MAGIC):
         return CorruptRaster(f"{location} has a header that cannot be read, as if cut short: {text}")
     return UnsupportedRaster(
         f"{location} is not a raster of a supported format ({', '.join(drivers)}): convert it to GeoTIFF"
@@ -205,8 +234,9 @@ def _is_transport(location: Location | str, text: str) -> bool:
     if isinstance(location, str):
         return _TRANSPORT.search(text.replace(location, "")) is not None
     # The blocks of a blob were found to lie within it: what of them does not arrive was lost on the way.
-    lost = location.path is None and _SHORT_READ.search(text)
-    return bool(lost) or _TRANSPORT.search(text.replace(location.gdal_path, "")) is not None
+    lost = location.in_azure and _SHORT_READ.search(text)
+    name = str(location) if location.memory else location.gdal_path
+    return bool(lost) or _TRANSPORT.search(text.replace(name, "")) is not None
 
 
 def _check_limits(dataset: DatasetReader, location: Location, limits: Limits) -> None:
@@ -249,7 +279,7 @@ def check_blocks(dataset: DatasetReader, location: Location | str, size: int) ->
     CorruptRaster
         A block ends behind the end of the file, or a PNG has no end.
     """
-    if dataset.driver == "PNG" and isinstance(location, Location) and location.path is not None:
+    if dataset.driver == "PNG" and isinstance(location, Location) and not location.in_azure:
         _check_png_end(location, size)
     if dataset.driver not in ("GTiff", "COG"):
         return

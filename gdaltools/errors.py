@@ -59,5 +59,11 @@ class SourceChanged(StorageError):
     """The source was replaced while it was read; what was read of it belongs to two versions."""
 
 
+class SourceArchived(StorageError):
+    """The source is in Azure's archive tier, which cannot be read."""
+
+    retryable = False
+
+
 class StorageDenied(StorageError):
     """Storage knows who asks, or does not, and refuses."""

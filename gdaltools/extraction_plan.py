@@ -17,6 +17,7 @@ from gdaltools.cog.plan import CogPlan
 from gdaltools.cog.sizing import strips_bytes
 from gdaltools.dataset import CACHE_MB
 from gdaltools.extraction_memory import CACHE_BYTES, STRIP_BYTES, memory_bound
+from gdaltools.nearness import is_worth_fetching
 from gdaltools.source_blocks import Reading, StoredBlocks, reading_of
 from gdaltools.storage import Location
 from gdaltools.tile_format import TileFormat
@@ -57,6 +58,8 @@ class ExtractionPlan:
         Whether a row of a group's cells fits GDAL's block cache with those of the other threads.
     staged : bool
         Whether the source is decoded once into a scratch file, of which any part can be read.
+    fetched : bool
+        Whether the source is brought from Azure to the local disk first.
     estimated_bytes, estimated_seconds : number or None
         Of all tiles together; None where it was not asked for.
     """
@@ -73,6 +76,7 @@ class ExtractionPlan:
     reading: Reading
     cached: bool
     staged: bool = False
+    fetched: bool = False
     estimated_bytes: int | None = None
     estimated_seconds: float | None = None
 
@@ -145,7 +149,8 @@ class ExtractionPlan:
         if self.warp is not None:
             how = f"warped in cells of {self.warp.cell} pixels, {self.warp}"
         lines = {
-            "source": f"{self.source}, blocks of {self.blocks.cols} x {self.blocks.rows} pixels",
+            "source": f"{self.source}, blocks of {self.blocks.cols} x {self.blocks.rows} pixels"
+            + (", brought to the local disk first" if self.fetched else ""),
             "tiles": f"{self.tiles} of up to {scheme.tile_size} pixels that share {scheme.overlap}, "
             f"{self.total_pixels / 1e6:,.1f} Mpixels",
             "pixels": how,
@@ -202,19 +207,21 @@ def grouped(
     """The plan for the `chosen` tiles, None for all, on so many threads."""
     in_any_order = staged or pixels.raw is not None
     only = None if chosen is None or len(chosen) == len(scheme) else frozenset(chosen)
+    tiles = len(scheme) if chosen is None else len(chosen)
     plan = ExtractionPlan(
         scheme=scheme,
         pixels=pixels,
         layout=layout,
         blocks=blocks,
         groups=(),
-        tiles=len(scheme) if chosen is None else len(chosen),
+        tiles=tiles,
         total_pixels=_total_pixels(scheme, chosen),
         threads=threads,
         side_by_side=True,
         reading=Reading(0, 0, 0, 0),
         cached=True,
         staged=staged,
+        fetched=is_worth_fetching(pixels.location, tiles / len(scheme)),
     )
     widest = max(
         1,

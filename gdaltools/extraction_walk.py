@@ -125,7 +125,7 @@ class _Tile:
         if window.width * window.height * plan.facts.pixel_bytes <= _IN_MEMORY_BYTES:
             sink = MemorySink()
         else:
-            sink = FileSink(resources.enter_context(_writing(order.target(place), overwrite=order.overwrite)))
+            sink = FileSink(resources.enter_context(_writing(order, place, plan)))
         rows = CogRows(plan, sink, order.policy)
         return cls(order, place, window, plan, rows, sink, resources, time.time())
 
@@ -162,7 +162,7 @@ class _Tile:
         else:
             check_made(io.BytesIO(self.sink.content), self.plan, name=str(target))
             size = len(self.sink.content)
-            with _writing(target, overwrite=self.order.overwrite) as path:
+            with _writing(self.order, self.place, self.plan) as path:
                 _store(path, self.sink.content)
         return extracted(target, self.place, self.plan, size, self.started)
 
@@ -203,9 +203,10 @@ class _Abandoned(Exception):
 
 
 @contextmanager
-def _writing(target: Location, *, overwrite: bool) -> Iterator[Path]:
-    """`storage.writing`, and nothing is written if the block ends with `_Abandoned`."""
-    with suppress(_Abandoned), storage.writing(target, overwrite=overwrite) as path:
+def _writing(order: Order, place: Position, plan: CogPlan) -> Iterator[Path]:
+    """`storage.writing` for a tile, and nothing is written if the block ends with `_Abandoned`."""
+    target, traits = order.target(place), plan.traits if order.plan.layout.cogs else None
+    with suppress(_Abandoned), storage.writing(target, overwrite=order.overwrite, traits=traits) as path:
         yield path
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from gdaltools.errors import InvalidParameter
 
 #: GDAL drivers whose files hold their own pixels and cannot point to others.
-DRIVERS = ("GTiff", "COG", "JPEG", "PNG", "JP2OpenJPEG", "WEBP", "BMP", "GIF")
+DRIVERS = ("GTiff", "COG", "JPEG", "PNG", "JP2OpenJPEG", "WEBP", "BMP", "GIF", "netCDF")
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,8 @@ class Limits:
     Attributes
     ----------
     drivers : tuple of str
-        GDALTOOLS_ALLOWED_DRIVERS, GDAL's names with commas between: only these open a file.
+        GDALTOOLS_ALLOWED_DRIVERS, GDAL's names with commas between: only these open a file. netCDF alone
+        is for classic files; those that are HDF5 inside, and can point to others, take HDF5 as well.
     samples : int
         GDALTOOLS_MAX_SAMPLES: pixels times bands.
     bands, blocks : int

@@ -12,19 +12,23 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
+from typing import Literal
 
 from gdaltools.errors import InvalidLocation
 
 StrPath = str | os.PathLike[str]
+Kind = Literal["local", "azure", "memory"]
 
 # The last is GDAL's own name for a blob, as MosaicJSON documents have it.
 _SCHEMES = ("abfs://", "az://", "/vsiaz/")
+_MEMORY = "memory://"
 # Azure's rule for container names: 3-63 characters, lower case, no double or outer hyphen.
 _CONTAINER = re.compile(r"(?=.{3,63}\Z)[a-z0-9](?:-?[a-z0-9])*\Z")
 _MAX_BLOB_NAME = 1024
 _URL = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]+:/?/")
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_.+@-]{0,255}\Z")
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 
@@ -35,22 +39,42 @@ class Location:
     Attributes
     ----------
     container : str or None
-        The container of a blob; None for a local path.
+        The container of a blob, or what stands for it in memory; None for a local path.
     name : str
         The blob's name in its container, or the absolute local path.
     path : Path or None
-        The local file that holds the bytes; None where they are in Azure.
+        The local file that holds the bytes; None where they are in Azure or in memory.
     etag : str or None
         The version that is meant, where it must be that one.
+    memory : bool
+        Whether it is named ``memory://…``.
+    variable : str or None
+        Of a file that holds several rasters (netCDF), the one that is meant.
     """
 
     container: str | None
     name: str
     path: Path | None
     etag: str | None = field(default=None, compare=False, repr=False)
+    memory: bool = field(default=False, repr=False)
+    variable: str | None = None
 
     def __str__(self) -> str:
-        return self.name if self.container is None else f"abfs://{self.container}/{self.name}"
+        if self.container is None:
+            return self.name
+        return f"{'memory' if self.memory else 'abfs'}://{self.container}/{self.name}"
+
+    @property
+    def kind(self) -> Kind:
+        """Where its bytes are."""
+        if self.path is not None:
+            return "local"
+        return "memory" if self.memory else "azure"
+
+    @property
+    def in_azure(self) -> bool:
+        """Whether its bytes come over the network."""
+        return self.kind == "azure"
 
     @property
     def stem(self) -> str:
@@ -65,24 +89,45 @@ class Location:
     def child(self, name: str) -> Location:
         """The place called `name` below this one, read as a folder or prefix."""
         if self.container is not None:
-            return blob(self.container, f"{self.name.rstrip('/')}/{name}" if self.name else name)
+            whole = f"{self.name.rstrip('/')}/{name}" if self.name else name
+            return _in_memory(self.container, whole) if self.memory else blob(self.container, whole)
         _check_name(name, "file name")
         return locate(Path(self.name) / name)
 
     @property
     def gdal_path(self) -> str:
-        """The name by which GDAL opens it, inside `gdal_options`."""
-        return str(self.path) if self.path is not None else f"/vsiaz/{self.container}/{self.name}"
+        """The name by which GDAL opens a file or a blob, inside `gdaltools.storage.gdal_options`.
+
+        Raises
+        ------
+        InvalidLocation
+            It is in memory, where it has a name only inside `gdaltools.storage.gdal_name`.
+        """
+        if self.path is not None:
+            return str(self.path)
+        if self.memory:
+            raise InvalidLocation(f"{self} is in memory: open it with gdaltools, or copy it to a file")
+        return f"/vsiaz/{self.container}/{self.name}"
 
 
-def locate(target: StrPath | Location) -> Location:
-    """The location that a path or an ``abfs://container/name`` URL means.
+def locate(target: StrPath | Location, *, variable: str | None = None) -> Location:
+    """The location that a path, an ``abfs://container/name`` or a ``memory://name/key`` URL means.
+
+    Parameters
+    ----------
+    variable : str, optional
+        Of a netCDF file that holds several rasters, the name of one: letters, digits and ``_ - . + @``. What
+        takes a location reads that one.
 
     Raises
     ------
     InvalidLocation
-        The URL's scheme is another one, or its container or blob name is not allowed.
+        The URL's scheme is another one, or its container, blob name or variable is not allowed.
     """
+    if variable is not None:
+        if not _VARIABLE.match(variable):
+            raise InvalidLocation(f"variable {variable!r}: use letters, digits and _ - . + @")
+        return replace(locate(target), variable=variable)
     if isinstance(target, Location):
         return target
     text = os.fspath(target)
@@ -92,6 +137,9 @@ def locate(target: StrPath | Location) -> Location:
         if text.startswith(scheme):
             container, _, name = text.removeprefix(scheme).partition("/")
             return blob(container, name)
+    if text.startswith(_MEMORY):
+        container, _, name = text.removeprefix(_MEMORY).partition("/")
+        return _in_memory(container, name)
     if "\0" in text:
         raise InvalidLocation(f"path {text!r} holds a NUL character")
     path = Path(text).expanduser().absolute()
@@ -123,6 +171,14 @@ def blob(container: str, name: str) -> Location:
     if not path.resolve().is_relative_to(folder.resolve()):
         raise InvalidLocation(f"blob name {name!r} leaves its container by a link: name a blob inside it")
     return Location(container, name, path)
+
+
+def _in_memory(container: str, name: str) -> Location:
+    """What is called so in memory, where the rules for blobs hold as well."""
+    check_container_name(container)
+    if name:
+        check_blob_name(name)
+    return Location(container, name, None, memory=True)
 
 
 def check_container_name(name: str) -> None:

@@ -45,13 +45,12 @@ def scratch_folder(beside: Path) -> Iterator[Path]:
                 with suppress(OSError):
                     stale.rmdir()  # its owner died, or is about to find out, before the lock was there
         sweep(left)
-    folder, lock = _locked_folder(beside)
+    folder, lock = locked_folder(beside)
     with lock:
         try:
             yield folder
         finally:
-            shutil.rmtree(folder, ignore_errors=True)
-            _open_folders.discard(folder)
+            release(folder)
 
 
 def abandon() -> None:
@@ -103,12 +102,19 @@ def is_scratch(path: Path) -> bool:
     return any(part.startswith(_PREFIX) for part in path.parts)
 
 
-def _locked_folder(beside: Path) -> tuple[Path, IO[str]]:
+def locked_folder(beside: Path) -> tuple[Path, IO[str]]:
+    """A folder as `scratch_folder` gives, and its lock, until `release`."""
     while True:
         folder = beside / f"{_PREFIX}{uuid4().hex}"
         lock = _made(folder)
         if lock is not None:
             return folder, lock
+
+
+def release(folder: Path) -> None:
+    """Remove such a folder."""
+    shutil.rmtree(folder, ignore_errors=True)
+    _open_folders.discard(folder)
 
 
 def _made(folder: Path) -> IO[str] | None:

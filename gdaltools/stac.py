@@ -209,7 +209,7 @@ def _href(target: Location, document: Location) -> str:
     """How `document` names `target`: relative where both are files or in one container, else in full."""
     if target.path is not None and document.path is not None:
         return posixpath.relpath(target.path.as_posix(), document.path.parent.as_posix())
-    if target.container != document.container:
+    if (target.container, target.memory) != (document.container, document.memory):
         return str(target)
     return posixpath.relpath(target.name, posixpath.dirname(document.name) or ".")
 

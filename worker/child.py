@@ -25,6 +25,7 @@ from gdaltools.errors import GdalToolsError
 from gdaltools.progress import Progress
 from gdaltools.redaction import redacted
 from worker import handlers
+from worker.terminal import log_to_stderr
 
 PRELOAD = [
     "worker.child",
@@ -66,6 +67,7 @@ def main(
     """
     os.environ.clear()
     os.environ.update(environment)
+    log_to_stderr(environment.get("LOG_LEVEL") or "INFO")
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
     signal.signal(signal.SIGTERM, _leave)
     os.nice(_NICENESS)

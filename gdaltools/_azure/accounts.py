@@ -1,4 +1,4 @@
-"""Which storage account a container is in, and what opens it: for the SDK, adlfs and GDAL alike.
+"""Which storage account a container is in, and what opens it for the SDK and adlfs; `gdal` has it for GDAL.
 
 Credentials, by precedence: AZURE_STORAGE_CONNECTION_STRING; AZURE_STORAGE_ACCOUNT_KEY or
 AZURE_STORAGE_SAS_TOKEN with the account's name; else azure-identity's DefaultAzureCredential, which knows a
@@ -18,10 +18,7 @@ from typing import Any
 from gdaltools.errors import InvalidParameter
 from gdaltools.redaction import redacted
 
-_STORAGE_SCOPE = "https://storage.azure.com/.default"
 _CONNECT_SECONDS, _READ_SECONDS = 10, 60
-# Where the certificates that are trusted are named, for the SDK, adlfs and curl.
-_AUTHORITIES = ("REQUESTS_CA_BUNDLE", "SSL_CERT_FILE", "CURL_CA_BUNDLE")
 
 
 @dataclass(frozen=True)
@@ -122,25 +119,6 @@ def identity() -> Any:
     from azure.identity import DefaultAzureCredential
 
     return DefaultAzureCredential()
-
-
-def gdal_options(account: Account) -> dict[str, str]:
-    """The same credentials in GDAL's words (GDAL, "/vsiaz/" in its virtual file systems page).
-
-    A token is good for the datasets opened with it, for as long as it lasts: ask again for each.
-    """
-    trusted = next(filter(None, map(os.environ.get, _AUTHORITIES)), None)
-    trust = {"GDAL_CURL_CA_BUNDLE": trusted} if trusted else {}
-    if account.connection_string:
-        return trust | {"AZURE_STORAGE_CONNECTION_STRING": account.connection_string}
-    options = trust | {"AZURE_STORAGE_ACCOUNT": account.name, "AZURE_STORAGE_CONNECTION_STRING": ""}
-    if not account.endpoint.endswith(f"//{account.name}.blob.core.windows.net"):
-        options["CPL_AZURE_ENDPOINT"] = account.endpoint
-    if account.key:
-        return options | {"AZURE_STORAGE_ACCESS_KEY": account.key}
-    if account.sas:
-        return options | {"AZURE_STORAGE_SAS_TOKEN": account.sas}
-    return options | {"AZURE_STORAGE_ACCESS_TOKEN": identity().get_token(_STORAGE_SCOPE).token}
 
 
 def _without_secrets(record: logging.LogRecord) -> bool:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from gdaltools._azure import blobs
-from gdaltools.errors import StorageError
+from gdaltools._azure import accounts, blobs
+from gdaltools._azure.partial import Damaged, Partial, downloading
 from gdaltools.interruption import Interruption
 
 _RANGE_BYTES = 8 << 20
@@ -18,6 +17,8 @@ _RANGES_AT_ONCE = 4
 def fetch(container: str, name: str, path: Path, *, etag: str, size: int) -> None:
     """Write the bytes of a blob, of this ETag alone, to a new local file.
 
+    What a process that died had brought of it is taken up.
+
     Raises
     ------
     SourceChanged
@@ -25,40 +26,34 @@ def fetch(container: str, name: str, path: Path, *, etag: str, size: int) -> Non
     StorageError
         Azure did not answer, the disk is full, or the blob's MD5, where Azure knows it, is another.
     """
+    address = f"{accounts.account_of(container).endpoint}/{container}/{name}"
+    with downloading(address, path, etag=etag, size=size, step=_RANGE_BYTES) as partial:
+        _bring((container, name), partial, etag=etag, size=size)
+        _check(container, name, partial.path, etag=etag, size=size)
+
+
+def _bring(blob: tuple[str, str], partial: Partial, *, etag: str, size: int) -> None:
     interruption = Interruption()
-    with path.open("wb") as stream:
-        target = stream.fileno()
 
-        def copy(offset: int) -> None:
-            length = min(_RANGE_BYTES, size - offset)
-            data = blobs.read_range(container, name, offset, length, etag=etag)
-            try:
-                _write(target, data, offset)
-            except OSError as error:
-                raise StorageError(f"{path.parent} cannot be written to: {error.strerror}") from error
+    def copy(offset: int) -> None:
+        length = min(_RANGE_BYTES, size - offset)
+        partial.write(offset, blobs.read_range(*blob, offset, length, etag=etag))
 
-        with ThreadPoolExecutor(_RANGES_AT_ONCE, "fetch", initializer=interruption.watch) as pool:
-            try:
-                for _ in pool.map(copy, range(0, size, _RANGE_BYTES)):
-                    pass
-            except BaseException:
-                interruption.tell()
-                raise
-    _check(container, name, path, etag=etag, size=size)
-
-
-def _write(target: int, data: bytes, offset: int) -> None:
-    view = memoryview(data)
-    while view:
-        written = os.pwrite(target, view, offset)
-        view, offset = view[written:], offset + written
+    missing = [offset for offset in range(0, size, _RANGE_BYTES) if offset not in partial.arrived]
+    with ThreadPoolExecutor(_RANGES_AT_ONCE, "fetch", initializer=interruption.watch) as pool:
+        try:
+            for _ in pool.map(copy, missing):
+                pass
+        except BaseException:
+            interruption.tell()
+            raise
 
 
 def _check(container: str, name: str, path: Path, *, etag: str, size: int) -> None:
     where = blobs.where(container, name)
     found = path.stat().st_size
     if found != size:
-        raise StorageError(f"{where} has {size} bytes, {found} arrived: try again")
+        raise Damaged(f"{where} has {size} bytes, {found} arrived: try again")
     known = blobs.properties(container, name)
     if known.etag != etag:
         raise blobs.changed(container, name)
@@ -67,6 +62,4 @@ def _check(container: str, name: str, path: Path, *, etag: str, size: int) -> No
     with path.open("rb") as stream:
         digest = hashlib.file_digest(stream, lambda: hashlib.md5(usedforsecurity=False)).digest()
     if digest != known.md5:
-        raise StorageError(
-            f"{where} has another MD5 than what arrived: try again; if again so, upload it again"
-        )
+        raise Damaged(f"{where} has another MD5 than what arrived: try again; if again so, upload it again")

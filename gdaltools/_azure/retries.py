@@ -19,6 +19,7 @@ from gdaltools import interruption
 from gdaltools.errors import (
     GdalToolsError,
     InvalidParameter,
+    SourceArchived,
     SourceChanged,
     SourceNotFound,
     StorageDenied,
@@ -49,6 +50,8 @@ def persistently(request: Callable[[], Result], *, where: str) -> Result:
         412: the blob is not the one that was asked for any more.
     TargetExists
         409 of a blob that was to be new.
+    SourceArchived
+        409 of a blob in the archive tier.
     StorageDenied
         401 or 403, or no identity to sign in with.
     StorageError
@@ -145,6 +148,10 @@ def translated(error: Exception, where: str, *, attempts: int = 1, seconds: floa
         return SourceChanged(f"{where} was replaced by somebody else meanwhile: start again")
     if status == 409 and code == "BlobAlreadyExists":
         return TargetExists(f"{where} exists: pass overwrite=True to replace it")
+    if status == 409 and code == "BlobArchived":
+        return SourceArchived(
+            f"{where} is in the archive tier: set its tier to hot or cool, and wait until Azure has moved it"
+        )
     tried = f" after {attempts} attempts in {seconds:.0f} s" if attempts > 1 else ""
     return StorageError(f"{where}: Azure answered {described(error)}{tried}")
 

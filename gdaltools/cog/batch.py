@@ -61,6 +61,7 @@ def create_cogs(
     sparse: bool = False,
     statistics: bool = False,
     tms: str | None = None,
+    access_tier: str | None = None,
     reuse: bool = True,
     force: bool = False,
     overwrite: bool = False,
@@ -81,7 +82,7 @@ def create_cogs(
         stand for parts of a name, ``**/`` for any folders.
     dst : path, URL or Location
         A folder, or a container or prefix. Names below a pattern's fixed part are kept.
-    profile, raster_type, ..., tms
+    profile, raster_type, ..., access_tier
         As `create_cog` has them.
     reuse : bool
         Copy a source that is a valid COG of the wanted codec, predictor, block size and interleave as it is
@@ -129,6 +130,7 @@ def create_cogs(
         sparse=sparse,
         statistics=statistics,
         tms=tms,
+        access_tier=access_tier,
     )
     _check(wanted)
     for name, value in (("files_at_once", files_at_once), ("memory_mb", memory_mb)):

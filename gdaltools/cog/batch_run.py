@@ -166,7 +166,7 @@ class BatchRun:
             form = reused(plan, self._wanted) if self._reuse else plan
             self._journal.begun(pair.name, each.origin)
             with self._giving_up(each):
-                if form == "copy" and not _copied(each, share):
+                if form == "copy" and not _copied(each, plan, share):
                     form = plan
                 if form != "copy":
                     make_planned(form, pair.target, overwrite=each.replaces, progress=share)
@@ -234,13 +234,14 @@ def _decoded_bytes(plan: CogPlan) -> int:
     return width * height * plan.facts.pixel_bytes
 
 
-def _copied(each: Waiting, progress: Callable[[Progress], None]) -> bool:
+def _copied(each: Waiting, plan: CogPlan, progress: Callable[[Progress], None]) -> bool:
     """Copy a COG, unless a block of it is damaged: an overview, perhaps, which can be built again."""
     try:
         copy_checked(
             each.pair.source,
             each.pair.target,
             each.origin.size_bytes,
+            traits=plan.traits,
             overwrite=each.replaces,
             progress=progress,
         )

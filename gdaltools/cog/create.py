@@ -50,6 +50,7 @@ def create_cog(
     sparse: bool = ...,
     statistics: bool = ...,
     tms: str | None = ...,
+    access_tier: str | None = ...,
     reuse: bool = ...,
     overwrite: bool = ...,
     progress: ProgressOption = ...,
@@ -80,6 +81,7 @@ def create_cog(
     sparse: bool = ...,
     statistics: bool = ...,
     tms: str | None = ...,
+    access_tier: str | None = ...,
     reuse: bool = ...,
     overwrite: bool = ...,
     progress: ProgressOption = ...,
@@ -109,6 +111,7 @@ def create_cog(
     sparse: bool = False,
     statistics: bool = False,
     tms: str | None = None,
+    access_tier: str | None = None,
     reuse: bool = False,
     overwrite: bool = False,
     progress: ProgressOption = "auto",
@@ -167,6 +170,9 @@ def create_cog(
     tms : str, optional
         Warp to the grid of this tile matrix set (morecantile's name, as "WebMercatorQuad"), at the zoom level
         that is closest to the raster's resolution, so that each block holds whole tiles.
+    access_tier : str, optional
+        Of a blob in Azure: "hot", "cool", "cold" or "archive"; by default cool for the profile "archive",
+        else hot. What is in the archive tier cannot be read before it is moved to another, which takes hours.
     reuse : bool
         Copy a source in storage that is such a COG already, with overviews as they would be by default; its
         blocks are decoded only to see that they can be. Not with `level` or `size_tolerance`, and never for
@@ -206,6 +212,7 @@ def create_cog(
         sparse=sparse,
         statistics=statistics,
         tms=tms,
+        access_tier=access_tier,
     )
     if not isinstance(dst, (str, os.PathLike, Location)):
         if not compute:
@@ -242,6 +249,7 @@ def plan_cog(
     sparse: bool = False,
     statistics: bool = False,
     tms: str | None = None,
+    access_tier: str | None = None,
 ) -> CogPlan:
     """How `create_cog` would make a COG of `src`: levels, pieces, codec, memory, and the size to expect.
 
@@ -271,6 +279,7 @@ def plan_cog(
         sparse=sparse,
         statistics=statistics,
         tms=tms,
+        access_tier=access_tier,
     )
     return with_estimate(plan_for(src, wanted))
 

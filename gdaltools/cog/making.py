@@ -34,7 +34,7 @@ from gdaltools.extent import geographic_bounds
 from gdaltools.nearness import brought_near
 from gdaltools.progress import Progress, ProgressOption, reporting
 from gdaltools.scratch import scratch_folder
-from gdaltools.storage import BlobTraits, Location
+from gdaltools.storage import Location
 from gdaltools.tile_pixels import TileSource
 
 
@@ -46,7 +46,7 @@ def make_planned(plan: CogPlan, target: Location, *, overwrite: bool, progress: 
         return result.model_copy(update={"seconds": time.perf_counter() - began})
     with (
         reporting(progress, label=f"cog {target.filename}", total=plan.blocks, unit="blocks") as advance,
-        storage.writing(target, overwrite=overwrite, traits=_traits(plan)) as path,
+        storage.writing(target, overwrite=overwrite, traits=plan.traits) as path,
     ):
         _write(plan, FileSink(path), path.parent, advance)
         with path.open("rb") as stream:
@@ -69,14 +69,15 @@ def copy_planned(plan: CogPlan, target: Location, *, overwrite: bool, progress: 
             advance(done - before)
 
         try:
-            copy_checked(source, target, size, overwrite=overwrite, progress=told)
+            copy_checked(source, target, size, traits=plan.traits, overwrite=overwrite, progress=told)
         except CorruptRaster:  # an overview, perhaps, which is built again
             copied = False
         else:
             copied = True
     if not copied:
         return make_planned(plan, target, overwrite=overwrite, progress=progress)
-    with open_dataset(target, verify=False) as made:
+    # Its copy: what is in the archive tier cannot be read.
+    with open_dataset(source, verify=False) as made:
         result = _result(plan, str(target), made, size)
     return result.model_copy(update={"seconds": time.perf_counter() - began})
 
@@ -88,7 +89,7 @@ def _make_staged(
     with (
         reporting(progress, label=f"cog {target.filename}", total=plan.blocks, unit="blocks") as advance,
         _scratch(plan) as scratch,
-        storage.staging(target, _traits(plan), overwrite=overwrite) as staging,
+        storage.staging(target, plan.traits, overwrite=overwrite) as staging,
     ):
         with storage.Uploads() as uploads:
             sink = BlobSink(staging, uploads, block_bytes)
@@ -103,10 +104,6 @@ def _scratch(plan: CogPlan) -> AbstractContextManager[Path]:
     if plan.staged:
         return scratch_folder(Path(tempfile.gettempdir()))
     return nullcontext(Path())
-
-
-def _traits(plan: CogPlan) -> BlobTraits:
-    return BlobTraits(storage.COG_TYPE, plan.profile.storage_tier.capitalize())
 
 
 def make_in_memory(plan: CogPlan, target: BinaryIO, progress: ProgressOption) -> CogResult:

@@ -142,7 +142,7 @@ def _place(location: Location) -> tuple[str | None, PurePosixPath]:
     """What is the same for two names of one place."""
     if location.path is not None:
         return None, PurePosixPath(location.path.resolve())
-    return location.container, PurePosixPath(location.name)
+    return f"{location.kind} {location.container}", PurePosixPath(location.name)
 
 
 def _cog_name(relative: str) -> str:

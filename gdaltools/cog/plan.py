@@ -24,6 +24,7 @@ from gdaltools.cog.reduced import cascading_levels
 from gdaltools.cog.sink import Sink
 from gdaltools.cog.sizing import memory_bound, strips_bytes
 from gdaltools.cog.source import Source
+from gdaltools.storage import BlobTraits
 from gdaltools.tile_pixels import TileSource
 
 Overviews = Literal["build", "keep", "none"]
@@ -74,6 +75,11 @@ class CogPlan:
     estimated_bytes: int | None = None
     fetched: bool = False
     policy: Policy | None = None
+
+    @property
+    def traits(self) -> BlobTraits:
+        """What a blob is to be that holds the COG."""
+        return BlobTraits(storage.COG_TYPE, self.profile.storage_tier.capitalize())
 
     @property
     def planes(self) -> int:
@@ -247,3 +253,4 @@ class Wanted:
     sparse: bool = False
     statistics: bool = False
     tms: str | None = None
+    access_tier: str | None = None

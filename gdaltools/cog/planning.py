@@ -152,6 +152,7 @@ def chosen_profile(
         interleave=wanted.interleave,
         overview_resampling=wanted.overview_resampling,
         reproject_resampling=wanted.reproject_resampling,
+        access_tier=wanted.access_tier,
     )
 
 

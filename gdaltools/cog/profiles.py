@@ -22,7 +22,7 @@ from gdaltools.errors import InvalidParameter
 
 Tier = Literal["visualization", "analysis", "fast", "archive"]
 
-StorageTier = Literal["hot", "cool"]
+StorageTier = Literal["hot", "cool", "cold", "archive"]
 Compression = Literal["DEFLATE", "ZSTD", "LZW", "LERC", "LERC_DEFLATE", "LERC_ZSTD", "JPEG", "WEBP", "NONE"]
 Predictor = Literal[1, 2, 3]
 Interleave = Literal["pixel", "band"]
@@ -98,7 +98,7 @@ class CogProfile(BaseModel):
     overview_resampling, reproject_resampling : str
         GDAL's resampling names, in rasterio's spelling.
     storage_tier : str
-        Where such files belong: "hot" or "cool".
+        Azure's access tier for such files: "hot", "cool", "cold" or "archive".
     """
 
     model_config = ConfigDict(frozen=True)
@@ -145,6 +145,7 @@ def choose_profile(
     interleave: str = "pixel",
     overview_resampling: str | None = None,
     reproject_resampling: str | None = None,
+    access_tier: str | None = None,
 ) -> CogProfile:
     """The profile of a raster of this type, these bands' dtypes and this tier.
 
@@ -181,6 +182,8 @@ def choose_profile(
         "pixel" or "band".
     overview_resampling, reproject_resampling : str, optional
         GDAL's names; by default averages and bilinear for quantities, mode and nearest for classes.
+    access_tier : str, optional
+        Azure's, instead of "cool" for the archive tier and "hot" for the others.
 
     Raises
     ------
@@ -222,11 +225,18 @@ def choose_profile(
             reproject_resampling or ("nearest" if classes else "bilinear"),
             REPROJECT_RESAMPLINGS,
         ),
-        storage_tier="cool" if effective == "archive" else "hot",
+        storage_tier=_storage_tier(access_tier or ("cool" if effective == "archive" else "hot")),
     )
 
 
 _MAX_LEVELS = {"DEFLATE": 12, "LERC_DEFLATE": 12, "ZSTD": 22, "LERC_ZSTD": 22}
+
+
+def _storage_tier(name: str) -> StorageTier:
+    if name not in get_args(StorageTier):
+        raise InvalidParameter(f"access_tier {name!r} is unknown: use {', '.join(get_args(StorageTier))}")
+    found: StorageTier = name  # type: ignore[assignment]
+    return found
 
 
 def _tier(name: str) -> Tier:

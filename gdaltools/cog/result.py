@@ -19,7 +19,7 @@ class CogResult(BaseModel):
     profile : str
         The tier that was asked for; `tier` is what it became (`tier_profile.reason` says why).
     storage_tier : str
-        Where it belongs: "hot" or "cool".
+        The access tier of its blob, where it is one: "hot", "cool", "cold" or "archive".
     overview_levels : tuple of int
         The overviews' factors.
     source_crs, target_crs : str or None

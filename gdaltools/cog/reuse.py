@@ -28,7 +28,7 @@ from gdaltools.cog.tiff import Ifd, TiffLayout, read_layout
 from gdaltools.dataset import open_dataset, reading
 from gdaltools.errors import CorruptRaster, GdalToolsError, StorageError, UnsupportedRaster
 from gdaltools.progress import Progress
-from gdaltools.storage import Location
+from gdaltools.storage import BlobTraits, Location
 
 # TIFF's numbers of a codec (TIFF 6.0 §3; 32946 is DEFLATE's old one, which libtiff decodes as 8). LERC and
 # WEBP are left out: a file does not say by which limit or quality they were made.
@@ -106,6 +106,7 @@ def copy_checked(
     target: Location,
     size_bytes: int,
     *,
+    traits: BlobTraits,
     overwrite: bool,
     progress: Callable[[Progress], None],
 ) -> None:
@@ -115,6 +116,8 @@ def copy_checked(
     ----------
     size_bytes : int
         What the source had when it was looked at.
+    traits : BlobTraits
+        Of the copy, where it is a blob.
 
     Raises
     ------
@@ -123,7 +126,7 @@ def copy_checked(
     StorageError, TargetExists
         It cannot be read or written, or it changed meanwhile.
     """
-    with storage.writing(target, overwrite=overwrite) as path:
+    with storage.writing(target, overwrite=overwrite, traits=traits) as path:
         try:
             with storage.opening(source) as stream, path.open("wb") as copy:
                 while part := stream.read(_COPY_BYTES):

@@ -123,7 +123,8 @@ def _rio_cogeo(location: Location) -> tuple[tuple[str, ...], tuple[str, ...]]:
     from rio_cogeo.cogeo import cog_validate
 
     try:
-        _, errors, warnings = cog_validate(location.gdal_path, strict=True, quiet=True)
+        with storage.gdal_name(location) as name:
+            _, errors, warnings = cog_validate(name, strict=True, quiet=True)
     except (RasterioError, TypeError, ValueError, IndexError) as error:
         raise CorruptRaster(
             f"{location} has images that cannot be opened: {error}; upload it again"

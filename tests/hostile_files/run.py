@@ -19,6 +19,7 @@ from gdaltools.errors import GdalToolsError
 from gdaltools.raster import inspect
 from tests.fuzz_cog.damage import damaged
 from tests.fuzz_cog.sources import write_sources
+from tests.support.rasters import smooth, write_netcdf
 
 _MEMORY_BYTES = 4 << 30
 _SECONDS = 30
@@ -65,6 +66,8 @@ def run(files: int, *, seed: int = 1) -> Verdict:
         whole = Path(folder) / "whole"
         whole.mkdir()
         write_sources(whole)
+        write_netcdf(whole / "several.nc", smooth(2, 60, 80))
+        write_netcdf(whole / "one.nc", smooth(1, 200, 150))
         return Verdict(tuple(_reads(whole, files, seed)))
 
 

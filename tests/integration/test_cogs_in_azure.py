@@ -17,7 +17,7 @@ from gdaltools import crash_points, storage
 from gdaltools.cog.overviews import level_sizes
 from gdaltools.cog.plan import CogPlan
 from gdaltools.cog.sizing import piece_shape
-from gdaltools.errors import CorruptRaster, StorageError, TargetExists
+from gdaltools.errors import CorruptRaster, InvalidParameter, SourceArchived, StorageError, TargetExists
 from tests.support.azurite import azurite
 from tests.support.cog_by_pieces import cut_pieces
 from tests.support.rasters import damage, smooth, write_raster
@@ -106,6 +106,39 @@ def test_a_cog_has_its_content_type_and_the_tier_of_its_profile(
         assert (
             found.content_settings.content_type == "image/tiff; application=geotiff; profile=cloud-optimized"
         )
+
+
+def test_a_cog_in_the_archive_tier_is_there_and_cannot_be_read(
+    masked: Path, service: BlobServiceClient
+) -> None:
+    made = gt.create_cog(masked, TARGET, access_tier="archive", blocksize=64, progress=False)
+    assert made.storage_tier == "archive"
+    blob = service.get_blob_client("silver-cogs", "made/world.tif")
+    assert blob.get_blob_properties().blob_tier == "Archive"
+    for read in (lambda: storage.read_bytes(TARGET), lambda: gt.inspect(TARGET)):
+        with pytest.raises(SourceArchived, match="archive tier"):
+            read()
+    with pytest.raises(InvalidParameter, match="access_tier"):
+        gt.create_cog(masked, TARGET, access_tier="lukewarm", overwrite=True, progress=False)
+
+
+def test_copies_and_tiles_that_are_cogs_have_the_type_and_the_tier_of_cogs(
+    masked: Path, service: BlobServiceClient
+) -> None:
+    cog = gt.create_cog(masked, masked.with_name("c.tif"), "archive", progress=False)
+    gt.create_cog(cog.location, "abfs://silver-tiers/copy.tif", "archive", reuse=True, progress=False)
+    many = gt.create_cogs([cog.location], "abfs://silver-tiers/many/", "archive", progress=False)
+    assert len(many.copied) == 1
+    scheme = gt.generate_tiling_scheme(masked, 256, 0)
+    gt.extract_tiles(
+        masked, scheme, "abfs://silver-tiers/tiles", as_cog=True, profile="archive", progress=False
+    )
+    container = service.get_container_client("silver-tiers")
+    blobs = [blob for blob in container.list_blobs() if blob.name.endswith(".tif")]
+    assert len(blobs) == 6
+    for blob in blobs:
+        assert blob.blob_tier == "Cool"
+        assert blob.content_settings.content_type == storage.COG_TYPE
 
 
 def test_what_exists_is_replaced_only_when_asked(masked: Path) -> None:

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import os
 import ssl
 import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import psycopg
 import pytest
+from azure.core.credentials import AccessToken
+from azure.core.exceptions import HttpResponseError
 from azure.identity.aio import DefaultAzureCredential
 from azure.servicebus import ServiceBusMessage
 from azure.servicebus.aio import ServiceBusClient
 from azure.servicebus.exceptions import ServiceBusAuthenticationError
+from azure.storage.blob import BlobServiceClient
 from rasterio.windows import Window
 
 import gdaltools as gt
 from gdaltools import storage
-from gdaltools._azure import accounts
+from gdaltools._azure import accounts, gdal
 from gdaltools.dataset import open_dataset
 from gdaltools.errors import StorageDenied, StorageError
 from tests.support.azurite import azurite
@@ -61,6 +66,7 @@ def _forget() -> None:
     """Identities, and clients with their tokens, live as long as the process."""
     for kept in (accounts.identity, accounts.service, accounts.filesystem):
         kept.cache_clear()
+    gdal.close()
 
 
 @pytest.fixture(autouse=True)
@@ -109,6 +115,37 @@ def test_tokens_that_expire_on_the_way_are_replaced(endpoint: Endpoint, tmp_path
         time.sleep(0.2)
     assert rounds > 3
     assert len(endpoint.asked) >= first + 2
+
+
+def test_a_dataset_can_be_open_for_longer_than_a_token_lives(endpoint: Endpoint, tmp_path: Path) -> None:
+    endpoint.lifetime, endpoint.refresh_in = 3.0, 1
+    pixels = np.random.default_rng(0).integers(0, 255, (3, 1600, 800), "uint8")
+    name = "abfs://bronze-rasters/open.tif"
+    storage.write_bytes(name, write_raster(tmp_path / "a.tif", pixels).read_bytes(), overwrite=True)
+    with open_dataset(name, verify=False) as dataset:
+        opened_with = endpoint.given[-1]
+        assert (dataset.read(window=Window(0, 0, 800, 100)) == pixels[:, :100]).all()
+        header = Path(storage.gdal_options(name)["GDAL_HTTP_HEADER_FILE"])
+        assert (header.stat().st_mode & 0o777, header.parent.stat().st_mode & 0o777) == (0o600, 0o700)
+        while time.time() < claims_of(opened_with)["exp"] + 1:
+            time.sleep(0.1)
+        assert _is_refused(opened_with)
+        assert (dataset.read(window=Window(0, 1500, 800, 100)) == pixels[:, 1500:]).all()
+    gdal.close()
+    assert not header.parent.exists()
+
+
+def _is_refused(text: str) -> bool:
+    class Static:
+        def get_token(self, *_: str, **__: object) -> AccessToken:
+            return AccessToken(text, int(time.time()) + 3600)
+
+    client = BlobServiceClient(os.environ["AZURE_STORAGE_BLOB_ENDPOINT"], Static())
+    try:
+        client.get_blob_client("bronze-rasters", "open.tif").get_blob_properties()
+    except HttpResponseError as error:
+        return error.status_code in (401, 403)
+    return False
 
 
 def test_a_token_is_asked_for_once_while_it_lasts(endpoint: Endpoint) -> None:

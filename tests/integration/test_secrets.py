@@ -6,6 +6,7 @@ import logging
 import pickle
 import traceback
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from tests.support.rasters import smooth, write_raster
 from tests.support.storage_proxy import Fault, StorageProxy, storage_proxy
 from worker.errors import TaskFailed
 from worker.runner import Runner, RunnerOptions
+from worker.settings import load_service_settings
 
 pytestmark = pytest.mark.azurite
 
@@ -98,6 +100,18 @@ def doings(tmp_path: Path) -> dict[str, Callable[[], Any]]:
     }
 
 
+def held(location: storage.Location) -> list[Any]:
+    """What a notebook may show of things that have, or lead to, a secret."""
+    account = accounts.account_of("bronze-rasters")
+    found = [account, accounts.service(account), accounts.filesystem(account), load_service_settings()]
+    found.append(storage.StagedBlob("silver-cogs", "x"))
+    with suppress(gt.errors.GdalToolsError):
+        scheme = gt.generate_tiling_scheme(location, 256, 0)
+        found += [gt.plan_cog(location), gt.inspect(location), gt.open(location), scheme]
+        found.append(gt.plan_extraction(location, scheme))
+    return found
+
+
 def test_no_secret_is_seen_whatever_happens_to_storage(
     planted: tuple[StorageProxy, list[str]],
     tmp_path: Path,
@@ -128,7 +142,11 @@ def test_no_secret_is_seen_whatever_happens_to_storage(
                 seen += [str(error), repr(error), repr(vars(error)), repr(error.__cause__)]
                 seen += traceback.format_exception(error)
                 seen.append(repr(pickle.dumps(error)))
+    proxy.heal()
     location = storage.locate(SCENE)
+    for shown in held(location):
+        seen += [repr(shown), str(shown)]
+        seen += [getattr(shown, name)() for name in ("_repr_html_",) if hasattr(shown, name)]
     seen += [
         repr(location),
         str(location),
@@ -151,6 +169,9 @@ def test_no_secret_is_seen_whatever_happens_to_storage(
         "Authorization: Bearer SECRET.SECRET.SECRET",
         "DefaultEndpointsProtocol=https;AccountName=a;AccountKey=SECRET==;EndpointSuffix=x",
         "Authorization: SharedKey account:SECRET=",
+        "connection failed: host=db user=worker password=SECRET dbname=geo",
+        "cannot connect to postgresql://worker:SECRET@db:5432/geo",
+        "token eyJSECRETSECRET.eyJSECRETSECRET.SECRET is expired",
     ],
 )
 def test_signatures_and_tokens_are_cut_out_of_what_gdal_says(text: str) -> None:

@@ -33,8 +33,12 @@ def running() -> Iterator[tuple[StorageProxy, str]]:
 
 
 @pytest.fixture(autouse=True)
-def proxy(running: tuple[StorageProxy, str], monkeypatch: pytest.MonkeyPatch) -> Iterator[StorageProxy]:
+def proxy(
+    running: tuple[StorageProxy, str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> Iterator[StorageProxy]:
     proxy, text = running
+    # What is left of downloads that fail lies there.
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     monkeypatch.delenv("GDALTOOLS_BLOB_ROOT", raising=False)
     monkeypatch.setenv("AZURE_STORAGE_CONNECTION_STRING", text)
     monkeypatch.setenv("GDALTOOLS_STORAGE_RETRY_SECONDS", "5")

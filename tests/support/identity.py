@@ -31,6 +31,9 @@ class Endpoint:
         What App Service would set.
     lifetime : float
         Seconds that a token lasts; of the past where negative.
+    refresh_in : int or None
+        Seconds after which the answer asks to be asked again; azure-identity's own rule is five minutes
+        before the end, but not within half a minute of the last time.
     delay : float
         Seconds before an answer.
     status : int
@@ -39,14 +42,18 @@ class Endpoint:
         By resource, tokens to give instead of new ones.
     asked : list of dict
         The queries that came.
+    given : list of str
+        The tokens that were answered.
     """
 
     environment: dict[str, str] = field(default_factory=dict)
     lifetime: float = 3600.0
+    refresh_in: int | None = None
     delay: float = 0.0
     status: int = 200
     tokens: dict[str, str] = field(default_factory=dict)
     asked: list[dict[str, str]] = field(default_factory=list)
+    given: list[str] = field(default_factory=list)
 
     def resources(self) -> list[str]:
         """What tokens were asked for."""
@@ -65,18 +72,20 @@ def identity_endpoint(*, secret: str = "header-secret") -> Iterator[Endpoint]:
             time.sleep(endpoint.delay)
             status = endpoint.status if self.headers["X-IDENTITY-HEADER"] == secret else 401
             expires = int(time.time() + endpoint.lifetime)
-            body = json.dumps(
-                {
-                    "access_token": endpoint.tokens.get(query["resource"])
-                    or token(query["resource"], expires),
+            answer: dict[str, Any] = {"statusCode": status, "message": "injected"}
+            if status == 200:
+                given = endpoint.tokens.get(query["resource"]) or token(query["resource"], expires)
+                endpoint.given.append(given)
+                answer = {
+                    "access_token": given,
                     "expires_on": str(expires),
                     "resource": query["resource"],
                     "token_type": "Bearer",
                     "client_id": query.get("client_id", "system"),
                 }
-                if status == 200
-                else {"statusCode": status, "message": "injected"}
-            ).encode()
+                if endpoint.refresh_in is not None:
+                    answer["refresh_in"] = str(endpoint.refresh_in)
+            body = json.dumps(answer).encode()
             self.send_response(status)
             self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(body)))

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import rasterio
+import rasterio.shutil
 from numpy.typing import DTypeLike, NDArray
 from rasterio.enums import ColorInterp
 from rasterio.transform import Affine, from_origin
@@ -131,6 +133,15 @@ def write_raster(
             dataset.update_tags(index, **values)
         if overviews:
             dataset.build_overviews(list(overviews))
+    return path
+
+
+def write_netcdf(path: str | os.PathLike[str], array: NDArray[Any], *, form: str = "NC") -> Path:
+    """Write `array`, shape (bands, rows, cols), a variable ``BandN`` for each band; "NC4" is HDF5 inside."""
+    path = Path(path)
+    with tempfile.TemporaryDirectory() as folder, rasterio.Env():
+        source = write_raster(Path(folder) / "a.tif", array)
+        rasterio.shutil.copy(source, path, driver="netCDF", FORMAT=form)
     return path
 
 

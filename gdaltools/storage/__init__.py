@@ -1,0 +1,74 @@
+"""Where bytes live: a local path, a blob ``abfs://container/name``, or memory ``memory://name/key``.
+
+One door for reading and writing, so that no other module asks whether a raster is a file or a blob.
+What is written appears under its name whole or not at all; readers never see a part of it.
+
+``GDALTOOLS_BLOB_ROOT`` makes ``abfs://container/name`` mean the file ``container/name`` below that folder;
+without it blobs are Azure's, reached by its SDK, adlfs and GDAL's ``/vsiaz/`` with the same credentials.
+``memory://`` is fsspec's own memory file system: it lasts as long as the process, and other libraries see it.
+
+>>> _ = write_bytes("memory://notebook/a.txt", b"seen by this process alone", overwrite=True)
+>>> read_range("memory://notebook/a.txt", 0, 4)
+b'seen'
+"""
+
+from gdaltools._azure.block_blob import MOST_BLOCKS, BlobTraits, StagedBlob, Uploads
+from gdaltools.location import Location, StrPath, blob, check_blob_name, check_container_name, locate
+from gdaltools.storage.reading import (
+    check_unchanged,
+    exists,
+    fetch,
+    filesystem,
+    gdal_name,
+    gdal_options,
+    list_names,
+    opening,
+    pinned,
+    read_bytes,
+    read_range,
+    stat,
+    url,
+)
+from gdaltools.storage.staging import Staging, is_staged, staging
+from gdaltools.storage.store import Stat
+from gdaltools.storage.writing import append_bytes, check_target, copy, delete, write_bytes, writing
+
+#: OGC 21-026 §11, the media type of a Cloud Optimized GeoTIFF.
+COG_TYPE = "image/tiff; application=geotiff; profile=cloud-optimized"
+
+__all__ = [
+    "COG_TYPE",
+    "MOST_BLOCKS",
+    "BlobTraits",
+    "Location",
+    "StagedBlob",
+    "Staging",
+    "Stat",
+    "StrPath",
+    "Uploads",
+    "append_bytes",
+    "blob",
+    "check_blob_name",
+    "check_container_name",
+    "check_target",
+    "check_unchanged",
+    "copy",
+    "delete",
+    "exists",
+    "fetch",
+    "filesystem",
+    "gdal_name",
+    "gdal_options",
+    "is_staged",
+    "list_names",
+    "locate",
+    "opening",
+    "pinned",
+    "read_bytes",
+    "read_range",
+    "staging",
+    "stat",
+    "url",
+    "write_bytes",
+    "writing",
+]

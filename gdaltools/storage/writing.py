@@ -1,0 +1,104 @@
+"""What is written to storage, of whatever kind it is: whole, or not at all."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from gdaltools._azure.block_blob import BlobTraits, StagedBlob, copy_blob
+from gdaltools.errors import InvalidParameter, TargetExists
+from gdaltools.location import Location, StrPath, locate
+from gdaltools.storage.reading import exists, fetch, pinned, stat
+from gdaltools.storage.store import Stat
+from gdaltools.storage.stores import store_of
+
+
+def write_bytes(target: StrPath | Location, data: bytes, *, overwrite: bool = False) -> Location:
+    """Store `data` under the target's name, whole or not at all."""
+    with writing(target, overwrite=overwrite) as path:
+        path.write_bytes(data)
+    return locate(target)
+
+
+@contextmanager
+def writing(
+    target: StrPath | Location, *, overwrite: bool = False, traits: BlobTraits | None = None
+) -> Iterator[Path]:
+    """A local path to write to, whose content becomes the target when the block ends without an error.
+
+    The target appears whole or not at all, and not after an interruption. With ``overwrite=False`` a target
+    that exists is refused before the block and, should it appear meanwhile, after it; it is never replaced.
+    What an earlier process left when it was killed is removed on the way. `traits` is for blobs in Azure; by
+    default the content type follows from the name.
+
+    Raises
+    ------
+    TargetExists
+        The target exists and `overwrite` is False.
+    StorageError
+        The target cannot be written.
+    KeyboardInterrupt
+        The run was interrupted; the target is as it was.
+    """
+    location = locate(target)
+    check_target(location, overwrite=overwrite)
+    with store_of(location).writing(location, traits, overwrite=overwrite) as path:
+        yield path
+
+
+def append_bytes(target: StrPath | Location, data: bytes) -> Location:
+    """Add `data`, at most 4 MB, to what is stored there, in one step.
+
+    Others that add to it at the same time do not tear it apart. What was added is there after the death of
+    this process, though perhaps not after that of the machine. A blob that was not made by additions cannot
+    be added to.
+
+    Raises
+    ------
+    StorageError
+        The target cannot be written.
+    """
+    location = locate(target)
+    store_of(location).append(location, data)
+    return location
+
+
+def delete(target: StrPath | Location) -> None:
+    """Remove what is stored there; nothing there is no error."""
+    location = locate(target)
+    store_of(location).delete(location)
+
+
+def copy(source: StrPath | Location, target: StrPath | Location, *, overwrite: bool = False) -> Stat:
+    """Copy what is stored, whole or not at all; between blobs of an account in Azure itself where it can.
+
+    Raises
+    ------
+    SourceNotFound, TargetExists, StorageError
+        As `stat` and `writing` do.
+    """
+    origin, goal = pinned(source), locate(target)
+    check_target(goal, overwrite=overwrite)
+    if origin.in_azure and goal.in_azure:
+        blob = StagedBlob(str(goal.container), goal.name)
+        made = copy_blob((str(origin.container), origin.name), blob, overwrite=overwrite)
+        return Stat(made.size, made.etag, made.modified)
+    with writing(goal, overwrite=overwrite) as path:
+        fetch(origin, path)
+    return stat(goal)
+
+
+def check_target(target: StrPath | Location, *, overwrite: bool) -> None:
+    """Refuse a target that exists, before any work is spent on it.
+
+    Raises
+    ------
+    TargetExists
+        It exists and `overwrite` is False.
+    """
+    location = locate(target)
+    if location.path is not None and location.path.is_dir():
+        raise InvalidParameter(f"{location} is a folder: name a file")
+    if not overwrite and exists(location):
+        raise TargetExists(f"{location} exists: pass overwrite=True to replace it")

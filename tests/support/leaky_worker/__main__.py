@@ -1,0 +1,10 @@
+"""``python -m tests.support.leaky_worker``: the worker, some of whose tasks fail with all its secrets."""
+
+import sys
+
+from worker import child, cli
+
+child.PRELOAD.append("tests.support.leaky_worker.handlers")
+
+if __name__ == "__main__":
+    sys.exit(cli.main())

@@ -1,0 +1,29 @@
+"""Handlers that fail with everything that their process knows and nobody may: its environment, and a token.
+
+A blob ``leak.tif`` meets them; all others are treated as they should be.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from typing import Any
+
+from gdaltools._azure import accounts
+from gdaltools.progress import ProgressOption
+from worker import handlers
+
+_SCOPE = "https://storage.azure.com/.default"
+_run = handlers.HANDLERS["generate_tiling_scheme"]
+
+
+def leaking(parameters: Any, progress: ProgressOption) -> Any:
+    if parameters.blob_name != "leak.tif":
+        return _run.function(parameters, progress)
+    told = [f"{name}={value}" for name, value in os.environ.items()]
+    if "IDENTITY_ENDPOINT" in os.environ:
+        told.append(accounts.identity().get_token(_SCOPE).token)
+    raise RuntimeError("; ".join(told))
+
+
+handlers.HANDLERS |= {"generate_tiling_scheme": replace(_run, function=leaking)}  # type: ignore[operator]
