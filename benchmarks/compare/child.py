@@ -43,14 +43,14 @@ def main(arguments: Sequence[str]) -> None:
 def write(job: WriteJob | TilesJob) -> dict[str, Any]:
     """Seconds, CPU seconds and peak memory of one call; the imports before it are not in the seconds."""
     timed = _call(job)
-    cpu_before, began = _cpu_seconds(), time.perf_counter()
+    cpu_before, began = cpu_seconds(), time.perf_counter()
     timed()
-    seconds, cpu_seconds = time.perf_counter() - began, _cpu_seconds() - cpu_before
+    seconds, used = time.perf_counter() - began, cpu_seconds() - cpu_before
     return {
         "seconds": seconds,
-        "cpu_seconds": cpu_seconds,
+        "cpu_seconds": used,
         "flush_seconds": sum(_flush(path) for path in _files(job.target)),
-        "peak_bytes": _peak_bytes(),
+        "peak_bytes": peak_bytes(),
         "size_bytes": sum(path.stat().st_size for path in _files(job.target)),
     }
 
@@ -70,7 +70,7 @@ def _files(target: str) -> list[Path]:
     return sorted(path.glob("*.tif")) if path.is_dir() else [path]
 
 
-def _cpu_seconds() -> float:
+def cpu_seconds() -> float:
     """User and system time of this process and of those that it has waited for."""
     both = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
     return sum(usage.ru_utime + usage.ru_stime for usage in both)
@@ -87,7 +87,7 @@ def _flush(path: Path) -> float:
     return time.perf_counter() - began
 
 
-def _peak_bytes() -> int | None:
+def peak_bytes() -> int | None:
     """VmHWM of this process; ru_maxrss would also count what its parent held before the exec."""
     try:
         status = Path("/proc/self/status").read_text()

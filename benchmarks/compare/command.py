@@ -138,7 +138,7 @@ def _arguments(command: argparse.ArgumentParser, *, engine: str, peers: str) -> 
         "--case", nargs="+", action="extend", default=[], metavar="NAME", help=f"of {', '.join(CASES)} (all)"
     )
     what.add_argument("--source", type=Path, metavar="FILE", help="a raster of yours, instead or as well")
-    what.add_argument("--megabytes", type=_positive, default=1000.0, help="of a case, uncompressed (1000)")
+    what.add_argument("--megabytes", type=positive, default=1000.0, help="of a case, uncompressed (1000)")
     what.add_argument("--source-layout", choices=("striped", "tiled"), default="striped")
     what.add_argument(
         "--source-compress", choices=("deflate", "lzw", "zstd"), help="the case's own codec (none)"
@@ -147,7 +147,7 @@ def _arguments(command: argparse.ArgumentParser, *, engine: str, peers: str) -> 
     what.add_argument(
         "--inputs",
         type=Path,
-        default=_cache(),
+        default=cache_folder(),
         metavar="FOLDER",
         help="where cases are kept, and outputs made",
     )
@@ -156,7 +156,7 @@ def _arguments(command: argparse.ArgumentParser, *, engine: str, peers: str) -> 
     how.add_argument("--level", type=int, help="of DEFLATE or ZSTD, by GDAL's count (GDAL's default)")
     how.add_argument(
         "--size-tolerance",
-        type=_positive,
+        type=positive,
         nargs="+",
         default=list(_TOLERANCES),
         metavar="SHARE",
@@ -172,21 +172,23 @@ def _arguments(command: argparse.ArgumentParser, *, engine: str, peers: str) -> 
         help=f"of {peers}",
     )
     how.add_argument("--scaling", action="store_true", help="also the engine on one thread beside all")
-    how.add_argument("--timeout-minutes", type=_positive, default=30.0, help="of one run (30)")
+    how.add_argument("--timeout-minutes", type=positive, default=30.0, help="of one run (30)")
     out = command.add_argument_group("results")
     out.add_argument("--json", type=Path, metavar="FILE")
     out.add_argument("--markdown", type=Path, metavar="FILE")
     out.add_argument("--plot", type=Path, metavar="FILE", help="a PNG")
 
 
-def _positive(text: str) -> float:
+def positive(text: str) -> float:
+    """An argument that is a number above 0."""
     value = float(text)
     if not 0 < value < float("inf"):
         raise argparse.ArgumentTypeError(f"{text} is not a number above 0")
     return value
 
 
-def _cache() -> Path:
+def cache_folder() -> Path:
+    """Where cases are kept unless another folder is named."""
     base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     return base / "gdaltools-benchmarks"
 
