@@ -15,7 +15,7 @@ from gdaltools.workload import Operation, Workload
 
 # Beyond this nothing is looked for: no raster is so large.
 _LARGEST_MB = 1e8
-_HALVINGS_TO = 1.002
+_HALVINGS_TO = 1.005
 # file_size_mb counts in 2**20 bytes.
 _MIB = 1.048576
 

@@ -66,7 +66,7 @@ class Budget:
     Attributes
     ----------
     sizes : tuple of float
-        Uncompressed megabytes, from small to large; the largest are left out first when time runs short.
+        Uncompressed megabytes, from small to large.
     kinds : tuple of int
         Kinds of sources for each operation, size by size.
     rounds : tuple of int
@@ -82,7 +82,7 @@ class Budget:
 
 
 BUDGETS: dict[Scale, Budget] = {
-    "quick": Budget((6, 18, 54), (3, 3, 2), (1, 1, 1), 3),
+    "quick": Budget((6, 18, 54), (3, 2, 2), (1, 1, 1), 3),
     "default": Budget((8, 24, 72, 216, 650), (4, 4, 4, 4, 3), (2, 2, 2, 1, 1), 20),
     "full": Budget(
         (8, 24, 72, 216, 650, 2000, 6000), (9, 9, 9, 9, 9, 6, 3), (3, 3, 3, 3, 3, 2, 1), float("inf")

@@ -1,8 +1,8 @@
 """A session of measuring: every cell of a grid in a child process, in random order, within a budget of time.
 
 Before each cell the time that is left is held against what the rest will take, by the default calibration and
-by how far it was off so far: when it runs short the largest cells go first. What fails is stored with its
-reason, and larger cells of its kind are not tried when memory was what it lacked.
+by how far it was off so far: when it runs short, repetitions go first, then the largest cells. What fails is
+stored with its reason, and larger cells of its kind are not tried when memory was what it lacked.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ class Measuring:
             What was measured cannot be kept.
         """
         ends = time.monotonic() + 60 * self.conditions.minutes
-        pending = list(cells)
+        pending = [(cell, number) for cell, number in cells if self._has_space(cell)]
         random.Random(self.conditions.seed).shuffle(pending)
         self._fit_into(pending, ends)
         if pending:
@@ -99,9 +99,7 @@ class Measuring:
         done = 0
         while pending:
             cell, number = pending.pop()
-            reason = self._unfit(cell)
-            if reason is not None:
-                self.say(f"{cell.key} is left out: {reason}")
+            if not self._has_space(cell) or self._is_too_large(cell):
                 continue
             began = time.monotonic()
             run = self._measured(cell, number)
@@ -125,10 +123,10 @@ class Measuring:
             largest = max(range(len(pending)), key=lambda at: _weight(*pending[at]))
             dropped.append(pending.pop(largest)[0])
         if dropped:
-            sizes = sorted({cell.megabytes for cell in dropped})
+            left = max((cell.megabytes for cell, _ in pending), default=0)
             self.say(
-                f"{len(dropped)} runs of {sizes[0]:g} to {sizes[-1]:g} MB are left out to keep to "
-                f"{self.conditions.minutes:g} minutes"
+                f"{len(dropped)} runs are left out to keep to {self.conditions.minutes:g} minutes, "
+                f"repetitions and the largest first: sizes to go are up to {left:g} MB"
             )
 
     def _seconds_of(self, pending: Sequence[tuple[Cell, int]], pace: float) -> float:
@@ -149,15 +147,18 @@ class Measuring:
             self.say(f"warming up: {name}")
             self._measured(cell.model_copy(update={"megabytes": min(_WARM_UP_MB, cell.megabytes)}), 0)
 
-    def _unfit(self, cell: Cell) -> str | None:
-        """Why a cell is not measured."""
+    def _has_space(self, cell: Cell) -> bool:
         needed = cell.megabytes * _DISK_FACTOR + self.conditions.keep_free_mb
         free = shutil.disk_usage(self.conditions.inputs).free / 1e6
         if free < needed:
-            return f"{self.conditions.inputs.name} has {free:,.0f} MB free and it may take {needed:,.0f} MB"
-        if cell.megabytes >= self._out_of_memory.get(cell.operation_name, float("inf")):
-            return "a smaller one was killed for its memory"
-        return None
+            self.say(f"{cell.key} is left out: {free:,.0f} MB are free and it may take {needed:,.0f} MB")
+        return free >= needed
+
+    def _is_too_large(self, cell: Cell) -> bool:
+        too_large = cell.megabytes >= self._out_of_memory.get(cell.operation_name, float("inf"))
+        if too_large:
+            self.say(f"{cell.key} is left out: a smaller one was killed for its memory")
+        return too_large
 
     def _measured(self, cell: Cell, number: int) -> Run:
         """One run, good or bad."""
@@ -288,9 +289,9 @@ def _source_key(cell: Cell) -> tuple[str, str, str | None, float]:
     return cell.case, cell.layout, cell.compress, cell.megabytes
 
 
-def _weight(cell: Cell, number: int) -> tuple[float, int, float]:
-    """What is left out first: the largest size, of it the repetitions, of these the slowest."""
-    return cell.megabytes, number, _expected_seconds(cell)
+def _weight(cell: Cell, number: int) -> tuple[bool, float, float]:
+    """What is left out first: repetitions, then the largest size; of either the slowest."""
+    return number > 1, cell.megabytes, _expected_seconds(cell)
 
 
 def _told(run: Run) -> str:
