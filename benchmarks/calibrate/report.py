@@ -72,8 +72,8 @@ class Findings:
     profiles: tuple[Picture, ...] = ()
 
 
-def sections(findings: Findings) -> tuple[Section, ...]:
-    """The report, the answer first."""
+def report_of(findings: Findings) -> tuple[Section, ...]:
+    """The report's sections, the answer first; its plots are drawn."""
     found = (
         _answer(findings),
         _kinds(findings),
@@ -290,10 +290,10 @@ def machine_line(machine: Machine) -> str:
     )
 
 
-def to_markdown(findings: Findings) -> str:
+def to_markdown(sections: Sequence[Section]) -> str:
     """The report as Markdown; pictures are files beside it."""
     parts = ["# What routing should be told"]
-    for section in sections(findings):
+    for section in sections:
         parts.append(f"## {section.title}")
         parts += ["\n".join(_markdown(part)) for part in section.parts]
     return "\n\n".join(parts) + "\n"
@@ -309,16 +309,16 @@ def _markdown(part: str | Table | Picture) -> Iterator[str]:
             yield "| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |"
 
 
-def pictures(findings: Findings) -> Iterator[Picture]:
+def pictures(sections: Sequence[Section]) -> Iterator[Picture]:
     """All pictures of a report."""
-    for section in sections(findings):
+    for section in sections:
         yield from (part for part in section.parts if isinstance(part, Picture))
 
 
-def to_html(findings: Findings) -> str:
+def to_html(sections: Sequence[Section]) -> str:
     """The report as one page that needs nothing else."""
     parts = []
-    for section in sections(findings):
+    for section in sections:
         body = "".join(map(_html, section.parts))
         parts.append(f"<section><h2>{escape(section.title)}</h2>{body}</section>")
     title = "What routing should be told"

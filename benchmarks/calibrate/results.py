@@ -11,7 +11,7 @@ from benchmarks.calibrate import plots
 from benchmarks.calibrate.answer import WORKER_TASKS, Answer, Target, answer, largest_of
 from benchmarks.calibrate.fit import Fitted, fit
 from benchmarks.calibrate.misrouting import JOBS, examples, misrouted, simulated_jobs
-from benchmarks.calibrate.report import Findings, Picture, pictures, to_html, to_markdown
+from benchmarks.calibrate.report import Findings, Picture, pictures, report_of, to_html, to_markdown
 from benchmarks.calibrate.store import FILE_NAME, Contents, Store
 from benchmarks.errors import StoreError
 from gdaltools.calibration import Calibration
@@ -55,17 +55,17 @@ class Results:
         fitted = fit(contents, note=note)
         found = answer(targets.function_app, fitted.calibration)
         whole = fitted.calibration.model_copy(update={"thresholds": found.thresholds})
-        findings = self._findings(contents, fitted, found, targets)
+        sections = report_of(self._findings(contents, fitted, found, targets))
         texts = {
             CALIBRATION: as_json(whole),
             ENVIRONMENT: found.environment_file(),
-            MARKDOWN: to_markdown(findings),
-            PAGE: to_html(findings),
+            MARKDOWN: to_markdown(sections),
+            PAGE: to_html(sections),
         }
         try:
             for name, text in texts.items():
                 (self.folder / name).write_text(text)
-            for picture in pictures(findings):
+            for picture in pictures(sections):
                 (self.folder / f"{picture.name}.png").write_bytes(picture.png)
         except OSError as error:
             raise StoreError(f"{self.folder} cannot be written to: {error.strerror}") from error

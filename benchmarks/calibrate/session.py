@@ -146,6 +146,7 @@ class Measuring:
         for name, cell in sorted(chosen.items()):
             self.say(f"warming up: {name}")
             self._measured(cell.model_copy(update={"megabytes": min(_WARM_UP_MB, cell.megabytes)}), 0)
+        self._out_of_memory.clear()  # the measured runs tell
 
     def _has_space(self, cell: Cell) -> bool:
         needed = cell.megabytes * _DISK_FACTOR + self.conditions.keep_free_mb

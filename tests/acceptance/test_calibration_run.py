@@ -39,24 +39,20 @@ def test_cells_are_measured_and_the_report_is_made_of_them(tmp_path: Path) -> No
         assert each.reference_seconds is not None
     assert (results / "report.html").exists()
     assert [path for path in (tmp_path / "inputs").iterdir() if path.is_dir()] == []
-    # All is measured: going on does nothing but conclude.
-    assert run.main([*what, *folders, "--minutes", "5"]) == run.OK
-    again = store_in(results).contents().runs
-    assert len([each for each in again if each.cell and each.cell.variant == "fast"]) == 3
 
 
 def test_a_child_that_takes_too_much_memory_is_ended_and_told(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     results = tmp_path / "results"
-    made.store(results, made.runs())
-    what = ["--quick", "--resume", "--sizes", "1", "--operations", "create_cog:fast", "--cores", "1"]
-    what += ["--memory-limit-mb", "40", "--minutes", "5"]
-    assert run.main([*what, "--inputs", str(tmp_path / "inputs"), "--results", str(results)]) == run.OK
+    what = ["--quick", "--sizes", "1", "--operations", "create_cog:fast", "--cores", "1"]
+    what += ["--memory-limit-mb", "40", "--minutes", "5", "--inputs", str(tmp_path / "inputs")]
+    assert run.main([*what, "--results", str(results)]) == run.TOO_FEW
     failed = [each for each in store_in(results).contents().runs if each.error is not None]
     assert failed
     assert "over its limit of 40 MB, and was killed" in str(failed[0].error)
-    assert "a smaller one was killed for its memory" in capsys.readouterr().err
+    assert "a smaller one was killed for its memory" in (said := capsys.readouterr().err)
+    assert "create_cog: 0 runs" in said
 
 
 @pytest.mark.parametrize(
