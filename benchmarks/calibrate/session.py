@@ -1,8 +1,8 @@
 """A session of measuring: every cell of a grid in a child process, in random order, within a budget of time.
 
-Before each cell the time that is left is held against what the rest will take, by the default calibration and
-by how far it was off so far: when it runs short, repetitions go first, then the largest cells. What fails is
-stored with its reason, and larger cells of its kind are not tried when memory was what it lacked.
+Before each run the time that is left is held against what the rest will take, by the default calibration and
+by how far it was off so far: when it runs short, repetitions are left out first, then the largest cells. What
+fails is stored with its reason, and larger cells of its kind are not tried when memory was what it lacked.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
-from statistics import median
 
 from benchmarks.calibrate.cells import Cell
 from benchmarks.calibrate.child import TILE_SIZE, CellJob
@@ -39,7 +39,8 @@ _MAKING_MB_PER_SECOND = 25.0
 # What a source and its output may take of disk: spool and file, and temporary files.
 _DISK_FACTOR = 2.5
 _WARM_UP_MB = 2.0
-_FEWEST_FOR_PACE = 3
+# After which what runs took says how long the others will take.
+_KNOWN_PACE_SECONDS = 15.0
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,8 @@ class Measuring:
     say: Say
     reference: Reference = field(default_factory=Reference)
     _sources: dict[tuple[str, str, str | None, float], Source] = field(default_factory=dict)
-    _paces: list[float] = field(default_factory=list)
+    _took: float = 0.0
+    _expected: float = 0.0
     _out_of_memory: dict[str, float] = field(default_factory=dict)
 
     def run(self, cells: Sequence[tuple[Cell, int]]) -> int:
@@ -93,21 +95,23 @@ class Measuring:
         ends = time.monotonic() + 60 * self.conditions.minutes
         pending = [(cell, number) for cell, number in cells if self._has_space(cell)]
         random.Random(self.conditions.seed).shuffle(pending)
-        self._fit_into(pending, ends)
         if pending:
             self._warm_up(pending)
         done = 0
-        while pending:
-            cell, number = pending.pop()
+        while affordable := self._affordable(pending, ends):
+            cell, number = affordable[0]
+            pending.remove(affordable[0])
             if not self._has_space(cell) or self._is_too_large(cell):
                 continue
             began = time.monotonic()
             run = self._measured(cell, number)
             self.store.append(run)
             done += 1
-            self._paces.append((time.monotonic() - began) / _expected_seconds(cell))
-            self.say(f"{done} done, {len(pending)} to go: {cell.key}: {_told(run)}")
-            self._fit_into(pending, ends)
+            self._took += time.monotonic() - began
+            self._expected += _expected_seconds(cell)
+            self.say(f"{done} done, {len(affordable) - 1} to go: {cell.key}: {_told(run)}")
+        if pending:
+            self.say(f"{len(pending)} runs were left out to keep to {self.conditions.minutes:g} minutes")
         if not done and cells:
             raise NothingToMeasure(
                 "nothing could be measured: give more time (--minutes), more disk (--inputs), or other "
@@ -115,24 +119,20 @@ class Measuring:
             )
         return done
 
-    def _fit_into(self, pending: list[tuple[Cell, int]], ends: float) -> None:
-        """Drop the largest cells until the rest is expected to be done in time."""
-        pace = median(self._paces) if len(self._paces) >= _FEWEST_FOR_PACE else 1.0
-        dropped = []
-        while pending and time.monotonic() + self._seconds_of(pending, pace) > ends:
-            largest = max(range(len(pending)), key=lambda at: _weight(*pending[at]))
-            dropped.append(pending.pop(largest)[0])
-        if dropped:
-            left = max((cell.megabytes for cell, _ in pending), default=0)
-            self.say(
-                f"{len(dropped)} runs are left out to keep to {self.conditions.minutes:g} minutes, "
-                f"repetitions and the largest first: sizes to go are up to {left:g} MB"
-            )
-
-    def _seconds_of(self, pending: Sequence[tuple[Cell, int]], pace: float) -> float:
-        missing = {_source_key(cell) for cell, _ in pending} - self._sources.keys()
-        making = sum(key[3] / _MAKING_MB_PER_SECOND for key in missing if not self._is_kept(key))
-        return making + pace * sum(_expected_seconds(cell) for cell, _ in pending)
+    def _affordable(self, pending: Sequence[tuple[Cell, int]], ends: float) -> list[tuple[Cell, int]]:
+        """What is expected to be done in time, in the order of `pending`; the most important of it all."""
+        pace = self._took / self._expected if self._took > _KNOWN_PACE_SECONDS else 1.0
+        left, chosen, made = ends - time.monotonic(), set(), set(self._sources)
+        for at in sorted(range(len(pending)), key=lambda at: _weight(*pending[at])):
+            cell, key = pending[at][0], _source_key(pending[at][0])
+            left -= pace * _expected_seconds(cell)
+            if key not in made and not self._is_kept(key):
+                left -= cell.megabytes / _MAKING_MB_PER_SECOND
+            if left < 0:
+                break
+            made.add(key)
+            chosen.add(at)
+        return [pending[at] for at in sorted(chosen)]
 
     def _is_kept(self, key: tuple[str, str, str | None, float]) -> bool:
         case, layout, compress, megabytes = key
@@ -270,6 +270,7 @@ def _job(cell: Cell, source: str, output: Output) -> CellJob:
     return CellJob(cell.operation, cell.variant, cell.warps, source, output.target, cell.cores)
 
 
+@cache
 def _expected_seconds(cell: Cell) -> float:
     """What a run will take, by the default calibration, with the process around it."""
     case = CASES[cell.case]
@@ -291,7 +292,7 @@ def _source_key(cell: Cell) -> tuple[str, str, str | None, float]:
 
 
 def _weight(cell: Cell, number: int) -> tuple[bool, float, float]:
-    """What is left out first: repetitions, then the largest size; of either the slowest."""
+    """What is left out first, the largest: repetitions, then the largest size; of either the slowest."""
     return number > 1, cell.megabytes, _expected_seconds(cell)
 
 
