@@ -58,7 +58,9 @@ class Task:
     warps: bool = False
 
     def __str__(self) -> str:
-        return f"{self.operation} {self.variant}{', warped' * self.warps}"
+        if self.operation == "extract_tiles":
+            return "warped tiles" if self.variant == "warp" else "tiles"
+        return "warped COG" if self.warps else f"{self.variant} COG"
 
 
 FUNCTION_TASKS = (
@@ -103,9 +105,17 @@ class Change:
 
 @dataclass(frozen=True)
 class Answer:
-    """Thresholds and what they stand on."""
+    """Thresholds and what they stand on.
+
+    Attributes
+    ----------
+    backstop_mb : float
+        A size that is enough where every task states its duration as well: no kind of raster that is larger
+        ends in time.
+    """
 
     target: Target
+    backstop_mb: float
     largest: tuple[Largest, ...]
     thresholds: Thresholds
     reasons: tuple[str, ...]
@@ -119,6 +129,7 @@ class Answer:
                 f"# Routing thresholds for {found.target}.",
                 *(f"# {reason}" for reason in self.reasons),
                 f"SIZE_THRESHOLD_MB={found.size_threshold_mb:g}",
+                f"# Where every task states its duration as well: SIZE_THRESHOLD_MB={self.backstop_mb:g}",
                 f"DURATION_THRESHOLD_MINUTES={found.duration_threshold_minutes:g}",
                 f"FUNCTION_APP_CORES={found.function_app_cores}",
                 "",
@@ -143,15 +154,19 @@ def answer(target: Target, calibration: Calibration) -> Answer:
     model, _ = model_for("create_cog", calibration)
     late = max(model.spread.high, 1.0)
     duration = max(_floor(target.minutes / late, 0.1), 0.1)
+    backstop = max(_floor(max(each.stored_mb for each in largest) / _MIB, 10), size)
     changes = tuple(_changes(target, calibration))
-    reasons = tuple(_reasons(target, largest, tightest, size, duration, late, changes, calibration))
+    reasons = (
+        *_reasons(target, largest, tightest, size, backstop),
+        *_reasons_of_time(target, tightest, duration, late, changes, calibration),
+    )
     thresholds = Thresholds(
         size_threshold_mb=size,
         duration_threshold_minutes=duration,
         function_app_cores=target.cores,
         target=str(target),
     )
-    return Answer(target, largest, thresholds, reasons, changes)
+    return Answer(target, backstop, largest, thresholds, reasons, changes)
 
 
 def fits(target: Target, workload: Workload, calibration: Calibration) -> tuple[bool, str]:
@@ -218,24 +233,18 @@ def _changes(target: Target, calibration: Calibration) -> Iterator[Change]:
 
 
 def _reasons(
-    target: Target,
-    largest: Sequence[Largest],
-    tightest: Largest,
-    size: float,
-    duration: float,
-    late: float,
-    changes: Sequence[Change],
-    calibration: Calibration,
+    target: Target, largest: Sequence[Largest], tightest: Largest, size: float, backstop: float
 ) -> Iterator[str]:
+    """Of the sizes."""
     yield (
         f"SIZE_THRESHOLD_MB={size:g}: the tightest usual kind is {tightest.kind.name} ({tightest.task}): "
         f"{tightest.megabytes:,.0f} MB of pixels, {tightest.stored_mb:,.0f} MB on storage, end within "
         f"{target.minutes:g} minutes in 95 of 100 runs; more is bound by {tightest.bound_by}."
     )
     yield (
-        f"DURATION_THRESHOLD_MINUTES={duration:g}: of 100 runs 95 take at most {late:.2f} times their "
-        f"estimate, so an estimate of {duration:g} minutes ends within {target.minutes:g}. Estimates are for "
-        f"{target.cores} vCPU: keep FUNCTION_APP_CORES at {target.cores}."
+        f"It is for tasks of which nothing but the size is known, and sends many to the container that need "
+        f"not go there. Where every task states estimated_duration_minutes, as those of standalone jobs do, "
+        f"{backstop:g} is enough: no kind that is larger ends in time, and the duration finds the others."
     )
     packed = min(largest, key=lambda each: each.stored_mb)
     if not packed.kind.usual:
@@ -243,6 +252,22 @@ def _reasons(
             f"Well compressed files are not held by the size: {packed.kind.name} ({packed.task}) takes too "
             f"long from {packed.stored_mb:,.0f} MB on storage on; the duration catches them."
         )
+
+
+def _reasons_of_time(
+    target: Target,
+    tightest: Largest,
+    duration: float,
+    late: float,
+    changes: Sequence[Change],
+    calibration: Calibration,
+) -> Iterator[str]:
+    """Of the duration, and of how far both can be trusted."""
+    yield (
+        f"DURATION_THRESHOLD_MINUTES={duration:g}: of 100 runs 95 take at most {late:.2f} times their "
+        f"estimate, so an estimate of {duration:g} minutes ends within {target.minutes:g}. Estimates are for "
+        f"{target.cores} vCPU: keep FUNCTION_APP_CORES at {target.cores}."
+    )
     model, owner = model_for("create_cog", calibration)
     if tightest.megabytes > model.largest_mb:
         yield (

@@ -8,7 +8,7 @@ and not how good the model is: that the held-out runs tell.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -94,6 +94,7 @@ def misrouted(jobs: Sequence[Job], found: Answer) -> list[Misrouted]:
         size_threshold_mb=limits.size_threshold_mb,
         duration_threshold_minutes=limits.duration_threshold_minutes,
     )
+    backstop = replace(both, size_threshold_mb=found.backstop_mb)
     size = RoutingRules(frozenset(), limits.size_threshold_mb, _NEVER)
     before = RoutingRules(frozenset(), 1000, _NEVER)
     duration = RoutingRules(frozenset(), _NEVER, limits.duration_threshold_minutes)
@@ -102,6 +103,7 @@ def misrouted(jobs: Sequence[Job], found: Answer) -> list[Misrouted]:
         f"size only, {limits.size_threshold_mb:g} MB": (size, lambda _: None),
         f"duration only, {limits.duration_threshold_minutes:g} minutes": (duration, lambda job: job.estimate),
         "both": (both, lambda job: job.estimate),
+        f"both, the size a backstop of {found.backstop_mb:g} MB": (backstop, lambda job: job.estimate),
     }
     return [_counted(name, jobs, *rule) for name, rule in rules.items()]
 

@@ -56,15 +56,17 @@ def _draw_times(axis: Any, fitted: Fitted, runs: Sequence[Run], found: Answer, w
     model = fitted.calibration.models[work.operation]
     name = f"{work.operation}, {work.variant}{', warped' * work.warps}"
     for kind, colour in _KIND_COLOURS.items():
-        points = [
-            (run.work.layout.megabytes, run.seconds)
-            for run in runs
-            if (run.work.operation, run.work.variant, run.work.warps)
-            == (work.operation, work.variant, work.warps)
-            and run.work.layout.sample_kind == kind
-        ]
-        axis.plot(*zip(*points, strict=True) if points else ([], []), "o", color=colour, ms=4, alpha=0.65,
-                  label=f"runs on {_KIND_NAMES[kind]}")  # fmt: skip
+        named = f"{_KIND_NAMES[kind]}, {work.cores} cores"
+        for alike, face, label in ((True, colour, named), (False, "none", None)):
+            points = [
+                (run.work.layout.megabytes, run.seconds)
+                for run in runs
+                if _does_the_same(run.work, work)
+                and run.work.layout.sample_kind == kind
+                and (run.work.cores == work.cores) is alike
+            ]
+            places = zip(*points, strict=True) if points else ([], [])
+            axis.plot(*places, "o", color=colour, mfc=face, ms=4, alpha=0.7, label=label)
     limit = 60 * found.target.minutes
     sizes = np.geomspace(5, max(4 * model.largest_mb, 1.3 * _reaches(limit, model, work)), 80)
     predicted = [model.predict(_of_size(work, size)) for size in sizes]
@@ -78,6 +80,10 @@ def _draw_times(axis: Any, fitted: Fitted, runs: Sequence[Run], found: Answer, w
     axis.axvspan(model.largest_mb, sizes[-1], color="#000000", alpha=0.04, lw=0, label="never measured")
     axis.set(xscale="log", yscale="log", title=name, xlabel="uncompressed MB", ylabel="seconds")
     _frame(axis)
+
+
+def _does_the_same(one: Workload, other: Workload) -> bool:
+    return (one.operation, one.variant, one.warps) == (other.operation, other.variant, other.warps)
 
 
 def _plain(megabytes: float) -> Any:
@@ -159,7 +165,7 @@ def misrouting(rules: Sequence[Misrouted], jobs: int) -> bytes:
     require_plotting()
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(12, 0.6 + 0.45 * len(rules)), layout="constrained")
+    figure = Figure(figsize=(12, 1.0 + 0.45 * len(rules)), layout="constrained")
     axis = figure.subplots()
     places = range(len(rules))
     killed = [rule.killed for rule in rules]
@@ -179,7 +185,7 @@ def misrouting(rules: Sequence[Misrouted], jobs: int) -> bytes:
     axis.invert_yaxis()
     axis.set_xlabel(f"of {jobs} simulated jobs")
     axis.margins(x=0.1)
-    axis.legend(frameon=False, fontsize=9, loc="lower right")
+    figure.legend(loc="outside upper right", ncols=2, frameon=False, fontsize=9)
     _frame(axis)
     return _png(figure)
 

@@ -114,7 +114,8 @@ def _kinds(findings: Findings) -> Section:
     picture = Picture(
         "times",
         plots.times(findings.fitted, runs, findings.answer),
-        "Seconds against size. The line is for plain RGB; other kinds of samples lie above or below it. Grey "
+        "Seconds against size. The line is for plain RGB; other kinds of samples lie above or below it, "
+        "hollow points ran on another number of cores. Grey "
         "sizes were never measured.",
     )
     return Section(

@@ -171,7 +171,13 @@ class TestAnswer:
         assert 0 < float(settings["DURATION_THRESHOLD_MINUTES"]) <= 30
         assert settings["FUNCTION_APP_CORES"] == "2"
         told = " ".join(found.reasons)
-        for words in ("the tightest usual kind", "Well compressed", "an extrapolation", "change it most"):
+        for words in (
+            "the tightest usual kind",
+            "is enough: no kind",
+            "Well compressed",
+            "an extrapolation",
+            "change it most",
+        ):
             assert words in told
 
     def test_half_the_time_is_about_half_the_size(self, calibration: Calibration) -> None:
@@ -193,9 +199,10 @@ class TestMisrouting:
         jobs = simulated_jobs(APP, calibration, ratios)
         assert len(jobs) == 200
         by_rule = {each.rule: each for each in misrouted(jobs, found)}
-        before, size, duration, both = by_rule.values()
+        before, size, duration, both, backstop = by_rule.values()
         assert duration.wrong < min(size.wrong, before.wrong)
         assert both.killed <= min(size.killed, duration.killed)
+        assert backstop.wrong <= duration.wrong
         assert all(each.wrong == each.killed + each.needless for each in by_rule.values())
 
     def test_a_small_file_may_take_longer_than_a_large_one(self, calibration: Calibration) -> None:
