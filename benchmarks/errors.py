@@ -25,3 +25,21 @@ class MissingPackage(InvalidParameter):
 
 class ChildFailed(GdalToolsError):
     """A measured process ended without a result."""
+
+
+class StoreError(GdalToolsError):
+    """A store of runs cannot be read or written."""
+
+    retryable = False
+
+
+class NothingToMeasure(GdalToolsError):
+    """No cell of the grid can be measured here."""
+
+    retryable = False
+
+
+class TooFewRuns(GdalToolsError):
+    """There are too few runs, or of too few sizes, to fit a model to."""
+
+    retryable = False

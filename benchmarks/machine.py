@@ -10,6 +10,8 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
+from gdaltools.calibration import processor_name
+
 _PACKAGES = (
     "gdaltools",
     "rasterio",
@@ -24,6 +26,7 @@ _PACKAGES = (
     "zlib-ng",
     "numba",
     "tifffile",
+    "scikit-learn",
 )
 
 
@@ -58,7 +61,7 @@ def this_machine() -> Machine:
     from dask.system import CPU_COUNT
 
     return Machine(
-        processor=_processor(),
+        processor=processor_name(),
         cores=CPU_COUNT,
         memory_mb=psutil.virtual_memory().total // 1_000_000,
         system=f"{platform.system()} {platform.release()}",
@@ -68,15 +71,6 @@ def this_machine() -> Machine:
         commit=_commit(),
         load=os.getloadavg()[0],
     )
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(names, platform.processor() or platform.machine())
 
 
 def _version(package: str) -> str | None:

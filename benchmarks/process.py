@@ -13,9 +13,9 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,10 @@ class ChildResult:
         From its start to its end, interpreter and imports included.
     others_cores : float
         How many cores were busy meanwhile with something else, on average.
+    disk_peak_bytes : int
+        The most that lay in the watched folders among looks half a second apart.
+    timeline : tuple of (float, int)
+        Seconds since the start, and resident bytes of the tree.
     """
 
     answer: dict[str, Any]
@@ -48,9 +52,21 @@ class ChildResult:
     process_seconds: float
     process_cpu_seconds: float
     others_cores: float
+    disk_peak_bytes: int = 0
+    timeline: tuple[tuple[float, int], ...] = ()
 
 
-def run_child(module: str, job: dict[str, Any], *, folder: Path, timeout_seconds: float) -> ChildResult:
+def run_child(
+    module: str,
+    job: dict[str, Any],
+    *,
+    folder: Path,
+    timeout_seconds: float,
+    environment: Mapping[str, str] | None = None,
+    watched: Sequence[Path] = (),
+    memory_limit_bytes: int | None = None,
+    within: Sequence[str] = (),
+) -> ChildResult:
     """Run ``python -m module JOB.json RESULT.json`` in the checkout, and wait for it.
 
     Parameters
@@ -61,34 +77,51 @@ def run_child(module: str, job: dict[str, Any], *, folder: Path, timeout_seconds
         What JSON can hold.
     folder : Path
         Where job, answer and standard error are kept; its other files are not touched.
+    environment : mapping, optional
+        Variables beside this process's own.
+    watched : sequence of Path
+        Folders whose size is looked at.
+    memory_limit_bytes : int, optional
+        Of resident memory of the tree: over it the child is killed, as a container's would be.
+    within : sequence of str
+        A command that runs the child's, such as a profiler.
 
     Raises
     ------
     ChildFailed
-        It ended with an error, was killed, took too long, or left no answer; the message ends with the last
-        lines of its standard error.
+        It ended with an error, was killed, took too long or too much memory, or left no answer; the message
+        ends with the last lines of its standard error.
     """
     require_psutil()
     job_file, result_file, log = (folder / name for name in ("job.json", "result.json", "child.log"))
     job_file.write_text(json.dumps(job))
     result_file.unlink(missing_ok=True)
     before = _clocks()
-    with (
-        log.open("wb") as stream,
-        _group([sys.executable, "-m", module, str(job_file), str(result_file)], stream) as child,
-    ):
-        peak = _watch(child, deadline=time.perf_counter() + timeout_seconds)
+    command = [*within, sys.executable, "-m", module, str(job_file), str(result_file)]
+    watch = _Watch(watched, memory_limit_bytes, timeout_seconds)
+    with log.open("wb") as stream, _group(command, stream, environment or {}) as child:
+        watch.until_its_end(child)
     seconds, cpu_seconds, own, machine = (
         after - earlier for after, earlier in zip(_clocks(), before, strict=True)
     )
     if child.returncode != 0 or not result_file.exists():
-        raise ChildFailed(_why(child.returncode, log, timed_out=seconds > timeout_seconds))
+        raise ChildFailed(_why(child.returncode, log, watch, timed_out=seconds > timeout_seconds))
     others = max(machine - own - cpu_seconds, 0.0) / seconds
-    return ChildResult(json.loads(result_file.read_text()), peak, seconds, cpu_seconds, others)
+    return ChildResult(
+        json.loads(result_file.read_text()),
+        watch.peak_bytes,
+        seconds,
+        cpu_seconds,
+        others,
+        watch.disk_peak_bytes,
+        tuple(watch.timeline),
+    )
 
 
 @contextmanager
-def _group(command: list[str], stream: Any) -> Iterator[subprocess.Popen[bytes]]:
+def _group(
+    command: list[str], stream: Any, environment: Mapping[str, str]
+) -> Iterator[subprocess.Popen[bytes]]:
     """A process that leads a group, which is gone when the block is left."""
     child = subprocess.Popen(
         command,
@@ -97,6 +130,7 @@ def _group(command: list[str], stream: Any) -> Iterator[subprocess.Popen[bytes]]
         stdout=stream,
         stderr=subprocess.STDOUT,
         start_new_session=True,
+        env={**os.environ, **environment},
     )
     try:
         yield child
@@ -120,23 +154,50 @@ def require_psutil() -> None:
         raise MissingPackage("measuring memory", "psutil") from error
 
 
-def _watch(child: subprocess.Popen[bytes], *, deadline: float) -> int:
-    """The tree's peak in bytes; returns when the child has ended or the deadline has passed."""
-    import psutil
+@dataclass
+class _Watch:
+    """Looks at a child's memory and disk until it ends, the deadline has passed, or it is over its limit."""
 
-    tree: list[Any] = []
-    peak, look_at = 0, 0.0
-    while child.poll() is None and time.perf_counter() < deadline:
-        try:
-            if time.perf_counter() >= look_at:
-                root = psutil.Process(child.pid)
-                tree = [root, *root.children(recursive=True)]
-                look_at = time.perf_counter() + _DESCENDANTS_SECONDS
-            peak = max(peak, sum(process.memory_info().rss for process in tree))
-        except psutil.Error:
-            look_at = 0.0  # one of them has just ended
-        time.sleep(_SAMPLE_SECONDS)
-    return peak
+    folders: Sequence[Path]
+    memory_limit_bytes: int | None
+    timeout_seconds: float
+    peak_bytes: int = 0
+    disk_peak_bytes: int = 0
+    over_memory: bool = False
+    timeline: list[tuple[float, int]] = field(default_factory=list)
+
+    def until_its_end(self, child: subprocess.Popen[bytes]) -> None:
+        import psutil
+
+        tree: list[Any] = []
+        began, look_at = time.perf_counter(), 0.0
+        while child.poll() is None and time.perf_counter() < began + self.timeout_seconds:
+            try:
+                if time.perf_counter() >= look_at:
+                    root = psutil.Process(child.pid)
+                    tree = [root, *root.children(recursive=True)]
+                    self.disk_peak_bytes = max(self.disk_peak_bytes, sum(map(folder_bytes, self.folders)))
+                    look_at = time.perf_counter() + _DESCENDANTS_SECONDS
+                resident = sum(process.memory_info().rss for process in tree)
+            except psutil.Error:
+                look_at = 0.0  # one of them has just ended
+            else:
+                self.timeline.append((round(time.perf_counter() - began, 3), resident))
+                self.peak_bytes = max(self.peak_bytes, resident)
+            if self.memory_limit_bytes is not None and self.peak_bytes > self.memory_limit_bytes:
+                self.over_memory = True
+                return
+            time.sleep(_SAMPLE_SECONDS)
+
+
+def folder_bytes(folder: Path) -> int:
+    """What the files below a folder take; those that go meanwhile count as gone."""
+    total = 0
+    for root, _, names in os.walk(folder):
+        for name in names:
+            with suppress(OSError):
+                total += os.lstat(os.path.join(root, name)).st_size
+    return total
 
 
 def _clocks() -> tuple[float, float, float, float]:
@@ -156,12 +217,18 @@ def _clocks() -> tuple[float, float, float, float]:
     )
 
 
-def _why(code: int | None, log: Path, *, timed_out: bool) -> str:
+def _why(code: int | None, log: Path, watch: _Watch, *, timed_out: bool) -> str:
     said = " | ".join(_last_words(log.read_text(errors="replace")))
-    if timed_out:
+    if watch.over_memory:
+        how = (
+            f"took {watch.peak_bytes / 1e6:.0f} MB, over its limit of "
+            f"{(watch.memory_limit_bytes or 0) / 1e6:.0f} MB, and was killed"
+        )
+    elif timed_out:
         how = "took too long and was killed"
     elif code is not None and code < 0:
-        how = f"was killed by {signal.Signals(-code).name}"
+        name = signal.Signals(-code).name
+        how = f"was killed by {name}{' (out of memory?)' * (name == 'SIGKILL')}"
     else:
         how = f"ended with exit code {code}"
     return f"{how}: {said}" if said else how

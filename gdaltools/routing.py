@@ -6,40 +6,60 @@ DURATION_THRESHOLD_MINUTES; otherwise the queue of the type's list. A type on no
 
 >>> str(route("create_cog", {"file_size_mb": 4000}, rules=RoutingRules()))
 'docker-tasks: file_size_mb 4000 is over SIZE_THRESHOLD_MB 1000'
+
+A megabyte of a well compressed raster takes longer than one of a plain one: an estimate tells them apart.
+
+>>> print(route("create_cog", {"file_size_mb": 300, "estimated_duration_minutes": 45}, explain=True))
+docker-tasks: estimated_duration_minutes 45 is over DURATION_THRESHOLD_MINUTES 20
+  type      create_cog is not in DOCKER_TASK_TYPES
+  size      file_size_mb 300 is within SIZE_THRESHOLD_MB 1000
+  duration  estimated_duration_minutes 45 is over DURATION_THRESHOLD_MINUTES 20: fired
 """
 
 from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from gdaltools.errors import InvalidParameter, UnknownTaskType
 
+if TYPE_CHECKING:  # it stands on this module
+    from gdaltools.estimation import Estimate
+
 EXTRACTION_TASKS = frozenset({"extract_tiles", "handler_tile_extraction", "raster_extract_tiles"})
-RASTER_TASKS = EXTRACTION_TASKS | {
-    "generate_tiling_scheme",
-    "raster_generate_tiling_scheme",
-    "create_cog",
-    "handler_large_cog_creation",
-    "raster_create_cog",
-    "create_mosaicjson",
-    "raster_create_mosaicjson",
-    "create_stac_collection",
-    "raster_create_stac_collection",
-    "validate_raster",
-    "extract_stac_metadata",
-    "list_raster_files",
-}
+COG_TASKS = frozenset({"create_cog", "handler_large_cog_creation", "raster_create_cog"})
+RASTER_TASKS = (
+    EXTRACTION_TASKS
+    | COG_TASKS
+    | {
+        "generate_tiling_scheme",
+        "raster_generate_tiling_scheme",
+        "create_mosaicjson",
+        "raster_create_mosaicjson",
+        "create_stac_collection",
+        "raster_create_stac_collection",
+        "validate_raster",
+        "extract_stac_metadata",
+        "list_raster_files",
+    }
+)
 _VECTOR_PREFIXES = ("vector_", "h3_")
 _VECTOR_TASKS = frozenset({"list_container_contents", "container_inventory", "inventory_container_contents"})
 
 
 @dataclass(frozen=True)
 class RoutingRules:
-    """Queue names, thresholds and the types that always run in the container."""
+    """Queue names, thresholds and the types that always run in the container.
+
+    Attributes
+    ----------
+    function_app_cores : int or None
+        The cores that durations are estimated for, those of the function app; None for this machine's.
+    """
 
     docker_task_types: frozenset[str] = EXTRACTION_TASKS
     size_threshold_mb: float = 1000
@@ -47,17 +67,24 @@ class RoutingRules:
     docker_tasks_queue: str = "docker-tasks"
     raster_tasks_queue: str = "raster-tasks"
     vector_tasks_queue: str = "vector-tasks"
+    function_app_cores: int | None = None
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> RoutingRules:
-        """The rules that the variables of the same names (in upper case) state; defaults for the rest.
+        """The rules that the variables of the same names (in upper case) state.
+
+        Thresholds that are not set are those of the calibration that GDALTOOLS_CALIBRATION names, if it has
+        any; the rest are defaults.
 
         Raises
         ------
         InvalidParameter
-            A threshold is not a number.
+            A threshold is not a number, or the calibration cannot be used.
         """
-        given: dict[str, Any] = {}
+        from gdaltools.calibration import VARIABLE
+
+        named = environment.get(VARIABLE)
+        given = cls._thresholds_of(Path(named)) if named else {}
         for name in (f.name for f in fields(cls)):
             text = environment.get(name.upper())
             if not text:
@@ -66,23 +93,78 @@ class RoutingRules:
                 given[name] = frozenset(normal_task_type(part) for part in text.split(",") if part.strip())
             elif name.endswith("_queue"):
                 given[name] = text
+            elif name == "function_app_cores":
+                given[name] = _cores(text)
             else:
                 given[name] = _number(name.upper(), text)
         return cls(**given)
 
+    @classmethod
+    def from_calibration(cls, path: Path) -> RoutingRules:
+        """Rules with the thresholds that a calibration file holds.
+
+        Raises
+        ------
+        InvalidParameter
+            The file cannot be used, or holds no thresholds.
+        """
+        found = cls._thresholds_of(path)
+        if not found:
+            raise InvalidParameter(
+                f"calibration {path} holds no thresholds: make it anew with python -m benchmarks.run"
+            )
+        return cls(**found)
+
+    @staticmethod
+    def _thresholds_of(path: Path) -> dict[str, Any]:
+        from gdaltools.calibration import load
+
+        thresholds = load(path).thresholds
+        return {} if thresholds is None else thresholds.model_dump(exclude={"target"})
+
+
+@dataclass(frozen=True)
+class Step:
+    """One of the three rules, as it was looked at.
+
+    Attributes
+    ----------
+    rule : str
+        "type", "size" or "duration".
+    finding : str
+        What it found, with the numbers.
+    fired : bool
+        Whether it sent the task to the container.
+    """
+
+    rule: str
+    finding: str
+    fired: bool
+
+    def __str__(self) -> str:
+        return f"{self.rule:<10}{self.finding}{': fired' * self.fired}"
+
 
 @dataclass(frozen=True)
 class Route:
-    """A queue, and why a task goes there."""
+    """A queue, and why a task goes there; `steps` are the rules up to the one that fired, if asked for."""
 
     queue: str
     reason: str = field(compare=False)
+    steps: tuple[Step, ...] = field(default=(), compare=False)
 
     def __str__(self) -> str:
-        return f"{self.queue}: {self.reason}"
+        return "\n  ".join([f"{self.queue}: {self.reason}", *map(str, self.steps)])
 
 
-def route(task_type: str, parameters: Mapping[str, Any], *, rules: RoutingRules | None = None) -> Route:
+def route(
+    task_type: str,
+    parameters: Mapping[str, Any],
+    *,
+    rules: RoutingRules | None = None,
+    estimate: Estimate | None = None,
+    explain: bool = False,
+) -> Route:
     """The queue of a task, with the reason.
 
     Parameters
@@ -93,6 +175,10 @@ def route(task_type: str, parameters: Mapping[str, Any], *, rules: RoutingRules 
         The task's parameters, of which ``file_size_mb`` and ``estimated_duration_minutes`` are read.
     rules : RoutingRules, optional
         Default: those of the environment.
+    estimate : Estimate, optional
+        What `gdaltools.estimate` says of the task; it stands for the duration where `parameters` hold none.
+    explain : bool
+        Whether the answer also tells every rule that was looked at, with its numbers.
 
     Raises
     ------
@@ -104,21 +190,52 @@ def route(task_type: str, parameters: Mapping[str, Any], *, rules: RoutingRules 
     rules = rules if rules is not None else RoutingRules.from_environment()
     name = normal_task_type(task_type)
     listed = _listed_queue(name, rules)
-    if name in rules.docker_task_types:
-        return Route(rules.docker_tasks_queue, f"{name} is in DOCKER_TASK_TYPES")
-    if listed is None:
+    if listed is None and name not in rules.docker_task_types:
         raise UnknownTaskType(
             f"task type {task_type!r} is on no routing list: name a raster or vector task type, "
             "or add it to DOCKER_TASK_TYPES"
         )
-    for key, limit, variable in (
-        ("file_size_mb", rules.size_threshold_mb, "SIZE_THRESHOLD_MB"),
-        ("estimated_duration_minutes", rules.duration_threshold_minutes, "DURATION_THRESHOLD_MINUTES"),
+    steps: list[Step] = []
+    for step in _steps(name, parameters, rules, estimate):
+        steps.append(step)
+        if step.fired:
+            break
+    fired = steps[-1].fired
+    queue, reason = (rules.docker_tasks_queue, steps[-1].finding) if fired or listed is None else listed
+    return Route(queue, reason, tuple(steps) if explain else ())
+
+
+def _steps(
+    name: str, parameters: Mapping[str, Any], rules: RoutingRules, estimate: Estimate | None
+) -> Iterator[Step]:
+    """The three rules, in their order."""
+    is_docker = name in rules.docker_task_types
+    yield Step("type", f"{name} is {'' if is_docker else 'not '}in DOCKER_TASK_TYPES", is_docker)
+    minutes = parameters.get("estimated_duration_minutes")
+    if minutes is None and estimate is not None:
+        minutes = round(estimate.minutes, 3)
+    for rule, key, given, limit, variable in (
+        (
+            "size",
+            "file_size_mb",
+            parameters.get("file_size_mb"),
+            rules.size_threshold_mb,
+            "SIZE_THRESHOLD_MB",
+        ),
+        (
+            "duration",
+            "estimated_duration_minutes",
+            minutes,
+            rules.duration_threshold_minutes,
+            "DURATION_THRESHOLD_MINUTES",
+        ),
     ):
-        given = parameters.get(key)
-        if given is not None and (value := _number(key, given)) > limit:
-            return Route(rules.docker_tasks_queue, f"{key} {value:g} is over {variable} {limit:g}")
-    return listed
+        if given is None:
+            yield Step(rule, f"{key} is not given", False)
+            continue
+        value = _number(key, given)
+        fired = value > limit
+        yield Step(rule, f"{key} {value:g} is {'over' if fired else 'within'} {variable} {limit:g}", fired)
 
 
 def normal_task_type(task_type: str) -> str:
@@ -130,12 +247,19 @@ def normal_task_type(task_type: str) -> str:
     return task_type.strip().lower().replace("-", "_")
 
 
-def _listed_queue(name: str, rules: RoutingRules) -> Route | None:
+def _listed_queue(name: str, rules: RoutingRules) -> tuple[str, str] | None:
     if name in RASTER_TASKS:
-        return Route(rules.raster_tasks_queue, f"{name} is a raster task within the thresholds")
+        return rules.raster_tasks_queue, f"{name} is a raster task within the thresholds"
     if name in _VECTOR_TASKS or name.startswith(_VECTOR_PREFIXES):
-        return Route(rules.vector_tasks_queue, f"{name} is a vector task within the thresholds")
+        return rules.vector_tasks_queue, f"{name} is a vector task within the thresholds"
     return None
+
+
+def _cores(text: str) -> int:
+    number = _number("FUNCTION_APP_CORES", text)
+    if number < 1 or number != int(number):
+        raise InvalidParameter(f"FUNCTION_APP_CORES is {text!r}: give a whole number of at least 1")
+    return int(number)
 
 
 def _number(name: str, value: object) -> float:

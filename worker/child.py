@@ -1,15 +1,16 @@
 """The inside of a task's process: run the handler, tell the parent how it goes, die with the parent.
 
 What travels to the parent is plain data: first ``("needs", megabytes or None)``, which the parent answers
-when there is room; then ``("progress", dict)`` any number of times, then one ``("result", dict)`` or
-``("failure", Failure)``. `PRELOAD` names what the forkserver imports once, so that a task's process starts
-warm.
+when there is room; then ``("progress", dict)`` any number of times, then of a success ``("measured", dict)``,
+then one ``("result", dict)`` or ``("failure", Failure)``. `PRELOAD` names what the forkserver imports once,
+so that a task's process starts warm.
 """
 
 from __future__ import annotations
 
 import logging
 import os
+import resource
 import signal
 import threading
 import time
@@ -21,6 +22,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from gdaltools import crash_points, scratch
+from gdaltools.calibration import processor_name
 from gdaltools.errors import GdalToolsError
 from gdaltools.progress import Progress
 from gdaltools.redaction import redacted
@@ -75,18 +77,29 @@ def main(
         Path("/proc/self/oom_score_adj").write_text(str(_OOM_SCORE_ADJUSTMENT))
     crash_points.reach("child-started")
     parent = _Parent(connection)
-    parent.say(("needs", _needs_mb(task_type, parameters)))
+    expected = _expected(task_type, parameters)
+    parent.say(("needs", None if expected is None else expected.peak_memory_mb))
     _die_with_parent(connection)
     threading.Thread(target=_die_with_parent, args=(connection,), daemon=True).start()
+    began, cpu_before = time.monotonic(), _cpu_seconds()
     outcome = _outcome(parent, task_type, parameters)
+    if outcome[0] == "result":
+        actual = {
+            "seconds": round(time.monotonic() - began, 3),
+            "cpu_seconds": round(_cpu_seconds() - cpu_before, 3),
+            "peak_memory_mb": _peak_memory_mb(),
+            "processor": processor_name(),
+        }
+        estimate = None if expected is None else expected.to_dict()
+        parent.say(("measured", {"actual": actual, "estimate": estimate}))
     crash_points.reach("child-ended")
     parent.say(outcome)
     connection.close()
 
 
-def _needs_mb(task_type: str, parameters: Mapping[str, Any]) -> float | None:
+def _expected(task_type: str, parameters: Mapping[str, Any]) -> handlers.Expected | None:
     try:
-        return handlers.peak_memory_mb(task_type, parameters)
+        return handlers.expectation(task_type, parameters)
     except Exception:  # the run itself will say what is wrong, if anything is
         log.exception("no estimate for a task of type %s", task_type)
         return None
@@ -100,6 +113,22 @@ def _outcome(parent: _Parent, task_type: str, parameters: Mapping[str, Any]) -> 
     except Exception as error:  # the one border of a task: whatever it raised becomes its outcome
         log.exception("task of type %s failed unexpectedly", task_type)
         return "failure", Failure(redacted(str(error)), type(error).__name__, retryable=True)
+
+
+def _cpu_seconds() -> float:
+    """User and system time of this process and of those that it has waited for."""
+    both = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return sum(usage.ru_utime + usage.ru_stime for usage in both)
+
+
+def _peak_memory_mb() -> float | None:
+    """The most that was resident at a time (proc(5), VmHWM), megabytes of 10⁶ bytes."""
+    try:
+        status = Path("/proc/self/status").read_text()
+    except OSError:
+        return None
+    kilobytes = (int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM"))
+    return next((round(each * 1024 / 1e6, 1) for each in kilobytes), None)
 
 
 class _Parent:

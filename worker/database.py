@@ -96,6 +96,10 @@ class Database(OutboxTable):
         """Return a job's tasks, or one stage's, in their order."""
         return [TaskRow(**row) for row in await self._read_all("read_tasks", job_id=job_id, stage=stage)]
 
+    async def measured_tasks(self, *, limit: int) -> list[DictRow]:
+        """Return id, type, ``measured`` and time of the newest completed tasks that say what they took."""
+        return await self._read_all("measured_tasks", limit=limit)
+
     # A task's life (protocol.md §4)
 
     async def claim(
@@ -206,11 +210,14 @@ class Database(OutboxTable):
 
         return await self._db.transaction(work)
 
-    async def complete(self, claim: Claim, result: Json, *, signal: OutboxMessage) -> Completion:
+    async def complete(
+        self, claim: Claim, result: Json, *, signal: OutboxMessage, measured: Json | None = None
+    ) -> Completion:
         """Complete a task and, when it was its stage's last, owe the stage's signal to the outbox.
 
         One transaction: either all of it is durable or none. `signal` is written once for a stage, by whoever
-        completed its last task, unless the job is over.
+        completed its last task, unless the job is over. What the task took, beside what was expected, goes
+        into the row's ``metadata.measured``.
         """
 
         async def work(connection: Connection) -> Completion:
@@ -221,6 +228,9 @@ class Database(OutboxTable):
                 return Completion(accepted=True, last=ended["stage_ended"], remaining=ended["remaining"])
             if state != "held":
                 return Completion(accepted=False)
+            if measured is not None:
+                text = dumps(measured)
+                await self._db.count(connection, "note_measured", task_id=claim.task_id, measured=text)
             last, remaining = await self._finish_task(connection, claim, dumps(result), None)
             await self._end(connection, claim, "completed", stage_ended=last, remaining=remaining)
             signal_id = None

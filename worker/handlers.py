@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any, Generic, Literal, TypeVar
 
+from dask.system import CPU_COUNT
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
-from rasterio.crs import CRS
+from rasterio.io import DatasetReader
 
 import gdaltools as gt
 from gdaltools import storage
@@ -22,10 +23,11 @@ from gdaltools.crs import parse_crs
 from gdaltools.dataset import numpy_dtypes, open_dataset
 from gdaltools.detect import RASTER_TYPES, RasterType
 from gdaltools.errors import GdalToolsError, InvalidParameter, UnknownTaskType
-from gdaltools.estimation import Layout, estimate_layout, layout_of
+from gdaltools.estimation import Estimate, estimate_workload, layout_of
 from gdaltools.progress import ProgressOption
 from gdaltools.routing import normal_task_type
 from gdaltools.storage import Location
+from gdaltools.workload import Layout, Workload
 from worker.messages import describe_problems
 
 _SILVER_COGS = "silver-cogs"
@@ -283,34 +285,42 @@ def create_stac_collection(parameters: FanInParameters, progress: ProgressOption
     }
 
 
-def _extraction_memory_mb(parameters: ExtractionParameters) -> float:
+def _extraction_workloads(parameters: ExtractionParameters) -> list[Workload]:
     source = storage.blob(parameters.container_name, parameters.blob_name)
     plan = storage.blob(parameters.tiling_scheme_container, parameters.tiling_scheme_blob)
-    layout, _ = _header(source)
+    with open_dataset(source, verify=False) as dataset:
+        layout = _layout(dataset, source)
     if storage.stat(plan).size > _LARGE_SCHEME_BYTES:
-        return estimate_layout("extract_tiles", layout, variant="warp").peak_memory_mb
+        return [Workload("extract_tiles", "warp", layout, CPU_COUNT)]
     scheme = gt.TilingScheme.read(plan, raster=source, input_crs=parameters.input_crs)
     variant = "warp" if scheme.warps else "window"
-    expected = estimate_layout("extract_tiles", layout, variant=variant, tile_size=scheme.tile_size)
-    return expected.peak_memory_mb
+    return [Workload("extract_tiles", variant, layout, CPU_COUNT, tile_size=scheme.tile_size)]
 
 
-def _cog_memory_mb(parameters: CogParameters) -> float:
-    layout, crs = _header(storage.blob(parameters.container_name, parameters.blob_name))
+def _cog_workloads(parameters: CogParameters) -> list[Workload]:
+    source = storage.blob(parameters.container_name, parameters.blob_name)
+    with open_dataset(source, verify=False) as dataset:
+        layout, crs = _layout(dataset, source), dataset.crs
     if not crs and parameters.source_crs:
         crs = parse_crs(parameters.source_crs, "source_crs")
     target = parameters.target_crs
     warps = bool(target) and parse_crs(target, "target_crs") != crs
     asked = parameters.output_tier
-    return max(
-        estimate_layout("create_cog", layout, variant=tier, warps=warps).peak_memory_mb
-        for tier in (_TIERS if asked == "all" else (asked,))
+    tiers = _TIERS if asked == "all" else (asked,)
+    return [Workload("create_cog", tier, layout, CPU_COUNT, warps=warps) for tier in tiers]
+
+
+def _layout(dataset: DatasetReader, source: Location) -> Layout:
+    compression = dataset.profile.get("compress")
+    return layout_of(
+        numpy_dtypes(dataset),
+        dataset.width,
+        dataset.height,
+        codec=compression.lower() if compression else None,
+        stored_mb=storage.stat(source).size / 1e6,
+        tiled=bool(dataset.profile.get("tiled")),
+        remote=source.path is None,
     )
-
-
-def _header(source: Location) -> tuple[Layout, CRS | None]:
-    with open_dataset(source, verify=False) as dataset:
-        return layout_of(numpy_dtypes(dataset), dataset.width, dataset.height), dataset.crs
 
 
 def _cog_name(parameters: CogParameters, source: Location, tier: str) -> str:
@@ -369,13 +379,13 @@ P = TypeVar("P", bound=_Parameters)
 class Handler(Generic[P]):
     """How a task type is run: its parameters' model, its function, and whether its result is flat.
 
-    `memory_mb` says what the function is expected to need, where that is known.
+    `workloads` says what the function will do, where that is known.
     """
 
     parameters: type[P]
     function: Callable[[P, ProgressOption], Result]
     flat: bool = False
-    memory_mb: Callable[[P], float] | None = None
+    workloads: Callable[[P], list[Workload]] | None = None
 
     def run(self, given: Mapping[str, Any], progress: ProgressOption) -> Result:
         """The result in its envelope.
@@ -394,19 +404,44 @@ class Handler(Generic[P]):
         result = self.function(parameters, progress)
         return {"success": True, **result} if self.flat else {"success": True, "result": result}
 
-    def peak_memory_mb(self, given: Mapping[str, Any]) -> float | None:
-        """What a run is expected to need; None where that is unknown, or the run will say what is wrong."""
-        if self.memory_mb is None:
+    def expectation(self, given: Mapping[str, Any]) -> Expected | None:
+        """What a run is expected to take; None where that is unknown, or the run will say what is wrong."""
+        if self.workloads is None:
             return None
         try:
-            return self.memory_mb(self.parameters.model_validate(given))
+            workloads = self.workloads(self.parameters.model_validate(given))
+            return Expected(tuple((each, estimate_workload(each)) for each in workloads))
         except (ValidationError, GdalToolsError):
             return None
 
 
+@dataclass(frozen=True)
+class Expected:
+    """What a task will do, and what each part of it is estimated to take."""
+
+    parts: tuple[tuple[Workload, Estimate], ...]
+
+    @property
+    def peak_memory_mb(self) -> float:
+        """At most, megabytes of 10⁶ bytes."""
+        return max(estimate.peak_memory_mb for _, estimate in self.parts)
+
+    def to_dict(self) -> dict[str, Any]:
+        """It as a task's metadata hold it, to be held against what was measured."""
+        estimates = [estimate for _, estimate in self.parts]
+        return {
+            "seconds": round(sum(each.seconds for each in estimates), 3),
+            "seconds_high": round(sum(each.seconds_high for each in estimates), 3),
+            "peak_memory_mb": round(self.peak_memory_mb, 1),
+            "basis": estimates[0].basis,
+            "beyond": sorted({what for each in estimates for what in each.beyond}),
+            "workloads": [workload.to_dict() for workload, _ in self.parts],
+        }
+
+
 _TILING = Handler(TilingParameters, generate_tiling_scheme)
-_EXTRACTION = Handler(ExtractionParameters, extract_tiles, memory_mb=_extraction_memory_mb)
-_COG = Handler(CogParameters, create_cog, memory_mb=_cog_memory_mb)
+_EXTRACTION = Handler(ExtractionParameters, extract_tiles, workloads=_extraction_workloads)
+_COG = Handler(CogParameters, create_cog, workloads=_cog_workloads)
 _MOSAIC = Handler(FanInParameters, create_mosaicjson, flat=True)
 _STAC = Handler(FanInParameters, create_stac_collection, flat=True)
 
@@ -445,12 +480,12 @@ def run(task_type: str, parameters: Mapping[str, Any], *, progress: ProgressOpti
     return handler.run(parameters, progress)
 
 
-def peak_memory_mb(task_type: str, parameters: Mapping[str, Any]) -> float | None:
-    """What a task is expected to need at its peak, in MB of 10⁶ bytes; reads headers and the tiling scheme.
+def expectation(task_type: str, parameters: Mapping[str, Any]) -> Expected | None:
+    """What a task is expected to take; reads headers and the tiling scheme.
 
-    It is the estimate for a process of its own; one that shares its imports with the forkserver was measured
-    to use 7% to 22% less. None for types that need little or that no handler runs, and where parameters or
+    Memory is that of a process of its own; one that shares its imports with the forkserver was measured to
+    use 7% to 22% less. None for types that need little or that no handler runs, and where parameters or
     source are not good: the run says what is wrong with them.
     """
     handler = HANDLERS.get(normal_task_type(task_type))
-    return None if handler is None else handler.peak_memory_mb(parameters)
+    return None if handler is None else handler.expectation(parameters)

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from gdaltools.errors import GdalToolsError, InvalidParameter
+from gdaltools.estimation import Expectation
+from gdaltools.workload import Layout
 from worker.rows import Json
 
 
@@ -30,8 +32,20 @@ class StageError(GdalToolsError):
     retryable = False
 
 
-EstimateMinutes = Callable[[str, float], float]
-"""``(task_type, file_size_mb) → minutes`` that such a task is expected to take."""
+class Expect(Protocol):
+    """What a task is expected to take: `gdaltools.estimation.expect_task`, for the function app's cores."""
+
+    def __call__(
+        self,
+        task_type: str,
+        layout: Layout | None = None,
+        *,
+        variants: Sequence[str | None] = (None,),
+        warps: bool = False,
+        tile_size: int | None = None,
+    ) -> Expectation:
+        """Return minutes and memory."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -41,7 +55,7 @@ class Context:
     ``intermediate_container`` holds tiles that are not yet COGs (env INTERMEDIATE_TILES_CONTAINER).
     """
 
-    estimate_minutes: EstimateMinutes
+    expect: Expect
     intermediate_container: str = "silver-mosaicjson"
     products_container: str = "silver-cogs"
 

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal
 from urllib.parse import unquote
 
+import numpy as np
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -24,6 +26,8 @@ from pydantic import (
 )
 
 from gdaltools import storage
+from gdaltools.tiling_plan import auto_tile_size
+from gdaltools.workload import VARIANTS, Layout, guessed_codec, layout_of, square_layout
 from worker.jobs import (
     Context,
     FinishedJob,
@@ -40,13 +44,14 @@ from worker.rows import Json
 JOB_TYPE = "process_large_raster_v2"
 TILING, EXTRACTION, COGS, MOSAIC, STAC = 1, 2, 3, 4, 5
 
-AUTO_TILE_MB = 450.0
-"""The uncompressed size that an automatic tile is cut to (protocol.md §5)."""
-
 TILE_STEP = 16
 """TIFF 6.0, section 15: the sides of a tile are multiples of 16."""
 
-BYTES_PER_SAMPLE = {"8": 1, "16": 2, "32": 4, "64": 8, "128": 16}
+# How plain tiles are written.
+_TILE_CODEC = "zstd"
+# What the tier "all" makes.
+_TIERS = 3
+_SIDES = 2
 
 
 def _container(name: str) -> str:
@@ -231,7 +236,7 @@ def _tiling(job_id: str, parameters: Json, context: Context) -> PlannedTask:
                 "raster_type": None if parameters["raster_type"] == "auto" else parameters["raster_type"],
             }
         )
-        | _expectations("generate_tiling_scheme", _source_size_mb(parameters), context),
+        | _expectations(context, "generate_tiling_scheme", _source_size_mb(parameters)),
     )
 
 
@@ -253,7 +258,14 @@ def _extraction(job_id: str, parameters: Json, tiling: Json, context: Context) -
                 "input_crs": parameters.get("input_crs"),
             }
         )
-        | _expectations("extract_tiles", _source_size_mb(parameters), context),
+        | _expectations(
+            context,
+            "extract_tiles",
+            _source_size_mb(parameters),
+            _source_layout(parameters, tiling),
+            variants=("warp" if tiling.get("source_crs") != tiling.get("target_crs") else "window",),
+            tile_size=_tile_size(tiling),
+        ),
     )
 
 
@@ -282,7 +294,7 @@ def _cogs(
         "overview_resampling": "average",
         "reproject_resampling": "bilinear",
         "in_memory": False,
-    } | _expectations("create_cog", _tile_size_mb(tiling, metadata), context)
+    } | _tile_expectations(context, parameters, extraction, tiling)
     folder = parameters.get("output_folder")
     tasks: dict[str, PlannedTask] = {}
     for index, blob in enumerate(blobs):
@@ -316,7 +328,7 @@ def _fan_in(
             },
         }
         # Not the source's size: an aggregation reads headers, however large the raster was.
-        | _expectations(task_type, 0.0, context),
+        | _expectations(context, task_type, 0.0),
     )
 
 
@@ -382,19 +394,67 @@ def _source_size_mb(parameters: Json) -> float:
     return float(parameters.get("_blob_size_mb") or 0.0)
 
 
-def _tile_size_mb(tiling: Json, metadata: Json) -> float:
-    """How large a tile is uncompressed: what a COG task reads, whatever its codec made of it."""
+def _source_layout(parameters: Json, tiling: Json) -> Layout:
+    """What stage 1 tells of the pixels that an extraction makes; where it does not, the file's size does."""
+    size = tiling.get("target_dimensions")
+    if not isinstance(size, Sequence) or len(size) != _SIDES:
+        return square_layout(_source_size_mb(parameters))
+    dtypes = _dtypes(tiling.get("raster_metadata") or {})
+    layout = layout_of(dtypes, int(size[0]), int(size[1]), remote=_is_remote(parameters))
+    stored_mb = float(parameters.get("_blob_size_bytes") or 0) / 1e6
+    if not stored_mb:
+        return layout
+    return replace(layout, stored_mb=stored_mb, codec=guessed_codec(stored_mb, layout.megabytes))
+
+
+def _tile_expectations(
+    context: Context, parameters: Json, extraction: Json, tiling: Json
+) -> dict[str, float]:
+    """What the COG of one tile takes: how large it is uncompressed, whatever its codec made of it.
+
+    Nothing is warped, as tiles lie on the target grid.
+    """
+    side = _tile_size(tiling)
+    dtypes = _dtypes(extraction.get("raster_metadata") or {})
+    if side is None:
+        side = auto_tile_size(sum(np.dtype(name).itemsize for name in dtypes))
+    layout = layout_of(dtypes, side, side, codec=_TILE_CODEC, tiled=True, remote=_is_remote(parameters))
+    tier = parameters["output_tier"]
+    return _expectations(
+        context,
+        "create_cog",
+        layout.megabytes * 1e6 / 2**20,
+        layout,
+        variants=VARIANTS["create_cog"][:_TIERS] if tier == "all" else (tier,),
+    )
+
+
+def _dtypes(metadata: Json) -> tuple[str, ...]:
+    """The bands' dtypes by stage 1's or 2's metadata; the widest where it names none that there is."""
+    name = str(metadata.get("data_type", "uint8"))
+    try:
+        np.dtype(name)
+    except TypeError:
+        name = "float64"
+    return (name,) * int(metadata.get("band_count") or 1)
+
+
+def _tile_size(tiling: Json) -> int | None:
     side = (tiling.get("grid") or {}).get("tile_size_pixels")
-    bits = re.search(r"\d+", str(metadata.get("data_type", "uint8")))
-    if not isinstance(side, int | float):
-        return AUTO_TILE_MB
-    sample = BYTES_PER_SAMPLE.get(bits.group() if bits else "8", 8)
-    return round(side * side * int(metadata.get("band_count") or 1) * sample / 2**20, 3)
+    return int(side) if isinstance(side, int | float) else None
 
 
-def _expectations(task_type: str, file_size_mb: float, context: Context) -> dict[str, float]:
-    """What routing decides by (protocol.md §6)."""
+def _is_remote(parameters: Json) -> bool:
+    return storage.blob(parameters["container_name"], parameters["blob_name"]).path is None
+
+
+def _expectations(
+    context: Context, task_type: str, file_size_mb: float, layout: Layout | None = None, **options: Any
+) -> dict[str, float]:
+    """What routing decides by (protocol.md §6), and the memory that admission will ask for."""
+    expected = context.expect(task_type, layout, **options)
     return {
         "file_size_mb": round(file_size_mb, 3),
-        "estimated_duration_minutes": round(context.estimate_minutes(task_type, file_size_mb), 3),
+        "estimated_duration_minutes": round(expected.minutes, 3),
+        "estimated_memory_mb": round(expected.memory_mb, 1),
     }

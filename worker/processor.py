@@ -208,12 +208,16 @@ class Processor:
             "_task_id": task.task_id,
         }
         log.info("task %s (%s, stage %d) starts", task.task_id, task.task_type, task.stage)
+        measured: dict[str, Any] = {}
         try:
             with self._heartbeat.kept(
                 claim, lambda: _interrupt(interrupted, Interruption.CLAIM_LOST)
             ) as on_progress:
                 result = await _unless(
-                    interrupted, self._runner.run(task.task_type, parameters, on_progress=on_progress)
+                    interrupted,
+                    self._runner.run(
+                        task.task_type, parameters, on_progress=on_progress, on_measured=measured.update
+                    ),
                 )
         except MemoryBusy as busy:
             log.warning("task %s goes back to its queue: %s", claim.task_id, busy)
@@ -228,7 +232,7 @@ class Processor:
         else:
             self._pressure.storage_works()
             try:
-                await self._complete(task, claim, result, interrupted)
+                await self._complete(task, claim, result, measured, interrupted)
             except DatabaseRejected as error:
                 refused = TaskFailed(str(error), error_type="DatabaseRejected", retryable=False)
                 await self._retry_or_fail(message, claimed, refused, interrupted)
@@ -240,6 +244,7 @@ class Processor:
         task: TaskMessage,
         claim: Claim,
         result: dict[str, Any],
+        measured: dict[str, Any],
         interrupted: asyncio.Future[Interruption],
     ) -> None:
         signal = StageComplete.of(
@@ -255,7 +260,8 @@ class Processor:
             correlation_id=signal.correlation_id,
         )
         completion = await self._persistently(
-            lambda: self._database.complete(claim, result, signal=outgoing), interrupted
+            lambda: self._database.complete(claim, result, signal=outgoing, measured=measured or None),
+            interrupted,
         )
         if not completion.accepted:
             raise _Interrupted(Interruption.CLAIM_LOST)

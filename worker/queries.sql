@@ -114,6 +114,20 @@ set heartbeat = timezone('utc', clock_timestamp()), updated_at = timezone('utc',
         end
 where task_id = %(task_id)s and status = 'processing'
 
+-- name: note_measured
+-- What the task took, beside what was expected. Only after lock_task.
+update @schema@.tasks
+set metadata = case jsonb_typeof(metadata) when 'object' then metadata else '{}' end
+    || jsonb_build_object('measured', %(measured)s::jsonb)
+where task_id = %(task_id)s and status = 'processing'
+
+-- name: measured_tasks
+-- The newest completed tasks that say what they took, for a calibration of what production does.
+select task_id, task_type, metadata -> 'measured' as measured, updated_at
+from @schema@.tasks
+where status = 'completed' and jsonb_typeof(metadata -> 'measured') = 'object'
+order by updated_at desc limit %(limit)s
+
 -- name: complete_task
 -- The platform's function, by the names of its arguments.
 select task_updated, is_last_task_in_stage, remaining_tasks

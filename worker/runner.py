@@ -36,6 +36,8 @@ _EXIT_SECONDS = 2.0
 _SOCKET_PARENT_BYTES = 107 - len("/pymp-xxxxxxxx/listener-xxxxxxxx")
 
 ProgressSink = Callable[[dict[str, Any]], None]
+#: Takes ``{"actual": …, "estimate": …}`` of a task that succeeded: what it took, and what was expected.
+MeasureSink = Callable[[dict[str, Any]], None]
 
 
 @dataclass(frozen=True)
@@ -97,7 +99,12 @@ class Runner:
         forkserver.ensure_running()
 
     async def run(
-        self, task_type: str, parameters: Mapping[str, Any], *, on_progress: ProgressSink
+        self,
+        task_type: str,
+        parameters: Mapping[str, Any],
+        *,
+        on_progress: ProgressSink,
+        on_measured: MeasureSink = lambda _: None,
     ) -> dict[str, Any]:
         """The handler's result envelope.
 
@@ -124,7 +131,7 @@ class Runner:
             await _uninterrupted(process.start)
             theirs.close()
             async with asyncio.timeout(self._options.timeout_seconds):
-                outcome = await self._converse(process, ours, task_type, on_progress)
+                outcome = await self._converse(process, ours, task_type, on_progress, on_measured)
             patience = _EXIT_SECONDS
         except TimeoutError as error:
             raise TaskTimedOut(
@@ -144,7 +151,12 @@ class Runner:
         return dict(value)
 
     async def _converse(
-        self, process: ForkServerProcess, connection: Connection, task_type: str, on_progress: ProgressSink
+        self,
+        process: ForkServerProcess,
+        connection: Connection,
+        task_type: str,
+        on_progress: ProgressSink,
+        on_measured: MeasureSink,
     ) -> tuple[str, Any] | None:
         """The child's last message; None when it went away without one."""
         assert process.pid is not None
@@ -156,7 +168,9 @@ class Runner:
             async with self._memory.admitted(process.pid, needs_mb):
                 with suppress(OSError):  # it has died meanwhile, as the next message will say
                     connection.send("begin")
-                outcome = asyncio.create_task(self._outcome(connection, readable, task_type, on_progress))
+                outcome = asyncio.create_task(
+                    self._outcome(connection, readable, task_type, on_progress, on_measured)
+                )
                 must_end = asyncio.create_task(self._memory.must_end(process.pid))
                 try:
                     await asyncio.wait({outcome, must_end}, return_when=asyncio.FIRST_COMPLETED)
@@ -169,7 +183,12 @@ class Runner:
                     await asyncio.gather(outcome, must_end, return_exceptions=True)
 
     async def _outcome(
-        self, connection: Connection, readable: asyncio.Event, task_type: str, on_progress: ProgressSink
+        self,
+        connection: Connection,
+        readable: asyncio.Event,
+        task_type: str,
+        on_progress: ProgressSink,
+        on_measured: MeasureSink,
     ) -> tuple[str, Any] | None:
         """The child's last message, unless it shows progress and then no more for too long."""
         stall_seconds = self._options.stall_seconds
@@ -185,6 +204,9 @@ class Runner:
                     f"{task_type} was ended: it stood at {shown['percent']:g}% of its {shown['label']} for "
                     f"{stall_seconds / 60:g} minutes (WORKER_STALL_MINUTES)"
                 ) from None
+            if message is not None and message[0] == "measured":
+                on_measured(message[1])
+                continue
             if message is None or message[0] != "progress":
                 return message
             on_progress(message[1])

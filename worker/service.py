@@ -19,7 +19,7 @@ from random import random
 
 from gdaltools import scratch, storage
 from gdaltools.errors import GdalToolsError
-from gdaltools.estimation import estimate_task_minutes
+from gdaltools.estimation import expect_task
 from gdaltools.routing import RoutingRules, route
 from worker import api, health, surroundings
 from worker.bus import Bus
@@ -283,6 +283,9 @@ def _machine(settings: Settings, database: PlatformDatabase) -> Machine:
         database,
         route=lambda task_type, parameters: route(task_type, parameters, rules=rules).queue,
         blob_size=blob_size,
-        context=Context(estimate_task_minutes, intermediate_container=settings.intermediate_tiles_container),
+        context=Context(
+            functools.partial(expect_task, cores=rules.function_app_cores),
+            intermediate_container=settings.intermediate_tiles_container,
+        ),
         jobs_queue=settings.jobs_queue,
     )

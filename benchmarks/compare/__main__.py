@@ -1,4 +1,4 @@
-"""``python -m benchmarks.compare cog`` and ``tiles``."""
+"""``python -m benchmarks.compare cog|tiles|read|worker``."""
 
 import signal
 import sys

@@ -14,7 +14,17 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.compare.jobs import CheckJob, CheckTilesJob, LimitJob, TilesJob, WriteJob, job_from_dict
+from benchmarks.compare.jobs import (
+    CheckJob,
+    CheckReadJob,
+    CheckTilesJob,
+    LimitJob,
+    MeasuredJob,
+    ReadJob,
+    TilesJob,
+    WorkerJob,
+    job_from_dict,
+)
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -22,12 +32,16 @@ def main(arguments: Sequence[str]) -> None:
     job_file, result_file = (Path(each) for each in arguments)
     job = job_from_dict(json.loads(job_file.read_text()))
     result: dict[str, Any]
-    if isinstance(job, WriteJob | TilesJob):
+    if isinstance(job, MeasuredJob):
         result = write(job)
     elif isinstance(job, CheckTilesJob):
         from benchmarks.compare.tile_check import check_tiles
 
         result = check_tiles(job)
+    elif isinstance(job, CheckReadJob):
+        from benchmarks.compare.readers import check_read
+
+        result = check_read(job)
     elif isinstance(job, CheckJob):
         from benchmarks.compare.check import check
 
@@ -40,26 +54,34 @@ def main(arguments: Sequence[str]) -> None:
     result_file.write_text(json.dumps(result))
 
 
-def write(job: WriteJob | TilesJob) -> dict[str, Any]:
+def write(job: MeasuredJob) -> dict[str, Any]:
     """Seconds, CPU seconds and peak memory of one call; the imports before it are not in the seconds."""
     timed = _call(job)
-    cpu_before, began = _cpu_seconds(), time.perf_counter()
+    cpu_before, began = cpu_seconds(), time.perf_counter()
     timed()
-    seconds, cpu_seconds = time.perf_counter() - began, _cpu_seconds() - cpu_before
+    seconds, used = time.perf_counter() - began, cpu_seconds() - cpu_before
     return {
         "seconds": seconds,
-        "cpu_seconds": cpu_seconds,
+        "cpu_seconds": used,
         "flush_seconds": sum(_flush(path) for path in _files(job.target)),
-        "peak_bytes": _peak_bytes(),
+        "peak_bytes": peak_bytes(),
         "size_bytes": sum(path.stat().st_size for path in _files(job.target)),
     }
 
 
-def _call(job: WriteJob | TilesJob) -> Callable[[], object]:
+def _call(job: MeasuredJob) -> Callable[[], object]:
     if isinstance(job, TilesJob):
         from benchmarks.compare.tile_writers import TILE_WRITERS
 
         return TILE_WRITERS[job.writer](job)
+    if isinstance(job, ReadJob):
+        from benchmarks.compare.readers import READERS
+
+        return READERS[job.writer](job)
+    if isinstance(job, WorkerJob):
+        from benchmarks.compare.worker_loops import LOOPS
+
+        return LOOPS[job.writer](job)
     from benchmarks.compare.writers import WRITERS
 
     return WRITERS[job.writer](job)
@@ -67,10 +89,10 @@ def _call(job: WriteJob | TilesJob) -> Callable[[], object]:
 
 def _files(target: str) -> list[Path]:
     path = Path(target)
-    return sorted(path.glob("*.tif")) if path.is_dir() else [path]
+    return sorted(path.rglob("*.tif")) if path.is_dir() else [path]
 
 
-def _cpu_seconds() -> float:
+def cpu_seconds() -> float:
     """User and system time of this process and of those that it has waited for."""
     both = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
     return sum(usage.ru_utime + usage.ru_stime for usage in both)
@@ -87,7 +109,7 @@ def _flush(path: Path) -> float:
     return time.perf_counter() - began
 
 
-def _peak_bytes() -> int | None:
+def peak_bytes() -> int | None:
     """VmHWM of this process; ru_maxrss would also count what its parent held before the exec."""
     try:
         status = Path("/proc/self/status").read_text()

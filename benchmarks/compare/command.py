@@ -1,4 +1,4 @@
-"""The command line: ``python -m benchmarks.compare cog`` and ``tiles``.
+"""The command line: ``python -m benchmarks.compare cog|tiles|read|worker``.
 
 Tables go to stdout, what is being done to stderr. The exit code is 0 if every engine variant made the right
 file, 1 if one failed or made a wrong one, 2 for wrong usage or a package that is missing, 130 after Ctrl-C.
@@ -23,11 +23,12 @@ from benchmarks.compare.comparison import Plan, compare
 from benchmarks.compare.jobs import CODECS, Codec, Encoding, usable_cores
 from benchmarks.compare.methods import methods
 from benchmarks.compare.plot import plot, require_plotting
+from benchmarks.compare.read_methods import read_methods, worker_methods
 from benchmarks.compare.results import CaseResult, Report
 from benchmarks.compare.sources import Source, given_source, made_source
 from benchmarks.compare.tables import failures, print_tables, to_markdown
 from benchmarks.compare.tile_methods import tile_methods
-from benchmarks.compare.work import CogWork, TilesWork, Work
+from benchmarks.compare.work import CogWork, ReadWork, TilesWork, Work, WorkerWork
 from benchmarks.machine import this_machine
 from benchmarks.process import require_psutil
 from gdaltools.errors import GdalToolsError, InvalidParameter
@@ -39,6 +40,8 @@ _LEVELS: dict[Codec, int | None] = {"DEFLATE": 6, "ZSTD": 9, "LZW": None, "NONE"
 _LEVEL_RANGES: dict[Codec, tuple[int, int]] = {"DEFLATE": (1, 12), "ZSTD": (1, 22)}
 _TOLERANCES = (0.015, 0.03)
 _WARM_UP_MB = 4.0
+# Of the worker: the pixels of a task are to be little beside what is around it.
+_TASK_MB, _TASKS = 3.0, 20
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -88,7 +91,8 @@ def run(given: argparse.Namespace) -> Report:
         sources.append((given_source(given.source), None))
     for case in chosen:
         _say(f"{case.name}: making the source, unless it is there")
-        small = min(_WARM_UP_MB, given.megabytes)
+        # The worker's loops are warmed up in their own process.
+        small = given.megabytes if given.command == "worker" else min(_WARM_UP_MB, given.megabytes)
         pair = [
             made_source(
                 case,
@@ -129,6 +133,12 @@ def _parser() -> argparse.ArgumentParser:
     grid.add_argument("--overlap", type=int, default=0, metavar="PIXELS", help="(0)")
     grid.add_argument("--target-crs", default="EPSG:4326", metavar="CRS", help="(EPSG:4326)")
     grid.add_argument("--windows", action="store_true", help="in the source's own CRS: nothing is warped")
+    read = commands.add_parser("read", help="gdaltools.open beside rasterio, rioxarray and odc-stac")
+    _arguments(read, engine="open", peers="rasterio-windows, rioxarray, odc-stac, rasterio")
+    worker = commands.add_parser("worker", help="what a task costs beside itself: the worker and a bare loop")
+    _arguments(worker, engine="worker, runner", peers="loop")
+    worker.set_defaults(megabytes=_TASK_MB)
+    worker.add_argument("--tasks", type=int, default=_TASKS, help=f"in a run ({_TASKS})")
     return parser
 
 
@@ -138,7 +148,7 @@ def _arguments(command: argparse.ArgumentParser, *, engine: str, peers: str) -> 
         "--case", nargs="+", action="extend", default=[], metavar="NAME", help=f"of {', '.join(CASES)} (all)"
     )
     what.add_argument("--source", type=Path, metavar="FILE", help="a raster of yours, instead or as well")
-    what.add_argument("--megabytes", type=_positive, default=1000.0, help="of a case, uncompressed (1000)")
+    what.add_argument("--megabytes", type=positive, default=1000.0, help="of a case, uncompressed (1000)")
     what.add_argument("--source-layout", choices=("striped", "tiled"), default="striped")
     what.add_argument(
         "--source-compress", choices=("deflate", "lzw", "zstd"), help="the case's own codec (none)"
@@ -147,7 +157,7 @@ def _arguments(command: argparse.ArgumentParser, *, engine: str, peers: str) -> 
     what.add_argument(
         "--inputs",
         type=Path,
-        default=_cache(),
+        default=cache_folder(),
         metavar="FOLDER",
         help="where cases are kept, and outputs made",
     )
@@ -156,7 +166,7 @@ def _arguments(command: argparse.ArgumentParser, *, engine: str, peers: str) -> 
     how.add_argument("--level", type=int, help="of DEFLATE or ZSTD, by GDAL's count (GDAL's default)")
     how.add_argument(
         "--size-tolerance",
-        type=_positive,
+        type=positive,
         nargs="+",
         default=list(_TOLERANCES),
         metavar="SHARE",
@@ -172,21 +182,23 @@ def _arguments(command: argparse.ArgumentParser, *, engine: str, peers: str) -> 
         help=f"of {peers}",
     )
     how.add_argument("--scaling", action="store_true", help="also the engine on one thread beside all")
-    how.add_argument("--timeout-minutes", type=_positive, default=30.0, help="of one run (30)")
+    how.add_argument("--timeout-minutes", type=positive, default=30.0, help="of one run (30)")
     out = command.add_argument_group("results")
     out.add_argument("--json", type=Path, metavar="FILE")
     out.add_argument("--markdown", type=Path, metavar="FILE")
     out.add_argument("--plot", type=Path, metavar="FILE", help="a PNG")
 
 
-def _positive(text: str) -> float:
+def positive(text: str) -> float:
+    """An argument that is a number above 0."""
     value = float(text)
     if not 0 < value < float("inf"):
         raise argparse.ArgumentTypeError(f"{text} is not a number above 0")
     return value
 
 
-def _cache() -> Path:
+def cache_folder() -> Path:
+    """Where cases are kept unless another folder is named."""
     base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     return base / "gdaltools-benchmarks"
 
@@ -215,13 +227,20 @@ def _predictor(codec: str, dtype: str) -> Literal[1, 2, 3]:
 
 
 def _methods(given: argparse.Namespace, encoding: Encoding) -> Any:
+    names = {"engine": given.engine, "peers": given.peers}
+    if given.command in ("read", "worker"):
+        return (read_methods if given.command == "read" else worker_methods)(encoding, **names)
     choose = tile_methods if given.command == "tiles" else methods
-    return choose(encoding, size_tolerances=given.size_tolerance, engine=given.engine, peers=given.peers)
+    return choose(encoding, size_tolerances=given.size_tolerance, **names)
 
 
 def _work(given: argparse.Namespace) -> Work:
     if given.command == "cog":
         return CogWork()
+    if given.command == "read":
+        return ReadWork()
+    if given.command == "worker":
+        return WorkerWork(given.tasks)
     crs = None if given.windows else given.target_crs
     return TilesWork(given.tile_size, given.overlap, crs, given.inputs)
 

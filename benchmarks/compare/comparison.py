@@ -17,7 +17,7 @@ from benchmarks.compare.limit import limit_seconds
 from benchmarks.compare.methods import Method
 from benchmarks.compare.results import CaseResult, Check, CodecLimit, MethodResult, Run, Scaling
 from benchmarks.compare.sources import Source, read_through
-from benchmarks.compare.work import CogWork, Work
+from benchmarks.compare.work import CogWork, Work, WorkerWork
 from benchmarks.errors import ChildFailed
 from benchmarks.process import ChildResult, run_child
 
@@ -117,6 +117,7 @@ def compare(source: Source, plan: Plan, *, warm_up: Source | None, say: Say) -> 
     return CaseResult(
         name=source.name,
         output=plan.work.output,
+        repeats=plan.work.tasks if isinstance(plan.work, WorkerWork) else 1,
         description=source.description,
         file=source.path.name,
         width=source.width,
@@ -166,7 +167,7 @@ class _Bench:
         if not plan.work.has_limit(encoding):
             return (
                 None,
-                "there is no codec" if encoding.codec == "NONE" else "the codec is not all of the work",
+                "there is no codec" if encoding.codec == "NONE" else plan.work.no_limit,
             )
         try:
             found = self._run(LimitJob(str(source.path), encoding, plan.threads, _LIMIT_BLOCKS)).answer

@@ -138,7 +138,39 @@ class CheckTilesJob:
     kind: Literal["check-tiles"] = "check-tiles"
 
 
-Job = WriteJob | CheckJob | LimitJob | TilesJob | CheckTilesJob
+@dataclass(frozen=True)
+class ReadJob:
+    """Read all of `source`, timed, and leave the sums of its bands at `target`."""
+
+    writer: str
+    source: str
+    target: str
+    threads: int
+    kind: Literal["read"] = "read"
+
+
+@dataclass(frozen=True)
+class CheckReadJob:
+    """Look at the sums at `target`."""
+
+    source: str
+    target: str
+    kind: Literal["check-read"] = "check-read"
+
+
+@dataclass(frozen=True)
+class WorkerJob:
+    """Run so many tasks on `source`, timed; `target` is the folder of their containers."""
+
+    writer: str
+    source: str
+    target: str
+    tasks: int
+    kind: Literal["worker"] = "worker"
+
+
+MeasuredJob = WriteJob | TilesJob | ReadJob | WorkerJob
+Job = MeasuredJob | CheckJob | LimitJob | CheckTilesJob | CheckReadJob
 
 
 def job_from_dict(values: dict[str, object]) -> Job:
@@ -149,6 +181,9 @@ def job_from_dict(values: dict[str, object]) -> Job:
         "limit": LimitJob,
         "tiles": TilesJob,
         "check-tiles": CheckTilesJob,
+        "read": ReadJob,
+        "check-read": CheckReadJob,
+        "worker": WorkerJob,
     }
     encoding = values.get("encoding")
     if isinstance(encoding, dict):

@@ -12,7 +12,7 @@ from benchmarks.machine import Machine
 
 SCHEMA = "gdaltools-compare-1"
 
-Output = Literal["cog", "tiles"]
+Output = Literal["cog", "tiles", "read", "worker"]
 
 
 class _Frozen(BaseModel):
@@ -160,10 +160,17 @@ class Scaling(_Frozen):
 
 
 class CaseResult(_Frozen):
-    """Everything found on one source: of one COG of it, or of its tiles."""
+    """Everything found on one source: of one COG of it, its tiles, a reading, or tasks.
+
+    Attributes
+    ----------
+    repeats : int
+        How often a run does the same: the worker's tasks.
+    """
 
     name: str
     output: Output = "cog"
+    repeats: int = 1
     description: str
     file: str
     width: int

@@ -48,7 +48,7 @@ def machine_line(report: Report) -> str:
 
 def to_markdown(report: Report) -> str:
     """The comparison as a Markdown document."""
-    what = "Tiles" if any(case.output == "tiles" for case in report.cases) else "COGs"
+    what = _TITLES[report.cases[0].output] if report.cases else "Nothing"
     parts = [f"# {what}, side by side", f"{report.created}. {machine_line(report)}", _HOW_TO_READ]
     for table in tables(report):
         lines = [table.header, tuple("---" for _ in table.header), *table.rows]
@@ -81,6 +81,9 @@ def print_tables(report: Report) -> None:
     console.print(Text(_HOW_TO_READ), soft_wrap=True)
     console.print(Text(machine_line(report)), soft_wrap=True)
 
+
+_TITLES = {"cog": "COGs", "tiles": "Tiles", "read": "Reading", "worker": "Tasks"}
+_SAME = {"cog": "identical", "tiles": "as warped", "read": "sums agree", "worker": "identical"}
 
 _HOW_TO_READ = (
     "Medians, lowest and highest in brackets. Wall and CPU seconds are those of the call, imports done "
@@ -127,8 +130,7 @@ def _verdict(case: CaseResult, method: MethodResult) -> str:
     if method.failed or method.check is None:
         return "FAILED"
     layout = "valid" if method.check.valid else "NOT VALID"
-    same = "identical" if case.output == "cog" else "as warped"
-    pixels = same if method.check.pixels_identical else "PIXELS DIFFER"
+    pixels = _SAME[case.output] if method.check.pixels_identical else "PIXELS DIFFER"
     return f"{layout}, {pixels}" + (", see below" if method.check.problems else "")
 
 
@@ -162,6 +164,20 @@ def _notes(case: CaseResult) -> Iterator[str]:
         yield f"the codec's limit is not known: {case.limit_missing}"
     if case.scaling is not None:
         yield _scaling_note(case.scaling)
+    if case.output == "worker":
+        yield from _overheads(case)
+
+
+def _overheads(case: CaseResult) -> Iterator[str]:
+    yield "CPU seconds are without the forkserver's children, whose parent is not the measured process"
+    bare = case.method("loop")
+    for method in case.methods:
+        if method.role == "engine" and method.seconds and bare and bare.seconds and case.repeats:
+            extra = (method.seconds.median - bare.seconds.median) / case.repeats
+            yield (
+                f"{method.label}: {1000 * extra:.0f} ms a task more than the bare loop's "
+                f"{1000 * bare.seconds.median / case.repeats:.0f} ms"
+            )
 
 
 def _encodes_alike(method: MethodResult, limit: CodecLimit) -> bool:

@@ -1,4 +1,4 @@
-"""What is made and how it is looked at: one COG, or the tiles of a scheme."""
+"""What is done and how it is looked at: one COG, the tiles of a scheme, a reading, or tasks of the worker."""
 
 from __future__ import annotations
 
@@ -8,17 +8,21 @@ from typing import Protocol
 
 from benchmarks.compare.jobs import (
     CheckJob,
+    CheckReadJob,
     CheckTilesJob,
     Encoding,
     Job,
+    ReadJob,
     TileOfGrid,
     Tiles,
     TilesJob,
+    WorkerJob,
     WriteJob,
 )
 from benchmarks.compare.methods import Method
 from benchmarks.compare.results import Output
 from benchmarks.compare.sources import Source
+from benchmarks.compare.worker_loops import first_output
 
 
 class Work(Protocol):
@@ -138,3 +142,54 @@ class TilesWork:
             for tile in scheme.tiles()
         )
         return Tiles(str(kept), scheme.grid.crs, scheme.warps, tiles)
+
+
+@dataclass(frozen=True)
+class ReadWork:
+    """A reading of all pixels; what is left of it are the sums of the bands."""
+
+    output: Output = "read"
+    no_limit: str = "nothing is encoded"
+
+    def target(self, folder: Path) -> Path:
+        """As `Work.target`."""
+        return folder / "sums.json"
+
+    def write(self, method: Method, source: Source, target: Path, threads: int) -> Job:
+        """As `Work.write`."""
+        return ReadJob(method.writer, str(source.path), str(target), threads)
+
+    def check(self, method: Method, source: Source, target: Path) -> Job:
+        """As `Work.check`."""
+        return CheckReadJob(str(source.path), str(target))
+
+    def has_limit(self, encoding: Encoding) -> bool:
+        """As `Work.has_limit`."""
+        return False
+
+
+@dataclass(frozen=True)
+class WorkerWork:
+    """So many tasks, one after the other, each of which makes a COG of the source."""
+
+    tasks: int
+    output: Output = "worker"
+    no_limit: str = "the codec is not all of the work"
+
+    def target(self, folder: Path) -> Path:
+        """As `Work.target`."""
+        found = folder / "containers"
+        found.mkdir()
+        return found
+
+    def write(self, method: Method, source: Source, target: Path, threads: int) -> Job:
+        """As `Work.write`."""
+        return WorkerJob(method.writer, str(source.path), str(target), self.tasks)
+
+    def check(self, method: Method, source: Source, target: Path) -> Job:
+        """As `Work.check`: one COG is like another."""
+        return CheckJob(str(source.path), str(first_output(target)))
+
+    def has_limit(self, encoding: Encoding) -> bool:
+        """As `Work.has_limit`."""
+        return False

@@ -221,6 +221,17 @@ async def test_a_zombie_does_not_finish_a_recreated_row_that_the_platform_runs(j
 # heartbeat
 
 
+async def test_what_a_task_took_is_kept_beside_its_other_metadata(job, conninfo):
+    claim = await claimed(job, "t1")
+    await run_sql(conninfo, """update app.tasks set metadata = '{"tile_index": 3}'""")
+    measured = {"actual": {"seconds": 2.5}, "estimate": None}
+    await job.complete(claim, {"success": True}, signal=signal(), measured=measured)
+    task = await job.task("t1")
+    assert (task.status, task.metadata) == ("completed", {"tile_index": 3, "measured": measured})
+    (row,) = await job.measured_tasks(limit=10)
+    assert (row["task_id"], row["measured"]) == ("t1", measured)
+
+
 async def test_progress_is_merged_into_the_metadata(job, conninfo):
     claim = await claimed(job, "t1")
     await run_sql(conninfo, """update app.tasks set metadata = '{"tile_index": 3}'""")

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from gdaltools.errors import InvalidParameter, SourceNotFound, UnknownTaskType
+from gdaltools.estimation import expect_task
 from worker.jobs import Context, UnknownJobType
 from worker.machine import Machine
 from worker.messages import JobMessage, StageComplete, TaskMessage, parse_jobs_queue, parse_task
@@ -38,7 +39,7 @@ def machine(database: PlatformDatabase) -> Machine:
         database,
         route=route,
         blob_size=blob_size,
-        context=Context(estimate_minutes=lambda task_type, size_mb: size_mb / 10),
+        context=Context(expect_task),
     )
 
 
@@ -151,7 +152,10 @@ async def test_the_tasks_carry_what_routing_decides_by(database, machine):
     submission = await machine.submit(JOB_TYPE, GIVEN)
     await run_to_the_end(database, machine)
     for task in await database.tasks(submission.job_id):
-        assert {"file_size_mb", "estimated_duration_minutes"} <= set(task.parameters)
+        told = {"file_size_mb", "estimated_duration_minutes", "estimated_memory_mb"}
+        assert told <= set(task.parameters)
+        assert task.parameters["estimated_duration_minutes"] > 0
+        assert task.parameters["estimated_memory_mb"] > 100
         assert task.target_queue == route(task.task_type, task.parameters)
 
 

@@ -75,6 +75,8 @@ async def test_the_last_task_of_a_stage_and_only_it_signals(bench: Bench) -> Non
         assert task.executed_by_app == "test-worker"
         assert task.result_data is not None
         assert task.result_data["success"] is True
+        assert task.metadata["measured"]["actual"]["seconds"] > 0
+        assert task.metadata["measured"]["estimate"]["seconds"] > 0
     await bench.quiet()
     (signal_,) = await bench.signals()
     assert signal_["message_type"] == "stage_complete"

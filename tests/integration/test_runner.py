@@ -65,10 +65,15 @@ async def _child_of(running: asyncio.Task[Any], before: set[int]) -> int:
 async def test_a_result_comes_back_in_its_envelope_with_progress(runner: Runner, blobs: Path) -> None:
     write_raster(blobs / "bronze-rasters" / "scene.tif", smooth(3, 200, 300))
     seen: list[dict[str, Any]] = []
-    result = await runner.run("Create-COG", COG, on_progress=seen.append)
+    measured: list[dict[str, Any]] = []
+    result = await runner.run("Create-COG", COG, on_progress=seen.append, on_measured=measured.append)
     assert result["success"] is True
     assert (blobs / "silver-cogs" / result["result"]["cog_blob"]).exists()
     assert seen[-1]["percent"] == 100
+    (found,) = measured
+    assert found["actual"]["seconds"] > 0
+    assert 20 < found["actual"]["peak_memory_mb"] < 1000
+    assert [work["operation"] for work in found["estimate"]["workloads"]] == ["create_cog"]
 
 
 @pytest.mark.parametrize(

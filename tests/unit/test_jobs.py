@@ -1,12 +1,22 @@
 import pytest
 
 from gdaltools.errors import InvalidParameter
+from gdaltools.estimation import Expectation
 from worker.jobs import Context, FinishedJob, StageError, UnknownJobType, definition, fan_in_task_id, job_id
 from worker.large_raster import JOB_TYPE, REGISTRY, LargeRaster
 
 JOB = "0" * 63 + "1"
 GIVEN = {"container_name": "bronze-rasters", "blob_name": "folder/scene.tif"}
-CONTEXT = Context(estimate_minutes=lambda task_type, size_mb: size_mb / 100)
+
+
+def expect(task_type, layout=None, *, variants=(None,), warps=False, tile_size=None):
+    """A minute for each hundred megabytes of pixels, for every product."""
+    if layout is None:
+        return Expectation(0.5, 300.0)
+    return Expectation(len(variants) * layout.megabytes / 100, 100.0 * layout.pixel_bytes)
+
+
+CONTEXT = Context(expect)
 TILING = {
     "success": True,
     "result": {
@@ -163,7 +173,8 @@ def test_stage_1_is_one_task():
         "input_crs": "EPSG:3857",
         "raster_type": "dem",
         "file_size_mb": 2000.0,
-        "estimated_duration_minutes": 20.0,
+        "estimated_duration_minutes": 0.5,
+        "estimated_memory_mb": 300.0,
     }
 
 
@@ -180,7 +191,39 @@ def test_stage_2_is_one_task_with_the_bands_that_stage_1_chose():
         "band_names": {"1": "Red"},
         "file_size_mb": 2000.0,
         "estimated_duration_minutes": 20.0,
+        "estimated_memory_mb": 300.0,
     }
+
+
+@pytest.mark.parametrize(("stored_mb", "codec"), [(300, "some"), (9000, None)])
+def test_an_extraction_is_expected_by_its_pixels_and_not_by_its_file(stored_mb, codec):
+    seen = []
+
+    def watching(task_type, layout=None, **options):
+        seen.append((task_type, layout, options))
+        return expect(task_type, layout, **options)
+
+    facts = {"target_dimensions": [60_000, 50_000], "source_crs": "EPSG:32637", "target_crs": "EPSG:4326"}
+    metadata = {"band_count": 3, "data_type": "uint8"}
+    tiling = {"success": True, "result": TILING["result"] | facts | {"raster_metadata": metadata}}
+    given = parameters() | {"_blob_size_bytes": stored_mb * 10**6}
+    (task,) = LargeRaster().tasks(
+        2, job_id=JOB, parameters=given, results={1: [tiling]}, context=Context(watching)
+    )
+    ((task_type, layout, options),) = seen
+    assert task_type == "extract_tiles"
+    assert (layout.megabytes, layout.stored_mb, layout.codec) == (9000, stored_mb, codec)
+    assert options == {"variants": ("warp",), "tile_size": 1024}
+    assert task.parameters["estimated_duration_minutes"] == 90
+
+
+@pytest.mark.parametrize("metadata", [{"data_type": "bits"}, {}])
+def test_what_an_earlier_stage_leaves_out_is_guessed(metadata):
+    extraction = {"success": True, "result": EXTRACTION["result"] | {"raster_metadata": metadata}}
+    tiling = {"success": True, "result": TILING["result"] | {"grid": {}}}
+    for task in tasks(3, {1: [tiling], 2: [extraction]}):
+        assert task.parameters["file_size_mb"] > 100
+        assert task.parameters["estimated_memory_mb"] > 0
 
 
 def test_the_submitters_band_names_win_over_the_detected_ones():
@@ -211,7 +254,8 @@ def test_stage_3_is_one_task_a_tile():
         "reproject_resampling": "bilinear",
         "in_memory": False,
         "file_size_mb": 3.0,
-        "estimated_duration_minutes": 0.03,
+        "estimated_duration_minutes": 0.094,
+        "estimated_memory_mb": 300.0,
     }
 
 

@@ -1,0 +1,76 @@
+"""What production has measured already: completed tasks whose rows say what they took, as runs of a store."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from benchmarks.calibrate.store import Run
+from benchmarks.errors import MissingPackage, StoreError
+from gdaltools.errors import InvalidParameter
+from gdaltools.workload import Workload
+
+_NEWEST = 5000
+
+
+def runs_of_database(session: str) -> tuple[list[Run], int]:
+    """The newest tasks as runs, and how many of those looked at say too little.
+
+    The database is the one that the worker's variables name (POSTGIS_HOST and its like).
+
+    Raises
+    ------
+    MissingPackage
+        The worker's packages are not installed.
+    StoreError
+        The database is not named, does not answer, or refuses.
+    """
+    try:
+        from worker import surroundings
+        from worker.database import DatabaseError
+        from worker.errors import ConfigurationError
+        from worker.settings import ServiceSettings, load_service_settings
+    except ImportError as error:
+        raise MissingPackage("--from-database", "gdaltools[worker]") from error
+
+    async def rows(settings: ServiceSettings) -> Sequence[Mapping[str, Any]]:
+        async with (
+            surroundings.conninfo(settings) as conninfo,
+            surroundings.database(settings, conninfo, connections=1) as database,
+        ):
+            return await database.measured_tasks(limit=_NEWEST)
+
+    try:
+        settings = load_service_settings()
+        if not settings.postgis_host:
+            raise StoreError("--from-database: set POSTGIS_HOST and its like, as for the worker")
+        found = asyncio.run(rows(settings))
+    except (DatabaseError, ConfigurationError) as error:
+        raise StoreError(f"--from-database: {error}") from error
+    runs = [run for row in found if (run := run_of_task(session, row)) is not None]
+    return runs, len(found) - len(runs)
+
+
+def run_of_task(session: str, row: Mapping[str, Any]) -> Run | None:
+    """A task's row as a run; None where it does not say enough, or did several things at once."""
+    measured = row["measured"]
+    actual, estimate = measured.get("actual") or {}, measured.get("estimate") or {}
+    workloads = estimate.get("workloads") or []
+    seconds = actual.get("seconds")
+    if len(workloads) != 1 or not isinstance(seconds, int | float) or seconds <= 0:
+        return None
+    try:
+        workload = Workload.from_dict(workloads[0])
+    except (InvalidParameter, TypeError):
+        return None
+    return Run(
+        session=session,
+        at=row["updated_at"].isoformat(timespec="seconds"),
+        workload=workload.to_dict(),
+        processor=actual.get("processor"),
+        seconds=seconds,
+        cpu_seconds=actual.get("cpu_seconds"),
+        peak_mb=actual.get("peak_memory_mb"),
+        bound_mb=estimate.get("peak_memory_mb"),
+    )

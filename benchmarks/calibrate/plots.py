@@ -1,0 +1,212 @@
+"""Plots for whoever decides a setting: time and memory against size, and how far predictions were off."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from benchmarks.calibrate.answer import Answer
+from benchmarks.calibrate.fit import Fitted
+from benchmarks.calibrate.kinds import KINDS
+from benchmarks.calibrate.misrouting import Misrouted
+from benchmarks.calibrate.store import Run
+from benchmarks.compare.plot import require_plotting
+from gdaltools.workload import Workload
+
+_KIND_COLOURS = {"byte": "#1f6fb4", "wide": "#d98324", "float": "#3a8f5c"}
+_KIND_NAMES = {"byte": "bytes", "wide": "wider integers", "float": "floats"}
+_LIMIT, _BAND, _WRONG, _GREY = "#c0392b", "#1f6fb4", "#c0392b", "#8a9096"
+_DPI = 110
+
+
+def _png(figure: Any) -> bytes:
+    stream = io.BytesIO()
+    figure.savefig(stream, format="png", dpi=_DPI)
+    return stream.getvalue()
+
+
+def times(fitted: Fitted, runs: Sequence[Run], found: Answer) -> bytes:
+    """Seconds against uncompressed size: runs, the model's median and interval, limit and threshold."""
+    require_plotting()
+    from matplotlib.figure import Figure
+
+    size = _plain(1)
+    shown = [
+        Workload("create_cog", "analysis", size, found.target.cores),
+        Workload("create_cog", "archive", size, found.target.cores),
+        Workload("create_cog", "analysis", size, found.target.cores, warps=True),
+        Workload("extract_tiles", "warp", size, found.target.cores),
+    ]
+    shown = [each for each in shown if each.operation in fitted.calibration.models]
+    figure = Figure(figsize=(12, 4.2 * -(-len(shown) // 2)), layout="constrained")
+    axes = figure.subplots(-(-len(shown) // 2), 2, squeeze=False).ravel()
+    for axis, work in zip(axes, shown, strict=False):
+        _draw_times(axis, fitted, runs, found, work)
+    for axis in axes[len(shown) :]:
+        axis.set_visible(False)
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=6, frameon=False, fontsize=9)
+    return _png(figure)
+
+
+def _draw_times(axis: Any, fitted: Fitted, runs: Sequence[Run], found: Answer, work: Workload) -> None:
+    model = fitted.calibration.models[work.operation]
+    name = f"{work.operation}, {work.variant}{', warped' * work.warps}"
+    for kind, colour in _KIND_COLOURS.items():
+        named = f"{_KIND_NAMES[kind]}, {work.cores} cores"
+        for alike, face, label in ((True, colour, named), (False, "none", None)):
+            points = [
+                (run.work.layout.megabytes, run.seconds)
+                for run in runs
+                if _does_the_same(run.work, work)
+                and run.work.layout.sample_kind == kind
+                and (run.work.cores == work.cores) is alike
+            ]
+            places = zip(*points, strict=True) if points else ([], [])
+            axis.plot(*places, "o", color=colour, mfc=face, ms=4, alpha=0.7, label=label)
+    limit = 60 * found.target.minutes
+    sizes = np.geomspace(5, max(4 * model.largest_mb, 1.3 * _reaches(limit, model, work)), 80)
+    predicted = [model.predict(_of_size(work, size)) for size in sizes]
+    axis.plot(sizes, [each.median for each in predicted], color=_BAND, lw=1.5,
+              label=f"model: plain RGB, {work.cores} cores")  # fmt: skip
+    axis.fill_between(sizes, [each.low for each in predicted], [each.high for each in predicted],
+                      color=_BAND, alpha=0.15, lw=0, label="nine of ten")  # fmt: skip
+    axis.axhline(limit, color=_LIMIT, ls="--", lw=1, label=f"limit, {found.target.minutes:g} minutes")
+    axis.axhline(60 * found.thresholds.duration_threshold_minutes, color=_LIMIT, ls=":", lw=1,
+                 label="DURATION_THRESHOLD_MINUTES")  # fmt: skip
+    axis.axvspan(model.largest_mb, sizes[-1], color="#000000", alpha=0.04, lw=0, label="never measured")
+    axis.set(xscale="log", yscale="log", title=name, xlabel="uncompressed MB", ylabel="seconds")
+    _frame(axis)
+
+
+def _does_the_same(one: Workload, other: Workload) -> bool:
+    return (one.operation, one.variant, one.warps) == (other.operation, other.variant, other.warps)
+
+
+def _plain(megabytes: float) -> Any:
+    return KINDS[0].layout(megabytes, remote=False)
+
+
+def _of_size(work: Workload, megabytes: float) -> Workload:
+    return Workload(work.operation, work.variant, _plain(megabytes), work.cores, warps=work.warps)
+
+
+def _reaches(seconds: float, model: Any, work: Workload) -> float:
+    """About the size at which the median reaches so many seconds."""
+    size = 1000.0
+    for _ in range(4):
+        size *= seconds / max(model.predict(_of_size(work, size)).median, 1e-6)
+    return size
+
+
+def memory(runs: Sequence[Run]) -> bytes:
+    """Measured peaks against the bounds of the plans."""
+    require_plotting()
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(12, 4.2), layout="constrained")
+    axes = figure.subplots(1, 2)
+    seen = [run for run in runs if run.peak_mb and run.bound_mb]
+    for operation, colour in (("create_cog", "#1f6fb4"), ("extract_tiles", "#d98324")):
+        chosen = [run for run in seen if run.work.operation == operation]
+        peaks, sizes = [run.peak_mb for run in chosen], [run.work.layout.megabytes for run in chosen]
+        axes[0].plot(
+            [run.bound_mb for run in chosen], peaks, "o", ms=4, alpha=0.65, color=colour, label=operation
+        )
+        axes[1].plot(sizes, peaks, "o", ms=4, alpha=0.65, color=colour)
+    top = max([run.bound_mb or 0 for run in seen] + [1])
+    axes[0].plot([0, top], [0, top], color=_LIMIT, ls="--", lw=1, label="the bound itself")
+    axes[0].set(
+        xlabel="bound of the plan, MB", ylabel="measured peak, MB", title="no run may lie above the line"
+    )
+    axes[0].legend(frameon=False, fontsize=9)
+    axes[1].set(
+        xscale="log", xlabel="uncompressed MB", ylabel="measured peak, MB", title="memory against size"
+    )
+    for axis in axes:
+        _frame(axis)
+    return _png(figure)
+
+
+def residuals(fitted: Fitted) -> bytes:
+    """Measured over predicted, of models that had not seen the size."""
+    require_plotting()
+    from matplotlib.figure import Figure
+
+    names = list(fitted.residuals)
+    figure = Figure(figsize=(12, 3.8), layout="constrained")
+    for axis, name in zip(figure.subplots(1, len(names), squeeze=False)[0], names, strict=True):
+        spread = fitted.calibration.models[name].spread
+        for held, colour, label in (
+            (False, _GREY, "sizes between"),
+            (True, _BAND, "held out: larger than any fitted"),
+        ):
+            points = [(size, ratio) for size, ratio, is_held in fitted.residuals[name] if is_held is held]
+            axis.plot(*zip(*points, strict=True) if points else ([], []), "o", ms=4, alpha=0.7, color=colour,
+                      label=label)  # fmt: skip
+        axis.axhspan(spread.low, spread.high, color=_BAND, alpha=0.12, lw=0, label="nine of ten")
+        axis.axhline(1, color="#333333", lw=0.8)
+        axis.set(
+            xscale="log", yscale="log", title=name, xlabel="uncompressed MB", ylabel="measured / predicted"
+        )
+        ticks = [0.25, 0.5, 0.7, 1, 1.4, 2, 4]
+        axis.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
+        axis.minorticks_off()
+        axis.legend(frameon=False, fontsize=9)
+        _frame(axis)
+    return _png(figure)
+
+
+def misrouting(rules: Sequence[Misrouted], jobs: int) -> bytes:
+    """How many jobs each rule sends to the wrong place."""
+    require_plotting()
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(12, 1.0 + 0.45 * len(rules)), layout="constrained")
+    axis = figure.subplots()
+    places = range(len(rules))
+    killed = [rule.killed for rule in rules]
+    axis.barh(places, killed, color=_WRONG, label="sent to the function app, which ends them")
+    axis.barh(
+        places,
+        [rule.needless for rule in rules],
+        left=killed,
+        color=_GREY,
+        label="sent to the container needlessly",
+    )
+    for place, rule in zip(places, rules, strict=True):
+        axis.annotate(
+            f"{rule.wrong}", (rule.wrong, place), xytext=(4, 0), textcoords="offset points", va="center"
+        )
+    axis.set_yticks(places, [rule.rule for rule in rules])
+    axis.invert_yaxis()
+    axis.set_xlabel(f"of {jobs} simulated jobs")
+    axis.margins(x=0.1)
+    figure.legend(loc="outside upper right", ncols=2, frameon=False, fontsize=9)
+    _frame(axis)
+    return _png(figure)
+
+
+def timeline(points: Sequence[tuple[float, int]], title: str) -> bytes:
+    """Memory of one run over time."""
+    require_plotting()
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 3), layout="constrained")
+    axis = figure.subplots()
+    axis.plot(
+        [second for second, _ in points], [resident / 1e6 for _, resident in points], color=_BAND, lw=1.2
+    )
+    axis.set(title=title, xlabel="seconds since the process began", ylabel="resident MB")
+    axis.set_ylim(bottom=0)
+    _frame(axis)
+    return _png(figure)
+
+
+def _frame(axis: Any) -> None:
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.grid(alpha=0.25, which="major")
+    axis.set_axisbelow(True)

@@ -1,0 +1,110 @@
+"""A folder of results: the store, and all that follows from it; whatever can be made is made."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.calibrate import plots
+from benchmarks.calibrate.answer import WORKER_TASKS, Answer, Target, answer, largest_of
+from benchmarks.calibrate.fit import Fitted, fit
+from benchmarks.calibrate.misrouting import JOBS, examples, misrouted, simulated_jobs
+from benchmarks.calibrate.report import Findings, Picture, pictures, report_of, to_html, to_markdown
+from benchmarks.calibrate.store import FILE_NAME, Contents, Store
+from benchmarks.errors import StoreError
+from gdaltools.calibration import Calibration
+
+CALIBRATION, ENVIRONMENT, MARKDOWN, PAGE = "calibration.json", "routing.env", "report.md", "report.html"
+PEERS, PROFILES = "peers.png", "profiles"
+
+
+@dataclass(frozen=True)
+class Targets:
+    """The function app that thresholds are for, and the worker beside it."""
+
+    function_app: Target
+    worker: Target
+
+
+@dataclass(frozen=True)
+class Results:
+    """A folder that a session writes to."""
+
+    folder: Path
+
+    @property
+    def store(self) -> Store:
+        """Its store of runs."""
+        return Store(self.folder / FILE_NAME)
+
+    def conclude(self, targets: Targets, *, note: str, say: Callable[[str], None]) -> tuple[Fitted, Answer]:
+        """Fit the store's runs, and write calibration, settings and report.
+
+        Raises
+        ------
+        TooFewRuns
+            There are too few runs for any model.
+        StoreError
+            The store cannot be read, or the folder not written to.
+        """
+        contents = self.store.contents()
+        for problem in contents.problems:
+            say(problem)
+        fitted = fit(contents, note=note)
+        found = answer(targets.function_app, fitted.calibration)
+        whole = fitted.calibration.model_copy(update={"thresholds": found.thresholds})
+        sections = report_of(self._findings(contents, fitted, found, targets))
+        texts = {
+            CALIBRATION: as_json(whole),
+            ENVIRONMENT: found.environment_file(),
+            MARKDOWN: to_markdown(sections),
+            PAGE: to_html(sections),
+        }
+        try:
+            for name, text in texts.items():
+                (self.folder / name).write_text(text)
+            for picture in pictures(sections):
+                (self.folder / f"{picture.name}.png").write_bytes(picture.png)
+        except OSError as error:
+            raise StoreError(f"{self.folder} cannot be written to: {error.strerror}") from error
+        return Fitted(whole, fitted.notes, fitted.residuals), found
+
+    def _findings(self, contents: Contents, fitted: Fitted, found: Answer, targets: Targets) -> Findings:
+        ratios = [ratio for _, ratio, _ in fitted.residuals.get("create_cog", ())]
+        jobs = simulated_jobs(targets.function_app, fitted.calibration, ratios)
+        return Findings(
+            contents=contents,
+            fitted=fitted,
+            answer=found,
+            worker_target=str(targets.worker),
+            worker=largest_of(targets.worker, WORKER_TASKS, fitted.calibration),
+            jobs=JOBS,
+            misrouted=tuple(misrouted(jobs, found)),
+            examples=tuple(examples(targets.function_app, fitted.calibration)),
+            peers=self._peers(),
+            profiles=tuple(self._profiles()),
+        )
+
+    def _peers(self) -> Picture | None:
+        path = self.folder / PEERS
+        if not path.exists():
+            return None
+        caption = "create_cog beside its peers (python -m benchmarks.compare tells more)."
+        return Picture("peers", path.read_bytes(), caption)
+
+    def _profiles(self) -> list[Picture]:
+        found = []
+        for path in sorted((self.folder / PROFILES).glob("*.json")):
+            profile = json.loads(path.read_text())
+            name = profile["cell"]
+            png = plots.timeline([tuple(point) for point in profile["timeline"]], name)
+            caption = f"Memory over time: {name}; where its time went is in {PROFILES}/{path.stem}.svg."
+            found.append(Picture(f"memory-{path.stem}", png, caption))
+        return found
+
+
+def as_json(calibration: Calibration) -> str:
+    """A calibration as its file holds it."""
+    return calibration.model_dump_json(indent=2) + "\n"

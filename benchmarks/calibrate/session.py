@@ -1,0 +1,303 @@
+"""A session of measuring: every cell of a grid in a child process, in random order, within a budget of time.
+
+Before each run the time that is left is held against what the rest will take, by the default calibration and
+by how far it was off so far: when it runs short, repetitions are left out first, then the largest cells. What
+fails is stored with its reason, and larger cells of its kind are not tried when memory was what it lacked.
+"""
+
+from __future__ import annotations
+
+import random
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import cache
+from pathlib import Path
+
+from benchmarks.calibrate.cells import Cell
+from benchmarks.calibrate.child import TILE_SIZE, CellJob
+from benchmarks.calibrate.noise import Reference
+from benchmarks.calibrate.places import Output, Place
+from benchmarks.calibrate.store import Run, Store
+from benchmarks.compare.cases import CASES
+from benchmarks.compare.sources import Source, made_source
+from benchmarks.errors import ChildFailed, NothingToMeasure
+from benchmarks.process import ChildResult, run_child
+from gdaltools.calibration import DEFAULT_FILE, load
+from gdaltools.estimation import estimate_workload, layout_of
+from gdaltools.workload import Layout, Workload, memory_bound_mb
+
+Say = Callable[[str], None]
+
+_CHILD = "benchmarks.calibrate.child"
+# Of a child around its call: interpreter, imports, and the reference loop twice.
+_AROUND_SECONDS = 2.5
+# At which pace sources are made, uncompressed; read and written once.
+_MAKING_MB_PER_SECOND = 25.0
+# What a source and its output may take of disk: spool and file, and temporary files.
+_DISK_FACTOR = 2.5
+_WARM_UP_MB = 2.0
+# After which what runs took says how long the others will take.
+_KNOWN_PACE_SECONDS = 15.0
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """What holds for a whole session.
+
+    Attributes
+    ----------
+    inputs : Path
+        Where sources are kept.
+    minutes : float
+        For sources, runs and warm-up together.
+    memory_limit_mb : float or None
+        A child that takes more is killed.
+    keep_free_mb : float
+        Disk that is left free.
+    """
+
+    session: str
+    inputs: Path
+    minutes: float
+    seed: int
+    timeout_minutes: float = 60.0
+    memory_limit_mb: float | None = None
+    keep_free_mb: float = 500.0
+
+
+@dataclass
+class Measuring:
+    """Takes cells through their runs, and stores each as soon as it is over."""
+
+    conditions: Conditions
+    place: Place
+    store: Store
+    say: Say
+    reference: Reference = field(default_factory=Reference)
+    _sources: dict[tuple[str, str, str | None, float], Source] = field(default_factory=dict)
+    _took: float = 0.0
+    _expected: float = 0.0
+    _out_of_memory: dict[str, float] = field(default_factory=dict)
+
+    def run(self, cells: Sequence[tuple[Cell, int]]) -> int:
+        """Measure cells, each with the number of its round; returns how many were.
+
+        Raises
+        ------
+        NothingToMeasure
+            Not one of them can be measured here.
+        StoreError
+            What was measured cannot be kept.
+        """
+        ends = time.monotonic() + 60 * self.conditions.minutes
+        pending = [(cell, number) for cell, number in cells if self._has_space(cell)]
+        random.Random(self.conditions.seed).shuffle(pending)
+        if pending:
+            self._warm_up(pending)
+        done = 0
+        while affordable := self._affordable(pending, ends):
+            cell, number = affordable[0]
+            pending.remove(affordable[0])
+            if not self._has_space(cell) or self._is_too_large(cell):
+                continue
+            began = time.monotonic()
+            run = self._measured(cell, number)
+            self.store.append(run)
+            done += 1
+            self._took += time.monotonic() - began
+            self._expected += _expected_seconds(cell)
+            self.say(f"{done} done, {len(affordable) - 1} to go: {cell.key}: {_told(run)}")
+        if pending:
+            self.say(f"{len(pending)} runs were left out to keep to {self.conditions.minutes:g} minutes")
+        if not done and cells:
+            raise NothingToMeasure(
+                "nothing could be measured: give more time (--minutes), more disk (--inputs), or other "
+                "--operations"
+            )
+        return done
+
+    def _affordable(self, pending: Sequence[tuple[Cell, int]], ends: float) -> list[tuple[Cell, int]]:
+        """What is expected to be done in time, in the order of `pending`; the most important of it all."""
+        pace = self._took / self._expected if self._took > _KNOWN_PACE_SECONDS else 1.0
+        left, chosen, made = ends - time.monotonic(), set(), set(self._sources)
+        for at in sorted(range(len(pending)), key=lambda at: _weight(*pending[at])):
+            cell, key = pending[at][0], _source_key(pending[at][0])
+            left -= pace * _expected_seconds(cell)
+            if key not in made and not self._is_kept(key):
+                left -= cell.megabytes / _MAKING_MB_PER_SECOND
+            if left < 0:
+                break
+            made.add(key)
+            chosen.add(at)
+        return [pending[at] for at in sorted(chosen)]
+
+    def _is_kept(self, key: tuple[str, str, str | None, float]) -> bool:
+        case, layout, compress, megabytes = key
+        width, height = CASES[case].size(megabytes)
+        kind = layout if compress is None else f"{layout}-{compress}"
+        return any(self.conditions.inputs.glob(f"{case}-{width}x{height}-{kind}-*"))
+
+    def _warm_up(self, pending: Sequence[tuple[Cell, int]]) -> None:
+        """Run each operation once on next to nothing: libraries come from disk, kernels are compiled."""
+        chosen = {cell.operation_name: cell for cell, _ in pending}
+        for name, cell in sorted(chosen.items()):
+            self.say(f"warming up: {name}")
+            self._measured(cell.model_copy(update={"megabytes": min(_WARM_UP_MB, cell.megabytes)}), 0)
+        self._out_of_memory.clear()  # the measured runs tell
+
+    def _has_space(self, cell: Cell) -> bool:
+        needed = cell.megabytes * _DISK_FACTOR + self.conditions.keep_free_mb
+        free = shutil.disk_usage(self.conditions.inputs).free / 1e6
+        if free < needed:
+            self.say(f"{cell.key} is left out: {free:,.0f} MB are free and it may take {needed:,.0f} MB")
+        return free >= needed
+
+    def _is_too_large(self, cell: Cell) -> bool:
+        too_large = cell.megabytes >= self._out_of_memory.get(cell.operation_name, float("inf"))
+        if too_large:
+            self.say(f"{cell.key} is left out: a smaller one was killed for its memory")
+        return too_large
+
+    def _measured(self, cell: Cell, number: int) -> Run:
+        """One run, good or bad."""
+        at = datetime.now(UTC).isoformat(timespec="seconds")
+        base = Run(session=self.conditions.session, at=at, cell=cell, round=number)
+        before = self.reference.seconds()
+        workload = None
+        try:
+            source = self._source(cell)
+            workload = workload_of(cell, source)
+            with self.place.output(cell) as output:
+                job = _job(cell, self.place.source(source), output)
+                found = self._child(job, output)
+                after = self.reference.seconds()
+                return self._filled(base, workload, output, found, (before, after))
+        except (ChildFailed, OSError) as error:
+            if "killed" in str(error) and "long" not in str(error):
+                known = self._out_of_memory.get(cell.operation_name, float("inf"))
+                self._out_of_memory[cell.operation_name] = min(known, cell.megabytes)
+            given = None if workload is None else workload.to_dict()
+            return base.model_copy(update={"error": str(error), "workload": given})
+
+    def once(self, cell: Cell, *, within: Sequence[str] = ()) -> ChildResult:
+        """One run that is not stored, within another command.
+
+        Raises
+        ------
+        ChildFailed
+            As `run_child` does.
+        """
+        source = self._source(cell)
+        with self.place.output(cell) as output:
+            return self._child(_job(cell, self.place.source(source), output), output, within=within)
+
+    def _child(self, job: CellJob, output: Output, *, within: Sequence[str] = ()) -> ChildResult:
+        limit = self.conditions.memory_limit_mb
+        return run_child(
+            _CHILD,
+            job.to_dict(),
+            folder=output.folder,
+            timeout_seconds=60 * self.conditions.timeout_minutes,
+            environment=output.environment,
+            watched=[output.folder],
+            memory_limit_bytes=None if limit is None else int(limit * 1e6),
+            within=within,
+        )
+
+    def _filled(
+        self,
+        base: Run,
+        workload: Workload,
+        output: Output,
+        found: ChildResult,
+        reference: tuple[float, float],
+    ) -> Run:
+        answer, local = found.answer, output.local_bytes
+        return base.model_copy(
+            update={
+                "workload": workload.to_dict(),
+                "seconds": answer["seconds"],
+                "cpu_seconds": answer["cpu_seconds"],
+                "process_seconds": found.process_seconds,
+                "peak_mb": max(found.tree_peak_bytes, answer["peak_bytes"] or 0) / 1e6,
+                "bound_mb": memory_bound_mb(workload),
+                "read_mb": answer["read_bytes"] / 1e6,
+                "written_mb": answer["written_bytes"] / 1e6,
+                "temporary_mb": max(found.disk_peak_bytes - local, 0) / 1e6,
+                "output_mb": output.size_bytes() / 1e6,
+                "others_cores": found.others_cores,
+                "reference_seconds": reference,
+                "reference_best": self.reference.best,
+            }
+        )
+
+    def _source(self, cell: Cell) -> Source:
+        key = _source_key(cell)
+        if key not in self._sources:
+            self._sources[key] = made_source(
+                CASES[cell.case],
+                megabytes=cell.megabytes,
+                folder=self.conditions.inputs,
+                layout=cell.layout,
+                compress=cell.compress,
+            )
+        return self._sources[key]
+
+
+def workload_of(cell: Cell, source: Source) -> Workload:
+    """What the model sees of a cell: what the source's header tells, as an estimate would read it."""
+    layout = layout_of(
+        (source.dtype,) * source.bands,
+        source.width,
+        source.height,
+        codec=None if source.compression == "none" else source.compression,
+        stored_mb=source.path.stat().st_size / 1e6,
+        tiled=source.layout == "tiled",
+        remote=cell.storage != "local",
+    )
+    return _workload(cell, layout)
+
+
+def _workload(cell: Cell, layout: Layout) -> Workload:
+    tile_size = TILE_SIZE if cell.operation == "extract_tiles" else None
+    return Workload(cell.operation, cell.variant, layout, cell.cores, warps=cell.warps, tile_size=tile_size)
+
+
+def _job(cell: Cell, source: str, output: Output) -> CellJob:
+    return CellJob(cell.operation, cell.variant, cell.warps, source, output.target, cell.cores)
+
+
+@cache
+def _expected_seconds(cell: Cell) -> float:
+    """What a run will take, by the default calibration, with the process around it."""
+    case = CASES[cell.case]
+    width, height = case.size(cell.megabytes)
+    layout = layout_of(
+        (case.dtype,) * case.bands,
+        width,
+        height,
+        codec=cell.compress,
+        tiled=cell.layout == "tiled",
+        remote=cell.storage != "local",
+    )
+    found = estimate_workload(_workload(cell, layout), calibration=load(DEFAULT_FILE))
+    return _AROUND_SECONDS + found.seconds
+
+
+def _source_key(cell: Cell) -> tuple[str, str, str | None, float]:
+    return cell.case, cell.layout, cell.compress, cell.megabytes
+
+
+def _weight(cell: Cell, number: int) -> tuple[bool, float, float]:
+    """What is left out first, the largest: repetitions, then the largest size; of either the slowest."""
+    return number > 1, cell.megabytes, _expected_seconds(cell)
+
+
+def _told(run: Run) -> str:
+    if run.error is not None:
+        return f"FAILED, {run.error}"
+    noisy = "" if run.quiet else ", not quiet"
+    return f"{run.seconds:.2f} s, {run.peak_mb:.0f} MB{noisy}"

@@ -1,0 +1,162 @@
+"""``python -m benchmarks.diff A B``: what changed from one store of runs to another.
+
+A and B are folders of results, or stores. Cells that both have are compared by their medians; a difference
+counts where it is larger than the runs of a cell differ from one another. The exit code is 0, 1 if
+--fail-over says so and a cell is slower by more than that, 2 for wrong usage or stores that share no cell.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import geometric_mean, median
+
+from benchmarks.calibrate.store import Contents, Run, measured_runs, store_in
+from benchmarks.compare.command import positive
+from benchmarks.errors import StoreError
+from gdaltools.errors import GdalToolsError
+
+OK, SLOWER, USAGE = 0, 1, 2
+# What runs of a cell differ by at least, where there are too few of them to know.
+_LEAST_NOISE = 0.1
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One cell in both stores.
+
+    Attributes
+    ----------
+    seconds, cpu_seconds, peak : float
+        B in multiples of A.
+    noise : float
+        By which share runs of the cell differ from their median, in the noisier store.
+    quiet : bool
+        Whether the machine was quiet in all of them; else CPU seconds say more than seconds.
+    """
+
+    key: str
+    seconds: float
+    cpu_seconds: float
+    peak: float
+    noise: float
+    quiet: bool
+
+    @property
+    def verdict(self) -> str:
+        """Slower, faster or same by the noise: of seconds, or of CPU seconds where it was not quiet."""
+        ratio = self.seconds if self.quiet else self.cpu_seconds
+        if ratio > 1 + self.noise:
+            return "slower"
+        return "faster" if ratio < 1 / (1 + self.noise) else "same"
+
+
+def differences(before: Contents, after: Contents) -> list[Difference]:
+    """The cells that both stores have, in the order of their keys."""
+    old, new = _by_key(before), _by_key(after)
+    return [_difference(key, old[key], new[key]) for key in sorted(old.keys() & new.keys())]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Compare by the command line; its exit code."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.diff", description=__doc__)
+    parser.add_argument("before", type=Path, metavar="A")
+    parser.add_argument("after", type=Path, metavar="B")
+    parser.add_argument(
+        "--fail-over", type=positive, metavar="TIMES", help="exit with 1 if a cell is slower by more"
+    )
+    try:
+        given = parser.parse_args(arguments)
+    except SystemExit as end:
+        return int(end.code or 0)
+    try:
+        before, after = _opened(given.before), _opened(given.after)
+        found = differences(before, after)
+        if not found:
+            raise StoreError("the stores share no cell: measure both with the same --sizes and --operations")
+    except GdalToolsError as error:
+        print(f"benchmarks.diff: {error}", file=sys.stderr)
+        return USAGE
+    print("\n".join(_table(before, after, found)))
+    worst = max(each.seconds for each in found)
+    return SLOWER if given.fail_over is not None and worst > given.fail_over else OK
+
+
+def _opened(path: Path) -> Contents:
+    if not path.exists():
+        raise StoreError(f"{path} does not exist")
+    contents = store_in(path).contents()
+    for problem in contents.problems:
+        print(problem, file=sys.stderr)
+    if not measured_runs(contents.runs):
+        raise StoreError(f"{path} holds no runs")
+    return contents
+
+
+def _by_key(contents: Contents) -> dict[str, list[Run]]:
+    found: dict[str, list[Run]] = {}
+    for run in measured_runs(contents.runs):
+        if run.cell is not None:
+            found.setdefault(run.cell.key, []).append(run)
+    return found
+
+
+def _difference(key: str, old: Sequence[Run], new: Sequence[Run]) -> Difference:
+    def ratio(name: str) -> float:
+        before, after = (median(getattr(run, name) or 0.0 for run in runs) for runs in (old, new))
+        return after / before if before else 1.0
+
+    return Difference(
+        key=key,
+        seconds=ratio("seconds"),
+        cpu_seconds=ratio("cpu_seconds"),
+        peak=ratio("peak_mb"),
+        noise=max(_noise(old), _noise(new), _LEAST_NOISE),
+        quiet=all(run.quiet for run in (*old, *new)),
+    )
+
+
+def _noise(runs: Sequence[Run]) -> float:
+    seconds = [run.seconds or 0.0 for run in runs]
+    middle = median(seconds)
+    return max(abs(each - middle) for each in seconds) / middle if middle else 0.0
+
+
+def _table(before: Contents, after: Contents, found: Sequence[Difference]) -> Iterator[str]:
+    for name, contents in (("A", before), ("B", after)):
+        machine = contents.machine
+        if machine is not None:
+            where = f"{machine.cores} cores of {machine.processor}"
+            yield f"{name}: {where}, GDAL {machine.gdal}, commit {machine.commit}"
+    yield from _changed_versions(before, after)
+    width = max(len(each.key) for each in found)
+    yield f"{'cell':<{width}}  wall   CPU  peak   noise"
+    for each in found:
+        loud = "" if each.quiet else ", not quiet: by CPU"
+        yield (
+            f"{each.key:<{width}} {each.seconds:5.2f} {each.cpu_seconds:5.2f} {each.peak:5.2f} "
+            f"{each.noise:6.0%}  {each.verdict}{loud}"
+        )
+    counts = {word: sum(each.verdict == word for each in found) for word in ("faster", "same", "slower")}
+    told = ", ".join(f"{count} {word}" for word, count in counts.items())
+    walls, cpus = (
+        geometric_mean(getattr(each, name) for each in found) for name in ("seconds", "cpu_seconds")
+    )
+    yield f"{len(found)} cells: {told}; B takes {walls:.2f} times A's wall and {cpus:.2f} times its CPU time"
+
+
+def _changed_versions(before: Contents, after: Contents) -> Iterator[str]:
+    if before.machine is None or after.machine is None:
+        return
+    old, new = before.machine.versions, after.machine.versions
+    changed = [f"{name} {old.get(name)} → {new.get(name)}" for name in sorted(old.keys() | new.keys())
+               if old.get(name) != new.get(name)]  # fmt: skip
+    if changed:
+        yield f"versions: {', '.join(changed)}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,316 @@
+"""``python -m benchmarks.run``: measure this machine, fit a model, and say what routing should be told.
+
+    python -m benchmarks.run                                              # about 20 minutes
+    python -m benchmarks.run --quick                                      # 3 minutes
+    python -m benchmarks.run --ship gdaltools/default_calibration.json    # as the package's own
+    python -m benchmarks.run --from-database                              # no measuring: what production did
+
+Results go to a folder of their own below benchmarks/results: the store, calibration.json, routing.env, and
+the report. The exit code is 0 if there are thresholds, 1 if there are too few runs for any, 2 for wrong usage
+or something that is missing, 130 after Ctrl-C; what was measured until then is kept, and --resume goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, cast
+from uuid import uuid4
+
+from benchmarks.calibrate.answer import Answer, Target
+from benchmarks.calibrate.cells import BUDGETS, Budget, Cell, Scale, grid, operation_names
+from benchmarks.calibrate.fit import Fitted, require_regression
+from benchmarks.calibrate.places import place
+from benchmarks.calibrate.results import PEERS, PROFILES, Results, Targets, as_json
+from benchmarks.calibrate.store import Run, Session
+from benchmarks.compare.command import cache_folder, positive
+from benchmarks.compare.command import main as compare
+from benchmarks.compare.jobs import usable_cores
+from benchmarks.compare.plot import require_plotting
+from benchmarks.errors import StoreError, TooFewRuns
+from benchmarks.machine import this_machine
+from benchmarks.process import require_psutil
+from gdaltools.errors import GdalToolsError, InvalidParameter
+
+OK, TOO_FEW, USAGE, INTERRUPTED = 0, 1, 2, 130
+
+_RESULTS = Path(__file__).parent / "results"
+_PEERS_MB, _PEERS_MINUTES = 64, 1.5
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run by the command line; its exit code."""
+    try:
+        given = _parser().parse_args(arguments)
+    except SystemExit as end:  # argparse printed usage or help already
+        return int(end.code or 0)
+    try:
+        return run(given)
+    except KeyboardInterrupt:
+        _say("interrupted: python -m benchmarks.run --resume goes on")
+        return INTERRUPTED
+    except GdalToolsError as error:
+        _say(f"benchmarks.run: {error}")
+        return TOO_FEW if isinstance(error, TooFewRuns) else USAGE
+
+
+def run(given: argparse.Namespace) -> int:
+    """Measure as the arguments say, unless they say not to, and conclude.
+
+    Raises
+    ------
+    InvalidParameter, MissingPackage
+        An argument is wrong, or something that it needs is not installed.
+    StoreError
+        The results' folder cannot be written to.
+    NothingToMeasure, TooFewRuns
+        There is nothing to conclude from.
+    """
+    for required in (require_psutil, require_regression, require_plotting):
+        required()
+    if given.profile:
+        from benchmarks.calibrate.profiling import require_profiler
+
+        require_profiler()
+    results = Results(_folder(given))
+    if given.from_database:
+        _read_history(results)
+    elif not given.refit:
+        _measure(given, results)
+    fitted, found = results.conclude(_targets(given), note=_note(given), say=_say)
+    _tell(results, fitted, found)
+    if given.ship is not None:
+        _ship(fitted, given.ship)
+    return OK
+
+
+def _measure(given: argparse.Namespace, results: Results) -> None:
+    from benchmarks.calibrate.session import Conditions, Measuring
+
+    budget = _budget(given)
+    inputs = given.inputs
+    try:
+        inputs.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StoreError(
+            f"{inputs} cannot be made ({error.strerror}): name another folder with --inputs"
+        ) from error
+    with place(given.storage, inputs) as where:
+        cells = grid(
+            budget, operations=given.operations, cores=given.cores, storage=where.kind, seed=given.seed
+        )
+        wanted = _still_wanted(cells, budget, results.store.contents().runs)
+        session = uuid4().hex[:12]
+        line = Session(session=session, created=_now(), machine=this_machine(), options=_options(given))
+        results.store.append(line)
+        conditions = Conditions(
+            session=session,
+            inputs=inputs,
+            minutes=budget.minutes,
+            seed=given.seed,
+            memory_limit_mb=given.memory_limit_mb,
+            keep_free_mb=given.keep_free_mb,
+        )
+        measuring = Measuring(conditions, where, results.store, _say)
+        _say(f"{len(wanted)} runs of {len(cells)} cells, into {results.folder}")
+        if wanted:
+            measuring.run(wanted)
+        if given.profile:
+            from benchmarks.calibrate.profiling import profile
+
+            kept = [run.cell for run in results.store.contents().runs if run.cell and run.measured]
+            profile(measuring, kept, results.folder / PROFILES, _say)
+    if given.peers:
+        _compare_peers(given, results)
+
+
+def _still_wanted(cells: Sequence[Cell], budget: Budget, runs: Sequence[Run]) -> list[tuple[Cell, int]]:
+    """The runs of the grid that the store has not got yet, as cells and the numbers of their rounds."""
+    done = Counter(run.cell.key for run in runs if run.cell is not None and run.measured)
+    rounds = dict(zip(budget.sizes, budget.rounds, strict=True))
+    return [
+        (cell, number)
+        for cell in cells
+        for number in range(1, rounds[cell.megabytes] + 1)
+        if number > done[cell.key]
+    ]
+
+
+def _compare_peers(given: argparse.Namespace, results: Results) -> None:
+    _say(f"create_cog beside its peers, {_PEERS_MB} MB")
+    arguments = ["cog", "--case", "relief", "--megabytes", str(_PEERS_MB), "--rounds", "1", "--inputs"]
+    compare([*arguments, str(given.inputs), "--plot", str(results.folder / PEERS)])
+
+
+def _read_history(results: Results) -> None:
+    from benchmarks.calibrate.history import runs_of_database
+
+    session = uuid4().hex[:12]
+    runs, silent = runs_of_database(session)
+    if silent:
+        _say(f"{silent} tasks say too little, or did several things at once: passed over")
+    line = Session(session=session, created=_now(), machine=this_machine(), options={"from_database": True})
+    results.store.append(line)
+    for each in runs:
+        results.store.append(each)
+    _say(f"{len(runs)} tasks of production, into {results.folder}")
+
+
+def _ship(fitted: Fitted, path: Path) -> None:
+    default = fitted.calibration.model_copy(update={"default": True, "thresholds": None})
+    try:
+        path.write_text(as_json(default))
+    except OSError as error:
+        raise StoreError(f"{path} cannot be written to: {error.strerror}") from error
+    _say(f"shipped as {path}")
+
+
+def _tell(results: Results, fitted: Fitted, found: Answer) -> None:
+    print(found.environment_file())
+    for name, model in fitted.calibration.models.items():
+        judged = model.judgement
+        if judged is None:
+            print(f"{name}: {model.runs} runs; too few sizes to hold some out")
+            continue
+        print(
+            f"{name}: {model.runs} runs; {judged.runs} held out of {judged.held_out_from_mb:,.0f} MB and "
+            f"more: median error {judged.median_error:.1%}, {judged.coverage:.0%} within the 90% interval"
+        )
+    for note in fitted.notes:
+        _say(note)
+    print(f"report: {results.folder / 'report.html'}")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.run",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    what = parser.add_argument_group("what is measured")
+    scale = what.add_mutually_exclusive_group()
+    scale.add_argument("--quick", action="store_const", const="quick", dest="scale", help="3 minutes")
+    scale.add_argument("--full", action="store_const", const="full", dest="scale", help="hours")
+    parser.set_defaults(scale="default")
+    what.add_argument(
+        "--minutes", type=positive, help="keep to so many, the largest sizes are left out first"
+    )
+    what.add_argument(
+        "--operations", nargs="+", default=[], metavar="NAME", help=f"of {', '.join(operation_names())}"
+    )
+    what.add_argument("--sizes", nargs="+", type=positive, metavar="MB", help="other sizes than the scale's")
+    what.add_argument("--cores", nargs="+", type=int, help="numbers of cores (1 and all)")
+    what.add_argument("--storage", default="local", help="local, azurite, or abfs://container/prefix (local)")
+    what.add_argument("--profile", action="store_true", help="also flame graphs, and memory over time")
+    what.add_argument(
+        "--no-peers", action="store_false", dest="peers", help="do not run create_cog beside its peers"
+    )
+    what.add_argument(
+        "--memory-limit-mb", type=positive, help="end a run that takes more, as a container would"
+    )
+    what.add_argument("--keep-free-mb", type=positive, default=500.0, help="disk that is left free (500)")
+    what.add_argument(
+        "--inputs", type=Path, default=cache_folder(), metavar="FOLDER", help="where sources are kept"
+    )
+    what.add_argument("--seed", type=int, default=0)
+    how = parser.add_argument_group("results")
+    how.add_argument("--results", type=Path, metavar="FOLDER", help="(a new one below benchmarks/results)")
+    how.add_argument("--resume", action="store_true", help="go on with the newest results, or with --results")
+    how.add_argument("--refit", action="store_true", help="do not measure: conclude anew from what there is")
+    how.add_argument(
+        "--from-database", action="store_true", help="do not measure: take what the worker recorded"
+    )
+    how.add_argument("--ship", type=Path, metavar="FILE", help="also write the calibration as a default one")
+    for name, words, values in (
+        ("function", "the function app", (30.0, 2, 7000.0, 500.0)),
+        ("worker", "the worker", (60.0, usable_cores(), 7700.0, 20_000.0)),
+    ):
+        group = parser.add_argument_group(f"what {words} has")
+        minutes, cores, memory, disk = values
+        group.add_argument(f"--{name}-minutes", type=positive, default=minutes, help=f"({minutes:g})")
+        group.add_argument(f"--{name}-cores", type=int, default=cores, help=f"({cores})")
+        group.add_argument(f"--{name}-memory-mb", type=positive, default=memory, help=f"({memory:g})")
+        group.add_argument(f"--{name}-disk-mb", type=positive, default=disk, help=f"({disk:g})")
+    return parser
+
+
+def _budget(given: argparse.Namespace) -> Budget:
+    budget = BUDGETS[cast(Scale, given.scale)]
+    if given.sizes:
+        sizes = tuple(sorted(set(given.sizes)))
+        kinds, rounds = budget.kinds[:1] * len(sizes), budget.rounds[:1] * len(sizes)
+        budget = replace(budget, sizes=sizes, kinds=kinds, rounds=rounds)
+    cores = given.cores or sorted({1, usable_cores()})
+    if not all(1 <= each <= usable_cores() for each in cores):
+        raise InvalidParameter(f"--cores {' '.join(map(str, cores))}: there are {usable_cores()} here")
+    given.cores = cores
+    minutes = given.minutes or budget.minutes
+    # The comparison with peers is in the time as well.
+    given.peers = given.peers and given.scale != "quick" and minutes > 2 * _PEERS_MINUTES
+    return replace(budget, minutes=minutes - _PEERS_MINUTES if given.peers else minutes)
+
+
+def _targets(given: argparse.Namespace) -> Targets:
+    found = [
+        Target(
+            words,
+            minutes=getattr(given, f"{name}_minutes"),
+            cores=getattr(given, f"{name}_cores"),
+            memory_mb=getattr(given, f"{name}_memory_mb"),
+            disk_mb=getattr(given, f"{name}_disk_mb"),
+            remote=True,
+        )
+        for name, words in (("function", "function app"), ("worker", "worker"))
+    ]
+    for target in found:
+        if target.cores < 1:
+            raise InvalidParameter(f"{target.name}: {target.cores} vCPU: give at least 1")
+    return Targets(*found)
+
+
+def _folder(given: argparse.Namespace) -> Path:
+    """The results' folder: given, the newest, or a new one."""
+    if given.results is not None:
+        return cast(Path, given.results)
+    if given.resume or given.refit:
+        found = sorted(path.parent for path in _RESULTS.glob("*/runs.jsonl"))
+        if not found:
+            raise InvalidParameter(
+                f"there are no results below {_RESULTS.name} yet: run without --resume or --refit"
+            )
+        return found[-1]
+    kind = "database" if given.from_database else given.scale
+    return _RESULTS / f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{kind}"
+
+
+def _note(given: argparse.Namespace) -> str:
+    if given.from_database:
+        return "Fitted to tasks of production."
+    return (
+        f"Fitted to python -m benchmarks.run, scale {given.scale}, storage {given.storage.partition(':')[0]}."
+    )
+
+
+def _options(given: argparse.Namespace) -> dict[str, Any]:
+    """The arguments as JSON holds them; of paths only the name."""
+    return {name: value.name if isinstance(value, Path) else value for name, value in vars(given).items()}
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    # Told to end, it ends its child first, as after Ctrl-C.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    sys.exit(main())

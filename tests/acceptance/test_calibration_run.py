@@ -1,0 +1,79 @@
+"""Measuring as somebody runs it: real child processes, a few of them, beside runs that were made up."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from benchmarks import run
+from benchmarks.calibrate.store import store_in
+from benchmarks.compare import command
+from tests.support import calibration_runs as made
+
+
+def test_cells_are_measured_and_the_report_is_made_of_them(tmp_path: Path) -> None:
+    results = tmp_path / "results"
+    made.store(results, made.runs())
+    folders = ["--inputs", str(tmp_path / "inputs"), "--results", str(results)]
+    what = ["--quick", "--resume", "--sizes", "1", "--operations", "create_cog:fast", "--cores", "1"]
+    assert run.main([*what, *folders, "--minutes", "5"]) == run.OK
+    measured = [
+        each for each in store_in(results).contents().runs if each.cell and each.cell.variant == "fast"
+    ]
+    assert [each.error for each in measured] == [None] * 3
+    for each in measured:
+        assert each.cell is not None
+        assert each.seconds is not None
+        assert each.process_seconds is not None
+        assert 0 < each.seconds < each.process_seconds
+        assert each.peak_mb is not None
+        assert each.bound_mb is not None
+        assert 20 < each.peak_mb <= each.bound_mb
+        assert each.read_mb is not None
+        assert each.read_mb > 0.1
+        assert each.output_mb is not None
+        assert each.output_mb > 0.1
+        assert each.work.cores == 1
+        assert each.reference_seconds is not None
+    assert (results / "report.html").exists()
+    assert [path for path in (tmp_path / "inputs").iterdir() if path.is_dir()] == []
+
+
+def test_a_child_that_takes_too_much_memory_is_ended_and_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    results = tmp_path / "results"
+    what = ["--quick", "--sizes", "1", "--operations", "create_cog:fast", "--cores", "1"]
+    what += ["--memory-limit-mb", "40", "--minutes", "5", "--inputs", str(tmp_path / "inputs")]
+    assert run.main([*what, "--results", str(results)]) == run.TOO_FEW
+    failed = [each for each in store_in(results).contents().runs if each.error is not None]
+    assert failed
+    assert "over its limit of 40 MB, and was killed" in str(failed[0].error)
+    assert "a smaller one was killed for its memory" in (said := capsys.readouterr().err)
+    assert "create_cog: 0 runs" in said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "output", "names"),
+    [
+        (["read", "--engine", "open", "--peers", "rasterio-windows"], "read", {"open", "rasterio-windows"}),
+        (["worker", "--tasks", "2", "--engine", "worker", "--peers", "loop"], "worker", {"worker", "loop"}),
+    ],
+)
+def test_reading_and_tasks_are_compared(
+    arguments: list[str], output: str, names: set[str], tmp_path: Path
+) -> None:
+    results = ["--json", str(tmp_path / "report.json"), "--markdown", str(tmp_path / "report.md")]
+    size = ["--case", "noise-rgb", "--megabytes", "1", "--rounds", "1", "--inputs", str(tmp_path / "inputs")]
+    assert command.main([*arguments, *size, *results]) == command.OK
+    (case,) = json.loads((tmp_path / "report.json").read_text())["cases"]
+    assert case["output"] == output
+    assert {method["name"] for method in case["methods"]} == names
+    for method in case["methods"]:
+        assert method["check"] == {"valid": True, "pixels_identical": True, "problems": []}
+        assert method["runs"][0]["seconds"] > 0
+    text = (tmp_path / "report.md").read_text()
+    assert text.startswith("# Reading" if output == "read" else "# Tasks")
+    assert ("ms a task more than the bare loop's" in text) == (output == "worker")

@@ -1,0 +1,79 @@
+"""A calibration of what production did: from rows of a real database, as the worker leaves them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from benchmarks import run
+from gdaltools.calibration import load
+from tests.support import calibration_runs as made
+from tests.support import postgres
+
+JOB = "0" * 63 + "1"
+
+
+def remember(conninfo: str, count: int) -> None:
+    """Completed tasks that say what they took, one that does not, and one that did three things at once."""
+    runs = made.runs(operations=[("create_cog", "analysis")])[:count]
+    measured: list[object] = [
+        {
+            "actual": {"seconds": each.seconds, "peak_memory_mb": each.peak_mb, "processor": "Z80"},
+            "estimate": {"workloads": [each.workload], "peak_memory_mb": each.bound_mb},
+        }
+        for each in runs
+    ]
+    measured.append({"actual": {"seconds": 1.0}, "estimate": None})
+    with psycopg.connect(conninfo, autocommit=True) as connection:
+        connection.execute(
+            "insert into app.jobs (job_id, job_type, total_stages) values (%s, 'any_job', 5)", [JOB]
+        )
+        for number, each in enumerate([*measured, None]):
+            metadata = {} if each is None else {"measured": each}
+            connection.execute(
+                "insert into app.tasks (task_id, parent_job_id, job_type, task_type, stage, metadata, status)"
+                " values (%s, %s, 'any_job', 'create_cog', 3, %s, 'completed')",
+                [f"t{number}", JOB, json.dumps(metadata)],
+            )
+
+
+@pytest.fixture
+def environment(conninfo: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    for name, value in postgres.parts(conninfo).items():
+        if value:
+            monkeypatch.setenv(name.upper(), str(value))
+    return conninfo
+
+
+def test_what_the_worker_recorded_makes_a_calibration(
+    environment: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    remember(environment, 40)
+    assert run.main(["--from-database", "--results", str(tmp_path)]) == run.OK
+    said = capsys.readouterr()
+    assert "1 tasks say too little" in said.err
+    assert "40 tasks of production" in said.err
+    assert "extract_tiles: 0 runs of 0 sizes are too few" in said.err
+    calibration = load(tmp_path / "calibration.json")
+    assert calibration.machine.processor == "Z80"
+    assert calibration.models["create_cog"].runs == 40
+    assert "production" in calibration.note
+
+
+def test_too_little_history_is_said(
+    environment: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    remember(environment, 3)
+    assert run.main(["--from-database", "--results", str(tmp_path)]) == run.TOO_FEW
+    assert "create_cog: 3 runs" in capsys.readouterr().err
+
+
+def test_a_database_must_be_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("POSTGIS_HOST", raising=False)
+    assert run.main(["--from-database", "--results", str(tmp_path)]) == run.USAGE
+    assert "set POSTGIS_HOST" in capsys.readouterr().err
