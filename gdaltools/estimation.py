@@ -22,6 +22,7 @@ from pydantic import BaseModel, ConfigDict
 
 from gdaltools.cog.sizing import memory_bound
 from gdaltools.crs import parse_crs
+from gdaltools.display.shown import Shown
 from gdaltools.errors import InvalidParameter
 from gdaltools.extraction_memory import tiles_memory_bound
 from gdaltools.raster import RasterInfo, inspect
@@ -117,7 +118,7 @@ def layout_of(dtypes: tuple[str, ...], width: int, height: int) -> Layout:
     return Layout(width, height, len(dtypes), np.result_type(*dtypes).itemsize)
 
 
-class Estimate(BaseModel):
+class Estimate(Shown, BaseModel):
     """What an operation is expected to take.
 
     Attributes
@@ -145,15 +146,14 @@ class Estimate(BaseModel):
         """`seconds` in minutes."""
         return self.seconds / 60
 
-    def __str__(self) -> str:
-        lines = {
+    def _rows(self) -> dict[str, str]:
+        return {
             "operation": f"{self.operation} ({self.variant})",
             "input": f"{self.uncompressed_mb:,.1f} MB uncompressed",
             "time": f"about {_duration(self.seconds)} on {self.cores} core{'s' * (self.cores > 1)}",
             "memory": f"about {self.peak_memory_mb:,.0f} MB",
             "basis": self.basis,
         }
-        return "\n".join(f"{key:<10}{value}" for key, value in lines.items())
 
 
 def estimate(

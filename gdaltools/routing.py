@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+from gdaltools.display.shown import Shown
 from gdaltools.errors import InvalidParameter, UnknownTaskType
 
 EXTRACTION_TASKS = frozenset({"extract_tiles", "handler_tile_extraction", "raster_extract_tiles"})
@@ -71,8 +72,8 @@ class RoutingRules:
         return cls(**given)
 
 
-@dataclass(frozen=True)
-class Route:
+@dataclass(frozen=True, repr=False)
+class Route(Shown):
     """A queue, and why a task goes there."""
 
     queue: str
@@ -80,6 +81,9 @@ class Route:
 
     def __str__(self) -> str:
         return f"{self.queue}: {self.reason}"
+
+    def _rows(self) -> dict[str, str]:
+        return {"queue": self.queue, "reason": self.reason}
 
 
 def route(task_type: str, parameters: Mapping[str, Any], *, rules: RoutingRules | None = None) -> Route:

@@ -1,0 +1,48 @@
+"""Names of a raster's bands, where nobody has given any: their colours, else their numbers."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+
+_COLOURS = ("red", "green", "blue", "alpha", "cyan", "magenta", "yellow", "black")
+_MADE_UP = re.compile(rf"(?i)(?:{'|'.join((*_COLOURS, 'nir'))}|Band \d+)\Z")
+
+
+def named(
+    descriptions: Sequence[str | None], colours: Sequence[str], guessed: Sequence[str | None] = ()
+) -> list[str]:
+    """A name for each band: its description, else its colour, else what is guessed, else its number.
+
+    >>> named([None, "haze", None], ["red", "gray", "gray"])
+    ['Red', 'haze', 'Band 3']
+    """
+    names = []
+    for index, (text, colour) in enumerate(zip(descriptions, colours, strict=True), start=1):
+        guess = guessed[index - 1] if index <= len(guessed) else None
+        fallback = colour.capitalize() if colour in _COLOURS else guess or f"Band {index}"
+        names.append(text or fallback)
+    return names
+
+
+def given(names: Iterable[str]) -> tuple[str | None, ...]:
+    """The names that say more than colour and number do.
+
+    >>> given(["Red", "haze", "Band 3"])
+    (None, 'haze', None)
+    """
+    return tuple(None if _MADE_UP.match(name) else name for name in names)
+
+
+def distinct(names: Iterable[str]) -> list[str]:
+    """The names, a repeated one with a number behind it.
+
+    >>> distinct(["a", "b", "a"])
+    ['a', 'b', 'a_2']
+    """
+    seen: dict[str, int] = {}
+    found: list[str] = []
+    for name in names:
+        seen[name] = seen.get(name, 0) + 1
+        found.append(name if seen[name] == 1 else f"{name}_{seen[name]}")
+    return found
