@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Sequence
 
 _COLOURS = ("red", "green", "blue", "alpha", "cyan", "magenta", "yellow", "black")
-_MADE_UP = re.compile(rf"(?i)(?:{'|'.join((*_COLOURS, 'nir'))}|Band \d+)\Z")
+_NUMBERED = re.compile(r"Band \d+\Z")
 
 
 def named(
@@ -25,13 +25,17 @@ def named(
     return names
 
 
-def given(names: Iterable[str]) -> tuple[str | None, ...]:
-    """The names that say more than colour and number do.
+def given(names: Sequence[str], colours: Sequence[str]) -> tuple[str | None, ...]:
+    """The names that say more than the bands' colours and numbers do.
 
-    >>> given(["Red", "haze", "Band 3"])
-    (None, 'haze', None)
+    >>> given(["Red", "Green", "Blue"], ["red", "green", "blue"])
+    (None, None, None)
+    >>> given(["Red", "haze", "Band 3"], ["gray", "undefined", "undefined"])
+    ('Red', 'haze', None)
     """
-    return tuple(None if _MADE_UP.match(name) else name for name in names)
+    numbered = [None if _NUMBERED.match(name) else name for name in names]
+    said = all(name is None or name.lower() == colour for name, colour in zip(numbered, colours, strict=True))
+    return (None,) * len(names) if said else tuple(numbered)
 
 
 def distinct(names: Iterable[str]) -> list[str]:

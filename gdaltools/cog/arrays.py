@@ -121,9 +121,10 @@ def _descriptions(array: Any, count: int) -> tuple[str | None, ...]:
     """What ``long_name`` says; the coordinate's names where it says nothing, or the same in another order."""
     said = _texts(array.attrs.get("long_name"), count)
     coordinate = array.coords.get(BAND_NAME)
-    if coordinate is None or coordinate.size != count:
+    if coordinate is None or coordinate.size != count or coordinate.chunks is not None:
         return said
-    names = given(str(name) for name in coordinate.values.ravel())
+    colours = [colour.name for colour in _colorinterp(count, array.dtype.name)]
+    names = given([str(name) for name in coordinate.values.ravel()], colours)
     return names if not any(said) or set(names) == set(said) else said
 
 
