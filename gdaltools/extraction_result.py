@@ -95,6 +95,18 @@ class ExtractionResult(Shown, BaseModel):
             rows["empty"] = f"{len(self.skipped)} tiles without data were left out"
         return rows
 
+    def explore(self) -> Any:
+        """An interactive map of the tiles, for a notebook; ipyleaflet's Map.
+
+        Raises
+        ------
+        MissingExtra
+            ipyleaflet is not installed (``pip install 'gdaltools[map]'``).
+        """
+        from gdaltools.display.maps import explore
+
+        return explore([tile.location for tile in self.tiles])
+
     def _about(self) -> str:
         return file_name(self.source)
 

@@ -87,6 +87,18 @@ class MosaicResult(Shown, BaseModel):
             rows["left out"] = f"{len(self.left_out)} COGs beyond web maps"
         return rows
 
+    def explore(self) -> Any:
+        """An interactive map of the mosaic's COGs, for a notebook; ipyleaflet's Map.
+
+        Raises
+        ------
+        MissingExtra
+            ipyleaflet is not installed (``pip install 'gdaltools[map]'``).
+        """
+        from gdaltools.display.maps import explore
+
+        return explore(self.cogs, bounds=self.bounds if self.bounds[0] < self.bounds[2] else None)
+
     def _about(self) -> str:
         return file_name(self.location)
 

@@ -160,6 +160,18 @@ class RasterInfo(Shown, BaseModel):
 
         return plot_histogram(self, ax)
 
+    def explore(self) -> Any:
+        """An interactive map of the raster, for a notebook; ipyleaflet's Map.
+
+        Raises
+        ------
+        MissingExtra
+            ipyleaflet is not installed (``pip install 'gdaltools[map]'``).
+        """
+        from gdaltools.display.maps import explore
+
+        return explore([self.location])
+
     def _about(self) -> str:
         return file_name(self.location)
 

@@ -312,6 +312,18 @@ class TilingScheme(Shown, BaseModel):
 
         return plot_scheme(self, ax, names=names)
 
+    def explore(self) -> Any:
+        """An interactive map of the tiles over their raster, for a notebook; ipyleaflet's Map.
+
+        Raises
+        ------
+        MissingExtra
+            ipyleaflet is not installed (``pip install 'gdaltools[map]'``).
+        """
+        from gdaltools.display.maps import explore
+
+        return explore([self.source], outlines=self.to_geojson())
+
     def _about(self) -> str:
         return file_name(self.source)
 

@@ -112,6 +112,18 @@ class CogResult(Shown, BaseModel):
 
         return plot_pyramid(self.levels, ax, blocksize=self.blocksize, title=self._about())
 
+    def explore(self) -> Any:
+        """An interactive map of the COG, for a notebook; ipyleaflet's Map.
+
+        Raises
+        ------
+        MissingExtra
+            ipyleaflet is not installed (``pip install 'gdaltools[map]'``).
+        """
+        from gdaltools.display.maps import explore
+
+        return explore([self.location])
+
     def _about(self) -> str:
         return file_name(self.location)
 

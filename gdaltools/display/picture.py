@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 from rasterio.enums import ColorInterp, Resampling
 from rasterio.errors import RasterioError
 from rasterio.io import DatasetReader, MemoryFile
+from rasterio.vrt import WarpedVRT
+from rasterio.windows import Window
 
 from gdaltools import storage
 from gdaltools.dataset import open_dataset, reading
@@ -62,12 +64,12 @@ def picture(src: StrPath | Location, side: int) -> Picture | None:
         return _painted(dataset, location, side)
 
 
-def png(pixels: Picture) -> bytes:
-    """RGBA pixels of shape (rows, cols, 4) as a PNG."""
+def png(pixels: Picture, *, effort: int = 9) -> bytes:
+    """RGBA pixels of shape (rows, cols, 4) as a PNG, compressed at this level of zlib."""
     rows, cols, bands = pixels.shape
     profile = {"driver": "PNG", "dtype": "uint8", "count": bands, "height": rows, "width": cols}
     with MemoryFile() as memory:
-        with rasterio.Env(GDAL_PAM_ENABLED="NO"), memory.open(**profile, zlevel=9) as target:
+        with rasterio.Env(GDAL_PAM_ENABLED="NO"), memory.open(**profile, zlevel=effort) as target:
             target.write(pixels.transpose(2, 0, 1))
         return bytes(memory.read())
 
@@ -82,23 +84,59 @@ def glance_cost(dataset: DatasetReader, side: int) -> int:
 
 def _painted(dataset: DatasetReader, location: Location, side: int) -> Picture:
     scale = max(1.0, max(dataset.width, dataset.height) / side)
-    rows, cols = max(1, round(dataset.height / scale)), max(1, round(dataset.width / scale))
+    shape = max(1, round(dataset.height / scale)), max(1, round(dataset.width / scale))
+    return painted(dataset, location, shape)
+
+
+def painted(
+    dataset: DatasetReader | WarpedVRT,
+    location: Location,
+    shape: tuple[int, int],
+    levels: tuple[float, float] | None = None,
+) -> Picture:
+    """All of an open raster in so many rows and columns.
+
+    Parameters
+    ----------
+    levels : (float, float), optional
+        What is darkest and brightest of data that are not 8-bit colours; by default what `brightness` says.
+
+    Raises
+    ------
+    CorruptRaster, StorageError
+        A block cannot be decoded, or storage did not answer.
+    """
     bands = _bands(dataset)
     palette = ColorInterp.palette in dataset.colorinterp
-    how = Resampling.nearest if palette else Resampling.average
-    window = rasterio.windows.Window(0, 0, dataset.width, dataset.height)
-    with reading(location, window):
-        data = dataset.read(bands, out_shape=(len(bands), rows, cols), resampling=how)
-        seen = dataset.dataset_mask(out_shape=(rows, cols)) > 0
+    data, seen = _read(dataset, location, bands, shape, Resampling.nearest if palette else Resampling.average)
     if palette:
         return _coloured(data[0], dataset.colormap(bands[0]), seen)
+    if dataset.dtypes[0] != "uint8":
+        data = stretched(data, levels or brightness(data, seen))
+    return _opaque(data, seen)
+
+
+def shown_levels(dataset: DatasetReader, location: Location, shape: tuple[int, int]) -> tuple[float, float]:
+    """What is darkest and brightest in a picture of the raster, by a look at all of it."""
+    return brightness(*_read(dataset, location, _bands(dataset), shape, Resampling.average))
+
+
+def _read(
+    dataset: DatasetReader | WarpedVRT,
+    location: Location,
+    bands: list[int],
+    shape: tuple[int, int],
+    how: Resampling,
+) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+    with reading(location, Window(0, 0, dataset.width, dataset.height)):
+        data = dataset.read(bands, out_shape=(len(bands), *shape), resampling=how)
+        seen = dataset.dataset_mask(out_shape=shape) > 0
     if np.iscomplexobj(data):
         data = np.abs(data)
-    seen &= np.isfinite(data).all(axis=0)
-    return _opaque(data if dataset.dtypes[0] == "uint8" else stretched(data, seen), seen)
+    return data, seen & np.isfinite(data).all(axis=0)
 
 
-def _bands(dataset: DatasetReader) -> list[int]:
+def _bands(dataset: DatasetReader | WarpedVRT) -> list[int]:
     if ColorInterp.palette in dataset.colorinterp:
         return [dataset.colorinterp.index(ColorInterp.palette) + 1]
     wanted = (ColorInterp.red, ColorInterp.green, ColorInterp.blue)
@@ -116,14 +154,19 @@ def _coloured(indexes: NDArray[Any], palette: dict[int, tuple[int, ...]], seen: 
     return found
 
 
-def stretched(data: NDArray[Any], seen: NDArray[np.bool_]) -> NDArray[np.uint8]:
-    """Bands of any numbers as levels of 0 to 255, the darkest and brightest two percent clipped."""
-    values = data.astype("float64")
+def brightness(data: NDArray[Any], seen: NDArray[np.bool_]) -> tuple[float, float]:
+    """What is darkest and brightest: all but the outermost two percent lie between."""
     if not seen.any():
-        return np.zeros(data.shape, "uint8")
-    low, high = np.nanpercentile(values[:, seen], _STRETCH)
-    levels = (np.nan_to_num(values) - low) / max(high - low, 1e-9) * 255
-    found: Picture = np.clip(levels, 0, 255).astype("uint8")
+        return 0.0, 1.0
+    low, high = np.nanpercentile(data[:, seen].astype("float64"), _STRETCH)
+    return float(low), float(high)
+
+
+def stretched(data: NDArray[Any], levels: tuple[float, float]) -> NDArray[np.uint8]:
+    """Bands of any numbers as 0 (the first of `levels` and below) to 255 (the second and above)."""
+    low, high = levels
+    values = (np.nan_to_num(data.astype("float64")) - low) / max(high - low, 1e-9) * 255
+    found: Picture = np.clip(values, 0, 255).astype("uint8")
     return found
 
 
