@@ -15,22 +15,22 @@ import numpy as np
 from gdaltools.errors import StorageError
 from gdaltools.progress import ProgressOption, reporting
 from worker import handlers
-from worker.handlers import Handler, _Parameters
+from worker.handlers import Handler, Parameters
 
 
-class NoParameters(_Parameters):
+class NoParameters(Parameters):
     pass
 
 
-class Seconds(_Parameters):
+class Seconds(Parameters):
     seconds: float = 0.1
 
 
-class Megabytes(_Parameters):
+class Megabytes(Parameters):
     megabytes: int
 
 
-class Signal(_Parameters):
+class Signal(Parameters):
     number: int = signal.SIGKILL
 
 
