@@ -11,7 +11,7 @@ PIP_INSTALL := pip install -q --root-user-action ignore --disable-pip-version-ch
 INSTALL = $(shell test -x $(VENV)/uv/bin/uv && echo "$(VENV)/uv/bin/uv pip install -q --python $(BIN)/python" \
 	|| echo "$(BIN)/python -m $(PIP_INSTALL)")
 
-.PHONY: demo test chaos fuzz bench notebook lint lock clean
+.PHONY: demo test chaos fuzz bench notebook notebooks docs lint lock clean
 .DELETE_ON_ERROR:
 
 demo: $(READY)
@@ -31,8 +31,17 @@ fuzz: $(READY)
 	@$(BIN)/python -m tests.fuzz_cog $(ARGS)
 
 notebook: $(READY)
-	@$(INSTALL) -e '.[notebook]'
-	@$(BIN)/jupyter lab $(ARGS)
+	@$(INSTALL) -e '.[notebook,map,worker]'
+	@cd notebooks && ../$(BIN)/jupyter lab $(ARGS)
+
+# Runs all from top to bottom and keeps what they show; ARGS=01 runs one.
+notebooks: $(READY)
+	@$(INSTALL) -e '.[notebook,map,worker]'
+	@$(BIN)/python -m notebooks.execute $(ARGS)
+
+docs: $(READY)
+	@$(INSTALL) -e '.[docs]'
+	@$(BIN)/python -m docs.build $(ARGS)
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -1,10 +1,10 @@
-"""``da.gt``: what gdaltools does with an xarray.DataArray, where one is at hand.
+"""``da.gt`` and ``ds.gt``: what gdaltools does with a DataArray or a Dataset, where one is at hand.
 
 >>> import gdaltools.accessor
 >>> result = da.gt.to_cog("ndvi.tif")  # doctest: +SKIP
->>> result = da.gt.to_tiles("tiles/", tile_size=4096)  # doctest: +SKIP
+>>> result = ds.gt.to_tiles("tiles/", tile_size=4096)  # doctest: +SKIP
 
-It is registered when this module is imported: by `gdaltools.open`, and by ``import gdaltools`` after xarray.
+Importing this module registers them: `gdaltools.open` does so, and ``import gdaltools`` after xarray.
 """
 
 from __future__ import annotations
@@ -17,20 +17,50 @@ if TYPE_CHECKING:
     from gdaltools.cog.result import CogResult
     from gdaltools.extraction_result import ExtractionResult
     from gdaltools.progress import ProgressOption
+    from gdaltools.raster import RasterInfo
     from gdaltools.storage import Location, StrPath
+    from gdaltools.tiling import TilingScheme
 
 
-@xarray.register_dataarray_accessor("gt")  # type: ignore[no-untyped-call]
-class GdaltoolsAccessor:
-    """gdaltools' methods of a DataArray."""
+class _Accessor:
+    """gdaltools' methods of anything in xarray that is a raster."""
 
-    def __init__(self, array: xarray.DataArray) -> None:
-        self._array = array
+    def _raster(self) -> xarray.DataArray:
+        """The pixels as one array of (band, y, x) or (y, x)."""
+        raise NotImplementedError
+
+    def inspect(self) -> RasterInfo:
+        """What it is as a raster: size, CRS, transform, bands, nodata, chunks. Nothing is computed.
+
+        Raises
+        ------
+        UnsupportedRaster
+            It is no raster: it has other dimensions, or a dtype that no TIFF holds.
+        """
+        from gdaltools.array_info import array_info
+
+        return array_info(self._raster())
+
+    def tiles(self, tile_size: int | None = None, overlap: int = 0) -> TilingScheme:
+        """The tiles that `to_tiles` would write, as a scheme to look at.
+
+        Raises
+        ------
+        UnsupportedRaster, InvalidParameter
+            It is no raster, or has no CRS; the sizes do not go together.
+        """
+        from gdaltools.array_info import array_scheme
+        from gdaltools.array_tiles import tile_size_of
+
+        raster = self._raster()
+        return array_scheme(raster, tile_size if tile_size is not None else tile_size_of(raster), overlap)
 
     def to_cog(self, dst: StrPath | Location, profile: str = "analysis", **options: Any) -> CogResult:
-        """Write the array as a COG; `options` are those of `gdaltools.create_cog`.
+        """Write it as a COG; `options` are those of `gdaltools.create_cog`.
 
-        What dask is to compute is computed piece by piece, as the pieces are written.
+        What dask is to compute is computed piece by piece, as the pieces are written. The variables of a
+        Dataset become bands under their names. Floating-point numbers without a nodata value get NaN as one,
+        as that is how xarray says that there is no data.
 
         Raises
         ------
@@ -39,7 +69,7 @@ class GdaltoolsAccessor:
         """
         from gdaltools.cog.create import create_cog
 
-        result: CogResult = create_cog(self._array, dst, profile, **options)
+        result: CogResult = create_cog(self._raster(), dst, profile, **options)
         return result
 
     def to_tiles(
@@ -54,7 +84,7 @@ class GdaltoolsAccessor:
         progress: ProgressOption = "auto",
         **options: Any,
     ) -> ExtractionResult:
-        """Write the array as one COG for each tile, as ``{stem}_tile_{row}_{col}.tif`` below `dst`.
+        """Write it as one COG for each tile, as ``{stem}_tile_{row}_{col}.tif`` below `dst`.
 
         What dask is to compute is computed piece by piece; tiles are whole chunks by default, so that each is
         computed once.
@@ -84,7 +114,7 @@ class GdaltoolsAccessor:
         except TypeError as error:
             raise InvalidParameter(f"to_tiles: {error}") from error
         return array_tiles(
-            self._array,
+            self._raster(),
             dst,
             tile_size=tile_size,
             overlap=overlap,
@@ -93,3 +123,42 @@ class GdaltoolsAccessor:
             overwrite=overwrite,
             progress=progress,
         )
+
+
+@xarray.register_dataarray_accessor("gt")  # type: ignore[no-untyped-call]
+class GdaltoolsAccessor(_Accessor):
+    """gdaltools' methods of a DataArray."""
+
+    def __init__(self, array: xarray.DataArray) -> None:
+        self._array = array
+
+    def _raster(self) -> xarray.DataArray:
+        return self._array
+
+    def to_dataset(self) -> xarray.Dataset:
+        """One variable for each band, under the band's name.
+
+        >>> ds = gt.open("scene.tif", masked=True).gt.to_dataset()  # doctest: +SKIP
+        >>> ndvi = (ds.NIR - ds.Red) / (ds.NIR + ds.Red)  # doctest: +SKIP
+
+        Raises
+        ------
+        UnsupportedRaster
+            The array has no dimension ``band``.
+        """
+        from gdaltools.bands_apart import bands_apart
+
+        return bands_apart(self._array)
+
+
+@xarray.register_dataset_accessor("gt")  # type: ignore[no-untyped-call]
+class GdaltoolsDatasetAccessor(_Accessor):
+    """gdaltools' methods of a Dataset whose variables are bands."""
+
+    def __init__(self, dataset: xarray.Dataset) -> None:
+        self._dataset = dataset
+
+    def _raster(self) -> xarray.DataArray:
+        from gdaltools.bands_apart import bands_together
+
+        return bands_together(self._dataset)

@@ -77,7 +77,7 @@ def array_tiles(
         As `create_cog` does.
     """
     source, facts = array_source(array)
-    size = tile_size if tile_size is not None else _auto_size(source.array, facts.pixel_bytes)
+    size = tile_size if tile_size is not None else _size_of(source.array, facts.pixel_bytes)
     _check(size, overlap)
     down, across = Axis(facts.height, size, overlap), Axis(facts.width, size, overlap)
     if down.count * across.count > MAX_TILES:
@@ -154,7 +154,13 @@ def _make(tile: _Made) -> ExtractedTile:
     )
 
 
-def _auto_size(data: Any, pixel_bytes: int) -> int:
+def tile_size_of(array: Any) -> int:
+    """Side of the tiles that an array is cut into by default."""
+    source, facts = array_source(array)
+    return _size_of(source.array, facts.pixel_bytes)
+
+
+def _size_of(data: Any, pixel_bytes: int) -> int:
     """About 450 MB; whole chunks, where an array has them and they are smaller and fit TIFF's blocks."""
     size = auto_tile_size(pixel_bytes)
     chunks = getattr(data, "chunksize", None)

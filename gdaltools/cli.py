@@ -30,6 +30,7 @@ from gdaltools.errors import (
     TargetExists,
     UnsupportedRaster,
 )
+from gdaltools.printing import one_line, printable
 
 OK, NO, USAGE, BAD_INPUT, FAILED, INTERRUPTED = 0, 1, 2, 3, 4, 130
 
@@ -86,20 +87,8 @@ def _exit_code(error: GdalToolsError) -> int:
 
 
 def _complain(text: str, code: int) -> int:
-    print(f"gdaltools: {printable(' '.join(text.split()))}", file=sys.stderr)
+    print(f"gdaltools: {one_line(text)}", file=sys.stderr)
     return code
-
-
-def printable(text: str) -> str:
-    """The text with its control characters spelled out: what a file says must not steer a terminal.
-
-    >>> printable("a\\x1b[2Jb")
-    'a\\\\x1b[2Jb'
-    """
-    return "".join(
-        char if char.isprintable() or char in "\n\t" else char.encode("unicode_escape").decode()
-        for char in text
-    )
 
 
 def _print(answer: _Answer, *, as_json: bool) -> None:

@@ -12,6 +12,12 @@ class GdalToolsError(Exception):
 
     retryable: bool = True
 
+    def _render_traceback_(self) -> list[str]:
+        """What IPython shows of it: the message and the line of the cell, not the way through our code."""
+        from gdaltools.display.mistake import rendered
+
+        return rendered(self)
+
 
 class InvalidParameter(GdalToolsError, ValueError):
     """An argument is outside what the function accepts."""
@@ -43,6 +49,12 @@ class UnsupportedRaster(GdalToolsError):
 
 class CorruptRaster(GdalToolsError):
     """The source is a raster whose header or pixels cannot be read."""
+
+    retryable = False
+
+
+class MissingExtra(GdalToolsError, ImportError):
+    """A library is not installed that only some of gdaltools' functions need."""
 
     retryable = False
 

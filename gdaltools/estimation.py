@@ -22,6 +22,7 @@ from gdaltools import storage
 from gdaltools.calibration import Calibration, load, model_for
 from gdaltools.cog.sizing import SHARED_BYTES
 from gdaltools.crs import parse_crs
+from gdaltools.display.shown import Shown
 from gdaltools.errors import InvalidParameter
 from gdaltools.raster import RasterInfo, inspect
 from gdaltools.routing import COG_TASKS, EXTRACTION_TASKS, normal_task_type
@@ -57,7 +58,7 @@ __all__ = [
 _HEADER_TASK_SECONDS = 5.0
 
 
-class Estimate(BaseModel):
+class Estimate(Shown, BaseModel):
     """What an operation is expected to take.
 
     Attributes
@@ -102,9 +103,9 @@ class Estimate(BaseModel):
         """Whether it goes beyond what was measured."""
         return bool(self.beyond)
 
-    def __str__(self) -> str:
+    def _rows(self) -> dict[str, str]:
         low, high = _duration(self.seconds_low), _duration(self.seconds_high)
-        lines = {
+        rows = {
             "operation": f"{self.operation} ({self.variant})",
             "input": f"{self.uncompressed_mb:,.1f} MB uncompressed",
             "time": f"about {_duration(self.seconds)} on {self.cores} core{'s' * (self.cores > 1)}"
@@ -113,8 +114,8 @@ class Estimate(BaseModel):
             "basis": self.basis,
         }
         if self.beyond:
-            lines["beyond"] = f"an extrapolation: {', '.join(self.beyond)} were not measured"
-        return "\n".join(f"{key:<10}{value}" for key, value in lines.items())
+            rows["beyond"] = f"an extrapolation: {', '.join(self.beyond)} were not measured"
+        return rows
 
 
 class Expectation(NamedTuple):

@@ -16,6 +16,7 @@ from itertools import islice
 from gdaltools.cog.plan import CogPlan
 from gdaltools.cog.sizing import strips_bytes
 from gdaltools.dataset import CACHE_MB
+from gdaltools.display.shown import Shown
 from gdaltools.extraction_memory import CACHE_BYTES, STRIP_BYTES, memory_bound
 from gdaltools.nearness import is_worth_fetching
 from gdaltools.source_blocks import Reading, StoredBlocks, reading_of
@@ -40,8 +41,8 @@ _ANY_ORDER_STRIP_BYTES = STRIP_BYTES // 3
 _LOOKED_AT, _STRIPS_LOOKED_AT = 24, 48
 
 
-@dataclass(frozen=True)
-class ExtractionPlan:
+@dataclass(frozen=True, repr=False)
+class ExtractionPlan(Shown):
     """How tiles will be extracted.
 
     Attributes
@@ -139,7 +140,7 @@ class ExtractionPlan:
         windows = [self.scheme.window(group.rows.start, col) for col in group.cols]
         return windows[-1].col_off + windows[-1].width - windows[0].col_off
 
-    def __str__(self) -> str:
+    def _rows(self) -> dict[str, str]:
         scheme, profile = self.scheme, self.layout.profile
         level = f" level {profile.level}" if profile.level else ""
         if profile.size_tolerance is not None:
@@ -164,7 +165,10 @@ class ExtractionPlan:
             lines["size"] = f"about {self.estimated_bytes / 1e6:,.1f} MB"
         if self.estimated_seconds is not None:
             lines["time"] = f"about {self.estimated_seconds:,.0f} s"
-        return "\n".join(f"{key:<10}{value}" for key, value in lines.items())
+        return lines
+
+    def _about(self) -> str:
+        return self.source.filename
 
     def _order(self) -> str:
         if not self.side_by_side:

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
+
+from gdaltools.display import html
+from gdaltools.display.picture import file_name
+from gdaltools.display.shown import Shown
+from gdaltools.printing import megabytes
 
 
 class ExtractedTile(BaseModel):
@@ -30,7 +36,7 @@ class ExtractedTile(BaseModel):
     finished: float
 
 
-class ExtractionResult(BaseModel):
+class ExtractionResult(Shown, BaseModel):
     """What `extract_tiles` wrote.
 
     Attributes
@@ -66,13 +72,50 @@ class ExtractionResult(BaseModel):
     facts: dict[str, Any]
 
     def __str__(self) -> str:
-        how = f"warped ({self.resampling})" if self.warped else "cut out, not resampled"
+        rows = self._rows()
+        head = f"{rows['tiles']}, {rows['pixels']}, {self.total_bytes / 1e6:,.1f} MB, {self.seconds:.1f} s"
         kept = f", {self.tiles_resumed} of them by an earlier run" if self.tiles_resumed else ""
         empty = f", {len(self.skipped)} without data left out" if self.skipped else ""
+        listed = (f"  {t.location}  {t.shape[2]} x {t.shape[1]}" for t in self.tiles)
+        return "\n".join([head + kept + empty, *listed])
+
+    def _rows(self) -> dict[str, str]:
         grid = self.facts["grid"]
-        head = (
-            f"{len(self.tiles)} {'COGs' if self.cogs else 'tiles'} of up to {grid['tile_size_pixels']} "
-            f"pixels that share {grid['overlap_pixels']}, {how}, {self.total_bytes / 1e6:,.1f} MB, "
-            f"{self.seconds:.1f} s{kept}{empty}"
+        rows = {
+            "source": self.source,
+            "tiles": f"{len(self.tiles)} {'COGs' if self.cogs else 'tiles'} of up to "
+            f"{grid['tile_size_pixels']} pixels that share {grid['overlap_pixels']}",
+            "pixels": f"warped ({self.resampling})" if self.warped else "cut out, not resampled",
+            "size": f"{megabytes(self.total_bytes)} for {self.total_pixels / 1e6:,.1f} Mpixels",
+            "time": f"{self.seconds:.1f} s",
+        }
+        if self.tiles_resumed:
+            rows["resumed"] = f"{self.tiles_resumed} tiles of an earlier run"
+        if self.skipped:
+            rows["empty"] = f"{len(self.skipped)} tiles without data were left out"
+        return rows
+
+    def explore(self) -> Any:
+        """An interactive map of the tiles, for a notebook; ipyleaflet's Map.
+
+        Raises
+        ------
+        MissingExtra
+            ipyleaflet is not installed (``pip install 'gdaltools[map]'``).
+        """
+        from gdaltools.display.maps import explore
+
+        return explore([tile.location for tile in self.tiles])
+
+    def _about(self) -> str:
+        return file_name(self.source)
+
+    def _parts(self) -> Iterable[html.Html]:
+        rows = (
+            (t.tile_id, f"{t.shape[2]} x {t.shape[1]}", megabytes(t.size_bytes), t.location)
+            for t in self.tiles[: html.MOST_ROWS]
         )
-        return "\n".join([head, *(f"  {t.location}  {t.shape[2]} x {t.shape[1]}" for t in self.tiles)])
+        yield html.details(
+            f"{len(self.tiles)} files",
+            html.table(("tile", "pixels", "size", "where"), rows, count=len(self.tiles)),
+        )

@@ -1,7 +1,7 @@
 """An interruption of work on threads: Ctrl-C reaches the main thread alone, the threads ask here.
 
-They ask before each window that they read and before they publish, so that what was interrupted ends soon and
-nothing appears under its name after that.
+They ask before each window that they read, before each block that they encode and before they publish, so
+that what was interrupted ends soon and nothing appears under its name after that.
 """
 
 from __future__ import annotations

@@ -14,6 +14,8 @@ from rasterio.transform import Affine
 from rasterio.windows import Window
 
 from gdaltools import storage
+from gdaltools.band_names import named
+from gdaltools.bands_apart import BAND_NAME
 from gdaltools.storage import Location
 
 if TYPE_CHECKING:  # at run time where they are used: they make the import of gdaltools slow
@@ -65,7 +67,13 @@ def blank_nodata(data: NDArray[Any], nodata: Sequence[float | None]) -> None:
 
 
 def labelled(
-    dataset: DatasetReader, data: dask.array.Array, *, crs: CRS | None, transform: Affine, masked: bool
+    dataset: DatasetReader,
+    data: dask.array.Array,
+    *,
+    name: str,
+    crs: CRS | None,
+    transform: Affine,
+    masked: bool,
 ) -> xarray.DataArray:
     """Pixels with what their source says of them, on a grid that may be another than the source's."""
     import rioxarray  # noqa: F401 - gives DataArray its .rio
@@ -73,7 +81,9 @@ def labelled(
 
     import gdaltools.accessor  # noqa: F401 - gives DataArray its .gt
 
-    coords: dict[str, Any] = {"band": list(dataset.indexes)}
+    colours = [getattr(colour, "name", "") for colour in dataset.colorinterp]
+    names = named(dataset.descriptions, colours)
+    coords: dict[str, Any] = {"band": list(dataset.indexes), BAND_NAME: ("band", names)}
     if transform.b == 0 and transform.d == 0:
         coords["x"] = transform.c + transform.a * (np.arange(data.shape[2]) + 0.5)
         coords["y"] = transform.f + transform.e * (np.arange(data.shape[1]) + 0.5)
@@ -81,7 +91,7 @@ def labelled(
     if any(dataset.descriptions):
         attrs["long_name"] = tuple(text or "" for text in dataset.descriptions)
     attrs |= {"scale_factor": dataset.scales[0], "add_offset": dataset.offsets[0]}
-    array = xarray.DataArray(data, dims=("band", "y", "x"), coords=coords, attrs=attrs)
+    array = xarray.DataArray(data, dims=("band", "y", "x"), coords=coords, attrs=attrs, name=name)
     array = array.rio.write_transform(transform)
     if crs:
         array = array.rio.write_crs(crs)

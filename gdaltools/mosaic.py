@@ -16,6 +16,8 @@ import dask
 from pydantic import BaseModel, ConfigDict
 
 from gdaltools import graph, storage
+from gdaltools.display.picture import file_name
+from gdaltools.display.shown import Shown
 from gdaltools.errors import InvalidParameter, UnsupportedRaster
 from gdaltools.progress import ProgressOption, reporting
 from gdaltools.storage import Location, StrPath
@@ -34,7 +36,7 @@ _MAX_QUADKEYS = 10_000
 _INSET = 1e-7
 
 
-class MosaicResult(BaseModel):
+class MosaicResult(Shown, BaseModel):
     """The document that was written.
 
     Attributes
@@ -73,6 +75,32 @@ class MosaicResult(BaseModel):
             f"{self.quadkey_count} quadkeys, bounds {', '.join(f'{value:.6g}' for value in self.bounds)}"
             + (f"; {len(self.left_out)} COGs beyond web maps left out" if self.left_out else "")
         )
+
+    def _rows(self) -> dict[str, str]:
+        rows = {
+            "location": self.location,
+            "COGs": f"{self.tile_count}",
+            "zoom": f"{self.minzoom} to {self.maxzoom}, {self.quadkey_count} quadkeys of {self.quadkey_zoom}",
+            "bounds": ", ".join(f"{value:.6g}" for value in self.bounds),
+        }
+        if self.left_out:
+            rows["left out"] = f"{len(self.left_out)} COGs beyond web maps"
+        return rows
+
+    def explore(self) -> Any:
+        """An interactive map of the mosaic's COGs, for a notebook; ipyleaflet's Map.
+
+        Raises
+        ------
+        MissingExtra
+            ipyleaflet is not installed (``pip install 'gdaltools[map]'``).
+        """
+        from gdaltools.display.maps import explore
+
+        return explore(self.cogs, bounds=self.bounds if self.bounds[0] < self.bounds[2] else None)
+
+    def _about(self) -> str:
+        return file_name(self.location)
 
 
 @dataclass(frozen=True)

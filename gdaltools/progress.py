@@ -1,21 +1,20 @@
 """How work in hand tells how far it is: one small protocol for bars, heartbeats and silence.
 
 Every long function takes ``progress=``: True (a bar), False (silence), "auto" (a bar where a person
-watches: a terminal or a notebook) or a callback that is given a `Progress` at each step. An error that
-the callback raises ends the work: this is how a caller cancels it.
+watches: a terminal or a notebook, and not where the variable CI is set) or a callback that is given a
+`Progress` at each step. An error that the callback raises ends the work: this is how a caller cancels it.
 """
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
-
-if TYPE_CHECKING:
-    from rich.progress import ProgressColumn
+from typing import Literal
 
 
 @dataclass(frozen=True)
@@ -41,6 +40,25 @@ ProgressCallback = Callable[[Progress], None]
 ProgressOption = bool | Literal["auto"] | ProgressCallback
 
 
+_expected: ContextVar[Callable[[], float] | None] = ContextVar("expected", default=None)
+
+
+@contextmanager
+def expecting(seconds: Callable[[], float]) -> Iterator[None]:
+    """In the block work is expected to take so long: a bar says at first what is left of that.
+
+    Parameters
+    ----------
+    seconds : callable
+        Asked only where there is a bar.
+    """
+    token = _expected.set(seconds)
+    try:
+        yield
+    finally:
+        _expected.reset(token)
+
+
 @contextmanager
 def reporting(
     option: ProgressOption, *, label: str | Callable[[], str], total: int, unit: str
@@ -55,13 +73,16 @@ def reporting(
     >>> [state.done for state in seen]
     [0, 2]
     """
-    if option is False or (option == "auto" and not _watched()):
+    if option is False or (option == "auto" and not watched()):
         yield lambda _: None
         return
     if callable(option):
         yield _counted(option, label, total, unit)
         return
-    with _bar(total) as show:
+    from gdaltools.display.bars import showing
+
+    expected = _expected.get()
+    with showing(None if expected is None else expected()) as show:
         yield _counted(show, label, total, unit)
 
 
@@ -81,51 +102,8 @@ def _counted(
     return advance
 
 
-@contextmanager
-def _bar(total: int) -> Iterator[ProgressCallback]:
-    from rich.console import Console
-    from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
-    from rich.progress import Progress as RichProgress
+def watched() -> bool:
+    """Whether a person looks on: at a notebook or a terminal, but not at the log of a CI's run."""
+    from gdaltools.display.bars import in_notebook
 
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TaskProgressColumn(),
-        _rate_column(),
-        TimeRemainingColumn(),
-    )
-    with RichProgress(*columns, console=Console(stderr=True)) as bars:
-        task = bars.add_task("", total=total, unit="")
-        yield lambda state: bars.update(task, description=state.label, completed=state.done, unit=state.unit)
-
-
-def _rate_column() -> ProgressColumn:
-    from rich.progress import ProgressColumn, Task
-    from rich.text import Text
-
-    class RateColumn(ProgressColumn):
-        max_refresh = 0.5
-
-        def render(self, task: Task) -> Text:
-            return Text(
-                rate(task.finished_speed or task.speed, task.fields["unit"]), style="progress.data.speed"
-            )
-
-    return RateColumn()
-
-
-def rate(speed: float | None, unit: str) -> str:
-    """Units a second as a person reads them; nothing where it is not known yet.
-
-    >>> rate(41.26, "blocks"), rate(12_300_000, "bytes"), rate(7_654_321, "pixels"), rate(None, "tiles")
-    ('41.3 blocks/s', '12.3 MB/s', '7.7 Mpixels/s', '')
-    """
-    if not speed:
-        return ""
-    if unit == "bytes":
-        return f"{speed / 1e6:,.1f} MB/s"
-    return f"{speed / 1e6:,.1f} M{unit}/s" if speed >= 1e6 else f"{speed:,.1f} {unit}/s"
-
-
-def _watched() -> bool:
-    return sys.stderr.isatty() or "ipykernel" in sys.modules
+    return not os.environ.get("CI") and (in_notebook() or sys.stderr.isatty())

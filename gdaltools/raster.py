@@ -5,7 +5,7 @@ Neither holds the raster in memory. Both read through `open_dataset`, the only d
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -18,9 +18,13 @@ from rasterio.transform import Affine
 from rasterio.windows import Window
 
 from gdaltools import storage
+from gdaltools.band_names import named
 from gdaltools.crs import WGS84, Bounds, crs_name, parse_crs, transform_bounds
 from gdaltools.dataset import numpy_dtypes, open_dataset, read_window
 from gdaltools.detect import Detection, detect
+from gdaltools.display import html
+from gdaltools.display.picture import file_name, thumbnail
+from gdaltools.display.shown import Shown
 from gdaltools.errors import InvalidParameter, UnsupportedRaster
 from gdaltools.lazy import LazyPixels, blank_nodata, labelled, masked_dtype
 from gdaltools.storage import Location, StrPath
@@ -36,7 +40,7 @@ Shape = tuple[int, int]
 _CHUNK_BYTES = 64 << 20
 
 
-class RasterInfo(BaseModel):
+class RasterInfo(Shown, BaseModel):
     """Everything that a raster's header says, and what kind of raster it looks like.
 
     Attributes
@@ -115,30 +119,25 @@ class RasterInfo(BaseModel):
     @property
     def band_names(self) -> dict[str, str]:
         """A name for each band: its description, else its colour, else ``Band n``; keys "1", "2", …"""
-        colours = ("red", "green", "blue", "alpha", "cyan", "magenta", "yellow", "black")
-        guessed = ("red", "green", "blue") if self.detected_type in ("rgb", "rgba", "nir") else ()
-        names = {}
-        for index, (text, colour) in enumerate(
-            zip(self.descriptions, self.color_interpretation, strict=True), start=1
-        ):
-            fallback = guessed[index - 1].capitalize() if index <= len(guessed) else f"Band {index}"
-            if self.detected_type == "nir" and index == 4:
-                fallback = "NIR"
-            elif colour in colours:
-                fallback = colour.capitalize()
-            names[str(index)] = text or fallback
-        return names
+        rgb = ("Red", "Green", "Blue")
+        guessed: dict[str, tuple[str, ...]] = {"rgb": rgb, "rgba": rgb, "nir": (*rgb, "NIR")}
+        colours = list(self.color_interpretation)
+        if self.detected_type == "nir":  # GDAL's writers mark a fourth band as alpha on their own
+            colours[3] = "undefined"
+        found = named(self.descriptions, colours, guessed.get(self.detected_type, ()))
+        return {str(index): name for index, name in enumerate(found, start=1)}
 
-    def __str__(self) -> str:
+    def _rows(self) -> dict[str, str]:
         nodata = next((value for value in self.nodata if value is not None), None)
-        mb, raw = self.size_bytes / 1e6, self.uncompressed_bytes / 1e6
+        raw = self.uncompressed_bytes / 1e6
+        stored = f"{self.size_bytes / 1e6:,.1f} MB on disk, " if self.size_bytes else ""
         rows, cols = self.block_shapes[0]
-        lines = {
+        return {
             "location": self.location,
             "format": f"{self.driver}, {self.compression or 'uncompressed'}, {self.interleave or 'band'}"
             f" interleaved, {'tiles' if self.tiled else 'strips'} of {cols} x {rows}",
             "size": f"{self.width} x {self.height} pixels, {self.count} band{'s' * (self.count > 1)} of "
-            f"{', '.join(sorted(set(self.dtypes)))}; {mb:,.1f} MB on disk, {raw:,.1f} MB uncompressed",
+            f"{', '.join(sorted(set(self.dtypes)))}; {stored}{raw:,.1f} MB uncompressed",
             "crs": "none" if self.crs is None else self.crs.split(",")[0],
             "resolution": f"{self.resolution[0]:.10g} x {self.resolution[1]:.10g}",
             "bounds": ", ".join(f"{value:.10g}" for value in self.bounds),
@@ -146,7 +145,56 @@ class RasterInfo(BaseModel):
             "overviews": ", ".join(map(str, self.overviews)) or "none",
             "type": f"{self.detected_type} ({self.detected.confidence:.0%}: {self.detected.reason})",
         }
-        return "\n".join(f"{key:<11}{value}" for key, value in lines.items())
+
+    def plot(self, ax: Any = None) -> Any:
+        """Draw a histogram of each band by a sample of its pixels; the matplotlib Axes.
+
+        Raises
+        ------
+        MissingExtra
+            matplotlib is not installed.
+        SourceNotFound, CorruptRaster, StorageError
+            The raster cannot be read any more.
+        """
+        from gdaltools.display.plots import plot_histogram
+
+        return plot_histogram(self, ax)
+
+    def explore(self) -> Any:
+        """An interactive map of the raster, for a notebook; ipyleaflet's Map.
+
+        Raises
+        ------
+        MissingExtra
+            ipyleaflet is not installed (``pip install 'gdaltools[map]'``).
+        """
+        from gdaltools.display.maps import explore
+
+        return explore([self.location])
+
+    def _about(self) -> str:
+        return file_name(self.location)
+
+    def _picture(self) -> bytes | None:
+        return thumbnail(self.location)
+
+    def _parts(self) -> Iterable[html.Html]:
+        bands = zip(
+            self.band_names.values(),
+            self.dtypes,
+            self.nodata,
+            self.units,
+            self.scales,
+            self.offsets,
+            strict=True,
+        )
+        headings = ("band", "name", "dtype", "no data", "unit", "scale", "offset")
+        yield html.details(
+            f"{self.count} band{'s' * (self.count > 1)}",
+            html.table(headings, ((index, *band) for index, band in enumerate(bands, start=1))),
+        )
+        if self.tags:
+            yield html.details(f"{len(self.tags)} tags", html.table(("tag", "value"), self.tags.items()))
 
 
 def inspect(src: StrPath | Location) -> RasterInfo:
@@ -247,6 +295,8 @@ def open(
 ) -> xarray.DataArray:
     """The raster as a lazy array with dimensions (band, y, x), georeferenced for rioxarray's ``.rio``.
 
+    The coordinate ``band_name`` names the bands; ``.gt.to_dataset()`` gives one variable for each.
+
     Pixels are read when they are computed, by whichever thread or machine computes them, through the
     same door as everything else: their errors are typed too.
 
@@ -271,7 +321,14 @@ def open(
         pixels = _Pixels(location, (dataset.count, dataset.height, dataset.width), dtype, masked)
         sizes = _chunk_sizes(dataset, dtype.itemsize, chunks)
         data = dask.array.from_array(pixels, chunks=(-1, *sizes), asarray=False)
-        array = labelled(dataset, data, crs=dataset.crs, transform=dataset.transform, masked=masked)
+        array = labelled(
+            dataset,
+            data,
+            name=location.stem,
+            crs=dataset.crs,
+            transform=dataset.transform,
+            masked=masked,
+        )
     return array.load() if chunks is None else array
 
 

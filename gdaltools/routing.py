@@ -25,6 +25,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gdaltools.display.shown import Shown
 from gdaltools.errors import InvalidParameter, UnknownTaskType
 
 if TYPE_CHECKING:  # it stands on this module
@@ -145,8 +146,8 @@ class Step:
         return f"{self.rule:<10}{self.finding}{': fired' * self.fired}"
 
 
-@dataclass(frozen=True)
-class Route:
+@dataclass(frozen=True, repr=False)
+class Route(Shown):
     """A queue, and why a task goes there; `steps` are the rules up to the one that fired, if asked for."""
 
     queue: str
@@ -155,6 +156,10 @@ class Route:
 
     def __str__(self) -> str:
         return "\n  ".join([f"{self.queue}: {self.reason}", *map(str, self.steps)])
+
+    def _rows(self) -> dict[str, str]:
+        steps = {f"rule {step.rule}": step.finding + (": fired" if step.fired else "") for step in self.steps}
+        return {"queue": self.queue, "reason": self.reason, **steps}
 
 
 def route(

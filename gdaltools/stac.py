@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 import posixpath
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any, Literal
 
@@ -19,6 +19,8 @@ import dask
 from pydantic import BaseModel, ConfigDict
 
 from gdaltools import graph, storage
+from gdaltools.display import html
+from gdaltools.display.shown import Shown
 from gdaltools.errors import GdalToolsError, InvalidParameter, UnsupportedRaster
 from gdaltools.progress import ProgressOption, reporting
 from gdaltools.stac_item import clean_id, create_stac_item, validate_stac
@@ -33,7 +35,7 @@ _JSON = "application/json"
 _GEOJSON = "application/geo+json"
 
 
-class StacResult(BaseModel):
+class StacResult(Shown, BaseModel):
     """What was written.
 
     Attributes
@@ -66,6 +68,22 @@ class StacResult(BaseModel):
     def __str__(self) -> str:
         failed = f", {self.items_failed} COGs failed" if self.items_failed else ""
         return f"{self.location}: collection {self.collection_id!r} of {self.items_created} items{failed}"
+
+    def _rows(self) -> dict[str, str]:
+        first, last = (f"{moment:%Y-%m-%d %H:%M}" for moment in self.temporal_extent)
+        return {
+            "location": self.location,
+            "items": f"{self.items_created}" + (f", {self.items_failed} failed" if self.items_failed else ""),
+            "space": ", ".join(f"{value:.6g}" for value in self.spatial_extent),
+            "time": first if first == last else f"{first} to {last}",
+        }
+
+    def _about(self) -> str:
+        return self.collection_id
+
+    def _parts(self) -> Iterable[html.Html]:
+        if self.failures:
+            yield html.table(("failed", "why"), self.failures.items())
 
 
 def create_stac_collection(

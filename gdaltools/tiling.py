@@ -8,7 +8,7 @@ when asked for: a scheme of 100,000 tiles is as small as one of two.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
 from typing import Annotated, Any, Self
 
@@ -20,6 +20,9 @@ from gdaltools import footprint, storage
 from gdaltools.axis import BLOCK_UNIT, Axis, GivenAxis, Span
 from gdaltools.crs import Bounds, crs_name, parse_crs
 from gdaltools.detect import RasterType
+from gdaltools.display import html
+from gdaltools.display.picture import file_name
+from gdaltools.display.shown import Shown
 from gdaltools.errors import InvalidParameter
 from gdaltools.grid import Grid
 from gdaltools.storage import Location, StrPath
@@ -74,7 +77,7 @@ class Tile(BaseModel):
     geometry: dict[str, Any]
 
 
-class TilingScheme(BaseModel):
+class TilingScheme(Shown, BaseModel):
     """A raster's tiles in a target grid, and what the raster was found to be.
 
     Made by `generate_tiling_scheme`; kept and exchanged as GeoJSON (`to_geojson`, `write`, `read`).
@@ -279,6 +282,60 @@ class TilingScheme(BaseModel):
                 "used_band_names": self.used_band_names,
             },
         }
+
+    def _rows(self) -> dict[str, str]:
+        grid, source = self.grid, self.source_grid
+        kept = "the source's own" if not self.warps else f"warped from {source.crs.split(',')[0]}"
+        names = list(self.used_band_names.values())
+        return {
+            "source": self.source,
+            "grid": f"{grid.width} x {grid.height} pixels, {grid.crs.split(',')[0]}, {kept}",
+            "resolution": f"{grid.resolution[0]:.10g} x {grid.resolution[1]:.10g}",
+            "tiles": f"{len(self)}: {self.rows} rows of {self.cols}, of up to {self.tile_size} pixels "
+            f"that share {self.overlap}",
+            "bands": f"{self.band_count} x {self.data_type}: {', '.join(names[:8])}"
+            + (f" and {len(names) - 8} more" if len(names) > 8 else ""),
+            "type": f"{self.raster_type} ({self.detection_confidence:.0%})",
+        }
+
+    def plot(self, ax: Any = None, *, names: bool = True) -> Any:
+        """Draw the tiles over a picture of the raster; the matplotlib Axes.
+
+        Parameters
+        ----------
+        names : bool
+            Write row and column into tiles, where there are not too many.
+
+        Raises
+        ------
+        MissingExtra
+            matplotlib is not installed.
+        InvalidParameter
+            There are more than 5,000 tiles.
+        """
+        from gdaltools.display.plots import plot_scheme
+
+        return plot_scheme(self, ax, names=names)
+
+    def explore(self) -> Any:
+        """An interactive map of the tiles over their raster, for a notebook; ipyleaflet's Map.
+
+        Raises
+        ------
+        MissingExtra
+            ipyleaflet is not installed (``pip install 'gdaltools[map]'``).
+        """
+        from gdaltools.display.maps import explore
+
+        return explore([self.source], outlines=self.to_geojson())
+
+    def _about(self) -> str:
+        return file_name(self.source)
+
+    def _parts(self) -> Iterable[html.Html]:
+        from gdaltools.display.tile_map import tile_map
+
+        yield tile_map(self)
 
     def to_geojson(self) -> dict[str, Any]:
         """The scheme as a GeoJSON FeatureCollection of its tiles, with a ``metadata`` member."""

@@ -90,7 +90,12 @@ def warp(
         side = max(plan.cell, min(fitting, _CHUNK_SIDE))
         data = dask.array.from_array(pixels, chunks=(-1, side, side), asarray=False)
         return labelled(
-            dataset, data, crs=parse_crs(grid.crs, "target"), transform=grid.affine, masked=masked
+            dataset,
+            data,
+            name=location.stem,
+            crs=parse_crs(grid.crs, "target"),
+            transform=grid.affine,
+            masked=masked,
         )
 
 

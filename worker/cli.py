@@ -19,10 +19,11 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from gdaltools.errors import GdalToolsError, InvalidParameter, SourceNotFound
+from gdaltools.printing import one_line
 from worker import dead_letters_cli
 from worker.errors import ConfigurationError, JobNotFound, Stopped
 from worker.settings import load_settings
-from worker.terminal import log_to_stderr, one_line, print_table
+from worker.terminal import log_to_stderr, print_table
 
 _JOB_TYPE = "process_large_raster_v2"
 
@@ -121,11 +122,10 @@ def _submit(given: argparse.Namespace) -> int:
         if not separator:
             raise InvalidParameter(f"--parameter {text!r}: write NAME=VALUE")
         parameters[name] = _json_or_text(value)
-    client = Client.from_environment()
-    submitted = client.submit(given.job_type, parameters)
+    job = Client.from_environment().submit(given.job_type, parameters)
     if not given.wait:
-        return _show(submitted)
-    return _show(client.wait(submitted["jobId"]))
+        return _show(job.submitted)
+    return _show(job.wait())
 
 
 def _status(given: argparse.Namespace) -> int:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import time
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -12,13 +11,12 @@ from typing import Any
 
 from gdaltools.errors import GdalToolsError, InvalidParameter
 from worker.errors import JobNotFound, LetterNotFound, QueueNotFound, WorkerError
+from worker.job import Job
 from worker.letters import Order
 
 _TIMEOUT_SECONDS = 60
 # Every chosen letter is settled before the worker answers.
 _SETTLE_SECONDS = 900
-_POLL_SECONDS = 1.0
-_OVER = ("completed", "failed", "completed_with_errors")
 
 
 class ServiceUnreachable(WorkerError):
@@ -40,7 +38,7 @@ class Client:
         url = os.environ.get("WORKER_URL") or f"http://127.0.0.1:{os.environ.get('PORT') or 8080}"
         return cls(url, token=os.environ.get("WORKER_API_TOKEN"))
 
-    def submit(self, job_type: str, parameters: dict[str, Any]) -> dict[str, Any]:
+    def submit(self, job_type: str, parameters: dict[str, Any]) -> Job:
         """Submit a job; the same parameters again give the same job.
 
         Raises
@@ -50,7 +48,12 @@ class Client:
         ServiceUnreachable
             No worker answers.
         """
-        return self._call(f"jobs/submit/{urllib.parse.quote(job_type, safe='')}", parameters)
+        answer = self._call(f"jobs/submit/{urllib.parse.quote(job_type, safe='')}", parameters)
+        return Job(self, answer["jobId"], answer)
+
+    def job(self, job_id: str) -> Job:
+        """The job of that id; JobNotFound when there is none."""
+        return Job(self, self.status(job_id)["jobId"])
 
     def status(self, job_id: str) -> dict[str, Any]:
         """A job; JobNotFound when there is none."""
@@ -59,12 +62,6 @@ class Client:
     def tasks(self, job_id: str) -> list[dict[str, Any]]:
         """A job's tasks, by stage; JobNotFound when there is no such job."""
         return list(self._call(f"jobs/tasks/{urllib.parse.quote(job_id, safe='')}")["tasks"])
-
-    def wait(self, job_id: str) -> dict[str, Any]:
-        """The job when it is over."""
-        while (job := self.status(job_id))["status"] not in _OVER:
-            time.sleep(_POLL_SECONDS)
-        return job
 
     def dead_letters(self, queue: str, *, order: Order, limit: int) -> dict[str, Any]:
         """A queue's dead letters, and how many there are; QueueNotFound when there is no such queue."""

@@ -13,13 +13,13 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol, get_args
 
-from gdaltools.cli import printable
 from gdaltools.errors import InvalidParameter
+from gdaltools.printing import one_line, printable
 from worker.client import Client
 from worker.errors import QueueNotFound
 from worker.letters import Choice, Order, parse_sequence_number, pretty
 from worker.settings import ServiceSettings, load_service_settings
-from worker.terminal import log_to_stderr, one_line, print_table
+from worker.terminal import log_to_stderr, print_table
 
 # Letters that a list can hold.
 _MAX_LIMIT = 100_000

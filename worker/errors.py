@@ -52,6 +52,12 @@ class TaskFailed(WorkerError):
         self.retryable = retryable
 
 
+class JobFailed(WorkerError):
+    """A job was waited for, and failed."""
+
+    retryable = False
+
+
 class TaskTimedOut(WorkerError):
     """A task took longer than the worker allows."""
 

@@ -10,6 +10,7 @@ import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import PurePosixPath
 from typing import Any, Generic, Literal, TypeVar
 
@@ -28,6 +29,7 @@ from gdaltools.progress import ProgressOption
 from gdaltools.routing import normal_task_type
 from gdaltools.storage import Location
 from gdaltools.workload import Layout, Workload
+from worker.errors import ConfigurationError
 from worker.messages import describe_problems
 
 _SILVER_COGS = "silver-cogs"
@@ -41,7 +43,7 @@ _LARGE_SCHEME_BYTES = 16 << 20
 Result = dict[str, Any]
 
 
-class _Parameters(BaseModel):
+class Parameters(BaseModel):
     """What every handler is given; fields that it does not know are ignored, as the platform sends more."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
@@ -49,7 +51,7 @@ class _Parameters(BaseModel):
     job_id: str = Field(default="", validation_alias=AliasChoices("_job_id", "job_id"))
 
 
-class TilingParameters(_Parameters):
+class TilingParameters(Parameters):
     """Stage 1."""
 
     container_name: str
@@ -64,7 +66,7 @@ class TilingParameters(_Parameters):
     output_blob_name: str | None = None
 
 
-class ExtractionParameters(_Parameters):
+class ExtractionParameters(Parameters):
     """Stage 2."""
 
     container_name: str
@@ -78,7 +80,7 @@ class ExtractionParameters(_Parameters):
     input_crs: str | None = None
 
 
-class CogParameters(_Parameters):
+class CogParameters(Parameters):
     """Stage 3."""
 
     container_name: str
@@ -94,7 +96,7 @@ class CogParameters(_Parameters):
     reproject_resampling: str | None = None
 
 
-class FanInParameters(_Parameters):
+class FanInParameters(Parameters):
     """Stages 4 and 5."""
 
     previous_results: list[dict[str, Any]]
@@ -363,7 +365,7 @@ def _job_stem(parameters: FanInParameters) -> str:
     return PurePosixPath(parameters.job_parameters.get("blob_name", "mosaic")).stem
 
 
-def _scope(parameters: _Parameters) -> str:
+def _scope(parameters: Parameters) -> str:
     """The prefix that keeps a job's products apart from another's."""
     return f"{parameters.job_id[:8]}/" if parameters.job_id else ""
 
@@ -372,7 +374,7 @@ def _since(started: float) -> float:
     return round(time.monotonic() - started, 3)
 
 
-P = TypeVar("P", bound=_Parameters)
+P = TypeVar("P", bound=Parameters)
 
 
 @dataclass(frozen=True)
@@ -471,11 +473,12 @@ def run(task_type: str, parameters: Mapping[str, Any], *, progress: ProgressOpti
     GdalToolsError
         What the handler raises.
     """
-    handler = HANDLERS.get(normal_task_type(task_type))
+    known = _known()
+    handler = known.get(normal_task_type(task_type))
     if handler is None:
         raise UnknownTaskType(
             f"no handler runs task type {task_type!r} here: send it to the application that does "
-            f"(this worker runs {', '.join(sorted(HANDLERS))})"
+            f"(this worker runs {', '.join(sorted(known))})"
         )
     return handler.run(parameters, progress)
 
@@ -487,5 +490,25 @@ def expectation(task_type: str, parameters: Mapping[str, Any]) -> Expected | Non
     use 7% to 22% less. None for types that need little or that no handler runs, and where parameters or
     source are not good: the run says what is wrong with them.
     """
-    handler = HANDLERS.get(normal_task_type(task_type))
+    handler = _known().get(normal_task_type(task_type))
     return None if handler is None else handler.expectation(parameters)
+
+
+def _known() -> Mapping[str, Handler[Any]]:
+    """Our handlers, and those of the modules that WORKER_HANDLERS names.
+
+    Raises
+    ------
+    ConfigurationError
+        A module cannot be imported, or has no mapping HANDLERS of task types to `Handler`.
+    """
+    found = dict(HANDLERS)
+    for name in filter(None, map(str.strip, os.environ.get("WORKER_HANDLERS", "").split(","))):
+        try:
+            theirs = import_module(name).HANDLERS
+        except (ImportError, AttributeError) as error:
+            raise ConfigurationError(
+                f"WORKER_HANDLERS names {name!r}, which gives no HANDLERS: {error}"
+            ) from error
+        found |= {normal_task_type(task_type): handler for task_type, handler in theirs.items()}
+    return found

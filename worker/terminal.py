@@ -10,22 +10,13 @@ import logging
 import sys
 from collections.abc import Collection, Iterable, Sequence
 
-from gdaltools.cli import printable
+from gdaltools.printing import one_line
 from gdaltools.redaction import redacted
 
 # Columns of a table that goes into a file or a pipe.
 _PIPED_WIDTH = 200
 # Characters that a shortened text keeps.
 _SHORTEST = 24
-
-
-def one_line(text: str) -> str:
-    """The text on one line, with its control characters spelled out.
-
-    >>> one_line("two\\nlines and \\x1b[2J")
-    'two lines and \\\\x1b[2J'
-    """
-    return printable(" ".join(text.split()))
 
 
 def print_table(

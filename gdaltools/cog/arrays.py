@@ -13,6 +13,8 @@ import numpy as np
 from rasterio.enums import ColorInterp
 from rasterio.transform import Affine
 
+from gdaltools.band_names import given
+from gdaltools.bands_apart import BAND_NAME
 from gdaltools.cog.facts import Facts
 from gdaltools.cog.source import ArraySource
 from gdaltools.detect import RasterType
@@ -66,7 +68,9 @@ def array_source(array: Any) -> tuple[ArraySource, Facts]:
     data = ordered.data if bands else ordered.data[None]
     count, height, width = data.shape
     masked = array.rio.encoded_nodata is not None
-    nodata = np.nan if masked and array.dtype.kind == "f" else array.rio.nodata
+    nodata = array.rio.nodata
+    if array.dtype.kind == "f" and (masked or nodata is None):  # so xarray says that there is no data
+        nodata = np.nan
     facts = Facts(
         width=width,
         height=height,
@@ -79,7 +83,7 @@ def array_source(array: Any) -> tuple[ArraySource, Facts]:
         crs_wkt=array.rio.crs.to_wkt() if array.rio.crs else None,
         colorinterp=_colorinterp(count, array.dtype.name),
         colormap=None,
-        descriptions=_texts(array.attrs.get("long_name"), count),
+        descriptions=_descriptions(array, count),
         units=_texts(array.attrs.get("units"), count),
         scales=(float(array.attrs.get("scale_factor", 1.0)),) * count,
         offsets=(float(array.attrs.get("add_offset", 0.0)),) * count,
@@ -111,6 +115,17 @@ def _colorinterp(count: int, dtype: str) -> tuple[ColorInterp, ...]:
     if dtype in ("uint8", "uint16") and count in (3, 4):
         return _COLOURS[:count]
     return (ColorInterp.gray, *(ColorInterp.undefined,) * (count - 1))
+
+
+def _descriptions(array: Any, count: int) -> tuple[str | None, ...]:
+    """What ``long_name`` says; the coordinate's names where it says nothing, or the same in another order."""
+    said = _texts(array.attrs.get("long_name"), count)
+    coordinate = array.coords.get(BAND_NAME)
+    if coordinate is None or coordinate.size != count or coordinate.chunks is not None:
+        return said
+    colours = [colour.name for colour in _colorinterp(count, array.dtype.name)]
+    names = given([str(name) for name in coordinate.values.ravel()], colours)
+    return names if not any(said) or set(names) == set(said) else said
 
 
 def _texts(value: Any, count: int) -> tuple[str | None, ...]:

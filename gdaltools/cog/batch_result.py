@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from pydantic import BaseModel, ConfigDict
+
+from gdaltools.display import html
+from gdaltools.display.picture import file_name
+from gdaltools.display.shown import Shown
+from gdaltools.printing import megabytes
 
 
 class BatchedCog(BaseModel):
@@ -40,7 +47,7 @@ class FailedCog(BaseModel):
     retryable: bool
 
 
-class CogsResult(BaseModel):
+class CogsResult(Shown, BaseModel):
     """What became of each file; true where nothing failed.
 
     Attributes
@@ -75,6 +82,11 @@ class CogsResult(BaseModel):
         return sum(cog.size_bytes for cog in (*self.made, *self.copied, *self.skipped))
 
     def __str__(self) -> str:
+        rows = self._rows()
+        head = f"COGs in {self.folder}: {rows['files']}\n{rows['size']}; {rows['read']}"
+        return "\n".join([head, *map(_failure, self.failed)])
+
+    def _rows(self) -> dict[str, str]:
         lifted = sum(cog.lifted for cog in self.made)
         parts = [
             f"{len(self.made)} made" + (f" ({lifted} of them from stored blocks)" if lifted else ""),
@@ -83,12 +95,31 @@ class CogsResult(BaseModel):
             f"{len(self.failed)} failed",
         ]
         read = sum(cog.source_bytes for cog in (*self.made, *self.copied))
-        head = (
-            f"COGs in {self.folder}: {', '.join(part for part in parts if part)}\n"
-            f"{self.size_bytes / 1e6:,.1f} MB in all; {read / 1e6:,.1f} MB of sources read in "
-            f"{self.seconds:.1f} s"
+        return {
+            "files": ", ".join(part for part in parts if part),
+            "size": f"{self.size_bytes / 1e6:,.1f} MB in all",
+            "read": f"{read / 1e6:,.1f} MB of sources read in {self.seconds:.1f} s",
+        }
+
+    def _about(self) -> str:
+        return self.folder
+
+    def _parts(self) -> Iterable[html.Html]:
+        if self.failed:
+            rows = (
+                (file_name(each.source), each.error_type, html.toned(each.error, "bad"))
+                for each in self.failed
+            )
+            yield html.table(("failed", "error", "what it says"), rows)
+        whole = (*self.made, *self.copied, *self.skipped)
+        made = (
+            (file_name(cog.location), megabytes(cog.size_bytes), f"{cog.size_bytes / cog.source_bytes:.0%}")
+            for cog in whole[: html.MOST_ROWS]
+            if cog.source_bytes
         )
-        return "\n".join([head, *map(_failure, self.failed)])
+        yield html.details(
+            f"{len(whole)} COGs", html.table(("COG", "size", "of the source"), made, count=len(whole))
+        )
 
 
 def _failure(failed: FailedCog) -> str:

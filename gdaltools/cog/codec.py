@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from rasterio.errors import RasterioError
 from rasterio.io import MemoryFile
 
+from gdaltools import interruption
 from gdaltools.cog import adaptive
 from gdaltools.cog.profiles import CogProfile
 from gdaltools.errors import GdalToolsError
@@ -103,7 +104,13 @@ class BlockEncoder:
             At most a block high; what the last blocks lack is filled as GDAL does.
         left_out : sequence of bool
             Of each block, whether it is not wanted: it need not be encoded, and may come as no bytes.
+
+        Raises
+        ------
+        KeyboardInterrupt
+            The run was interrupted: no further block is encoded.
         """
+        interruption.check()
         if self._encoding.by_gdal:
             yield from self._lifted(pixels, left_out)
             return
@@ -113,10 +120,12 @@ class BlockEncoder:
             for left in range(0, pixels.shape[1], self._size)
             if not (left_out and left_out[left // self._size])
         ]
-        encoded = (
-            encode(predicted(block, predictor))
-            for block, encode in zip(wanted, self._encoders(wanted), strict=True)
-        )
+
+        def encoded_block(block: Pixels, encode: Encode) -> bytes:
+            interruption.check()
+            return encode(predicted(block, predictor))
+
+        encoded = map(encoded_block, wanted, self._encoders(wanted))
         yield from (b"" if out else next(encoded) for out in left_out or [False] * len(wanted))
 
     def _block(self, pixels: Pixels, left: int) -> Pixels:

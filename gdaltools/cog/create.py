@@ -21,7 +21,7 @@ from gdaltools.cog.result import CogResult
 from gdaltools.cog.reuse import reused
 from gdaltools.dataset import open_dataset
 from gdaltools.errors import InvalidParameter
-from gdaltools.progress import ProgressOption
+from gdaltools.progress import ProgressOption, expecting
 from gdaltools.storage import Location, StrPath
 
 __all__ = ["CogPlan", "CogResult", "cog_profile", "create_cog", "plan_cog"]
@@ -180,7 +180,8 @@ def create_cog(
     overwrite : bool
         Replace a target that exists.
     progress : bool, "auto" or callable
-        As `gdaltools.progress` says; the unit is a block.
+        As `gdaltools.progress` says; the unit is a block. With ``compute=False`` it is shown by the process
+        that computes.
     compute : bool
         False gives a dask Delayed of the result, to be computed by any scheduler.
 
@@ -224,8 +225,24 @@ def create_cog(
     make = copy_planned if reuse and reused(plan, wanted) == "copy" else make_planned
     if not compute:
         delayed = dask.delayed(make, pure=False, traverse=False)
-        return cast(Delayed, delayed(plan, target, overwrite=overwrite, progress=False))
-    return make(plan, target, overwrite=overwrite, progress=progress)
+        return cast(Delayed, delayed(plan, target, overwrite=overwrite, progress=progress))
+    source_bytes = _source_bytes(plan)
+    with expecting(lambda: _expected_seconds(plan)):
+        result = make(plan, target, overwrite=overwrite, progress=progress)
+    return result.model_copy(update={"source_bytes": source_bytes})
+
+
+def _expected_seconds(plan: CogPlan) -> float:
+    from gdaltools.estimation import Layout, estimate_layout
+
+    (width, height), facts = plan.levels[0], plan.facts
+    layout = Layout(width, height, facts.count, facts.numpy_dtype.itemsize)
+    return estimate_layout("create_cog", layout, variant=plan.profile.tier, warps=plan.warps).seconds
+
+
+def _source_bytes(plan: CogPlan) -> int | None:
+    location = getattr(plan.source, "location", None)
+    return storage.stat(location).size if isinstance(location, Location) else None
 
 
 def plan_cog(

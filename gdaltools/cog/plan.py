@@ -6,8 +6,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from dask.system import CPU_COUNT
 from rasterio.crs import CRS
@@ -24,6 +25,9 @@ from gdaltools.cog.reduced import cascading_levels
 from gdaltools.cog.sink import Sink
 from gdaltools.cog.sizing import memory_bound, strips_bytes
 from gdaltools.cog.source import Source
+from gdaltools.display import html
+from gdaltools.display.picture import file_name
+from gdaltools.display.shown import Shown
 from gdaltools.storage import BlobTraits
 from gdaltools.tile_pixels import TileSource
 
@@ -33,8 +37,8 @@ Overviews = Literal["build", "keep", "none"]
 _STAGING_BYTES = (4 << 20, 16 << 20, 64 << 20, 1 << 30)
 
 
-@dataclass(frozen=True)
-class CogPlan:
+@dataclass(frozen=True, repr=False)
+class CogPlan(Shown):
     """How a COG will be made.
 
     Attributes
@@ -199,7 +203,7 @@ class CogPlan:
             return f", warped as it is read, {self.source.pixels.warp}"
         return ", warped as it is read" if self.warps else ""
 
-    def __str__(self) -> str:
+    def _rows(self) -> dict[str, str]:
         profile, facts = self.profile, self.facts
         width, height = self.levels[0]
         across = "the whole width" if self.piece[1] >= width else f"{self.piece[1]} columns"
@@ -228,7 +232,23 @@ class CogPlan:
         }
         if self.estimated_bytes is not None:
             lines["size"] = f"about {self.estimated_bytes / 1e6:,.1f} MB"
-        return "\n".join(f"{key:<10}{value}" for key, value in lines.items())
+        return lines
+
+    def plot(self, ax: Any = None) -> Any:
+        """Draw the levels; the matplotlib Axes. MissingExtra where matplotlib is not installed."""
+        from gdaltools.display.plots import plot_pyramid
+
+        return plot_pyramid(self.levels, ax, blocksize=self.profile.blocksize, title=self._about())
+
+    def _about(self) -> str:
+        return file_name(self.source.name)
+
+    def _parts(self) -> Iterable[html.Html]:
+        rows = (
+            (f"1/{2**level}" if level else "full", f"{width:,} x {height:,}", self.level_blocks(level))
+            for level, (width, height) in enumerate(self.levels)
+        )
+        yield html.table(("level", "pixels", "blocks"), rows)
 
 
 @dataclass(frozen=True)

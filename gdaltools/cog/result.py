@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from gdaltools.cog.profiles import CogProfile, StorageTier, Tier
 from gdaltools.crs import Bounds
 from gdaltools.detect import RasterType
+from gdaltools.display import html
+from gdaltools.display.picture import file_name, thumbnail
+from gdaltools.display.shown import Shown
+from gdaltools.printing import megabytes
 
 
-class CogResult(BaseModel):
+class CogResult(Shown, BaseModel):
     """What was made.
 
     Attributes
@@ -32,6 +40,8 @@ class CogResult(BaseModel):
         None for a lossless COG.
     seconds : float
         What making it took.
+    source_bytes : int or None
+        What the source takes in storage; None where it is no file.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -59,21 +69,77 @@ class CogResult(BaseModel):
     quality: int | None
     seconds: float
     tier_profile: CogProfile
+    source_bytes: int | None = None
 
-    def __str__(self) -> str:
+    @property
+    def uncompressed_bytes(self) -> int:
+        """All pixels of the full resolution, as they are in memory."""
+        return self.shape[0] * self.shape[1] * self.band_count * np.dtype(self.dtype).itemsize
+
+    def _rows(self) -> dict[str, str]:
         rows, cols = self.shape
-        lines = {
+        warped = (
+            f", warped from {(self.source_crs or '').split(',')[0]}" if self.reprojection_performed else ""
+        )
+        return {
             "location": self.location,
-            "size": f"{cols} x {rows} pixels, {self.band_count} x {self.dtype}, {self.size_mb:,.2f} MB",
+            "size": f"{cols} x {rows} pixels, {self.band_count} x {self.dtype}, {self._share()}",
             "tier": self.tier + (f" ({self.tier_profile.reason})" if self.tier_profile.reason else ""),
             "encoding": f"{self.compression}, predictor {self.predictor}, blocks of {self.blocksize}",
             "overviews": (", ".join(map(str, self.overview_levels)) or "none")
             + f" ({self.overview_resampling})",
-            "crs": (self.target_crs or "none").split(",")[0]
-            + (
-                f", warped from {(self.source_crs or '').split(',')[0]}"
-                if self.reprojection_performed
-                else ""
-            ),
+            "crs": (self.target_crs or "none").split(",")[0] + warped,
+            "time": f"{self.seconds:.1f} s",
         }
-        return "\n".join(f"{key:<10}{value}" for key, value in lines.items())
+
+    def _share(self) -> str:
+        parts = [megabytes(self.size_bytes)]
+        if self.source_bytes:
+            parts.append(f"{self.size_bytes / self.source_bytes:.0%} of the source")
+        if self.uncompressed_bytes:
+            parts.append(f"{self.size_bytes / self.uncompressed_bytes:.0%} of its pixels uncompressed")
+        return ", ".join(parts)
+
+    @property
+    def levels(self) -> tuple[tuple[int, int], ...]:
+        """Width and height of every level, the full resolution first."""
+        rows, cols = self.shape
+        return tuple((-(-cols // factor), -(-rows // factor)) for factor in (1, *self.overview_levels))
+
+    def plot(self, ax: Any = None) -> Any:
+        """Draw the levels; the matplotlib Axes. MissingExtra where matplotlib is not installed."""
+        from gdaltools.display.plots import plot_pyramid
+
+        return plot_pyramid(self.levels, ax, blocksize=self.blocksize, title=self._about())
+
+    def explore(self) -> Any:
+        """An interactive map of the COG, for a notebook; ipyleaflet's Map.
+
+        Raises
+        ------
+        MissingExtra
+            ipyleaflet is not installed (``pip install 'gdaltools[map]'``).
+        """
+        from gdaltools.display.maps import explore
+
+        return explore([self.location])
+
+    def _about(self) -> str:
+        return file_name(self.location)
+
+    def _picture(self) -> bytes | None:
+        return thumbnail(self.location)
+
+    def _parts(self) -> Iterable[html.Html]:
+        rows = (
+            (
+                f"1/{factor}" if factor > 1 else "full",
+                f"{across:,} x {down:,}",
+                html.bar(across / self.shape[1]),
+            )
+            for factor, (across, down) in zip((1, *self.overview_levels), self.levels, strict=True)
+        )
+        yield html.table(("level", "pixels", "width"), rows)
+        name = self.location.replace("\\", "\\\\").replace('"', '\\"')
+        opening = f'import gdaltools as gt\n\narray = gt.open("{name}")'
+        yield html.details("how to open it", html.code(opening))

@@ -6,6 +6,8 @@ byte.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from pydantic import BaseModel, ConfigDict
 from rasterio.io import DatasetReader
 
@@ -13,7 +15,11 @@ from gdaltools import storage
 from gdaltools.cog.structure import Findings, check_structure, images, label
 from gdaltools.cog.tiff import COMPRESSION_NAMES, Ifd, TiffLayout, read_layout
 from gdaltools.dataset import open_dataset
+from gdaltools.display import html
+from gdaltools.display.picture import file_name
+from gdaltools.display.shown import Shown
 from gdaltools.errors import CorruptRaster
+from gdaltools.printing import megabytes
 from gdaltools.storage import Location, StrPath
 
 
@@ -35,7 +41,7 @@ class CogImage(BaseModel):
     stored_bytes: int
 
 
-class CogReport(BaseModel):
+class CogReport(Shown, BaseModel):
     """What `validate_cog` found.
 
     Attributes
@@ -87,6 +93,37 @@ class CogReport(BaseModel):
             )
         lines.append(f"  ghost area: {', '.join(self.ghost) or 'none'}")
         return "\n".join(lines)
+
+    def _rows(self) -> dict[str, str]:
+        return {
+            "location": self.location,
+            "file": f"{self.driver}, {megabytes(self.size_bytes)}" + (", BigTIFF" if self.bigtiff else ""),
+            "encoding": self.compression or "none",
+            "overviews": ", ".join(map(str, self.overview_levels)) or "none",
+            "ghost area": ", ".join(self.ghost) or "none",
+        }
+
+    def _about(self) -> html.Html:
+        verdict = html.toned("✓ valid COG", "good") if self.valid else html.toned("✗ not a valid COG", "bad")
+        return html.joined((verdict, f" {file_name(self.location)}"))
+
+    def _parts(self) -> Iterable[html.Html]:
+        found = [(html.toned("error", "bad"), text) for text in self.errors]
+        found += [(html.toned("warning", "warn"), text) for text in self.warnings]
+        if found:
+            yield html.table(("", "what was found"), found)
+        most = max((image.stored_bytes for image in self.images), default=0) or 1
+        rows = (
+            (
+                image.name,
+                f"{image.width:,} x {image.height:,}",
+                f"{image.blocks:,} of {image.block[0]} x {image.block[1]}",
+                megabytes(image.stored_bytes),
+                html.bar(image.stored_bytes / most),
+            )
+            for image in self.images
+        )
+        yield html.table(("image", "pixels", "blocks", "stored", ""), rows)
 
 
 def validate_cog(src: StrPath | Location, *, strict: bool = True) -> CogReport:

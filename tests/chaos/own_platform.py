@@ -37,10 +37,10 @@ class OwnPlatform:
             for worker in self.workers:
                 client = Client(f"http://127.0.0.1:{worker.port}")
                 try:
-                    answer = await asyncio.to_thread(client.submit, job_type, dict(parameters))
+                    job = await asyncio.to_thread(client.submit, job_type, dict(parameters))
                 except (GdalToolsError, OSError):
                     continue
-                return str(answer["jobId"])
+                return job.job_id
             await asyncio.sleep(_PAUSE_SECONDS)
 
     async def quiet(self, job_ids: Sequence[str], deadline: float) -> dict[str, dict[str, Any]]:

@@ -17,22 +17,22 @@ from gdaltools.estimation import estimate_workload
 from gdaltools.progress import ProgressOption, reporting
 from gdaltools.workload import Workload, square_layout
 from worker import handlers
-from worker.handlers import Handler, _Parameters
+from worker.handlers import Handler, Parameters
 
 
-class NoParameters(_Parameters):
+class NoParameters(Parameters):
     pass
 
 
-class Seconds(_Parameters):
+class Seconds(Parameters):
     seconds: float = 0.1
 
 
-class Megabytes(_Parameters):
+class Megabytes(Parameters):
     megabytes: int
 
 
-class Signal(_Parameters):
+class Signal(Parameters):
     number: int = signal.SIGKILL
 
 

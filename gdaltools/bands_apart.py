@@ -1,0 +1,99 @@
+"""Bands as variables of an xarray.Dataset, each under its name, and variables as bands again."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from gdaltools.band_names import distinct
+from gdaltools.errors import InvalidParameter, UnsupportedRaster
+
+if TYPE_CHECKING:
+    import xarray
+
+#: The coordinate of a DataArray that has the bands' names.
+BAND_NAME = "band_name"
+
+
+def bands_apart(array: xarray.DataArray) -> xarray.Dataset:
+    """A Dataset of one variable for each band.
+
+    Raises
+    ------
+    UnsupportedRaster
+        The array has no dimension ``band``.
+    """
+    import xarray
+
+    if "band" not in array.dims:
+        raise UnsupportedRaster("the array has no dimension 'band': it is one band already")
+    count = array.sizes["band"]
+    known = array.coords[BAND_NAME].values if BAND_NAME in array.coords else array.coords["band"].values
+    names = distinct(str(name) for name in known)
+    variables = {}
+    for index in range(count):
+        variable = array.isel(band=index, drop=True).drop_vars(BAND_NAME, errors="ignore")
+        variable.attrs = {key: value for key, value in array.attrs.items() if key != "long_name"}
+        variables[names[index]] = variable.rename(names[index])
+    return xarray.Dataset(variables)
+
+
+def bands_together(dataset: xarray.Dataset) -> xarray.DataArray:
+    """The variables that have rows and columns as the bands of one array, named as they are.
+
+    Values keep what they are: a dtype that holds all of them is chosen.
+
+    Raises
+    ------
+    UnsupportedRaster
+        There is no such variable, or one has further dimensions.
+    InvalidParameter
+        The variables' nodata values differ.
+    """
+    import rioxarray  # noqa: F401 - gives Dataset its .rio
+    import xarray
+    from rioxarray.exceptions import RioXarrayError
+
+    try:
+        y, x = dataset.rio.y_dim, dataset.rio.x_dim
+    except RioXarrayError as error:
+        raise UnsupportedRaster("the dataset has no spatial dimensions: name them y and x") from error
+    names = [str(name) for name, variable in dataset.data_vars.items() if {y, x} <= set(variable.dims)]
+    if not names:
+        raise UnsupportedRaster(f"the dataset has no variable of ({y}, {x})")
+    variables = [dataset[name].transpose(..., y, x) for name in names]
+    for variable in variables:
+        if variable.ndim != 2:
+            raise UnsupportedRaster(
+                f"variable {variable.name!r} has the dimensions {dict(variable.sizes)}: a band holds rows "
+                "and columns; select one of the others"
+            )
+    nodata = _common_nodata(variables)
+    bands = [variable.reset_coords(drop=True).drop_attrs() for variable in variables]
+    array = xarray.concat(bands, dim="band", coords="minimal", compat="override", join="exact")
+    coords: dict[str, Any] = {
+        "band": np.arange(1, len(names) + 1),
+        BAND_NAME: ("band", names),
+        **{name: dataset.coords[name] for name in (y, x) if name in dataset.coords},
+    }
+    array = array.assign_coords(coords).assign_attrs(dataset.attrs, long_name=tuple(names))
+    array = array.rio.write_transform(variables[0].rio.transform())
+    if variables[0].rio.crs:
+        array = array.rio.write_crs(variables[0].rio.crs)
+    if nodata is not None:
+        array = array.rio.write_nodata(nodata)
+    joined: xarray.DataArray = array.rename(None)
+    return joined
+
+
+def _common_nodata(variables: list[Any]) -> float | None:
+    found = {
+        float(v.rio.nodata) for v in variables if v.rio.nodata is not None and v.rio.nodata == v.rio.nodata
+    }
+    if len(found) > 1:
+        raise InvalidParameter(
+            f"the variables' nodata values differ ({', '.join(f'{value:g}' for value in sorted(found))}): "
+            "a COG has one; mask them, or fill one of them with the other"
+        )
+    return found.pop() if found else None

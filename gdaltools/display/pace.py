@@ -1,0 +1,121 @@
+"""How fast work goes, how long it will still take, and what it holds of memory."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from gdaltools.printing import megabytes
+from gdaltools.progress import Progress
+
+# From this share on what was measured is believed, and before it the estimate more and more less.
+_TRUSTED = 0.2
+# A look at the memory of all processes takes some milliseconds.
+_LOOK_SECONDS = 1.0
+
+
+class Pace:
+    """The pace of one piece of work from now on.
+
+    Parameters
+    ----------
+    expected : float, optional
+        Seconds that it is expected to take.
+    clock : callable
+        Seconds from any moment on.
+    """
+
+    def __init__(self, expected: float | None = None, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._expected, self._clock = expected, clock
+        self._began = clock()
+        self._looked = float("-inf")
+        self._memory: float | None = None
+
+    def tell(self, state: Progress) -> str:
+        """Rate, time that is left and memory, of what there is.
+
+        >>> now = iter((0.0, 2.0))
+        >>> Pace(clock=lambda: next(now)).told(Progress("cog", 50, 100, "blocks"))
+        '25.0 blocks/s, 2 s left'
+        """
+        self._look()
+        told = self.told(state)
+        held = "" if self._memory is None else megabytes(self._memory)
+        return ", ".join(part for part in (told, held) if part)
+
+    def told(self, state: Progress) -> str:
+        """`tell` without memory."""
+        seconds = self._clock() - self._began
+        speed = state.done / seconds if seconds else None
+        if state.done >= state.total:
+            parts = [rate(speed, state.unit), f"in {duration(seconds)}"]
+        else:
+            left = seconds_left(state.fraction, seconds, self._expected)
+            parts = [rate(speed, state.unit), "" if left is None else f"{duration(left)} left"]
+        return ", ".join(part for part in parts if part)
+
+    def _look(self) -> None:
+        if time.monotonic() - self._looked >= _LOOK_SECONDS:
+            self._memory, self._looked = memory_bytes(), time.monotonic()
+
+
+def seconds_left(fraction: float, seconds: float, expected: float | None) -> float | None:
+    """What work still takes after `seconds`, with a share of 0 to 1 done; None where nothing tells.
+
+    At first what was expected counts, then what was measured.
+
+    >>> seconds_left(0.5, 10, None), seconds_left(0, 1, 60), seconds_left(0.1, 2, 60)
+    (10.0, 60, 36.0)
+    >>> seconds_left(0, 1, None) is None
+    True
+    """
+    measured = seconds / fraction * (1 - fraction) if fraction else None
+    if expected is None or measured is None:
+        return measured if expected is None else expected
+    trust = min(fraction / _TRUSTED, 1)
+    return trust * measured + (1 - trust) * expected * (1 - fraction)
+
+
+def memory_bytes() -> float | None:
+    """What this process and its children hold in memory; None without psutil, which a notebook always has."""
+    try:
+        import psutil
+    except ImportError:
+        return None
+    held = 0.0
+    own = psutil.Process()
+    for process in (own, *own.children(recursive=True)):
+        try:
+            held += process.memory_info().rss
+        except psutil.Error:  # it ended meanwhile
+            continue
+    return held
+
+
+def duration(seconds: float) -> str:
+    """Seconds as a person reads them.
+
+    >>> duration(0.31), duration(42.4), duration(200), duration(9000)
+    ('0.3 s', '42 s', '3 min 20 s', '2 h 30 min')
+    """
+    if seconds < 10:
+        return f"{seconds:.1f} s" if seconds % 1 else f"{seconds:.0f} s"
+    whole = round(seconds)
+    if whole < 120:
+        return f"{whole} s"
+    if whole < 7200:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def rate(speed: float | None, unit: str) -> str:
+    """Units a second as a person reads them; nothing where it is not known yet.
+
+    >>> rate(41.26, "blocks"), rate(12_300_000, "bytes"), rate(7_654_321, "pixels"), rate(None, "tiles")
+    ('41.3 blocks/s', '12.3 MB/s', '7.7 Mpixels/s', '')
+    """
+    if not speed:
+        return ""
+    if unit == "bytes":
+        return f"{speed / 1e6:,.1f} MB/s"
+    return f"{speed / 1e6:,.1f} M{unit}/s" if speed >= 1e6 else f"{speed:,.1f} {unit}/s"

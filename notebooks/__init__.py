@@ -1,0 +1,1 @@
+"""Notebooks that run from top to bottom, and what runs them."""

@@ -1,0 +1,115 @@
+"""gdaltools in a real kernel: what a person sees of progress, of mistakes and of an interruption."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import rasterio
+
+from tests.support.eventually import eventually
+from tests.support.kernel import Kernel, kernel
+from tests.support.rasters import smooth, write_raster
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("notebook")
+
+
+@pytest.fixture(scope="module")
+def notebook(folder: Path) -> Iterator[Kernel]:
+    environment = {name: value for name, value in os.environ.items() if name != "CI"}
+    with kernel(folder, environment | {"GDALTOOLS_BLOB_ROOT": str(folder / "blobs")}) as running:
+        running.run("import gdaltools as gt")
+        yield running
+
+
+def sparse(path: Path, *, side: int) -> Path:
+    """A raster that takes no room and a while to make a COG of."""
+    profile = {"driver": "GTiff", "width": side, "height": side, "count": 3, "dtype": "uint8", "tiled": True}
+    with rasterio.open(path, "w", **profile, bigtiff="yes", sparse_ok=True):
+        return path
+
+
+def plain(lines: list[str]) -> str:
+    return re.sub(r"\x1b\[[0-9;]*m", "", "\n".join(lines))
+
+
+@pytest.mark.parametrize(
+    ("code", "name", "said"),
+    [
+        ("gt.inspect('notes.txt')", "UnsupportedRaster", "convert it to GeoTIFF"),
+        ("gt.create_cog('abfs://bronze/none.tif', 'x.tif')", "SourceNotFound", "does not exist"),
+        ("gt.plan_cog('scene.tif', codec='ZIP')", "InvalidParameter", "ZIP"),
+        ("gt.open('scene.tif', chunks=-1)", "InvalidParameter", "chunks"),
+    ],
+)
+def test_a_mistake_is_the_line_and_what_to_do(
+    notebook: Kernel, folder: Path, code: str, name: str, said: str
+) -> None:
+    (folder / "notes.txt").write_text("no raster")
+    write_raster(folder / "scene.tif", smooth(3, 200, 300))
+    seen = notebook.run(f"a = 1\nresult = {code}")
+    assert seen.error == name
+    shown = plain(seen.traceback).splitlines()
+    assert len(shown) == 2, shown
+    assert shown[0] == f"line 2: result = {code}"
+    assert shown[1].startswith(f"{name}: ")
+    assert said in shown[1]
+
+
+def test_the_whole_traceback_can_be_had(notebook: Kernel) -> None:
+    notebook.run("%xmode Verbose")
+    shown = plain(notebook.run("gt.inspect('nothing.tif')").traceback)
+    notebook.run("%xmode Context")
+    assert "storage.py" in shown
+    assert "nothing.tif does not exist" in shown
+
+
+def test_a_bar_is_one_output_that_stays_with_the_notebook(notebook: Kernel, folder: Path) -> None:
+    write_raster(folder / "wide.tif", smooth(3, 900, 1200))
+    seen = notebook.run("result = gt.create_cog('wide.tif', 'wide-cog.tif', overwrite=True)")
+    assert seen.html, seen
+    assert "cog wide-cog.tif" in seen.html[-1]
+    assert "100%" in seen.html[-1]
+    assert re.search(r"blocks/s, in [\d.]+ s, [\d.,]+ MB", seen.html[-1])
+    assert not notebook.run("gt.create_cog('wide.tif', 'wide-cog.tif', overwrite=True, progress=False);").html
+    seen = notebook.run(
+        "print(gt.create_cog('wide.tif', 'd.tif', progress=True, compute=False).compute().tier)"
+    )
+    assert "100%" in seen.html[-1]
+
+
+@pytest.mark.parametrize("cluster", [False, True])
+def test_an_interruption_ends_the_work_and_leaves_nothing(
+    notebook: Kernel, folder: Path, cluster: bool
+) -> None:
+    huge = sparse(folder / "huge.tif", side=60_000)
+    if cluster:
+        notebook.run("""
+from distributed import Client, LocalCluster
+cluster = LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None); client = Client(cluster)
+""")
+    out = folder / f"out-{cluster}"
+    out.mkdir()
+    begun = folder / f"begun-{cluster}"
+    code = f"""
+def begun(state):
+    if state.done: open({str(begun)!r}, "w").close()
+result = gt.create_cog({str(huge)!r}, {str(out / "cog.tif")!r}, progress=begun)
+"""
+    seen = notebook.run(code, interrupted_when=begun.exists)
+    assert seen.error == "KeyboardInterrupt", seen
+    # It takes a fraction of a second; a machine with much else to do may take longer.
+    assert seen.stopped_after is not None
+    assert seen.stopped_after < 10
+    asyncio.run(eventually(lambda: not list(out.iterdir())))
+    print(f"stopped after {seen.stopped_after:.2f} s")
+    assert "still here" in notebook.run("print('still here')").text
+    if cluster:
+        notebook.run("client.close(); cluster.close()")
