@@ -11,7 +11,7 @@ PIP_INSTALL := pip install -q --root-user-action ignore --disable-pip-version-ch
 INSTALL = $(shell test -x $(VENV)/uv/bin/uv && echo "$(VENV)/uv/bin/uv pip install -q --python $(BIN)/python" \
 	|| echo "$(BIN)/python -m $(PIP_INSTALL)")
 
-.PHONY: demo test chaos fuzz bench notebook lint lock clean
+.PHONY: demo test chaos fuzz bench notebook image image-test lint lock clean
 .DELETE_ON_ERROR:
 
 demo: $(READY)
@@ -33,6 +33,12 @@ fuzz: $(READY)
 notebook: $(READY)
 	@$(INSTALL) -e '.[notebook]'
 	@$(BIN)/jupyter lab $(ARGS)
+
+image:
+	@deploy/image/build.sh $(or $(TARGET),full worker)
+
+image-test: $(READY)
+	@$(BIN)/python -m tests.image $(ARGS)
 
 lint: $(READY)
 	$(BIN)/ruff check .
@@ -61,7 +67,7 @@ lock: $(READY)
 	@$(PYTHON) -m $(PIP_INSTALL) --target $(VENV)/uv uv
 	$(VENV)/uv/bin/uv pip compile -q --universal --fork-strategy requires-python --python-version 3.11 \
 		--generate-hashes --no-annotate --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" \
-		--extra worker --extra test pyproject.toml -o requirements.lock
+		--extra standalone --extra test pyproject.toml -o requirements.lock
 
 clean:
 	rm -rf $(VENV) .node demo build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

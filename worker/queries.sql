@@ -1,6 +1,10 @@
 -- Every statement that the worker runs against the tables of platform.sql and worker.sql, by name.
 -- @schema@ stands for the quoted schema name; times are the database's own, in UTC, never a worker's clock.
 
+-- name: clock
+-- The time by which leases are counted.
+select timezone('utc', clock_timestamp()) as now
+
 -- name: read_job
 -- One job.
 select job_id, job_type, parameters, status::text as status, stage, total_stages, stage_results, metadata,
