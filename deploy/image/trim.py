@@ -1,8 +1,8 @@
 """Take out of this Python's site-packages what no worker reads, and compile what is left.
 
 It is for the image's build. What goes: tests, headers and sources of extensions, type stubs, symbols for
-debugging, and of imagecodecs all codecs but those that gdaltools encodes with, together with the libraries that
-only they need. check.py then loads every library that is left.
+debugging, and of imagecodecs all codecs but those that gdaltools encodes with, with the libraries that only
+they need. check.py then loads every library that is left.
 """
 
 from __future__ import annotations
