@@ -74,7 +74,7 @@ LABEL org.opencontainers.image.title="gdaltools" \
 
 FROM runtime AS full
 # hadolint ignore=DL3008
-RUN apt-get update && apt-get install --yes --no-install-recommends gdal-bin libgdal36 \
+RUN apt-get update && apt-get install --yes --no-install-recommends libgdal36 \
     && rm -rf /var/lib/apt/lists/*
 COPY --from=bindings /opt/gdaltools /opt/gdaltools
 USER 10001

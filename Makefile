@@ -11,7 +11,7 @@ PIP_INSTALL := pip install -q --root-user-action ignore --disable-pip-version-ch
 INSTALL = $(shell test -x $(VENV)/uv/bin/uv && echo "$(VENV)/uv/bin/uv pip install -q --python $(BIN)/python" \
 	|| echo "$(BIN)/python -m $(PIP_INSTALL)")
 
-.PHONY: demo test chaos fuzz bench notebook image image-test lint lock clean
+.PHONY: demo test chaos fuzz bench notebook image image-test deploy-test lint lock clean
 .DELETE_ON_ERROR:
 
 demo: $(READY)
@@ -39,6 +39,12 @@ image:
 
 image-test: $(READY)
 	@$(BIN)/python -m tests.image $(ARGS)
+
+# The Azure CLI in an environment of its own (half a gigabyte): its own parser reads each command of a deployment.
+deploy-test: $(READY)
+	@test -x .az/bin/python || $(BIN)/python -m venv .az || $(VENV)/uv/bin/uv venv -q --seed --python $(BIN)/python .az
+	@.az/bin/python -m $(PIP_INSTALL) azure-cli==2.91.0
+	@AZ_PYTHON=$(CURDIR)/.az/bin/python $(BIN)/python -m pytest -m az tests/acceptance/test_az_commands.py $(ARGS)
 
 lint: $(READY)
 	$(BIN)/ruff check .
@@ -70,5 +76,5 @@ lock: $(READY)
 		--extra standalone --extra test pyproject.toml -o requirements.lock
 
 clean:
-	rm -rf $(VENV) .node demo build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .az .node demo build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -93,6 +93,14 @@ class Database(OutboxTable):
         """Let a role do all that a worker does."""
         await rights.grant(self._db, role)
 
+    async def knows_role(self, role: str) -> bool:
+        """Return whether the server has such a role."""
+        return await rights.exists(self._db, role)
+
+    async def make_principal(self, role: str) -> None:
+        """Make a role for an identity of Azure's; only in the database ``postgres``."""
+        await rights.make_principal(self._db, role)
+
     async def utc_now(self) -> datetime:
         """Return the database's time, in UTC and without a zone."""
         row = await self._read_one("clock")

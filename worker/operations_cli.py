@@ -21,6 +21,7 @@ def add_to(commands: Any) -> None:
     provision.add_argument(
         "--grant-to", metavar="ROLE", help="let this role of the database use the schema: the worker's"
     )
+    provision.add_argument("--database-only", action="store_true", help="leave the queues alone")
     provision.set_defaults(command=_provision)
 
     doctor = commands.add_parser("doctor", help="see what of this set-up works, and how to mend the rest")
@@ -34,7 +35,13 @@ def _provision(given: argparse.Namespace) -> int:
     from worker.provision import lines, provision
 
     made = asyncio.run(
-        provision(settings, update=given.update, what_if=given.what_if, grant_to=given.grant_to)
+        provision(
+            settings,
+            queues=not given.database_only,
+            update=given.update,
+            what_if=given.what_if,
+            grant_to=given.grant_to,
+        )
     )
     print_table(("part", "state", ""), lines(made), wrapped=("",))
     return 0

@@ -6,12 +6,13 @@ changed is told.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Literal
 
 from worker import surroundings
+from worker.platform_database import PlatformDatabase
 from worker.queue_settings import QueueManagement, QueueSettings, wanted_queues
 from worker.settings import Settings
 
@@ -28,7 +29,12 @@ class Provided:
 
 
 async def provision(
-    settings: Settings, *, update: bool = False, what_if: bool = False, grant_to: str | None = None
+    settings: Settings,
+    *,
+    queues: bool = True,
+    update: bool = False,
+    what_if: bool = False,
+    grant_to: str | None = None,
 ) -> list[Provided]:
     """Make what is missing.
 
@@ -36,37 +42,55 @@ async def provision(
     ----------
     settings
         Of the worker that is to run; its credentials must allow to manage the namespace and the schema.
+    queues
+        Whether the queues are looked after, or the database alone.
     update
         Also set queues that are there as they should be.
     what_if
         Only say what would be done.
     grant_to
-        A role of the database that may use the schema from then on: the worker's, where it is another.
+        A role of the database that may use the schema from then on: the worker's, where it is another. One
+        that the server does not know is made for the identity of that name.
 
     Raises
     ------
     GdalToolsError
         The namespace or the database refused, or did not answer.
     """
-    made = await _queues(settings, update=update, what_if=what_if) if settings.names_a_bus else []
-    if not settings.postgis_host:
-        return made
-    async with AsyncExitStack() as stack:
-        conninfo = await stack.enter_async_context(surroundings.conninfo(settings))
-        database = await stack.enter_async_context(surroundings.database(settings, conninfo, connections=1))
+    made = []
+    if queues and settings.names_a_bus:
+        made += await _queues(settings, update=update, what_if=what_if)
+    if settings.postgis_host:
+        made += await _database(settings, what_if=what_if, grant_to=grant_to)
+    return made
+
+
+async def _database(settings: Settings, *, what_if: bool, grant_to: str | None) -> list[Provided]:
+    schema, role = f"schema {settings.app_schema}", f"role {grant_to}"
+    async with _opened(settings) as database:
         await database.try_once()
-        schema = f"schema {settings.app_schema}"
+        is_new = grant_to is not None and not await database.knows_role(grant_to)
         if what_if:
             missing = await database.missing()
-            made += [Provided(schema, "to make" if missing else "there", ", ".join(missing))]
-            return made
+            made = [Provided(schema, "to make" if missing else "there", ", ".join(missing))]
+            return made + ([Provided(role, "to make")] if is_new else [])
         created = await database.migrate()
         await database.check()
-        made.append(Provided(schema, "made" if created else "there", ", ".join(created)))
+        made = [Provided(schema, "made" if created else "there", ", ".join(created))]
         if grant_to is not None:
+            if is_new:
+                async with _opened(settings.model_copy(update={"postgis_database": "postgres"})) as server:
+                    await server.make_principal(grant_to)
             await database.grant(grant_to)
-            made.append(Provided(schema, "changed", f"the role {grant_to} may use it"))
-    return made
+            made.append(Provided(role, "made" if is_new else "there", "it may use the schema"))
+        return made
+
+
+@asynccontextmanager
+async def _opened(settings: Settings) -> AsyncIterator[PlatformDatabase]:
+    async with AsyncExitStack() as stack:
+        conninfo = await stack.enter_async_context(surroundings.conninfo(settings))
+        yield await stack.enter_async_context(surroundings.database(settings, conninfo, connections=1))
 
 
 async def _queues(settings: Settings, *, update: bool, what_if: bool) -> list[Provided]:

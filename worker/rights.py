@@ -76,6 +76,30 @@ async def grant(connections: Connections, role: str) -> None:
     await connections.transaction(work)
 
 
+async def exists(connections: Connections, role: str) -> bool:
+    """Whether the server knows the role."""
+    async with connections.connection() as connection:
+        return await _may(connection, "select exists(select 1 from pg_roles where rolname = %s) as may", role)
+
+
+async def make_principal(connections: Connections, role: str) -> None:
+    """Make a role of an identity's name that logs in with the identity's tokens.
+
+    It is for Azure's servers, and for connections to their database ``postgres`` (learn.microsoft.com,
+    "Manage Microsoft Entra roles in Azure Database for PostgreSQL").
+
+    Raises
+    ------
+    DatabaseError
+        The server is none of Azure's, or we are not its Entra administrator.
+    """
+
+    async def work(connection: Connection) -> None:
+        await connection.execute("select pgaadauth_create_principal(%s, false, false)", (role,))
+
+    await connections.transaction(work)
+
+
 async def _may(connection: Connection, question: str, *values: str) -> bool:
     row = await (await connection.execute(question.encode(), values)).fetchone()
     return bool(row and row["may"])

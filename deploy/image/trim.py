@@ -31,6 +31,10 @@ def main() -> None:
     for folder in [each for name in _TESTS for each in packages.rglob(name)]:
         if folder.is_dir() and folder.relative_to(packages).parts[0] not in _KEEP_TESTS_OF:
             shutil.rmtree(folder, ignore_errors=True)
+    ours = f".cpython-{sys.version_info.major}{sys.version_info.minor}-"
+    for library in packages.rglob("*.cpython-*.so"):  # some wheels carry other Pythons' extensions
+        if ours not in library.name:
+            library.unlink()
     for pattern in _SOURCES:
         for file in packages.rglob(pattern):
             file.unlink()
@@ -65,4 +69,4 @@ def _megabytes(folder: Path) -> float:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -120,8 +120,8 @@ async def test_another_role_may_use_the_schema_after_a_grant(settings: Settings,
         as_worker = psycopg.conninfo.make_conninfo(empty_conninfo, user="provisioned_worker")
         async with PlatformDatabase.connect(as_worker) as database:
             assert await database.lacking_rights() == ["USAGE on schema app"]
-        with pytest.raises(GdalToolsError, match="nobody_such"):
-            await provision(settings, grant_to="nobody_such")
+        with pytest.raises(GdalToolsError, match="pgaadauth_create_principal"):
+            await provision(settings, queues=False, grant_to="nobody_such")
         await provision(settings, grant_to="provisioned_worker")
         async with PlatformDatabase.connect(as_worker) as database:
             assert await database.lacking_rights() == []
@@ -130,3 +130,25 @@ async def test_another_role_may_use_the_schema_after_a_grant(settings: Settings,
         with psycopg.connect(empty_conninfo, autocommit=True) as connection:
             connection.execute("drop owned by provisioned_worker")
             connection.execute("drop role provisioned_worker")
+
+
+async def test_an_identity_of_azures_gets_a_role(
+    settings: Settings, postgres_server: postgres.Server, empty_conninfo: str
+) -> None:
+    with psycopg.connect(postgres_server.conninfo_for("postgres"), autocommit=True) as connection:
+        connection.execute(
+            "create function pgaadauth_create_principal(name text, admin boolean, mfa boolean) returns text"
+            " language plpgsql as $$ begin execute format('create role %I login', name); return name; end $$"
+        )
+        try:
+            foreseen = await provision(settings, queues=False, what_if=True, grant_to="example-identity")
+            assert _by_part(foreseen)["role example-identity"] == "to make"
+            made = await provision(settings, queues=False, grant_to="example-identity")
+            assert _by_part(made) == {"schema app": "made", "role example-identity": "made"}
+            again = await provision(settings, queues=False, grant_to="example-identity")
+            assert _by_part(again) == {"schema app": "there", "role example-identity": "there"}
+        finally:
+            connection.execute("drop function pgaadauth_create_principal")
+            with psycopg.connect(empty_conninfo, autocommit=True) as inside:
+                inside.execute('drop owned by "example-identity"')
+            connection.execute('drop role "example-identity"')
