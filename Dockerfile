@@ -13,7 +13,7 @@ RUN python3 -m venv /opt/uv && /opt/uv/bin/pip install --no-cache-dir uv==0.13.8
     && python3 -m venv --without-pip /opt/gdaltools
 ENV PATH=/opt/gdaltools/bin:/opt/uv/bin:$PATH VIRTUAL_ENV=/opt/gdaltools UV_NO_CACHE=1 UV_LINK_MODE=copy
 WORKDIR /src
-COPY pyproject.toml requirements.lock README.md ./
+COPY requirements.lock .
 
 
 FROM sources AS wheels
@@ -21,7 +21,8 @@ FROM sources AS wheels
 # hadolint ignore=DL3008
 RUN apt-get update && apt-get install --yes --no-install-recommends binutils && rm -rf /var/lib/apt/lists/*
 # Also possible: warp (numba, 200 MB more).
-ARG EXTRAS="worker"
+ARG EXTRAS="worker telemetry"
+COPY pyproject.toml README.md ./
 RUN set -- && for extra in ${EXTRAS}; do set -- "$@" --extra "$extra"; done \
     && uv pip install --only-binary :all: --constraint requirements.lock --requirement pyproject.toml "$@"
 COPY gdaltools gdaltools
@@ -36,10 +37,12 @@ RUN apt-get update && apt-get install --yes --no-install-recommends g++ libgdal-
     && rm -rf /var/lib/apt/lists/*
 # numpy must be there when the bindings are built, or they come without gdal_array and do not say so.
 RUN uv pip install --constraint requirements.lock numpy setuptools \
-    && uv pip install --no-build-isolation-package gdal "GDAL==$(gdal-config --version)"
-ARG EXTRAS="worker"
+    && uv pip install --no-build-isolation-package gdal "GDAL==$(gdal-config --version)" \
+    && uv pip install --no-binary rasterio --constraint requirements.lock rasterio
+ARG EXTRAS="worker telemetry"
+COPY pyproject.toml README.md ./
 RUN set -- && for extra in ${EXTRAS}; do set -- "$@" --extra "$extra"; done \
-    && uv pip install --no-binary rasterio --constraint requirements.lock --requirement pyproject.toml "$@"
+    && uv pip install --constraint requirements.lock --requirement pyproject.toml "$@"
 COPY gdaltools gdaltools
 COPY worker worker
 COPY deploy/image/trim.py deploy/image/

@@ -73,7 +73,7 @@ lock: $(READY)
 	@$(PYTHON) -m $(PIP_INSTALL) --target $(VENV)/uv uv
 	$(VENV)/uv/bin/uv pip compile -q --universal --fork-strategy requires-python --python-version 3.11 \
 		--generate-hashes --no-annotate --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" \
-		--extra standalone --extra test pyproject.toml -o requirements.lock
+		--extra test pyproject.toml -o requirements.lock
 
 clean:
 	rm -rf $(VENV) .az .node demo build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

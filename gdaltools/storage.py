@@ -41,6 +41,7 @@ from gdaltools.errors import (
     TargetExists,
 )
 from gdaltools.location import Location, StrPath, blob, check_blob_name, check_container_name, locate
+from gdaltools.phases import phase
 from gdaltools.scratch import is_scratch, scratch_folder
 
 __all__ = [
@@ -301,6 +302,7 @@ def copy(source: StrPath | Location, target: StrPath | Location, *, overwrite: b
     return stat(goal)
 
 
+@phase("stage-in")
 def fetch(source: StrPath | Location, path: Path) -> Location:
     """Bring what is stored to a new local file, and give the source's location with its bytes there.
 

@@ -376,6 +376,7 @@ class Message:
         self.message_id = _text(received.message_id)
         self.correlation_id = _text(received.correlation_id)
         self.content_type = _text(received.content_type)
+        self.application_properties = _properties(received)
         self.delivery_count = (received.delivery_count or 0) + 1
         """Which delivery this is: 1 for the first (on the wire it counts from 0)."""
         self.dead_letter_reason = received.dead_letter_reason
@@ -490,7 +491,7 @@ def _outgoing(message: OutgoingMessage) -> ServiceBusMessage:
 
 
 def _peeked(found: ServiceBusReceivedMessage, queue: str) -> PeekedMessage:
-    properties = {_text(name) or "": value for name, value in (found.application_properties or {}).items()}
+    properties = _properties(found)
     return PeekedMessage(
         queue=queue,
         sequence_number=found.sequence_number or 0,
@@ -502,10 +503,15 @@ def _peeked(found: ServiceBusReceivedMessage, queue: str) -> PeekedMessage:
         delivery_count=found.delivery_count or 0,
         dead_letter_reason=_text(properties.pop("DeadLetterReason", None)),
         dead_letter_description=_text(properties.pop("DeadLetterErrorDescription", None)),
-        application_properties={
-            name: _text(value) if isinstance(value, bytes) else value for name, value in properties.items()
-        },
+        application_properties=properties,
     )
+
+
+def _properties(received: ServiceBusReceivedMessage) -> dict[str, Any]:
+    return {
+        _text(name) or "": _text(value) if isinstance(value, bytes) else value
+        for name, value in (received.application_properties or {}).items()
+    }
 
 
 async def _batches(sender: ServiceBusSender, messages: list[ServiceBusMessage]) -> list[Any]:

@@ -1,16 +1,18 @@
 """The inside of a task's process: run the handler, tell the parent how it goes, die with the parent.
 
 What travels to the parent is plain data: first ``("needs", megabytes or None)``, which the parent answers
-when there is room; then ``("progress", dict)`` any number of times, then one ``("result", dict)`` or
-``("failure", Failure)``. `PRELOAD` names what the forkserver imports once, so that a task's process starts
-warm.
+when there is room; then ``("progress", dict)`` any number of times, one ``("usage", Usage)``, and at the end
+``("result", dict)`` or ``("failure", Failure)``. `PRELOAD` names what the forkserver imports once, so that a
+task's process starts warm.
 """
 
 from __future__ import annotations
 
 import logging
 import os
+import resource
 import signal
+import sys
 import threading
 import time
 from collections.abc import Mapping
@@ -20,11 +22,11 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, NoReturn
 
-from gdaltools import crash_points, scratch
+from gdaltools import crash_points, phases, scratch
 from gdaltools.errors import GdalToolsError
 from gdaltools.progress import Progress
 from gdaltools.redaction import redacted
-from worker import handlers
+from worker import handlers, logs
 
 PRELOAD = [
     "worker.child",
@@ -44,6 +46,8 @@ _PROGRESS_INTERVAL_SECONDS = 0.5
 _NICENESS = 5
 # The kernel, should it have to end a process, ends a task's and never the worker (proc(5), oom_score_adj).
 _OOM_SCORE_ADJUSTMENT = 500
+# getrusage(2) counts kilobytes on Linux, bytes on macOS.
+_MAXRSS_UNIT = 1 if sys.platform == "darwin" else 1024
 
 log = logging.getLogger(__name__)
 
@@ -57,15 +61,64 @@ class Failure:
     retryable: bool
 
 
+@dataclass(frozen=True)
+class Step:
+    """What a task did from when to when, in seconds since 1970, and for how many seconds over all threads."""
+
+    name: str
+    began: float
+    ended: float
+    busy_seconds: float
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What a task's process has used: megabytes at its peak, bytes of files (0 where nobody counts), time."""
+
+    peak_mb: float
+    read_bytes: float = 0.0
+    written_bytes: float = 0.0
+    steps: tuple[Step, ...] = ()
+
+
+class Steps:
+    """The phases of a task, one step for each name."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._steps: dict[str, Step] = {}
+
+    def note(self, name: str, began: float, ended: float) -> None:
+        """Add a phase to its step."""
+        with self._lock:
+            known = self._steps.get(name, Step(name, began, ended, 0.0))
+            self._steps[name] = Step(
+                name,
+                min(known.began, began),
+                max(known.ended, ended),
+                known.busy_seconds + ended - began,
+            )
+
+    def done(self) -> tuple[Step, ...]:
+        """All of them, by their beginning."""
+        return tuple(sorted(self._steps.values(), key=lambda step: step.began))
+
+
 def main(
-    connection: Connection, task_type: str, parameters: Mapping[str, Any], environment: Mapping[str, str]
+    connection: Connection,
+    task_type: str,
+    parameters: Mapping[str, Any],
+    environment: Mapping[str, str],
+    log_as: logs.Carried | None = None,
 ) -> None:
     """Run one task and send its outcome; the process's only function.
 
-    The forkserver's environment is that of its own start: `environment` is the worker's of now.
+    The forkserver's environment is that of its own start: `environment` is the worker's of now; `log_as` is
+    how it logs.
     """
     os.environ.clear()
     os.environ.update(environment)
+    logs.carry_on(log_as)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
     signal.signal(signal.SIGTERM, _leave)
     os.nice(_NICENESS)
@@ -76,10 +129,22 @@ def main(
     parent.say(("needs", _needs_mb(task_type, parameters)))
     _die_with_parent(connection)
     threading.Thread(target=_die_with_parent, args=(connection,), daemon=True).start()
-    outcome = _outcome(parent, task_type, parameters)
+    steps = Steps()
+    with phases.listening(steps.note):
+        outcome = _outcome(parent, task_type, parameters)
+    parent.say(("usage", Usage(**_usage(), steps=steps.done())))
     crash_points.reach("child-ended")
     parent.say(outcome)
     connection.close()
+
+
+def _usage() -> dict[str, float]:
+    used = {"peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _MAXRSS_UNIT / 1e6}
+    with suppress(OSError):
+        lines = (line.split(": ") for line in Path("/proc/self/io").read_text().splitlines())
+        counted = {name: float(value) for name, value in lines}
+        used |= {"read_bytes": counted["rchar"], "written_bytes": counted["wchar"]}
+    return used
 
 
 def _needs_mb(task_type: str, parameters: Mapping[str, Any]) -> float | None:

@@ -19,10 +19,10 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from gdaltools.errors import GdalToolsError, InvalidParameter, SourceNotFound
-from worker import dead_letters_cli, operations_cli
+from worker import dead_letters_cli, logs, operations_cli
 from worker.errors import ConfigurationError, JobNotFound, Stopped
 from worker.settings import load_settings
-from worker.terminal import log_to_stderr, one_line, print_table
+from worker.terminal import one_line, print_table
 
 _JOB_TYPE = "process_large_raster_v2"
 # How long --once waits for its message: whoever started it has seen one, and a receive may take its time.
@@ -125,10 +125,11 @@ def _run(given: argparse.Namespace) -> int:
             f"--once takes one message of one queue, and APP_MODE={settings.app_mode} serves "
             f"{', '.join(settings.queues)}: use worker_docker, worker_raster or worker_vector"
         )
-    log_to_stderr(settings.log_level)
+    logs.write(settings)
     from worker.runner import own_temporary_folder
     from worker.service import serving, stop_on_signals
     from worker.shift import Shift
+    from worker.telemetry import exporting
 
     async def run() -> None:
         stopping = asyncio.Event()
@@ -143,7 +144,7 @@ def _run(given: argparse.Namespace) -> int:
             if shift.is_over:
                 await service.leave_nothing()
 
-    with own_temporary_folder(), suppress(Stopped):
+    with own_temporary_folder(), exporting(settings.app_name), suppress(Stopped):
         asyncio.run(run())
     return 0
 
@@ -195,7 +196,7 @@ def _tasks(given: argparse.Namespace) -> int:
 def _demo(given: argparse.Namespace) -> int:
     from worker.demo import demo
 
-    log_to_stderr("ERROR")
+    logs.write_text("ERROR")
     return demo(source=given.input, keep=given.keep)
 
 

@@ -128,6 +128,10 @@ class Database(OutboxTable):
         """Return a job's tasks, or one stage's, in their order."""
         return [TaskRow(**row) for row in await self._read_all("read_tasks", job_id=job_id, stage=stage)]
 
+    async def waiting(self) -> dict[str, int]:
+        """Return how many tasks are queued, by queue."""
+        return {row["queue"]: row["tasks"] for row in await self._read_all("count_waiting")}
+
     # A task's life (protocol.md §4)
 
     async def claim(

@@ -8,9 +8,10 @@ import json
 from dataclasses import asdict
 from typing import Any
 
+from worker import logs
 from worker.errors import ConfigurationError
 from worker.settings import Settings, load_settings
-from worker.terminal import log_to_stderr, print_table
+from worker.terminal import print_table
 
 
 def add_to(commands: Any) -> None:
@@ -31,7 +32,7 @@ def add_to(commands: Any) -> None:
 
 def _provision(given: argparse.Namespace) -> int:
     settings = load_settings()
-    log_to_stderr("WARNING")
+    logs.write_text("WARNING")
     from worker.provision import lines, provision
 
     made = asyncio.run(
@@ -48,7 +49,7 @@ def _provision(given: argparse.Namespace) -> int:
 
 
 def _doctor(given: argparse.Namespace) -> int:
-    log_to_stderr("ERROR")
+    logs.write_text("ERROR")
     from worker.doctor import examine, of_configuration
     from worker.doctor_findings import Finding
 

@@ -229,6 +229,11 @@ select count(*)::integer as unsent,
            as oldest_seconds
 from @schema@.worker_outbox where sent_at is null
 
+-- name: count_waiting
+-- How many tasks are queued, by the queue that they were sent to.
+select target_queue as queue, count(*)::integer as tasks
+from @schema@.tasks where status = 'queued' and target_queue is not null group by target_queue
+
 -- name: purge_outbox
 -- Messages sent long ago.
 delete from @schema@.worker_outbox

@@ -22,7 +22,7 @@ from gdaltools import scratch, storage
 from gdaltools.errors import GdalToolsError
 from gdaltools.estimation import estimate_task_minutes
 from gdaltools.routing import RoutingRules, route
-from worker import api, health, surroundings
+from worker import api, health, surroundings, telemetry
 from worker.bus import Bus
 from worker.coordinator import Coordinator
 from worker.database import DatabaseError
@@ -33,6 +33,7 @@ from worker.heartbeat import Heartbeat
 from worker.jobs import Context
 from worker.listener import Process, listen
 from worker.machine import Machine
+from worker.measures import Measures
 from worker.outbox import Outbox
 from worker.patience import is_set_within
 from worker.platform_database import PlatformDatabase
@@ -124,10 +125,17 @@ async def serving(
     platform = api.Platform()
     token = settings.worker_api_token.get_secret_value() if settings.worker_api_token else None
     routes = api.routes(platform, token=token) if settings.app_mode is AppMode.STANDALONE else ()
+    measures = Measures(settings.all_queues)
     async with AsyncExitStack() as stack:
         port = await stack.enter_async_context(
             health.serving(
-                readiness, name=settings.app_name, host=settings.host, port=settings.port, routes=routes
+                readiness,
+                name=settings.app_name,
+                host=settings.host,
+                port=settings.port,
+                measures=measures,
+                token=token,
+                routes=routes,
             )
         )
         surroundings.choose_blob_root(settings)
@@ -184,6 +192,7 @@ async def serving(
             queues=settings.task_queues,
             lease_seconds=settings.worker_lease_seconds,
         )
+        measures.use(database)
         platform.machine, platform.database = machine, database
         platform.dead_letters = DeadLetters(bus, queues=settings.all_queues, database=database)
         slots = tuple(
@@ -237,7 +246,7 @@ def _listeners(
         return listen(
             bus,
             queue,
-            shift.watched(process),
+            shift.watched(telemetry.observed(process)),
             relieved=relieved,
             stopping=stopping,
             on_error=lambda error: readiness.report(queue, error),

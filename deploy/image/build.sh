@@ -3,7 +3,7 @@
 #
 #   deploy/image/build.sh TARGET ...       worker, full; each becomes the image gdaltools-TARGET
 #
-# EXTRAS ("worker warp") says what is installed beside gdaltools itself. For buildah a base that is not there is
+# EXTRAS ("worker telemetry warp") says what is installed beside gdaltools itself. For buildah a base that is not there is
 # made by base.sh, without asking a registry.
 set -eu
 cd "$(dirname "$0")/../.."

@@ -10,6 +10,7 @@ import pytest
 import yaml
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
+from rattler import MatchSpec
 
 ROOT = Path(__file__).parents[2]
 EXTRAS = ("notebook", "warp", "gdal")
@@ -60,7 +61,6 @@ def test_all_comes_from_one_channel(environment: dict[str, Any]) -> None:
 
 
 def test_conda_reads_every_line(environment: dict[str, Any]) -> None:
-    rattler = pytest.importorskip("rattler")
     for line in environment["dependencies"]:
-        spec = rattler.MatchSpec(line, strict=True)
+        spec = MatchSpec(line, strict=True)
         assert spec.name.normalized == line.split()[0]
