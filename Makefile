@@ -11,7 +11,7 @@ PIP_INSTALL := pip install -q --root-user-action ignore --disable-pip-version-ch
 INSTALL = $(shell test -x $(VENV)/uv/bin/uv && echo "$(VENV)/uv/bin/uv pip install -q --python $(BIN)/python" \
 	|| echo "$(BIN)/python -m $(PIP_INSTALL)")
 
-.PHONY: demo test chaos fuzz bench notebook notebooks docs lint lock clean
+.PHONY: demo test chaos fuzz bench notebook notebooks docs image image-test deploy-test lint lock clean
 .DELETE_ON_ERROR:
 
 demo: $(READY)
@@ -43,6 +43,18 @@ docs: $(READY)
 	@$(INSTALL) -e '.[docs]'
 	@$(BIN)/python -m docs.build $(ARGS)
 
+image:
+	@deploy/image/build.sh $(or $(TARGET),full worker)
+
+image-test: $(READY)
+	@$(BIN)/python -m tests.image $(ARGS)
+
+# The Azure CLI in an environment of its own (half a gigabyte): its own parser reads each command of a deployment.
+deploy-test: $(READY)
+	@test -x .az/bin/python || $(BIN)/python -m venv .az || $(VENV)/uv/bin/uv venv -q --seed --python $(BIN)/python .az
+	@.az/bin/python -m $(PIP_INSTALL) azure-cli==2.91.0
+	@AZ_PYTHON=$(CURDIR)/.az/bin/python $(BIN)/python -m pytest -m az tests/acceptance/test_az_commands.py $(ARGS)
+
 lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -70,8 +82,8 @@ lock: $(READY)
 	@$(PYTHON) -m $(PIP_INSTALL) --target $(VENV)/uv uv
 	$(VENV)/uv/bin/uv pip compile -q --universal --fork-strategy requires-python --python-version 3.11 \
 		--generate-hashes --no-annotate --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" \
-		--extra worker --extra test pyproject.toml -o requirements.lock
+		--extra test pyproject.toml -o requirements.lock
 
 clean:
-	rm -rf $(VENV) .node demo build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .az .node demo build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

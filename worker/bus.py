@@ -1,4 +1,6 @@
-"""Service Bus: peek, receive, renew, settle, send. No other module imports ``azure.servicebus``.
+"""Service Bus: peek, receive, renew, settle, send.
+
+Only `worker.queue_settings`, which is about management, imports ``azure.servicebus`` as well.
 
 What the SDK's quirks ask of a caller is done here, once (versions and threads: azure-servicebus 7.15.0):
 a message is settled although its link was detached meanwhile, a lock is renewed until it has really run out,
@@ -122,6 +124,17 @@ class PeekedMessage:
     application_properties: Mapping[str, Any]
 
 
+def host_of(namespace: str) -> str:
+    """A namespace's host name, where it may be given by its own name alone.
+
+    >>> host_of("example")
+    'example.servicebus.windows.net'
+    """
+    host = namespace.removeprefix("sb://").rstrip("/")
+    is_short = "." not in host and host.partition(":")[0] not in _LOOPBACK
+    return f"{host}.servicebus.windows.net" if is_short else host
+
+
 class Bus:
     """A Service Bus namespace, for the length of an ``async with``; make one with `connect`.
 
@@ -174,9 +187,7 @@ class Bus:
                 raise InvalidParameter(f"the Service Bus connection string is malformed: {error}") from error
             return cls(client, None)
         assert namespace is not None
-        host = namespace.removeprefix("sb://").rstrip("/")
-        if "." not in host and host.partition(":")[0] not in _LOOPBACK:
-            host += ".servicebus.windows.net"
+        host = host_of(namespace)
         own = None
         if credential is None:
             from azure.identity.aio import DefaultAzureCredential  # imported where it is used: it is slow
@@ -365,6 +376,7 @@ class Message:
         self.message_id = _text(received.message_id)
         self.correlation_id = _text(received.correlation_id)
         self.content_type = _text(received.content_type)
+        self.application_properties = _properties(received)
         self.delivery_count = (received.delivery_count or 0) + 1
         """Which delivery this is: 1 for the first (on the wire it counts from 0)."""
         self.dead_letter_reason = received.dead_letter_reason
@@ -479,7 +491,7 @@ def _outgoing(message: OutgoingMessage) -> ServiceBusMessage:
 
 
 def _peeked(found: ServiceBusReceivedMessage, queue: str) -> PeekedMessage:
-    properties = {_text(name) or "": value for name, value in (found.application_properties or {}).items()}
+    properties = _properties(found)
     return PeekedMessage(
         queue=queue,
         sequence_number=found.sequence_number or 0,
@@ -491,10 +503,15 @@ def _peeked(found: ServiceBusReceivedMessage, queue: str) -> PeekedMessage:
         delivery_count=found.delivery_count or 0,
         dead_letter_reason=_text(properties.pop("DeadLetterReason", None)),
         dead_letter_description=_text(properties.pop("DeadLetterErrorDescription", None)),
-        application_properties={
-            name: _text(value) if isinstance(value, bytes) else value for name, value in properties.items()
-        },
+        application_properties=properties,
     )
+
+
+def _properties(received: ServiceBusReceivedMessage) -> dict[str, Any]:
+    return {
+        _text(name) or "": _text(value) if isinstance(value, bytes) else value
+        for name, value in (received.application_properties or {}).items()
+    }
 
 
 async def _batches(sender: ServiceBusSender, messages: list[ServiceBusMessage]) -> list[Any]:

@@ -1,9 +1,9 @@
 """The inside of a task's process: run the handler, tell the parent how it goes, die with the parent.
 
 What travels to the parent is plain data: first ``("needs", megabytes or None)``, which the parent answers
-when there is room; then ``("progress", dict)`` any number of times, then of a success ``("measured", dict)``,
-then one ``("result", dict)`` or ``("failure", Failure)``. `PRELOAD` names what the forkserver imports once,
-so that a task's process starts warm.
+when there is room; then ``("progress", dict)`` any number of times, one ``("usage", Usage)``, and at the end
+``("result", dict)`` or ``("failure", Failure)``. `PRELOAD` names what the forkserver imports once, so that a
+task's process starts warm.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import logging
 import os
 import resource
 import signal
+import sys
 import threading
 import time
 from collections.abc import Mapping
@@ -21,13 +22,12 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, NoReturn
 
-from gdaltools import crash_points, scratch
+from gdaltools import crash_points, phases, scratch
 from gdaltools.calibration import processor_name
 from gdaltools.errors import GdalToolsError
 from gdaltools.progress import Progress
 from gdaltools.redaction import redacted
-from worker import handlers
-from worker.terminal import log_to_stderr
+from worker import handlers, logs
 
 PRELOAD = [
     "worker.child",
@@ -47,6 +47,8 @@ _PROGRESS_INTERVAL_SECONDS = 0.5
 _NICENESS = 5
 # The kernel, should it have to end a process, ends a task's and never the worker (proc(5), oom_score_adj).
 _OOM_SCORE_ADJUSTMENT = 500
+# getrusage(2) counts kilobytes on Linux, bytes on macOS.
+_MAXRSS_UNIT = 1 if sys.platform == "darwin" else 1024
 
 log = logging.getLogger(__name__)
 
@@ -60,16 +62,91 @@ class Failure:
     retryable: bool
 
 
+@dataclass(frozen=True)
+class Step:
+    """What a task did from when to when, in seconds since 1970, and for how many seconds over all threads."""
+
+    name: str
+    began: float
+    ended: float
+    busy_seconds: float
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What a task's process has used.
+
+    Attributes
+    ----------
+    seconds, cpu_seconds : float
+        Of the run; processor time of the process and of those that it waited for.
+    peak_memory_mb : float
+        The most that was resident at a time, megabytes of 10⁶ bytes.
+    read_bytes, written_bytes : float
+        Of files; 0 where nobody counts.
+    steps : tuple of Step
+        The phases of the run.
+    estimate : dict or None
+        What was expected before.
+    """
+
+    seconds: float
+    cpu_seconds: float
+    peak_memory_mb: float
+    read_bytes: float = 0.0
+    written_bytes: float = 0.0
+    steps: tuple[Step, ...] = ()
+    estimate: dict[str, Any] | None = None
+
+    def measured(self) -> dict[str, Any]:
+        """It beside what was expected, as a task's metadata hold it."""
+        actual = {
+            "seconds": self.seconds,
+            "cpu_seconds": self.cpu_seconds,
+            "peak_memory_mb": self.peak_memory_mb,
+            "processor": processor_name(),
+        }
+        return {"actual": actual, "estimate": self.estimate}
+
+
+class Steps:
+    """The phases of a task, one step for each name."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._steps: dict[str, Step] = {}
+
+    def note(self, name: str, began: float, ended: float) -> None:
+        """Add a phase to its step."""
+        with self._lock:
+            known = self._steps.get(name, Step(name, began, ended, 0.0))
+            self._steps[name] = Step(
+                name,
+                min(known.began, began),
+                max(known.ended, ended),
+                known.busy_seconds + ended - began,
+            )
+
+    def done(self) -> tuple[Step, ...]:
+        """All of them, by their beginning."""
+        return tuple(sorted(self._steps.values(), key=lambda step: step.began))
+
+
 def main(
-    connection: Connection, task_type: str, parameters: Mapping[str, Any], environment: Mapping[str, str]
+    connection: Connection,
+    task_type: str,
+    parameters: Mapping[str, Any],
+    environment: Mapping[str, str],
+    log_as: logs.Carried | None = None,
 ) -> None:
     """Run one task and send its outcome; the process's only function.
 
-    The forkserver's environment is that of its own start: `environment` is the worker's of now.
+    The forkserver's environment is that of its own start: `environment` is the worker's of now; `log_as` is
+    how it logs.
     """
     os.environ.clear()
     os.environ.update(environment)
-    log_to_stderr(environment.get("LOG_LEVEL") or "INFO")
+    logs.carry_on(log_as)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
     signal.signal(signal.SIGTERM, _leave)
     os.nice(_NICENESS)
@@ -81,20 +158,29 @@ def main(
     parent.say(("needs", None if expected is None else expected.peak_memory_mb))
     _die_with_parent(connection)
     threading.Thread(target=_die_with_parent, args=(connection,), daemon=True).start()
-    began, cpu_before = time.monotonic(), _cpu_seconds()
-    outcome = _outcome(parent, task_type, parameters)
-    if outcome[0] == "result":
-        actual = {
-            "seconds": round(time.monotonic() - began, 3),
-            "cpu_seconds": round(_cpu_seconds() - cpu_before, 3),
-            "peak_memory_mb": _peak_memory_mb(),
-            "processor": processor_name(),
-        }
-        estimate = None if expected is None else expected.to_dict()
-        parent.say(("measured", {"actual": actual, "estimate": estimate}))
+    began, cpu_before, steps = time.monotonic(), _cpu_seconds(), Steps()
+    with phases.listening(steps.note):
+        outcome = _outcome(parent, task_type, parameters)
+    usage = Usage(
+        seconds=round(time.monotonic() - began, 3),
+        cpu_seconds=round(_cpu_seconds() - cpu_before, 3),
+        peak_memory_mb=_peak_memory_mb(),
+        steps=steps.done(),
+        estimate=None if expected is None else expected.to_dict(),
+        **_file_bytes(),
+    )
+    parent.say(("usage", usage))
     crash_points.reach("child-ended")
     parent.say(outcome)
     connection.close()
+
+
+def _file_bytes() -> dict[str, float]:
+    with suppress(OSError):
+        lines = (line.split(": ") for line in Path("/proc/self/io").read_text().splitlines())
+        counted = {name: float(value) for name, value in lines}
+        return {"read_bytes": counted["rchar"], "written_bytes": counted["wchar"]}
+    return {}
 
 
 def _expected(task_type: str, parameters: Mapping[str, Any]) -> handlers.Expected | None:
@@ -121,14 +207,8 @@ def _cpu_seconds() -> float:
     return sum(usage.ru_utime + usage.ru_stime for usage in both)
 
 
-def _peak_memory_mb() -> float | None:
-    """The most that was resident at a time (proc(5), VmHWM), megabytes of 10⁶ bytes."""
-    try:
-        status = Path("/proc/self/status").read_text()
-    except OSError:
-        return None
-    kilobytes = (int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM"))
-    return next((round(each * 1024 / 1e6, 1) for each in kilobytes), None)
+def _peak_memory_mb() -> float:
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _MAXRSS_UNIT / 1e6, 1)
 
 
 class _Parent:

@@ -1,8 +1,8 @@
-"""``python -m worker [run|submit|status|tasks|dead-letters|demo]``: what an engineer types.
+"""``python -m worker [run|submit|status|tasks|dead-letters|provision|doctor|demo]``: what an engineer types.
 
-Exit codes: 0 it worked, 1 the job failed, 2 the configuration or the arguments are wrong, 3 the source, job,
-queue or dead letter is not there, or the letter cannot be redriven, 4 something that may pass. Errors are one
-line on standard error.
+Exit codes: 0 it worked, 1 the job failed or doctor found a problem, 2 the configuration or the arguments are
+wrong, 3 the source, job, queue or dead letter is not there, or the letter cannot be redriven, 4 something
+that may pass. Errors are one line on standard error.
 """
 
 from __future__ import annotations
@@ -20,12 +20,14 @@ from typing import Any, NoReturn
 
 from gdaltools.errors import GdalToolsError, InvalidParameter, SourceNotFound
 from gdaltools.printing import one_line
-from worker import dead_letters_cli
+from worker import dead_letters_cli, logs, operations_cli
 from worker.errors import ConfigurationError, JobNotFound, Stopped
 from worker.settings import load_settings
-from worker.terminal import log_to_stderr, print_table
+from worker.terminal import print_table
 
 _JOB_TYPE = "process_large_raster_v2"
+# How long --once waits for its message: whoever started it has seen one, and a receive may take its time.
+_ONCE_IDLE_SECONDS = 30.0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -53,9 +55,12 @@ class _Parser(argparse.ArgumentParser):
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="python -m worker", description=__doc__)
     parser.set_defaults(command=_run)
+    _add_run_options(parser, once=False, idle_exit=None)
     commands = parser.add_subparsers(metavar="COMMAND")
 
     run = commands.add_parser("run", help="serve the queues that APP_MODE says (the default)")
+    # What was said before the command's name stands, unless it is said again behind it.
+    _add_run_options(run, once=argparse.SUPPRESS, idle_exit=argparse.SUPPRESS)
     run.set_defaults(command=_run)
 
     submit = commands.add_parser("submit", help="submit a job to a running standalone worker")
@@ -83,6 +88,7 @@ def _parser() -> argparse.ArgumentParser:
         shown.set_defaults(command=command)
 
     dead_letters_cli.add_to(commands)
+    operations_cli.add_to(commands)
 
     demo = commands.add_parser("demo", help="run the whole job on real imagery, on this machine alone")
     demo.add_argument("--input", type=Path, metavar="PATH", help="a raster of your own instead")
@@ -91,24 +97,55 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _run(_: argparse.Namespace) -> int:
+def _add_run_options(parser: argparse.ArgumentParser, *, once: Any, idle_exit: Any) -> None:
+    parser.add_argument(
+        "--once", action="store_true", default=once, help="take one message, then end (a mode of one queue)"
+    )
+    parser.add_argument(
+        "--idle-exit",
+        type=_positive_seconds,
+        default=idle_exit,
+        metavar="SECONDS",
+        help=f"end when there was no message for so long (with --once {_ONCE_IDLE_SECONDS:g}, else never)",
+    )
+
+
+def _positive_seconds(text: str) -> float:
+    seconds = float(text)
+    if not 0 < seconds < float("inf"):
+        raise ValueError
+    return seconds
+
+
+def _run(given: argparse.Namespace) -> int:
     # Until there is a loop to stop, there is nothing to hand back.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     settings = load_settings()
-    log_to_stderr(settings.log_level)
+    if given.once and len(settings.queues) > 1:
+        raise ConfigurationError(
+            f"--once takes one message of one queue, and APP_MODE={settings.app_mode} serves "
+            f"{', '.join(settings.queues)}: use worker_docker, worker_raster or worker_vector"
+        )
+    logs.write(settings)
     from worker.runner import own_temporary_folder
     from worker.service import serving, stop_on_signals
+    from worker.shift import Shift
+    from worker.telemetry import exporting
 
     async def run() -> None:
         stopping = asyncio.Event()
         stop_on_signals(stopping)
-        async with serving(settings, stopping=stopping) as service:
+        idle_seconds = given.idle_exit or (_ONCE_IDLE_SECONDS if given.once else None)
+        shift = Shift(stopping, once=given.once, idle_seconds=idle_seconds)
+        async with serving(settings, stopping=stopping, shift=shift) as service:
             logging.getLogger("worker").info(
                 "%s serves %s; probes on port %d", settings.app_mode, ", ".join(settings.queues), service.port
             )
             await service.wait(stopping)
+            if shift.is_over:
+                await service.leave_nothing()
 
-    with own_temporary_folder(), suppress(Stopped):
+    with own_temporary_folder(), exporting(settings.app_name), suppress(Stopped):
         asyncio.run(run())
     return 0
 
@@ -159,7 +196,7 @@ def _tasks(given: argparse.Namespace) -> int:
 def _demo(given: argparse.Namespace) -> int:
     from worker.demo import demo
 
-    log_to_stderr("ERROR")
+    logs.write_text("ERROR")
     return demo(source=given.input, keep=given.keep)
 
 

@@ -13,12 +13,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from datetime import datetime
 from typing import Literal
 from uuid import UUID, uuid4
 
 from psycopg.rows import DictRow
 
-from worker import migration
+from worker import migration, rights
 from worker.connections import (
     Connection,
     DatabaseError,
@@ -62,9 +63,13 @@ class Database(OutboxTable):
         DatabaseError
             The database does not answer.
         """
-        await self._db.try_once()
+        await self.try_once()
         await self.migrate()
         await self.check()
+
+    async def try_once(self) -> None:
+        """Connect, once; else `DatabaseRefused` or `DatabaseError`."""
+        await self._db.try_once()
 
     async def migrate(self) -> list[str]:
         """Create what is absent of the platform's schema and of ours; return what was created."""
@@ -75,6 +80,33 @@ class Database(OutboxTable):
         `SchemaError`.
         """
         await migration.check(self._db, timeout=timeout)
+
+    async def missing(self) -> list[str]:
+        """Return what `migrate` would create."""
+        return await migration.missing(self._db)
+
+    async def lacking_rights(self) -> list[str]:
+        """Return the rights in the schema that our role lacks."""
+        return await rights.lacking(self._db)
+
+    async def grant(self, role: str) -> None:
+        """Let a role do all that a worker does."""
+        await rights.grant(self._db, role)
+
+    async def knows_role(self, role: str) -> bool:
+        """Return whether the server has such a role."""
+        return await rights.exists(self._db, role)
+
+    async def make_principal(self, role: str) -> None:
+        """Make a role for an identity of Azure's; only in the database ``postgres``."""
+        await rights.make_principal(self._db, role)
+
+    async def utc_now(self) -> datetime:
+        """Return the database's time, in UTC and without a zone."""
+        row = await self._read_one("clock")
+        assert row is not None
+        now: datetime = row["now"]
+        return now
 
     # Reading
 
@@ -99,6 +131,10 @@ class Database(OutboxTable):
     async def measured_tasks(self, *, limit: int) -> list[DictRow]:
         """Return id, type, ``measured`` and time of the newest completed tasks that say what they took."""
         return await self._read_all("measured_tasks", limit=limit)
+
+    async def waiting(self) -> dict[str, int]:
+        """Return how many tasks are queued, by queue."""
+        return {row["queue"]: row["tasks"] for row in await self._read_all("count_waiting")}
 
     # A task's life (protocol.md §4)
 

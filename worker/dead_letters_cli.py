@@ -15,11 +15,12 @@ from typing import Any, Protocol, get_args
 
 from gdaltools.errors import InvalidParameter
 from gdaltools.printing import one_line, printable
+from worker import logs
 from worker.client import Client
 from worker.errors import QueueNotFound
 from worker.letters import Choice, Order, parse_sequence_number, pretty
 from worker.settings import ServiceSettings, load_service_settings
-from worker.terminal import log_to_stderr, print_table
+from worker.terminal import print_table
 
 # Letters that a list can hold.
 _MAX_LIMIT = 100_000
@@ -212,7 +213,7 @@ def _opened() -> tuple[ServiceSettings, Letters]:
         return settings, Client.from_environment()
     from worker.direct import Direct
 
-    log_to_stderr("WARNING")
+    logs.write_text("WARNING")
     # What the SDK will try again it tells as an error; the last one is ours to tell.
     logging.getLogger("azure").setLevel(logging.CRITICAL)
     return settings, Direct(settings)

@@ -1,21 +1,26 @@
 """What the platform's probes and a person's curl see: a small HTTP server, up before anything else.
 
 ``/`` and ``/livez`` answer as long as the event loop turns; ``/readyz`` answers 200 only while every part
-that the worker needs answers, else 503 with one line for each that does not.
+that the worker needs answers, else 503 with one line for each that does not. ``/metrics`` is for
+Prometheus, on this machine or with WORKER_API_TOKEN.
 """
 
 from __future__ import annotations
 
+import hmac
 import logging
 import os
 import time
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from ipaddress import ip_address
 
 from aiohttp import web
 
 from worker.errors import ConfigurationError
+from worker.measures import Measures
+from worker.metrics import CONTENT_TYPE, METRICS
 
 # A part that fails again so soon has the same fault still.
 _ONE_OUTAGE_SECONDS = 30.0
@@ -56,11 +61,30 @@ class Readiness:
         return self.phase is None and not self.problems
 
 
+def _may_measure(request: web.Request, token: str | None) -> bool:
+    if token is not None:
+        shown = request.headers.get("Authorization", "").encode()
+        return hmac.compare_digest(shown, f"Bearer {token}".encode())
+    try:
+        return ip_address(request.remote or "").is_loopback
+    except ValueError:
+        return False
+
+
 @asynccontextmanager
 async def serving(
-    readiness: Readiness, *, name: str, host: str, port: int, routes: Iterable[web.RouteDef] = ()
+    readiness: Readiness,
+    *,
+    name: str,
+    host: str,
+    port: int,
+    measures: Measures | None = None,
+    token: str | None = None,
+    routes: Iterable[web.RouteDef] = (),
 ) -> AsyncIterator[int]:
-    """Serve the probes, and `routes` beside them; yields the port (0 asks for any).
+    """Serve the probes and metrics, and `routes` beside them; yields the port (0 asks for any).
+
+    `measures` brings up to date what is measured only when somebody asks; `token` opens /metrics to others.
 
     Raises
     ------
@@ -75,8 +99,18 @@ async def serving(
         body = {"ready": readiness.ready, "phase": readiness.phase, "problems": readiness.problems}
         return web.json_response(body, status=200 if readiness.ready else 503)
 
+    async def metrics(request: web.Request) -> web.Response:
+        if not _may_measure(request, token):
+            message = "metrics are for this machine, or with WORKER_API_TOKEN as Authorization: Bearer TOKEN"
+            return web.Response(status=401, text=message)
+        METRICS.ready.set(readiness.ready)
+        if measures is not None:
+            await measures.refresh()
+        return web.Response(body=METRICS.rendered(), headers={"Content-Type": CONTENT_TYPE})
+
     app = web.Application(client_max_size=_LARGEST_BODY)
-    app.add_routes([web.get("/", alive), web.get("/livez", alive), web.get("/readyz", ready), *routes])
+    app.add_routes([web.get("/", alive), web.get("/livez", alive), web.get("/readyz", ready)])
+    app.add_routes([web.get("/metrics", metrics), *routes])
     runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=1)
     await runner.setup()
     try:

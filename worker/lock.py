@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from typing import Protocol
 
 from worker.errors import BusError, LockLost
+from worker.metrics import METRICS
 from worker.patience import is_set_within
 
 MIN_PAUSE_SECONDS = 0.1  # between renewals
@@ -66,6 +67,7 @@ async def _keep(lock: Lock, done: asyncio.Event, on_lost: Callable[[], None]) ->
         try:
             async with asyncio.timeout(max(lock.remaining_seconds, 0)):
                 await lock.renew()
+            METRICS.lock_renewals.add()
             longest_pause = MAX_PAUSE_SECONDS
         except LockLost:
             break
@@ -74,4 +76,5 @@ async def _keep(lock: Lock, done: asyncio.Event, on_lost: Callable[[], None]) ->
             left = lock.remaining_seconds
             _LOGGER.warning("the lock on %r was not renewed, %.0f s remain: %s", lock, left, error)
     if not (lock.is_settled or done.is_set()):
+        METRICS.lock_losses.add()
         on_lost()

@@ -67,6 +67,19 @@ async def migrate(connections: Connections) -> list[str]:
     return await connections.transaction(work)
 
 
+async def missing(connections: Connections) -> list[str]:
+    """What `migrate` would create.
+
+    Raises
+    ------
+    DatabaseError
+        The database does not answer.
+    """
+    names = [name for file in ("platform.sql", "worker.sql") for name in sections(file, "object")]
+    async with connections.connection() as connection:
+        return [name for name in names if not await _exists(connection, connections.schema, name)]
+
+
 async def check(connections: Connections, *, timeout: float | None = None) -> None:
     """See that the schema has every table, column and function that the worker uses.
 

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 
 from gdaltools import crash_points
 from gdaltools.errors import GdalToolsError
+from worker import logs, telemetry
 from worker.bus import Bus, OutgoingMessage
 from worker.database import Database, OutboxBatch
 from worker.errors import MessageTooLarge, QueueNotFound
@@ -92,9 +93,11 @@ class Outbox:
 
 
 def _outgoing(row: OutboxRow) -> OutgoingMessage:
+    is_ours = row.message.job_id in (None, logs.current().get("job_id"))
     return OutgoingMessage(
         body=row.message.body,
         message_id=row.message.message_id,
         correlation_id=row.message.correlation_id,
         scheduled_at=row.scheduled_at,
+        application_properties=telemetry.properties() if is_ours else {},
     )

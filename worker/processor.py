@@ -16,6 +16,7 @@ from uuid import uuid4
 
 from gdaltools import crash_points
 from gdaltools.errors import StorageError
+from worker import telemetry
 from worker.bus import Message
 from worker.database import Database, DatabaseError, DatabaseRejected
 from worker.errors import (
@@ -29,6 +30,7 @@ from worker.errors import (
 )
 from worker.heartbeat import Heartbeat
 from worker.messages import InvalidMessage, StageComplete, TaskMessage, parse_task
+from worker.metrics import METRICS, Outcome
 from worker.outbox import Outbox
 from worker.patience import persistently
 from worker.pressure import Pressure
@@ -143,12 +145,15 @@ class Processor:
             task = parse_task(message.body)
         except InvalidMessage as error:
             log.error("message %s on %s is dead-lettered: %s", message.message_id, message.queue, error)
-            await message.dead_letter("InvalidMessage", str(error))
+            await _dead_letter(message, "InvalidMessage", str(error))
             return
-        match await self._claimed(message, task, interrupted):
+        with telemetry.span("claim"):
+            outcome = await self._claimed(message, task, interrupted)
+        match outcome:
             case Claimed() as claimed:
                 crash_points.reach("task-claimed")
-                await self._run(message, task, claimed, interrupted)
+                with telemetry.task_run(task) as run:
+                    run.outcome = await self._run(message, task, claimed, interrupted)
             case Finished(burial=Burial() as burial):
                 log.info("task %s has failed before: its message is dead-lettered now", task.task_id)
                 await self._bury(message, task.task_id, burial)
@@ -165,7 +170,7 @@ class Processor:
             case Missing():
                 reason = f"task {task.task_id} of job {task.parent_job_id} has no row: resubmit the job"
                 log.error("message %s is dead-lettered: %s", message.message_id, reason)
-                await message.dead_letter("TaskNotFound", reason)
+                await _dead_letter(message, "TaskNotFound", reason)
 
     async def _claimed(
         self, message: Message, task: TaskMessage, interrupted: asyncio.Future[Interruption]
@@ -194,11 +199,11 @@ class Processor:
         task: TaskMessage,
         claimed: Claimed,
         interrupted: asyncio.Future[Interruption],
-    ) -> None:
+    ) -> Outcome:
         claim = claimed.claim
         if claimed.crashes >= self._options.crash_limit:
             await self._fail(message, claim, WorkerDied(_story(claimed)), interrupted)
-            return
+            return "failed"
         given = claimed.parameters if task.parameters_in_row else task.parameters
         parameters = {
             **given,
@@ -210,9 +215,12 @@ class Processor:
         log.info("task %s (%s, stage %d) starts", task.task_id, task.task_type, task.stage)
         measured: dict[str, Any] = {}
         try:
-            with self._heartbeat.kept(
-                claim, lambda: _interrupt(interrupted, Interruption.CLAIM_LOST)
-            ) as on_progress:
+            with (
+                telemetry.span("run"),
+                self._heartbeat.kept(
+                    claim, lambda: _interrupt(interrupted, Interruption.CLAIM_LOST)
+                ) as on_progress,
+            ):
                 result = await _unless(
                     interrupted,
                     self._runner.run(
@@ -222,22 +230,24 @@ class Processor:
         except MemoryBusy as busy:
             log.warning("task %s goes back to its queue: %s", claim.task_id, busy)
             await self._release(message, claim, delay_seconds=_MEMORY_WAIT_SECONDS)
+            return "released"
         except (TaskFailed, TaskTimedOut, ChildDied) as error:
-            await self._retry_or_fail(message, claimed, error, interrupted)
+            return await self._retry_or_fail(message, claimed, error, interrupted)
         except _Interrupted as stop:
             if stop.reason is not Interruption.SHUTDOWN:
                 raise
             log.info("task %s goes back to its queue: %s", claim.task_id, stop)
             await self._release(message, claim)
-        else:
-            self._pressure.storage_works()
-            try:
+            return "released"
+        self._pressure.storage_works()
+        try:
+            with telemetry.span("complete"):
                 await self._complete(task, claim, result, measured, interrupted)
-            except DatabaseRejected as error:
-                refused = TaskFailed(str(error), error_type="DatabaseRejected", retryable=False)
-                await self._retry_or_fail(message, claimed, refused, interrupted)
-            else:
-                await message.complete()
+        except DatabaseRejected as error:
+            refused = TaskFailed(str(error), error_type="DatabaseRejected", retryable=False)
+            return await self._retry_or_fail(message, claimed, refused, interrupted)
+        await message.complete()
+        return "completed"
 
     async def _complete(
         self,
@@ -276,7 +286,7 @@ class Processor:
         claimed: Claimed,
         error: TaskFailed | TaskTimedOut | ChildDied,
         interrupted: asyncio.Future[Interruption],
-    ) -> None:
+    ) -> Outcome:
         claim, attempt = claimed.claim, claimed.retry_count
         if isinstance(error, TaskFailed) and error.error_type == StorageError.__name__:
             self._pressure.storage_failed(str(error))
@@ -284,7 +294,7 @@ class Processor:
         spent = attempt >= MAX_RETRIES or claimed.crashes + deaths >= self._options.crash_limit
         if not error.retryable or spent:
             await self._fail(message, claim, error, interrupted, retries=attempt)
-            return
+            return "failed"
         delay = min(_RETRY_FIRST_SECONDS * 2**attempt, _RETRY_LONGEST_SECONDS)
         log.warning("task %s failed and is tried again in %d s: %s", claim.task_id, delay, error)
         again = _copy(message, delay_seconds=delay)
@@ -295,6 +305,7 @@ class Processor:
         crash_points.reach("task-retried")
         await self._outbox.publish_or_leave()
         await message.complete()
+        return "retried"
 
     async def _fail(
         self,
@@ -325,7 +336,7 @@ class Processor:
         await self._bury(message, claim.task_id, Burial(error_type, details))
 
     async def _bury(self, message: Message, task_id: str, burial: Burial) -> None:
-        await message.dead_letter(burial.reason, burial.description)
+        await _dead_letter(message, burial.reason, burial.description)
         crash_points.reach("message-dead-lettered")
         await self._database.note_dead_letter(task_id)
 
@@ -348,6 +359,11 @@ class Processor:
     ) -> T:
         """What the database answers, asked again for as long as the task is not interrupted."""
         return await persistently(attempt, pause=lambda seconds: _wait(seconds, interrupted))
+
+
+async def _dead_letter(message: Message, reason: str, description: str) -> None:
+    await message.dead_letter(reason, description)
+    METRICS.dead_letters.add(reason=reason)
 
 
 def _copy(message: Message, *, delay_seconds: float = 0) -> OutboxMessage:

@@ -1,6 +1,10 @@
 -- Every statement that the worker runs against the tables of platform.sql and worker.sql, by name.
 -- @schema@ stands for the quoted schema name; times are the database's own, in UTC, never a worker's clock.
 
+-- name: clock
+-- The time by which leases are counted.
+select timezone('utc', clock_timestamp()) as now
+
 -- name: read_job
 -- One job.
 select job_id, job_type, parameters, status::text as status, stage, total_stages, stage_results, metadata,
@@ -238,6 +242,11 @@ select count(*)::integer as unsent,
        coalesce(extract(epoch from timezone('utc', clock_timestamp()) - min(created_at)), 0)::float8
            as oldest_seconds
 from @schema@.worker_outbox where sent_at is null
+
+-- name: count_waiting
+-- How many tasks are queued, by the queue that they were sent to.
+select target_queue as queue, count(*)::integer as tasks
+from @schema@.tasks where status = 'queued' and target_queue is not null group by target_queue
 
 -- name: purge_outbox
 -- Messages sent long ago.

@@ -23,9 +23,11 @@ from typing import Any
 
 from gdaltools import scratch
 from gdaltools.errors import StorageError
-from worker import child
+from worker import child, logs
 from worker.errors import ChildDied, OutOfMemory, TaskFailed, TaskStalled, TaskTimedOut
 from worker.memory import MemoryBudget
+from worker.metrics import METRICS
+from worker.telemetry import note_step, task_label
 
 # Between SIGTERM and SIGKILL: time for the child's storage to remove its scratch folder.
 _TERMINATE_SECONDS = 1.0
@@ -124,7 +126,9 @@ class Runner:
         """
         ours, theirs = self._context.Pipe()
         process = self._context.Process(
-            target=child.main, args=(theirs, task_type, dict(parameters), dict(os.environ)), daemon=True
+            target=child.main,
+            args=(theirs, task_type, dict(parameters), dict(os.environ), logs.carried()),
+            daemon=True,
         )
         patience = 0.0
         try:
@@ -204,8 +208,9 @@ class Runner:
                     f"{task_type} was ended: it stood at {shown['percent']:g}% of its {shown['label']} for "
                     f"{stall_seconds / 60:g} minutes (WORKER_STALL_MINUTES)"
                 ) from None
-            if message is not None and message[0] == "measured":
-                on_measured(message[1])
+            if message is not None and message[0] == "usage":
+                _note_usage(task_type, message[1])
+                on_measured(message[1].measured())
                 continue
             if message is None or message[0] != "progress":
                 return message
@@ -257,6 +262,15 @@ def _stop(process: ForkServerProcess, patience_seconds: float) -> None:
     if process.is_alive():
         process.kill()
     process.join()
+
+
+def _note_usage(task_type: str, used: child.Usage) -> None:
+    label = task_label(task_type)
+    METRICS.peak_memory_mb.note(used.peak_memory_mb, task_type=label)
+    METRICS.read_bytes.add(used.read_bytes, task_type=label)
+    METRICS.written_bytes.add(used.written_bytes, task_type=label)
+    for step in used.steps:
+        note_step(step.name, step.began, step.ended, {"gdaltools.busy_seconds": step.busy_seconds})
 
 
 def _ended_how(process: ForkServerProcess) -> str:

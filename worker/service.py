@@ -11,6 +11,7 @@ import functools
 import logging
 import os
 import signal
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -21,17 +22,18 @@ from gdaltools import scratch, storage
 from gdaltools.errors import GdalToolsError
 from gdaltools.estimation import expect_task
 from gdaltools.routing import RoutingRules, route
-from worker import api, health, surroundings
+from worker import api, health, surroundings, telemetry
 from worker.bus import Bus
 from worker.coordinator import Coordinator
 from worker.database import DatabaseError
 from worker.dead_letters import DeadLetters
-from worker.errors import ConfigurationError, Stopped
+from worker.errors import ConfigurationError, NotReady, Stopped
 from worker.health import Readiness
 from worker.heartbeat import Heartbeat
 from worker.jobs import Context
 from worker.listener import Process, listen
 from worker.machine import Machine
+from worker.measures import Measures
 from worker.outbox import Outbox
 from worker.patience import is_set_within
 from worker.platform_database import PlatformDatabase
@@ -40,6 +42,7 @@ from worker.processor import Processor, ProcessorOptions
 from worker.rescue import Rescue
 from worker.runner import Runner, RunnerOptions
 from worker.settings import AppMode, Settings
+from worker.shift import Shift
 
 _LONGEST_BACKOFF_SECONDS = 30.0
 # How often a fault that looks like a wrong configuration is tried, as a role just granted takes a moment.
@@ -49,6 +52,8 @@ _HOUSEKEEPING_SECONDS = 3600.0
 _HAND_BACK_SECONDS = 1.5
 # What handing back may take at most, where whoever sent SIGTERM waits for longer.
 _RELEASE_SECONDS = 15.0
+# For how long a worker that ends by itself tries to send what it owes: there may be no other to do it.
+_LAST_SENDING_SECONDS = 60.0
 
 log = logging.getLogger(__name__)
 
@@ -62,6 +67,7 @@ class Service:
     machine: Machine
     readiness: Readiness
     port: int
+    outbox: Outbox
     slots: tuple[asyncio.Task[None], ...]
 
     async def wait(self, stopping: asyncio.Event) -> None:
@@ -72,13 +78,40 @@ class Service:
         for task in done - {stop}:
             task.result()
 
+    async def leave_nothing(self) -> None:
+        """Send what is owed, as there may be no other worker to do it.
+
+        Raises
+        ------
+        GdalToolsError
+            It could not be sent within a minute; it stays in the outbox.
+        NotReady
+            Messages may wait, as their queue, the database or the disk does not work.
+        """
+        deadline = time.monotonic() + _LAST_SENDING_SECONDS
+        while True:
+            try:
+                await self.outbox.publish()
+                break
+            except GdalToolsError:
+                if time.monotonic() > deadline:
+                    raise
+            await asyncio.sleep(1)
+        needed = {*self.settings.queues, "database", "disk"}
+        told = [f"{part}: {text}" for part, text in self.readiness.problems.items() if part in needed]
+        if told:
+            raise NotReady(f"the worker ends although messages may wait: {'; '.join(told)}")
+
 
 @asynccontextmanager
-async def serving(settings: Settings, *, stopping: asyncio.Event) -> AsyncIterator[Service]:
+async def serving(
+    settings: Settings, *, stopping: asyncio.Event, shift: Shift | None = None
+) -> AsyncIterator[Service]:
     """Run the worker from entry to exit.
 
     When `stopping` is set no further message is received; at exit what is in hand gets
-    WORKER_SHUTDOWN_GRACE_SECONDS to finish, and what does not finish goes back to its queue.
+    WORKER_SHUTDOWN_GRACE_SECONDS to finish, and what does not finish goes back to its queue. A `shift` sets
+    it when the work is done.
 
     Raises
     ------
@@ -87,14 +120,22 @@ async def serving(settings: Settings, *, stopping: asyncio.Event) -> AsyncIterat
     Stopped
         `stopping` was set before everything had started.
     """
+    shift = shift or Shift(stopping)
     readiness = Readiness()
     platform = api.Platform()
     token = settings.worker_api_token.get_secret_value() if settings.worker_api_token else None
     routes = api.routes(platform, token=token) if settings.app_mode is AppMode.STANDALONE else ()
+    measures = Measures(settings.all_queues)
     async with AsyncExitStack() as stack:
         port = await stack.enter_async_context(
             health.serving(
-                readiness, name=settings.app_name, host=settings.host, port=settings.port, routes=routes
+                readiness,
+                name=settings.app_name,
+                host=settings.host,
+                port=settings.port,
+                measures=measures,
+                token=token,
+                routes=routes,
             )
         )
         surroundings.choose_blob_root(settings)
@@ -151,22 +192,24 @@ async def serving(settings: Settings, *, stopping: asyncio.Event) -> AsyncIterat
             queues=settings.task_queues,
             lease_seconds=settings.worker_lease_seconds,
         )
+        measures.use(database)
         platform.machine, platform.database = machine, database
         platform.dead_letters = DeadLetters(bus, queues=settings.all_queues, database=database)
         slots = tuple(
             asyncio.create_task(slot)
             for slot in (
-                *_listeners(settings, bus, processor, coordinator, pressure, readiness, stopping),
+                *_listeners(settings, bus, processor, coordinator, pressure, readiness, stopping, shift),
                 outbox.sweep(stopping, lambda error: _tell(readiness, "outbox", error)),
                 rescue.sweep_tasks(stopping, lambda error: _tell(readiness, "rescue", error)),
                 rescue.sweep_letters(stopping, lambda error: _tell(readiness, "dead letters", error)),
                 _housekeeping(database, stopping),
+                shift.run(),
             )
         )
         beats = asyncio.create_task(heartbeat.run())
         readiness.phase = None
         try:
-            yield Service(settings, database, machine, readiness, port, (*slots, beats))
+            yield Service(settings, database, machine, readiness, port, outbox, (*slots, beats))
         finally:
             readiness.phase = "stopping"
             stopping.set()
@@ -195,6 +238,7 @@ def _listeners(
     pressure: Pressure,
     readiness: Readiness,
     stopping: asyncio.Event,
+    shift: Shift,
 ) -> Iterator[Coroutine[None, None, None]]:
     def slot(
         queue: str, process: Process, relieved: Callable[[], Awaitable[None]]
@@ -202,14 +246,14 @@ def _listeners(
         return listen(
             bus,
             queue,
-            process,
+            shift.watched(telemetry.observed(process)),
             relieved=relieved,
             stopping=stopping,
             on_error=lambda error: readiness.report(queue, error),
         )
 
     for queue in settings.task_queues:
-        for _ in range(settings.worker_concurrency):
+        for _ in range(1 if shift.once else settings.worker_concurrency):
             yield slot(queue, processor.process, pressure.relieved)
     if settings.app_mode.listens_to_jobs:
         yield slot(settings.jobs_queue, coordinator.process, _at_once)

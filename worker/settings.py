@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from enum import StrEnum
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -115,6 +115,7 @@ class Settings(ServiceSettings):
     worker_host: str | None = None
     worker_api_token: SecretStr | None = Field(default=None, min_length=16)
     log_level: str = Field(default="INFO", pattern=r"^(?i:DEBUG|INFO|WARNING|ERROR)$")
+    log_format: Literal["json", "text"] | None = None
 
     intermediate_tiles_container: str = "silver-mosaicjson"
     gdaltools_blob_root: Path | None = None
@@ -150,6 +151,11 @@ class Settings(ServiceSettings):
         """
         default = "127.0.0.1" if self.app_mode is AppMode.STANDALONE else "0.0.0.0"
         return self.worker_host or default
+
+    @property
+    def logs_json(self) -> bool:
+        """Whether the log is for programs: LOG_FORMAT, else in all modes but standalone."""
+        return self.log_format == "json" if self.log_format else self.app_mode is not AppMode.STANDALONE
 
     @property
     def embeds_database(self) -> bool:

@@ -1,4 +1,4 @@
-"""What a person sees of the worker's commands: tables, lines and logs that no foreign text can steer.
+"""What a person sees of the worker's commands: tables and lines that no foreign text can steer.
 
 A task's error, a letter's reason or a blob's name may hold anything; on a terminal its control characters are
 spelled out, and square brackets are no markup.
@@ -6,12 +6,10 @@ spelled out, and square brackets are no markup.
 
 from __future__ import annotations
 
-import logging
 import sys
 from collections.abc import Collection, Iterable, Sequence
 
 from gdaltools.printing import one_line
-from gdaltools.redaction import redacted
 
 # Columns of a table that goes into a file or a pipe.
 _PIPED_WIDTH = 200
@@ -48,22 +46,3 @@ def print_table(
     for row in shown:
         table.add_row(*map(Text, row))
     Console(width=None if sys.stdout.isatty() else _PIPED_WIDTH).print(table)
-
-
-class _WithoutSecrets(logging.Formatter):
-    """Lines, and the errors in them, as they may be kept by whoever collects logs."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        return redacted(super().format(record))
-
-
-def log_to_stderr(level: str) -> None:
-    """Send the process's log to standard error, without what libraries tell of their ordinary work."""
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_WithoutSecrets("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    logging.basicConfig(level=level.upper(), handlers=[handler])
-    # The SDK tells each link and session of every connection at INFO.
-    for noisy in ("azure", "aiohttp", "rasterio", "distributed"):
-        logging.getLogger(noisy).setLevel(logging.WARNING)
-    # What fails to connect is told by whoever needed the connection.
-    logging.getLogger("psycopg.pool").setLevel(logging.ERROR)

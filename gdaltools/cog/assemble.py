@@ -26,6 +26,7 @@ from gdaltools.cog.structure import check_structure, images
 from gdaltools.cog.template import template
 from gdaltools.cog.tiff import read_layout
 from gdaltools.errors import GdalToolsError, StorageError
+from gdaltools.phases import phase
 
 _Place = tuple[int, int]
 
@@ -164,7 +165,8 @@ def assemble(plan: CogPlan, records: Sequence[Record], sink: Sink) -> None:
     if isinstance(plan.source, LiftedSource):
         parts = plan.source.tags(parts, kept=plan.kept)
     front = header(stored, parts, plan.profile.blocksize)
-    sink.commit(front, (run for level in reversed(levels) for run in level.runs()))
+    with phase("commit"):
+        sink.commit(front, (run for level in reversed(levels) for run in level.runs()))
 
 
 class _Level:

@@ -24,6 +24,7 @@ from gdaltools.cog.overviews import Rule, halve, halve_planes
 from gdaltools.cog.sink import Sink
 from gdaltools.cog.source import Pixels, Source, Valid
 from gdaltools.cog.statistics import Statistics, statistics_of
+from gdaltools.phases import phase
 
 # Of a block so many bytes, or a quarter, tell what the whole takes: DEFLATE's window is small beside them.
 _TRIED_BYTES = 160 << 10
@@ -190,7 +191,8 @@ def read_piece(
 ) -> tuple[Record, Carry | None]:
     """Read, encode and halve a piece that the source itself has."""
     rows, cols = work.rows[level].span(row), work.cols[level].span(col)
-    pixels, valid = source.read(rows, cols, work.dtype, planes=work.planes)
+    with phase("read"):
+        pixels, valid = source.read(rows, cols, work.dtype, planes=work.planes)
     stored = source.stored(rows, cols) if isinstance(source, LiftedSource) else None
     return _done(work, policy, level, row, col, Patch(rows, cols, pixels, valid), stored)
 
@@ -280,6 +282,7 @@ def _paste(patch: Patch, onto: Patch) -> None:
         onto.valid[there] = patch.valid[here]
 
 
+@phase("encode")
 def _encoded(
     work: Work,
     policy: Policy,

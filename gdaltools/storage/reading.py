@@ -11,6 +11,7 @@ from typing import IO, Any
 
 from gdaltools.errors import SourceChanged, SourceNotFound, StorageError
 from gdaltools.location import Location, StrPath, locate
+from gdaltools.phases import phase
 from gdaltools.storage.store import Stat
 from gdaltools.storage.stores import store_of
 
@@ -119,6 +120,7 @@ def opening(source: StrPath | Location) -> Iterator[IO[bytes]]:
         yield stream
 
 
+@phase("stage-in")
 def fetch(source: StrPath | Location, path: Path) -> Location:
     """Bring what is stored to a new local file, and give the source's location with its bytes there.
 

@@ -86,7 +86,9 @@ async def test_a_database_that_crashes_mid_task_costs_nothing(made: World) -> No
         await asyncio.to_thread(down.__exit__, None, None, None)
     await completed(made, job_id)
     await well(worker)
-    assert worker.log.count("WARNING worker.health: database: ") == 1, "one line for one outage"
+    assert worker.log.count('"logger": "worker.health", "message": "database: ') == 1, (
+        "one line for one outage"
+    )
     retries = query(made, "select sum(retry_count)::int as n from app.tasks where parent_job_id = %s", job_id)
     assert retries[0]["n"] == 0
 

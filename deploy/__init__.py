@@ -1,0 +1,1 @@
+"""How the worker comes into a container and into Azure."""

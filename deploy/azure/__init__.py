@@ -1,0 +1,1 @@
+"""A worker in Azure: python -m deploy.azure CONFIG.toml [--what-if]."""

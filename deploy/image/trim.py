@@ -1,0 +1,72 @@
+"""Take out of this Python's site-packages what no worker reads, and compile what is left.
+
+It is for the image's build. What goes: tests, headers and sources of extensions, type stubs, symbols for
+debugging, and of imagecodecs all codecs but those that gdaltools encodes with, with the libraries that only
+they need. check.py then loads every library that is left.
+"""
+
+from __future__ import annotations
+
+import compileall
+import py_compile
+import shutil
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+# Of imagecodecs; what it is imported with, and what gdaltools.cog calls.
+_CODECS = ("deflate", "zstd", "shared", "shared_cython", "imcd")
+_SOURCES = ("*.h", "*.hpp", "*.c", "*.cpp", "*.pyx", "*.pxd", "*.pxi", "*.pyi", "*.a")
+# Folders that are tests, wherever they lie; numpy.testing and the like are no tests.
+_TESTS = ("tests", "test")
+# numba imports a folder that is named so.
+_KEEP_TESTS_OF = ("numba",)
+
+
+def main() -> None:
+    """Trim and compile; print the megabytes before and after."""
+    packages = Path(sysconfig.get_path("purelib"))
+    before = _megabytes(packages)
+    for folder in [each for name in _TESTS for each in packages.rglob(name)]:
+        if folder.is_dir() and folder.relative_to(packages).parts[0] not in _KEEP_TESTS_OF:
+            shutil.rmtree(folder, ignore_errors=True)
+    ours = f".cpython-{sys.version_info.major}{sys.version_info.minor}-"
+    for library in packages.rglob("*.cpython-*.so"):  # some wheels carry other Pythons' extensions
+        if ours not in library.name:
+            library.unlink()
+    for pattern in _SOURCES:
+        for file in packages.rglob(pattern):
+            file.unlink()
+    _trim_imagecodecs(packages)
+    for library in packages.rglob("*.so*"):
+        subprocess.run(["strip", "--strip-debug", library], check=True)
+    compileall.compile_dir(
+        packages, quiet=2, invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH, workers=0
+    )
+    print(f"{packages}: {before:.0f} MB, {_megabytes(packages):.0f} MB when trimmed and compiled")
+
+
+def _trim_imagecodecs(packages: Path) -> None:
+    for extension in (packages / "imagecodecs").glob("_*.so"):
+        if extension.name.split(".")[0].removeprefix("_") not in _CODECS:
+            extension.unlink()
+    libraries = {file.name: file for file in (packages / "imagecodecs.libs").glob("*.so*")}
+    needed: set[str] = set()
+    waiting = list((packages / "imagecodecs").glob("_*.so"))
+    while waiting:
+        # A needed library's name stands, whole, in the table of strings of the file that needs it.
+        content = waiting.pop().read_bytes()
+        found = {name for name in libraries if b"\0" + name.encode() + b"\0" in content} - needed
+        needed |= found
+        waiting += [libraries[name] for name in found]
+    for name in libraries.keys() - needed:
+        libraries[name].unlink()
+
+
+def _megabytes(folder: Path) -> float:
+    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) / 1e6
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""The built image, run beside real services: python -m tests.image."""

@@ -1,0 +1,245 @@
+"""Run the built images as a platform would: beside PostgreSQL, a broker and Azurite that lie outside.
+
+One job goes through all five stages; a second one is interrupted by SIGTERM. Prints sizes and times, and
+fails with what is not as it should be. ``python -m tests.image [TARGET ...]``, after ``make image``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import socket
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import psutil
+import psycopg
+
+from gdaltools import storage
+from tests.image.engine import Container, Engine
+from tests.support import postgres
+from tests.support.azurite import azurite
+from tests.support.eventually import eventually
+from tests.support.platform import Platform
+from tests.support.platform_tables import create_schema
+from tests.support.rasters import smooth, write_raster
+from worker.bus import Bus
+from worker.local.broker import BrokerThread, QueueSpec
+
+STAGES = (1, 2, 3, 4, 5)
+JOB_SECONDS = 240.0
+START_SECONDS = 120.0
+IDLE_SECONDS = 20.0
+LARGEST_MB = {"worker": 500, "full": 750}
+SLOWEST_LIVEZ_SECONDS = 5.0
+USER = 10001
+
+
+def main(targets: list[str]) -> int:
+    """Test each target's image; 1 when something is not as it should be."""
+    engine = Engine.found()
+    problems = [
+        f"{target}: {problem}"
+        for target in targets or list(LARGEST_MB)
+        for problem in (*still(engine, target), *asyncio.run(moving(engine, target)))
+    ]
+    for problem in problems:
+        print(problem, file=sys.stderr)
+    return 1 if problems else 0
+
+
+def still(engine: Engine, target: str) -> list[str]:
+    """What is wrong with the image as it lies there."""
+    problems = []
+    image = f"gdaltools-{target}"
+    size_mb = engine.inspect(image)["Size"] / 1e6
+    print(f"{target}: {size_mb:.0f} MB unpacked, base included")
+    if size_mb > LARGEST_MB[target]:
+        problems.append(f"it has {size_mb:.0f} MB, more than {LARGEST_MB[target]}")
+    configuration = engine.inspect(image)["Config"]
+    for name, wanted in {
+        "Cmd": ["python", "-m", "worker"],
+        "StopSignal": "SIGTERM",
+        "User": str(USER),
+    }.items():
+        if configuration.get(name) != wanted:
+            problems.append(f"{name} is {configuration.get(name)}, not {wanted}")
+    for script, meaning in {
+        f'test "$(id -u)" = {USER}': "it runs as another user",
+        "! command -v cc gcc g++ make": "there are compilers in it",
+        "! touch /opt/gdaltools/written /written 2>/dev/null": "its root file system can be written to",
+        "touch /scratch/written": "/scratch cannot be written to",
+    }.items():
+        if engine.in_image(image, script).returncode != 0:
+            problems.append(meaning)
+    return problems
+
+
+async def moving(engine: Engine, target: str) -> list[str]:
+    """What is wrong with the image at work."""
+    with contextlib.ExitStack() as stack:
+        connection_string = stack.enter_context(azurite())
+        server = stack.enter_context(postgres.server())
+        conninfo = stack.enter_context(server.database())
+        broker = stack.enter_context(BrokerThread([QueueSpec("docker-tasks"), QueueSpec("geospatial-jobs")]))
+        scratch = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        os.chown(scratch, USER, USER)
+        os.environ["AZURE_STORAGE_CONNECTION_STRING"] = connection_string
+        os.environ.pop("GDALTOOLS_BLOB_ROOT", None)
+        await asyncio.to_thread(create_schema, conninfo)
+        async with _over_tcp(conninfo) as database_port:
+            port = _free_port()
+            parts = postgres.parts(conninfo)
+            environment = {
+                "SERVICE_BUS_CONNECTION_STRING": broker.connection_string,
+                "AZURE_STORAGE_CONNECTION_STRING": connection_string,
+                "POSTGIS_HOST": "127.0.0.1",
+                "POSTGIS_PORT": str(database_port),
+                "POSTGIS_DATABASE": parts["postgis_database"],
+                "POSTGIS_USER": parts["postgis_user"],
+                "PORT": str(port),
+                "WORKER_SHUTDOWN_GRACE_SECONDS": "10",
+            }
+            began = time.monotonic()
+            with engine.running(f"gdaltools-{target}", environment=environment, scratch=scratch) as container:
+                try:
+                    problems = await _starts(target, container, port, began)
+                    async with Bus.connect(connection_string=broker.connection_string) as bus:
+                        platform = Platform(conninfo, bus, docker_stages=STAGES)
+                        async with platform.running():
+                            problems += await _works(target, container, platform)
+                            problems += await _stops(target, container, platform, conninfo)
+                    left = await asyncio.to_thread(_names_below, scratch)
+                    if left:
+                        problems.append(f"it leaves in its scratch folder: {', '.join(left)}")
+                except BaseException:
+                    print(container.log, file=sys.stderr)
+                    raise
+    return problems
+
+
+def _names_below(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.rglob("*"))
+
+
+async def _starts(target: str, container: Container, port: int, began: float) -> list[str]:
+    problems = []
+    for path in ("/livez", "/readyz"):
+        await eventually(lambda path=path: _answers(port, path), within_seconds=START_SECONDS)  # type: ignore[misc]
+        took = time.monotonic() - began
+        print(f"{target}: {took:.1f} s from the engine's run to {path}")
+        if path == "/livez" and took > SLOWEST_LIVEZ_SECONDS:
+            problems.append(f"/livez answered after {took:.1f} s, more than {SLOWEST_LIVEZ_SECONDS:g}")
+    await asyncio.to_thread(container.probe)
+    before = _tree(container.pid)
+    await asyncio.sleep(IDLE_SECONDS)
+    after = _tree(container.pid)
+    print(
+        f"{target}: idle, {100 * (after[0] - before[0]) / IDLE_SECONDS:.1f}% of a core, "
+        f"{after[1]:.0f} MB of its own (unique set size), {after[2]:.0f} MB proportional"
+    )
+    return problems
+
+
+async def _works(target: str, container: Container, platform: Platform) -> list[str]:
+    began = time.monotonic()
+    job_id = await _submit(platform, "scene.tif", side=1500)
+    rows = await platform.quiet([job_id], JOB_SECONDS)
+    print(f"{target}: a job of five stages in {time.monotonic() - began:.1f} s: {rows[job_id]['status']}")
+    problems = list(platform.violations)
+    if rows[job_id]["status"] != "completed":
+        problems.append(f"the job is {rows[job_id]['status']}: {rows[job_id]['error_details']}")
+    return problems
+
+
+async def _stops(target: str, container: Container, platform: Platform, conninfo: str) -> list[str]:
+    job_id = await _submit(platform, "large.tif", side=6000)
+
+    def running() -> bool:
+        return "processing" in _statuses(conninfo, job_id)
+
+    await eventually(running, within_seconds=60)
+    began = time.monotonic()
+    code = await asyncio.to_thread(container.stop)
+    took = time.monotonic() - began
+    print(f"{target}: SIGTERM during a task, ended after {took:.1f} s with exit code {code}")
+    problems = [] if code == 0 else [f"it ended with {code}"]
+    if running():
+        problems.append("a task is left processing")
+    return problems
+
+
+async def _submit(platform: Platform, name: str, *, side: int) -> str:
+    with tempfile.TemporaryDirectory() as folder:
+        path = write_raster(Path(folder) / name, smooth(3, side, side), descriptions=("Red", "Green", "Blue"))
+        storage.write_bytes(f"abfs://bronze-rasters/{name}", path.read_bytes(), overwrite=True)
+    return await platform.submit(
+        {"container_name": "bronze-rasters", "blob_name": name, "tile_size": 1024, "overlap": 64}
+    )
+
+
+def _statuses(conninfo: str, job_id: str) -> list[str]:
+    with psycopg.connect(conninfo) as connection:
+        statement = "select status::text from app.tasks where parent_job_id = %s"
+        return [status for (status,) in connection.execute(statement, (job_id,)).fetchall()]
+
+
+def _answers(port: int, path: str) -> bool:
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=2) as answer:
+            return bool(json.load(answer)) and answer.status == 200
+    except (OSError, urllib.error.HTTPError):
+        return False
+
+
+def _tree(pid: int) -> tuple[float, float, float]:
+    """CPU seconds, and megabytes of unique and of proportional memory, of a process and its descendants."""
+    first = psutil.Process(pid)
+    seconds = unique = proportional = 0.0
+    for process in (first, *first.children(recursive=True)):
+        with contextlib.suppress(psutil.Error):
+            times, memory = process.cpu_times(), process.memory_full_info()
+            seconds += times.user + times.system
+            unique += memory.uss / 1e6
+            proportional += memory.pss / 1e6
+    return seconds, unique, proportional
+
+
+@contextlib.asynccontextmanager
+async def _over_tcp(conninfo: str) -> AsyncIterator[int]:
+    """A port on which a server answers that itself listens on a Unix socket alone."""
+    host = str(postgres.parts(conninfo)["postgis_host"])
+
+    async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        theirs, ours = await asyncio.open_unix_connection(f"{host}/.s.PGSQL.5432")
+        await asyncio.gather(_pump(reader, ours), _pump(theirs, writer), return_exceptions=True)
+
+    server = await asyncio.start_server(relay, "127.0.0.1", 0)
+    async with server:
+        yield server.sockets[0].getsockname()[1]
+
+
+async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    try:
+        while chunk := await reader.read(1 << 16):
+            writer.write(chunk)
+            await writer.drain()
+    finally:
+        writer.close()
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,121 @@
+"""Containers by docker or podman, whichever can run here."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Engine:
+    """A command that runs containers."""
+
+    command: tuple[str, ...]
+
+    @classmethod
+    def found(cls) -> Engine:
+        """docker where its daemon answers, else podman.
+
+        Raises
+        ------
+        SystemExit
+            Neither is here.
+        """
+        if shutil.which("docker") and subprocess.run(["docker", "info"], capture_output=True).returncode == 0:
+            return cls(("docker",))
+        if shutil.which("podman"):
+            # As deploy/image/build.sh does; runc and cgroupfs work inside of a container, too.
+            os.environ.setdefault("STORAGE_DRIVER", "vfs")
+            return cls(("podman", "--runtime", "runc", "--cgroup-manager", "cgroupfs"))
+        raise SystemExit("neither docker nor podman can run a container here")
+
+    def __call__(self, *arguments: str, check: bool = True) -> str:
+        """Run a command of the engine; its output."""
+        done = subprocess.run([*self.command, *arguments], capture_output=True, text=True)
+        if check and done.returncode != 0:
+            raise SystemExit(f"{self.command[0]} {' '.join(arguments)}: {done.stderr.strip()}")
+        return done.stdout.strip()
+
+    def inspect(self, name: str) -> dict[str, Any]:
+        """What the engine knows of a container or an image."""
+        found: dict[str, Any] = json.loads(self("inspect", name))[0]
+        return found
+
+    def in_image(self, image: str, script: str) -> subprocess.CompletedProcess[str]:
+        """Run a shell script in a fresh container."""
+        command = [
+            *self.command,
+            "run",
+            "--rm",
+            "--read-only",
+            "--network",
+            "host",
+            image,
+            "sh",
+            "-c",
+            script,
+        ]
+        return subprocess.run(command, capture_output=True, text=True)
+
+    @contextlib.contextmanager
+    def running(self, image: str, *, environment: Mapping[str, str], scratch: Path) -> Iterator[Container]:
+        """A container of the image, its root file system read-only, from entry to exit."""
+        given = [part for name, value in environment.items() for part in ("--env", f"{name}={value}")]
+        name = self(
+            "run",
+            "--detach",
+            "--read-only",
+            "--network",
+            "host",
+            "--volume",
+            f"{scratch}:/scratch",
+            *given,
+            image,
+        )
+        container = Container(self, name)
+        try:
+            yield container
+        finally:
+            self("rm", "--force", "--volumes", name, check=False)
+
+
+@dataclass(frozen=True)
+class Container:
+    """A container that was started."""
+
+    engine: Engine
+    name: str
+
+    @property
+    def pid(self) -> int:
+        """Its first process, as this machine sees it."""
+        return int(self.engine.inspect(self.name)["State"]["Pid"])
+
+    @property
+    def is_running(self) -> bool:
+        """Whether it has not ended."""
+        return bool(self.engine.inspect(self.name)["State"]["Running"])
+
+    @property
+    def log(self) -> str:
+        """What it has written."""
+        done = subprocess.run([*self.engine.command, "logs", self.name], capture_output=True, text=True)
+        return done.stdout + done.stderr
+
+    def probe(self) -> None:
+        """Run the image's own health check in it, once."""
+        check = self.engine.inspect(self.name)["Config"]["Healthcheck"]["Test"]
+        assert check[0] == "CMD", check
+        self.engine("exec", self.name, *check[1:])
+
+    def stop(self) -> int:
+        """Send the image's stop signal, and wait; the exit code."""
+        self.engine("stop", "--time", "60", self.name)
+        return int(self.engine.inspect(self.name)["State"]["ExitCode"])
