@@ -7,6 +7,7 @@ that cannot be created fails its job, with a reason.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -26,6 +27,8 @@ from worker.large_raster import REGISTRY
 from worker.messages import JobMessage, StageComplete, TaskMessage, utc_now
 from worker.platform_database import PlatformDatabase, TaskIdTaken
 from worker.rows import JobRow, Json, NewJob, NewTask, OutboxMessage, Submission, TaskRow
+
+log = logging.getLogger(__name__)
 
 Route = Callable[[str, Json], str]
 """``(task_type, parameters) → queue name``."""
@@ -137,6 +140,11 @@ class Machine:
             return await self._start(job, chosen)
         except (StageError, InvalidParameter, TaskIdTaken, DatabaseRejected) as error:
             return await self._fail(job, f"stage {job.stage}: {error}")
+        except GdalToolsError:
+            raise
+        except Exception as error:  # the same message would meet it again, and the job would never end
+            log.exception("job %s: an error that was not foreseen", job.job_id)
+            return await self._fail(job, f"stage {job.stage}: {type(error).__name__}: {error}")
 
     async def _start(self, job: JobRow, chosen: JobDefinition) -> Handled:
         tasks = self._new_tasks(job, job.stage, await self._plan(job, chosen, job.stage))

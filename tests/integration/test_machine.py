@@ -275,6 +275,15 @@ async def test_a_task_type_without_a_queue_fails_the_job(database, machine, monk
     assert (job.status, job.error_details) == ("failed", "stage 1: task type 'dance' is on no list")
 
 
+async def test_what_nobody_foresaw_fails_the_job_and_not_its_message(database, machine, monkeypatch):
+    submission = await machine.submit(JOB_TYPE, GIVEN)
+    monkeypatch.setattr(machine, "_route", lambda task_type, parameters: 1 // 0)
+    await run_to_the_end(database, machine)
+    job = await database.job(submission.job_id)
+    assert job.status == "failed"
+    assert job.error_details == "stage 1: ZeroDivisionError: integer division or modulo by zero"
+
+
 async def test_a_job_of_an_unknown_type_fails(database, machine):
     await database.submit_job(
         NewJob("e" * 64, "old_job", {}, 1), message=OutboxMessage("geospatial-jobs", json.dumps({}))
