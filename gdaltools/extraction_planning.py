@@ -25,6 +25,10 @@ from gdaltools.tiling import TilingScheme
 from gdaltools.warping import WarpPlan, cell_side, chosen_resampling, plan_warp
 
 
+# A table of blocks that goes along with each group of tiles to another process.
+_SENT_BYTES = 1 << 20
+
+
 @dataclass(frozen=True)
 class TilesWanted:
     """What a caller asked for, before it is checked: the arguments that decide the tiles."""
@@ -75,7 +79,9 @@ def planned(
         if wanted.as_cog:
             asked = Wanted(blocksize=asked.blocksize, **options)
         layout, pixels = tile_format(dataset, source, scheme, warp, asked, cogs=wanted.as_cog)
-        pixels = replace(pixels, raw=raw_pixels(dataset, source))
+        raw = raw_pixels(dataset, source)
+        if raw is not None and (may_stage or raw.offsets.nbytes <= _SENT_BYTES):
+            pixels = replace(pixels, raw=raw)
         blocks = stored_blocks(dataset, scheme.source_grid, scheme.grid, warps=scheme.warps)
         stageable = may_stage and _is_stageable(dataset, blocks, warp)
     _check_meets(blocks, scheme, source)
