@@ -154,6 +154,8 @@ _READ_OPTIONS = {
     # libjpeg fills a cut-off image with grey and only warns.
     "GDAL_ERROR_ON_LIBJPEG_WARNING": "YES",
     "GDAL_PAM_ENABLED": "NO",
+    # Where VRT was allowed by name: a file is never a program.
+    "GDAL_VRT_ENABLE_PYTHON": "NO",
     "GDAL_GEOREF_SOURCES": "INTERNAL",
 }
 

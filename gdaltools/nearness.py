@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from gdaltools import graph, storage
 from gdaltools.scratch import scratch_folder
-from gdaltools.storage import Location
+from gdaltools.storage import Location, Wait
 
 #: The part of a raster from which on all of it is brought near.
 ENOUGH = 0.35
@@ -30,6 +30,22 @@ def is_worth_fetching(location: Location, share: float) -> bool:
     if not location.in_azure or share < ENOUGH or graph.cluster_threads():
         return False
     return storage.stat(location).size < _SPACE_SHARE * shutil.disk_usage(tempfile.gettempdir()).free
+
+
+@contextmanager
+def coming_near(location: Location, *, first: Iterable[int]) -> Iterator[tuple[Location, Wait]]:
+    """A raster of which all is read, on its way to the local disk, and how to wait for parts of it.
+
+    Raises
+    ------
+    SourceChanged, StorageError
+        As `gdaltools.storage.arriving` does.
+    """
+    with (
+        scratch_folder(Path(tempfile.gettempdir())) as folder,
+        storage.arriving(location, folder / location.filename, first=first) as (near, wait),
+    ):
+        yield near, wait
 
 
 @contextmanager

@@ -23,7 +23,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from gdaltools.errors import SourceChanged, StorageError
+from gdaltools.errors import GdalToolsError, SourceChanged, StorageError
 
 _PREFIX = "gdaltools-partial-"
 _OLD_SECONDS = 24 * 3600
@@ -62,6 +62,19 @@ class Partial:
     ) -> None:
         os.close(self._target)
 
+    def stretch(self, size: int) -> None:
+        """Make the file as long as it will be; what has not arrived reads as zeros.
+
+        Raises
+        ------
+        StorageError
+            The disk does not take it.
+        """
+        try:
+            os.ftruncate(self._target, size)
+        except OSError as error:
+            raise self._error(error) from error
+
     def write(self, offset: int, data: bytes) -> None:
         """Keep a range.
 
@@ -88,8 +101,8 @@ class Partial:
 def downloading(blob: str, path: Path, *, etag: str, size: int, step: int) -> Iterator[Partial]:
     """A file for the bytes of this version of a blob, which becomes `path` at the end of the block.
 
-    After an error what has arrived is kept for the next, unless the version is gone or was found damaged
-    (`SourceChanged`, `Damaged`).
+    After an error what has arrived is kept for the next, unless nobody will want it: the version is gone, was
+    found damaged, or the error is one that will come again.
 
     Parameters
     ----------
@@ -113,8 +126,9 @@ def downloading(blob: str, path: Path, *, etag: str, size: int, step: int) -> It
             with Partial(folder / "bytes", arrived, journal) as partial:
                 yield partial
             shutil.move(folder / "bytes", path)
-        except (SourceChanged, Damaged):
-            shutil.rmtree(folder, ignore_errors=True)
+        except GdalToolsError as error:
+            if not error.retryable or isinstance(error, SourceChanged | Damaged):
+                shutil.rmtree(folder, ignore_errors=True)
             raise
         except OSError as error:
             raise StorageError(f"{path.parent} cannot be written to: {error.strerror}") from error

@@ -16,6 +16,7 @@ from rasterio.crs import CRS
 from rasterio.io import DatasetReader, MemoryFile
 
 from gdaltools import graph, storage
+from gdaltools.cog.arriving import ArrivingSource, places_of
 from gdaltools.cog.assemble import assemble, check_made, record_tasks
 from gdaltools.cog.blob_sink import BlobSink, Front
 from gdaltools.cog.decoded import decoded
@@ -31,7 +32,7 @@ from gdaltools.crs import Bounds, crs_name
 from gdaltools.dataset import open_dataset
 from gdaltools.errors import CorruptRaster, UnsupportedRaster
 from gdaltools.extent import geographic_bounds
-from gdaltools.nearness import brought_near
+from gdaltools.nearness import brought_near, coming_near, is_worth_fetching
 from gdaltools.progress import Progress, ProgressOption, reporting
 from gdaltools.scratch import scratch_folder
 from gdaltools.storage import Location
@@ -143,6 +144,14 @@ def _write(plan: CogPlan, sink: Sink, scratch: Path, advance: Callable[[int], No
 def _ready(plan: CogPlan, scratch: Path) -> Iterator[CogPlan]:
     """The plan, with a source that can be read in any order, and as fast as it can be."""
     source = plan.source
+    if plan.fetched and isinstance(source, RasterSource) and not (plan.staged or plan.kept):
+        places = places_of(source) if is_worth_fetching(source.location, 1.0) else None
+        if places is not None:
+            with coming_near(source.location, first=places.order()) as (near, wait):
+                wait(places.rest)
+                inner = raw_source(source.at(near), plan.facts)
+                yield replace(plan, source=ArrivingSource(inner, places.images, wait), fetched=False)
+            return
     if plan.fetched and isinstance(source, RasterSource | WarpedSource | TileSource | LiftedSource):
         with (
             brought_near(source.location, share=1.0) as near,

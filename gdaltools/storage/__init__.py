@@ -14,6 +14,7 @@ b'seen'
 
 from gdaltools._azure.block_blob import MOST_BLOCKS, BlobTraits, StagedBlob, Uploads
 from gdaltools.location import Location, StrPath, blob, check_blob_name, check_container_name, locate
+from gdaltools.storage.arriving import Wait, arriving
 from gdaltools.storage.reading import (
     check_unchanged,
     exists,
@@ -46,7 +47,9 @@ __all__ = [
     "Stat",
     "StrPath",
     "Uploads",
+    "Wait",
     "append_bytes",
+    "arriving",
     "blob",
     "check_blob_name",
     "check_container_name",

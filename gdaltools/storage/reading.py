@@ -137,14 +137,25 @@ def fetch(source: StrPath | Location, path: Path) -> Location:
     """
     location = locate(source)
     found = check_unchanged(location)
-    free = shutil.disk_usage(path.parent).free
-    if found.size + _SPARE_BYTES > free:
-        raise StorageError(
-            f"{location} has {found.size / 1e6:,.0f} MB, {path.parent} has {free / 1e6:,.0f} MB free: "
-            "make space, or set TMPDIR to a larger disk"
-        )
+    check_space(location, found.size, path.parent)
     store_of(location).fetch(location, found, path)
     return replace(location, path=path, etag=None)
+
+
+def check_space(location: Location, size: int, folder: Path) -> None:
+    """Refuse to bring so many bytes to a folder whose disk has no space for them.
+
+    Raises
+    ------
+    StorageError
+        It has not.
+    """
+    free = shutil.disk_usage(folder).free
+    if size + _SPARE_BYTES > free:
+        raise StorageError(
+            f"{location} has {size / 1e6:,.0f} MB, {folder} has {free / 1e6:,.0f} MB free: "
+            "make space, or set TMPDIR to a larger disk"
+        )
 
 
 def list_names(prefix: Location, *, depth: int | None = None) -> list[str]:

@@ -44,6 +44,14 @@ def replace_scene(tmp_path: Path) -> None:
     storage.write_bytes(SOURCE, path.read_bytes(), overwrite=True)
 
 
+def noted(function: Any, calls: list[str]) -> Any:
+    def call(source: Any, *args: Any, **options: Any) -> Any:
+        calls.append(f"{function.__name__} {source}")
+        return function(source, *args, **options)
+
+    return call
+
+
 def test_a_blob_that_is_read_whole_is_brought_near_and_left_nowhere(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -51,15 +59,15 @@ def test_a_blob_that_is_read_whole_is_brought_near_and_left_nowhere(
     scratch.mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(scratch))
     fetched: list[str] = []
-    fetch = storage.fetch
-    monkeypatch.setattr(storage, "fetch", lambda *args: fetched.append(str(args[0])) or fetch(*args))
+    for name in ("fetch", "arriving"):
+        monkeypatch.setattr(storage, name, noted(getattr(storage, name), fetched))
     assert "brought to the local disk first" in str(gt.plan_cog(SOURCE))
     cog = gt.create_cog(SOURCE, tmp_path / "b.tif", blocksize=64, progress=False)
     assert (gt.open(cog.location).compute().values == PIXELS).all()
     scheme = gt.generate_tiling_scheme(SOURCE, 256, 0)
     assert "brought to the local disk first" in str(gt.plan_extraction(SOURCE, scheme))
     gt.extract_tiles(SOURCE, scheme, tmp_path / "all", progress=False)
-    assert fetched == [SOURCE, SOURCE]
+    assert fetched == [f"arriving {SOURCE}", f"fetch {SOURCE}"]
     assert list(scratch.iterdir()) == []
 
 

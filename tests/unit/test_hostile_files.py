@@ -10,7 +10,7 @@ import pytest
 import rasterio
 
 import gdaltools as gt
-from gdaltools.dataset import open_dataset
+from gdaltools.dataset import open_dataset, read_window
 from gdaltools.errors import CorruptRaster, GdalToolsError, InvalidParameter, UnsupportedRaster
 from gdaltools.limits import DRIVERS, Limits
 from tests.hostile_files.run import run
@@ -177,3 +177,23 @@ def test_damaged_files_end_in_typed_errors_and_no_crash() -> None:
     verdict = run(300, seed=7)
     assert not verdict.untyped, str(verdict)
     assert len(verdict.reads) == 300
+
+
+def test_python_in_a_vrt_is_not_run_even_where_vrts_are_allowed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GDALTOOLS_ALLOWED_DRIVERS", "GTiff,VRT")
+    other, run_by = write_raster(tmp_path / "other.tif", smooth(1, 8, 8)), tmp_path / "run"
+    path = tmp_path / "a.vrt"
+    path.write_text(
+        '<VRTDataset rasterXSize="8" rasterYSize="8"><VRTRasterBand dataType="Byte" band="1" '
+        'subClass="VRTDerivedRasterBand"><PixelFunctionLanguage>Python</PixelFunctionLanguage>'
+        "<PixelFunctionType>f</PixelFunctionType><PixelFunctionCode><![CDATA["
+        f"\ndef f(a, out, *args, **kwargs):\n    open({str(run_by)!r}, 'w')\n    out[:] = 1\n]]>"
+        f"</PixelFunctionCode><SimpleSource><SourceFilename>{other}</SourceFilename></SimpleSource>"
+        "</VRTRasterBand></VRTDataset>"
+    )
+    monkeypatch.setenv("GDAL_VRT_ENABLE_PYTHON", "YES")
+    with pytest.raises(CorruptRaster), open_dataset(path) as dataset:
+        read_window(dataset, str(path), dataset.block_window(1, 0, 0))
+    assert not run_by.exists()

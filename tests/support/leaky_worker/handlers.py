@@ -1,6 +1,6 @@
 """Handlers that fail with everything that their process knows and nobody may: its environment, and a token.
 
-A blob ``leak.tif`` meets them; all others are treated as they should be.
+Blobs ``leak.tif`` and ``leak-at-once.tif`` meet them; all others are treated as they should be.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from gdaltools._azure import accounts
+from gdaltools.errors import InvalidParameter
 from gdaltools.progress import ProgressOption
 from worker import handlers
 
@@ -18,11 +19,13 @@ _run = handlers.HANDLERS["generate_tiling_scheme"]
 
 
 def leaking(parameters: Any, progress: ProgressOption) -> Any:
-    if parameters.blob_name != "leak.tif":
+    if not parameters.blob_name.startswith("leak"):
         return _run.function(parameters, progress)
     told = [f"{name}={value}" for name, value in os.environ.items()]
     if "IDENTITY_ENDPOINT" in os.environ:
         told.append(accounts.identity().get_token(_SCOPE).token)
+    if "at-once" in parameters.blob_name:
+        raise InvalidParameter("; ".join(told))
     raise RuntimeError("; ".join(told))
 
 
