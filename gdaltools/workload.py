@@ -6,7 +6,7 @@ larger raster never has the smaller estimate.
 
 >>> one = Workload("create_cog", "analysis", Layout(1000, 1000, 3, 1), cores=1)
 >>> features(one)
-{'start': 1.0, 'serial': 3.0, 'work:analysis:byte': 3.0, 'strips': 3.0}
+{'start': 1.0, 'start:analysis': 1.0, 'serial': 3.0, 'work:analysis:byte': 3.0, 'strips': 3.0}
 >>> packed = Layout(1000, 1000, 3, 1, codec="deflate", stored_mb=0.5)
 >>> features(Workload("create_cog", "analysis", packed, cores=2))["decode:deflate"]
 1.5
@@ -57,6 +57,8 @@ class Layout:
         Whether it is stored in tiles; else in strips.
     remote : bool
         Whether it lies in Azure, and the result goes there.
+    rough : bool
+        Whether bytes look like noise to a codec (`gdaltools.roughness`); False also where nobody has looked.
     """
 
     width: int
@@ -68,6 +70,7 @@ class Layout:
     stored_mb: float | None = None
     tiled: bool = False
     remote: bool = False
+    rough: bool = False
 
     @property
     def pixel_bytes(self) -> int:
@@ -86,10 +89,12 @@ class Layout:
 
     @property
     def sample_kind(self) -> str:
-        """ "byte", "wide" (integers of more bits) or "float": codecs go at a pace of their own for each."""
+        """What codecs have a pace of their own for: byte, rough (bytes), wide (more bits) or float."""
         if self.floating:
             return "float"
-        return "byte" if self.itemsize == 1 else "wide"
+        if self.itemsize > 1:
+            return "wide"
+        return "rough" if self.rough else "byte"
 
 
 def layout_of(dtypes: tuple[str, ...], width: int, height: int, **facts: Any) -> Layout:
@@ -189,11 +194,10 @@ def features(workload: Workload) -> dict[str, float]:
     share = layout.megabytes / cores
     found = {
         "start": 1.0,
+        f"start:{workload.variant}": 1.0,
         "serial": layout.megabytes,
         f"work:{workload.variant}:{layout.sample_kind}": share,
     }
-    if workload.operation == "extract_tiles" and workload.variant == "warp":
-        found["start:warp"] = 1.0
     if workload.operation == "create_cog" and workload.warps:
         found |= {"start:warp": 1.0, "warp": share}
     if layout.codec is not None:

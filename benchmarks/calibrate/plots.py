@@ -16,8 +16,8 @@ from benchmarks.calibrate.store import Run
 from benchmarks.compare.plot import require_plotting
 from gdaltools.workload import Workload
 
-_KIND_COLOURS = {"byte": "#1f6fb4", "wide": "#d98324", "float": "#3a8f5c"}
-_KIND_NAMES = {"byte": "bytes", "wide": "wider integers", "float": "floats"}
+_KIND_COLOURS = {"byte": "#1f6fb4", "rough": "#7b52ab", "wide": "#d98324", "float": "#3a8f5c"}
+_KIND_NAMES = {"byte": "bytes", "rough": "noisy bytes", "wide": "wider integers", "float": "floats"}
 _LIMIT, _BAND, _WRONG, _GREY = "#c0392b", "#1f6fb4", "#c0392b", "#8a9096"
 _DPI = 110
 

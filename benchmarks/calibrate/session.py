@@ -26,7 +26,10 @@ from benchmarks.compare.sources import Source, made_source
 from benchmarks.errors import ChildFailed, NothingToMeasure
 from benchmarks.process import ChildResult, run_child
 from gdaltools.calibration import DEFAULT_FILE, load
+from gdaltools.dataset import open_dataset
 from gdaltools.estimation import estimate_workload, layout_of
+from gdaltools.roughness import is_rough
+from gdaltools.storage import locate
 from gdaltools.workload import Layout, Workload, memory_bound_mb
 
 Say = Callable[[str], None]
@@ -248,11 +251,15 @@ class Measuring:
 
 
 def workload_of(cell: Cell, source: Source) -> Workload:
-    """What the model sees of a cell: what the source's header tells, as an estimate would read it."""
+    """What the model sees of a cell: what an estimate would see of its source."""
+    location = locate(source.path)
+    with open_dataset(location) as dataset:
+        rough = is_rough(dataset, location)
     layout = layout_of(
         (source.dtype,) * source.bands,
         source.width,
         source.height,
+        rough=rough,
         codec=None if source.compression == "none" else source.compression,
         stored_mb=source.path.stat().st_size / 1e6,
         tiled=source.layout == "tiled",

@@ -115,7 +115,8 @@ class TestFit:
 
     def test_prices_are_those_of_a_machine_without_noise(self) -> None:
         prices = fit_prices(made.runs(noise=0, operations=[("create_cog", "analysis")]))
-        assert prices["start"] == pytest.approx(made.TRUTH["start"], rel=0.02)
+        started = prices["start"] + prices["start:analysis"]
+        assert started == pytest.approx(made.TRUTH["start"], rel=0.02)
         assert prices["work:analysis:byte"] == pytest.approx(made.TRUTH["work:analysis:byte"], rel=0.2)
 
     def test_an_operation_with_too_few_runs_leaves_the_others(self, tmp_path: Path) -> None:
