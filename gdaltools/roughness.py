@@ -45,4 +45,4 @@ def is_rough(dataset: DatasetReader, location: Location) -> bool:
         differences = np.diff(pixels, axis=-1).tobytes()
         raw += len(differences)
         packed += len(zlib.compress(differences, 1))
-    return packed > _ROUGH_SHARE * raw
+    return raw > 0 and packed > _ROUGH_SHARE * raw
