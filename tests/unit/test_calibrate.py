@@ -11,18 +11,22 @@ import pytest
 
 from benchmarks import diff, run
 from benchmarks.calibrate.answer import Target, answer, fits
-from benchmarks.calibrate.cells import BUDGETS, grid
+from benchmarks.calibrate.cells import BUDGETS, Cell, grid
 from benchmarks.calibrate.fit import fit, fit_operation, fit_prices
 from benchmarks.calibrate.history import run_of_task
 from benchmarks.calibrate.kinds import KINDS
 from benchmarks.calibrate.misrouting import examples, misrouted, simulated_jobs
+from benchmarks.calibrate.places import place
 from benchmarks.calibrate.store import Store, store_in
 from benchmarks.compare.cases import CASES
+from benchmarks.compare.sources import Source, given_source
 from benchmarks.errors import StoreError, TooFewRuns
+from gdaltools import storage
 from gdaltools.calibration import Calibration
 from gdaltools.errors import InvalidParameter
 from gdaltools.workload import Workload
 from tests.support import calibration_runs as made
+from tests.support.rasters import smooth, write_raster
 
 APP = Target("function app", minutes=30, cores=2, memory_mb=7000, disk_mb=500, remote=True)
 
@@ -349,3 +353,33 @@ class TestCommand:
         made.store(tmp_path, made.runs(sizes=(8,), rounds=1))
         assert run.main(["--refit", "--results", str(tmp_path)]) == run.TOO_FEW
         assert "too few" in capsys.readouterr().err
+
+
+class TestPlaces:
+    def cell(self) -> Cell:
+        return grid(BUDGETS["quick"], operations=["create_cog:fast"])[0]
+
+    def source(self, folder: Path) -> Source:
+        return given_source(write_raster(folder / "scene.tif", smooth(1, 40, 50)))
+
+    def test_blobs_are_uploaded_once_and_nothing_is_left(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("GDALTOOLS_BLOB_ROOT", str(tmp_path / "blobs"))
+        (tmp_path / "inputs").mkdir()
+        with place("abfs://bench/here/", tmp_path / "inputs") as where:
+            source = self.source(tmp_path)
+            assert where.source(source) == where.source(source) == "abfs://bench/here/sources/scene.tif"
+            with where.output(self.cell()) as output:
+                storage.write_bytes(output.target, b"123456")
+                assert (output.size_bytes(), output.local_bytes) == (6, 0)
+            assert storage.exists("abfs://bench/here/sources/scene.tif")
+        assert [path for path in (tmp_path / "blobs").rglob("*") if path.is_file()] == []
+        assert list((tmp_path / "inputs").iterdir()) == []
+
+    def test_local_outputs_are_looked_at_and_gone_afterwards(self, tmp_path: Path) -> None:
+        with place("local", tmp_path) as where, where.output(self.cell()) as output:
+            assert output.environment["TMPDIR"].startswith(str(output.folder))
+            Path(output.target).write_bytes(b"123")
+            assert (output.size_bytes(), output.local_bytes) == (3, 3)
+        assert list(tmp_path.iterdir()) == []
