@@ -54,6 +54,10 @@ class Conditions:
     ----------
     inputs : Path
         Where sources are kept.
+    seed : int
+        Of the order.
+    source_seed : int
+        Of the sources.
     minutes : float
         For sources, runs and warm-up together.
     memory_limit_mb : float or None
@@ -69,6 +73,7 @@ class Conditions:
     timeout_minutes: float = 60.0
     memory_limit_mb: float | None = None
     keep_free_mb: float = 500.0
+    source_seed: int = 0
 
 
 @dataclass
@@ -171,8 +176,7 @@ class Measuring:
         before = self.reference.seconds()
         workload = None
         try:
-            source = self._source(cell)
-            workload = workload_of(cell, source)
+            workload, source = self.workload(cell), self._source(cell)
             with self.place.output(cell) as output:
                 job = _job(cell, self.place.source(source), output)
                 found = self._child(job, output)
@@ -184,6 +188,10 @@ class Measuring:
                 self._out_of_memory[cell.operation_name] = min(known, cell.megabytes)
             given = None if workload is None else workload.to_dict()
             return base.model_copy(update={"error": str(error), "workload": given})
+
+    def workload(self, cell: Cell) -> Workload:
+        """What the model sees of a cell, whose source is made."""
+        return workload_of(cell, self._source(cell))
 
     def once(self, cell: Cell, *, within: Sequence[str] = ()) -> ChildResult:
         """One run that is not stored, within another command.
@@ -246,6 +254,7 @@ class Measuring:
                 folder=self.conditions.inputs,
                 layout=cell.layout,
                 compress=cell.compress,
+                seed=self.conditions.source_seed,
             )
         return self._sources[key]
 

@@ -34,7 +34,7 @@ TRUTH = {
     "decode:deflate": 0.006,
     "strips": 0.001,
 }
-SIZES = (8.0, 24.0, 72.0, 216.0, 650.0)
+SIZES = (8.0, 34.0, 150.0, 650.0)
 
 
 def session(name: str = "one", **machine: object) -> Session:
