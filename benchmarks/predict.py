@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.calibrate.cells import Cell
+from benchmarks.calibrate.measuring import Conditions, Measuring
 from benchmarks.calibrate.places import place
-from benchmarks.calibrate.session import Conditions, Measuring
 from benchmarks.calibrate.store import FILE_NAME, Store
 from benchmarks.compare.command import cache_folder, positive
 from benchmarks.compare.jobs import usable_cores

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from benchmarks.calibrate.cells import Cell
-from benchmarks.calibrate.session import Measuring
+from benchmarks.calibrate.measuring import Measuring
 from benchmarks.errors import ChildFailed, MissingPackage
 
 _RATE = 100

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
 
@@ -70,7 +69,7 @@ class TestStore:
         store = made.store(tmp_path, made.runs(sizes=(8,), rounds=1))
         with store.path.open("a") as stream:
             stream.write(
-                '{"kind": "run"}\nnot JSON\n{"kind": "session", "schema_name": "gdaltools-runs-9"}\n'
+                '{"kind": "run"}\nnot JSON\n{"kind": "sitting", "schema_name": "gdaltools-runs-9"}\n'
             )
         contents = store.contents()
         assert len(contents.runs) == 8
@@ -93,7 +92,7 @@ class TestStore:
     def test_a_place_that_cannot_be_written_to_is_told(self, tmp_path: Path) -> None:
         (tmp_path / "file").touch()
         with pytest.raises(StoreError, match="name another folder with --results"):
-            Store(tmp_path / "file" / "runs.jsonl").append(made.session())
+            Store(tmp_path / "file" / "runs.jsonl").append(made.sitting())
 
 
 class TestFit:
@@ -134,7 +133,7 @@ class TestFit:
     def test_too_few_runs_of_everything_are_an_error(self, tmp_path: Path) -> None:
         with pytest.raises(TooFewRuns, match="create_cog: 4 runs of 1 sizes"):
             fit(made.store(tmp_path, made.runs(sizes=(8,), rounds=1)).contents(), note="")
-        with pytest.raises(TooFewRuns, match="holds no session"):
+        with pytest.raises(TooFewRuns, match="holds no sitting"):
             fit(Store(tmp_path / "absent.jsonl").contents(), note="")
 
     def test_runs_on_a_busy_machine_are_left_out_where_there_are_enough_others(self, tmp_path: Path) -> None:
@@ -271,7 +270,7 @@ class TestDiff:
         after = made.store(
             tmp_path / "b",
             made.runs(noise=0.01, slower=1.5, seed=1),
-            made.session(gdal="3.12.0", versions={}),
+            made.sitting(gdal="3.12.0", versions={}),
         )
         found = diff.differences(before.contents(), after.contents())
         assert len(found) == 32
@@ -331,27 +330,6 @@ class TestCommand:
         inside = str(tmp_path / "file" / "deeper")
         assert run.main(["--quick", "--results", str(tmp_path), "--inputs", inside]) == run.USAGE
         assert "name another folder with --inputs" in capsys.readouterr().err
-
-    def test_a_store_is_concluded_from_without_measuring(
-        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-    ) -> None:
-        made.store(tmp_path, made.runs())
-        shipped = tmp_path / "shipped.json"
-        assert run.main(["--refit", "--results", str(tmp_path), "--ship", str(shipped)]) == run.OK
-        assert "SIZE_THRESHOLD_MB=" in capsys.readouterr().out
-        names = {path.name for path in tmp_path.iterdir()}
-        assert {"calibration.json", "routing.env", "report.md", "report.html", "times.png"} <= names
-        own, default = (
-            json.loads((tmp_path / name).read_text()) for name in ("calibration.json", "shipped.json")
-        )
-        assert own["thresholds"]["size_threshold_mb"] > 0
-        assert (default["default"], default["thresholds"]) == (True, None)
-        page = (tmp_path / "report.html").read_text()
-        assert page.count("data:image/png;base64,") == 4
-        assert 'src="http' not in page
-        markdown = (tmp_path / "report.md").read_text()
-        for words in ("| create_cog |", "size only, 1000 MB", "What it was measured on", "Z80"):
-            assert words in markdown
 
     def test_too_few_runs_have_an_exit_code_of_their_own(
         self, tmp_path: Path, capsys: pytest.CaptureFixture[str]

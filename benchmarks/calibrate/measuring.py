@@ -1,4 +1,4 @@
-"""A session of measuring: every cell of a grid in a child process, in random order, within a budget of time.
+"""A sitting of measuring: every cell of a grid in a child process, in random order, within a budget of time.
 
 Before each run the time that is left is held against what the rest will take, by the default calibration and
 by how far it was off so far: when it runs short, repetitions are left out first, then the largest cells. What
@@ -48,7 +48,7 @@ _KNOWN_PACE_SECONDS = 15.0
 
 @dataclass(frozen=True)
 class Conditions:
-    """What holds for a whole session.
+    """What holds for a whole sitting.
 
     Attributes
     ----------
@@ -66,7 +66,7 @@ class Conditions:
         Disk that is left free.
     """
 
-    session: str
+    sitting: str
     inputs: Path
     minutes: float
     seed: int
@@ -172,7 +172,7 @@ class Measuring:
     def _measured(self, cell: Cell, number: int) -> Run:
         """One run, good or bad."""
         at = datetime.now(UTC).isoformat(timespec="seconds")
-        base = Run(session=self.conditions.session, at=at, cell=cell, round=number)
+        base = Run(sitting=self.conditions.sitting, at=at, cell=cell, round=number)
         before = self.reference.seconds()
         workload = None
         try:
