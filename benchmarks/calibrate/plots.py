@@ -48,7 +48,7 @@ def times(fitted: Fitted, runs: Sequence[Run], found: Answer) -> bytes:
     for axis in axes[len(shown) :]:
         axis.set_visible(False)
     handles, labels = axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=6, frameon=False, fontsize=9)
+    figure.legend(handles, labels, loc="outside lower center", ncols=5, frameon=False, fontsize=9)
     return _png(figure)
 
 
