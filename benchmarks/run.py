@@ -28,7 +28,7 @@ from benchmarks.calibrate.cells import BUDGETS, Budget, Cell, Scale, grid, opera
 from benchmarks.calibrate.fit import Fitted, require_regression
 from benchmarks.calibrate.places import place
 from benchmarks.calibrate.results import PEERS, PROFILES, Results, Targets, as_json
-from benchmarks.calibrate.store import Run, Session
+from benchmarks.calibrate.store import Run, Sitting
 from benchmarks.compare.command import cache_folder, positive
 from benchmarks.compare.command import main as compare
 from benchmarks.compare.jobs import usable_cores
@@ -91,7 +91,7 @@ def run(given: argparse.Namespace) -> int:
 
 
 def _measure(given: argparse.Namespace, results: Results) -> None:
-    from benchmarks.calibrate.session import Conditions, Measuring
+    from benchmarks.calibrate.measuring import Conditions, Measuring
 
     budget = _budget(given)
     inputs = given.inputs
@@ -106,11 +106,11 @@ def _measure(given: argparse.Namespace, results: Results) -> None:
             budget, operations=given.operations, cores=given.cores, storage=where.kind, seed=given.seed
         )
         wanted = _still_wanted(cells, budget, results.store.contents().runs)
-        session = uuid4().hex[:12]
-        line = Session(session=session, created=_now(), machine=this_machine(), options=_options(given))
+        sitting = uuid4().hex[:12]
+        line = Sitting(sitting=sitting, created=_now(), machine=this_machine(), options=_options(given))
         results.store.append(line)
         conditions = Conditions(
-            session=session,
+            sitting=sitting,
             inputs=inputs,
             minutes=budget.minutes,
             seed=given.seed,
@@ -151,11 +151,11 @@ def _compare_peers(given: argparse.Namespace, results: Results) -> None:
 def _read_history(results: Results) -> None:
     from benchmarks.calibrate.history import runs_of_database
 
-    session = uuid4().hex[:12]
-    runs, silent = runs_of_database(session)
+    sitting = uuid4().hex[:12]
+    runs, silent = runs_of_database(sitting)
     if silent:
         _say(f"{silent} tasks say too little, or did several things at once: passed over")
-    line = Session(session=session, created=_now(), machine=this_machine(), options={"from_database": True})
+    line = Sitting(sitting=sitting, created=_now(), machine=this_machine(), options={"from_database": True})
     results.store.append(line)
     for each in runs:
         results.store.append(each)

@@ -135,7 +135,7 @@ class OperationModel(_Frozen):
         if name in self.prices:
             return self.prices[name]
         kind, _, rest = name.partition(":")
-        like = [price for other, price in self.prices.items() if other.partition(":")[0] == kind]
+        like = [price for other, price in self.prices.items() if rest and other.startswith(f"{kind}:")]
         if kind == "work":
             variant = rest.partition(":")[0]
             same = [p for other, p in self.prices.items() if other.startswith(f"work:{variant}:")]
@@ -145,7 +145,7 @@ class OperationModel(_Frozen):
     def _unmeasured(self, workload: Workload) -> Iterator[str]:
         layout = workload.layout
         for name in features(workload):
-            if name not in self.prices and name != f"decode:{SOME_CODEC}":
+            if name not in self.prices and name != f"decode:{SOME_CODEC}" and not name.startswith("start"):
                 yield f"{_FEATURE_NAMES.get(name.partition(':')[0], name)} {name.partition(':')[2]}".strip()
         if layout.megabytes > self.largest_mb:
             yield f"sizes over {self.largest_mb:,.0f} MB"

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 from pydantic import BaseModel, ConfigDict
@@ -22,9 +23,11 @@ from gdaltools import storage
 from gdaltools.calibration import Calibration, load, model_for
 from gdaltools.cog.sizing import SHARED_BYTES
 from gdaltools.crs import parse_crs
+from gdaltools.dataset import open_dataset
 from gdaltools.display.shown import Shown
 from gdaltools.errors import InvalidParameter
-from gdaltools.raster import RasterInfo, inspect
+from gdaltools.raster import RasterInfo, describe
+from gdaltools.roughness import is_rough
 from gdaltools.routing import COG_TASKS, EXTRACTION_TASKS, normal_task_type
 from gdaltools.storage import Location, StrPath
 from gdaltools.workload import (
@@ -134,12 +137,12 @@ def estimate(
     cores: int | None = None,
     calibration: Calibration | None = None,
 ) -> Estimate:
-    """What an operation on a raster is expected to take; reads its header at most.
+    """What an operation on a raster is expected to take; reads its header, and a few small windows.
 
     Parameters
     ----------
     src : path, URL, Location or RasterInfo
-        The source.
+        The source; of an inspected one nothing more is read.
     operation : str
         "create_cog" or "extract_tiles".
     profile : str
@@ -159,7 +162,7 @@ def estimate(
     SourceNotFound, UnsupportedRaster, CorruptRaster, StorageError
         As `inspect` does.
     """
-    info = src if isinstance(src, RasterInfo) else inspect(src)
+    info, layout = _looked_at(src)
     tiles = operation == "extract_tiles"
     target = target_crs or ("EPSG:4326" if tiles else None)
     warps = (
@@ -169,8 +172,17 @@ def estimate(
     )
     variant = ("warp" if warps else "window") if tiles else profile
     return estimate_layout(
-        operation, layout_of_raster(info), variant=variant, warps=warps, cores=cores, calibration=calibration
+        operation, layout, variant=variant, warps=warps, cores=cores, calibration=calibration
     )
+
+
+def _looked_at(src: StrPath | Location | RasterInfo) -> tuple[RasterInfo, Layout]:
+    if isinstance(src, RasterInfo):
+        return src, layout_of_raster(src)
+    location = storage.locate(src)
+    with open_dataset(location) as dataset:
+        info = describe(dataset, location)
+        return info, replace(layout_of_raster(info), rough=is_rough(dataset, location))
 
 
 def layout_of_raster(info: RasterInfo) -> Layout:

@@ -24,7 +24,6 @@ from gdaltools.tile_groups import Position
 from gdaltools.tiling import TilingScheme
 from gdaltools.warping import WarpPlan, cell_side, chosen_resampling, plan_warp
 
-
 # A table of blocks that goes along with each group of tiles to another process.
 _SENT_BYTES = 1 << 20
 

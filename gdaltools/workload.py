@@ -6,7 +6,7 @@ larger raster never has the smaller estimate.
 
 >>> one = Workload("create_cog", "analysis", Layout(1000, 1000, 3, 1), cores=1)
 >>> features(one)
-{'start': 1.0, 'serial': 3.0, 'work:analysis:byte': 3.0, 'strips': 3.0}
+{'start': 1.0, 'start:analysis': 1.0, 'serial': 3.0, 'work:analysis:byte': 3.0, 'strips': 3.0}
 >>> packed = Layout(1000, 1000, 3, 1, codec="deflate", stored_mb=0.5)
 >>> features(Workload("create_cog", "analysis", packed, cores=2))["decode:deflate"]
 1.5
@@ -37,6 +37,8 @@ SOME_CODEC = "some"
 
 # What GDAL's warp holds in each thread beside the rest of a COG.
 _COG_WARP_MB = 100
+# What numba and its compiler hold beside an extraction, which the plan does not count.
+_KERNEL_MB = 140
 # A file that is smaller than its pixels by more than this is compressed, whatever else is known of it.
 _PLAIN_SHARE = 0.9
 
@@ -57,6 +59,8 @@ class Layout:
         Whether it is stored in tiles; else in strips.
     remote : bool
         Whether it lies in Azure, and the result goes there.
+    rough : bool
+        Whether bytes look like noise to a codec (`gdaltools.roughness`); False also where nobody has looked.
     """
 
     width: int
@@ -68,6 +72,7 @@ class Layout:
     stored_mb: float | None = None
     tiled: bool = False
     remote: bool = False
+    rough: bool = False
 
     @property
     def pixel_bytes(self) -> int:
@@ -86,10 +91,12 @@ class Layout:
 
     @property
     def sample_kind(self) -> str:
-        """ "byte", "wide" (integers of more bits) or "float": codecs go at a pace of their own for each."""
+        """What codecs have a pace of their own for: byte, rough (bytes), wide (more bits) or float."""
         if self.floating:
             return "float"
-        return "byte" if self.itemsize == 1 else "wide"
+        if self.itemsize > 1:
+            return "wide"
+        return "rough" if self.rough else "byte"
 
 
 def layout_of(dtypes: tuple[str, ...], width: int, height: int, **facts: Any) -> Layout:
@@ -189,11 +196,10 @@ def features(workload: Workload) -> dict[str, float]:
     share = layout.megabytes / cores
     found = {
         "start": 1.0,
+        f"start:{workload.variant}": 1.0,
         "serial": layout.megabytes,
         f"work:{workload.variant}:{layout.sample_kind}": share,
     }
-    if workload.operation == "extract_tiles" and workload.variant == "warp":
-        found["start:warp"] = 1.0
     if workload.operation == "create_cog" and workload.warps:
         found |= {"start:warp": 1.0, "warp": share}
     if layout.codec is not None:
@@ -206,7 +212,7 @@ def features(workload: Workload) -> dict[str, float]:
 
 
 def memory_bound_mb(workload: Workload) -> float:
-    """What the plan of an operation bounds its memory by, megabytes of 10⁶ bytes."""
+    """What an operation takes at most, by its plan's own bound; megabytes of 10⁶ bytes."""
     layout = workload.layout
     if workload.operation == "extract_tiles":
         bound = tiles_memory_bound(
@@ -218,6 +224,6 @@ def memory_bound_mb(workload: Workload) -> float:
             threads=workload.cores,
             warps=workload.variant == "warp",
         )
-        return bound / 1e6
+        return bound / 1e6 + (_KERNEL_MB if workload.variant == "warp" else 0)
     bound = memory_bound(layout.width, layout.height, layout.bands, layout.itemsize, threads=workload.cores)
     return bound / 1e6 + (_COG_WARP_MB * workload.cores if workload.warps else 0)

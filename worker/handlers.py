@@ -26,6 +26,7 @@ from gdaltools.detect import RASTER_TYPES, RasterType
 from gdaltools.errors import GdalToolsError, InvalidParameter, UnknownTaskType
 from gdaltools.estimation import Estimate, estimate_workload, layout_of
 from gdaltools.progress import ProgressOption
+from gdaltools.roughness import is_rough
 from gdaltools.routing import normal_task_type
 from gdaltools.storage import Location
 from gdaltools.workload import Layout, Workload
@@ -322,6 +323,7 @@ def _layout(dataset: DatasetReader, source: Location) -> Layout:
         stored_mb=storage.stat(source).size / 1e6,
         tiled=bool(dataset.profile.get("tiled")),
         remote=source.path is None,
+        rough=is_rough(dataset, source),
     )
 
 
@@ -484,7 +486,7 @@ def run(task_type: str, parameters: Mapping[str, Any], *, progress: ProgressOpti
 
 
 def expectation(task_type: str, parameters: Mapping[str, Any]) -> Expected | None:
-    """What a task is expected to take; reads headers and the tiling scheme.
+    """What a task is expected to take; reads headers, a few small windows and the tiling scheme.
 
     Memory is that of a process of its own; one that shares its imports with the forkserver was measured to
     use 7% to 22% less. None for types that need little or that no handler runs, and where parameters or

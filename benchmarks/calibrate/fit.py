@@ -72,7 +72,7 @@ def fit(contents: Contents, *, note: str) -> Fitted:
         Not one operation has enough of them; the message says what each lacks.
     """
     if contents.machine is None:
-        raise TooFewRuns("the store holds no session: measure first, with python -m benchmarks.run")
+        raise TooFewRuns("the store holds no sitting: measure first, with python -m benchmarks.run")
     models: dict[str, OperationModel] = {}
     residuals: dict[str, tuple[tuple[float, float, bool], ...]] = {}
     notes: list[str] = []

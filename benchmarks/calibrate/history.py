@@ -14,7 +14,7 @@ from gdaltools.workload import Workload
 _NEWEST = 5000
 
 
-def runs_of_database(session: str) -> tuple[list[Run], int]:
+def runs_of_database(sitting: str) -> tuple[list[Run], int]:
     """The newest tasks as runs, and how many of those looked at say too little.
 
     The database is the one that the worker's variables name (POSTGIS_HOST and its like).
@@ -48,11 +48,11 @@ def runs_of_database(session: str) -> tuple[list[Run], int]:
         found = asyncio.run(rows(settings))
     except (DatabaseError, ConfigurationError) as error:
         raise StoreError(f"--from-database: {error}") from error
-    runs = [run for row in found if (run := run_of_task(session, row)) is not None]
+    runs = [run for row in found if (run := run_of_task(sitting, row)) is not None]
     return runs, len(found) - len(runs)
 
 
-def run_of_task(session: str, row: Mapping[str, Any]) -> Run | None:
+def run_of_task(sitting: str, row: Mapping[str, Any]) -> Run | None:
     """A task's row as a run; None where it does not say enough, or did several things at once."""
     measured = row["measured"]
     actual, estimate = measured.get("actual") or {}, measured.get("estimate") or {}
@@ -65,7 +65,7 @@ def run_of_task(session: str, row: Mapping[str, Any]) -> Run | None:
     except (InvalidParameter, TypeError):
         return None
     return Run(
-        session=session,
+        sitting=sitting,
         at=row["updated_at"].isoformat(timespec="seconds"),
         workload=workload.to_dict(),
         processor=actual.get("processor"),

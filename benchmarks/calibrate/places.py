@@ -1,4 +1,4 @@
-"""Where a session's sources and outputs lie: on the local disk, in Azurite, or in a container of Azure."""
+"""Where a sitting's sources and outputs lie: on the local disk, in Azurite, or in a container of Azure."""
 
 from __future__ import annotations
 

@@ -16,8 +16,8 @@ from benchmarks.calibrate.store import Run
 from benchmarks.compare.plot import require_plotting
 from gdaltools.workload import Workload
 
-_KIND_COLOURS = {"byte": "#1f6fb4", "wide": "#d98324", "float": "#3a8f5c"}
-_KIND_NAMES = {"byte": "bytes", "wide": "wider integers", "float": "floats"}
+_KIND_COLOURS = {"byte": "#1f6fb4", "rough": "#7b52ab", "wide": "#d98324", "float": "#3a8f5c"}
+_KIND_NAMES = {"byte": "bytes", "rough": "noisy bytes", "wide": "wider integers", "float": "floats"}
 _LIMIT, _BAND, _WRONG, _GREY = "#c0392b", "#1f6fb4", "#c0392b", "#8a9096"
 _DPI = 110
 
@@ -48,7 +48,7 @@ def times(fitted: Fitted, runs: Sequence[Run], found: Answer) -> bytes:
     for axis in axes[len(shown) :]:
         axis.set_visible(False)
     handles, labels = axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=6, frameon=False, fontsize=9)
+    figure.legend(handles, labels, loc="outside lower center", ncols=5, frameon=False, fontsize=9)
     return _png(figure)
 
 

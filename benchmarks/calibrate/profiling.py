@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from benchmarks.calibrate.cells import Cell
-from benchmarks.calibrate.session import Measuring
+from benchmarks.calibrate.measuring import Measuring
 from benchmarks.errors import ChildFailed, MissingPackage
 
 _RATE = 100
@@ -42,7 +42,7 @@ def profile(measuring: Measuring, cells: Sequence[Cell], folder: Path, say: Call
     for name, cell in largest.items():
         stem = name.replace(":", "-").replace("+", "-")
         flames = folder / f"{stem}.svg"
-        within = [command, "record", "-q", "-o", str(flames), "-r", str(_RATE), "--"]
+        within = [command, "record", "-o", str(flames), "-r", str(_RATE), "--"]
         try:
             found = measuring.once(cell, within=within)
         except ChildFailed as error:

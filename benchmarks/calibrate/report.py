@@ -268,8 +268,8 @@ def _prices(findings: Findings) -> Section:
 
 def _basis(findings: Findings) -> Section:
     machines = {
-        session.machine.model_dump_json(exclude={"load"}): session.machine
-        for session in findings.contents.sessions
+        sitting.machine.model_dump_json(exclude={"load"}): sitting.machine
+        for sitting in findings.contents.sittings
     }
     runs = measured_runs(findings.contents.runs)
     quiet = sum(run.quiet for run in runs)

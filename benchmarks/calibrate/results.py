@@ -30,7 +30,7 @@ class Targets:
 
 @dataclass(frozen=True)
 class Results:
-    """A folder that a session writes to."""
+    """A folder that a sitting writes to."""
 
     folder: Path
 

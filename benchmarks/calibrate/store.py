@@ -1,4 +1,4 @@
-"""The store: one line of JSON for each session and for each run, only ever appended to.
+"""The store: one line of JSON for each sitting and for each run, only ever appended to.
 
 benchmarks/README.md has the schema. A line that cannot be read is passed over and told of; the others count.
 """
@@ -25,14 +25,14 @@ FILE_NAME = "runs.jsonl"
 _QUIET_CORES, _QUIET_REFERENCE = 0.25, 1.25
 
 
-class Session(BaseModel):
+class Sitting(BaseModel):
     """One call of the command: what its runs were made on, and with which options."""
 
     model_config = ConfigDict(frozen=True)
 
-    kind: Literal["session"] = "session"
+    kind: Literal["sitting"] = "sitting"
     schema_name: Literal["gdaltools-runs-1"] = "gdaltools-runs-1"
-    session: str
+    sitting: str
     created: str
     machine: Machine
     options: dict[str, Any]
@@ -50,7 +50,7 @@ class Run(BaseModel):
     error : str or None
         Why there are no figures.
     processor : str or None
-        Of a task of production: what it ran on; else the session says it.
+        Of a task of production: what it ran on; else the sitting says it.
     seconds, cpu_seconds : float
         Of the call alone, imports done before.
     process_seconds : float
@@ -70,13 +70,13 @@ class Run(BaseModel):
     reference_seconds : tuple of 2 float
         The reference loop, before and after.
     reference_best : float
-        Its best time in the session until then.
+        Its best time in the sitting until then.
     """
 
     model_config = ConfigDict(frozen=True)
 
     kind: Literal["run"] = "run"
-    session: str
+    sitting: str
     at: str
     cell: Cell | None = None
     round: int = 1
@@ -117,7 +117,7 @@ class Run(BaseModel):
         return max(self.reference_seconds) <= _QUIET_REFERENCE * self.reference_best
 
 
-_LINE: TypeAdapter[Session | Run] = TypeAdapter(Session | Run)
+_LINE: TypeAdapter[Sitting | Run] = TypeAdapter(Sitting | Run)
 
 
 @dataclass(frozen=True)
@@ -130,14 +130,14 @@ class Contents:
         A sentence for each line that was passed over.
     """
 
-    sessions: tuple[Session, ...]
+    sittings: tuple[Sitting, ...]
     runs: tuple[Run, ...]
     problems: tuple[str, ...]
 
     @property
     def machine(self) -> Machine | None:
-        """The machine of the last session."""
-        return self.sessions[-1].machine if self.sessions else None
+        """The machine of the last sitting."""
+        return self.sittings[-1].machine if self.sittings else None
 
 
 class Store:
@@ -146,7 +146,7 @@ class Store:
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def append(self, line: Session | Run) -> None:
+    def append(self, line: Sitting | Run) -> None:
         """Add a line.
 
         Raises
@@ -181,7 +181,7 @@ class Store:
         StoreError
             The file is there, and cannot be read, or no line of it is one of a store.
         """
-        sessions: list[Session] = []
+        sittings: list[Sitting] = []
         runs: list[Run] = []
         problems: list[str] = []
         lines = list(self._lines())
@@ -191,13 +191,13 @@ class Store:
             except (ValidationError, ValueError) as error:
                 problems.append(f"{self.path.name}, line {number} is passed over: {_first(error)}")
                 continue
-            if isinstance(line, Session):
-                sessions.append(line)
+            if isinstance(line, Sitting):
+                sittings.append(line)
             else:
                 runs.append(line)
         if problems and len(problems) == len(lines):
             raise StoreError(f"{self.path} is no store of the schema {SCHEMA}: {problems[0]}")
-        return Contents(tuple(sessions), tuple(runs), tuple(problems))
+        return Contents(tuple(sittings), tuple(runs), tuple(problems))
 
     def _lines(self) -> Iterator[tuple[int, str]]:
         if not self.path.exists():

@@ -13,12 +13,15 @@ from benchmarks.compare import command
 from tests.support import calibration_runs as made
 
 
-def test_cells_are_measured_and_the_report_is_made_of_them(tmp_path: Path) -> None:
-    results = tmp_path / "results"
+def test_cells_are_measured_and_the_report_is_made_of_them(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    results, shipped = tmp_path / "results", tmp_path / "shipped.json"
     made.store(results, made.runs())
-    folders = ["--inputs", str(tmp_path / "inputs"), "--results", str(results)]
+    folders = ["--inputs", str(tmp_path / "inputs"), "--results", str(results), "--ship", str(shipped)]
     what = ["--quick", "--resume", "--sizes", "1", "--operations", "create_cog:fast", "--cores", "1"]
     assert run.main([*what, *folders, "--minutes", "5"]) == run.OK
+    assert "SIZE_THRESHOLD_MB=" in capsys.readouterr().out
     measured = [
         each for each in store_in(results).contents().runs if each.cell and each.cell.variant == "fast"
     ]
@@ -37,7 +40,17 @@ def test_cells_are_measured_and_the_report_is_made_of_them(tmp_path: Path) -> No
         assert each.output_mb > 0.1
         assert each.work.cores == 1
         assert each.reference_seconds is not None
-    assert (results / "report.html").exists()
+    names = {path.name for path in results.iterdir()}
+    assert {"calibration.json", "routing.env", "report.md", "report.html", "times.png"} <= names
+    own, default = (json.loads(path.read_text()) for path in (results / "calibration.json", shipped))
+    assert own["thresholds"]["size_threshold_mb"] > 0
+    assert (default["default"], default["thresholds"]) == (True, None)
+    page = (results / "report.html").read_text()
+    assert page.count("data:image/png;base64,") == 4
+    assert 'src="http' not in page
+    markdown = (results / "report.md").read_text()
+    for words in ("| create_cog |", "size only, 1000 MB", "What it was measured on"):
+        assert words in markdown
     assert [path for path in (tmp_path / "inputs").iterdir() if path.is_dir()] == []
 
 

@@ -9,7 +9,8 @@ import psycopg
 import pytest
 
 from benchmarks import run
-from gdaltools.calibration import load
+from benchmarks.calibrate.fit import fit
+from benchmarks.calibrate.history import runs_of_database
 from tests.support import calibration_runs as made
 from tests.support import postgres
 
@@ -48,19 +49,14 @@ def environment(conninfo: str, monkeypatch: pytest.MonkeyPatch) -> str:
     return conninfo
 
 
-def test_what_the_worker_recorded_makes_a_calibration(
-    environment: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    remember(environment, 40)
-    assert run.main(["--from-database", "--results", str(tmp_path)]) == run.OK
-    said = capsys.readouterr()
-    assert "1 tasks say too little" in said.err
-    assert "40 tasks of production" in said.err
-    assert "extract_tiles: 0 runs of 0 sizes are too few" in said.err
-    calibration = load(tmp_path / "calibration.json")
-    assert calibration.machine.processor == "Z80"
-    assert calibration.models["create_cog"].runs == 40
-    assert "production" in calibration.note
+def test_what_the_worker_recorded_makes_a_calibration(environment: str, tmp_path: Path) -> None:
+    remember(environment, 32)
+    runs, silent = runs_of_database("one")
+    assert (len(runs), silent) == (32, 1)
+    fitted = fit(made.store(tmp_path, runs).contents(), note="")
+    assert fitted.calibration.machine.processor == "Z80"
+    assert fitted.calibration.models["create_cog"].runs == 32
+    assert any("extract_tiles: 0 runs of 0 sizes are too few" in note for note in fitted.notes)
 
 
 def test_too_little_history_is_said(
@@ -68,7 +64,9 @@ def test_too_little_history_is_said(
 ) -> None:
     remember(environment, 3)
     assert run.main(["--from-database", "--results", str(tmp_path)]) == run.TOO_FEW
-    assert "create_cog: 3 runs" in capsys.readouterr().err
+    assert "create_cog: 3 runs" in (said := capsys.readouterr().err)
+    assert "1 tasks say too little" in said
+    assert "3 tasks of production" in said
 
 
 def test_a_database_must_be_named(

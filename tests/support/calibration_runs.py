@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.calibrate.cells import Cell
-from benchmarks.calibrate.store import Run, Session, Store
+from benchmarks.calibrate.store import Run, Sitting, Store
 from benchmarks.machine import Machine
 from gdaltools.workload import Layout, Workload, features, memory_bound_mb
 
@@ -34,12 +34,12 @@ TRUTH = {
     "decode:deflate": 0.006,
     "strips": 0.001,
 }
-SIZES = (8.0, 24.0, 72.0, 216.0, 650.0)
+SIZES = (8.0, 34.0, 150.0, 650.0)
 
 
-def session(name: str = "one", **machine: object) -> Session:
-    return Session(
-        session=name, created="2026-01-01", machine=MACHINE.model_copy(update=dict(machine)), options={}
+def sitting(name: str = "one", **machine: object) -> Sitting:
+    return Sitting(
+        sitting=name, created="2026-01-01", machine=MACHINE.model_copy(update=dict(machine)), options={}
     )
 
 
@@ -84,7 +84,7 @@ def runs(
                     bound = memory_bound_mb(work)
                     made.append(
                         Run(
-                            session="one",
+                            sitting="one",
                             at="2026-01-01",
                             cell=cell,
                             round=number + 1,
@@ -113,10 +113,10 @@ def workload(cell: Cell) -> Workload:
     return Workload(cell.operation, cell.variant, layout, cell.cores)
 
 
-def store(folder: Path, made: Sequence[Run], *sessions: Session) -> Store:
+def store(folder: Path, made: Sequence[Run], *sittings: Sitting) -> Store:
     """A store of these runs."""
     found = Store(folder / "runs.jsonl")
-    for each in sessions or (session(),):
+    for each in sittings or (sitting(),):
         found.append(each)
     for run in made:
         found.append(run)

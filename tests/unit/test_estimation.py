@@ -34,6 +34,9 @@ HUNDRED_BANDS = Layout(1600, 1600, 100, 2)
         ("window", HYPERSPECTRAL, {"cores": 2, "tile_size": 1024}, 984),
         ("window", COMPLEX, {"cores": 2, "tile_size": 1024}, 537),
         ("warp", RGB, {"cores": 1, "tile_size": 1536}, 292),
+        # By kernels of our own, with numba.
+        ("warp", Layout(4472, 4472, 4, 2), {"cores": 1, "tile_size": 4096}, 517),
+        ("warp", Layout(7302, 7302, 3, 1), {"cores": 2, "tile_size": 4096}, 543),
     ],
 )
 def test_tiles_take_no_more_memory_than_their_bound(

@@ -1,4 +1,4 @@
-"""A session of measuring: every cell of a grid in a child process, in random order, within a budget of time.
+"""A sitting of measuring: every cell of a grid in a child process, in random order, within a budget of time.
 
 Before each run the time that is left is held against what the rest will take, by the default calibration and
 by how far it was off so far: when it runs short, repetitions are left out first, then the largest cells. What
@@ -26,7 +26,10 @@ from benchmarks.compare.sources import Source, made_source
 from benchmarks.errors import ChildFailed, NothingToMeasure
 from benchmarks.process import ChildResult, run_child
 from gdaltools.calibration import DEFAULT_FILE, load
+from gdaltools.dataset import open_dataset
 from gdaltools.estimation import estimate_workload, layout_of
+from gdaltools.roughness import is_rough
+from gdaltools.storage import locate
 from gdaltools.workload import Layout, Workload, memory_bound_mb
 
 Say = Callable[[str], None]
@@ -45,12 +48,16 @@ _KNOWN_PACE_SECONDS = 15.0
 
 @dataclass(frozen=True)
 class Conditions:
-    """What holds for a whole session.
+    """What holds for a whole sitting.
 
     Attributes
     ----------
     inputs : Path
         Where sources are kept.
+    seed : int
+        Of the order.
+    source_seed : int
+        Of the sources.
     minutes : float
         For sources, runs and warm-up together.
     memory_limit_mb : float or None
@@ -59,13 +66,14 @@ class Conditions:
         Disk that is left free.
     """
 
-    session: str
+    sitting: str
     inputs: Path
     minutes: float
     seed: int
     timeout_minutes: float = 60.0
     memory_limit_mb: float | None = None
     keep_free_mb: float = 500.0
+    source_seed: int = 0
 
 
 @dataclass
@@ -164,12 +172,11 @@ class Measuring:
     def _measured(self, cell: Cell, number: int) -> Run:
         """One run, good or bad."""
         at = datetime.now(UTC).isoformat(timespec="seconds")
-        base = Run(session=self.conditions.session, at=at, cell=cell, round=number)
+        base = Run(sitting=self.conditions.sitting, at=at, cell=cell, round=number)
         before = self.reference.seconds()
         workload = None
         try:
-            source = self._source(cell)
-            workload = workload_of(cell, source)
+            workload, source = self.workload(cell), self._source(cell)
             with self.place.output(cell) as output:
                 job = _job(cell, self.place.source(source), output)
                 found = self._child(job, output)
@@ -181,6 +188,10 @@ class Measuring:
                 self._out_of_memory[cell.operation_name] = min(known, cell.megabytes)
             given = None if workload is None else workload.to_dict()
             return base.model_copy(update={"error": str(error), "workload": given})
+
+    def workload(self, cell: Cell) -> Workload:
+        """What the model sees of a cell, whose source is made."""
+        return workload_of(cell, self._source(cell))
 
     def once(self, cell: Cell, *, within: Sequence[str] = ()) -> ChildResult:
         """One run that is not stored, within another command.
@@ -243,16 +254,21 @@ class Measuring:
                 folder=self.conditions.inputs,
                 layout=cell.layout,
                 compress=cell.compress,
+                seed=self.conditions.source_seed,
             )
         return self._sources[key]
 
 
 def workload_of(cell: Cell, source: Source) -> Workload:
-    """What the model sees of a cell: what the source's header tells, as an estimate would read it."""
+    """What the model sees of a cell: what an estimate would see of its source."""
+    location = locate(source.path)
+    with open_dataset(location) as dataset:
+        rough = is_rough(dataset, location)
     layout = layout_of(
         (source.dtype,) * source.bands,
         source.width,
         source.height,
+        rough=rough,
         codec=None if source.compression == "none" else source.compression,
         stored_mb=source.path.stat().st_size / 1e6,
         tiled=source.layout == "tiled",

@@ -1,0 +1,88 @@
+"""``python -m benchmarks.predict``: estimates of rasters that no fit has seen, held against what they take.
+
+The rasters are made from another seed than the grid's, of sizes and options that it has not got; one has more
+than 3 GB of pixels. The exit code is 0, or 2 for wrong usage or something that is missing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from benchmarks.calibrate.cells import Cell
+from benchmarks.calibrate.measuring import Conditions, Measuring
+from benchmarks.calibrate.places import place
+from benchmarks.calibrate.store import FILE_NAME, Store
+from benchmarks.compare.command import cache_folder, positive
+from benchmarks.compare.jobs import usable_cores
+from gdaltools.calibration import load
+from gdaltools.errors import GdalToolsError
+from gdaltools.estimation import estimate_workload
+from gdaltools.workload import Operation
+
+OK, USAGE = 0, 2
+
+_SEED = 7
+_OF_LARGEST: tuple[tuple[Operation, str, str, str | None, float], ...] = (
+    ("create_cog", "analysis", "relief", "lzw", 0.12),
+    ("extract_tiles", "warp", "noise-rgb", "deflate", 0.4),
+    ("create_cog", "analysis", "noise-u16", None, 1.0),
+)
+_LARGEST_MB = 3300.0
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Predict and measure by the command line; its exit code."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.predict", description=__doc__)
+    parser.add_argument(
+        "--calibration", type=Path, metavar="FILE", help="(GDALTOOLS_CALIBRATION, or the default)"
+    )
+    parser.add_argument("--largest-mb", type=positive, default=_LARGEST_MB, help=f"({_LARGEST_MB:g})")
+    parser.add_argument(
+        "--inputs", type=Path, default=cache_folder(), metavar="FOLDER", help="where sources are kept"
+    )
+    try:
+        given = parser.parse_args(arguments)
+    except SystemExit as end:
+        return int(end.code or 0)
+    try:
+        _predict(given.calibration, given.largest_mb, given.inputs)
+    except GdalToolsError as error:
+        print(f"benchmarks.predict: {error}", file=sys.stderr)
+        return USAGE
+    return OK
+
+
+def _predict(path: Path | None, largest_mb: float, inputs: Path) -> None:
+    calibration = load(path)
+    inputs.mkdir(parents=True, exist_ok=True)
+    conditions = Conditions("predict", inputs, float("inf"), seed=0, source_seed=_SEED)
+    print(f"by: {calibration.source}")
+    with place("local", inputs) as where:
+        measuring = Measuring(conditions, where, Store(inputs / FILE_NAME), print)
+        for operation, variant, case, compress, share in _OF_LARGEST:
+            cell = Cell(
+                operation=operation,
+                variant=variant,
+                case=case,
+                layout="tiled",
+                compress=compress,
+                megabytes=share * largest_mb,
+                cores=usable_cores(),
+            )
+            estimate = estimate_workload(measuring.workload(cell), calibration=calibration)
+            found = measuring.once(cell)
+            seconds, peak = found.answer["seconds"], found.tree_peak_bytes / 1e6
+            inside = "within" if estimate.seconds_low <= seconds <= estimate.seconds_high else "OUTSIDE"
+            times = f"{seconds / estimate.seconds:.2f} times, {inside}"
+            print(
+                f"{cell.key}: estimate {estimate.seconds:.1f} s ({estimate.seconds_low:.1f} to "
+                f"{estimate.seconds_high:.1f}), measured {seconds:.1f} s, {times}; memory {peak:.0f} MB of "
+                f"{estimate.peak_memory_mb:.0f}; others used {found.others_cores:.1f} cores"
+            )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
