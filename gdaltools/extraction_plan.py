@@ -15,7 +15,7 @@ from itertools import islice
 
 from gdaltools.cog.plan import CogPlan
 from gdaltools.dataset import CACHE_MB
-from gdaltools.display.shown import Shown
+from gdaltools.display.shown import ShownInOneLine
 from gdaltools.extraction_memory import CACHE_BYTES, STRIP_BYTES, alone_bytes, memory_bound
 from gdaltools.source_blocks import Reading, StoredBlocks, reading_of
 from gdaltools.storage import Location
@@ -38,7 +38,7 @@ _LOOKED_AT, _STRIPS_LOOKED_AT = 24, 48
 
 
 @dataclass(frozen=True, repr=False)
-class ExtractionPlan(Shown):
+class ExtractionPlan(ShownInOneLine):
     """How tiles will be extracted.
 
     Attributes

@@ -100,7 +100,7 @@ def test_whatever_a_raster_says_of_itself_stays_text(hostile: Path, tmp_path: Pa
     ]
     for each in shown:
         assert_harmless(each)
-        assert repr(each).startswith(f"<{type(each).__name__}>\n")
+        assert repr(each).startswith(f"<{type(each).__name__}")
     assert "<script>alert(1)</script>" in assert_harmless(shown[0]).text
 
 
