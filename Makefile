@@ -41,7 +41,7 @@ notebooks: $(READY)
 
 docs: $(READY)
 	@$(INSTALL) -e '.[docs]'
-	@$(BIN)/python -m docs.build $(ARGS)
+	@$(BIN)/mkdocs build --strict $(ARGS)
 
 image:
 	@deploy/image/build.sh $(or $(TARGET),full worker)

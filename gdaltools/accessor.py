@@ -1,8 +1,10 @@
 """``da.gt`` and ``ds.gt``: what gdaltools does with a DataArray or a Dataset, where one is at hand.
 
 >>> import gdaltools.accessor
->>> result = da.gt.to_cog("ndvi.tif")  # doctest: +SKIP
->>> result = ds.gt.to_tiles("tiles/", tile_size=4096)  # doctest: +SKIP
+>>> da.gt.to_cog("cog.tif").tier
+'analysis'
+>>> len(ds.gt.to_tiles("tiles/", tile_size=512).tiles)
+4
 
 Importing this module registers them: `gdaltools.open` does so, and ``import gdaltools`` after xarray.
 """
@@ -36,6 +38,11 @@ class _Accessor:
         ------
         UnsupportedRaster
             It is no raster: it has other dimensions, or a dtype that no TIFF holds.
+
+        Examples
+        --------
+        >>> da.gt.inspect().shape
+        (3, 600, 800)
         """
         from gdaltools.array_info import array_info
 
@@ -48,6 +55,11 @@ class _Accessor:
         ------
         UnsupportedRaster, InvalidParameter
             It is no raster, or has no CRS; the sizes do not go together.
+
+        Examples
+        --------
+        >>> ds.gt.tiles(256, 32).rows
+        3
         """
         from gdaltools.array_info import array_scheme
         from gdaltools.array_tiles import tile_size_of
@@ -138,8 +150,8 @@ class GdaltoolsAccessor(_Accessor):
     def to_dataset(self) -> xarray.Dataset:
         """One variable for each band, under the band's name.
 
-        >>> ds = gt.open("scene.tif", masked=True).gt.to_dataset()  # doctest: +SKIP
-        >>> ndvi = (ds.NIR - ds.Red) / (ds.NIR + ds.Red)  # doctest: +SKIP
+        >>> ds = gt.open("scene.tif", masked=True).gt.to_dataset()
+        >>> ndvi = (ds.NIR - ds.Red) / (ds.NIR + ds.Red)
 
         Raises
         ------

@@ -16,7 +16,7 @@ from itertools import islice
 from gdaltools.cog.plan import CogPlan
 from gdaltools.cog.sizing import strips_bytes
 from gdaltools.dataset import CACHE_MB
-from gdaltools.display.shown import Shown
+from gdaltools.display.shown import ShownInOneLine
 from gdaltools.extraction_memory import CACHE_BYTES, STRIP_BYTES, memory_bound
 from gdaltools.nearness import is_worth_fetching
 from gdaltools.source_blocks import Reading, StoredBlocks, reading_of
@@ -42,7 +42,7 @@ _LOOKED_AT, _STRIPS_LOOKED_AT = 24, 48
 
 
 @dataclass(frozen=True, repr=False)
-class ExtractionPlan(Shown):
+class ExtractionPlan(ShownInOneLine):
     """How tiles will be extracted.
 
     Attributes

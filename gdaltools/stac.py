@@ -126,6 +126,11 @@ def create_stac_collection(
         The collection exists and `overwrite` is False.
     SourceNotFound, UnsupportedRaster, CorruptRaster, StorageError
         A COG cannot be read (also with "skip", if none can), or the target cannot be written.
+
+    Examples
+    --------
+    >>> create_stac_collection(["scene.tif"], "stac", progress=False).item_ids
+    ('scene',)
     """
     if isinstance(cogs, (str, os.PathLike, Location)):
         raise InvalidParameter(f"cogs is the single name {str(cogs)!r}: give a list of names")

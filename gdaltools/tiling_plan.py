@@ -78,6 +78,12 @@ def generate_tiling_scheme(
         As `inspect` does; the raster has no CRS and none is given, no transform, or no place in the target.
     InvalidParameter
         A parameter is outside what is said above, or there would be more than a million tiles.
+
+    Examples
+    --------
+    >>> scheme = generate_tiling_scheme("scene.tif", 256, 32, "EPSG:32637")
+    >>> len(scheme), scheme.warps
+    (12, False)
     """
     _check_sizes(tile_size, overlap)
     _check_grid(tile_size, tile_mb, target_crs, tms, zoom, resolution)

@@ -1,6 +1,7 @@
 """Any raster into a Cloud Optimized GeoTIFF, in one pass and bounded memory, whole or not at all.
 
->>> create_cog("scene.tif", "abfs://silver-cogs/scene_cog_analysis.tif")  # doctest: +SKIP
+>>> create_cog("scene.tif", "scene_cog_analysis.tif").overview_levels
+(2,)
 """
 
 from __future__ import annotations
@@ -193,6 +194,12 @@ def create_cog(
         The source cannot be read, or lacks the CRS that a warp needs.
     TargetExists, StorageError
         The target exists or cannot be written.
+
+    Examples
+    --------
+    >>> cog = create_cog("scene.tif", "fast.tif", "fast", progress=False)
+    >>> cog.compression, cog.predictor
+    ('ZSTD', 2)
     """
     wanted = Wanted(
         profile=profile,
@@ -276,6 +283,12 @@ def plan_cog(
     ------
     InvalidParameter, SourceNotFound, UnsupportedRaster, CorruptRaster, StorageError
         As `create_cog` does.
+
+    Examples
+    --------
+    >>> plan = plan_cog("scene.tif", codec="ZSTD", level=3)
+    >>> plan.blocks
+    5
     """
     wanted = Wanted(
         profile=profile,
@@ -310,6 +323,11 @@ def cog_profile(
     ------
     InvalidParameter, SourceNotFound, UnsupportedRaster, CorruptRaster, StorageError
         As `create_cog` does.
+
+    Examples
+    --------
+    >>> cog_profile("scene.tif", "visualization").compression
+    'JPEG'
     """
     source = storage.locate(src)
     with open_dataset(source) as dataset:

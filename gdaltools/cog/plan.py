@@ -1,6 +1,7 @@
 """Everything about a COG that is decided before its first pixel is read.
 
->>> print(plan_cog("scene.tif"))  # doctest: +SKIP
+>>> gt.plan_cog("scene.tif").levels
+((800, 600), (400, 300))
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from gdaltools.cog.sizing import memory_bound, strips_bytes
 from gdaltools.cog.source import Source
 from gdaltools.display import html
 from gdaltools.display.picture import file_name
-from gdaltools.display.shown import Shown
+from gdaltools.display.shown import ShownInOneLine
 from gdaltools.storage import BlobTraits
 from gdaltools.tile_pixels import TileSource
 
@@ -38,7 +39,7 @@ _STAGING_BYTES = (4 << 20, 16 << 20, 64 << 20, 1 << 30)
 
 
 @dataclass(frozen=True, repr=False)
-class CogPlan(Shown):
+class CogPlan(ShownInOneLine):
     """How a COG will be made.
 
     Attributes

@@ -104,7 +104,8 @@ class CogResult(Shown, BaseModel):
     def levels(self) -> tuple[tuple[int, int], ...]:
         """Width and height of every level, the full resolution first."""
         rows, cols = self.shape
-        return tuple((-(-cols // factor), -(-rows // factor)) for factor in (1, *self.overview_levels))
+        factors = (1, *self.overview_levels)
+        return tuple((max(1, cols // factor), max(1, rows // factor)) for factor in factors)
 
     def plot(self, ax: Any = None) -> Any:
         """Draw the levels; the matplotlib Axes. MissingExtra where matplotlib is not installed."""

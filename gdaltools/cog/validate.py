@@ -138,6 +138,11 @@ def validate_cog(src: StrPath | Location, *, strict: bool = True) -> CogReport:
     ------
     SourceNotFound, UnsupportedRaster, CorruptRaster, StorageError
         The file is missing, no raster, or so damaged that nothing can be said about its layout.
+
+    Examples
+    --------
+    >>> validate_cog("scene.tif").valid
+    False
     """
     location = storage.locate(src)
     with open_dataset(location) as dataset:

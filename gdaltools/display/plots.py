@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from gdaltools.tiling import TilingScheme
 
 # Longer side of a picture below a drawing, pixels.
-_SIDE = 1024
+_SIDE = 640
 # With more tiles their names would cover each other.
 _MOST_NAMES = 150
 _MOST_TILES = 5_000
@@ -64,7 +64,7 @@ def plot_scheme(scheme: TilingScheme, ax: Any = None, *, names: bool = True) -> 
         raise InvalidParameter(f"{len(scheme)} tiles cannot be told apart in a plot: {_MOST_TILES} can")
     grid = scheme.grid
     aspect = grid.height * grid.resolution[1] / (grid.width * grid.resolution[0])
-    ax = new_axes(ax, width=8.0, height=min(max(8.0 * aspect, 2.0), 10.0))
+    ax = new_axes(ax, width=6.4, height=min(max(6.4 * aspect, 2.0), 8.0))
     from matplotlib.patches import Rectangle
 
     left, bottom, right, top = grid.bounds

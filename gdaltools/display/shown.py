@@ -12,6 +12,7 @@ area      3,200 km²
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 from gdaltools.display.html import Html, card, facts
 from gdaltools.printing import one_line, printable
@@ -51,9 +52,20 @@ class Shown:
     def __repr__(self) -> str:
         return f"<{type(self).__name__}>\n{printable(str(self))}"
 
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        """What IPython prints."""
+        printer.text(f"<{type(self).__name__}>\n{printable(str(self))}")
+
     def _repr_html_(self) -> str:
         from gdaltools.display.html import image
 
         picture = self._picture()
         shown = Html("") if picture is None else image(picture, "thumbnail")
         return card(type(self).__name__, self._about(), shown, facts(self._rows()), *self._parts())
+
+
+class ShownInOneLine(Shown):
+    """One that travels with tasks: dask asks for its repr whenever it names one, so that this is short."""
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {one_line(str(self._about()))}>"

@@ -13,7 +13,7 @@ _LARGEST_BYTES = 1_500_000
 
 
 def test_the_first_notebook_runs_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("RELIEF_WIDTH", "1024")
+    monkeypatch.setenv("RELIEF_WIDTH", "1536")
     ran = execute(notebooks(["01"])[0], folder=tmp_path)
     page = json.dumps(ran)
     assert "valid COG" in page

@@ -9,12 +9,15 @@ from typing import Any
 import numpy as np
 import pytest
 import rasterio
+from ipywidgets import IntSlider
 from rasterio.io import MemoryFile
 
 import gdaltools as gt
 from gdaltools.cog.batch_result import CogsResult, FailedCog
 from gdaltools.display import html
 from gdaltools.display.picture import picture, thumbnail
+from gdaltools.display.sliders import what_if
+from gdaltools.estimation import estimate_megabytes
 from gdaltools.reads import ReadTrace, Request, trace_reads
 from tests.support.rasters import UTM, UTM_GRID, categories, smooth, write_raster
 
@@ -100,7 +103,7 @@ def test_whatever_a_raster_says_of_itself_stays_text(hostile: Path, tmp_path: Pa
     ]
     for each in shown:
         assert_harmless(each)
-        assert repr(each).startswith(f"<{type(each).__name__}>\n")
+        assert repr(each).startswith(f"<{type(each).__name__}")
     assert "<script>alert(1)</script>" in assert_harmless(shown[0]).text
 
 
@@ -176,3 +179,21 @@ def test_reads_of_what_is_not_there_are_refused(tmp_path: Path, wrong: dict[str,
     source = write_raster(tmp_path / "a.tif", smooth(1, 100, 100))
     with pytest.raises(gt.GdalToolsError):
         trace_reads(source, **wrong)
+
+
+def test_levels_are_those_of_the_file(tmp_path: Path) -> None:
+    source = write_raster(tmp_path / "a.tif", smooth(1, 675, 1351))
+    cog = gt.create_cog(source, tmp_path / "b.tif", blocksize=128)
+    images = gt.validate_cog(cog.location).images
+    assert cog.levels == tuple((image.width, image.height) for image in images)
+
+
+def test_sliders_show_what_their_values_make() -> None:
+    cores = IntSlider(2, -3, 32)
+    box = what_if(lambda cores: estimate_megabytes("create_cog", 1000, cores=cores), cores=cores)
+    shown = box.children[-1]
+    assert "on 2 cores" in shown.value
+    cores.value = 5
+    assert "on 5 cores" in shown.value
+    cores.value = -1
+    assert shown.value.startswith("-1 cores")

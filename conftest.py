@@ -1,0 +1,45 @@
+"""What the examples in docstrings have at hand: a folder with a raster, gdaltools, an array and a dataset."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def example_scene(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A raster of three bands on a 10 m grid, 800 x 600 pixels."""
+    from tests.support.rasters import UTM, UTM_GRID, smooth, write_raster
+
+    return write_raster(
+        tmp_path_factory.mktemp("examples") / "scene.tif",
+        smooth(3, 600, 800),
+        crs=UTM,
+        transform=UTM_GRID,
+        descriptions=["Red", "Green", "NIR"],
+    )
+
+
+@pytest.fixture(autouse=True)
+def _examples(request: pytest.FixtureRequest) -> None:
+    if isinstance(request.node, pytest.DoctestItem) and request.node.name.startswith("gdaltools"):
+        request.getfixturevalue("_at_hand")
+
+
+@pytest.fixture
+def _at_hand(
+    request: pytest.FixtureRequest,
+    example_scene: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    import gdaltools as gt
+
+    os.link(example_scene, tmp_path / "scene.tif")
+    monkeypatch.chdir(tmp_path)
+    array = gt.open("scene.tif")
+    at_hand: dict[str, Any] = {"gt": gt, "da": array, "ds": array.gt.to_dataset()}
+    request.node.dtest.globs.update(at_hand)
