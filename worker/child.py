@@ -26,10 +26,11 @@ from gdaltools import crash_points, phases, scratch
 from gdaltools.errors import GdalToolsError
 from gdaltools.progress import Progress
 from gdaltools.redaction import redacted
-from worker import handlers, logs
+from worker import logs
 
 PRELOAD = [
     "worker.child",
+    "worker.handlers",
     "gdaltools.extract",
     "gdaltools.cog.create",
     "gdaltools.mosaic",
@@ -148,6 +149,8 @@ def _usage() -> dict[str, float]:
 
 
 def _needs_mb(task_type: str, parameters: Mapping[str, Any]) -> float | None:
+    from worker import handlers  # with rasterio, numpy and dask, which the worker itself does without
+
     try:
         return handlers.peak_memory_mb(task_type, parameters)
     except Exception:  # the run itself will say what is wrong, if anything is
@@ -156,6 +159,8 @@ def _needs_mb(task_type: str, parameters: Mapping[str, Any]) -> float | None:
 
 
 def _outcome(parent: _Parent, task_type: str, parameters: Mapping[str, Any]) -> tuple[str, object]:
+    from worker import handlers
+
     try:
         return "result", handlers.run(task_type, parameters, progress=parent.show)
     except GdalToolsError as error:

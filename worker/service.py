@@ -20,7 +20,6 @@ from random import random
 
 from gdaltools import scratch, storage
 from gdaltools.errors import GdalToolsError
-from gdaltools.estimation import estimate_task_minutes
 from gdaltools.routing import RoutingRules, route
 from worker import api, health, surroundings, telemetry
 from worker.bus import Bus
@@ -317,6 +316,14 @@ async def _until_it_answers(
         wait = min(2 * wait, _LONGEST_BACKOFF_SECONDS)
 
 
+def _estimate_minutes(task_type: str, file_size_mb: float) -> float:
+    from gdaltools.estimation import (
+        estimate_task_minutes,
+    )  # with rasterio and numpy: only where jobs are planned
+
+    return estimate_task_minutes(task_type, file_size_mb)
+
+
 def _machine(settings: Settings, database: PlatformDatabase) -> Machine:
     rules = RoutingRules.from_environment()
 
@@ -327,6 +334,6 @@ def _machine(settings: Settings, database: PlatformDatabase) -> Machine:
         database,
         route=lambda task_type, parameters: route(task_type, parameters, rules=rules).queue,
         blob_size=blob_size,
-        context=Context(estimate_task_minutes, intermediate_container=settings.intermediate_tiles_container),
+        context=Context(_estimate_minutes, intermediate_container=settings.intermediate_tiles_container),
         jobs_queue=settings.jobs_queue,
     )
