@@ -72,7 +72,7 @@ def _bindings() -> Any:
         ) from error
     if gdal.__version__ != rasterio.__gdal_version__:
         raise BindingsMissing(
-            f"osgeo has GDAL {gdal.__version__}, rasterio {rasterio.__gdal_version__}, and two in one process "
+            f"osgeo has GDAL {gdal.__version__}, rasterio {rasterio.__gdal_version__}, and two in a process "
             "share no settings: use the conda environment of environment.yml or the image gdaltools-full"
         )
     return gdal

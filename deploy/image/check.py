@@ -119,10 +119,8 @@ def _check_vrt(source: Path) -> None:
     tiles = []
     for number, cols in enumerate((slice(0, 300), slice(300, 700))):
         tiles.append(folder / f"{number}.tif")
-        shape = {
-            "width": cols.stop - cols.start,
-            "transform": transform * rasterio.Affine.translation(cols.start, 0),
-        }
+        place = transform * rasterio.Affine.translation(cols.start, 0)
+        shape = {"width": cols.stop - cols.start, "transform": place}
         with rasterio.open(tiles[-1], "w", **{**profile, **shape}) as tile:
             tile.write(pixels[:, :, cols])
     gt.create_vrt(tiles, folder / "all.vrt")
