@@ -46,7 +46,7 @@ RUN set -- && for extra in ${EXTRAS}; do set -- "$@" --extra "$extra"; done \
 COPY gdaltools gdaltools
 COPY worker worker
 COPY deploy/image/trim.py deploy/image/
-RUN uv pip install --no-deps . && python deploy/image/trim.py
+RUN uv pip install --no-deps . && uv pip uninstall setuptools && python deploy/image/trim.py
 
 
 # How either runs. The root file system may be read-only: all that is written goes to /scratch.
@@ -78,7 +78,7 @@ LABEL org.opencontainers.image.title="gdaltools" \
 FROM runtime AS full
 # hadolint ignore=DL3008
 RUN apt-get update && apt-get install --yes --no-install-recommends libgdal36 \
-    && rm -rf /var/lib/apt/lists/*
+    && apt-get clean && rm -rf /var/lib/apt/lists/*
 COPY --from=bindings /opt/gdaltools /opt/gdaltools
 USER 10001
 RUN --mount=type=bind,source=deploy/image/check.py,target=/mnt/check.py python /mnt/check.py --with-osgeo

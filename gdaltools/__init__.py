@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from gdaltools.stac import StacResult, create_stac_collection, create_stac_item
     from gdaltools.tiling import Tile, TilingScheme
     from gdaltools.tiling_plan import generate_tiling_scheme
+    from gdaltools.vrt import create_vrt
     from gdaltools.warp_array import warp
 
 _ROOMS = {
@@ -45,6 +46,7 @@ _ROOMS = {
     "stac": ("StacResult", "create_stac_collection", "create_stac_item"),
     "tiling": ("Tile", "TilingScheme"),
     "tiling_plan": ("generate_tiling_scheme",),
+    "vrt": ("create_vrt",),
     "warp_array": ("warp",),
 }
 _ROOM_OF = {name: room for room, names in _ROOMS.items() for name in names}
@@ -73,6 +75,7 @@ __all__ = [
     "create_mosaicjson",
     "create_stac_collection",
     "create_stac_item",
+    "create_vrt",
     "estimate",
     "extract_tiles",
     "generate_tiling_scheme",

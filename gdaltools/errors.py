@@ -63,6 +63,12 @@ class UnknownTaskType(InvalidParameter):
     """A task type is on no routing list, or no handler runs it."""
 
 
+class BindingsMissing(GdalToolsError):
+    """GDAL's Python bindings are not installed, or are of another GDAL than rasterio's."""
+
+    retryable = False
+
+
 class StorageError(GdalToolsError):
     """Reading from or writing to storage failed for a reason outside the data."""
 

@@ -20,17 +20,20 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from gdaltools import crash_points, phases, scratch
-from gdaltools.calibration import processor_name
 from gdaltools.errors import GdalToolsError
 from gdaltools.progress import Progress
 from gdaltools.redaction import redacted
-from worker import handlers, logs
+from worker import logs
+
+if TYPE_CHECKING:
+    from worker.handlers import Expected
 
 PRELOAD = [
     "worker.child",
+    "worker.handlers",
     "gdaltools.extract",
     "gdaltools.cog.create",
     "gdaltools.mosaic",
@@ -86,6 +89,8 @@ class Usage:
         Of files; 0 where nobody counts.
     steps : tuple of Step
         The phases of the run.
+    processor : str
+        The machine's.
     estimate : dict or None
         What was expected before.
     """
@@ -96,6 +101,7 @@ class Usage:
     read_bytes: float = 0.0
     written_bytes: float = 0.0
     steps: tuple[Step, ...] = ()
+    processor: str = ""
     estimate: dict[str, Any] | None = None
 
     def measured(self) -> dict[str, Any]:
@@ -104,7 +110,7 @@ class Usage:
             "seconds": self.seconds,
             "cpu_seconds": self.cpu_seconds,
             "peak_memory_mb": self.peak_memory_mb,
-            "processor": processor_name(),
+            "processor": self.processor,
         }
         return {"actual": actual, "estimate": self.estimate}
 
@@ -166,6 +172,7 @@ def main(
         cpu_seconds=round(_cpu_seconds() - cpu_before, 3),
         peak_memory_mb=_peak_memory_mb(),
         steps=steps.done(),
+        processor=_processor(),
         estimate=None if expected is None else expected.to_dict(),
         **_file_bytes(),
     )
@@ -183,7 +190,15 @@ def _file_bytes() -> dict[str, float]:
     return {}
 
 
-def _expected(task_type: str, parameters: Mapping[str, Any]) -> handlers.Expected | None:
+def _processor() -> str:
+    from gdaltools.calibration import processor_name
+
+    return processor_name()
+
+
+def _expected(task_type: str, parameters: Mapping[str, Any]) -> Expected | None:
+    from worker import handlers  # with rasterio, numpy and dask, which the worker itself does without
+
     try:
         return handlers.expectation(task_type, parameters)
     except Exception:  # the run itself will say what is wrong, if anything is
@@ -192,6 +207,8 @@ def _expected(task_type: str, parameters: Mapping[str, Any]) -> handlers.Expecte
 
 
 def _outcome(parent: _Parent, task_type: str, parameters: Mapping[str, Any]) -> tuple[str, object]:
+    from worker import handlers
+
     try:
         return "result", handlers.run(task_type, parameters, progress=parent.show)
     except GdalToolsError as error:

@@ -10,12 +10,14 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from gdaltools.errors import GdalToolsError, InvalidParameter
-from gdaltools.estimation import Expectation
-from gdaltools.workload import Layout
 from worker.rows import Json
+
+if TYPE_CHECKING:  # with rasterio and numpy, which a worker beside a platform does without
+    from gdaltools.estimation import Expectation
+    from gdaltools.workload import Layout
 
 
 class UnknownJobType(InvalidParameter):

@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import PurePosixPath
+from types import ModuleType
 from typing import Annotated, Any, Literal
 from urllib.parse import unquote
 
-import numpy as np
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -26,8 +25,6 @@ from pydantic import (
 )
 
 from gdaltools import storage
-from gdaltools.tiling_plan import auto_tile_size
-from gdaltools.workload import VARIANTS, Layout, guessed_codec, layout_of, square_layout
 from worker.jobs import (
     Context,
     FinishedJob,
@@ -46,12 +43,6 @@ TILING, EXTRACTION, COGS, MOSAIC, STAC = 1, 2, 3, 4, 5
 
 TILE_STEP = 16
 """TIFF 6.0, section 15: the sides of a tile are multiples of 16."""
-
-# How plain tiles are written.
-_TILE_CODEC = "zstd"
-# What the tier "all" makes.
-_TIERS = 3
-_SIDES = 2
 
 
 def _container(name: str) -> str:
@@ -236,7 +227,7 @@ def _tiling(job_id: str, parameters: Json, context: Context) -> PlannedTask:
                 "raster_type": None if parameters["raster_type"] == "auto" else parameters["raster_type"],
             }
         )
-        | _expectations(context, "generate_tiling_scheme", _source_size_mb(parameters)),
+        | _expectations().of_planning(context, parameters),
     )
 
 
@@ -258,14 +249,7 @@ def _extraction(job_id: str, parameters: Json, tiling: Json, context: Context) -
                 "input_crs": parameters.get("input_crs"),
             }
         )
-        | _expectations(
-            context,
-            "extract_tiles",
-            _source_size_mb(parameters),
-            _source_layout(parameters, tiling),
-            variants=("warp" if tiling.get("source_crs") != tiling.get("target_crs") else "window",),
-            tile_size=_tile_size(tiling),
-        ),
+        | _expectations().of_extraction(context, parameters, tiling),
     )
 
 
@@ -294,7 +278,7 @@ def _cogs(
         "overview_resampling": "average",
         "reproject_resampling": "bilinear",
         "in_memory": False,
-    } | _tile_expectations(context, parameters, extraction, tiling)
+    } | _expectations().of_tile(context, parameters, extraction, tiling)
     folder = parameters.get("output_folder")
     tasks: dict[str, PlannedTask] = {}
     for index, blob in enumerate(blobs):
@@ -327,8 +311,7 @@ def _fan_in(
                 "pattern": "fan_in",
             },
         }
-        # Not the source's size: an aggregation reads headers, however large the raster was.
-        | _expectations(context, task_type, 0.0),
+        | _expectations().of_joining(context, task_type),
     )
 
 
@@ -390,71 +373,8 @@ def _products(parameters: Json, context: Context) -> str:
     return str(parameters.get("output_container") or context.products_container)
 
 
-def _source_size_mb(parameters: Json) -> float:
-    return float(parameters.get("_blob_size_mb") or 0.0)
+def _expectations() -> ModuleType:
+    """What tasks are expected to take: with rasterio and numpy, which only who plans jobs loads."""
+    from worker import expectations
 
-
-def _source_layout(parameters: Json, tiling: Json) -> Layout:
-    """What stage 1 tells of the pixels that an extraction makes; where it does not, the file's size does."""
-    size = tiling.get("target_dimensions")
-    if not isinstance(size, Sequence) or len(size) != _SIDES:
-        return square_layout(_source_size_mb(parameters))
-    dtypes = _dtypes(tiling.get("raster_metadata") or {})
-    layout = layout_of(dtypes, int(size[0]), int(size[1]), remote=_is_remote(parameters))
-    stored_mb = float(parameters.get("_blob_size_bytes") or 0) / 1e6
-    if not stored_mb:
-        return layout
-    return replace(layout, stored_mb=stored_mb, codec=guessed_codec(stored_mb, layout.megabytes))
-
-
-def _tile_expectations(
-    context: Context, parameters: Json, extraction: Json, tiling: Json
-) -> dict[str, float]:
-    """What the COG of one tile takes: how large it is uncompressed, whatever its codec made of it.
-
-    Nothing is warped, as tiles lie on the target grid.
-    """
-    side = _tile_size(tiling)
-    dtypes = _dtypes(extraction.get("raster_metadata") or {})
-    if side is None:
-        side = auto_tile_size(sum(np.dtype(name).itemsize for name in dtypes))
-    layout = layout_of(dtypes, side, side, codec=_TILE_CODEC, tiled=True, remote=_is_remote(parameters))
-    tier = parameters["output_tier"]
-    return _expectations(
-        context,
-        "create_cog",
-        layout.megabytes * 1e6 / 2**20,
-        layout,
-        variants=VARIANTS["create_cog"][:_TIERS] if tier == "all" else (tier,),
-    )
-
-
-def _dtypes(metadata: Json) -> tuple[str, ...]:
-    """The bands' dtypes by stage 1's or 2's metadata; the widest where it names none that there is."""
-    name = str(metadata.get("data_type", "uint8"))
-    try:
-        np.dtype(name)
-    except TypeError:
-        name = "float64"
-    return (name,) * int(metadata.get("band_count") or 1)
-
-
-def _tile_size(tiling: Json) -> int | None:
-    side = (tiling.get("grid") or {}).get("tile_size_pixels")
-    return int(side) if isinstance(side, int | float) else None
-
-
-def _is_remote(parameters: Json) -> bool:
-    return storage.blob(parameters["container_name"], parameters["blob_name"]).path is None
-
-
-def _expectations(
-    context: Context, task_type: str, file_size_mb: float, layout: Layout | None = None, **options: Any
-) -> dict[str, float]:
-    """What routing decides by (protocol.md §6), and the memory that admission will ask for."""
-    expected = context.expect(task_type, layout, **options)
-    return {
-        "file_size_mb": round(file_size_mb, 3),
-        "estimated_duration_minutes": round(expected.minutes, 3),
-        "estimated_memory_mb": round(expected.memory_mb, 1),
-    }
+    return expectations

@@ -17,10 +17,10 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from random import random
+from typing import TYPE_CHECKING, Any
 
 from gdaltools import scratch, storage
 from gdaltools.errors import GdalToolsError
-from gdaltools.estimation import expect_task
 from gdaltools.routing import RoutingRules, route
 from worker import api, health, surroundings, telemetry
 from worker.bus import Bus
@@ -43,6 +43,9 @@ from worker.rescue import Rescue
 from worker.runner import Runner, RunnerOptions
 from worker.settings import AppMode, Settings
 from worker.shift import Shift
+
+if TYPE_CHECKING:
+    from gdaltools.estimation import Expectation
 
 _LONGEST_BACKOFF_SECONDS = 30.0
 # How often a fault that looks like a wrong configuration is tried, as a role just granted takes a moment.
@@ -317,6 +320,13 @@ async def _until_it_answers(
         wait = min(2 * wait, _LONGEST_BACKOFF_SECONDS)
 
 
+def _expect_task(*task: Any, **options: Any) -> Expectation:
+    # With rasterio and numpy: only where jobs are planned.
+    from gdaltools.estimation import expect_task
+
+    return expect_task(*task, **options)
+
+
 def _machine(settings: Settings, database: PlatformDatabase) -> Machine:
     rules = RoutingRules.from_environment()
 
@@ -328,7 +338,7 @@ def _machine(settings: Settings, database: PlatformDatabase) -> Machine:
         route=lambda task_type, parameters: route(task_type, parameters, rules=rules).queue,
         blob_size=blob_size,
         context=Context(
-            functools.partial(expect_task, cores=rules.function_app_cores),
+            functools.partial(_expect_task, cores=rules.function_app_cores),
             intermediate_container=settings.intermediate_tiles_container,
         ),
         jobs_queue=settings.jobs_queue,

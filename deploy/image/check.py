@@ -94,6 +94,7 @@ def _check_osgeo(source: Path) -> None:
         with WarpedVRT(dataset, crs="EPSG:3857", resampling=Resampling.bilinear) as warped:
             by_rasterio = warped.read()
             bounds, size = warped.bounds, warped.shape
+    _check_vrt(source)
     target = source.with_name("warped.tif")
     gdal.Warp(
         str(target),
@@ -107,6 +108,25 @@ def _check_osgeo(source: Path) -> None:
     with rasterio.open(target) as dataset:
         differ = np.count_nonzero(dataset.read() != by_rasterio)
     assert differ <= by_rasterio.size / 1000, f"{differ} of {by_rasterio.size} warped samples differ"
+
+
+def _check_vrt(source: Path) -> None:
+    """Tiles of a raster, joined, are the raster, also where the folder is moved to."""
+    folder = source.with_name("tiles")
+    folder.mkdir()
+    with rasterio.open(source) as dataset:
+        pixels, profile, transform = dataset.read(), dataset.profile, dataset.transform
+    tiles = []
+    for number, cols in enumerate((slice(0, 300), slice(300, 700))):
+        tiles.append(folder / f"{number}.tif")
+        place = transform * rasterio.Affine.translation(cols.start, 0)
+        shape = {"width": cols.stop - cols.start, "transform": place}
+        with rasterio.open(tiles[-1], "w", **{**profile, **shape}) as tile:
+            tile.write(pixels[:, :, cols])
+    gt.create_vrt(tiles, folder / "all.vrt")
+    moved = folder.rename(source.with_name("moved"))
+    with rasterio.open(moved / "all.vrt") as dataset:
+        assert np.array_equal(dataset.read(), pixels), "a VRT of tiles gives other pixels back"
 
 
 if __name__ == "__main__":

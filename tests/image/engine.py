@@ -12,12 +12,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+# podman would raise these limits, and have systemd check the health; neither can be had in a container.
+_WITHOUT_RIGHTS = ("--ulimit", "nofile=1024:1024", "--ulimit", "nproc=4096:4096", "--no-healthcheck")
+
 
 @dataclass(frozen=True)
 class Engine:
     """A command that runs containers."""
 
     command: tuple[str, ...]
+    run_options: tuple[str, ...] = ("--network", "host")
 
     @classmethod
     def found(cls) -> Engine:
@@ -33,7 +37,8 @@ class Engine:
         if shutil.which("podman"):
             # As deploy/image/build.sh does; runc and cgroupfs work inside of a container, too.
             os.environ.setdefault("STORAGE_DRIVER", "vfs")
-            return cls(("podman", "--runtime", "runc", "--cgroup-manager", "cgroupfs"))
+            command = ("podman", "--runtime", "runc", "--cgroup-manager", "cgroupfs")
+            return cls(command, ("--network", "host", *_WITHOUT_RIGHTS))
         raise SystemExit("neither docker nor podman can run a container here")
 
     def __call__(self, *arguments: str, check: bool = True) -> str:
@@ -50,36 +55,16 @@ class Engine:
 
     def in_image(self, image: str, script: str) -> subprocess.CompletedProcess[str]:
         """Run a shell script in a fresh container."""
-        command = [
-            *self.command,
-            "run",
-            "--rm",
-            "--read-only",
-            "--network",
-            "host",
-            image,
-            "sh",
-            "-c",
-            script,
-        ]
-        return subprocess.run(command, capture_output=True, text=True)
+        run = (*self.command, "run", "--rm", "--read-only", *self.run_options)
+        return subprocess.run([*run, image, "sh", "-c", script], capture_output=True, text=True)
 
     @contextlib.contextmanager
     def running(self, image: str, *, environment: Mapping[str, str], scratch: Path) -> Iterator[Container]:
         """A container of the image, its root file system read-only, from entry to exit."""
         given = [part for name, value in environment.items() for part in ("--env", f"{name}={value}")]
-        name = self(
-            "run",
-            "--detach",
-            "--read-only",
-            "--network",
-            "host",
-            "--volume",
-            f"{scratch}:/scratch",
-            *given,
-            image,
-        )
-        container = Container(self, name)
+        options = ("--read-only", *self.run_options, "--volume", f"{scratch}:/scratch", *given)
+        name = self("run", "--detach", *options, image)
+        container = Container(self, image, name)
         try:
             yield container
         finally:
@@ -91,6 +76,7 @@ class Container:
     """A container that was started."""
 
     engine: Engine
+    image: str
     name: str
 
     @property
@@ -111,7 +97,8 @@ class Container:
 
     def probe(self) -> None:
         """Run the image's own health check in it, once."""
-        check = self.engine.inspect(self.name)["Config"]["Healthcheck"]["Test"]
+        configuration = self.engine.inspect(self.image)
+        check = (configuration.get("Healthcheck") or configuration["Config"]["Healthcheck"])["Test"]
         assert check[0] == "CMD", check
         self.engine("exec", self.name, *check[1:])
 
