@@ -26,7 +26,7 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError, RasterioIOEr
 from rasterio.io import DatasetReader
 from rasterio.windows import Window
 
-from gdaltools import interruption, netcdf, storage
+from gdaltools import gdal_errors, interruption, netcdf, storage
 from gdaltools.errors import CorruptRaster, GdalToolsError, StorageError, UnsupportedRaster
 from gdaltools.limits import Limits
 from gdaltools.redaction import redacted
@@ -181,6 +181,8 @@ def _read_from(dataset: DatasetReader, location: Location) -> Iterator[None]:
     with dataset:
         if not dataset.count:
             raise _several(dataset, location)
+        if location.in_azure:
+            _check_arrived(dataset, location)
         try:
             yield
         except CPLE_BaseError as error:  # what rasterio does not turn into an error of its own
@@ -190,6 +192,22 @@ def _read_from(dataset: DatasetReader, location: Location) -> Iterator[None]:
             raise CorruptRaster(
                 f"{location} has a part that cannot be read: {text}; upload it again"
             ) from error
+
+
+def _check_arrived(dataset: DatasetReader, location: Location) -> None:
+    """Refuse a blob of which GDAL lost the way to the mask or the overviews, and would go on without them."""
+    with gdal_errors.heard() as texts:
+        _ = dataset.mask_flag_enums  # makes GDAL look at all directories of a TIFF
+    if not texts:
+        return
+    from gdaltools.cog.tiff import read_layout
+
+    try:
+        with storage.opening(location) as stream:
+            read_layout(stream, name=str(location))
+    except (CorruptRaster, UnsupportedRaster):
+        return  # it is the file that is damaged there
+    raise StorageError(f"{location} cannot be read: {redacted('; '.join(texts))}")
 
 
 def _not_utf8(location: Location, error: UnicodeDecodeError) -> UnsupportedRaster:
