@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 import threading
 import warnings
 from collections.abc import Iterator, Sequence
@@ -28,6 +27,7 @@ from rasterio.windows import Window
 
 from gdaltools import interruption, netcdf, storage
 from gdaltools.errors import CorruptRaster, GdalToolsError, StorageError, UnsupportedRaster
+from gdaltools.gdal_errors import heard, is_transport, whole_text
 from gdaltools.limits import Limits
 from gdaltools.redaction import redacted
 from gdaltools.storage import Location, StrPath
@@ -38,13 +38,6 @@ CACHE_MB = 128
 _SAMPLED_BLOCKS = 64
 _TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _MAGIC = (*_TIFF_MAGIC, b"\xff\xd8\xff", b"\x89PNG", b"\0\0\0\x0cjP", b"\xff\x4f\xff", b"CDF")
-_TRANSPORT = re.compile(
-    r"(?i)curl|HTTP (?:error|response)|Input/output error|timed? ?out|vsiaz|AuthenticationFailed"
-)
-
-# libtiff's words for bytes that it asked for and did not get.
-_SHORT_READ = re.compile(r"Read error (?:at|on)|got \d+ bytes, expected \d+")
-
 # GDAL's complaints reach the caller in our errors; without a handler Python would print them as well.
 logging.getLogger("rasterio").addHandler(logging.NullHandler())
 # `RasterInfo.georeferenced` says it; warnings.catch_warnings is not for threads before Python 3.14.
@@ -181,15 +174,33 @@ def _read_from(dataset: DatasetReader, location: Location) -> Iterator[None]:
     with dataset:
         if not dataset.count:
             raise _several(dataset, location)
+        if location.in_azure:
+            _check_arrived(dataset, location)
         try:
             yield
         except CPLE_BaseError as error:  # what rasterio does not turn into an error of its own
             text = redacted(str(error))
-            if _is_transport(location, text):
+            if is_transport(location, text):
                 raise StorageError(f"{location} cannot be read: {text}") from error
             raise CorruptRaster(
                 f"{location} has a part that cannot be read: {text}; upload it again"
             ) from error
+
+
+def _check_arrived(dataset: DatasetReader, location: Location) -> None:
+    """Refuse a blob of which GDAL lost the way to the mask or the overviews, and would go on without them."""
+    with heard() as texts:
+        _ = dataset.mask_flag_enums  # makes GDAL look at all directories of a TIFF
+    if not texts:
+        return
+    from gdaltools.cog.tiff import read_layout
+
+    try:
+        with storage.opening(location) as stream:
+            read_layout(stream, name=str(location))
+    except (CorruptRaster, UnsupportedRaster):
+        return  # it is the file that is damaged there
+    raise StorageError(f"{location} cannot be read: {redacted('; '.join(texts))}")
 
 
 def _not_utf8(location: Location, error: UnicodeDecodeError) -> UnsupportedRaster:
@@ -210,8 +221,8 @@ def _several(dataset: DatasetReader, location: Location) -> UnsupportedRaster:
 
 
 def _open_error(location: Location, error: BaseException) -> GdalToolsError:
-    text = _whole_text(error)
-    if location.in_azure and _is_transport(location, text):
+    text = whole_text(error)
+    if location.in_azure and is_transport(location, text):
         return StorageError(f"{location} cannot be read: {text}")
     try:
         with storage.opening(location) as stream:
@@ -229,16 +240,6 @@ def _open_error(location: Location, error: BaseException) -> GdalToolsError:
     return UnsupportedRaster(
         f"{location} is not a raster of a supported format ({', '.join(drivers)}): convert it to GeoTIFF"
     )
-
-
-def _is_transport(location: Location | str, text: str) -> bool:
-    """Whether GDAL's words are about the way to the bytes and not about the bytes."""
-    if isinstance(location, str):
-        return _TRANSPORT.search(text.replace(location, "")) is not None
-    # The blocks of a blob were found to lie within it: what of them does not arrive was lost on the way.
-    lost = location.in_azure and _SHORT_READ.search(text)
-    name = str(location) if location.memory else location.gdal_path
-    return bool(lost) or _TRANSPORT.search(text.replace(name, "")) is not None
 
 
 def _check_limits(dataset: DatasetReader, location: Location, limits: Limits) -> None:
@@ -354,22 +355,11 @@ def reading(location: Location | str, window: Window, *, frame: str = "") -> Ite
     try:
         yield
     except RasterioIOError as error:
-        text = _whole_text(error)
+        text = whole_text(error)
         where = (
             f"columns {int(window.col_off)}..{int(window.col_off + window.width)}, "
             f"rows {int(window.row_off)}..{int(window.row_off + window.height)}{frame}"
         )
-        if _is_transport(location, text):
+        if is_transport(location, text):
             raise StorageError(f"{location} could not be read at {where}: {text}") from error
         raise CorruptRaster(f"{location} cannot be decoded at {where}: {text}; upload it again") from error
-
-
-def _whole_text(error: BaseException | None) -> str:
-    """The messages of an error and of its causes: GDAL's reason is in the last of them."""
-    texts: list[str] = []
-    while error is not None:
-        text = str(error).strip().rstrip(".")
-        if text and text not in texts and not text.startswith("Read failed"):
-            texts.append(text)
-        error = error.__cause__ or error.__context__
-    return redacted("; ".join(texts)) or "read failed"

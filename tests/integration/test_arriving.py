@@ -66,8 +66,14 @@ def store(path: Path) -> None:
     storage.write_bytes(SOURCE, path.read_bytes(), overwrite=True)
 
 
-@pytest.mark.parametrize("piece", [(64, None), (128, 128)], ids=["wide pieces", "narrow pieces"])
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize(
+    ("layout", "piece"),
+    [
+        *((layout, (64, None)) for layout in LAYOUTS),
+        ("strips", (128, 128)),
+        ("mask and overviews", (128, 128)),
+    ],
+)
 def test_a_cog_of_a_blob_that_is_on_its_way_is_that_of_the_file(
     proxy: StorageProxy,
     running: tuple[StorageProxy, str, str],

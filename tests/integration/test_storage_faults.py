@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import gdaltools as gt
@@ -236,6 +237,21 @@ try:
 except GdalToolsError as error:
     print(type(error).__name__)
 """
+
+
+@pytest.mark.parametrize("fault", [Fault(status=403), Fault(cut="within"), Fault(cut="before")])
+def test_a_mask_that_does_not_arrive_is_an_error_and_not_a_raster_without_one(
+    proxy: StorageProxy, tmp_path: Path, target: str, fault: Fault
+) -> None:
+    valid = np.ones((600, 600), bool)
+    valid[:300] = False
+    # The mask's directory is at the file's end.
+    source = write_raster(tmp_path / "a.tif", smooth(3, 600, 600), mask=valid, block=256)
+    storage.write_bytes(target, source.read_bytes())
+    proxy.spoil("read", fault, times=3, skip=1)
+    read = subprocess.run([sys.executable, "-c", READER, target], capture_output=True, text=True, check=False)
+    assert proxy.spoilt
+    assert read.stdout.strip() in ("StorageError", "StorageDenied")
 
 
 @pytest.mark.parametrize(
