@@ -83,7 +83,7 @@ def run(given: argparse.Namespace) -> int:
         _read_history(results)
     elif not given.refit:
         _measure(given, results)
-    fitted, found = results.conclude(_targets(given), note=_note(given), say=_say)
+    fitted, found = results.conclude(_targets(given), note=_note(results), say=_say)
     _tell(results, fitted, found)
     if given.ship is not None:
         _ship(fitted, given.ship)
@@ -289,12 +289,18 @@ def _folder(given: argparse.Namespace) -> Path:
     return _RESULTS / f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{kind}"
 
 
-def _note(given: argparse.Namespace) -> str:
-    if given.from_database:
-        return "Fitted to tasks of production."
-    return (
-        f"Fitted to python -m benchmarks.run, scale {given.scale}, storage {given.storage.partition(':')[0]}."
-    )
+def _note(results: Results) -> str:
+    """How the runs came about, by what the store says of them."""
+    told = []
+    for sitting in results.store.contents().sittings:
+        options = sitting.options
+        if options.get("from_database"):
+            told.append("tasks of production")
+        elif options:
+            told.append(
+                f"scale {options.get('scale')}, storage {str(options.get('storage')).partition(':')[0]}"
+            )
+    return f"Fitted to {'; '.join(dict.fromkeys(told)) or 'runs of unknown origin'}."
 
 
 def _options(given: argparse.Namespace) -> dict[str, Any]:
