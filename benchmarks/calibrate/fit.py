@@ -2,13 +2,15 @@
 
 The median of seconds is a sum of prices times features (`gdaltools.workload.features`), fitted by
 scikit-learn's quantile regression (linear programming, HiGHS) with weights of one over the seconds: errors
-count as shares, and one run that went wrong moves nothing. A price that comes out negative is set to 0 and
-the rest fitted anew, so that a larger raster never has the smaller estimate. Intervals are quantiles of what
-runs took in multiples of what a model said that had not seen their size.
+count as shares, and one run that went wrong moves nothing. Larger rasters weigh more, by the square root of
+their size: there are few of them, and thresholds are about larger ones still. A price that comes out negative
+is set to 0 and the rest fitted anew, so that a larger raster never has the smaller estimate. Intervals are
+quantiles of what runs took in multiples of what a model said that had not seen their size.
 """
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections import Counter
 from collections.abc import Sequence
@@ -175,13 +177,14 @@ def fit_prices(runs: Sequence[Run]) -> dict[str, float]:
     names = sorted({name for row in rows for name in row})
     matrix = np.array([[row.get(name, 0.0) for name in names] for row in rows])
     scales = matrix.max(axis=0)
+    weights = np.array([math.sqrt(run.work.layout.megabytes) for run in runs]) / seconds
     prices = dict.fromkeys(names, 0.0)
     kept = list(range(len(names)))
     while kept:
         regression = QuantileRegressor(quantile=_MIDDLE, alpha=0.0, fit_intercept=False, solver="highs")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # features that go together have no single solution: any will do
-            regression.fit(matrix[:, kept] / scales[kept], seconds, sample_weight=1 / seconds)
+            regression.fit(matrix[:, kept] / scales[kept], seconds, sample_weight=weights)
         least = int(np.argmin(regression.coef_))
         if regression.coef_[least] >= 0:
             found = zip(kept, regression.coef_, strict=True)
