@@ -28,12 +28,12 @@ from benchmarks.calibrate.cells import BUDGETS, Budget, Cell, Scale, grid, opera
 from benchmarks.calibrate.fit import Fitted, require_regression
 from benchmarks.calibrate.places import place
 from benchmarks.calibrate.results import PEERS, PROFILES, Results, Targets, as_json
-from benchmarks.calibrate.store import Run, Sitting
+from benchmarks.calibrate.store import Run, Sitting, measured_runs
 from benchmarks.compare.command import cache_folder, positive
 from benchmarks.compare.command import main as compare
 from benchmarks.compare.jobs import usable_cores
 from benchmarks.compare.plot import require_plotting
-from benchmarks.errors import StoreError, TooFewRuns
+from benchmarks.errors import NothingToMeasure, StoreError, TooFewRuns
 from benchmarks.machine import this_machine
 from benchmarks.process import require_psutil
 from gdaltools.errors import GdalToolsError, InvalidParameter
@@ -119,8 +119,12 @@ def _measure(given: argparse.Namespace, results: Results) -> None:
         )
         measuring = Measuring(conditions, where, results.store, _say)
         _say(f"{len(wanted)} runs of {len(cells)} cells, into {results.folder}")
-        if wanted:
+        try:
             measuring.run(wanted)
+        except NothingToMeasure as error:
+            if not measured_runs(results.store.contents().runs):
+                raise
+            _say(str(error))
         if given.profile:
             from benchmarks.calibrate.profiling import profile
 

@@ -66,7 +66,7 @@ def require_regression() -> None:
 
 
 def fit(contents: Contents, *, note: str) -> Fitted:
-    """A calibration of all runs that a store holds.
+    """A calibration of all runs that a store holds of the machine that it was last written on.
 
     Raises
     ------
@@ -79,8 +79,12 @@ def fit(contents: Contents, *, note: str) -> Fitted:
     residuals: dict[str, tuple[tuple[float, float, bool], ...]] = {}
     notes: list[str] = []
     used: list[Run] = []
+    elsewhere = _sittings_elsewhere(contents)
+    here = [run for run in contents.runs if run.sitting not in elsewhere]
+    if len(here) < len(contents.runs):
+        notes.append(f"{len(contents.runs) - len(here)} runs of another machine are left out")
     for operation in OPERATIONS:
-        runs = [run for run in measured_runs(contents.runs) if run.work.operation == operation]
+        runs = [run for run in measured_runs(here) if run.work.operation == operation]
         chosen = _quiet_ones(runs)
         if len(chosen) < len(runs):
             notes.append(
@@ -97,7 +101,7 @@ def fit(contents: Contents, *, note: str) -> Fitted:
     noisy = sum(not run.quiet for run in used)
     if noisy:
         notes.append(f"{noisy} of {len(used)} runs were not quiet, and are used for want of others")
-    failed = [run for run in contents.runs if run.error is not None]
+    failed = [run for run in here if run.error is not None]
     notes += [f"{run.cell.key if run.cell else 'a task'} failed: {run.error}" for run in failed[:10]]
     machine = contents.machine
     return Fitted(
@@ -118,6 +122,13 @@ def fit(contents: Contents, *, note: str) -> Fitted:
         tuple(notes),
         residuals,
     )
+
+
+def _sittings_elsewhere(contents: Contents) -> set[str]:
+    """The sittings that were on another machine than the last one."""
+    machines = {each.sitting: (each.machine.processor, each.machine.cores) for each in contents.sittings}
+    last = contents.sittings[-1].sitting
+    return {name for name, machine in machines.items() if machine != machines[last]}
 
 
 def _quiet_ones(runs: Sequence[Run]) -> list[Run]:
