@@ -11,7 +11,7 @@ PIP_INSTALL := pip install -q --root-user-action ignore --disable-pip-version-ch
 INSTALL = $(shell test -x $(VENV)/uv/bin/uv && echo "$(VENV)/uv/bin/uv pip install -q --python $(BIN)/python" \
 	|| echo "$(BIN)/python -m $(PIP_INSTALL)")
 
-.PHONY: demo test chaos fuzz bench notebook notebooks docs image image-test deploy-test lint lock clean
+.PHONY: demo test chaos fuzz bench calibrate notebook notebooks docs image image-test deploy-test lint lock clean
 .DELETE_ON_ERROR:
 
 demo: $(READY)
@@ -26,6 +26,10 @@ chaos: $(READY)
 bench: $(READY)
 	@$(INSTALL) -e '.[bench]'
 	@$(BIN)/python -m benchmarks.compare $(or $(ARGS),cog)
+
+calibrate: $(READY)
+	@$(INSTALL) -e '.[bench]'
+	@$(BIN)/python -m benchmarks.run $(ARGS)
 
 fuzz: $(READY)
 	@$(BIN)/python -m tests.fuzz_cog $(ARGS)

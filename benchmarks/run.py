@@ -28,12 +28,12 @@ from benchmarks.calibrate.cells import BUDGETS, Budget, Cell, Scale, grid, opera
 from benchmarks.calibrate.fit import Fitted, require_regression
 from benchmarks.calibrate.places import place
 from benchmarks.calibrate.results import PEERS, PROFILES, Results, Targets, as_json
-from benchmarks.calibrate.store import Run, Sitting
+from benchmarks.calibrate.store import Run, Sitting, measured_runs
 from benchmarks.compare.command import cache_folder, positive
 from benchmarks.compare.command import main as compare
 from benchmarks.compare.jobs import usable_cores
 from benchmarks.compare.plot import require_plotting
-from benchmarks.errors import StoreError, TooFewRuns
+from benchmarks.errors import NothingToMeasure, StoreError, TooFewRuns
 from benchmarks.machine import this_machine
 from benchmarks.process import require_psutil
 from gdaltools.errors import GdalToolsError, InvalidParameter
@@ -83,7 +83,7 @@ def run(given: argparse.Namespace) -> int:
         _read_history(results)
     elif not given.refit:
         _measure(given, results)
-    fitted, found = results.conclude(_targets(given), note=_note(given), say=_say)
+    fitted, found = results.conclude(_targets(given), note=_note(results), say=_say)
     _tell(results, fitted, found)
     if given.ship is not None:
         _ship(fitted, given.ship)
@@ -119,8 +119,12 @@ def _measure(given: argparse.Namespace, results: Results) -> None:
         )
         measuring = Measuring(conditions, where, results.store, _say)
         _say(f"{len(wanted)} runs of {len(cells)} cells, into {results.folder}")
-        if wanted:
+        try:
             measuring.run(wanted)
+        except NothingToMeasure as error:
+            if not measured_runs(results.store.contents().runs):
+                raise
+            _say(str(error))
         if given.profile:
             from benchmarks.calibrate.profiling import profile
 
@@ -289,12 +293,18 @@ def _folder(given: argparse.Namespace) -> Path:
     return _RESULTS / f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{kind}"
 
 
-def _note(given: argparse.Namespace) -> str:
-    if given.from_database:
-        return "Fitted to tasks of production."
-    return (
-        f"Fitted to python -m benchmarks.run, scale {given.scale}, storage {given.storage.partition(':')[0]}."
-    )
+def _note(results: Results) -> str:
+    """How the runs came about, by what the store says of them."""
+    told = []
+    for sitting in results.store.contents().sittings:
+        options = sitting.options
+        if options.get("from_database"):
+            told.append("tasks of production")
+        elif options:
+            told.append(
+                f"scale {options.get('scale')}, storage {str(options.get('storage')).partition(':')[0]}"
+            )
+    return f"Fitted to {'; '.join(dict.fromkeys(told)) or 'runs of unknown origin'}."
 
 
 def _options(given: argparse.Namespace) -> dict[str, Any]:

@@ -386,9 +386,19 @@ def _run_validate(arguments: argparse.Namespace) -> _Answer:
 
 def _estimate(command: argparse.ArgumentParser) -> None:
     command.add_argument("--operation", default="create_cog", help="create_cog (default) or extract_tiles")
+    command.add_argument("--profile", default="analysis", metavar="NAME", help="of a COG (analysis)")
+    command.add_argument("--target-crs", metavar="CRS", help="as cog and tiles take it")
+    command.add_argument("--cores", type=int, help="default: those of this machine")
 
 
 def _run_estimate(arguments: argparse.Namespace) -> _Answer:
     from gdaltools.estimation import estimate
 
-    return _Answer("estimate", estimate(arguments.src, arguments.operation))
+    found = estimate(
+        arguments.src,
+        arguments.operation,
+        profile=arguments.profile,
+        target_crs=arguments.target_crs,
+        cores=arguments.cores,
+    )
+    return _Answer("estimate", found)

@@ -2,13 +2,15 @@
 
 The median of seconds is a sum of prices times features (`gdaltools.workload.features`), fitted by
 scikit-learn's quantile regression (linear programming, HiGHS) with weights of one over the seconds: errors
-count as shares, and one run that went wrong moves nothing. A price that comes out negative is set to 0 and
-the rest fitted anew, so that a larger raster never has the smaller estimate. Intervals are quantiles of what
-runs took in multiples of what a model said that had not seen their size.
+count as shares, and one run that went wrong moves nothing. Larger rasters weigh more, by the square root of
+their size: there are few of them, and thresholds are about larger ones still. A price that comes out negative
+is set to 0 and the rest fitted anew, so that a larger raster never has the smaller estimate. Intervals are
+quantiles of what runs took in multiples of what a model said that had not seen their size.
 """
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections import Counter
 from collections.abc import Sequence
@@ -64,7 +66,7 @@ def require_regression() -> None:
 
 
 def fit(contents: Contents, *, note: str) -> Fitted:
-    """A calibration of all runs that a store holds.
+    """A calibration of all runs that a store holds of the machine that it was last written on.
 
     Raises
     ------
@@ -77,8 +79,12 @@ def fit(contents: Contents, *, note: str) -> Fitted:
     residuals: dict[str, tuple[tuple[float, float, bool], ...]] = {}
     notes: list[str] = []
     used: list[Run] = []
+    elsewhere = _sittings_elsewhere(contents)
+    here = [run for run in contents.runs if run.sitting not in elsewhere]
+    if len(here) < len(contents.runs):
+        notes.append(f"{len(contents.runs) - len(here)} runs of another machine are left out")
     for operation in OPERATIONS:
-        runs = [run for run in measured_runs(contents.runs) if run.work.operation == operation]
+        runs = [run for run in measured_runs(here) if run.work.operation == operation]
         chosen = _quiet_ones(runs)
         if len(chosen) < len(runs):
             notes.append(
@@ -95,7 +101,7 @@ def fit(contents: Contents, *, note: str) -> Fitted:
     noisy = sum(not run.quiet for run in used)
     if noisy:
         notes.append(f"{noisy} of {len(used)} runs were not quiet, and are used for want of others")
-    failed = [run for run in contents.runs if run.error is not None]
+    failed = [run for run in here if run.error is not None]
     notes += [f"{run.cell.key if run.cell else 'a task'} failed: {run.error}" for run in failed[:10]]
     machine = contents.machine
     return Fitted(
@@ -116,6 +122,13 @@ def fit(contents: Contents, *, note: str) -> Fitted:
         tuple(notes),
         residuals,
     )
+
+
+def _sittings_elsewhere(contents: Contents) -> set[str]:
+    """The sittings that were on another machine than the last one."""
+    machines = {each.sitting: (each.machine.processor, each.machine.cores) for each in contents.sittings}
+    last = contents.sittings[-1].sitting
+    return {name for name, machine in machines.items() if machine != machines[last]}
 
 
 def _quiet_ones(runs: Sequence[Run]) -> list[Run]:
@@ -175,13 +188,14 @@ def fit_prices(runs: Sequence[Run]) -> dict[str, float]:
     names = sorted({name for row in rows for name in row})
     matrix = np.array([[row.get(name, 0.0) for name in names] for row in rows])
     scales = matrix.max(axis=0)
+    weights = np.array([math.sqrt(run.work.layout.megabytes) for run in runs]) / seconds
     prices = dict.fromkeys(names, 0.0)
     kept = list(range(len(names)))
     while kept:
         regression = QuantileRegressor(quantile=_MIDDLE, alpha=0.0, fit_intercept=False, solver="highs")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # features that go together have no single solution: any will do
-            regression.fit(matrix[:, kept] / scales[kept], seconds, sample_weight=1 / seconds)
+            regression.fit(matrix[:, kept] / scales[kept], seconds, sample_weight=weights)
         least = int(np.argmin(regression.coef_))
         if regression.coef_[least] >= 0:
             found = zip(kept, regression.coef_, strict=True)

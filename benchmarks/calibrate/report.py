@@ -1,49 +1,23 @@
 """The report: the answer first, then what it stands on; as Markdown, and as one page of HTML with its plots.
 
-It is written as Markdown once; the page is made of the same sections.
+Its sections are made here, once; `pages` writes them.
 """
 
 from __future__ import annotations
 
-import base64
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from html import escape
 
 from benchmarks.calibrate import plots
 from benchmarks.calibrate.answer import Answer, Largest
 from benchmarks.calibrate.fit import Fitted
 from benchmarks.calibrate.misrouting import Misrouted
+from benchmarks.calibrate.pages import Picture, Section, Table
 from benchmarks.calibrate.store import Contents, measured_runs
 from benchmarks.machine import Machine
 from gdaltools.estimation import Estimate
 
 _NOTHING = "–"
-
-
-@dataclass(frozen=True)
-class Table:
-    """Rows of text under a header."""
-
-    header: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-
-
-@dataclass(frozen=True)
-class Picture:
-    """A plot: a PNG, and what it shows."""
-
-    name: str
-    png: bytes
-    caption: str
-
-
-@dataclass(frozen=True)
-class Section:
-    """A title, and paragraphs, tables and pictures below it."""
-
-    title: str
-    parts: tuple[str | Table | Picture, ...]
 
 
 @dataclass(frozen=True)
@@ -289,70 +263,6 @@ def machine_line(machine: Machine) -> str:
         f"{machine.cores} cores of {machine.processor}, {machine.memory_mb / 1000:.0f} GB, {machine.system}; "
         f"Python {machine.python}, GDAL {machine.gdal}, {versions}; commit {machine.commit or 'unknown'}."
     )
-
-
-def to_markdown(sections: Sequence[Section]) -> str:
-    """The report as Markdown; pictures are files beside it."""
-    parts = ["# What routing should be told"]
-    for section in sections:
-        parts.append(f"## {section.title}")
-        parts += ["\n".join(_markdown(part)) for part in section.parts]
-    return "\n\n".join(parts) + "\n"
-
-
-def _markdown(part: str | Table | Picture) -> Iterator[str]:
-    if isinstance(part, str):
-        yield part
-    elif isinstance(part, Picture):
-        yield f"![{part.caption}]({part.name}.png)"
-    else:
-        for row in (part.header, tuple("---" for _ in part.header), *part.rows):
-            yield "| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |"
-
-
-def pictures(sections: Sequence[Section]) -> Iterator[Picture]:
-    """All pictures of a report."""
-    for section in sections:
-        yield from (part for part in section.parts if isinstance(part, Picture))
-
-
-def to_html(sections: Sequence[Section]) -> str:
-    """The report as one page that needs nothing else."""
-    parts = []
-    for section in sections:
-        body = "".join(map(_html, section.parts))
-        parts.append(f"<section><h2>{escape(section.title)}</h2>{body}</section>")
-    title = "What routing should be told"
-    return (
-        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<style>{_STYLE}</style></head><body><h1>{title}</h1>{''.join(parts)}</body></html>\n"
-    )
-
-
-def _html(part: str | Table | Picture) -> str:
-    if isinstance(part, str):
-        return f"<p>{escape(part)}</p>"
-    if isinstance(part, Picture):
-        data = base64.b64encode(part.png).decode()
-        caption = escape(part.caption)
-        image = f'<img alt="{caption}" src="data:image/png;base64,{data}">'
-        return f"<figure>{image}<figcaption>{caption}</figcaption></figure>"
-    head = "".join(f"<th>{escape(cell)}</th>" for cell in part.header)
-    rows = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in part.rows)
-    return f'<div class="table"><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>'
-
-
-_STYLE = (
-    "body{font:15px/1.5 system-ui,sans-serif;color:#222;max-width:66rem;margin:2rem auto;padding:0 1rem}"
-    "h1{font-size:1.7rem}"
-    "h2{font-size:1.25rem;margin-top:2.4rem;border-bottom:1px solid #ddd;padding-bottom:.2rem}"
-    "p{max-width:48rem}.table{overflow-x:auto}table{border-collapse:collapse;font-size:.92rem}"
-    "th,td{padding:.25rem .8rem .25rem 0;text-align:right;border-bottom:1px solid #eee;white-space:nowrap}"
-    "th:first-child,td:first-child{text-align:left}th{color:#555;font-weight:600}"
-    "figure{margin:1.2rem 0}img{max-width:100%}figcaption{color:#555;font-size:.9rem}"
-    "section:first-of-type table td:last-child{font-weight:600}"
-)
 
 
 def _time(seconds: float) -> str:

@@ -11,7 +11,8 @@ from benchmarks.calibrate import plots
 from benchmarks.calibrate.answer import WORKER_TASKS, Answer, Target, answer, largest_of
 from benchmarks.calibrate.fit import Fitted, fit
 from benchmarks.calibrate.misrouting import JOBS, examples, misrouted, simulated_jobs
-from benchmarks.calibrate.report import Findings, Picture, pictures, report_of, to_html, to_markdown
+from benchmarks.calibrate.pages import Picture, pictures, to_html, to_markdown
+from benchmarks.calibrate.report import Findings, report_of
 from benchmarks.calibrate.store import FILE_NAME, Contents, Store
 from benchmarks.errors import StoreError
 from gdaltools.calibration import Calibration

@@ -10,6 +10,7 @@ import pytest
 from benchmarks import run
 from benchmarks.calibrate.store import store_in
 from benchmarks.compare import command
+from benchmarks.machine import this_machine
 from tests.support import calibration_runs as made
 
 
@@ -17,7 +18,8 @@ def test_cells_are_measured_and_the_report_is_made_of_them(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     results, shipped = tmp_path / "results", tmp_path / "shipped.json"
-    made.store(results, made.runs())
+    here = this_machine()
+    made.store(results, made.runs(), made.sitting(processor=here.processor, cores=here.cores))
     folders = ["--inputs", str(tmp_path / "inputs"), "--results", str(results), "--ship", str(shipped)]
     what = ["--quick", "--resume", "--sizes", "1", "--operations", "create_cog:fast", "--cores", "1"]
     assert run.main([*what, *folders, "--minutes", "5"]) == run.OK

@@ -143,6 +143,15 @@ class TestFit:
         assert fitted.calibration.models["create_cog"].runs == len(quiet)
         assert any("10 of 42 runs were not quiet: left out" in note for note in fitted.notes)
 
+    def test_runs_of_another_machine_are_left_out(self, tmp_path: Path) -> None:
+        ours = made.runs(operations=[("create_cog", "analysis")])
+        theirs = [each.model_copy(update={"sitting": "other", "seconds": 900.0}) for each in ours]
+        machines = made.sitting("other", processor="6502"), made.sitting("one")
+        fitted = fit(made.store(tmp_path, theirs + ours, *machines).contents(), note="")
+        assert fitted.calibration.models["create_cog"].runs == len(ours)
+        assert fitted.calibration.machine.processor == "Z80"
+        assert f"{len(ours)} runs of another machine are left out" in fitted.notes
+
     def test_a_run_that_failed_is_told(self, tmp_path: Path) -> None:
         runs = made.runs(operations=[("create_cog", "analysis")])
         killed = runs[0].model_copy(

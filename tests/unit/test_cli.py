@@ -85,7 +85,11 @@ def test_estimate_answers_for_each_operation(scene: Path, capsys: pytest.Capture
     for operation in ("create_cog", "extract_tiles"):
         assert main(["estimate", str(scene), "--operation", operation, "--json"]) == 0
         assert json.loads(capsys.readouterr().out)["seconds"] > 0
+    assert main(["estimate", str(scene), "--profile", "archive", "--cores", "1", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["variant"], found["cores"]) == ("archive", 1)
     assert main(["estimate", str(scene), "--operation", "fly"]) == 2
+    assert main(["estimate", str(scene), "--cores", "0"]) == 2
 
 
 def test_a_whole_process_works_and_keeps_its_streams_apart(scene: Path, tmp_path: Path) -> None:
