@@ -7,6 +7,7 @@ and sent to it as a picture. So a map works wherever the notebook's kernel does.
 from __future__ import annotations
 
 import base64
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -37,6 +38,8 @@ _MOST_SOURCES = 64
 # Sides of a look at a raster to find what is dark and bright in it.
 _LOOK = (256, 256)
 _MOST_OUTLINES = 2_000
+# Of a map, pixels of a screen.
+_WIDTH, _HEIGHT = 800, 420
 _STYLE = {"color": "#0969da", "weight": 1, "fillOpacity": 0.06}
 _HOVERED = {"color": "#bf3989", "weight": 2, "fillOpacity": 0.2}
 
@@ -76,8 +79,11 @@ def explore(
         raise MissingExtra("maps need ipyleaflet: pip install 'gdaltools[map]'") from error
     layers = [layer for layer in map(_layer, sources[:_MOST_SOURCES]) if layer is not None]
     whole = bounds or _union([layer.bounds for layer in layers]) or (-180.0, -_LATITUDE, 180.0, _LATITUDE)
-    shown = ipyleaflet.Map(layers=[], scroll_wheel_zoom=True, attribution_control=False)
-    shown.layout.height = "420px"
+    center, zoom = _beginning(whole)
+    shown = ipyleaflet.Map(
+        layers=[], center=center, zoom=zoom, scroll_wheel_zoom=True, attribution_control=False
+    )
+    shown.layout.height = f"{_HEIGHT}px"
     if layers:
         painted_whole = {"url": _url(layers, whole), "bounds": _corners(whole)}
         base, detail = (ipyleaflet.ImageOverlay(**painted_whole) for _ in range(2))
@@ -100,8 +106,22 @@ def explore(
         shapes.on_hover(hovered)
         shown.add(shapes)
         shown.add(ipyleaflet.WidgetControl(widget=label, position="topright"))
-    shown.fit_bounds(_corners(whole))
     return shown
+
+
+def _beginning(whole: Bounds) -> tuple[tuple[float, float], int]:
+    """Center and zoom at which all of the bounds are seen.
+
+    >>> _beginning((-180.0, -85.0, 180.0, 85.0))
+    ((0.0, 0.0), 0)
+    >>> _beginning((38.0, 9.0, 38.5, 9.5))
+    ((9.25, 38.25), 10)
+    """
+    left, bottom, right, top = transform_bounds(WGS84, _MERCATOR, whole)
+    world = math.pi * 2 * 6378137
+    across, down = (max(side, 1.0) * 256 / world for side in (right - left, top - bottom))
+    zoom = math.floor(math.log2(min(_WIDTH / across, _HEIGHT / down)))
+    return ((whole[1] + whole[3]) / 2, (whole[0] + whole[2]) / 2), min(max(zoom, 0), 18)
 
 
 def _layer(source: str) -> _Layer | None:

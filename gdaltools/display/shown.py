@@ -69,3 +69,6 @@ class ShownInOneLine(Shown):
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {one_line(str(self._about()))}>"
+
+    # IPython takes whichever of the two it finds first, class by class.
+    _repr_pretty_ = Shown._repr_pretty_

@@ -71,7 +71,7 @@ def azurite(*, certificate: tuple[Path, Path] | None = None) -> Iterator[str]:
     if certificate is not None:
         scheme = "https"
         flags += ["--oauth", "basic", "--cert", str(certificate[0]), "--key", str(certificate[1])]
-    with subprocess.Popen([*command, *flags], cwd=_HOME) as server:
+    with subprocess.Popen([*command, *flags], cwd=_HOME, stdout=subprocess.DEVNULL) as server:
         try:
             _wait_for(port, server)
             yield (

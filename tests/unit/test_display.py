@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import rasterio
+from IPython.lib.pretty import pretty
 from ipywidgets import IntSlider
 from rasterio.io import MemoryFile
 
@@ -197,3 +198,11 @@ def test_sliders_show_what_their_values_make() -> None:
     assert "on 5 cores" in shown.value
     cores.value = -1
     assert shown.value.startswith("-1 cores")
+
+
+def test_a_plan_is_short_where_dask_names_it_and_whole_where_a_person_looks(tmp_path: Path) -> None:
+    source = write_raster(tmp_path / "a.tif", smooth(1, 64, 64))
+    scheme = gt.generate_tiling_scheme(source, 64, 16)
+    for plan in (gt.plan_cog(source), gt.plan_extraction(source, scheme)):
+        assert repr(plan) == f"<{type(plan).__name__} a.tif>"
+        assert pretty(plan) == f"<{type(plan).__name__}>\n{plan}"

@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 
 import gdaltools as gt
+from gdaltools.errors import InvalidParameter, UnknownTaskType
 from tests.support.rasters import UTM, UTM_GRID, smooth, write_raster
 from worker import handlers
+from worker.errors import ConfigurationError
 
 SOURCE = {"container_name": "bronze-rasters", "blob_name": "scene.tif", "_job_id": "0" * 64}
 
@@ -130,3 +132,25 @@ def test_a_tile_that_is_the_cog_of_its_tier_is_copied(blob_root: Path, tier: str
     if tier != "visualization":
         assert {key: results["cog"][key] for key in told} == {key: results["plain"][key] for key in told}
     assert results["cog"]["size_mb"] == len(made) / 1e6
+
+
+def test_modules_of_ones_own_bring_further_task_types(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "own_tasks.py").write_text(
+        "from worker.handlers import Handler, Parameters\n"
+        "class Doubled(Parameters):\n    number: int\n"
+        "HANDLERS = {'Double-It': Handler(Doubled, lambda p, progress: {'twice': 2 * p.number})}\n"
+    )
+    (tmp_path / "no_tasks.py").touch()
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("WORKER_HANDLERS", " own_tasks ,")
+    assert handlers.run("double_it", {"number": 4}) == {"success": True, "result": {"twice": 8}}
+    with pytest.raises(InvalidParameter, match="number"):
+        handlers.run("double_it", {})
+    with pytest.raises(UnknownTaskType, match=r"double_it.*extract_tiles"):
+        handlers.run("treble_it", {})
+    for name in ("no_tasks", "not_there"):
+        monkeypatch.setenv("WORKER_HANDLERS", name)
+        with pytest.raises(ConfigurationError, match=name):
+            handlers.run("double_it", {"number": 4})
