@@ -63,6 +63,7 @@ lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/hadolint Dockerfile
 
 # uv where it can be had (a tenth of pip's time), else pip. uv is put beside the environment and not into it,
 # so that it also serves where the system's Python has no ensurepip.

@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import subprocess
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,9 +64,11 @@ class Engine:
         """A container of the image, its root file system read-only, from entry to exit."""
         given = [part for name, value in environment.items() for part in ("--env", f"{name}={value}")]
         options = ("--read-only", *self.run_options, "--volume", f"{scratch}:/scratch", *given)
-        name = self("run", "--detach", *options, image)
-        container = Container(self, image, name)
+        # Apart, as making one copies the image where no overlay can be mounted.
+        name = self("create", *options, image)
+        container = Container(self, image, name, time.monotonic())
         try:
+            self("start", name)
             yield container
         finally:
             self("rm", "--force", "--volumes", name, check=False)
@@ -78,6 +81,8 @@ class Container:
     engine: Engine
     image: str
     name: str
+    began: float
+    """When its start was asked for, on the monotonic clock."""
 
     @property
     def pid(self) -> int:
