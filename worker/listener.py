@@ -15,7 +15,9 @@ from worker.bus import Bus, Message
 from worker.errors import BusError
 from worker.patience import is_set_within
 
-_WAIT_SECONDS = 30.0
+WAIT_SECONDS = 30.0
+"""How long one receive waits for a message."""
+
 # After an error of our own: it may be one that the next message meets, too.
 _UNFORESEEN_SECONDS = 5.0
 
@@ -33,11 +35,13 @@ async def listen(
     relieved: Callable[[], Awaitable[None]],
     stopping: asyncio.Event,
     on_error: Callable[[BusError | None], None],
+    wait_seconds: float = WAIT_SECONDS,
 ) -> None:
     """Receive from `queue` and process, one message at a time, until `stopping`.
 
     Before each receive `relieved` is waited for. A message in hand when `stopping` is set is processed to its
-    end; no further one is received. Faults of the broker are told to `on_error` (None: it works again). A
+    end; no further one is received. Each receive waits for `wait_seconds`; what it ends with is told to
+    `on_error`: a fault of the broker, or None. A
     message on which `process` fails in a way that nobody foresaw is left to its lock, and the slot goes on.
     """
     async with bus.receiver(queue) as receiver:
@@ -46,7 +50,7 @@ async def listen(
             if stopping.is_set():
                 return
             try:
-                message = await _unless_stopping(receiver.receive(wait_seconds=_WAIT_SECONDS), stopping)
+                message = await _unless_stopping(receiver.receive(wait_seconds=wait_seconds), stopping)
             except BusError as error:  # the receiver paces itself after a failure
                 on_error(error)
                 continue

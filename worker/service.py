@@ -27,7 +27,7 @@ from worker.bus import Bus
 from worker.coordinator import Coordinator
 from worker.database import DatabaseError
 from worker.dead_letters import DeadLetters
-from worker.errors import ConfigurationError, NotReady, Stopped
+from worker.errors import BusError, ConfigurationError, NotReady, Stopped
 from worker.health import Readiness
 from worker.heartbeat import Heartbeat
 from worker.jobs import Context
@@ -246,13 +246,20 @@ def _listeners(
     def slot(
         queue: str, process: Process, relieved: Callable[[], Awaitable[None]]
     ) -> Coroutine[None, None, None]:
+        heard = shift.new_slot()
+
+        def on_error(error: BusError | None) -> None:
+            heard()
+            readiness.report(queue, error)
+
         return listen(
             bus,
             queue,
             shift.watched(telemetry.observed(process)),
             relieved=relieved,
             stopping=stopping,
-            on_error=lambda error: readiness.report(queue, error),
+            on_error=on_error,
+            wait_seconds=shift.wait_seconds,
         )
 
     for queue in settings.task_queues:

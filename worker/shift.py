@@ -9,10 +9,16 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 
 from worker.bus import Message
-from worker.listener import Process
+from worker.listener import WAIT_SECONDS, Process
 from worker.patience import is_set_within
+
+# How soon it is noticed that the last slot has heard from its queue.
+_LOOK_SECONDS = 0.1
+# Of a receive: one that ends just as its message comes leaves that to its lock (azure-sdk-for-python#35591).
+_SHORTEST_WAIT_SECONDS = 5.0
 
 
 class Shift:
@@ -37,7 +43,28 @@ class Shift:
         self._stopping = stopping
         self._idle_seconds = idle_seconds
         self._in_hand = 0
+        self._unheard = 0  # slots of which no receive has ended yet
         self._idle_since = time.monotonic()
+
+    @property
+    def wait_seconds(self) -> float:
+        """How long one receive should wait for a message."""
+        return min(WAIT_SECONDS, max(self._idle_seconds or WAIT_SECONDS, _SHORTEST_WAIT_SECONDS))
+
+    def new_slot(self) -> Callable[[], None]:
+        """What a slot calls whenever a receive has ended, with or without a message.
+
+        Opening a link may take longer than the time after which nothing counts as idle.
+        """
+        unheard = True
+        self._unheard += 1
+
+        def heard() -> None:
+            nonlocal unheard
+            self._unheard -= unheard
+            unheard = False
+
+        return heard
 
     def watched(self, process: Process) -> Process:
         """`process`, seen by this shift."""
@@ -64,7 +91,9 @@ class Shift:
         while not await is_set_within(self._stopping, left):
             idle = 0.0 if self._in_hand else time.monotonic() - self._idle_since
             left = self._idle_seconds - idle
-            if left <= 0:
+            if self._unheard:
+                left = max(left, _LOOK_SECONDS)
+            elif left <= 0:
                 self._end()
 
     def _end(self) -> None:

@@ -67,3 +67,17 @@ async def test_stopped_from_outside_it_is_not_over() -> None:
     await shift.run()
     await shift.watched(_process)(MESSAGE)
     assert not shift.is_over
+
+
+async def test_it_is_not_idle_before_every_slot_has_heard_from_its_queue() -> None:
+    stopping = asyncio.Event()
+    shift = Shift(stopping, idle_seconds=0.05)
+    heard = [shift.new_slot() for _ in range(2)]
+    running = asyncio.create_task(shift.run())
+    heard[0]()
+    heard[0]()
+    await asyncio.wait({running}, timeout=0.3)
+    assert not running.done()
+    heard[1]()
+    await running
+    assert shift.is_over
