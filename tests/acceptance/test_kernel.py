@@ -67,7 +67,7 @@ def test_the_whole_traceback_can_be_had(notebook: Kernel) -> None:
     notebook.run("%xmode Verbose")
     shown = plain(notebook.run("gt.inspect('nothing.tif')").traceback)
     notebook.run("%xmode Context")
-    assert "storage.py" in shown
+    assert "gdaltools/storage/" in shown
     assert "nothing.tif does not exist" in shown
 
 

@@ -183,7 +183,7 @@ async def test_no_secret_is_seen_whatever_fails(secured: Secured, worker: Worker
     jobs = []
     for name in ("leak.tif", "leak-at-once.tif", "broken.tif"):
         asked = {"container_name": "bronze-rasters", "blob_name": name}
-        jobs.append((await asyncio.to_thread(client.submit, "process_large_raster_v2", asked))["jobId"])
+        jobs.append((await asyncio.to_thread(client.submit, "process_large_raster_v2", asked)).job_id)
     with ServiceBusClient.from_connection_string(secured.environment["SERVICE_BUS_CONNECTION_STRING"]) as bus:
         with bus.get_queue_sender("docker-tasks") as sender:
             sender.send_messages(ServiceBusMessage("{not json"))

@@ -13,7 +13,7 @@ from packaging.specifiers import SpecifierSet
 from rattler import MatchSpec
 
 ROOT = Path(__file__).parents[2]
-EXTRAS = ("notebook", "warp", "gdal")
+EXTRAS = ("notebook", "map", "warp", "gdal")
 
 # What conda-forge calls what PyPI calls otherwise.
 CONDA_NAMES = {"isal": "python-isal", "zlib-ng": "python-zlib-ng", "GDAL": "gdal"}
