@@ -240,21 +240,34 @@ def _href(target: Location, document: Location) -> str:
 def _extents(documents: Sequence[dict[str, Any]]) -> tuple[Bounds, tuple[datetime, datetime]]:
     boxes = [document["bbox"] for document in documents]
     lefts, bottoms, rights, tops = zip(*boxes, strict=True)
-    if any(left > right for left, right in zip(lefts, rights, strict=True)):
-        # Around the antimeridian longitudes are counted on from the east, 0 to 360, and brought back.
-        east = [left % 360 for left in lefts]
-        west = [right % 360 for right in rights]
-        left, right = min(east), max(west)
-        spatial = (
-            left - 360 if left > 180 else left,
-            min(bottoms),
-            right - 360 if right > 180 else right,
-            max(tops),
-        )
-    else:
-        spatial = (min(lefts), min(bottoms), max(rights), max(tops))
+    left, right = _around(list(zip(lefts, rights, strict=True)))
+    spatial = (left, min(bottoms), right, max(tops))
     times = [datetime.fromisoformat(document["properties"]["datetime"]) for document in documents]
     return spatial, (min(times), max(times))
+
+
+def _around(spans: Sequence[tuple[float, float]]) -> tuple[float, float]:
+    """West and east of what holds all spans of longitudes; west > east across the antimeridian.
+
+    >>> _around([(10, 20), (15, 40)]), _around([(170, -175), (-178, -170)])
+    ((10, 40), (170, -170))
+    >>> _around([(170, -160), (-170, 175)])
+    (-180.0, 180.0)
+    """
+    if all(west <= east for west, east in spans):
+        return min(west for west, _ in spans), max(east for _, east in spans)
+    # Counted on eastwards from the first; what is left out is the widest gap.
+    counted = sorted((west, east if east >= west else east + 360) for west, east in spans)
+    first, reached = counted[0]
+    gaps = []
+    for west, east in counted[1:]:
+        gaps.append((west - reached, reached, west))
+        reached = max(reached, east)
+    gaps.append((first + 360 - reached, reached, first + 360))
+    width, begin, end = max(gaps)
+    if width <= 0:
+        return -180.0, 180.0
+    return (end - 360 if end > 180 else end), (begin - 360 if begin > 180 else begin)
 
 
 def _collection(
