@@ -59,14 +59,12 @@ class MissingExtra(GdalToolsError, ImportError):
     retryable = False
 
 
-class UnknownTaskType(InvalidParameter):
-    """A task type is on no routing list, or no handler runs it."""
-
-
-class BindingsMissing(GdalToolsError):
+class BindingsMissing(MissingExtra):
     """GDAL's Python bindings are not installed, or are of another GDAL than rasterio's."""
 
-    retryable = False
+
+class UnknownTaskType(InvalidParameter):
+    """A task type is on no routing list, or no handler runs it."""
 
 
 class StorageError(GdalToolsError):

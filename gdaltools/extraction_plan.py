@@ -97,6 +97,11 @@ class ExtractionPlan(ShownInOneLine):
         return self.reading.rereads if self.cached else self.reading.rereads_without_cache
 
     @property
+    def in_any_order(self) -> bool:
+        """Whether any part of the source can be read for itself: nothing beside it is decoded in vain."""
+        return self.staged or self.pixels.raw is not None
+
+    @property
     def cache_bytes(self) -> int:
         """What GDAL's block cache is to hold."""
         wanted = self.reading.cache_bytes * self.threads
@@ -209,7 +214,6 @@ def grouped(
     staged: bool = False,
 ) -> ExtractionPlan:
     """The plan for the `chosen` tiles, None for all, on so many threads."""
-    in_any_order = staged or pixels.raw is not None
     only = None if chosen is None or len(chosen) == len(scheme) else frozenset(chosen)
     tiles = len(scheme) if chosen is None else len(chosen)
     plan = ExtractionPlan(
@@ -229,14 +233,15 @@ def grouped(
     )
     widest = max(
         1,
-        (_ANY_ORDER_STRIP_BYTES if in_any_order else STRIP_BYTES) // (pixels.step * layout.facts.pixel_bytes),
+        (_ANY_ORDER_STRIP_BYTES if plan.in_any_order else STRIP_BYTES)
+        // (pixels.step * layout.facts.pixel_bytes),
     )
     by_rows = layout.by_rows(max(scheme.window(0, col).width for col in range(scheme.cols)))
     found: list[ExtractionPlan] = []
     while True:
         plan = replace(plan, groups=_balanced(plan, only, widest))
         plan = replace(plan, side_by_side=by_rows and _busy(plan, plan.groups) >= _LEAST_BUSY)
-        if in_any_order:
+        if plan.in_any_order:
             return plan
         found.append(_looked_at(plan))
         # A narrower strip takes less of the cache; what is decoded in vain then is less than by thrashing.
@@ -250,6 +255,11 @@ def grouped(
 def _balanced(plan: ExtractionPlan, only: frozenset[Position] | None, widest: int) -> tuple[TileGroup, ...]:
     """Groups at most so wide; the last are narrower where threads would wait for them."""
     groups = _groups(plan, only, _columns(plan.scheme, widest))
+    if plan.in_any_order:
+        # Tiles differ in what they take, and narrow groups cost little: no thread waits long for the last.
+        return groups[: -2 * plan.threads] + tuple(
+            part for group in groups[-2 * plan.threads :] for part in group.split(len(group.cols))
+        )
     best, most = groups, _busy(plan, groups)
     for last in (plan.threads, 2 * plan.threads):
         whole, rest = groups[:-last], groups[-last:]

@@ -14,22 +14,23 @@ settings.register_profile("long", max_examples=2000, stateful_step_count=100, de
 # them runs alone.
 LONGEST = (
     "test_conformance.py",
-    "test_warp.py",
-    "test_dead_letter_commands.py",
     "test_faults.py",
+    "test_dead_letter_commands.py",
+    "test_chaos.py",
+    "test_warp.py",
     "test_resume.py",
+    "test_crashes.py",
+    "test_dead_letters.py",
     "test_job.py",
     "test_cog.py",
-    "test_chaos.py",
     "test_commands.py",
-    "test_embedded_postgres.py",
-    "test_dead_letters.py",
-    "test_calibration_run.py",
     "test_secrets.py",
+    "test_embedded_postgres.py",
+    "test_calibration_run.py",
     "test_run_once.py",
-    "test_deploy.py",
     "test_notebooks.py",
     "test_kernel.py",
+    "test_compare.py",
 )
 
 

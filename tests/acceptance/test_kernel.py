@@ -85,7 +85,7 @@ def test_a_bar_is_one_output_that_stays_with_the_notebook(notebook: Kernel, fold
     assert "100%" in seen.html[-1]
 
 
-@pytest.mark.parametrize("cluster", [False, True])
+@pytest.mark.parametrize("cluster", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_an_interruption_ends_the_work_and_leaves_nothing(
     notebook: Kernel, folder: Path, cluster: bool
 ) -> None:

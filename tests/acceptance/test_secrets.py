@@ -97,7 +97,7 @@ def guarded_postgres(password: str) -> Iterator[tuple[str, dict[str, str]]]:
         folder.rmdir()
 
 
-@pytest.fixture(params=["keys and passwords", "identity"])
+@pytest.fixture(params=["keys and passwords", pytest.param("identity", marks=pytest.mark.slow)])
 def secured(
     request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Secured]:

@@ -53,7 +53,7 @@ def test_a_message_of_the_log_is_explained(message: str) -> None:
                 if isinstance(kind, type) and issubclass(kind, raster_errors.GdalToolsError)
             ),
         }
-        - {"GdalToolsError", "TaskFailed", "BindingsMissing"}
+        - {"GdalToolsError", "TaskFailed", "BindingsMissing", "MissingExtra"}
     ),
 )
 def test_an_error_of_a_task_is_explained(error: str) -> None:
