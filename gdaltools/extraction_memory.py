@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from gdaltools.cog.sizing import SHARED_BYTES, piece_shape, strips_bytes
+from gdaltools.cog.sizing import KERNEL_BYTES, SHARED_BYTES, piece_shape, strips_bytes
 from gdaltools.cog.sizing import memory_bound as cog_memory_bound
 from gdaltools.dataset import CACHE_MB
 from gdaltools.tile_format import goes_by_rows
@@ -42,7 +42,8 @@ def memory_bound(
     waiting = rows * 3 // 4 if cogs else 0
     working = strip + (rows if block != step else 0) + 3 * piece + waiting + _THREAD_BYTES
     working += _WARP_BYTES if warps else 0
-    return SHARED_BYTES - (CACHE_MB << 20) + cache_bytes + threads * working
+    shared = SHARED_BYTES - (CACHE_MB << 20) + cache_bytes + (KERNEL_BYTES if warps else 0)
+    return shared + threads * working
 
 
 def tiles_memory_bound(
@@ -54,6 +55,7 @@ def tiles_memory_bound(
     if not goes_by_rows(side, block, pixel_bytes):
         rows, cols = piece_shape(side, min(tile_size, height), pixel_bytes, block)
         bound = cog_memory_bound(side, min(tile_size, height), bands, itemsize, threads=threads)
+        bound += KERNEL_BYTES if warps else 0
         return bound + threads * strips_bytes(min(rows, height) * min(cols, width) * pixel_bytes)
     step = plain_step(1, side * pixel_bytes)
     busy = min(threads, math.ceil(height / tile_size) * math.ceil(width / side))

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from itertools import islice
 
 from gdaltools.cog.plan import CogPlan
-from gdaltools.cog.sizing import strips_bytes
+from gdaltools.cog.sizing import KERNEL_BYTES, strips_bytes
 from gdaltools.dataset import CACHE_MB
 from gdaltools.display.shown import ShownInOneLine
 from gdaltools.extraction_memory import CACHE_BYTES, STRIP_BYTES, memory_bound
@@ -126,7 +126,8 @@ class ExtractionPlan(ShownInOneLine):
             tile = self.plan_of(next(self.positions()))
             rows, cols = (min(pair) for pair in zip(tile.piece, tile.levels[0][::-1], strict=True))
             piece = rows * cols * tile.facts.pixel_bytes
-            return tile.memory_bytes(threads) + threads * strips_bytes(piece) + self._more_cache
+            kernels = KERNEL_BYTES if self.warp is not None else 0
+            return tile.memory_bytes(threads) + threads * strips_bytes(piece) + kernels + self._more_cache
         busy = min(threads, len(self.groups))
         widest = max(self._width(group) for group in self.groups)
         return memory_bound(

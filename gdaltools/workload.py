@@ -37,8 +37,6 @@ SOME_CODEC = "some"
 
 # What GDAL's warp holds in each thread beside the rest of a COG.
 _COG_WARP_MB = 100
-# What numba and its compiler hold beside an extraction, which the plan does not count.
-_KERNEL_MB = 140
 # A file that is smaller than its pixels by more than this is compressed, whatever else is known of it.
 _PLAIN_SHARE = 0.9
 
@@ -224,6 +222,6 @@ def memory_bound_mb(workload: Workload) -> float:
             threads=workload.cores,
             warps=workload.variant == "warp",
         )
-        return bound / 1e6 + (_KERNEL_MB if workload.variant == "warp" else 0)
+        return bound / 1e6
     bound = memory_bound(layout.width, layout.height, layout.bands, layout.itemsize, threads=workload.cores)
     return bound / 1e6 + (_COG_WARP_MB * workload.cores if workload.warps else 0)

@@ -20,6 +20,8 @@ _FEW_PIECES = 8
 _BASE_BYTES = 150 << 20
 #: What of a bound is the process's own, however many COGs it makes at a time.
 SHARED_BYTES = _BASE_BYTES + (CACHE_MB << 20)
+#: What numba, its compiler and what it compiled hold once a process warps by kernels of our own.
+KERNEL_BYTES = 140 << 20
 _THREAD_BYTES = 16 << 20
 _STRIPS_BYTES = 24 << 20
 _LIFTING_BYTES = 24 << 20
