@@ -23,6 +23,8 @@ _TILE_CODEC = "zstd"
 # What the tier "all" makes.
 _TIERS = 3
 _SIDES = 2
+# No task takes no time.
+_LEAST_MINUTES = 0.001
 
 
 def of_planning(context: Context, parameters: Json) -> dict[str, float]:
@@ -110,6 +112,6 @@ def _expected(
     expected = context.expect(task_type, layout, **options)
     return {
         "file_size_mb": round(file_size_mb, 3),
-        "estimated_duration_minutes": round(expected.minutes, 3),
+        "estimated_duration_minutes": max(_LEAST_MINUTES, round(expected.minutes, 3)),
         "estimated_memory_mb": round(expected.memory_mb, 1),
     }
