@@ -6,10 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from rasterio.io import DatasetReader
-
 from gdaltools.area import tiles_within
-from gdaltools.cog.decoded import MOST_REREADS, has_room
+from gdaltools.cog.decoded import is_worth_staging
 from gdaltools.cog.plan import Wanted
 from gdaltools.cog.planning import with_estimate
 from gdaltools.dataset import open_dataset
@@ -82,19 +80,13 @@ def planned(
         if raw is not None and (may_stage or raw.offsets.nbytes <= _SENT_BYTES):
             pixels = replace(pixels, raw=raw)
         blocks = stored_blocks(dataset, scheme.source_grid, scheme.grid, warps=scheme.warps)
-        stageable = may_stage and _is_stageable(dataset, blocks, warp)
+        # A scratch file is no source for GDAL's warp, and nothing gained where nothing is compressed.
+        stageable = may_stage and dataset.compression is not None and (warp is None or pixels.by_kernel)
     _check_meets(blocks, scheme, source)
     plan = grouped(scheme, pixels, layout, blocks, chosen, threads)
-    if stageable and plan.rereads > MOST_REREADS:
+    if stageable and is_worth_staging(plan.rereads, blocks.decoded_bytes):
         plan = grouped(scheme, pixels, layout, blocks, chosen, threads, staged=True)
     return plan, chosen
-
-
-def _is_stageable(dataset: DatasetReader, blocks: StoredBlocks, warp: WarpPlan | None) -> bool:
-    """Whether a scratch file can take the place of a compressed raster, and there is room for it."""
-    if dataset.compression is None or (warp is not None and not warp.step):
-        return False
-    return has_room(blocks.decoded_bytes)
 
 
 def _warp(dataset: Any, scheme: TilingScheme, resampling: str | None) -> WarpPlan | None:

@@ -19,15 +19,17 @@ from gdaltools.dataset import numpy_dtypes, open_dataset, reading
 from gdaltools.errors import StorageError
 from gdaltools.storage import Location
 
-#: Where blocks would be decoded more often than this they are decoded once, into a scratch file.
-MOST_REREADS = 2.0
+# Where blocks would be decoded more often than this they are decoded once, into a scratch file.
+_MOST_REREADS = 2.0
 # The part of the free space that it may take, as what is made may go to the same disk.
 _SPACE_SHARE = 0.5
 
 
-def has_room(size_bytes: int) -> bool:
-    """Whether a scratch file of that size may be made."""
-    return size_bytes < _SPACE_SHARE * shutil.disk_usage(tempfile.gettempdir()).free
+def is_worth_staging(rereads: float, size_bytes: int) -> bool:
+    """Whether blocks that are decoded so often had better be decoded once, and there is room for them."""
+    return (
+        rereads > _MOST_REREADS and size_bytes < _SPACE_SHARE * shutil.disk_usage(tempfile.gettempdir()).free
+    )
 
 
 def decoded(location: Location, folder: Path, blocksize: int, *, masked: bool) -> Location:

@@ -17,7 +17,7 @@ from gdaltools.cog.adaptive import Policy
 from gdaltools.cog.arrays import array_source, array_type, is_array
 from gdaltools.cog.axes import Span
 from gdaltools.cog.codec import BlockEncoder, Encoding
-from gdaltools.cog.decoded import MOST_REREADS, has_room
+from gdaltools.cog.decoded import is_worth_staging
 from gdaltools.cog.facts import Facts, facts_of, sample_bits
 from gdaltools.cog.overviews import level_sizes
 from gdaltools.cog.plan import CogPlan, Overviews, Wanted
@@ -220,7 +220,7 @@ def _planned(dataset: DatasetReader, location: Location, profile: CogProfile, wa
     compressed = dataset.compression is not None
     if isinstance(source, TileSource):
         rereads, size = _warp_rereads(dataset, source, plan)
-        staged = compressed and rereads > MOST_REREADS and source.pixels.by_kernel and has_room(size)
+        staged = compressed and source.pixels.by_kernel and is_worth_staging(rereads, size)
         return replace(plan, staged=True) if staged else replace(plan, rereads=rereads)
     if (
         not (compressed or plan.kept)
@@ -230,7 +230,7 @@ def _planned(dataset: DatasetReader, location: Location, profile: CogProfile, wa
         return replace(plan, piece=narrowed(plan.piece, facts.pixel_bytes, plan.profile.blocksize))
     rereads = _rereads(facts, plan.piece, stored_rows, stored_cols)
     # A scratch file holds the full resolution alone.
-    often = compressed and rereads > MOST_REREADS and has_room(facts.width * facts.height * facts.pixel_bytes)
+    often = compressed and is_worth_staging(rereads, facts.width * facts.height * facts.pixel_bytes)
     if not plan.kept and (dataset.driver in _SEQUENTIAL or often):
         return replace(plan, staged=True)
     return replace(plan, rereads=rereads)

@@ -81,15 +81,11 @@ def read_bytes(source: StrPath | Location) -> bytes:
     SourceNotFound, StorageError
         As `stat` does.
     """
-    with opening(source) as stream:
-        try:
-            return stream.read()
-        except OSError as error:
-            raise StorageError(f"{source} cannot be read: {error.strerror}") from error
+    return read_range(source, 0, -1)
 
 
 def read_range(source: StrPath | Location, offset: int, length: int) -> bytes:
-    """At most `length` bytes from `offset`; fewer at the end.
+    """At most `length` bytes from `offset`, fewer at the end; -1 for all that follow.
 
     Raises
     ------
