@@ -8,11 +8,10 @@ import json
 import os
 import subprocess
 import sys
-import tempfile
 import urllib.error
 import urllib.request
 from collections.abc import AsyncIterator, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,11 +29,11 @@ from tests.support.azurite import azurite
 from tests.support.broker_process import BrokerProcess
 from tests.support.certificate import certificate
 from tests.support.eventually import eventually
+from tests.support.guarded_postgres import ROLE, guarded_postgres
 from tests.support.identity import Endpoint, identity_endpoint, token
 from tests.support.rasters import smooth, write_raster
 from tests.support.worker_process import WorkerProcess
 from worker.client import Client
-from worker.local.postgres import EmbeddedPostgres
 
 pytestmark = [pytest.mark.azurite, pytest.mark.timeout(240)]
 
@@ -73,30 +72,6 @@ class Secured:
         )
 
 
-@contextmanager
-def guarded_postgres(password: str) -> Iterator[tuple[str, dict[str, str]]]:
-    """A server whose role ``tok`` has a password; how its owner connects, and where it is."""
-    folder = Path(tempfile.mkdtemp(prefix="gdaltools-tests-"))
-    folder.chmod(0o711)
-    try:
-        with EmbeddedPostgres(folder / "pg", fsync=False) as server:
-            rules = server.data_folder / "pg_hba.conf"
-            rules.write_text(f"local all tok scram-sha-256\n{rules.read_text()}")
-            with psycopg.connect(server.conninfo, autocommit=True) as connection:
-                connection.execute(
-                    sql.SQL("create role tok superuser login password {}").format(sql.Literal(password))
-                )
-                connection.execute("select pg_reload_conf()")
-            host = str(psycopg.conninfo.conninfo_to_dict(server.conninfo)["host"])
-            yield (
-                server.conninfo,
-                {"POSTGIS_HOST": host, "POSTGIS_USER": "tok", "POSTGIS_DATABASE": "postgres"},
-            )
-    finally:
-        EmbeddedPostgres.remove(folder / "pg")
-        folder.rmdir()
-
-
 @pytest.fixture(params=["keys and passwords", pytest.param("identity", marks=pytest.mark.slow)])
 def secured(
     request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -111,13 +86,16 @@ def secured(
             password = endpoint.tokens[POSTGRES] = token(POSTGRES, 4_000_000_000)
         files = certificate(tmp_path)
         text = stack.enter_context(azurite(certificate=files if by_identity else None))
-        owner, database = stack.enter_context(guarded_postgres(password))
+        owner = stack.enter_context(guarded_postgres(password))
         broker = stack.enter_context(BrokerProcess(tmp_path, QUEUES, options=["--lock-seconds=5"]))
         bus = broker.connection_string.partition("SharedAccessKey=")
         bus_text = f"{bus[0]}SharedAccessKey={BUS_KEY};{bus[2].partition(';')[2]}"
         made = Secured(tmp_path, owner, broker, endpoint)
         made.secrets += [password, BUS_KEY, API_TOKEN, "planted-identity-header"]
-        made.environment |= database | {
+        made.environment |= {
+            "POSTGIS_HOST": str(psycopg.conninfo.conninfo_to_dict(owner)["host"]),
+            "POSTGIS_USER": ROLE,
+            "POSTGIS_DATABASE": "postgres",
             "APP_MODE": "standalone",
             "LOG_LEVEL": "DEBUG",
             "SERVICE_BUS_CONNECTION_STRING": bus_text,

@@ -28,12 +28,12 @@ from gdaltools.dataset import open_dataset
 from gdaltools.errors import StorageDenied, StorageError
 from tests.support.azurite import azurite
 from tests.support.certificate import certificate
+from tests.support.guarded_postgres import ROLE, guarded_postgres
 from tests.support.identity import Endpoint, claims_of, identity_endpoint
 from tests.support.identity import token as endpoint_token
 from tests.support.rasters import smooth, write_raster
 from worker import surroundings
 from worker.local.broker import Broker, QueueSpec, Token
-from worker.local.postgres import EmbeddedPostgres
 from worker.settings import load_service_settings
 
 pytestmark = pytest.mark.azurite
@@ -212,19 +212,8 @@ async def test_service_bus_is_shown_a_token_of_its_own_audience(endpoint: Endpoi
 def guarded(endpoint: Endpoint) -> Iterator[str]:
     """How to reach a PostgreSQL whose role ``tok`` has the endpoint's token as its password."""
     password = endpoint.tokens[POSTGRES] = endpoint_token(POSTGRES, time.time() + 3600)
-    folder = Path(tempfile.mkdtemp(prefix="gdaltools-tests-"))
-    folder.chmod(0o711)
-    try:
-        with EmbeddedPostgres(folder / "pg", fsync=False) as server:
-            rules = server.data_folder / "pg_hba.conf"
-            rules.write_text(f"local all tok scram-sha-256\n{rules.read_text()}")
-            with psycopg.connect(server.conninfo, autocommit=True) as connection:
-                connection.execute(f"create role tok superuser login password '{password}'")
-                connection.execute("select pg_reload_conf()")
-            yield psycopg.conninfo.make_conninfo(server.conninfo, user="tok")
-    finally:
-        EmbeddedPostgres.remove(folder / "pg")
-        folder.rmdir()
+    with guarded_postgres(password) as owner:
+        yield psycopg.conninfo.make_conninfo(owner, user=ROLE)
 
 
 async def test_postgres_takes_the_identitys_token_as_its_password(

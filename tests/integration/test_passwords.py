@@ -1,31 +1,18 @@
-import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 
 import psycopg
 import pytest
 
+from tests.support.guarded_postgres import ROLE, guarded_postgres
 from worker.connections import DatabaseError
 from worker.database import Database
-from worker.local.postgres import EmbeddedPostgres
 
 
 @pytest.fixture(scope="module")
 def guarded_conninfo() -> Iterator[str]:
     """A server that asks the role ``tok`` for the password ``good``."""
-    folder = Path(tempfile.mkdtemp(prefix="gdaltools-tests-"))
-    folder.chmod(0o711)
-    try:
-        with EmbeddedPostgres(folder / "pg", fsync=False) as server:
-            rules = server.data_folder / "pg_hba.conf"
-            rules.write_text(f"local all tok scram-sha-256\n{rules.read_text()}")
-            with psycopg.connect(server.conninfo, autocommit=True) as connection:
-                connection.execute("create role tok superuser login password 'good'")
-                connection.execute("select pg_reload_conf()")
-            yield psycopg.conninfo.make_conninfo(server.conninfo, user="tok")
-    finally:
-        EmbeddedPostgres.remove(folder / "pg")
-        folder.rmdir()
+    with guarded_postgres("good") as owner:
+        yield psycopg.conninfo.make_conninfo(owner, user=ROLE)
 
 
 class Tokens:
