@@ -8,8 +8,8 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from gdaltools.display import html
+from gdaltools.display.on_map import OnMap
 from gdaltools.display.picture import file_name
-from gdaltools.display.shown import Shown
 from gdaltools.printing import megabytes
 
 
@@ -36,7 +36,7 @@ class ExtractedTile(BaseModel):
     finished: float
 
 
-class ExtractionResult(Shown, BaseModel):
+class ExtractionResult(OnMap, BaseModel):
     """What `extract_tiles` wrote.
 
     Attributes
@@ -95,17 +95,8 @@ class ExtractionResult(Shown, BaseModel):
             rows["empty"] = f"{len(self.skipped)} tiles without data were left out"
         return rows
 
-    def explore(self) -> Any:
-        """An interactive map of the tiles, for a notebook; ipyleaflet's Map.
-
-        Raises
-        ------
-        MissingExtra
-            ipyleaflet is not installed (``pip install 'gdaltools[map]'``).
-        """
-        from gdaltools.display.maps import explore
-
-        return explore([tile.location for tile in self.tiles])
+    def _on_map(self) -> dict[str, Any]:
+        return {"sources": [tile.location for tile in self.tiles]}
 
     def _about(self) -> str:
         return file_name(self.source)

@@ -16,8 +16,8 @@ import dask
 from pydantic import BaseModel, ConfigDict
 
 from gdaltools import graph, storage
+from gdaltools.display.on_map import OnMap
 from gdaltools.display.picture import file_name
-from gdaltools.display.shown import Shown
 from gdaltools.errors import InvalidParameter, UnsupportedRaster
 from gdaltools.progress import ProgressOption, reporting
 from gdaltools.storage import Location, StrPath
@@ -36,7 +36,7 @@ _MAX_QUADKEYS = 10_000
 _INSET = 1e-7
 
 
-class MosaicResult(Shown, BaseModel):
+class MosaicResult(OnMap, BaseModel):
     """The document that was written.
 
     Attributes
@@ -87,17 +87,9 @@ class MosaicResult(Shown, BaseModel):
             rows["left out"] = f"{len(self.left_out)} COGs beyond web maps"
         return rows
 
-    def explore(self) -> Any:
-        """An interactive map of the mosaic's COGs, for a notebook; ipyleaflet's Map.
-
-        Raises
-        ------
-        MissingExtra
-            ipyleaflet is not installed (``pip install 'gdaltools[map]'``).
-        """
-        from gdaltools.display.maps import explore
-
-        return explore(self.cogs, bounds=self.bounds if self.bounds[0] < self.bounds[2] else None)
+    def _on_map(self) -> dict[str, Any]:
+        left, _, right, _ = self.bounds
+        return {"sources": self.cogs, "bounds": self.bounds if left < right else None}
 
     def _about(self) -> str:
         return file_name(self.location)

@@ -23,8 +23,8 @@ from gdaltools.crs import WGS84, Bounds, crs_name, parse_crs, transform_bounds
 from gdaltools.dataset import numpy_dtypes, open_dataset, read_window
 from gdaltools.detect import Detection, detect
 from gdaltools.display import html
+from gdaltools.display.on_map import OnMap
 from gdaltools.display.picture import file_name, thumbnail
-from gdaltools.display.shown import Shown
 from gdaltools.errors import InvalidParameter, UnsupportedRaster
 from gdaltools.lazy import LazyPixels, blank_nodata, labelled, masked_dtype
 from gdaltools.storage import Location, StrPath
@@ -40,7 +40,7 @@ Shape = tuple[int, int]
 _CHUNK_BYTES = 64 << 20
 
 
-class RasterInfo(Shown, BaseModel):
+class RasterInfo(OnMap, BaseModel):
     """Everything that a raster's header says, and what kind of raster it looks like.
 
     Attributes
@@ -160,17 +160,8 @@ class RasterInfo(Shown, BaseModel):
 
         return plot_histogram(self, ax)
 
-    def explore(self) -> Any:
-        """An interactive map of the raster, for a notebook; ipyleaflet's Map.
-
-        Raises
-        ------
-        MissingExtra
-            ipyleaflet is not installed (``pip install 'gdaltools[map]'``).
-        """
-        from gdaltools.display.maps import explore
-
-        return explore([self.location])
+    def _on_map(self) -> dict[str, Any]:
+        return {"sources": [self.location]}
 
     def _about(self) -> str:
         return file_name(self.location)

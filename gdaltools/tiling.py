@@ -21,8 +21,8 @@ from gdaltools.axis import BLOCK_UNIT, Axis, GivenAxis, Span
 from gdaltools.crs import Bounds, crs_name, parse_crs
 from gdaltools.detect import RasterType
 from gdaltools.display import html
+from gdaltools.display.on_map import OnMap
 from gdaltools.display.picture import file_name
-from gdaltools.display.shown import Shown
 from gdaltools.errors import InvalidParameter
 from gdaltools.grid import Grid
 from gdaltools.storage import Location, StrPath
@@ -77,7 +77,7 @@ class Tile(BaseModel):
     geometry: dict[str, Any]
 
 
-class TilingScheme(Shown, BaseModel):
+class TilingScheme(OnMap, BaseModel):
     """A raster's tiles in a target grid, and what the raster was found to be.
 
     Made by `generate_tiling_scheme`; kept and exchanged as GeoJSON (`to_geojson`, `write`, `read`).
@@ -317,17 +317,8 @@ class TilingScheme(Shown, BaseModel):
 
         return plot_scheme(self, ax, names=names)
 
-    def explore(self) -> Any:
-        """An interactive map of the tiles over their raster, for a notebook; ipyleaflet's Map.
-
-        Raises
-        ------
-        MissingExtra
-            ipyleaflet is not installed (``pip install 'gdaltools[map]'``).
-        """
-        from gdaltools.display.maps import explore
-
-        return explore([self.source], outlines=self.to_geojson())
+    def _on_map(self) -> dict[str, Any]:
+        return {"sources": [self.source], "outlines": self.to_geojson()}
 
     def _about(self) -> str:
         return file_name(self.source)

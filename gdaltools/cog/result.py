@@ -12,12 +12,12 @@ from gdaltools.cog.profiles import CogProfile, StorageTier, Tier
 from gdaltools.crs import Bounds
 from gdaltools.detect import RasterType
 from gdaltools.display import html
+from gdaltools.display.on_map import OnMap
 from gdaltools.display.picture import file_name, thumbnail
-from gdaltools.display.shown import Shown
 from gdaltools.printing import megabytes
 
 
-class CogResult(Shown, BaseModel):
+class CogResult(OnMap, BaseModel):
     """What was made.
 
     Attributes
@@ -113,17 +113,8 @@ class CogResult(Shown, BaseModel):
 
         return plot_pyramid(self.levels, ax, blocksize=self.blocksize, title=self._about())
 
-    def explore(self) -> Any:
-        """An interactive map of the COG, for a notebook; ipyleaflet's Map.
-
-        Raises
-        ------
-        MissingExtra
-            ipyleaflet is not installed (``pip install 'gdaltools[map]'``).
-        """
-        from gdaltools.display.maps import explore
-
-        return explore([self.location])
+    def _on_map(self) -> dict[str, Any]:
+        return {"sources": [self.location]}
 
     def _about(self) -> str:
         return file_name(self.location)
