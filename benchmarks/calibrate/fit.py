@@ -5,7 +5,8 @@ scikit-learn's quantile regression (linear programming, HiGHS) with weights of o
 count as shares, and one run that went wrong moves nothing. Larger rasters weigh more, by the square root of
 their size: there are few of them, and thresholds are about larger ones still. A price that comes out negative
 is set to 0 and the rest fitted anew, so that a larger raster never has the smaller estimate. Intervals are
-quantiles of what runs took in multiples of what a model said that had not seen their size.
+quantiles, with the same weights, of what runs took in multiples of what a model said that had not seen their
+size: the start of a process is most of what a small raster takes, and says little about large ones.
 """
 
 from __future__ import annotations
@@ -166,7 +167,7 @@ def fit_operation(runs: Sequence[Run]) -> tuple[OperationModel, tuple[tuple[floa
     peaks = [run.peak_mb / run.bound_mb for run in runs if run.peak_mb and run.bound_mb]
     model = OperationModel(
         prices=fit_prices(runs),
-        spread=_spread(ratios),
+        spread=_spread(ratios, _weights(runs)),
         memory=_spread(np.array(peaks)) if peaks else Spread(low=1.0, median=1.0, high=1.0),
         runs=len(runs),
         smallest_mb=min(sizes),
@@ -188,7 +189,7 @@ def fit_prices(runs: Sequence[Run]) -> dict[str, float]:
     names = sorted({name for row in rows for name in row})
     matrix = np.array([[row.get(name, 0.0) for name in names] for row in rows])
     scales = matrix.max(axis=0)
-    weights = np.array([math.sqrt(run.work.layout.megabytes) for run in runs]) / seconds
+    weights = _weights(runs) / seconds
     prices = dict.fromkeys(names, 0.0)
     kept = list(range(len(names)))
     while kept:
@@ -205,6 +206,11 @@ def fit_prices(runs: Sequence[Run]) -> dict[str, float]:
     return {name: float(f"{value:.6g}") for name, value in prices.items()}
 
 
+def _weights(runs: Sequence[Run]) -> NDArray[np.float64]:
+    """How much runs count: by the square root of their size."""
+    return np.sqrt([run.work.layout.megabytes for run in runs])
+
+
 def _judge(runs: Sequence[Run], levels: NDArray[np.int_]) -> tuple[Judgement | None, NDArray[np.bool_]]:
     """How a model of the smaller sizes does on the larger ones; None where there are too few of either."""
     for level in sorted(set(levels.tolist()), reverse=True)[:-1]:
@@ -215,7 +221,7 @@ def _judge(runs: Sequence[Run], levels: NDArray[np.int_]) -> tuple[Judgement | N
         if not _enough(small):
             break
         large = [run for run, is_held in zip(runs, held, strict=True) if is_held]
-        spread = _spread(_out_of_sample(small, levels[~held]))
+        spread = _spread(_out_of_sample(small, levels[~held]), _weights(small))
         ratios = _ratios(large, small)
         return (
             Judgement(
@@ -249,17 +255,17 @@ def _ratios(runs: Sequence[Run], seen: Sequence[Run]) -> NDArray[np.float64]:
     return np.array([(run.seconds or 0.0) / max(model.predict(run.work).median, 1e-6) for run in runs])
 
 
-def _spread(ratios: NDArray[np.float64]) -> Spread:
+def _spread(ratios: NDArray[np.float64], weights: NDArray[np.float64] | None = None) -> Spread:
     """Quantiles of ratios, by quantile regression of their logarithms on nothing."""
     from sklearn.linear_model import QuantileRegressor
 
     logarithms = np.log(np.maximum(ratios, 1e-6))
     nothing = np.zeros((len(ratios), 1))
     low, middle, high = (
-        float(
-            np.exp(
-                QuantileRegressor(quantile=q, alpha=0.0, solver="highs").fit(nothing, logarithms).intercept_
-            )
+        math.exp(
+            QuantileRegressor(quantile=q, alpha=0.0, solver="highs")
+            .fit(nothing, logarithms, sample_weight=weights)
+            .intercept_
         )
         for q in (_LOW, _MIDDLE, _HIGH)
     )

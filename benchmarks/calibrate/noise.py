@@ -7,12 +7,16 @@ import zlib
 
 import numpy as np
 
-_BYTES = 3 << 20
+_BYTES = 1 << 20
 _LEVEL = 6
+_TRIES = 3
 
 
 class Reference:
-    """A loop of arithmetic and compression of about a tenth of a second, and its best time so far."""
+    """A loop of arithmetic and compression of some 30 ms, and its best time so far.
+
+    Each time is the best of three tries: a single interruption of one try says nothing about the minute.
+    """
 
     def __init__(self) -> None:
         rng = np.random.default_rng(0)
@@ -21,8 +25,11 @@ class Reference:
 
     def seconds(self) -> float:
         """Wall seconds that it takes now."""
-        began = time.perf_counter()
-        zlib.compress(np.diff(self._block).tobytes(), _LEVEL)
-        took = time.perf_counter() - began
+        took = min(self._try() for _ in range(_TRIES))
         self.best = min(self.best, took)
         return took
+
+    def _try(self) -> float:
+        began = time.perf_counter()
+        zlib.compress(np.diff(self._block).tobytes(), _LEVEL)
+        return time.perf_counter() - began
