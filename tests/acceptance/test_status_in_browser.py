@@ -179,6 +179,7 @@ def test_a_failure_is_shown_with_its_reason_and_redriven_by_a_click(
             picture(page, f"desktop-{theme}")
             assert page.evaluate(CONTRASTS) == []
         assert page.evaluate(FAULTS) == []
+        (bronze / "broken.tif").unlink()
         write_raster(bronze / "broken.tif", smooth(3, 300, 400))
         letter.get_by_role("button", name="Redrive").click()
         page.locator(".notice").get_by_text("redriven, the task is queued again").wait_for(timeout=PATIENCE)
@@ -207,7 +208,7 @@ def test_without_javascript_everything_is_there(browser: Any, worker: Standalone
     with opened(browser, worker.url, java_script_enabled=False) as page:
         for heading in ("Running", "Waiting", "Failed", "Recent jobs", "Dead letters", "Outbox", "Health"):
             assert page.get_by_role("heading", name=heading, exact=True).is_visible()
-        assert page.get_by_text("reload it").is_visible()
+        assert page.get_by_role("link", name="reload").is_visible()
 
 
 def picture(page: Any, name: str) -> None:

@@ -158,7 +158,7 @@ async def test_what_failed_is_shown_with_its_reason_and_redriven(
     text = await shown.until("letters", "SourceNotFound", "task t-1", "Redrive")
     number = re.search(r"letter (\d+)", text)
     assert number is not None
-    assert "1 dead letters" in await shown.section("summary")
+    assert "1 dead letter 0 in the outbox" in await shown.section("summary")
     write_raster(blobs / "scene.tif", smooth(3, 64, 64))
     told = await shown.redrive(sequence=number[1])
     assert f"letter {number[1]}: redriven, the task is queued again" in told

@@ -1,7 +1,7 @@
 """What the status page knows, in pieces of HTML: looked up when somebody looks, once for all who do.
 
-A look is bounded in time and in what it reads, and looking takes at most a twentieth of the time; what does
-not answer is not known right now. Without viewers nothing is looked up.
+A look is bounded in time and in what it reads, and afterwards the database rests for twenty times as long;
+what does not answer is not known right now. Without viewers nothing is looked up.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ from worker.status import facts
 from worker.status.facts import About, Facts, Letters, Resources
 from worker.status.html import rendered
 
-# How long what was looked up is shown: at least, at most, and so many times what looking took.
-_FRESH_SECONDS, _STALE_SECONDS, _REST = 1.0, 5.0, 20.0
+# How long what was looked up is shown: at least, when it was not to be had, and by how long it took.
+_FRESH_SECONDS, _UNKNOWN_SECONDS, _REST = 1.0, 3.0, 20.0
 _RESOURCES_SECONDS = 2.0
 _LETTERS_SECONDS = 5.0
 # For how long a queue is asked, and a page waits for the first answer.
@@ -60,6 +60,8 @@ class Board:
         self._queues: tuple[str, ...] = ()
         self._turn = asyncio.Lock()
         self._fresh_until = float("-inf")
+        self._rest_seconds = 0.0
+        self._is_changed = False
         self._fragments: Mapping[str, Markup] = {}
         self._stages: dict[tuple[str, datetime], tuple[JobStage, ...]] = {}
         self._resources: Resources | None = None
@@ -87,12 +89,10 @@ class Board:
     async def fragments(self) -> Mapping[str, Markup]:
         """The HTML of each section now; equal text says that nothing has changed."""
         async with self._turn:
-            if time.monotonic() >= self._fresh_until:
-                began = time.monotonic()
+            if self._is_changed or time.monotonic() >= self._fresh_until:
+                self._is_changed = False
                 self._fragments = rendered(await self._look(), form_key=self._form_key)
-                ended = time.monotonic()
-                rest = _REST * (ended - began)
-                self._fresh_until = ended + min(max(_FRESH_SECONDS, rest), _STALE_SECONDS)
+                self._fresh_until = time.monotonic() + self._rest_seconds
             return self._fragments
 
     async def redrive(self, queue: str, choice: Choice) -> str:
@@ -106,7 +106,7 @@ class Board:
         except GdalToolsError as error:
             return self._note(f"Not everything was redriven: {facts.said(str(error))}")
         finally:
-            self._letters_at = self._fresh_until = float("-inf")
+            self._letters_at, self._is_changed = float("-inf"), True
         log.info("redriven by the status page: %d letters of %s", len(handled), queue)
         told = "; ".join(
             f"letter {each.sequence_number}: {each.outcome}, {facts.said(each.detail)}"
@@ -150,12 +150,17 @@ class Board:
         )
 
     async def _overview(self) -> tuple[Overview | None, str | None]:
+        self._rest_seconds = _FRESH_SECONDS
         if self._database is None:
             return None, "the worker is starting" if self._readiness.phase else "the worker is stopping"
+        began = time.monotonic()
         try:
-            return await self._database.overview(known=self._stages.keys()), None
+            overview = await self._database.overview(known=self._stages.keys())
         except DatabaseError as error:
+            self._rest_seconds = _UNKNOWN_SECONDS
             return None, facts.said(str(error))
+        self._rest_seconds = max(_FRESH_SECONDS, _REST * (time.monotonic() - began))
+        return overview, None
 
     def _stages_of(self, overview: Overview | None) -> Mapping[str, tuple[JobStage, ...]]:
         """By job; of those that are over they are kept, as they stay what they are."""
@@ -188,7 +193,7 @@ class Board:
 
     async def _peek(self, dead_letters: DeadLetters) -> None:
         found = await asyncio.gather(*(_letters(dead_letters, queue) for queue in self._queues))
-        self._letters, self._fresh_until = tuple(found), float("-inf")
+        self._letters, self._is_changed = tuple(found), True
 
 
 async def _letters(dead_letters: DeadLetters, queue: str) -> Letters:

@@ -10,6 +10,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager, suppress
+from datetime import UTC, datetime
 from hashlib import sha256
 from http import HTTPStatus
 from secrets import token_urlsafe
@@ -82,6 +83,7 @@ def routes(board: Board, access: Access, streams: Streams) -> Iterable[web.Route
         text = html.page(
             await board.fragments(),
             name=board.about.name,
+            now=datetime.now(UTC).strftime("%H:%M:%S"),
             notice=board.notice(request.query.get("told", "")),
             versions=versions,
             signed_in=COOKIE in request.cookies,
