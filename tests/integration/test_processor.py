@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 from collections.abc import AsyncIterator, Iterator
@@ -214,7 +215,16 @@ async def test_a_stale_run_of_a_dead_worker_is_taken_over(bench: Bench) -> None:
 async def test_a_task_that_another_worker_runs_is_looked_at_again_later(bench: Bench) -> None:
     bench.create("elsewhere", status="processing")
     await bench.send("elsewhere")
+
+    async def live() -> None:
+        async with await psycopg.AsyncConnection.connect(bench.conninfo, autocommit=True) as other_worker:
+            while True:
+                await other_worker.execute("update app.tasks set heartbeat = timezone('utc', now())")
+                await asyncio.sleep(0.5)
+
+    life = asyncio.create_task(live())
     await eventually(lambda: bench.broker.counts(QUEUE).scheduled == 1, within_seconds=20)
+    life.cancel()
     assert (await bench.task("elsewhere")).status == "processing"
     await bench.until("elsewhere", "completed")  # nobody touched the row any more: its lease of 3 s ran out
     assert bench.broker.counts(QUEUE).dead_letter == 0
