@@ -119,7 +119,7 @@ async def serving(
     Raises
     ------
     ConfigurationError
-        The port cannot be listened on.
+        The port cannot be listened on, or there is no OpenTelemetry to send by.
     Stopped
         `stopping` was set before everything had started.
     """
@@ -141,6 +141,7 @@ async def serving(
                 routes=routes,
             )
         )
+        await stack.enter_async_context(telemetry.exporting(settings.app_name))
         surroundings.choose_blob_root(settings)
         runner = Runner(
             RunnerOptions(
