@@ -119,7 +119,7 @@ async def serving(
     Raises
     ------
     ConfigurationError
-        The port cannot be listened on, or there is no OpenTelemetry to send by.
+        The port cannot be listened on, or telemetry cannot be sent as the environment says.
     Stopped
         `stopping` was set before everything had started.
     """

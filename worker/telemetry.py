@@ -62,7 +62,7 @@ async def exporting(name: str) -> AsyncIterator[None]:
     Raises
     ------
     ConfigurationError
-        It says so, and OpenTelemetry is not installed.
+        It says so wrongly, or OpenTelemetry is not installed.
     """
     wanted = [each for each in (_APPLICATION_INSIGHTS, *_OTLP) if os.environ.get(each)]
     if not wanted or os.environ.get("OTEL_SDK_DISABLED", "").lower() == "true":
@@ -76,6 +76,8 @@ async def exporting(name: str) -> AsyncIterator[None]:
             f"{wanted[0]} is set and OpenTelemetry is not installed ({error}): install "
             "'gdaltools[worker,telemetry]', or unset it"
         ) from error
+    except ValueError as error:
+        raise ConfigurationError(f"{' or '.join(wanted)} cannot be used: {error}") from error
     token = _tracer.set(tracers.get_tracer("gdaltools.worker"))
     forwarded = _forward(METRICS, meters.get_meter("gdaltools.worker"))
     try:

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from worker import telemetry
+from worker.errors import ConfigurationError
 from worker.metrics import METRICS
 
 
@@ -67,3 +68,13 @@ async def test_spans_and_counts_arrive_under_the_workers_name_and_nothing_is_com
     }
     ours = {name: role_of.get(name) for name in ("claim", "gdaltools_dead_letters")}
     assert set(ours.values()) == {"the-worker"}, role_of
+
+
+async def test_a_connection_string_that_is_none_is_told_by_its_variable(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("APPLICATIONINSIGHTS_CONNECTION_STRING", "InstrumentationKey=secret")
+    with pytest.raises(ConfigurationError, match="APPLICATIONINSIGHTS_CONNECTION_STRING") as caught:
+        async with telemetry.exporting("the-worker"):
+            pass
+    assert "secret" not in str(caught.value)
