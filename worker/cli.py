@@ -130,7 +130,6 @@ def _run(given: argparse.Namespace) -> int:
     from worker.runner import own_temporary_folder
     from worker.service import serving, stop_on_signals
     from worker.shift import Shift
-    from worker.telemetry import exporting
 
     async def run() -> None:
         stopping = asyncio.Event()
@@ -148,7 +147,7 @@ def _run(given: argparse.Namespace) -> int:
             if shift.is_over:
                 await service.leave_nothing()
 
-    with own_temporary_folder(), exporting(settings.app_name), suppress(Stopped):
+    with own_temporary_folder(), suppress(Stopped):
         asyncio.run(run())
     return 0
 

@@ -125,7 +125,7 @@ async def serving(
     Raises
     ------
     ConfigurationError
-        The port cannot be listened on.
+        The port cannot be listened on, or telemetry cannot be sent as the environment says.
     Stopped
         `stopping` was set before everything had started.
     """
@@ -157,6 +157,7 @@ async def serving(
                 on_shutdown=streams.close,
             )
         )
+        await stack.enter_async_context(telemetry.exporting(settings.app_name))
         surroundings.choose_blob_root(settings)
         runner = Runner(
             RunnerOptions(

@@ -8,12 +8,13 @@ loaded.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import os
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -27,6 +28,7 @@ from worker.messages import TaskMessage
 from worker.metrics import METRICS, Metrics, Outcome
 
 if TYPE_CHECKING:
+    from opentelemetry.sdk.metrics import MeterProvider
     from opentelemetry.sdk.metrics.export import MetricExporter
     from opentelemetry.sdk.trace import TracerProvider
     from opentelemetry.sdk.trace.export import SpanExporter
@@ -48,8 +50,8 @@ log = logging.getLogger(__name__)
 _tracer: ContextVar[Any] = ContextVar("tracer", default=None)
 
 
-@contextmanager
-def exporting(name: str) -> Iterator[None]:
+@asynccontextmanager
+async def exporting(name: str) -> AsyncIterator[None]:
     """Send traces and metrics from entry to exit, if the environment says where to.
 
     Parameters
@@ -60,32 +62,22 @@ def exporting(name: str) -> Iterator[None]:
     Raises
     ------
     ConfigurationError
-        It says so, and OpenTelemetry is not installed.
+        It says so wrongly, or OpenTelemetry is not installed.
     """
     wanted = [each for each in (_APPLICATION_INSIGHTS, *_OTLP) if os.environ.get(each)]
     if not wanted or os.environ.get("OTEL_SDK_DISABLED", "").lower() == "true":
         yield
         return
     try:
-        from opentelemetry.sdk.metrics import MeterProvider
-        from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
-        from opentelemetry.sdk.resources import Resource
-        from opentelemetry.sdk.trace import TracerProvider
-        from opentelemetry.sdk.trace.export import BatchSpanProcessor
-
-        resource = Resource.create({"service.name": os.environ.get("OTEL_SERVICE_NAME") or name})
-        tracers = TracerProvider(resource=resource)
-        spans, numbers = _exporters(tracers)
+        # On a thread, as its imports take a second, in which the event loop has probes to answer.
+        tracers, meters = await asyncio.to_thread(_providers, os.environ.get("OTEL_SERVICE_NAME") or name)
     except ImportError as error:
         raise ConfigurationError(
             f"{wanted[0]} is set and OpenTelemetry is not installed ({error}): install "
             "'gdaltools[worker,telemetry]', or unset it"
         ) from error
-    for exporter in spans:
-        tracers.add_span_processor(BatchSpanProcessor(exporter))
-    meters = MeterProvider(
-        resource=resource, metric_readers=[PeriodicExportingMetricReader(exporter) for exporter in numbers]
-    )
+    except ValueError as error:
+        raise ConfigurationError(f"{' or '.join(wanted)} cannot be used: {error}") from error
     token = _tracer.set(tracers.get_tracer("gdaltools.worker"))
     forwarded = _forward(METRICS, meters.get_meter("gdaltools.worker"))
     try:
@@ -97,6 +89,22 @@ def exporting(name: str) -> Iterator[None]:
         tracers.force_flush(_FLUSH_MILLISECONDS)
         tracers.shutdown()
         meters.shutdown(_FLUSH_MILLISECONDS)
+
+
+def _providers(name: str) -> tuple[TracerProvider, MeterProvider]:
+    from opentelemetry.sdk.metrics import MeterProvider
+    from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
+    from opentelemetry.sdk.resources import Resource
+    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.sdk.trace.export import BatchSpanProcessor
+
+    resource = Resource.create({"service.name": name})
+    tracers = TracerProvider(resource=resource)
+    spans, numbers = _exporters(tracers)
+    for exporter in spans:
+        tracers.add_span_processor(BatchSpanProcessor(exporter))
+    readers = [PeriodicExportingMetricReader(exporter) for exporter in numbers]
+    return tracers, MeterProvider(resource=resource, metric_readers=readers)
 
 
 def _exporters(tracers: TracerProvider) -> tuple[list[SpanExporter], list[MetricExporter]]:

@@ -28,7 +28,7 @@ from tests.support.platform import Platform
 from tests.support.platform_jobs import NOOP, fan_in_id
 from tests.support.platform_messages import FUNCTION_APP
 from tests.support.platform_tables import create_schema
-from tests.support.processes import descendants, frozen
+from tests.support.processes import descendants, forkservers, frozen
 from tests.support.rasters import UTM, UTM_GRID, smooth, write_raster
 from tests.support.worker_process import WorkerProcess
 from worker.bus import Bus, OutgoingMessage
@@ -372,12 +372,15 @@ async def test_a_finished_job_can_be_done_again_under_its_id(world: World) -> No
     make_scene(world, 64, 64)
     platform = Platform(world.conninfo, world.bus)
     async with platform.running():
-        with world.worker():
+        with world.worker(WORKER_WARM_MINUTES="0.02") as worker:
+            await world.until_ready(worker)
+            assert not forkservers(worker.pid), "there was no task yet"
             job_id = await platform.submit(noop(stages=2), job_type=NOOP)
             await platform.quiet([job_id], DEADLINE_SECONDS)
             await platform.resubmit(job_id)
             jobs = await platform.quiet([job_id], DEADLINE_SECONDS)
             await world.until_drained()
+            await eventually(lambda: not forkservers(worker.pid), within_seconds=10)
     assert (platform.violations, jobs[job_id]["status"]) == ([], "completed")
     assert world.signals() == [1, 2, 1, 2]
 

@@ -1,7 +1,8 @@
 """Run the built images as a platform would: beside PostgreSQL, a broker and Azurite that lie outside.
 
-One job goes through all five stages; a second one is interrupted by SIGTERM. Prints sizes and times, and
-fails with what is not as it should be. ``python -m tests.image [TARGET ...]``, after ``make image``.
+One job goes through all five stages, one is shared by two containers, and one is interrupted by SIGTERM.
+Prints sizes and times, and fails with what is not as it should be. ``python -m tests.image [TARGET ...]``,
+after ``make image``.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,6 +46,7 @@ LARGEST_MB = {"worker": 500, "full": 750}
 MOST_IDLE_CPU, MOST_IDLE_MB = 0.01, 150
 SLOWEST_LIVEZ_SECONDS = 5.0
 USER = 10001
+SECOND = "second-worker"
 
 
 def main(targets: list[str]) -> int:
@@ -118,7 +120,8 @@ async def moving(engine: Engine, target: str) -> list[str]:
                     async with Bus.connect(connection_string=broker.connection_string) as bus:
                         platform = Platform(conninfo, bus, docker_stages=STAGES)
                         async with platform.running():
-                            problems += await _works(target, container, platform)
+                            problems += await _works(target, platform, "scene.tif", side=1500)
+                            problems += await _shares(engine, target, environment, platform, conninfo)
                             problems += await _stops(target, container, platform, conninfo)
                     left = await asyncio.to_thread(_names_below, scratch)
                     if left:
@@ -158,14 +161,40 @@ async def _starts(target: str, container: Container, port: int) -> list[str]:
     return problems
 
 
-async def _works(target: str, container: Container, platform: Platform) -> list[str]:
+async def _works(target: str, platform: Platform, name: str, *, side: int) -> list[str]:
     began = time.monotonic()
-    job_id = await _submit(platform, "scene.tif", side=1500)
+    job_id = await _submit(platform, name, side=side)
     rows = await platform.quiet([job_id], JOB_SECONDS)
     print(f"{target}: a job of five stages in {time.monotonic() - began:.1f} s: {rows[job_id]['status']}")
     problems = list(platform.violations)
     if rows[job_id]["status"] != "completed":
         problems.append(f"the job is {rows[job_id]['status']}: {rows[job_id]['error_details']}")
+    return problems
+
+
+async def _shares(
+    engine: Engine, target: str, environment: Mapping[str, str], platform: Platform, conninfo: str
+) -> list[str]:
+    """What is wrong with a second container beside the first, as there is while an app is deployed anew."""
+    port = _free_port()
+    environment = {**environment, "PORT": str(port), "APP_NAME": SECOND}
+    with tempfile.TemporaryDirectory() as scratch:
+        os.chown(scratch, USER, USER)
+        with engine.running(
+            f"gdaltools-{target}", environment=environment, scratch=Path(scratch)
+        ) as container:
+            await eventually(lambda: _answers(port, "/readyz"), within_seconds=START_SECONDS)
+            problems = await _works(target, platform, "shared.tif", side=3500)
+            code = await asyncio.to_thread(container.stop)
+            left = await asyncio.to_thread(_names_below, Path(scratch))
+    with psycopg.connect(conninfo) as connection:
+        statement = "select executed_by_app, count(*) from app.tasks group by executed_by_app"
+        done_by = dict(connection.execute(statement).fetchall())
+    print(f"{target}: two containers at once, the second did {done_by.get(SECOND, 0)} tasks")
+    if SECOND not in done_by:
+        problems.append(f"a second container has done nothing: {done_by}")
+    if code != 0 or left:
+        problems.append(f"the second container ended with {code} and left {', '.join(left) or 'nothing'}")
     return problems
 
 

@@ -12,12 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 import pytest
 import pytest_asyncio
 
 from tests.support.eventually import eventually
-from tests.support.processes import descendants
+from tests.support.processes import descendants, forkservers
 from tests.support.rasters import smooth, write_raster
 from worker.errors import ChildDied, OutOfMemory, TaskFailed, TaskStalled, TaskTimedOut
 from worker.memory import working_set_mb
@@ -180,41 +179,31 @@ async def test_a_task_too_large_for_this_machine_is_a_permanent_error_with_both_
     assert not caught.value.retryable
 
 
-def _forkservers() -> list[psutil.Process]:
-    def is_one(process: psutil.Process) -> bool:
-        try:
-            return "multiprocessing.forkserver" in " ".join(process.cmdline())
-        except psutil.Error:  # it ends just now
-            return False
-
-    return [child for child in psutil.Process().children() if is_one(child)]
-
-
 async def test_the_forkserver_is_given_up_when_nothing_needs_it_and_comes_again() -> None:
     runner = Runner(RunnerOptions(timeout_seconds=60, stall_seconds=60, warm_seconds=0))
     with runner.warm():
-        (first,) = _forkservers()
+        first = forkservers()
+        assert first
         with runner.warm():
             pass
         await asyncio.sleep(0.1)
-        assert _forkservers() == [first], "it is kept for as long as one needs it"
-    await eventually(lambda: not _forkservers(), within_seconds=10)
+        assert forkservers() == first, "it is kept for as long as one needs it"
+    await eventually(lambda: not forkservers(), within_seconds=10)
     with runner.warm():
         assert (await runner.run("do_nothing", {}, on_progress=_ignore))["success"] is True
-        (second,) = _forkservers()
-        assert second != first
+        assert not first & forkservers()
 
 
 async def test_a_forkserver_that_others_in_this_process_use_is_kept() -> None:
     theirs = multiprocessing.get_context("forkserver").Process(target=time.sleep, args=(60,))
     theirs.start()
     runner = Runner(RunnerOptions(timeout_seconds=60, stall_seconds=60, warm_seconds=0))
-    (before,) = _forkservers()
+    before = forkservers()
     try:
         with runner.warm():
             pass
         await asyncio.sleep(0.1)
-        assert _forkservers() == [before]
+        assert forkservers() == before
     finally:
         theirs.kill()
         theirs.join()

@@ -30,6 +30,16 @@ def descendants(pid: int | None = None) -> set[int]:
     return found
 
 
+def forkservers(pid: int | None = None) -> set[int]:
+    """Of `descendants` multiprocessing's forkserver, and what was forked from it."""
+    found = set()
+    for each in descendants(pid):
+        with contextlib.suppress(OSError):  # it ends just now
+            if b"multiprocessing.forkserver" in Path(f"/proc/{each}/cmdline").read_bytes():
+                found.add(each)
+    return found
+
+
 @contextlib.contextmanager
 def frozen(pids: Iterable[int]) -> Iterator[None]:
     """Stop processes for the time of the context, as a paused machine does; they notice only the time."""

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from worker import telemetry
+from worker.errors import ConfigurationError
 from worker.metrics import METRICS
 
 
@@ -49,23 +50,31 @@ def _ingestion() -> Iterator[tuple[str, list[dict[str, Any]]]]:
             thread.join()
 
 
-def test_spans_and_counts_arrive_under_the_workers_name_and_nothing_is_complained_of(
+async def test_spans_and_counts_arrive_under_the_workers_name_and_nothing_is_complained_of(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     for about_the_exporter in ("STATSBEAT_DISABLED_ALL", "SDKSTATS_DISABLED"):
         monkeypatch.setenv(f"APPLICATIONINSIGHTS_{about_the_exporter}", "true")
     with _ingestion() as (connection_string, received), caplog.at_level(logging.WARNING):
         monkeypatch.setenv("APPLICATIONINSIGHTS_CONNECTION_STRING", connection_string)
-        with telemetry.exporting("the-worker"), telemetry.span("claim"):
-            METRICS.dead_letters.add(reason="TestReason")
+        async with telemetry.exporting("the-worker"):
+            with telemetry.span("claim"):
+                METRICS.dead_letters.add(reason="TestReason")
     assert [record.getMessage() for record in caplog.records] == []
-    told = {item["data"]["baseType"]: item for item in received}
-    assert told["RemoteDependencyData"]["data"]["baseData"]["name"] == "claim"
-    names = {
-        metric["name"]
+    role_of = {
+        part["name"]: item["tags"]["ai.cloud.role"]
         for item in received
-        if item["data"]["baseType"] == "MetricData"
-        for metric in item["data"]["baseData"]["metrics"]
+        for part in item["data"]["baseData"].get("metrics", [item["data"]["baseData"]])
     }
-    assert "gdaltools_dead_letters" in names
-    assert {item["tags"]["ai.cloud.role"] for item in received} == {"the-worker"}
+    ours = {name: role_of.get(name) for name in ("claim", "gdaltools_dead_letters")}
+    assert set(ours.values()) == {"the-worker"}, role_of
+
+
+async def test_a_connection_string_that_is_none_is_told_by_its_variable(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("APPLICATIONINSIGHTS_CONNECTION_STRING", "InstrumentationKey=secret")
+    with pytest.raises(ConfigurationError, match="APPLICATIONINSIGHTS_CONNECTION_STRING") as caught:
+        async with telemetry.exporting("the-worker"):
+            pass
+    assert "secret" not in str(caught.value)

@@ -27,6 +27,7 @@ async def test_without_a_limit_only_others_end_it() -> None:
     running = asyncio.create_task(shift.run())
     await shift.watched(_process)(MESSAGE)
     assert not stopping.is_set()
+    assert not shift.ends_by_itself
     stopping.set()
     await running
     assert not shift.is_over
@@ -46,6 +47,7 @@ async def test_once_ends_with_the_first_message_even_if_it_fails() -> None:
             await shift.watched(process)(MESSAGE)
         assert stopping.is_set()
         assert shift.is_over
+        assert shift.ends_by_itself
 
 
 async def test_it_is_not_idle_while_a_message_is_in_hand() -> None:
