@@ -21,6 +21,8 @@ _LONGEST_SAID = 2000
 # Of the log: below a task, and at the end of the page.
 _TASK_LINES = 6
 _WORKER_LINES = 30
+# In which a timeline grows: each step is sent to whoever watches.
+_STEP_SECONDS = 5
 # A row that nobody touches for so long is shown as such.
 _QUIET_SECONDS = 90.0
 
@@ -270,10 +272,11 @@ def jobs(overview: Overview | None, stages: Mapping[str, Sequence[JobStage]]) ->
     """The newest jobs, each with its timeline."""
     if overview is None:
         return ()
+    now = overview.now.replace(second=overview.now.second // _STEP_SECONDS * _STEP_SECONDS, microsecond=0)
     return tuple(
         Job(
             row,
-            timeline(row, stages.get(row.job_id, ()), now=overview.now),
+            timeline(row, stages.get(row.job_id, ()), now=now),
             _TONES.get(row.status, "dim"),
         )
         for row in overview.jobs
