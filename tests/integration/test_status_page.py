@@ -87,8 +87,8 @@ async def site(database: PlatformDatabase, bus: Bus, in_hand: InHand) -> AsyncIt
     about = About("test-worker", "worker_docker", (QUEUE,), "0", datetime.now(UTC))
     board = Board(about, readiness, form_key=access.form_key)
     letters = DeadLetters(bus, queues=(QUEUE, JOBS), database=database)
+    board.use(database=database, dead_letters=letters, in_hand=in_hand, queues=(QUEUE, JOBS))
     async with (
-        board.using(database=database, dead_letters=letters, in_hand=in_hand, queues=(QUEUE, JOBS)),
         health.serving(
             readiness,
             name="test-worker",
@@ -100,7 +100,10 @@ async def site(database: PlatformDatabase, bus: Bus, in_hand: InHand) -> AsyncIt
         ) as port,
         aiohttp.ClientSession() as session,
     ):
-        yield Site(f"http://127.0.0.1:{port}", session, access.form_key)
+        try:
+            yield Site(f"http://127.0.0.1:{port}", session, access.form_key)
+        finally:
+            await board.leave_queues()
 
 
 @pytest.fixture

@@ -12,8 +12,7 @@ import secrets
 import shutil
 import tempfile
 import time
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Mapping
 from datetime import UTC, datetime
 
 from markupsafe import Markup
@@ -65,17 +64,17 @@ class Board:
         self._watch: LetterWatch | None = None
         self._notices: dict[str, str] = {}
 
-    @asynccontextmanager
-    async def using(
+    def use(
         self, *, database: Database, dead_letters: DeadLetters, in_hand: InHand, queues: tuple[str, ...]
-    ) -> AsyncIterator[None]:
-        """Look there from entry to exit."""
+    ) -> None:
+        """Look there from now on."""
         self._database, self._dead_letters, self._in_hand = database, dead_letters, in_hand
-        watch = self._watch = LetterWatch(dead_letters, queues, on_news=self._refresh)
-        try:
-            yield
-        finally:
-            self._database = self._dead_letters = self._in_hand = self._watch = None
+        self._watch = LetterWatch(dead_letters, queues, on_news=self._refresh)
+
+    async def leave_queues(self) -> None:
+        """Look no further into the queues, and redrive nothing: the worker stops."""
+        watch, self._watch, self._dead_letters = self._watch, None, None
+        if watch is not None:
             await watch.close()
 
     async def fragments(self) -> Mapping[str, Markup]:
@@ -149,7 +148,7 @@ class Board:
     async def _overview(self) -> tuple[Overview | None, str | None]:
         self._rest_seconds = _FRESH_SECONDS
         if self._database is None:
-            return None, "the worker is starting" if self._readiness.phase else "the worker is stopping"
+            return None, "the worker is starting"
         began = time.monotonic()
         try:
             overview = await self._database.overview(known=self._stages.keys())

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 
 from gdaltools.errors import GdalToolsError
 from worker.dead_letters import DeadLetters, Look
@@ -64,11 +64,7 @@ class LetterWatch:
             await asyncio.gather(self._watching, return_exceptions=True)
 
     async def _watch(self) -> None:
-        async with AsyncExitStack() as links:
-            looks = [
-                (queue, await links.enter_async_context(self._dead_letters.watching(queue)))
-                for queue in self._queues
-            ]
+        async with _links(self._dead_letters, self._queues) as looks:
             while time.monotonic() - self._asked < _IDLE_SECONDS:
                 self._wanted.clear()
                 found = tuple(await asyncio.gather(*(_seen(queue, look) for queue, look in looks)))
@@ -77,6 +73,17 @@ class LetterWatch:
                     self._news.set()
                     self._on_news()
                 await is_set_within(self._wanted, _EVERY_SECONDS)
+
+
+@asynccontextmanager
+async def _links(dead_letters: DeadLetters, queues: Sequence[str]) -> AsyncIterator[list[tuple[str, Look]]]:
+    """How to look into each queue; closed all at once, as each takes a second."""
+    links = [dead_letters.watching(queue) for queue in queues]
+    looks = await asyncio.gather(*(link.__aenter__() for link in links))
+    try:
+        yield list(zip(queues, looks, strict=True))
+    finally:
+        await asyncio.gather(*(link.__aexit__(None, None, None) for link in links))
 
 
 async def _seen(queue: str, look: Look) -> Letters:
