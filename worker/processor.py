@@ -150,6 +150,12 @@ class Processor:
             log.error("message %s on %s is dead-lettered: %s", message.message_id, message.queue, error)
             await _dead_letter(message, "InvalidMessage", str(error))
             return
+        with self._runner.warm():  # its imports go on beside the claim
+            await self._as_claimed(message, task, interrupted)
+
+    async def _as_claimed(
+        self, message: Message, task: TaskMessage, interrupted: asyncio.Future[Interruption]
+    ) -> None:
         with telemetry.span("claim"):
             outcome = await self._claimed(message, task, interrupted)
         match outcome:

@@ -1,7 +1,8 @@
 """One task in one child process, from a warm forkserver: memory, timeout, stall, progress, kill.
 
 A child that dies takes nothing with it but its own task; a child whose task is over is always gone when
-`Runner.run` returns or raises.
+`Runner.run` returns or raises. The forkserver holds more memory than the worker itself, so it is there only
+while there is work, and for a while after.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerContext, ForkServerProcess
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 from gdaltools import scratch
 from gdaltools.errors import StorageError
@@ -49,12 +52,14 @@ class RunnerOptions:
     """Limits of one task.
 
     `stall_seconds` is for how long a handler that reports progress may make none; `memory_limit_mb` bounds
-    the worker and its tasks together where the container does not.
+    the worker and its tasks together where the container does not; `warm_seconds` is for how long the
+    forkserver is kept when nothing needs it.
     """
 
     timeout_seconds: float
     stall_seconds: float
     memory_limit_mb: float | None = None
+    warm_seconds: float = 600.0
 
 
 @contextmanager
@@ -97,10 +102,27 @@ class Runner:
         self._memory = MemoryBudget(limit_mb=options.memory_limit_mb)
         self._context: ForkServerContext = multiprocessing.get_context("forkserver")
         self._context.set_forkserver_preload(child.PRELOAD)
+        self._needed_by = 0
+        self._giving_up: asyncio.TimerHandle | None = None
 
-    def warm_up(self) -> None:
-        """Start the forkserver now, so that the first task does not wait for its imports."""
+    @contextmanager
+    def warm(self) -> Iterator[None]:
+        """Keep the forkserver from entry to exit, so that a task that is about to come starts at once.
+
+        It is given up when it was not needed for `RunnerOptions.warm_seconds`; whoever needs it then waits
+        for its imports.
+        """
+        self._needed_by += 1
+        if self._giving_up is not None:
+            self._giving_up.cancel()
         forkserver.ensure_running()
+        try:
+            yield
+        finally:
+            self._needed_by -= 1
+            if not self._needed_by:
+                loop = asyncio.get_running_loop()
+                self._giving_up = loop.call_later(self._options.warm_seconds, _end_forkserver)
 
     async def run(
         self,
@@ -260,6 +282,17 @@ async def _uninterrupted(function: Callable[[], None]) -> None:
     except asyncio.CancelledError:
         await running
         raise
+
+
+def _end_forkserver() -> None:
+    """End it, unless a process of somebody else's in this program is its child."""
+    server: Any = forkserver._forkserver
+    with suppress(psutil.NoSuchProcess):
+        if server._forkserver_pid is None or psutil.Process(server._forkserver_pid).children():
+            return
+        # Asked to end it would wait for whoever has inherited its pipe, and this loop for it.
+        psutil.Process(server._forkserver_pid).kill()
+    server._stop()
 
 
 def _stop(process: ForkServerProcess, patience_seconds: float) -> None:

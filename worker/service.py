@@ -163,9 +163,11 @@ async def serving(
                 timeout_seconds=60 * settings.worker_timeout_minutes,
                 stall_seconds=60 * settings.worker_stall_minutes,
                 memory_limit_mb=settings.worker_memory_limit_mb,
+                warm_seconds=60 * settings.worker_warm_minutes,
             )
         )
-        runner.warm_up()
+        if shift.ends_by_itself:  # it was started for messages that wait
+            stack.enter_context(runner.warm())
         conninfo = await stack.enter_async_context(surroundings.conninfo(settings))
         connection_string = await stack.enter_async_context(surroundings.connection_string(settings))
         database = await stack.enter_async_context(surroundings.database(settings, conninfo))
