@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
 
 from gdaltools import crash_points
 from worker.bus import Bus, Message, OutgoingMessage, QueueReceiver
@@ -29,6 +30,10 @@ _WAIT_SECONDS = 5.0
 _SHARE_OF_LOCK = 0.5
 # Service Bus takes no longer message ids.
 _MAX_MESSAGE_ID_LENGTH = 128
+
+
+Look = Callable[[int], Awaitable[tuple[DeadLetter, ...]]]
+"""Gives the oldest letters, at most so many."""
 
 
 class DeadLetters:
@@ -60,16 +65,19 @@ class DeadLetters:
                     oldest.append(letter)
         return Listing(queue, total, tuple(oldest if order == "oldest" else reversed(newest)))
 
-    async def oldest(self, queue: str, *, limit: int) -> tuple[DeadLetter, ...]:
-        """The oldest letters of a queue, by one request: cheap however many there are, and maybe not all.
+    @asynccontextmanager
+    async def watching(self, queue: str) -> AsyncIterator[Look]:
+        """A function that looks at a queue's oldest letters, for whoever looks again and again.
 
-        Raises
-        ------
-        QueueNotFound, BusError
-            As `listing`.
+        Each look is one request over a link that stays open: cheap, however many letters there are. The
+        function raises as `listing` does, and can be called again.
         """
         async with self._receiver(queue) as receiver:
-            return tuple(letter_of(message) for message in await receiver.peek(max_count=limit))
+
+            async def look(limit: int) -> tuple[DeadLetter, ...]:
+                return tuple(letter_of(message) for message in await receiver.peek(max_count=limit))
+
+            yield look
 
     async def show(self, queue: str, sequence_number: int) -> WholeLetter:
         """One letter, with its task's row and job where the database has them.

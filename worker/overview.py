@@ -35,7 +35,6 @@ class RunningTask:
     worker: str | None
     began: datetime | None
     idle_seconds: float | None
-    label: str | None
     unit: str | None
     done: str | None
     total: str | None

@@ -325,7 +325,7 @@ select t.task_id, t.parent_job_id as job_id, t.task_type, t.stage, t.target_queu
        left(t.executed_by_app, 100) as worker, t.execution_started_at as began,
        extract(epoch from timezone('utc', clock_timestamp()) - least(t.heartbeat, t.updated_at))::float8
            as idle_seconds,
-       left(t.metadata #>> '{progress,label}', 100) as label, left(t.metadata #>> '{progress,unit}', 20) as unit,
+       left(t.metadata #>> '{progress,unit}', 20) as unit,
        left(t.metadata #>> '{progress,done}', 20) as done, left(t.metadata #>> '{progress,total}', 20) as total,
        left(j.parameters ->> 'blob_name', 200) as blob
 from (select * from @schema@.tasks where status = 'processing'

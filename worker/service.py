@@ -217,13 +217,11 @@ async def serving(
         measures.use(database)
         platform.machine, platform.database = machine, database
         platform.dead_letters = DeadLetters(bus, queues=settings.all_queues, database=database)
-        await stack.enter_async_context(
-            board.using(
-                database=database,
-                dead_letters=platform.dead_letters,
-                in_hand=processor.in_hand,
-                queues=settings.all_queues,
-            )
+        board.use(
+            database=database,
+            dead_letters=platform.dead_letters,
+            in_hand=processor.in_hand,
+            queues=settings.all_queues,
         )
         slots = tuple(
             asyncio.create_task(slot)
@@ -243,7 +241,9 @@ async def serving(
         finally:
             readiness.phase = "stopping"
             stopping.set()
-            await _drain(processor, slots, settings.worker_shutdown_grace_seconds)
+            await asyncio.gather(
+                board.leave_queues(), _drain(processor, slots, settings.worker_shutdown_grace_seconds)
+            )
             beats.cancel()
             await asyncio.gather(beats, return_exceptions=True)
 

@@ -171,6 +171,7 @@ async def test_no_secret_is_seen_whatever_fails(secured: Secured, worker: Worker
         letters = dead_letters(bus)
     seen = {f"letter {number}": text for number, text in enumerate(letters)}
     seen |= answers(worker, jobs)
+    assert "leak-at-once.tif" in seen["/"], "the status page shows what failed"
     seen |= rows(secured.owner)
     # Services that go away, and come back with other credentials.
     await asyncio.to_thread(secured.broker.kill)

@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from html import unescape
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import aiohttp
 import psycopg
@@ -31,6 +32,7 @@ from worker.platform_database import PlatformDatabase
 from worker.status import page
 from worker.status.board import Board
 from worker.status.facts import About
+from worker.status.html import SECTIONS
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -85,8 +87,8 @@ async def site(database: PlatformDatabase, bus: Bus, in_hand: InHand) -> AsyncIt
     about = About("test-worker", "worker_docker", (QUEUE,), "0", datetime.now(UTC))
     board = Board(about, readiness, form_key=access.form_key)
     letters = DeadLetters(bus, queues=(QUEUE, JOBS), database=database)
+    board.use(database=database, dead_letters=letters, in_hand=in_hand, queues=(QUEUE, JOBS))
     async with (
-        board.using(database=database, dead_letters=letters, in_hand=in_hand, queues=(QUEUE, JOBS)),
         health.serving(
             readiness,
             name="test-worker",
@@ -98,7 +100,10 @@ async def site(database: PlatformDatabase, bus: Bus, in_hand: InHand) -> AsyncIt
         ) as port,
         aiohttp.ClientSession() as session,
     ):
-        yield Site(f"http://127.0.0.1:{port}", session, access.form_key)
+        try:
+            yield Site(f"http://127.0.0.1:{port}", session, access.form_key)
+        finally:
+            await board.leave_queues()
 
 
 @pytest.fixture
@@ -130,9 +135,24 @@ async def shown(bench: Bench) -> AsyncIterator[Site]:
             yield made
 
 
-async def test_a_task_that_runs_is_shown_with_all_that_is_known_of_it(bench: Bench, shown: Site) -> None:
-    bench.create("t-1", task_type="stand_still", parameters={"seconds": 30})
-    await bench.send("t-1", task_type="stand_still", parameters={"seconds": 30})
+@pytest_asyncio.fixture
+async def bus(broker: BrokerThread) -> AsyncIterator[Bus]:
+    async with Bus.connect(connection_string=broker.connection_string) as made:
+        yield made
+
+
+@pytest_asyncio.fixture
+async def seen(database: PlatformDatabase, bus: Bus) -> AsyncIterator[Site]:
+    """A page beside which nothing runs."""
+    async with site(database, bus, InHand()) as made:
+        yield made
+
+
+async def test_a_task_is_shown_with_all_that_is_known_of_it(bench: Bench, shown: Site) -> None:
+    for name, parameters in (("say_something", {}), ("stand_still", {"seconds": 30})):
+        bench.create(name, task_type=name, parameters=parameters)
+        await bench.send(name, task_type=name, parameters=parameters)
+    await shown.until("log", "WARNING tests said by a task's process")
     text = await shown.until("running", "33%", "1 of 3 steps", "MB of memory")
     assert "stand_still" in text
     assert "steps/s" in text
@@ -141,12 +161,6 @@ async def test_a_task_that_runs_is_shown_with_all_that_is_known_of_it(bench: Ben
     assert f"stage 3 of job {JOB[:8]}" in text
     assert "here" in text
     assert "1 running" in await shown.section("summary")
-
-
-async def test_what_a_tasks_process_logs_is_shown(bench: Bench, shown: Site) -> None:
-    bench.create("t-1", task_type="say_something", parameters={})
-    await bench.send("t-1", task_type="say_something", parameters={})
-    await shown.until("log", "WARNING tests said by a task's process")
 
 
 async def test_what_failed_is_shown_with_its_reason_and_redriven(
@@ -168,9 +182,7 @@ async def test_what_failed_is_shown_with_its_reason_and_redriven(
     assert "absent" in await shown.redrive(sequence=number[1])
 
 
-async def test_everything_that_somebody_else_wrote_is_escaped(
-    bench: Bench, shown: Site, conninfo: str
-) -> None:
+async def test_everything_that_somebody_else_wrote_is_escaped(seen: Site, conninfo: str) -> None:
     insert(
         conninfo,
         "jobs",
@@ -203,7 +215,7 @@ async def test_everything_that_somebody_else_wrote_is_escaped(
             ).replace("\\u001b", "?"),
         )
     logs.TAIL.add([logs.Line(0.0, "WARNING", HOSTILE, HOSTILE, None)])
-    html = await shown.html()
+    html = await seen.html()
     assert html.count("&lt;script&gt;alert(1)") > 15
     assert "<script>alert" not in html
     assert "\u202e" not in html
@@ -211,21 +223,24 @@ async def test_everything_that_somebody_else_wrote_is_escaped(
     assert not re.search(r'"[^"=<>]*alert\(1\)[^"]*"\'', html), "no attribute ends early"
 
 
-@pytest.mark.parametrize(
-    "progress", ["7", '"x"', '{"done": "NaN", "total": {}}', '{"done": 1e999, "total": 0}']
-)
-async def test_progress_that_is_none_does_no_harm(
-    bench: Bench, shown: Site, conninfo: str, progress: str
-) -> None:
-    bench.create("t-1", status="processing")
-    with psycopg.connect(conninfo, autocommit=True) as connection:
-        connection.execute("update app.tasks set metadata = %s", [f'{{"progress": {progress}}}'])
-    assert "elsewhere" in await shown.until("running", "create_cog")
+async def test_progress_that_is_none_does_no_harm(seen: Site, conninfo: str) -> None:
+    insert(conninfo, "jobs", job_id=JOB, job_type="any_job", status="processing")
+    wrong = (
+        "7",
+        '"x"',
+        '{"done": "NaN", "total": {}}',
+        '{"done": 1e999, "total": 0}',
+        '{"done": 3, "total": -1}',
+    )
+    for progress in wrong:
+        metadata = f'{{"progress": {progress}}}'
+        task(conninfo, f"t-{progress}", task_type="odd", status="processing", metadata=metadata)
+    text = await seen.until("running", "odd")
+    assert text.count("odd") == len(wrong)
+    assert "%" not in text
 
 
-async def test_jobs_waiting_tasks_and_the_timeline_are_shown(
-    bench: Bench, shown: Site, conninfo: str
-) -> None:
+async def test_jobs_waiting_tasks_and_the_timeline_are_shown(seen: Site, conninfo: str) -> None:
     insert(
         conninfo,
         "jobs",
@@ -242,54 +257,52 @@ async def test_jobs_waiting_tasks_and_the_timeline_are_shown(
         (3, QUEUE, "queued"),
         (3, QUEUE, "queued"),
     ):
-        insert(
+        task(
             conninfo,
-            "tasks",
-            task_id=f"{stage}-{queue}-{datetime.now().timestamp()}",
+            str(uuid4()),
             parent_job_id="f" * 64,
-            job_type="process_large_raster_v2",
-            task_type="create_cog",
             stage=stage,
             status=status,
             target_queue=queue,
             execution_started_at=began if status == "completed" else None,
         )
-    text = await shown.until("jobs", "scene.tif")
+    text = await seen.until("jobs", "scene.tif")
     assert "processing" in text
     assert "stage 3 of 5" in text
     assert "0 of 2 done" in text
-    html = await shown.html()
+    html = await seen.html()
     assert re.search(r'aria-label="timeline of [^"]*stage 1, create_cog on raster-tasks: 1 of 1 done', html)
-    waits = await shown.section("waiting")
+    waits = await seen.section("waiting")
     assert "2 create_cog scene.tif (stage 3 of job ffffffff)" in waits
-    assert "2 waiting" in await shown.section("summary")
+    assert "2 waiting" in await seen.section("summary")
 
 
-async def test_a_change_reaches_whoever_watches(bench: Bench, shown: Site, conninfo: str) -> None:
-    async with shown.session.get(f"{shown.url}/status/events") as stream, asyncio.timeout(30):
-        seen = [await event(stream) for _ in range(9)]
-        assert {each["name"] for each in seen} >= {"running", "jobs", "letters"}
-        bench.create("t-1", status="queued", task_type="a_new_task")
+async def test_a_change_reaches_whoever_watches(seen: Site, conninfo: str) -> None:
+    insert(conninfo, "jobs", job_id=JOB, job_type="any_job", status="processing")
+    async with seen.session.get(f"{seen.url}/status/events") as stream, asyncio.timeout(30):
+        first = [(await event(stream))["name"] for _ in SECTIONS]
+        assert first == list(SECTIONS)
+        task(conninfo, "t-1", task_type="a_new_task", status="queued")
         while (changed := await event(stream))["name"] != "waiting":
             pass
         assert "a_new_task" in changed["html"]
 
 
-async def test_without_a_database_the_page_says_so(bench: Bench, broker: BrokerThread) -> None:
+async def test_without_a_database_the_page_says_so(bus: Bus) -> None:
     away = PlatformDatabase.connect("host=127.0.0.1 port=1 dbname=none user=none")
-    async with away as database, site(database, bench.bus, InHand()) as shown:
-        for name in ("running", "waiting", "failed", "jobs", "outbox"):
-            assert "Not known right now: no connection to the database" in await shown.section(name)
-        assert "There are none." in await shown.until("letters", "There are none.")
-        assert "memory" in await shown.section("health")
+    async with away as database, site(database, bus, InHand()) as made:
+        html = await made.html()
+        assert html.count("Not known right now: no connection to the database") == 5
+        assert "There are none." in await made.until("letters", "There are none.")
+        assert "memory" in await made.section("health")
 
 
 async def test_without_a_broker_the_page_says_so(database: PlatformDatabase) -> None:
     nowhere = "Endpoint=sb://127.0.0.1:1;SharedAccessKeyName=n;SharedAccessKey=k;UseDevelopmentEmulator=true"
-    async with Bus.connect(connection_string=nowhere) as bus, site(database, bus, InHand()) as shown:
-        assert "Nothing runs." in await shown.section("running")
-        assert "Not known right now" in await shown.section("letters")
-        assert f"{QUEUE} not known right now" in await shown.until("letters", "not known right now")
+    async with Bus.connect(connection_string=nowhere) as bus, site(database, bus, InHand()) as made:
+        assert "Nothing runs." in await made.section("running")
+        assert "Not known right now" in await made.section("letters")
+        assert f"{QUEUE} not known right now" in await made.until("letters", "not known right now")
 
 
 async def event(stream: aiohttp.ClientResponse) -> dict[str, Any]:
@@ -308,3 +321,8 @@ def insert(conninfo: str, table: str, **values: Any) -> None:
     )
     with psycopg.connect(conninfo, autocommit=True) as connection:
         connection.execute(statement, list(values.values()))
+
+
+def task(conninfo: str, task_id: str, **values: Any) -> None:
+    row = {"parent_job_id": JOB, "job_type": "any_job", "task_type": "create_cog", "stage": 1, **values}
+    insert(conninfo, "tasks", task_id=task_id, **row)

@@ -12,8 +12,7 @@ import secrets
 import shutil
 import tempfile
 import time
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Mapping
 from datetime import UTC, datetime
 
 from markupsafe import Markup
@@ -29,16 +28,13 @@ from worker.memory import MB, container_memory, working_set_mb
 from worker.overview import JobStage, Overview
 from worker.rows import OVER
 from worker.status import facts
-from worker.status.facts import About, Facts, Letters, Resources
+from worker.status.facts import About, Facts, Resources
 from worker.status.html import rendered
+from worker.status.letter_watch import LetterWatch
 
 # How long what was looked up is shown: at least, when it was not to be had, and by how long it took.
 _FRESH_SECONDS, _UNKNOWN_SECONDS, _REST = 1.0, 3.0, 20.0
 _RESOURCES_SECONDS = 2.0
-_LETTERS_SECONDS = 5.0
-# For how long a queue is asked, and a page waits for the first answer.
-_PEEK_SECONDS, _FIRST_PEEK_SECONDS = 10.0, 1.0
-_MOST_LETTERS = 20
 _MOST_NOTICES = 50
 
 log = logging.getLogger(__name__)
@@ -57,7 +53,6 @@ class Board:
         self._database: Database | None = None
         self._dead_letters: DeadLetters | None = None
         self._in_hand: InHand | None = None
-        self._queues: tuple[str, ...] = ()
         self._turn = asyncio.Lock()
         self._fresh_until = float("-inf")
         self._rest_seconds = 0.0
@@ -66,25 +61,21 @@ class Board:
         self._stages: dict[tuple[str, datetime], tuple[JobStage, ...]] = {}
         self._resources: Resources | None = None
         self._resources_at = float("-inf")
-        self._letters: tuple[Letters, ...] | None = None
-        self._letters_at = float("-inf")
-        self._peeking: asyncio.Task[None] | None = None
+        self._watch: LetterWatch | None = None
         self._notices: dict[str, str] = {}
 
-    @asynccontextmanager
-    async def using(
+    def use(
         self, *, database: Database, dead_letters: DeadLetters, in_hand: InHand, queues: tuple[str, ...]
-    ) -> AsyncIterator[None]:
-        """Look there from entry to exit."""
-        self._database, self._dead_letters = database, dead_letters
-        self._in_hand, self._queues = in_hand, queues
-        try:
-            yield
-        finally:
-            self._database = self._dead_letters = self._in_hand = None
-            if self._peeking is not None:
-                self._peeking.cancel()
-                await asyncio.gather(self._peeking, return_exceptions=True)
+    ) -> None:
+        """Look there from now on."""
+        self._database, self._dead_letters, self._in_hand = database, dead_letters, in_hand
+        self._watch = LetterWatch(dead_letters, queues, on_news=self._refresh)
+
+    async def leave_queues(self) -> None:
+        """Look no further into the queues, and redrive nothing: the worker stops."""
+        watch, self._watch, self._dead_letters = self._watch, None, None
+        if watch is not None:
+            await watch.close()
 
     async def fragments(self) -> Mapping[str, Markup]:
         """The HTML of each section now; equal text says that nothing has changed."""
@@ -106,7 +97,9 @@ class Board:
         except GdalToolsError as error:
             return self._note(f"Not everything was redriven: {facts.said(str(error))}")
         finally:
-            self._letters_at, self._is_changed = float("-inf"), True
+            if self._watch is not None:
+                self._watch.look_again()
+            self._refresh()
         log.info("redriven by the status page: %d letters of %s", len(handled), queue)
         told = "; ".join(
             f"letter {each.sequence_number}: {each.outcome}, {facts.said(each.detail)}"
@@ -118,6 +111,9 @@ class Board:
     def notice(self, key: str) -> str | None:
         """What was told under a key."""
         return self._notices.get(key)
+
+    def _refresh(self) -> None:
+        self._is_changed = True
 
     def _note(self, text: str) -> str:
         key = secrets.token_urlsafe(12)
@@ -131,7 +127,7 @@ class Board:
         (overview, unknown), resources, letters = await asyncio.gather(
             self._overview(),
             self._look_at_resources(tuple(run.pid for run in runs if run.pid is not None)),
-            self._look_into_queues(),
+            _nothing() if self._watch is None else self._watch.letters(),
         )
         now = datetime.now(UTC) if overview is None else facts.aware(overview.now)
         lines = logs.TAIL.lines
@@ -152,7 +148,7 @@ class Board:
     async def _overview(self) -> tuple[Overview | None, str | None]:
         self._rest_seconds = _FRESH_SECONDS
         if self._database is None:
-            return None, "the worker is starting" if self._readiness.phase else "the worker is stopping"
+            return None, "the worker is starting"
         began = time.monotonic()
         try:
             overview = await self._database.overview(known=self._stages.keys())
@@ -180,31 +176,9 @@ class Board:
             self._resources_at = time.monotonic()
         return resources
 
-    async def _look_into_queues(self) -> tuple[Letters, ...] | None:
-        """What was found last; a new look goes on beside, as the broker may be slow, or away."""
-        if self._dead_letters is None:
-            return self._letters
-        due = time.monotonic() - self._letters_at >= _LETTERS_SECONDS
-        if due and (self._peeking is None or self._peeking.done()):
-            self._letters_at = time.monotonic()
-            self._peeking = asyncio.create_task(self._peek(self._dead_letters))
-            await asyncio.wait({self._peeking}, timeout=_FIRST_PEEK_SECONDS)
-        return self._letters
 
-    async def _peek(self, dead_letters: DeadLetters) -> None:
-        found = await asyncio.gather(*(_letters(dead_letters, queue) for queue in self._queues))
-        self._letters, self._is_changed = tuple(found), True
-
-
-async def _letters(dead_letters: DeadLetters, queue: str) -> Letters:
-    try:
-        async with asyncio.timeout(_PEEK_SECONDS):
-            found = await dead_letters.oldest(queue, limit=_MOST_LETTERS + 1)
-    except TimeoutError:
-        return Letters(queue, problem=f"no answer within {_PEEK_SECONDS:g} s")
-    except GdalToolsError as error:
-        return Letters(queue, problem=facts.said(str(error)))
-    return Letters(queue, found[:_MOST_LETTERS], more=len(found) > _MOST_LETTERS)
+async def _nothing() -> None:
+    return None
 
 
 def _resources(pids: tuple[int, ...], limit_mb: float | None) -> Resources:

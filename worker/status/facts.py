@@ -21,6 +21,8 @@ _LONGEST_SAID = 2000
 # Of the log: below a task, and at the end of the page.
 _TASK_LINES = 6
 _WORKER_LINES = 30
+# In which a timeline grows: each step is sent to whoever watches.
+_STEP_SECONDS = 5
 # A row that nobody touches for so long is shown as such.
 _QUIET_SECONDS = 90.0
 
@@ -34,13 +36,12 @@ def said(text: str | None) -> str:
 class Pace:
     """How far work is, as its newest progress has it.
 
-    >>> Pace.of({"label": "cog", "unit": "blocks", "done": 50, "total": 200}, seconds=10, expected=None)
-    Pace(label='cog', percent=25.0, told='50 of 200 blocks, 5.0 blocks/s, 30 s left')
+    >>> Pace.of({"unit": "blocks", "done": 50, "total": 200}, seconds=10, expected=None)
+    Pace(percent=25.0, told='50 of 200 blocks, 5.0 blocks/s, 30 s left')
     >>> Pace.of({"done": "many"}, seconds=10, expected=None) is None
     True
     """
 
-    label: str
     percent: float
     told: str
 
@@ -60,9 +61,7 @@ class Pace:
             speed,
             "" if left is None or fraction >= 1 else f"{duration(left)} left",
         )
-        return cls(
-            str(given.get("label") or ""), round(100 * fraction, 1), ", ".join(part for part in parts if part)
-        )
+        return cls(round(100 * fraction, 1), ", ".join(part for part in parts if part))
 
 
 def _number(value: object) -> float | None:
@@ -86,7 +85,6 @@ class Running:
     worker: str
     here: bool
     began: datetime | None
-    seconds: float
     pace: Pace | None
     memory_mb: float | None
     quiet_seconds: float | None
@@ -205,7 +203,7 @@ def running(
     rows = {} if overview is None else {row.task_id: row for row in overview.running}
     here = {run.task.task_id: run for run in runs}
     found = [
-        _running_here(run, rows.get(task_id), of_task.get(task_id, []), memory, name=name, now=now)
+        _running_here(run, rows.get(task_id), of_task.get(task_id, []), memory, name=name)
         for task_id, run in here.items()
     ]
     found += [_running_elsewhere(row, now=now) for task_id, row in rows.items() if task_id not in here]
@@ -219,7 +217,6 @@ def _running_here(
     memory: Mapping[int, float],
     *,
     name: str,
-    now: datetime,
 ) -> Running:
     task = run.task
     blob = row.blob if row is not None else None
@@ -233,7 +230,6 @@ def _running_here(
         worker=name,
         here=True,
         began=run.began,
-        seconds=max((now - run.began).total_seconds(), 0.0),
         pace=Pace.of(run.progress, seconds=run.seconds, expected=run.expected_seconds),
         memory_mb=None if run.pid is None else memory.get(run.pid),
         quiet_seconds=None,
@@ -243,7 +239,7 @@ def _running_here(
 
 def _running_elsewhere(row: RunningTask, *, now: datetime) -> Running:
     seconds = 0.0 if row.began is None else max((now - aware(row.began)).total_seconds(), 0.0)
-    progress = {"label": row.label, "unit": row.unit, "done": row.done, "total": row.total}
+    progress = {"unit": row.unit, "done": row.done, "total": row.total}
     quiet = row.idle_seconds if row.idle_seconds is not None and row.idle_seconds > _QUIET_SECONDS else None
     return Running(
         task_id=row.task_id,
@@ -255,7 +251,6 @@ def _running_elsewhere(row: RunningTask, *, now: datetime) -> Running:
         worker=said(row.worker),
         here=False,
         began=None if row.began is None else aware(row.began),
-        seconds=seconds,
         pace=Pace.of(progress, seconds=seconds, expected=None),
         memory_mb=None,
         quiet_seconds=quiet,
@@ -270,10 +265,11 @@ def jobs(overview: Overview | None, stages: Mapping[str, Sequence[JobStage]]) ->
     """The newest jobs, each with its timeline."""
     if overview is None:
         return ()
+    now = overview.now.replace(second=overview.now.second // _STEP_SECONDS * _STEP_SECONDS, microsecond=0)
     return tuple(
         Job(
             row,
-            timeline(row, stages.get(row.job_id, ()), now=overview.now),
+            timeline(row, stages.get(row.job_id, ()), now=now),
             _TONES.get(row.status, "dim"),
         )
         for row in overview.jobs
