@@ -16,6 +16,8 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Literal
 
+from gdaltools.display.mistake import interrupted_shortly
+
 
 @dataclass(frozen=True)
 class Progress:
@@ -74,17 +76,18 @@ def reporting(
     >>> [state.done for state in seen]
     [0, 2]
     """
-    if option is False or (option == "auto" and not watched()):
-        yield lambda _: None
-        return
-    if callable(option):
-        yield _counted(option, label, total, unit, begun)
-        return
-    from gdaltools.display.bars import showing
+    with interrupted_shortly():
+        if option is False or (option == "auto" and not watched()):
+            yield lambda _: None
+            return
+        if callable(option):
+            yield _counted(option, label, total, unit, begun)
+            return
+        from gdaltools.display.bars import showing
 
-    expected = _expected.get()
-    with showing(None if expected is None else expected(), begun) as show:
-        yield _counted(show, label, total, unit, begun)
+        expected = _expected.get()
+        with showing(None if expected is None else expected(), begun) as show:
+            yield _counted(show, label, total, unit, begun)
 
 
 def _counted(

@@ -135,6 +135,9 @@ result = gt.create_cog({str(huge)!r}, {str(out / "cog.tif")!r}, progress=begun)
     seen = notebook.run(code, interrupted_when=begun.exists)
     assert seen.error == "KeyboardInterrupt", seen
     # It takes a fraction of a second; a machine with much else to do may take longer.
+    shown = plain(seen.traceback).splitlines()
+    assert shown[0].startswith("line 3: result = gt.create_cog(")
+    assert shown[1:] == ["KeyboardInterrupt: the work was stopped before its end"]
     assert seen.stopped_after is not None
     assert seen.stopped_after < 10
     asyncio.run(eventually(lambda: not list(out.iterdir())))
