@@ -86,7 +86,8 @@ class LabPage:
         self._page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
         self._page.wait_for_function(
             "text => [...document.querySelectorAll('.jp-OutputArea-output')]"
-            ".some(each => new RegExp(text).test(each.textContent))",
+            ".some(each => new RegExp(text).test(each.textContent)"
+            " || each.dataset.mimeType?.endsWith('stderr'))",
             arg=shown,
             timeout=_SECONDS * 1000,
         )
