@@ -54,6 +54,11 @@ FROM base AS runtime
 RUN groupadd --gid 10001 worker \
     && useradd --uid 10001 --gid worker --home-dir /scratch --no-create-home --shell /usr/sbin/nologin worker \
     && install --directory --owner worker --group worker --mode 0700 /scratch
+# The base has no bytecode of Python's own modules, and a read-only file system keeps none: each start would compile
+# them, and so would each health check.
+RUN python3 -m compileall -q -j 0 --invalidation-mode unchecked-hash \
+        -x '/(test|tests|idlelib|lib2to3|tkinter|turtledemo|ensurepip|site-packages|dist-packages)/' \
+        "$(python3 -c 'import sysconfig; print(sysconfig.get_path("stdlib"))')"
 ENV PATH=/opt/gdaltools/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     PYTHONDONTWRITEBYTECODE=1 \

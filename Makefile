@@ -11,7 +11,7 @@ PIP_INSTALL := pip install -q --root-user-action ignore --disable-pip-version-ch
 INSTALL = $(shell test -x $(VENV)/uv/bin/uv && echo "$(VENV)/uv/bin/uv pip install -q --python $(BIN)/python" \
 	|| echo "$(BIN)/python -m $(PIP_INSTALL)")
 
-.PHONY: demo test chaos fuzz bench calibrate notebook notebooks docs image image-test browser-test deploy-test lint lock clean
+.PHONY: demo test browser-test chaos fuzz bench calibrate notebook notebooks docs image image-test deploy-test lint lock clean
 .DELETE_ON_ERROR:
 
 demo: $(READY)
@@ -19,6 +19,11 @@ demo: $(READY)
 
 test: $(READY)
 	$(BIN)/python -m pytest -n 6 --dist loadfile --no-loadscope-reorder $(ARGS)
+
+# The status page and the notebooks in a browser; CHROMIUM names it where it is called otherwise.
+browser-test: $(READY)
+	@$(INSTALL) -e '.[notebook,map,worker,browser]'
+	@$(BIN)/python -m pytest -m browser tests/acceptance/test_status_in_browser.py tests/browser $(ARGS)
 
 chaos: $(READY)
 	@$(BIN)/python -m tests.chaos $(ARGS)
@@ -52,11 +57,6 @@ image:
 
 image-test: $(READY)
 	@$(BIN)/python -m tests.image $(ARGS)
-
-# Pages and notebooks in Chromium: the system's, or what `playwright install chromium` brings.
-browser-test: $(READY)
-	@$(INSTALL) -e '.[notebook,map,worker,browser]'
-	@$(BIN)/python -m pytest -m browser tests/browser $(ARGS)
 
 # The Azure CLI in an environment of its own (half a gigabyte): its own parser reads each command of a deployment.
 deploy-test: $(READY)

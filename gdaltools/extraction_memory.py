@@ -9,6 +9,7 @@ from gdaltools.cog.sizing import memory_bound as cog_memory_bound
 from gdaltools.dataset import CACHE_MB
 from gdaltools.tile_format import goes_by_rows
 from gdaltools.tile_pixels import plain_step
+from gdaltools.warp_plan import cell_side
 
 #: A strip of a group, of all bands, uncompressed: what a reader holds, about three times over.
 STRIP_BYTES = 48 << 20
@@ -57,11 +58,14 @@ def tiles_memory_bound(
         bound = cog_memory_bound(side, min(tile_size, height), bands, itemsize, threads=threads)
         bound += KERNEL_BYTES if warps else 0
         return bound + threads * strips_bytes(min(rows, height) * min(cols, width) * pixel_bytes)
-    step = plain_step(1, side * pixel_bytes)
+    # Neither the overlap of a warp's tiles is known, which its cells' side follows from, nor its target grid,
+    # on which the raster may be wider.
+    step = cell_side(tile_size, 1) if warps else plain_step(1, side * pixel_bytes)
+    across = 2 * width if warps else width
     busy = min(threads, math.ceil(height / tile_size) * math.ceil(width / side))
     return memory_bound(
         pixel_bytes,
-        width=max(side, min(width, STRIP_BYTES // (step * pixel_bytes))),
+        width=max(side, min(across, STRIP_BYTES // (step * pixel_bytes))),
         tile_width=side,
         step=step,
         block=block,

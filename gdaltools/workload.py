@@ -4,6 +4,9 @@ A `Workload` says what a header tells; `features` turns it into the numbers that
 for. Each of them grows with the raster and shrinks, or stays, with more cores, and no price is negative: so a
 larger raster never has the smaller estimate.
 
+A worker reads a calibration at its start and does without rasterio, numpy and dask; so does this module, but
+for the two functions that need them.
+
 >>> one = Workload("create_cog", "analysis", Layout(1000, 1000, 3, 1), cores=1)
 >>> features(one)
 {'start': 1.0, 'start:analysis': 1.0, 'serial': 3.0, 'work:analysis:byte': 3.0, 'strips': 3.0}
@@ -19,12 +22,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
-import numpy as np
-
-from gdaltools.cog.sizing import memory_bound
 from gdaltools.errors import InvalidParameter
-from gdaltools.extraction_memory import tiles_memory_bound
-from gdaltools.tiling_plan import auto_tile_size
 
 Operation = Literal["extract_tiles", "create_cog"]
 OPERATIONS: tuple[Operation, ...] = get_args(Operation)
@@ -35,8 +33,6 @@ VARIANTS: dict[Operation, tuple[str, ...]] = {
 #: A codec of which no more is known than that there is one.
 SOME_CODEC = "some"
 
-# What GDAL's warp holds in each thread beside the rest of a COG.
-_COG_WARP_MB = 100
 # A file that is smaller than its pixels by more than this is compressed, whatever else is known of it.
 _PLAIN_SHARE = 0.9
 
@@ -105,6 +101,8 @@ def layout_of(dtypes: tuple[str, ...], width: int, height: int, **facts: Any) ->
     >>> layout_of(("uint8", "uint16"), 100, 10).itemsize, layout_of(("float32",), 100, 10).floating
     (2, True)
     """
+    import numpy as np
+
     dtype = np.result_type(*dtypes)
     return Layout(width, height, len(dtypes), dtype.itemsize, floating=dtype.kind in "fc", **facts)
 
@@ -211,6 +209,10 @@ def features(workload: Workload) -> dict[str, float]:
 
 def memory_bound_mb(workload: Workload) -> float:
     """What an operation takes at most, by its plan's own bound; megabytes of 10⁶ bytes."""
+    from gdaltools.cog.sizing import memory_bound
+    from gdaltools.extraction_memory import tiles_memory_bound
+    from gdaltools.tiling_plan import auto_tile_size
+
     layout = workload.layout
     if workload.operation == "extract_tiles":
         bound = tiles_memory_bound(
@@ -223,5 +225,12 @@ def memory_bound_mb(workload: Workload) -> float:
             warps=workload.variant == "warp",
         )
         return bound / 1e6
-    bound = memory_bound(layout.width, layout.height, layout.bands, layout.itemsize, threads=workload.cores)
-    return bound / 1e6 + (_COG_WARP_MB * workload.cores if workload.warps else 0)
+    bound = memory_bound(
+        layout.width,
+        layout.height,
+        layout.bands,
+        layout.itemsize,
+        warps=workload.warps,
+        threads=workload.cores,
+    )
+    return bound / 1e6

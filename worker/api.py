@@ -6,7 +6,6 @@ here.
 
 from __future__ import annotations
 
-import hmac
 import json
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from typing import Any, cast, get_args
 from aiohttp import web
 
 from gdaltools.errors import GdalToolsError, InvalidParameter, SourceNotFound
+from worker.access import shows_token
 from worker.dead_letters import DeadLetters
 from worker.errors import JobNotFound, LetterNotFound, NotReady, QueueNotFound
 from worker.jobs import UnknownJobType
@@ -73,8 +73,7 @@ def _guarded(handler: Handler, token: str | None) -> Handler:
     async def guard(request: web.Request) -> web.Response:
         if token is None and "Origin" in request.headers:
             return _refused(HTTPStatus.FORBIDDEN, "pages in browsers are not answered: ask from a program")
-        shown = request.headers.get("Authorization", "").encode()
-        if token is not None and not hmac.compare_digest(shown, f"Bearer {token}".encode()):
+        if token is not None and not shows_token(request, token):
             return _refused(HTTPStatus.UNAUTHORIZED, "send WORKER_API_TOKEN as Authorization: Bearer TOKEN")
         return await handler(request)
 

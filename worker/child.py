@@ -1,9 +1,9 @@
 """The inside of a task's process: run the handler, tell the parent how it goes, die with the parent.
 
-What travels to the parent is plain data: first ``("needs", megabytes or None)``, which the parent answers
-when there is room; then ``("progress", dict)`` any number of times, one ``("usage", Usage)``, and at the end
-``("result", dict)`` or ``("failure", Failure)``. `PRELOAD` names what the forkserver imports once, so that a
-task's process starts warm.
+What travels to the parent is plain data: first ``("needs", Needs or None)``, which the parent answers when
+there is room; then ``("progress", dict)`` and ``("log", lines)`` any number of times, one
+``("usage", Usage)``, and at the end ``("result", dict)`` or ``("failure", Failure)``. `PRELOAD` names what
+the forkserver imports once, so that a task's process starts warm.
 """
 
 from __future__ import annotations
@@ -54,6 +54,14 @@ _OOM_SCORE_ADJUSTMENT = 500
 _MAXRSS_UNIT = 1 if sys.platform == "darwin" else 1024
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What a task is expected to take."""
+
+    peak_memory_mb: float
+    seconds: float
 
 
 @dataclass(frozen=True)
@@ -161,11 +169,11 @@ def main(
     crash_points.reach("child-started")
     parent = _Parent(connection)
     expected = _expected(task_type, parameters)
-    parent.say(("needs", None if expected is None else expected.peak_memory_mb))
+    parent.say(("needs", None if expected is None else Needs(expected.peak_memory_mb, expected.seconds)))
     _die_with_parent(connection)
     threading.Thread(target=_die_with_parent, args=(connection,), daemon=True).start()
     began, cpu_before, steps = time.monotonic(), _cpu_seconds(), Steps()
-    with phases.listening(steps.note):
+    with logs.TAIL.listening(), phases.listening(steps.note):
         outcome = _outcome(parent, task_type, parameters)
     usage = Usage(
         seconds=round(time.monotonic() - began, 3),
@@ -229,7 +237,7 @@ def _peak_memory_mb() -> float:
 
 
 class _Parent:
-    """The way to the parent: the newest progress twice a second, and what is said once, in order."""
+    """The way to the parent: the newest progress and log twice a second, and what is said once, in order."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
@@ -242,7 +250,7 @@ class _Parent:
         self._newest = state
 
     def say(self, message: tuple[str, object]) -> None:
-        """Send a message behind all progress."""
+        """Send a message behind all progress and log."""
         with self._lock:
             self._send_newest()
             self._send(message)
@@ -257,6 +265,8 @@ class _Parent:
         state, self._newest = self._newest, None
         if state is not None:
             self._send(("progress", asdict(state) | {"percent": round(100 * state.fraction, 1)}))
+        if lines := logs.TAIL.taken():
+            self._send(("log", lines))
 
     def _send(self, message: tuple[str, object]) -> None:
         try:

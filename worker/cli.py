@@ -139,7 +139,10 @@ def _run(given: argparse.Namespace) -> int:
         shift = Shift(stopping, once=given.once, idle_seconds=idle_seconds)
         async with serving(settings, stopping=stopping, shift=shift) as service:
             logging.getLogger("worker").info(
-                "%s serves %s; probes on port %d", settings.app_mode, ", ".join(settings.queues), service.port
+                "%s serves %s; probes and the status page (/) on port %d",
+                settings.app_mode,
+                ", ".join(settings.queues),
+                service.port,
             )
             await service.wait(stopping)
             if shift.is_over:

@@ -11,7 +11,7 @@ whether the first call was committed: the second call answers as the first did a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Literal
@@ -28,6 +28,7 @@ from worker.connections import (
 )
 from worker.json_text import clean_text, dumps
 from worker.outbox_table import OutboxBatch, OutboxTable
+from worker.overview import Overview, read_overview
 from worker.rows import (
     OVER,
     Burial,
@@ -135,6 +136,10 @@ class Database(OutboxTable):
     async def waiting(self) -> dict[str, int]:
         """Return how many tasks are queued, by queue."""
         return {row["queue"]: row["tasks"] for row in await self._read_all("count_waiting")}
+
+    async def overview(self, *, known: Collection[tuple[str, datetime]] = ()) -> Overview:
+        """Return what a person wants to see at a glance; see `worker.overview.read_overview`."""
+        return await read_overview(self._db, known=known)
 
     # A task's life (protocol.md §4)
 

@@ -60,6 +60,17 @@ class DeadLetters:
                     oldest.append(letter)
         return Listing(queue, total, tuple(oldest if order == "oldest" else reversed(newest)))
 
+    async def oldest(self, queue: str, *, limit: int) -> tuple[DeadLetter, ...]:
+        """The oldest letters of a queue, by one request: cheap however many there are, and maybe not all.
+
+        Raises
+        ------
+        QueueNotFound, BusError
+            As `listing`.
+        """
+        async with self._receiver(queue) as receiver:
+            return tuple(letter_of(message) for message in await receiver.peek(max_count=limit))
+
     async def show(self, queue: str, sequence_number: int) -> WholeLetter:
         """One letter, with its task's row and job where the database has them.
 

@@ -72,6 +72,7 @@ async def _demo(blob: Location, console: Console, *, keep: bool) -> int:
     stop_on_signals(stopping)
     console.print("Starting PostgreSQL, the development broker and the worker")
     async with serving(settings, stopping=stopping) as service:
+        console.print(f"Status page: http://127.0.0.1:{service.port}/", soft_wrap=True)
         outcome = await _job_over(service, blob, stopping, console)
         if outcome is None:
             return 130

@@ -43,9 +43,12 @@ class Standalone:
     ----------
     client : Client
         What submits jobs to it.
+    url : str
+        Where its status page is.
     """
 
     client: Client
+    url: str
 
     def __init__(self, blobs: StrPath | None = None, *, settings: Mapping[str, Any] | None = None) -> None:
         self._blobs = None if blobs is None else Path(blobs).absolute()
@@ -129,6 +132,7 @@ class Standalone:
         }
         self._loop, self._stopping = asyncio.get_running_loop(), asyncio.Event()
         async with serving(Settings(**(own | self._given)), stopping=self._stopping) as service:
-            self.client = Client(f"http://127.0.0.1:{service.port}")
+            self.url = f"http://127.0.0.1:{service.port}/"
+            self.client = Client(self.url)
             self._ready.set()
             await service.wait(self._stopping)

@@ -430,11 +430,16 @@ class Expected:
         """At most, megabytes of 10⁶ bytes."""
         return max(estimate.peak_memory_mb for _, estimate in self.parts)
 
+    @property
+    def seconds(self) -> float:
+        """Of all parts, one after the other."""
+        return sum(estimate.seconds for _, estimate in self.parts)
+
     def to_dict(self) -> dict[str, Any]:
         """It as a task's metadata hold it, to be held against what was measured."""
         estimates = [estimate for _, estimate in self.parts]
         return {
-            "seconds": round(sum(each.seconds for each in estimates), 3),
+            "seconds": round(self.seconds, 3),
             "seconds_high": round(sum(each.seconds_high for each in estimates), 3),
             "peak_memory_mb": round(self.peak_memory_mb, 1),
             "basis": estimates[0].basis,

@@ -1,23 +1,24 @@
 """What the platform's probes and a person's curl see: a small HTTP server, up before anything else.
 
-``/`` and ``/livez`` answer as long as the event loop turns; ``/readyz`` answers 200 only while every part
-that the worker needs answers, else 503 with one line for each that does not. ``/metrics`` is for
-Prometheus, on this machine or with WORKER_API_TOKEN.
+``/livez`` answers as long as the event loop turns; ``/readyz`` answers 200 only while every part that the
+worker needs answers, else 503 with one line for each that does not. ``/metrics`` is for Prometheus. But for
+the probes and `OPEN_PATHS` all of it is for those whom `worker.access.Access` allows.
 """
 
 from __future__ import annotations
 
-import hmac
 import logging
 import os
 import time
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from ipaddress import ip_address
+from http import HTTPStatus
 
 from aiohttp import web
+from aiohttp.typedefs import Handler, Middleware
 
+from worker.access import Access
 from worker.errors import ConfigurationError
 from worker.measures import Measures
 from worker.metrics import CONTENT_TYPE, METRICS
@@ -27,6 +28,9 @@ _ONE_OUTAGE_SECONDS = 30.0
 
 # Of a request; job parameters are far smaller.
 _LARGEST_BODY = 1 << 20
+
+OPEN_PATHS = frozenset({"/", "/livez", "/readyz", "/status/sign-in"})
+"""What everybody is answered, be it that there is nothing to see."""
 
 log = logging.getLogger(__name__)
 
@@ -61,14 +65,20 @@ class Readiness:
         return self.phase is None and not self.problems
 
 
-def _may_measure(request: web.Request, token: str | None) -> bool:
-    if token is not None:
-        shown = request.headers.get("Authorization", "").encode()
-        return hmac.compare_digest(shown, f"Bearer {token}".encode())
-    try:
-        return ip_address(request.remote or "").is_loopback
-    except ValueError:
-        return False
+def _guard(access: Access) -> Middleware:
+    if access.token is None:
+        message = "this is for programs and people of this machine: set WORKER_API_TOKEN to open it to others"
+    else:
+        message = "send WORKER_API_TOKEN as Authorization: Bearer TOKEN, or give it to the page at /"
+    body = {"error": message, "errorType": HTTPStatus.UNAUTHORIZED.phrase, "retryable": False}
+
+    @web.middleware
+    async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
+        if request.path in OPEN_PATHS or access.allows(request):
+            return await handler(request)
+        return web.json_response(body, status=HTTPStatus.UNAUTHORIZED)
+
+    return guard
 
 
 @asynccontextmanager
@@ -79,12 +89,14 @@ async def serving(
     host: str,
     port: int,
     measures: Measures | None = None,
-    token: str | None = None,
+    access: Access | None = None,
     routes: Iterable[web.RouteDef] = (),
+    on_shutdown: Callable[[web.Application], Awaitable[None]] | None = None,
 ) -> AsyncIterator[int]:
     """Serve the probes and metrics, and `routes` beside them; yields the port (0 asks for any).
 
-    `measures` brings up to date what is measured only when somebody asks; `token` opens /metrics to others.
+    `measures` brings up to date what is measured only when somebody asks; without `access` only this machine
+    is answered. `on_shutdown` is called at exit, before answers that are under way are waited for.
 
     Raises
     ------
@@ -99,18 +111,17 @@ async def serving(
         body = {"ready": readiness.ready, "phase": readiness.phase, "problems": readiness.problems}
         return web.json_response(body, status=200 if readiness.ready else 503)
 
-    async def metrics(request: web.Request) -> web.Response:
-        if not _may_measure(request, token):
-            message = "metrics are for this machine, or with WORKER_API_TOKEN as Authorization: Bearer TOKEN"
-            return web.Response(status=401, text=message)
+    async def metrics(_: web.Request) -> web.Response:
         METRICS.ready.set(readiness.ready)
         if measures is not None:
             await measures.refresh()
         return web.Response(body=METRICS.rendered(), headers={"Content-Type": CONTENT_TYPE})
 
-    app = web.Application(client_max_size=_LARGEST_BODY)
-    app.add_routes([web.get("/", alive), web.get("/livez", alive), web.get("/readyz", ready)])
-    app.add_routes([web.get("/metrics", metrics), *routes])
+    app = web.Application(client_max_size=_LARGEST_BODY, middlewares=[_guard(access or Access())])
+    app.add_routes([web.get("/livez", alive), web.get("/readyz", ready), web.get("/metrics", metrics)])
+    app.add_routes(routes)
+    if on_shutdown is not None:
+        app.on_shutdown.append(on_shutdown)
     runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=1)
     await runner.setup()
     try:

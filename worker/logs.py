@@ -9,14 +9,16 @@ from __future__ import annotations
 import json
 import logging
 import sys
-from collections.abc import Iterator, Mapping
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import Any
 
+from gdaltools.printing import shortened
 from gdaltools.redaction import redacted
 from worker.settings import Settings
 
@@ -24,6 +26,10 @@ FIELDS = ("task_id", "job_id", "stage", "correlation_id")
 """What every line has; null where it is about no task."""
 
 About = Mapping[str, str | int | None]
+
+# What is kept for whoever looks: so many lines, each so long.
+_KEPT_LINES = 200
+_LONGEST_KEPT = 1000
 
 _about: ContextVar[About] = ContextVar("about", default=MappingProxyType({}))
 _written: tuple[bool, str] | None = None  # whether this process's log is JSON, and its level
@@ -78,6 +84,72 @@ class TextLines(logging.Formatter):
 def _note_about(record: logging.LogRecord) -> bool:
     record.about = _about.get()
     return True
+
+
+@dataclass(frozen=True)
+class Line:
+    """What was logged, without secrets; `time` is in seconds since 1970."""
+
+    time: float
+    level: str
+    logger: str
+    message: str
+    task_id: str | None
+
+
+class Tail(logging.Handler):
+    """The newest lines of a log, kept in memory."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._lines: deque[Line] = deque(maxlen=_KEPT_LINES)
+        self.addFilter(_note_about)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Keep a record."""
+        task_id = getattr(record, "about", {}).get("task_id")
+        message = shortened(redacted(record.getMessage()), _LONGEST_KEPT)
+        self._lines.append(
+            Line(
+                record.created,
+                record.levelname,
+                record.name,
+                message,
+                None if task_id is None else str(task_id),
+            )
+        )
+
+    def add(self, lines: Iterable[Line]) -> None:
+        """Keep lines of another process; what they are about is what a line here would be."""
+        task_id = current().get("task_id")
+        about = None if task_id is None else str(task_id)
+        self._lines.extend(replace(line, task_id=line.task_id or about) for line in lines)
+
+    @property
+    def lines(self) -> tuple[Line, ...]:
+        """What is kept, in the order in which it came."""
+        return tuple(self._lines.copy())
+
+    def taken(self) -> tuple[Line, ...]:
+        """What is kept, which is forgotten."""
+        lines = []
+        while self._lines:
+            lines.append(self._lines.popleft())
+        return tuple(lines)
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """Keep what this process logs from entry to exit."""
+        root = logging.getLogger()
+        root.addHandler(self)
+        try:
+            yield
+        finally:
+            root.removeHandler(self)
+
+
+TAIL = Tail()
+"""This process's."""
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,7 @@ from worker.errors import (
     WorkerDied,
 )
 from worker.heartbeat import Heartbeat
+from worker.in_hand import InHand
 from worker.messages import InvalidMessage, StageComplete, TaskMessage, parse_task
 from worker.metrics import METRICS, Outcome
 from worker.outbox import Outbox
@@ -107,6 +108,8 @@ class Processor:
         self._pressure = pressure
         self._options = options
         self._held: set[asyncio.Future[Interruption]] = set()
+        self.in_hand = InHand()
+        """The tasks that run now."""
 
     @property
     def busy(self) -> int:
@@ -147,6 +150,12 @@ class Processor:
             log.error("message %s on %s is dead-lettered: %s", message.message_id, message.queue, error)
             await _dead_letter(message, "InvalidMessage", str(error))
             return
+        with self._runner.warm():  # its imports go on beside the claim
+            await self._as_claimed(message, task, interrupted)
+
+    async def _as_claimed(
+        self, message: Message, task: TaskMessage, interrupted: asyncio.Future[Interruption]
+    ) -> None:
         with telemetry.span("claim"):
             outcome = await self._claimed(message, task, interrupted)
         match outcome:
@@ -220,11 +229,16 @@ class Processor:
                 self._heartbeat.kept(
                     claim, lambda: _interrupt(interrupted, Interruption.CLAIM_LOST)
                 ) as on_progress,
+                self.in_hand.running(task, message.queue) as run,
             ):
                 result = await _unless(
                     interrupted,
                     self._runner.run(
-                        task.task_type, parameters, on_progress=on_progress, on_measured=measured.update
+                        task.task_type,
+                        parameters,
+                        on_progress=run.showing(on_progress),
+                        on_measured=measured.update,
+                        on_started=run.started,
                     ),
                 )
         except MemoryBusy as busy:

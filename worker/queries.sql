@@ -314,3 +314,69 @@ set status = 'completed', result_data = %(result)s::jsonb, updated_at = timezone
     stage_results = stage_results || jsonb_build_object(%(stage)s::integer::text, %(results)s::jsonb)
 where job_id = %(job_id)s and stage = %(stage)s and status in ('queued', 'processing')
 returning job_id
+
+-- name: limit_statements
+-- Of this transaction.
+select set_config('statement_timeout', %(milliseconds)s, true)
+
+-- name: overview_running
+-- What runs now, the longest first. Texts are cut: nobody has checked what a row holds.
+select t.task_id, t.parent_job_id as job_id, t.task_type, t.stage, t.target_queue as queue,
+       left(t.executed_by_app, 100) as worker, t.execution_started_at as began,
+       extract(epoch from timezone('utc', clock_timestamp()) - least(t.heartbeat, t.updated_at))::float8
+           as idle_seconds,
+       left(t.metadata #>> '{progress,label}', 100) as label, left(t.metadata #>> '{progress,unit}', 20) as unit,
+       left(t.metadata #>> '{progress,done}', 20) as done, left(t.metadata #>> '{progress,total}', 20) as total,
+       left(j.parameters ->> 'blob_name', 200) as blob
+from (select * from @schema@.tasks where status = 'processing'
+      order by execution_started_at, task_id limit %(limit)s) t
+    left join @schema@.jobs j on j.job_id = t.parent_job_id
+order by t.execution_started_at, t.task_id
+
+-- name: overview_waiting
+-- What waits, by job, stage and queue, the oldest first; of very many rows some.
+select g.*, left(j.parameters ->> 'blob_name', 200) as blob
+from (select t.parent_job_id as job_id, t.stage, min(t.task_type) as task_type, t.target_queue as queue,
+             count(*)::integer as tasks, count(*) filter (where t.retry_count > 0)::integer as retried,
+             min(t.created_at) as since, max(left(t.metadata ->> 'last_error', 500)) as last_error
+      from (select * from @schema@.tasks where status = 'queued' limit %(limit)s) t
+      group by t.parent_job_id, t.stage, t.target_queue) g
+    left join @schema@.jobs j on j.job_id = g.job_id
+order by g.since, g.job_id, g.stage, g.queue
+
+-- name: overview_failed
+-- What failed last.
+select t.task_id, t.parent_job_id as job_id, t.task_type, t.stage, t.target_queue as queue,
+       left(t.executed_by_app, 100) as worker, t.retry_count as retries, left(t.error_details, 2000) as error,
+       t.updated_at as ended, left(j.parameters ->> 'blob_name', 200) as blob
+from (select * from @schema@.tasks where status = 'failed' order by updated_at desc, task_id limit %(limit)s) t
+    left join @schema@.jobs j on j.job_id = t.parent_job_id
+order by t.updated_at desc, t.task_id
+
+-- name: overview_failed_count
+-- How many failed; of very many, the limit.
+select count(*)::integer as tasks
+from (select from @schema@.tasks where status = 'failed' limit %(limit)s) t
+
+-- name: overview_jobs
+-- The newest jobs, without what may be long of them.
+select j.job_id, j.job_type, j.status::text as status, j.stage, j.total_stages,
+       left(j.error_details, 2000) as error, j.created_at as created, j.updated_at as updated,
+       left(j.parameters ->> 'blob_name', 200) as blob
+from (select * from @schema@.jobs order by created_at desc, job_id limit %(limit)s) j
+order by j.created_at desc, j.job_id
+
+-- name: overview_stages
+-- How far the stages of these jobs are, and from when to when each queue worked on them.
+select parent_job_id as job_id, stage, min(task_type) as task_type, coalesce(target_queue, '') as queue,
+       count(*)::integer as tasks, count(*) filter (where status = 'completed')::integer as done,
+       count(*) filter (where status = 'failed')::integer as failed,
+       count(*) filter (where status = 'processing')::integer as running,
+       min(execution_started_at) as began, max(updated_at) filter (where status in ('completed', 'failed')) as ended
+from @schema@.tasks where parent_job_id = any(%(job_ids)s::varchar[])
+group by parent_job_id, stage, target_queue order by parent_job_id, stage, target_queue
+
+-- name: overview_outbox
+-- The messages that wait longest in the outbox.
+select queue, attempts, left(last_error, 500) as last_error, created_at as since
+from @schema@.worker_outbox where sent_at is null order by id limit 5

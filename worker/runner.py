@@ -1,7 +1,8 @@
 """One task in one child process, from a warm forkserver: memory, timeout, stall, progress, kill.
 
 A child that dies takes nothing with it but its own task; a child whose task is over is always gone when
-`Runner.run` returns or raises.
+`Runner.run` returns or raises. The forkserver holds more memory than the worker itself, so it is there only
+while there is work, and for a while after.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerContext, ForkServerProcess
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 from gdaltools import scratch
 from gdaltools.errors import StorageError
@@ -40,6 +43,8 @@ _SOCKET_PARENT_BYTES = 107 - len("/pymp-xxxxxxxx/listener-xxxxxxxx")
 ProgressSink = Callable[[dict[str, Any]], None]
 #: Takes ``{"actual": …, "estimate": …}`` of a task that succeeded: what it took, and what was expected.
 MeasureSink = Callable[[dict[str, Any]], None]
+#: Takes the process's id, and the seconds that the task is expected to take where that is known.
+StartSink = Callable[[int, float | None], None]
 
 
 @dataclass(frozen=True)
@@ -47,12 +52,14 @@ class RunnerOptions:
     """Limits of one task.
 
     `stall_seconds` is for how long a handler that reports progress may make none; `memory_limit_mb` bounds
-    the worker and its tasks together where the container does not.
+    the worker and its tasks together where the container does not; `warm_seconds` is for how long the
+    forkserver is kept when nothing needs it.
     """
 
     timeout_seconds: float
     stall_seconds: float
     memory_limit_mb: float | None = None
+    warm_seconds: float = 600.0
 
 
 @contextmanager
@@ -95,10 +102,27 @@ class Runner:
         self._memory = MemoryBudget(limit_mb=options.memory_limit_mb)
         self._context: ForkServerContext = multiprocessing.get_context("forkserver")
         self._context.set_forkserver_preload(child.PRELOAD)
+        self._needed_by = 0
+        self._giving_up: asyncio.TimerHandle | None = None
 
-    def warm_up(self) -> None:
-        """Start the forkserver now, so that the first task does not wait for its imports."""
+    @contextmanager
+    def warm(self) -> Iterator[None]:
+        """Keep the forkserver from entry to exit, so that a task that is about to come starts at once.
+
+        It is given up when it was not needed for `RunnerOptions.warm_seconds`; whoever needs it then waits
+        for its imports.
+        """
+        self._needed_by += 1
+        if self._giving_up is not None:
+            self._giving_up.cancel()
         forkserver.ensure_running()
+        try:
+            yield
+        finally:
+            self._needed_by -= 1
+            if not self._needed_by:
+                loop = asyncio.get_running_loop()
+                self._giving_up = loop.call_later(self._options.warm_seconds, _end_forkserver)
 
     async def run(
         self,
@@ -107,6 +131,7 @@ class Runner:
         *,
         on_progress: ProgressSink,
         on_measured: MeasureSink = lambda _: None,
+        on_started: StartSink = lambda *_: None,
     ) -> dict[str, Any]:
         """The handler's result envelope.
 
@@ -135,7 +160,7 @@ class Runner:
             await _uninterrupted(process.start)
             theirs.close()
             async with asyncio.timeout(self._options.timeout_seconds):
-                outcome = await self._converse(process, ours, task_type, on_progress, on_measured)
+                outcome = await self._converse(process, ours, task_type, on_progress, on_measured, on_started)
             patience = _EXIT_SECONDS
         except TimeoutError as error:
             raise TaskTimedOut(
@@ -161,6 +186,7 @@ class Runner:
         task_type: str,
         on_progress: ProgressSink,
         on_measured: MeasureSink,
+        on_started: StartSink,
     ) -> tuple[str, Any] | None:
         """The child's last message; None when it went away without one."""
         assert process.pid is not None
@@ -168,8 +194,9 @@ class Runner:
             first = await _next(connection, readable)
             if first is None:
                 return None
-            _, needs_mb = first
-            async with self._memory.admitted(process.pid, needs_mb):
+            _, needs = first
+            async with self._memory.admitted(process.pid, needs and needs.peak_memory_mb):
+                on_started(process.pid, needs and needs.seconds)
                 with suppress(OSError):  # it has died meanwhile, as the next message will say
                     connection.send("begin")
                 outcome = asyncio.create_task(
@@ -212,6 +239,9 @@ class Runner:
                 _note_usage(task_type, message[1])
                 on_measured(message[1].measured())
                 continue
+            if message is not None and message[0] == "log":
+                logs.TAIL.add(message[1])
+                continue
             if message is None or message[0] != "progress":
                 return message
             on_progress(message[1])
@@ -252,6 +282,17 @@ async def _uninterrupted(function: Callable[[], None]) -> None:
     except asyncio.CancelledError:
         await running
         raise
+
+
+def _end_forkserver() -> None:
+    """End it, unless a process of somebody else's in this program is its child."""
+    server: Any = forkserver._forkserver
+    with suppress(psutil.NoSuchProcess):
+        if server._forkserver_pid is None or psutil.Process(server._forkserver_pid).children():
+            return
+        # Asked to end it would wait for whoever has inherited its pipe, and this loop for it.
+        psutil.Process(server._forkserver_pid).kill()
+    server._stop()
 
 
 def _stop(process: ForkServerProcess, patience_seconds: float) -> None:

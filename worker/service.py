@@ -15,6 +15,8 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib import metadata
 from pathlib import Path
 from random import random
 from typing import TYPE_CHECKING, Any
@@ -22,7 +24,8 @@ from typing import TYPE_CHECKING, Any
 from gdaltools import scratch, storage
 from gdaltools.errors import GdalToolsError
 from gdaltools.routing import RoutingRules, route
-from worker import api, health, surroundings, telemetry
+from worker import api, health, logs, surroundings, telemetry
+from worker.access import Access
 from worker.bus import Bus
 from worker.coordinator import Coordinator
 from worker.database import DatabaseError
@@ -43,6 +46,9 @@ from worker.rescue import Rescue
 from worker.runner import Runner, RunnerOptions
 from worker.settings import AppMode, Settings
 from worker.shift import Shift
+from worker.status import page
+from worker.status.board import Board
+from worker.status.facts import About
 
 if TYPE_CHECKING:
     from gdaltools.estimation import Expectation
@@ -127,9 +133,18 @@ async def serving(
     readiness = Readiness()
     platform = api.Platform()
     token = settings.worker_api_token.get_secret_value() if settings.worker_api_token else None
-    routes = api.routes(platform, token=token) if settings.app_mode is AppMode.STANDALONE else ()
+    access = Access(token)
+    jobs_door = api.routes(platform, token=token) if settings.app_mode is AppMode.STANDALONE else ()
     measures = Measures(settings.all_queues)
+    board = Board(
+        _about(settings),
+        readiness,
+        form_key=access.form_key,
+        memory_limit_mb=settings.worker_memory_limit_mb,
+    )
+    streams = page.Streams()
     async with AsyncExitStack() as stack:
+        stack.enter_context(logs.TAIL.listening())
         port = await stack.enter_async_context(
             health.serving(
                 readiness,
@@ -137,8 +152,9 @@ async def serving(
                 host=settings.host,
                 port=settings.port,
                 measures=measures,
-                token=token,
-                routes=routes,
+                access=access,
+                routes=(*page.routes(board, access, streams), *jobs_door),
+                on_shutdown=streams.close,
             )
         )
         surroundings.choose_blob_root(settings)
@@ -147,9 +163,11 @@ async def serving(
                 timeout_seconds=60 * settings.worker_timeout_minutes,
                 stall_seconds=60 * settings.worker_stall_minutes,
                 memory_limit_mb=settings.worker_memory_limit_mb,
+                warm_seconds=60 * settings.worker_warm_minutes,
             )
         )
-        runner.warm_up()
+        if shift.ends_by_itself:  # it was started for messages that wait
+            stack.enter_context(runner.warm())
         conninfo = await stack.enter_async_context(surroundings.conninfo(settings))
         connection_string = await stack.enter_async_context(surroundings.connection_string(settings))
         database = await stack.enter_async_context(surroundings.database(settings, conninfo))
@@ -198,6 +216,14 @@ async def serving(
         measures.use(database)
         platform.machine, platform.database = machine, database
         platform.dead_letters = DeadLetters(bus, queues=settings.all_queues, database=database)
+        await stack.enter_async_context(
+            board.using(
+                database=database,
+                dead_letters=platform.dead_letters,
+                in_hand=processor.in_hand,
+                queues=settings.all_queues,
+            )
+        )
         slots = tuple(
             asyncio.create_task(slot)
             for slot in (
@@ -325,6 +351,16 @@ async def _until_it_answers(
         if await is_set_within(stopping, wait * (0.5 + random())):
             raise Stopped(f"stopped while waiting for the {part}")
         wait = min(2 * wait, _LONGEST_BACKOFF_SECONDS)
+
+
+def _about(settings: Settings) -> About:
+    return About(
+        name=settings.app_name,
+        mode=settings.app_mode,
+        queues=settings.queues,
+        version=metadata.version("gdaltools"),
+        began=datetime.now(UTC),
+    )
 
 
 def _expect_task(*task: Any, **options: Any) -> Expectation:

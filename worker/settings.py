@@ -109,6 +109,7 @@ class Settings(ServiceSettings):
     worker_stall_minutes: float = Field(default=15, gt=0)
     worker_crash_limit: int = Field(default=3, ge=1)
     worker_memory_limit_mb: float | None = Field(default=None, gt=0)
+    worker_warm_minutes: float = Field(default=10, ge=0)
     worker_min_free_disk_mb: float = Field(default=256, ge=0)
     worker_shutdown_grace_seconds: float = Field(default=4, ge=0, le=600)
     port: int = Field(default=8080, ge=0, le=65535)

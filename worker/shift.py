@@ -51,6 +51,11 @@ class Shift:
         """How long one receive should wait for a message."""
         return min(WAIT_SECONDS, max(self._idle_seconds or WAIT_SECONDS, _SHORTEST_WAIT_SECONDS))
 
+    @property
+    def ends_by_itself(self) -> bool:
+        """Whether it ends when the work is done."""
+        return self.once or self._idle_seconds is not None
+
     def new_slot(self) -> Callable[[], None]:
         """What a slot calls whenever a receive has ended, with or without a message.
 

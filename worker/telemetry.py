@@ -28,6 +28,7 @@ from worker.metrics import METRICS, Metrics, Outcome
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.metrics.export import MetricExporter
+    from opentelemetry.sdk.trace import TracerProvider
     from opentelemetry.sdk.trace.export import SpanExporter
 
 _APPLICATION_INSIGHTS = "APPLICATIONINSIGHTS_CONNECTION_STRING"
@@ -72,14 +73,14 @@ def exporting(name: str) -> Iterator[None]:
         from opentelemetry.sdk.trace import TracerProvider
         from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
-        spans, numbers = _exporters()
+        resource = Resource.create({"service.name": os.environ.get("OTEL_SERVICE_NAME") or name})
+        tracers = TracerProvider(resource=resource)
+        spans, numbers = _exporters(tracers)
     except ImportError as error:
         raise ConfigurationError(
             f"{wanted[0]} is set and OpenTelemetry is not installed ({error}): install "
             "'gdaltools[worker,telemetry]', or unset it"
         ) from error
-    resource = Resource.create({"service.name": os.environ.get("OTEL_SERVICE_NAME") or name})
-    tracers = TracerProvider(resource=resource)
     for exporter in spans:
         tracers.add_span_processor(BatchSpanProcessor(exporter))
     meters = MeterProvider(
@@ -98,13 +99,13 @@ def exporting(name: str) -> Iterator[None]:
         meters.shutdown(_FLUSH_MILLISECONDS)
 
 
-def _exporters() -> tuple[list[SpanExporter], list[MetricExporter]]:
+def _exporters(tracers: TracerProvider) -> tuple[list[SpanExporter], list[MetricExporter]]:
     spans: list[SpanExporter] = []
     numbers: list[MetricExporter] = []
     if os.environ.get(_APPLICATION_INSIGHTS):
         from azure.monitor.opentelemetry.exporter import AzureMonitorMetricExporter, AzureMonitorTraceExporter
 
-        spans.append(AzureMonitorTraceExporter())
+        spans.append(AzureMonitorTraceExporter(tracer_provider=tracers))  # it tells of their resource
         numbers.append(AzureMonitorMetricExporter())
     if any(os.environ.get(name) for name in _OTLP):
         from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from benchmarks.calibrate.store import Contents, Run, measured_runs
 from benchmarks.errors import MissingPackage, TooFewRuns
 from gdaltools.calibration import Calibration, Judgement, MeasuredOn, OperationModel, Spread
-from gdaltools.workload import OPERATIONS, features
+from gdaltools.workload import OPERATIONS, features, memory_bound_mb
 
 _LOW, _MIDDLE, _HIGH = 0.05, 0.5, 0.95
 #: Fewer runs, or sizes, make no model.
@@ -164,7 +164,7 @@ def fit_operation(runs: Sequence[Run]) -> tuple[OperationModel, tuple[tuple[floa
         run.work.layout.on_storage_mb / run.work.layout.megabytes for run in runs if run.work.layout.codec
     ]
     sizes = [run.work.layout.megabytes for run in runs]
-    peaks = [run.peak_mb / run.bound_mb for run in runs if run.peak_mb and run.bound_mb]
+    peaks = [run.peak_mb / memory_bound_mb(run.work) for run in runs if run.peak_mb]
     model = OperationModel(
         prices=fit_prices(runs),
         spread=_spread(ratios, _weights(runs)),

@@ -1,8 +1,8 @@
 """Take out of this Python's site-packages what no worker reads, and compile what is left.
 
-It is for the image's build. What goes: tests, headers and sources of extensions, type stubs, symbols for
-debugging, and of imagecodecs all codecs but those that gdaltools encodes with, with the libraries that only
-they need. check.py then loads every library that is left.
+It is for the image's build. What goes: tests, headers and sources of extensions, type stubs, symbols that no
+loader needs, and of imagecodecs all codecs but those that gdaltools encodes with, with the libraries that
+only they need. check.py then loads every library that is left.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def main() -> None:
             file.unlink()
     _trim_imagecodecs(packages)
     for library in packages.rglob("*.so*"):
-        subprocess.run(["strip", "--strip-debug", library], check=True)
+        subprocess.run(["strip", "--strip-unneeded", library], check=True)
     compileall.compile_dir(
         packages, quiet=2, invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH, workers=0
     )

@@ -24,7 +24,7 @@ from gdaltools.cog.profiles import CogProfile
 from gdaltools.cog.pyramid import Work
 from gdaltools.cog.reduced import cascading_levels
 from gdaltools.cog.sink import Sink
-from gdaltools.cog.sizing import KERNEL_BYTES, memory_bound, strips_bytes
+from gdaltools.cog.sizing import memory_bound
 from gdaltools.cog.source import Source
 from gdaltools.display import html
 from gdaltools.display.picture import file_name
@@ -171,10 +171,7 @@ class CogPlan(ShownInOneLine):
         True
         """
         facts, (width, height) = self.facts, self.levels[0]
-        busy = threads or int(CPU_COUNT)
-        piece = min(self.piece[0], height) * min(self.piece[1], width) * facts.pixel_bytes
-        warping = busy * strips_bytes(piece) + KERNEL_BYTES if self.warps else 0
-        return warping + memory_bound(
+        return memory_bound(
             width,
             height,
             facts.count,
@@ -184,7 +181,8 @@ class CogPlan(ShownInOneLine):
             planes=self.planes,
             masked=facts.masked,
             by_gdal=self.encoding.by_gdal,
-            threads=busy,
+            warps=self.warps,
+            threads=threads,
         )
 
     def rule(self) -> Rule:

@@ -52,7 +52,7 @@ class Patch:
         return Patch(
             rows,
             cols,
-            np.ascontiguousarray(self.pixels[:, window[0], window[1]]),
+            self.pixels[:, window[0], window[1]].copy(),
             None if self.valid is None else self.valid[window].copy(),
         )
 

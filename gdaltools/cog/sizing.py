@@ -96,12 +96,14 @@ def memory_bound(
     planes: int = 1,
     masked: bool = False,
     by_gdal: bool = False,
+    warps: bool = False,
     threads: int | None = None,
 ) -> int:
     """Bytes that making a COG of such a raster needs at most, with so many tasks at a time (one a core).
 
-    Each task holds its piece, what it encodes and half of the piece in each direction; halves wait for their
-    neighbours; beside them are the process itself, GDAL's block cache and the tables of blocks.
+    Each task holds its piece, what it encodes and half of the piece in each direction, and where it warps
+    the strips of that; halves wait for their neighbours; beside them are the process itself, GDAL's block
+    cache, the tables of blocks and the kernels of a warp.
     """
     busy = threads or int(CPU_COUNT)
     block = affordable_blocksize(blocksize, bands // planes, itemsize)
@@ -109,9 +111,10 @@ def memory_bound(
     held = min(rows, height) * min(cols, width) * (bands * itemsize + (1 if masked else 0))
     block_bytes = block**2 * bands // planes * itemsize
     encoding = 3 * block_bytes + (_LIFTING_BYTES + 2 * block_bytes if by_gdal else 0)
-    working = held + held // 4 + encoding + _THREAD_BYTES
+    working = held + held // 4 + encoding + _THREAD_BYTES + (strips_bytes(held) if warps else 0)
     # Where pieces have neighbours beside them, three wait for the fourth at every level.
     depth = math.ceil(math.log2(max(width / cols, height / rows, 1))) + 1 if cols < width else 1
     waiting = (busy + 3 * depth) * held // 4 if max(width, height) > block else 0
     blocks = math.ceil(width / block) * math.ceil(height / block) * planes * 4 // 3
-    return SHARED_BYTES + busy * working + waiting + _BLOCK_TABLE_BYTES * blocks
+    shared = SHARED_BYTES + (KERNEL_BYTES if warps else 0)
+    return shared + busy * working + waiting + _BLOCK_TABLE_BYTES * blocks

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 
-from benchmarks import run
+from benchmarks import predict, run
 from benchmarks.calibrate.store import store_in
 from benchmarks.compare import command
 from benchmarks.machine import this_machine
@@ -54,6 +55,31 @@ def test_cells_are_measured_and_the_report_is_made_of_them(
     for words in ("| create_cog |", "size only, 1000 MB", "What it was measured on"):
         assert words in markdown
     assert [path for path in (tmp_path / "inputs").iterdir() if path.is_dir()] == []
+
+
+def test_rasters_that_no_fit_has_seen_are_held_against_their_estimates(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert predict.main(["--largest-mb", "8", "--inputs", str(tmp_path)]) == predict.OK
+    by, *lines = capsys.readouterr().out.splitlines()
+    assert by.startswith("by: default calibration")
+    assert len(lines) == 3
+    for line in lines:
+        found = re.search(
+            r"estimate ([\d.]+) s \(([\d.]+) to ([\d.]+)\), measured ([\d.]+) s, .* times", line
+        )
+        assert found is not None, line
+        middle, low, high, measured = (float(number) for number in found.groups())
+        assert low <= middle <= high
+        assert measured > 0
+
+
+def test_predictions_by_a_calibration_that_is_not_there_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    missing = tmp_path / "none.json"
+    assert predict.main(["--calibration", str(missing), "--inputs", str(tmp_path)]) == predict.USAGE
+    assert str(missing) in capsys.readouterr().err
 
 
 def test_a_child_that_takes_too_much_memory_is_ended_and_told(

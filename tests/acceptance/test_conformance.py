@@ -26,7 +26,7 @@ from tests.support import postgres
 from tests.support.eventually import eventually, eventually_or_stalled
 from tests.support.platform import Platform
 from tests.support.platform_jobs import NOOP, fan_in_id
-from tests.support.platform_messages import FUNCTION_APP, MESSAGE_BYTES
+from tests.support.platform_messages import FUNCTION_APP
 from tests.support.platform_tables import create_schema
 from tests.support.processes import descendants, frozen
 from tests.support.rasters import UTM, UTM_GRID, smooth, write_raster
@@ -40,6 +40,7 @@ DEADLINE_SECONDS = 150
 SCENE = {"container_name": "bronze-rasters", "blob_name": "scene.tif"}
 TILED = {**SCENE, "tile_size": 128, "overlap": 16, "target_crs": UTM}
 EVERY_STAGE = range(1, 6)
+SMALL_MESSAGE_BYTES = 24 * 1024  # of a platform that leaves parameters in rows sooner
 SHORT_LEASE = {"WORKER_HEARTBEAT_SECONDS": "0.2", "WORKER_LEASE_SECONDS": "10"}
 DONE_HERE = "gdal-docker-worker"
 
@@ -430,10 +431,12 @@ async def test_a_task_that_the_janitor_failed_is_given_up(world: World) -> None:
 
 @pytest.mark.timeout(900)
 async def test_results_too_large_for_a_message_reach_the_fan_in_by_its_row(world: World) -> None:
-    long_name = "s" * 200  # in every result several times: fewer of them make a message too large
-    make_scene(world, 1250, 1250, bands=1, name=f"{long_name}.tif")
+    long_name = "s" * 200  # in every result several times
+    make_scene(world, 420, 420, bands=1, name=f"{long_name}.tif")
     parameters = {**TILED, "blob_name": f"{long_name}.tif", "output_folder": "/".join([long_name] * 3)}
-    platform = Platform(world.conninfo, world.bus, docker_stages=EVERY_STAGE)
+    platform = Platform(
+        world.conninfo, world.bus, docker_stages=EVERY_STAGE, message_bytes=SMALL_MESSAGE_BYTES
+    )
     async with platform.running():
         with world.worker():
             job_id = await platform.submit(parameters)
@@ -445,11 +448,11 @@ async def test_results_too_large_for_a_message_reach_the_fan_in_by_its_row(world
             await world.until_drained()
     assert platform.violations == []
     assert jobs[job_id]["status"] == "completed", jobs[job_id]["error_details"]
-    assert len(world.tasks(3)) == 144
+    assert len(world.tasks(3)) == 16
     (fan_in,) = world.tasks(4)
     assert fan_in["task_id"] == fan_in_id(job_id, 4)
-    assert len(json.dumps(fan_in["parameters"])) > MESSAGE_BYTES
-    assert fan_in["result_data"]["tile_count"] == 144
+    assert len(json.dumps(fan_in["parameters"])) > SMALL_MESSAGE_BYTES
+    assert fan_in["result_data"]["tile_count"] == 16
 
 
 async def test_interruptions_of_every_side_lose_and_double_nothing(world: World) -> None:

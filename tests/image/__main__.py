@@ -17,6 +17,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
@@ -36,10 +37,12 @@ from worker.local.broker import BrokerThread, QueueSpec
 STAGES = (1, 2, 3, 4, 5)
 JOB_SECONDS = 240.0
 START_SECONDS = 120.0
-# The process that tasks are forked from goes on importing for a while.
-SETTLE_SECONDS = 10.0
+# What has just started or worked has some of it still to do.
+SETTLE_SECONDS = 5.0
 IDLE_SECONDS = 20.0
 LARGEST_MB = {"worker": 500, "full": 750}
+# Of a worker that waits: share of a core, and megabytes.
+MOST_IDLE_CPU, MOST_IDLE_MB = 0.01, 150
 SLOWEST_LIVEZ_SECONDS = 5.0
 USER = 10001
 
@@ -143,10 +146,15 @@ async def _starts(target: str, container: Container, port: int) -> list[str]:
     before = _tree(container.pid)
     await asyncio.sleep(IDLE_SECONDS)
     after = _tree(container.pid)
+    share = (after.cpu_seconds - before.cpu_seconds) / IDLE_SECONDS
     print(
-        f"{target}: idle, {100 * (after[0] - before[0]) / IDLE_SECONDS:.1f}% of a core, "
-        f"{after[1]:.0f} MB of its own (unique set size), {after[2]:.0f} MB proportional"
+        f"{target}: idle, {share:.2%} of a core, {after.unique_mb:.0f} MB of its own (unique set size), "
+        f"{after.proportional_mb:.0f} MB proportional, {after.resident_mb:.0f} MB resident"
     )
+    if share > MOST_IDLE_CPU:
+        problems.append(f"it takes {share:.1%} of a core while it waits, more than {MOST_IDLE_CPU:.0%}")
+    if after.proportional_mb > MOST_IDLE_MB:
+        problems.append(f"it takes {after.proportional_mb:.0f} MB while it waits, more than {MOST_IDLE_MB}")
     return problems
 
 
@@ -201,17 +209,27 @@ def _answers(port: int, path: str) -> bool:
         return False
 
 
-def _tree(pid: int) -> tuple[float, float, float]:
-    """CPU seconds, and megabytes of unique and of proportional memory, of a process and its descendants."""
+@dataclass
+class Tree:
+    """What a process and its descendants have used and hold; what several hold is proportional's to share."""
+
+    cpu_seconds: float = 0.0
+    unique_mb: float = 0.0
+    proportional_mb: float = 0.0
+    resident_mb: float = 0.0
+
+
+def _tree(pid: int) -> Tree:
     first = psutil.Process(pid)
-    seconds = unique = proportional = 0.0
+    found = Tree()
     for process in (first, *first.children(recursive=True)):
         with contextlib.suppress(psutil.Error):
             times, memory = process.cpu_times(), process.memory_full_info()
-            seconds += times.user + times.system
-            unique += memory.uss / 1e6
-            proportional += memory.pss / 1e6
-    return seconds, unique, proportional
+            found.cpu_seconds += times.user + times.system
+            found.unique_mb += memory.uss / 1e6
+            found.proportional_mb += memory.pss / 1e6
+            found.resident_mb += memory.rss / 1e6
+    return found
 
 
 @contextlib.asynccontextmanager

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import multiprocessing
 import os
 import signal
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 import pytest_asyncio
 
@@ -33,10 +36,10 @@ def blobs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest_asyncio.fixture
 async def runner() -> AsyncIterator[Runner]:
     made = Runner(RunnerOptions(timeout_seconds=60, stall_seconds=60))
-    made.warm_up()
-    before = descendants()
-    yield made
-    assert descendants() <= before, "a task's process is gone when its run has ended"
+    with made.warm():
+        before = descendants()
+        yield made
+        assert descendants() <= before, "a task's process is gone when its run has ended"
 
 
 @pytest.fixture(scope="module")
@@ -111,11 +114,11 @@ async def test_a_child_that_is_killed_says_by_what_and_leaves_no_target(
 async def test_a_task_past_its_time_is_killed(blobs: Path, large: Path) -> None:
     (blobs / "bronze-rasters" / "scene.tif").hardlink_to(large)
     runner = Runner(RunnerOptions(timeout_seconds=0.3, stall_seconds=60))
-    runner.warm_up()
-    before = descendants()
-    with pytest.raises(TaskTimedOut, match="WORKER_TIMEOUT_MINUTES"):
-        await runner.run("create_cog", COG, on_progress=_ignore)
-    assert descendants() <= before
+    with runner.warm():
+        before = descendants()
+        with pytest.raises(TaskTimedOut, match="WORKER_TIMEOUT_MINUTES"):
+            await runner.run("create_cog", COG, on_progress=_ignore)
+        assert descendants() <= before
     assert _products(blobs) == [], "not even a scratch folder"
 
 
@@ -175,6 +178,46 @@ async def test_a_task_too_large_for_this_machine_is_a_permanent_error_with_both_
         await _run("do_nothing", options=options, needs_mb=3000)
     assert caught.value.error_type == "InsufficientMemory"
     assert not caught.value.retryable
+
+
+def _forkservers() -> list[psutil.Process]:
+    def is_one(process: psutil.Process) -> bool:
+        try:
+            return "multiprocessing.forkserver" in " ".join(process.cmdline())
+        except psutil.Error:  # it ends just now
+            return False
+
+    return [child for child in psutil.Process().children() if is_one(child)]
+
+
+async def test_the_forkserver_is_given_up_when_nothing_needs_it_and_comes_again() -> None:
+    runner = Runner(RunnerOptions(timeout_seconds=60, stall_seconds=60, warm_seconds=0))
+    with runner.warm():
+        (first,) = _forkservers()
+        with runner.warm():
+            pass
+        await asyncio.sleep(0.1)
+        assert _forkservers() == [first], "it is kept for as long as one needs it"
+    await eventually(lambda: not _forkservers(), within_seconds=10)
+    with runner.warm():
+        assert (await runner.run("do_nothing", {}, on_progress=_ignore))["success"] is True
+        (second,) = _forkservers()
+        assert second != first
+
+
+async def test_a_forkserver_that_others_in_this_process_use_is_kept() -> None:
+    theirs = multiprocessing.get_context("forkserver").Process(target=time.sleep, args=(60,))
+    theirs.start()
+    runner = Runner(RunnerOptions(timeout_seconds=60, stall_seconds=60, warm_seconds=0))
+    (before,) = _forkservers()
+    try:
+        with runner.warm():
+            pass
+        await asyncio.sleep(0.1)
+        assert _forkservers() == [before]
+    finally:
+        theirs.kill()
+        theirs.join()
 
 
 async def test_a_task_too_large_just_now_waits_for_the_others_to_end() -> None:

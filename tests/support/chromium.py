@@ -1,24 +1,26 @@
-"""A headless Chromium by Playwright: the system's own, or the one that ``playwright install`` brings."""
+"""The Chromium that is installed, headless, by Playwright; CHROMIUM names it where it is called otherwise."""
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-_NAMES = ("chromium", "chromium-browser", "google-chrome")
+import pytest
 
 
 @contextmanager
 def chromium() -> Iterator[Any]:
     """Playwright's Browser, from entry to exit."""
-    from playwright.sync_api import sync_playwright
-
-    found = next(filter(None, map(shutil.which, _NAMES)), None)
-    with sync_playwright() as playwright:
+    playwright = pytest.importorskip("playwright.sync_api")
+    found = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
+    if found is None:
+        pytest.skip("no Chromium is installed: set CHROMIUM")
+    with playwright.sync_playwright() as started:
         # Chromium's own sandbox refuses root.
-        browser = playwright.chromium.launch(executable_path=found, args=["--no-sandbox"])
+        browser = started.chromium.launch(executable_path=found, args=["--no-sandbox"])
         try:
             yield browser
         finally:

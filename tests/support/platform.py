@@ -21,7 +21,14 @@ from psycopg.types.json import Jsonb
 from gdaltools import storage
 from tests.support import platform_functions
 from tests.support.platform_jobs import LARGE_RASTER, NOOP, job_id_of, job_result, stage_count, stage_tasks
-from tests.support.platform_messages import FUNCTION_APP, JOB_FIELDS, Received, job_message, task_message
+from tests.support.platform_messages import (
+    FUNCTION_APP,
+    JOB_FIELDS,
+    MESSAGE_BYTES,
+    Received,
+    job_message,
+    task_message,
+)
 from tests.support.platform_rules import signal_deviations, state_deviations, task_deviations
 from tests.support.platform_tables import (
     Connection,
@@ -71,6 +78,7 @@ class Platform:
         docker_stages: Collection[int] = (2, 3),
         jobs_queue: str = "geospatial-jobs",
         docker_queue: str = "docker-tasks",
+        message_bytes: int = MESSAGE_BYTES,
     ) -> None:
         self.violations: list[str] = []
         """What was not as the protocol says, each once."""
@@ -79,6 +87,7 @@ class Platform:
         self._docker_stages = docker_stages
         self._jobs_queue = jobs_queue
         self._docker_queue = docker_queue
+        self._message_bytes = message_bytes
         self._unsent = asyncio.Event()
         self._functions = asyncio.Event()
         self._runs: asyncio.Task[None] | None = None
@@ -274,7 +283,8 @@ class Platform:
         queue = self._docker_queue if is_docker else platform_functions.QUEUE
         await insert_tasks(connection, job, stage, tasks, queue=queue)
         if is_docker:
-            messages = [(task_message(job, stage, task), str(uuid4())) for task in tasks]
+            bodies = [task_message(job, stage, task, message_bytes=self._message_bytes) for task in tasks]
+            messages = [(body, str(uuid4())) for body in bodies]
             await insert_unsent(connection, job["job_id"], queue, messages)
 
     async def _insert_job(

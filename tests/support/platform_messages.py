@@ -75,8 +75,8 @@ def job_message(job_id: str, job_type: str, parameters: Mapping[str, Any]) -> st
     return json.dumps(message)
 
 
-def task_message(job: Row, stage: int, task: NewTask) -> str:
-    """Ask for a task; its parameters stay in the row when they would not fit."""
+def task_message(job: Row, stage: int, task: NewTask, *, message_bytes: int = MESSAGE_BYTES) -> str:
+    """Ask for a task; its parameters stay in the row when a body of `message_bytes` does not hold them."""
     message = {
         "task_id": task.task_id,
         "parent_job_id": job["job_id"],
@@ -90,7 +90,7 @@ def task_message(job: Row, stage: int, task: NewTask) -> str:
         "timestamp": _now(),
     }
     body = json.dumps(message)
-    if len(body.encode()) <= MESSAGE_BYTES:
+    if len(body.encode()) <= message_bytes:
         return body
     return json.dumps({**message, "parameters": {}, "parameters_in_row": True})
 

@@ -23,7 +23,8 @@ OF_TASKS = ("TaskFailed", "TaskTimedOut", "TaskStalled", "ChildDied", "OutOfMemo
 
 def _messages() -> Iterator[str]:
     """The formats of all that is logged at WARNING or above outside of `worker.local`."""
-    for path in sorted((ROOT / "worker").glob("*.py")):
+    worker = ROOT / "worker"
+    for path in sorted([*worker.glob("*.py"), *(worker / "status").glob("*.py")]):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)):
                 continue

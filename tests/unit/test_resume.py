@@ -360,7 +360,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> tuple[Scene, list[tuple[A
     return (path, scheme), pixels(extract_tiles(path, scheme, folder / "calm"))
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(data=st.data())
 def test_whatever_runs_came_before_a_resumed_one_completes_the_same_tiles(
     small: tuple[Scene, list[tuple[Any, Any]]], data: st.DataObject

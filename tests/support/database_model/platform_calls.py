@@ -150,10 +150,17 @@ class LeaseRunsOut(Operation):
 
 @dataclass(frozen=True)
 class DaysPass(Operation):
-    """Five days pass for what is remembered, and what is old enough is purged."""
+    """Five days pass for what is remembered, and what is old enough is purged.
+
+    Rows that are not sent yet are left unlocked, as they are where days really pass: a sweep skips what
+    somebody holds.
+    """
 
     async def perform(self, database: PlatformDatabase) -> Any:
-        await _run(database, "update app.worker_outbox set sent_at = sent_at - interval '5 days'")
+        await _run(
+            database,
+            "update app.worker_outbox set sent_at = sent_at - interval '5 days' where sent_at is not null",
+        )
         await _run(database, "update app.worker_claims set claimed_at = claimed_at - interval '5 days'")
         return await database.purge(days=PURGED_AFTER_DAYS)
 
