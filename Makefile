@@ -20,10 +20,10 @@ demo: $(READY)
 test: $(READY)
 	$(BIN)/python -m pytest -n 6 --dist loadfile --no-loadscope-reorder $(ARGS)
 
-# The status page in a browser; CHROMIUM names it where it is called otherwise.
+# The status page and the notebooks in a browser; CHROMIUM names it where it is called otherwise.
 browser-test: $(READY)
-	@$(INSTALL) -e '.[browser]'
-	@$(BIN)/python -m pytest -m browser tests/acceptance/test_status_in_browser.py $(ARGS)
+	@$(INSTALL) -e '.[notebook,map,worker,browser]'
+	@$(BIN)/python -m pytest -m browser tests/acceptance/test_status_in_browser.py tests/browser $(ARGS)
 
 chaos: $(READY)
 	@$(BIN)/python -m tests.chaos $(ARGS)

@@ -1,12 +1,15 @@
-"""What the examples in docstrings have at hand: a folder with a raster, gdaltools, an array and a dataset."""
+"""What examples in docstrings have at hand: a folder with a raster, gdaltools, tiles, an array, a dataset."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
+
+if TYPE_CHECKING:
+    from gdaltools.tiling import TilingScheme
 
 
 @pytest.fixture(scope="session")
@@ -23,9 +26,19 @@ def example_scene(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
 
 
+@pytest.fixture(scope="session")
+def example_scheme(example_scene: Path) -> TilingScheme:
+    """12 tiles of the scene's own grid."""
+    import gdaltools as gt
+
+    return gt.generate_tiling_scheme(example_scene, tile_size=256, overlap=32, target_crs="EPSG:32637")
+
+
 @pytest.fixture(autouse=True)
 def _examples(request: pytest.FixtureRequest) -> None:
     if isinstance(request.node, pytest.DoctestItem) and request.node.name.startswith("gdaltools"):
+        if request.node.name == "gdaltools.vrt.create_vrt":
+            pytest.importorskip("osgeo")
         request.getfixturevalue("_at_hand")
 
 
@@ -33,6 +46,7 @@ def _examples(request: pytest.FixtureRequest) -> None:
 def _at_hand(
     request: pytest.FixtureRequest,
     example_scene: Path,
+    example_scheme: TilingScheme,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -41,5 +55,10 @@ def _at_hand(
     os.link(example_scene, tmp_path / "scene.tif")
     monkeypatch.chdir(tmp_path)
     array = gt.open("scene.tif")
-    at_hand: dict[str, Any] = {"gt": gt, "da": array, "ds": array.gt.to_dataset()}
+    at_hand: dict[str, Any] = {
+        "gt": gt,
+        "scheme": example_scheme,
+        "da": array,
+        "ds": array.gt.to_dataset(),
+    }
     request.node.dtest.globs.update(at_hand)

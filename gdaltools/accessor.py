@@ -78,6 +78,11 @@ class _Accessor:
         ------
         InvalidParameter, UnsupportedRaster, TargetExists, StorageError
             As `create_cog` does.
+
+        Examples
+        --------
+        >>> da.gt.to_cog("cog.tif", "fast", progress=False).band_count
+        3
         """
         from gdaltools.cog.create import create_cog
 
@@ -116,6 +121,11 @@ class _Accessor:
         ------
         InvalidParameter, UnsupportedRaster, TargetExists, StorageError
             As `create_cog` does.
+
+        Examples
+        --------
+        >>> len(ds.gt.to_tiles("tiles/", tile_size=512, progress=False).tiles)
+        4
         """
         from gdaltools.array_tiles import array_tiles
         from gdaltools.cog.plan import Wanted

@@ -161,6 +161,14 @@ def estimate(
         The operation or profile is unknown, `cores` is not positive, or the calibration is of another schema.
     SourceNotFound, UnsupportedRaster, CorruptRaster, StorageError
         As `inspect` does.
+
+    Examples
+    --------
+    >>> found = estimate("scene.tif", "create_cog", profile="archive", cores=2)
+    >>> found.uncompressed_mb, found.seconds_low <= found.seconds <= found.seconds_high
+    (1.44, True)
+    >>> estimate("scene.tif", "extract_tiles").variant  # to EPSG:4326, as a scheme by default
+    'warp'
     """
     info, layout = _looked_at(src)
     tiles = operation == "extract_tiles"

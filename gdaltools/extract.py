@@ -43,7 +43,8 @@ from gdaltools.extraction_trials import policy_of
 from gdaltools.extraction_walk import Order, tile_id
 from gdaltools.manifest import FinishedTile, ManifestWriter, TileManifest, known_tiles
 from gdaltools.nearness import brought_near
-from gdaltools.progress import ProgressOption, reporting
+from gdaltools.progress import ProgressOption, expecting, reporting
+from gdaltools.progress_relay import Relay
 from gdaltools.scratch import scratch_folder
 from gdaltools.storage import Location, StrPath
 from gdaltools.tile_groups import Position
@@ -123,10 +124,12 @@ def extract_tiles(
         the tiles are the same; write the others. `overwrite` is for these: a run that was killed can leave
         tiles that it had not yet listed, which only ``overwrite=True`` replaces.
     progress : True, False, "auto" or callable
-        See `gdaltools.progress`; in pixels. An error that a callback raises ends the work.
+        See `gdaltools.progress`; in pixels. An error that a callback raises ends the work. With
+        ``compute=False`` it is shown in this process while the Delayed is computed, also by a cluster that is
+        active now, whose work a callback does not end.
     compute : bool
-        False returns a dask Delayed of the result, without progress. What it resumes is decided at once. It
-        writes no manifest, which takes a caller that sees tiles end.
+        False returns a dask Delayed of the result. What it resumes is decided at once. It writes no manifest,
+        which takes a caller that sees tiles end.
 
     Raises
     ------
@@ -138,6 +141,15 @@ def extract_tiles(
     SourceNotFound, UnsupportedRaster, CorruptRaster, StorageError
         As `inspect` does; CorruptRaster also where a block cannot be decoded, StorageError where the tiles
         will not fit the disk. Tiles that were finished before remain.
+
+    Examples
+    --------
+    >>> scheme = gt.generate_tiling_scheme("scene.tif", tile_size=512, overlap=64, target_crs="EPSG:3857")
+    >>> result = extract_tiles("scene.tif", scheme, "tiles/", as_cog=True, progress=False)
+    >>> len(result.tiles), result.cogs, result.warped
+    (4, True, True)
+    >>> extract_tiles("scene.tif", scheme, "tiles/", as_cog=True, resume=True, progress=False).tiles_resumed
+    4
     """
     wanted = TilesWanted(
         tiles=tiles,
@@ -179,17 +191,27 @@ def extract_tiles(
         order = replace(order, plan=regrouped(plan, missing))
     if missing:
         _check_space(order)
+    begun = sum(scheme.window(*place).pixels for place in [*kept, *empty])
     if not compute:
-        parts = delayed(order) if missing else []
-        return dask.delayed(_gathered, pure=False)(dask.delayed(order, traverse=False), chosen, ends, parts)
+        relay = Relay(
+            progress,
+            label="tiles",
+            total=plan.total_pixels,
+            unit="pixels",
+            begun=begun,
+            expected=lambda: estimated_seconds(order.plan),
+        )
+        parts = delayed(order, relay) if missing else []
+        whole = dask.delayed(order, traverse=False)
+        return dask.delayed(_gathered, pure=False)(whole, chosen, ends, parts, relay)
     names = {tile_id(place) for place in missing}
     still = {name: tile for name, tile in listed.items() if name not in names}
     with (
-        reporting(progress, label="tiles", total=plan.total_pixels, unit="pixels") as advance,
+        expecting(lambda: estimated_seconds(order.plan) if missing else 0.0),
+        reporting(progress, label="tiles", total=plan.total_pixels, unit="pixels", begun=begun) as advance,
         ManifestWriter(target, run, still, set(known.skipped) - names) as manifest,
         listening(order, advance, manifest, ends) as listener,
     ):
-        advance(sum(scheme.window(*place).pixels for place in [*kept, *empty]))
         if missing:
             with _at_hand(order.plan, share=len(missing) / len(scheme)) as plan:
                 run_plan(replace(order, plan=plan, policy=policy_of(plan)), listener)
@@ -226,6 +248,12 @@ def plan_extraction(
     ------
     InvalidParameter, SourceNotFound, UnsupportedRaster, CorruptRaster, StorageError
         As `extract_tiles` does.
+
+    Examples
+    --------
+    >>> plan = plan_extraction("scene.tif", scheme, as_cog=True, threads=2)
+    >>> plan.tiles, plan.rereads, plan.warp is None
+    (12, 1.0, True)
     """
     wanted = TilesWanted(
         tiles=tiles,
@@ -338,7 +366,9 @@ def _gathered(
     chosen: Sequence[Position],
     ends: Ends,
     parts: Sequence[Sequence[ExtractedTile | str]],
+    relay: Relay,
 ) -> ExtractionResult:
+    relay.end()
     ends = ends | {name_of(tile): tile for part in parts for tile in part}
     return _result(order, [ends[tile_id(place)] for place in chosen])
 

@@ -112,15 +112,36 @@ class ExtractionPlan(ShownInOneLine):
         return self.cache_bytes - (CACHE_MB << 20)
 
     def positions(self) -> Iterator[Position]:
-        """Row and column of every tile, in the order of the groups."""
+        """Row and column of every tile, in the order of the groups.
+
+        Examples
+        --------
+        >>> plan = gt.plan_extraction("scene.tif", scheme, tiles=["tile_0_0", "tile_0_1"])
+        >>> sorted(plan.positions())
+        [(0, 0), (0, 1)]
+        """
         return (place for group in self.groups for place in group)
 
     def plan_of(self, place: Position) -> CogPlan:
-        """How one tile is made."""
+        """How one tile is made.
+
+        Examples
+        --------
+        >>> plan = gt.plan_extraction("scene.tif", scheme, as_cog=True)
+        >>> plan.plan_of((2, 3)).levels[0]
+        (128, 152)
+        """
         return self.layout.plan_of(self.scheme, self.scheme.window(*place), self.pixels)
 
     def memory_bytes(self, threads: int | None = None) -> int:
-        """What a process needs at most, with so many threads (by default those of the plan)."""
+        """What a process needs at most, with so many threads (by default those of the plan).
+
+        Examples
+        --------
+        >>> plan = gt.plan_extraction("scene.tif", scheme, threads=4)
+        >>> plan.memory_bytes(1) <= plan.memory_bytes()
+        True
+        """
         threads = threads or self.threads
         if not self.side_by_side:
             tile = self.plan_of(next(self.positions()))

@@ -22,7 +22,8 @@ from gdaltools.extraction_result import ExtractedTile
 from gdaltools.extraction_trials import Tried, Trying, decided, trial_rows
 from gdaltools.extraction_walk import Order, Told, extracted, is_empty, tile_id, walk
 from gdaltools.manifest import FinishedTile, ManifestWriter
-from gdaltools.progress import Progress
+from gdaltools.progress import Share
+from gdaltools.progress_relay import Relay
 from gdaltools.tile_groups import Position, TileGroup
 
 Ends = dict[str, ExtractedTile | str]
@@ -150,15 +151,8 @@ def _alone(order: Order, place: Position, told: Callable[[int], None]) -> Extrac
         if order.overwrite:
             storage.delete(target)
         return tile_id(place)
-    done = 0
-
-    def advance(state: Progress) -> None:
-        nonlocal done
-        before, done = done, int(state.fraction * pixels)
-        told(done - before)
-
     with block_cache(order.plan.cache_bytes):
-        made = make_planned(plan, target, overwrite=order.overwrite, progress=advance)
+        made = make_planned(plan, target, overwrite=order.overwrite, progress=Share(pixels, told))
     return extracted(target, place, plan, made.size_bytes, started)
 
 
@@ -175,29 +169,32 @@ def _holds_data(order: Order, place: Position) -> bool:
     return False
 
 
-def delayed(order: Order) -> list[Delayed]:
-    """The same as tasks of dask's, each of which makes some tiles."""
+def delayed(order: Order, relay: Relay) -> list[Delayed]:
+    """The same as tasks of dask's, each of which makes some tiles and tells `relay` of it."""
     sent = _sent(order)
     shared = dask.delayed(sent, traverse=False)
     plan = dask.delayed(sent.plan, traverse=False)
     attempt = dask.delayed(Trying(sent.plan), pure=False)
     tried = [attempt(each) for each in enumerate(trial_rows(order.plan))]
-    policy = dask.delayed(_decided, pure=False)(plan, tried)
+    policy = dask.delayed(_decided, pure=False)(plan, tried, relay)
     if order.plan.side_by_side:
         make = dask.delayed(_make_group, pure=False)
-        return [make(shared, policy, group) for group in order.plan.groups]
+        return [make(shared, policy, group, relay) for group in order.plan.groups]
     one = dask.delayed(_make_tile, pure=False)
-    return [one(shared, policy, place) for place in order.plan.positions()]
+    return [one(shared, policy, place, relay) for place in order.plan.positions()]
 
 
-def _decided(plan: ExtractionPlan, tried: Sequence[Tried]) -> Policy:
+def _decided(plan: ExtractionPlan, tried: Sequence[Tried], relay: Relay) -> Policy:
+    """What all tiles wait for: the work begins with it."""
+    relay.begin()
     return decided(plan, [trials for _, trials in tried])
 
 
-def _make_group(order: Order, policy: Policy, group: TileGroup) -> list[ExtractedTile | str]:
-    return walk(replace(order, policy=policy), group, Told())
+def _make_group(order: Order, policy: Policy, group: TileGroup, relay: Relay) -> list[ExtractedTile | str]:
+    with relay.telling() as advance:
+        return walk(replace(order, policy=policy), group, Told(pixels=advance))
 
 
-def _make_tile(order: Order, policy: Policy, place: Position) -> list[ExtractedTile | str]:
-    with graph.using_threads(1):
-        return [_alone(replace(order, policy=policy), place, lambda _: None)]
+def _make_tile(order: Order, policy: Policy, place: Position, relay: Relay) -> list[ExtractedTile | str]:
+    with graph.using_threads(1), relay.telling() as advance:
+        return [_alone(replace(order, policy=policy), place, advance)]

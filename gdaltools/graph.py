@@ -59,8 +59,23 @@ def thread_count() -> int:
 
 def cluster_threads() -> int:
     """Threads of the cluster that `run` would use, 0 without one."""
-    client = _active_client()
+    client = active_client()
     return sum(client.nthreads().values()) if client is not None else 0
+
+
+def active_client() -> Any:
+    """The `distributed` client that `run` would use; never the reason to import distributed."""
+    distributed = sys.modules.get("distributed")
+    if (
+        distributed is None
+        or _threads.get()
+        or dask.config.get("scheduler", None) in ("threads", *_SYNCHRONOUS)
+    ):
+        return None
+    try:
+        return distributed.default_client()
+    except ValueError:
+        return None
 
 
 def run(tasks: Sequence[Delayed], *, ended: Ended, keep: Keep = lambda result: result) -> list[Any]:
@@ -82,7 +97,7 @@ def run(tasks: Sequence[Delayed], *, ended: Ended, keep: Keep = lambda result: r
     KeyboardInterrupt
         The caller was interrupted, and so were the tasks.
     """
-    client = _active_client()
+    client = active_client()
     if client is not None:
         return _run_on_cluster(client, tasks, ended, keep)
     positions = {task.key: position for position, task in enumerate(tasks)}
@@ -127,7 +142,7 @@ def run_each(
         The caller was interrupted, and so were the calls.
     """
     waiting = iter(arguments)
-    client = _active_client()
+    client = active_client()
     if client is not None:
         _each_on_cluster(client, function, waiting, ended)
         return
@@ -179,21 +194,6 @@ def _scheduler() -> Callable[..., Any]:
     inline = _threads.get() == 1 or dask.config.get("scheduler", None) in _SYNCHRONOUS
     get: Callable[..., Any] = local.get_sync if inline else threaded.get
     return get
-
-
-def _active_client() -> Any:
-    """The `distributed` client that dask.compute would use; never the reason to import distributed."""
-    distributed = sys.modules.get("distributed")
-    if (
-        distributed is None
-        or _threads.get()
-        or dask.config.get("scheduler", None) in ("threads", *_SYNCHRONOUS)
-    ):
-        return None
-    try:
-        return distributed.default_client()
-    except ValueError:
-        return None
 
 
 def _run_on_cluster(client: Any, tasks: Sequence[Delayed], ended: Ended, keep: Keep) -> list[Any]:

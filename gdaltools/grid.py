@@ -77,7 +77,13 @@ class Grid(BaseModel):
         return self.bounds_of(0, 0, self.width, self.height)
 
     def bounds_of(self, col_off: int, row_off: int, width: int, height: int) -> Bounds:
-        """left, bottom, right, top of a window."""
+        """left, bottom, right, top of a window.
+
+        Examples
+        --------
+        >>> scheme.grid.bounds_of(0, 0, 100, 50)
+        (470000.0, 999500.0, 471000.0, 1000000.0)
+        """
         a, b, c, d, e, f = self.transform
         corners = [(col, row) for col in (col_off, col_off + width) for row in (row_off, row_off + height)]
         xs = [a * col + b * row + c for col, row in corners]
@@ -85,19 +91,39 @@ class Grid(BaseModel):
         return min(xs), min(ys), max(xs), max(ys)
 
     def world(self, cols: NDArray[Any], rows: NDArray[Any]) -> tuple[Points, Points]:
-        """Coordinates of points that are given in pixels from the upper left corner."""
+        """Coordinates of points that are given in pixels from the upper left corner.
+
+        Examples
+        --------
+        >>> x, y = scheme.grid.world(np.array([0, 100]), np.array([0, 50]))
+        >>> x.tolist(), y.tolist()
+        ([470000.0, 471000.0], [1000000.0, 999500.0])
+        """
         a, b, c, d, e, f = self.transform
         return a * cols + b * rows + c, d * cols + e * rows + f
 
     def pixels(self, x: Points, y: Points) -> tuple[Points, Points]:
-        """Where points lie in pixels from the upper left corner: the inverse of `world`."""
+        """Where points lie in pixels from the upper left corner: the inverse of `world`.
+
+        Examples
+        --------
+        >>> cols, rows = scheme.grid.pixels(np.array([471000.0]), np.array([999500.0]))
+        >>> cols.tolist(), rows.tolist()
+        ([100.0], [50.0])
+        """
         a, b, c, d, e, f = self.transform
         area = a * e - b * d
         x, y = x - c, y - f
         return (e * x - b * y) / area, (a * y - d * x) / area
 
     def transform_of(self, col_off: int, row_off: int) -> tuple[float, float, float, float, float, float]:
-        """The transform of a window's own pixels."""
+        """The transform of a window's own pixels.
+
+        Examples
+        --------
+        >>> scheme.grid.transform_of(100, 50)
+        (10.0, 0.0, 471000.0, 0.0, -10.0, 999500.0)
+        """
         a, b, c, d, e, f = self.transform
         return a, b, a * col_off + b * row_off + c, d, e, d * col_off + e * row_off + f
 

@@ -16,6 +16,8 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Literal
 
+from gdaltools.display.mistake import interrupted_shortly
+
 
 @dataclass(frozen=True)
 class Progress:
@@ -61,11 +63,12 @@ def expecting(seconds: Callable[[], float]) -> Iterator[None]:
 
 @contextmanager
 def reporting(
-    option: ProgressOption, *, label: str | Callable[[], str], total: int, unit: str
+    option: ProgressOption, *, label: str | Callable[[], str], total: int, unit: str, begun: int = 0
 ) -> Iterator[Callable[[int], None]]:
     """A function that reports so many more units as done; it may be called from any thread.
 
-    A `label` that is a function is asked at each step.
+    A `label` that is a function is asked at each step. So many units as `begun` says were done before: they
+    count as done, and not for rate and time.
 
     >>> seen = []
     >>> with reporting(seen.append, label="cog", total=2, unit="blocks") as advance:
@@ -73,24 +76,25 @@ def reporting(
     >>> [state.done for state in seen]
     [0, 2]
     """
-    if option is False or (option == "auto" and not watched()):
-        yield lambda _: None
-        return
-    if callable(option):
-        yield _counted(option, label, total, unit)
-        return
-    from gdaltools.display.bars import showing
+    with interrupted_shortly():
+        if option is False or (option == "auto" and not watched()):
+            yield lambda _: None
+            return
+        if callable(option):
+            yield _counted(option, label, total, unit, begun)
+            return
+        from gdaltools.display.bars import showing
 
-    expected = _expected.get()
-    with showing(None if expected is None else expected()) as show:
-        yield _counted(show, label, total, unit)
+        expected = _expected.get()
+        with showing(None if expected is None else expected(), begun) as show:
+            yield _counted(show, label, total, unit, begun)
 
 
 def _counted(
-    show: ProgressCallback, label: str | Callable[[], str], total: int, unit: str
+    show: ProgressCallback, label: str | Callable[[], str], total: int, unit: str, begun: int
 ) -> Callable[[int], None]:
     lock = threading.Lock()
-    done = 0
+    done = begun
 
     def advance(step: int) -> None:
         nonlocal done
@@ -100,6 +104,30 @@ def _counted(
 
     advance(0)
     return advance
+
+
+class Share:
+    """What a part of some work tells of itself, as steps of the whole, of which it is `size` units.
+
+    >>> steps = []
+    >>> share = Share(1000, steps.append)
+    >>> share(Progress("copy", 1, 4, "blocks"))
+    >>> share(Progress("copy", 4, 4, "blocks"))
+    >>> steps
+    [250, 750]
+    """
+
+    def __init__(self, size: int, advance: Callable[[int], None]) -> None:
+        self._size = size
+        self._advance = advance
+        self.told = 0
+
+    def __call__(self, state: Progress) -> None:
+        """Hear of the part's own progress."""
+        done = int(self._size * state.fraction)
+        if done > self.told:
+            step, self.told = done - self.told, done
+            self._advance(step)
 
 
 def watched() -> bool:

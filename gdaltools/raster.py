@@ -155,6 +155,11 @@ class RasterInfo(OnMap, BaseModel):
             matplotlib is not installed.
         SourceNotFound, CorruptRaster, StorageError
             The raster cannot be read any more.
+
+        Examples
+        --------
+        >>> gt.inspect("scene.tif").plot().get_title()
+        'scene.tif, by an overview of 640 x 480 pixels'
         """
         from gdaltools.display.plots import plot_histogram
 

@@ -81,6 +81,11 @@ class RoutingRules:
         ------
         InvalidParameter
             A threshold is not a number, or the calibration cannot be used.
+
+        Examples
+        --------
+        >>> RoutingRules.from_environment({"SIZE_THRESHOLD_MB": "500"}).size_threshold_mb
+        500.0
         """
         from gdaltools.calibration import VARIABLE
 
@@ -108,6 +113,17 @@ class RoutingRules:
         ------
         InvalidParameter
             The file cannot be used, or holds no thresholds.
+
+        Examples
+        --------
+        >>> from gdaltools.calibration import Thresholds, load
+        >>> found = Thresholds(
+        ...     size_threshold_mb=300, duration_threshold_minutes=8, function_app_cores=2, target="ours"
+        ... )
+        >>> kept = Path("calibration.json")
+        >>> _ = kept.write_text(load().model_copy(update={"thresholds": found}).model_dump_json())
+        >>> RoutingRules.from_calibration(kept).size_threshold_mb
+        300.0
         """
         found = cls._thresholds_of(path)
         if not found:
@@ -191,6 +207,14 @@ def route(
         The type is on no list.
     InvalidParameter
         A size or duration is not a number.
+
+    Examples
+    --------
+    >>> rules = RoutingRules(size_threshold_mb=500)
+    >>> route("create_cog", {"file_size_mb": 120}, rules=rules).queue
+    'raster-tasks'
+    >>> print(route("create_cog", {"file_size_mb": 800}, rules=rules))
+    docker-tasks: file_size_mb 800 is over SIZE_THRESHOLD_MB 500
     """
     rules = rules if rules is not None else RoutingRules.from_environment()
     name = normal_task_type(task_type)

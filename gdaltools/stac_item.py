@@ -73,6 +73,12 @@ def create_stac_item(
         The COG has no CRS.
     SourceNotFound, CorruptRaster, StorageError
         It cannot be read.
+
+    Examples
+    --------
+    >>> item = create_stac_item("scene.tif", item_id="scene-1", asset_href="./scene.tif")
+    >>> item.id, item.assets["data"].href
+    ('scene-1', './scene.tif')
     """
     import pystac
     from pystac.extensions.file import FileExtension

@@ -164,6 +164,13 @@ class TilingScheme(OnMap, BaseModel):
         ------
         InvalidParameter
             Size, bands, transform or CRS are other ones, or `input_crs` is.
+
+        Examples
+        --------
+        >>> from gdaltools.dataset import open_dataset
+        >>> from gdaltools.storage import locate
+        >>> with open_dataset(locate("scene.tif")) as dataset:
+        ...     scheme.check_belongs(dataset, locate("scene.tif"))
         """
         theirs = {
             "size": (self.source_grid.width, self.source_grid.height),
@@ -190,7 +197,13 @@ class TilingScheme(OnMap, BaseModel):
             )
 
     def window(self, row: int, col: int) -> PixelWindow:
-        """The pixels of a tile."""
+        """The pixels of a tile.
+
+        Examples
+        --------
+        >>> scheme.window(2, 3)
+        PixelWindow(col_off=672, row_off=448, width=128, height=152)
+        """
         down, across = self._axes
         (row_off, height), (col_off, width) = down.span(row), across.span(col)
         return PixelWindow(col_off=col_off, row_off=row_off, width=width, height=height)
@@ -202,6 +215,12 @@ class TilingScheme(OnMap, BaseModel):
         ------
         InvalidParameter
             The scheme has no such tile.
+
+        Examples
+        --------
+        >>> tile = scheme.tile("tile_0_1")
+        >>> tile.window.col_off, tile.transform[2]
+        (224, 472240.0)
         """
         return self._tile(*self.position(tile_id))
 
@@ -212,6 +231,11 @@ class TilingScheme(OnMap, BaseModel):
         ------
         InvalidParameter
             The scheme has no such tile.
+
+        Examples
+        --------
+        >>> scheme.position("tile_2_3")
+        (2, 3)
         """
         match = _TILE_ID.match(tile_id) if isinstance(tile_id, str) else None
         row, col = (int(part) for part in match.groups()) if match else (-1, -1)
@@ -222,16 +246,34 @@ class TilingScheme(OnMap, BaseModel):
         return row, col
 
     def place_of(self, y: int, x: int) -> tuple[int, int]:
-        """Row and column of a tile that holds a pixel of the grid: of several the last."""
+        """Row and column of a tile that holds a pixel of the grid: of several the last.
+
+        Examples
+        --------
+        >>> scheme.place_of(100, 230)  # in tile_0_0 as well
+        (0, 1)
+        """
         down, across = self._axes
         return down.holding(y), across.holding(x)
 
     def tile_ids(self) -> Iterator[str]:
-        """Names of all tiles, row by row."""
+        """Names of all tiles, row by row.
+
+        Examples
+        --------
+        >>> list(scheme.tile_ids())[:2]
+        ['tile_0_0', 'tile_0_1']
+        """
         return (f"tile_{row}_{col}" for row in range(self.rows) for col in range(self.cols))
 
     def tiles(self) -> Iterator[Tile]:
-        """All tiles, row by row, each made when it is reached."""
+        """All tiles, row by row, each made when it is reached.
+
+        Examples
+        --------
+        >>> [tile.tile_id for tile in scheme.tiles() if tile.col == 3]
+        ['tile_0_3', 'tile_1_3', 'tile_2_3']
+        """
         return (self._tile(row, col) for row in range(self.rows) for col in range(self.cols))
 
     def _tile(self, row: int, col: int) -> Tile:
@@ -250,11 +292,23 @@ class TilingScheme(OnMap, BaseModel):
         )
 
     def transform_of(self, window: PixelWindow) -> tuple[float, float, float, float, float, float]:
-        """The transform of a window's own pixels."""
+        """The transform of a window's own pixels.
+
+        Examples
+        --------
+        >>> scheme.transform_of(scheme.window(0, 1))
+        (10.0, 0.0, 472240.0, 0.0, -10.0, 1000000.0)
+        """
         return self.grid.transform_of(window.col_off, window.row_off)
 
     def facts(self) -> dict[str, Any]:
-        """What stage 1's result says of the scheme, with protocol.md §5's keys."""
+        """What stage 1's result says of the scheme, with protocol.md §5's keys.
+
+        Examples
+        --------
+        >>> scheme.facts()["total_tiles"], scheme.facts()["target_crs"]
+        (12, 'EPSG:32637')
+        """
         return {
             "total_tiles": len(self),
             "grid": {
@@ -312,6 +366,11 @@ class TilingScheme(OnMap, BaseModel):
             matplotlib is not installed.
         InvalidParameter
             There are more than 5,000 tiles.
+
+        Examples
+        --------
+        >>> scheme.plot().get_title()
+        '12 tiles of up to 256 pixels that share 32, EPSG:32637'
         """
         from gdaltools.display.plots import plot_scheme
 
@@ -329,7 +388,13 @@ class TilingScheme(OnMap, BaseModel):
         yield tile_map(self)
 
     def to_geojson(self) -> dict[str, Any]:
-        """The scheme as a GeoJSON FeatureCollection of its tiles, with a ``metadata`` member."""
+        """The scheme as a GeoJSON FeatureCollection of its tiles, with a ``metadata`` member.
+
+        Examples
+        --------
+        >>> len(scheme.to_geojson()["features"])
+        12
+        """
         from gdaltools import tiling_geojson
 
         return tiling_geojson.encode(self)
@@ -342,6 +407,11 @@ class TilingScheme(OnMap, BaseModel):
         ------
         InvalidParameter
             It is not such a document, or its tiles are not those of its grid.
+
+        Examples
+        --------
+        >>> TilingScheme.from_geojson(scheme.to_geojson()) == scheme
+        True
         """
         from gdaltools import tiling_geojson
 
@@ -354,6 +424,11 @@ class TilingScheme(OnMap, BaseModel):
         ------
         TargetExists, StorageError
             As `gdaltools.storage.write_bytes` does.
+
+        Examples
+        --------
+        >>> scheme.write("scheme.geojson").filename
+        'scheme.geojson'
         """
         from gdaltools import tiling_geojson
 
@@ -383,6 +458,11 @@ class TilingScheme(OnMap, BaseModel):
             It cannot be read.
         InvalidParameter
             It is no tiling scheme, or another program's and no raster is given.
+
+        Examples
+        --------
+        >>> TilingScheme.read(scheme.write("scheme.geojson")) == scheme
+        True
         """
         from gdaltools import tiling_geojson
 

@@ -43,6 +43,11 @@ def create_vrt(
         The sources do not fit together, or one cannot be opened.
     TargetExists, StorageError
         As `gdaltools.storage.writing`.
+
+    Examples
+    --------
+    >>> create_vrt(["scene.tif"], "all.vrt").filename
+    'all.vrt'
     """
     gdal = _bindings()
     located = [storage.locate(source) for source in sources]

@@ -111,6 +111,14 @@ def create_cogs(
         A pattern matches nothing.
     StorageError
         A folder cannot be listed, or the journal cannot be read.
+
+    Examples
+    --------
+    >>> result = create_cogs(["scene.tif"], "cogs/", "fast", progress=False)
+    >>> [cog.location.rpartition("/")[2] for cog in result.made]
+    ['scene.tif']
+    >>> len(create_cogs(["scene.tif"], "cogs/", "fast", progress=False).skipped)
+    1
     """
     began = time.perf_counter()
     wanted = Wanted(

@@ -23,7 +23,7 @@ from gdaltools.cog.reuse import copy_checked, reused
 from gdaltools.cog.sizing import SHARED_BYTES
 from gdaltools.errors import CorruptRaster, GdalToolsError, StorageError
 from gdaltools.interruption import Interruption
-from gdaltools.progress import Progress
+from gdaltools.progress import Progress, Share
 
 # Pixels of a raster that one thread makes in seconds.
 _ONE_THREAD_BYTES = 192 << 20
@@ -161,7 +161,7 @@ class BatchRun:
     def _make(self, each: Waiting, plan: CogPlan) -> None:
         """One file from start to finish, and its outcome."""
         pair, began = each.pair, time.perf_counter()
-        share = _Share(each.origin.size_bytes, self._step)
+        share = Share(each.origin.size_bytes, self._step)
         try:
             form = reused(plan, self._wanted) if self._reuse else plan
             self._journal.begun(pair.name, each.origin)
@@ -212,21 +212,6 @@ class BatchRun:
     def _go_on(self) -> None:
         if self._stopped_by is not None:
             raise _Stopped
-
-
-class _Share:
-    """Turns a file's own progress into bytes of its source."""
-
-    def __init__(self, size_bytes: int, step: Callable[[int], None]) -> None:
-        self._size = size_bytes
-        self._step = step
-        self.told = 0
-
-    def __call__(self, state: Progress) -> None:
-        done = int(self._size * state.fraction)
-        if done > self.told:
-            step, self.told = done - self.told, done
-            self._step(step)
 
 
 def _decoded_bytes(plan: CogPlan) -> int:

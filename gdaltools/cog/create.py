@@ -14,7 +14,7 @@ from dask.delayed import Delayed
 from rasterio.crs import CRS
 
 from gdaltools import storage
-from gdaltools.cog.making import copy_planned, make_in_memory, make_planned
+from gdaltools.cog.making import copy_planned, make_in_memory, make_later, make_planned
 from gdaltools.cog.plan import CogPlan, Wanted
 from gdaltools.cog.planning import plan_for, profile_for, with_estimate
 from gdaltools.cog.profiles import CogProfile
@@ -23,6 +23,7 @@ from gdaltools.cog.reuse import reused
 from gdaltools.dataset import open_dataset
 from gdaltools.errors import InvalidParameter
 from gdaltools.progress import ProgressOption, expecting
+from gdaltools.progress_relay import Relay
 from gdaltools.storage import Location, StrPath
 
 __all__ = ["CogPlan", "CogResult", "cog_profile", "create_cog", "plan_cog"]
@@ -181,8 +182,8 @@ def create_cog(
     overwrite : bool
         Replace a target that exists.
     progress : bool, "auto" or callable
-        As `gdaltools.progress` says; the unit is a block. With ``compute=False`` it is shown by the process
-        that computes.
+        As `gdaltools.progress` says; the unit is a block. With ``compute=False`` it is shown in this process
+        while the Delayed is computed, also by a cluster that is active now.
     compute : bool
         False gives a dask Delayed of the result, to be computed by any scheduler.
 
@@ -231,8 +232,15 @@ def create_cog(
     plan = plan_for(src, wanted)
     make = copy_planned if reuse and reused(plan, wanted) == "copy" else make_planned
     if not compute:
-        delayed = dask.delayed(make, pure=False, traverse=False)
-        return cast(Delayed, delayed(plan, target, overwrite=overwrite, progress=progress))
+        relay = Relay(
+            progress,
+            label=f"cog {target.filename}",
+            total=plan.blocks,
+            unit="blocks",
+            expected=lambda: _expected_seconds(plan),
+        )
+        delayed = dask.delayed(make_later, pure=False, traverse=False)
+        return cast(Delayed, delayed(make, plan, target, overwrite=overwrite, relay=relay))
     source_bytes = _source_bytes(plan)
     with expecting(lambda: _expected_seconds(plan)):
         result = make(plan, target, overwrite=overwrite, progress=progress)

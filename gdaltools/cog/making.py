@@ -33,7 +33,8 @@ from gdaltools.dataset import open_dataset
 from gdaltools.errors import CorruptRaster, UnsupportedRaster
 from gdaltools.extent import geographic_bounds
 from gdaltools.nearness import brought_near, coming_near, is_worth_fetching
-from gdaltools.progress import Progress, ProgressOption, reporting
+from gdaltools.progress import ProgressOption, Share, reporting
+from gdaltools.progress_relay import Relay
 from gdaltools.scratch import scratch_folder
 from gdaltools.storage import Location
 from gdaltools.tile_pixels import TileSource
@@ -61,16 +62,11 @@ def copy_planned(plan: CogPlan, target: Location, *, overwrite: bool, progress: 
     """The COG by copying its source, which is that file already; by making it where a block is damaged."""
     began = time.perf_counter()
     source = cast(RasterSource, plan.source).location
-    size, done = storage.stat(source).size, 0
+    size = storage.stat(source).size
     with reporting(progress, label=f"cog {target.filename}", total=size, unit="bytes") as advance:
-
-        def told(state: Progress) -> None:
-            nonlocal done
-            before, done = done, state.done
-            advance(done - before)
-
+        share = Share(size, advance)
         try:
-            copy_checked(source, target, size, traits=plan.traits, overwrite=overwrite, progress=told)
+            copy_checked(source, target, size, traits=plan.traits, overwrite=overwrite, progress=share)
         except CorruptRaster:  # an overview, perhaps, which is built again
             copied = False
         else:
@@ -81,6 +77,17 @@ def copy_planned(plan: CogPlan, target: Location, *, overwrite: bool, progress: 
     with open_dataset(source, verify=False) as made:
         result = _result(plan, str(target), made, size)
     return result.model_copy(update={"seconds": time.perf_counter() - began})
+
+
+def make_later(
+    make: Callable[..., CogResult], plan: CogPlan, target: Location, *, overwrite: bool, relay: Relay
+) -> CogResult:
+    """`make_planned` or `copy_planned` as a task of dask's, told where it was asked for."""
+    relay.begin()
+    with relay.telling() as advance:
+        made = make(plan, target, overwrite=overwrite, progress=Share(plan.blocks, advance))
+    relay.end()
+    return made
 
 
 def _make_staged(

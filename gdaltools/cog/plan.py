@@ -120,7 +120,14 @@ class CogPlan(ShownInOneLine):
         )
 
     def level_blocks(self, level: int) -> int:
-        """Blocks of one level."""
+        """Blocks of one level.
+
+        Examples
+        --------
+        >>> plan = gt.plan_cog("scene.tif")
+        >>> [plan.level_blocks(level) for level in range(len(plan.levels))]
+        [4, 1]
+        """
         width, height = self.levels[level]
         block = self.profile.blocksize
         return math.ceil(width / block) * math.ceil(height / block) * self.planes
@@ -137,7 +144,13 @@ class CogPlan(ShownInOneLine):
         return None
 
     def staged_blocks(self, size: int) -> int:
-        """How many such blocks of at most so many bytes there are, at most."""
+        """How many such blocks of at most so many bytes there are, at most.
+
+        Examples
+        --------
+        >>> gt.plan_cog("scene.tif").staged_blocks(4 << 20) < 50_000
+        True
+        """
         rows, cols = self.axes
         block, pixel_bytes = self.profile.blocksize, self.facts.pixel_bytes
         parts = self.planes + (1 if self.facts.masked and self.planes > 1 else 0)
@@ -149,7 +162,14 @@ class CogPlan(ShownInOneLine):
         return total
 
     def memory_bytes(self, threads: int | None = None) -> int:
-        """What the process needs at most, with so many tasks at a time (by default one a core)."""
+        """What the process needs at most, with so many tasks at a time (by default one a core).
+
+        Examples
+        --------
+        >>> plan = gt.plan_cog("scene.tif")
+        >>> plan.memory_bytes(1) <= plan.memory_bytes(8)
+        True
+        """
         facts, (width, height) = self.facts, self.levels[0]
         return memory_bound(
             width,
@@ -166,7 +186,13 @@ class CogPlan(ShownInOneLine):
         )
 
     def rule(self) -> Rule:
-        """How overviews are computed."""
+        """How overviews are computed.
+
+        Examples
+        --------
+        >>> gt.plan_cog("scene.tif").rule().resampling
+        'average'
+        """
         facts = self.facts
         resampling = self.profile.overview_resampling
         palette = tuple((index, *colour) for index, colour in sorted((facts.colormap or {}).items()))
@@ -181,7 +207,14 @@ class CogPlan(ShownInOneLine):
         )
 
     def work(self, sink: Sink) -> Work:
-        """What all of its tasks have in common."""
+        """What all of its tasks have in common.
+
+        Examples
+        --------
+        >>> from gdaltools.cog.sink import MemorySink
+        >>> len(gt.plan_cog("scene.tif").work(MemorySink()).rows)
+        2
+        """
         rows, cols = self.axes
         return Work(
             encoding=self.encoding,
@@ -234,7 +267,13 @@ class CogPlan(ShownInOneLine):
         return lines
 
     def plot(self, ax: Any = None) -> Any:
-        """Draw the levels; the matplotlib Axes. MissingExtra where matplotlib is not installed."""
+        """Draw the levels; the matplotlib Axes. MissingExtra where matplotlib is not installed.
+
+        Examples
+        --------
+        >>> gt.plan_cog("scene.tif").plot().get_title()
+        'scene.tif'
+        """
         from gdaltools.display.plots import plot_pyramid
 
         return plot_pyramid(self.levels, ax, blocksize=self.profile.blocksize, title=self._about())

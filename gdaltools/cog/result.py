@@ -108,7 +108,13 @@ class CogResult(OnMap, BaseModel):
         return tuple((max(1, cols // factor), max(1, rows // factor)) for factor in factors)
 
     def plot(self, ax: Any = None) -> Any:
-        """Draw the levels; the matplotlib Axes. MissingExtra where matplotlib is not installed."""
+        """Draw the levels; the matplotlib Axes. MissingExtra where matplotlib is not installed.
+
+        Examples
+        --------
+        >>> gt.create_cog("scene.tif", "cog.tif", progress=False).plot().get_title()
+        'cog.tif'
+        """
         from gdaltools.display.plots import plot_pyramid
 
         return plot_pyramid(self.levels, ax, blocksize=self.blocksize, title=self._about())

@@ -32,15 +32,17 @@ def in_notebook() -> bool:
 
 
 @contextmanager
-def showing(expected: float | None) -> Iterator[Callable[[Progress], None]]:
+def showing(expected: float | None, begun: int = 0) -> Iterator[Callable[[Progress], None]]:
     """A function that shows how far one piece of work is, from entry to exit.
 
     Parameters
     ----------
     expected : float, optional
         Seconds that the work is expected to take.
+    begun : int
+        Units of it that were done before.
     """
-    pace = Pace(expected)
+    pace = Pace(expected, begun)
     if in_notebook():
         notebook = _NotebookBar(pace)
         try:

@@ -16,25 +16,25 @@ from gdaltools.printing import printable, shortened
 # Rows of a table that are shown; the object itself has all of them.
 MOST_ROWS = 24
 
+# A host's own colour where it has one, else one for light and one for dark: which, its class for a theme
+# says, and where it has none the reader's preference. Hosts' own greens and oranges are too faint for text.
 _COLOURS = """
-.gdaltools{{
---gt-text:var(--jp-content-font-color1,var(--vscode-editor-foreground,{text}));
---gt-dim:var(--jp-content-font-color2,var(--vscode-descriptionForeground,{dim}));
---gt-ground:var(--jp-layout-color1,var(--vscode-editor-background,{ground}));
---gt-line:var(--jp-border-color2,var(--vscode-panel-border,{line}));
---gt-blue:var(--jp-brand-color1,var(--vscode-charts-blue,{blue}));
---gt-good:var(--jp-success-color1,var(--vscode-charts-green,{good}));
---gt-bad:var(--jp-error-color1,var(--vscode-charts-red,{bad}));
---gt-warn:var(--jp-warn-color1,var(--vscode-charts-orange,{warn}));
-}}"""
-_LIGHT = _COLOURS.format(
-    text="#1f2328", dim="#59636e", ground="#fff", line="#d1d9e0",
-    blue="#0969da", good="#1a7f37", bad="#cf222e", warn="#9a6700",
-)  # fmt: skip
-_DARK = _COLOURS.format(
-    text="#e6edf3", dim="#9198a1", ground="#0d1117", line="#3d444d",
-    blue="#4493f8", good="#3fb950", bad="#f85149", warn="#d29922",
-)  # fmt: skip
+--gt-text:var(--jp-content-font-color1,var(--vscode-editor-foreground,light-dark(#1f2328,#e6edf3)));
+--gt-dim:var(--jp-content-font-color2,var(--vscode-descriptionForeground,light-dark(#59636e,#9198a1)));
+--gt-ground:var(--jp-layout-color1,var(--vscode-editor-background,light-dark(#fff,#0d1117)));
+--gt-line:var(--jp-border-color2,var(--vscode-panel-border,light-dark(#d1d9e0,#3d444d)));
+--gt-blue:var(--jp-brand-color1,var(--vscode-charts-blue,light-dark(#0969da,#4493f8)));
+--gt-good:light-dark(#1a7f37,#3fb950);
+--gt-bad:light-dark(#cf222e,#f85149);
+--gt-warn:light-dark(#9a6700,#d29922);
+"""
+_SCHEMES = """
+.gdaltools{color-scheme:light dark}
+.vscode-light .gdaltools,.vscode-high-contrast-light .gdaltools,[data-jp-theme-light=true] .gdaltools,
+[data-md-color-scheme=default] .gdaltools{color-scheme:light}
+.vscode-dark .gdaltools,.vscode-high-contrast:not(.vscode-high-contrast-light) .gdaltools,
+[data-jp-theme-light=false] .gdaltools,[data-md-color-scheme=slate] .gdaltools{color-scheme:dark}
+"""
 # The class stands twice where a notebook's own rules for tables would win over ours.
 _RULES = """
 .gdaltools{display:inline-block;max-width:100%;box-sizing:border-box;padding:.6em .9em;margin:.2em 0;
@@ -62,7 +62,7 @@ border:1px solid var(--gt-line)}
 .gdaltools-strip>span{margin-right:.9em}
 .gdaltools svg rect{fill:var(--gt-blue);fill-opacity:.16;stroke:var(--gt-blue);stroke-width:1}
 """
-_STYLE = "".join((_LIGHT, "@media (prefers-color-scheme:dark){", _DARK, "}", _RULES)).replace("\n", "")
+_STYLE = f"{_SCHEMES}.gdaltools{{{_COLOURS}}}{_RULES}".replace("\n", "")
 
 
 class Html(str):

@@ -1,4 +1,4 @@
-"""What a notebook shows of an error that is the caller's to mend: the line that met it, and what to do.
+"""What a notebook shows of an error that is the caller's to mend, or of a cell that was stopped.
 
 IPython asks an error for ``_render_traceback_`` before it prints a traceback of its own. After
 ``%xmode Verbose`` the whole of it is shown.
@@ -10,6 +10,8 @@ import linecache
 import sys
 import traceback
 from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
 
 from gdaltools.printing import printable
 
@@ -22,6 +24,17 @@ def rendered(error: BaseException) -> list[str]:
         return traceback.format_exception(error)
     name = type(error).__name__
     return [*_own_lines(error), f"{_RED}{name}{_PLAIN}: {printable(str(error))}"]
+
+
+@contextmanager
+def interrupted_shortly() -> Iterator[None]:
+    """In the block an interruption is one that a notebook shows as it shows a mistake."""
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        error.args = error.args or ("the work was stopped before its end",)
+        error._render_traceback_ = partial(rendered, error)  # type: ignore[attr-defined]
+        raise
 
 
 def _own_lines(error: BaseException) -> Iterator[str]:

@@ -22,6 +22,11 @@ class OnMap(Shown):
         ------
         MissingExtra
             ipyleaflet is not installed (``pip install 'gdaltools[map]'``).
+
+        Examples
+        --------
+        >>> len(gt.inspect("scene.tif").explore().layers)
+        2
         """
         from gdaltools.display.maps import explore
 

@@ -21,12 +21,20 @@ class Pace:
     ----------
     expected : float, optional
         Seconds that it is expected to take.
+    begun : int
+        Units of it that were done before.
     clock : callable
         Seconds from any moment on.
     """
 
-    def __init__(self, expected: float | None = None, *, clock: Callable[[], float] = time.monotonic) -> None:
-        self._expected, self._clock = expected, clock
+    def __init__(
+        self,
+        expected: float | None = None,
+        begun: int = 0,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._expected, self._begun, self._clock = expected, begun, clock
         self._began = clock()
         self._looked = float("-inf")
         self._memory: float | None = None
@@ -46,11 +54,12 @@ class Pace:
     def told(self, state: Progress) -> str:
         """`tell` without memory."""
         seconds = self._clock() - self._began
-        speed = state.done / seconds if seconds else None
-        if state.done >= state.total:
+        done, total = state.done - self._begun, state.total - self._begun
+        speed = done / seconds if seconds else None
+        if done >= total:
             parts = [rate(speed, state.unit), f"in {duration(seconds)}"]
         else:
-            left = seconds_left(state.fraction, seconds, self._expected)
+            left = seconds_left(done / total, seconds, self._expected)
             parts = [rate(speed, state.unit), "" if left is None else f"{duration(left)} left"]
         return ", ".join(part for part in parts if part)
 

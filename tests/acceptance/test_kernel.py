@@ -13,7 +13,7 @@ import rasterio
 
 from tests.support.eventually import eventually
 from tests.support.kernel import Kernel, kernel
-from tests.support.rasters import smooth, write_raster
+from tests.support.rasters import UTM, UTM_GRID, smooth, write_raster
 
 
 @pytest.fixture(scope="module")
@@ -85,6 +85,35 @@ def test_a_bar_is_one_output_that_stays_with_the_notebook(notebook: Kernel, fold
     assert "100%" in seen.html[-1]
 
 
+@pytest.mark.parametrize("options", ["", ", as_cog=True, compute=False"])
+def test_a_bar_of_tiles_says_at_once_how_long_it_will_take(
+    notebook: Kernel, folder: Path, options: str
+) -> None:
+    write_raster(folder / "wide.tif", smooth(3, 900, 1200), transform=UTM_GRID, crs=UTM)
+    name = f"tiles-{len(options)}"
+    seen = notebook.run(f"""
+scheme = gt.generate_tiling_scheme('wide.tif', tile_size=512, overlap=64)
+work = gt.extract_tiles('wide.tif', scheme, {name!r}{options})
+if hasattr(work, 'compute'): work = work.compute()
+""")
+    assert "0%" in seen.html[0]
+    assert re.search(r"[\d.]+ s left", seen.html[0])
+    assert re.search(r"100%.*pixels/s, in [\d.]+ s", seen.html[-1])
+
+
+def test_a_bar_shows_what_processes_of_a_cluster_do_later(notebook: Kernel, folder: Path) -> None:
+    write_raster(folder / "wide.tif", smooth(3, 900, 1200), transform=UTM_GRID, crs=UTM)
+    seen = notebook.run("""
+from distributed import Client, LocalCluster
+with LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=None) as cluster, Client(cluster):
+    scheme = gt.generate_tiling_scheme('wide.tif', tile_size=512, overlap=64)
+    gt.extract_tiles('wide.tif', scheme, 'tiles-later', compute=False).compute()
+""")
+    assert not seen.error, seen
+    assert "tiles" in seen.html[-1]
+    assert "100%" in seen.html[-1]
+
+
 @pytest.mark.parametrize("cluster", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_an_interruption_ends_the_work_and_leaves_nothing(
     notebook: Kernel, folder: Path, cluster: bool
@@ -106,6 +135,9 @@ result = gt.create_cog({str(huge)!r}, {str(out / "cog.tif")!r}, progress=begun)
     seen = notebook.run(code, interrupted_when=begun.exists)
     assert seen.error == "KeyboardInterrupt", seen
     # It takes a fraction of a second; a machine with much else to do may take longer.
+    shown = plain(seen.traceback).splitlines()
+    assert shown[0].startswith("line 3: result = gt.create_cog(")
+    assert shown[1:] == ["KeyboardInterrupt: the work was stopped before its end"]
     assert seen.stopped_after is not None
     assert seen.stopped_after < 10
     asyncio.run(eventually(lambda: not list(out.iterdir())))

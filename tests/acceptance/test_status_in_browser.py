@@ -6,7 +6,6 @@ STATUS_SCREENSHOTS names a folder for pictures of what the browser shows.
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,10 +14,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.support.chromium import chromium
 from tests.support.rasters import smooth, write_raster
 from worker.embedded import Standalone
-
-playwright = pytest.importorskip("playwright.sync_api")
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(180)]
 
@@ -95,13 +93,8 @@ FAULTS = """() => {
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    chromium = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
-    if chromium is None:
-        pytest.skip("no Chromium is installed: set CHROMIUM")
-    with playwright.sync_playwright() as started:
-        made = started.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+    with chromium() as made:
         yield made
-        made.close()
 
 
 @pytest.fixture(scope="module")

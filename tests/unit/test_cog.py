@@ -476,6 +476,9 @@ def test_a_cluster_makes_the_same_cog(tmp_path: Path) -> None:
         distributed.Client(cluster),
     ):
         result = create_cog(source, tmp_path / "b.tif", progress=False)
+        told: list[Progress] = []
+        create_cog(source, tmp_path / "d.tif", progress=told.append, compute=False).compute()
+        assert (told[0].done, told[-1].done, told[-1].total) == (0, 5, 5)
         with pytest.raises(CorruptRaster):
             create_cog(tmp_path / "bad.tif", tmp_path / "c.tif", raster_type="rgb", progress=False)
     np.testing.assert_array_equal(pixels(result.location), pixels(source))

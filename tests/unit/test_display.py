@@ -110,7 +110,7 @@ def test_whatever_a_raster_says_of_itself_stays_text(hostile: Path, tmp_path: Pa
 
 def test_a_card_follows_light_and_dark_and_needs_no_script(hostile: Path) -> None:
     page = gt.inspect(hostile)._repr_html_()
-    for part in ("prefers-color-scheme:dark", "--jp-layout-color1", "--vscode-editor-background"):
+    for part in ("light-dark(", ".vscode-dark", "--jp-layout-color1", "--vscode-editor-background"):
         assert part in page
     assert "http" not in page
     assert len(page) < 60_000
