@@ -15,5 +15,6 @@ DATA = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"
 def test_every_file_beside_the_code_is_packed(package: str) -> None:
     folder = ROOT / package
     packed = {path for pattern in DATA[package] for path in folder.glob(pattern)}
-    there = {path for path in folder.rglob("*") if path.is_file() and path.suffix not in (".py", ".pyc")}
+    files = {path for path in folder.rglob("*") if path.is_file() and "__pycache__" not in path.parts}
+    there = {path for path in files if path.suffix != ".py"}
     assert there == packed

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import sys
 from pathlib import Path
 
 import pytest
@@ -28,5 +29,8 @@ def test_of_another_gdal_they_are_not_used(tmp_path: Path, monkeypatch: pytest.M
     (folder / "__init__.py").write_text("")
     (folder / "gdal.py").write_text("__version__ = '1.2.3'")
     monkeypatch.syspath_prepend(str(folder.parent))
+    for name in ("osgeo", "osgeo.gdal"):  # put back at the end, also to not being there
+        monkeypatch.setitem(sys.modules, name, None)
+        monkeypatch.delitem(sys.modules, name)
     with pytest.raises(BindingsMissing, match=r"GDAL 1\.2\.3"):
         gt.create_vrt(["a.tif"], tmp_path / "all.vrt")
