@@ -17,8 +17,9 @@ INSTALL = $(shell test -x $(VENV)/uv/bin/uv && echo "$(VENV)/uv/bin/uv pip insta
 demo: $(READY)
 	@$(BIN)/python -m worker demo $(ARGS)
 
+# Bytecode is kept, also where the environment says otherwise: hundreds of processes would compile the same.
 test: $(READY)
-	$(BIN)/python -m pytest -n 6 --dist loadfile --no-loadscope-reorder $(ARGS)
+	env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pytest -n 6 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 # The status page and the notebooks in a browser; CHROMIUM names it where it is called otherwise.
 browser-test: $(READY)
