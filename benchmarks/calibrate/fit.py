@@ -252,7 +252,9 @@ def _ratios(runs: Sequence[Run], seen: Sequence[Run]) -> NDArray[np.float64]:
     model = OperationModel(
         prices=fit_prices(seen), spread=neutral, memory=neutral, runs=len(seen), smallest_mb=0, largest_mb=1
     )
-    return np.array([(run.seconds or 0.0) / max(model.predict(run.work).median, 1e-6) for run in runs])
+    # Few runs may leave nothing to tell a kind's price by, and the model says next to nothing.
+    least = min(run.seconds or 0.0 for run in seen) / 10
+    return np.array([(run.seconds or 0.0) / max(model.predict(run.work).median, least, 1e-6) for run in runs])
 
 
 def _spread(ratios: NDArray[np.float64], weights: NDArray[np.float64] | None = None) -> Spread:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import re
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -129,7 +130,8 @@ async def bench(
 
 
 @pytest_asyncio.fixture
-async def shown(bench: Bench) -> AsyncIterator[Site]:
+async def shown(bench: Bench, caplog: pytest.LogCaptureFixture) -> AsyncIterator[Site]:
+    caplog.set_level(logging.WARNING, "azure")  # as in a worker, whatever other tests left
     with logs.TAIL.listening():
         async with site(bench.database, bench.bus, bench.processor.in_hand) as made:
             yield made
