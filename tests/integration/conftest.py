@@ -1,11 +1,15 @@
 import asyncio
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 
 import pytest
 import pytest_asyncio
 
 from tests.support import postgres
+from tests.support.bench import JOBS, QUEUE, Bench, working
 from worker import child
+from worker.bus import Bus
+from worker.local.broker import BrokerThread, QueueSpec
 from worker.platform_database import PlatformDatabase
 
 child.PRELOAD.append("tests.support.handlers")
@@ -62,4 +66,27 @@ def empty_conninfo(postgres_server: postgres.Server) -> Iterator[str]:
 @pytest_asyncio.fixture
 async def database(conninfo: str) -> AsyncIterator[PlatformDatabase]:
     async with PlatformDatabase.connect(conninfo) as made:
+        yield made
+
+
+@pytest.fixture
+def broker() -> Iterator[BrokerThread]:
+    """A broker with both queues."""
+    with BrokerThread([QueueSpec(QUEUE, lock_seconds=5, max_delivery_count=1), QueueSpec(JOBS)]) as made:
+        yield made
+
+
+@pytest_asyncio.fixture
+async def bench(
+    database: PlatformDatabase, conninfo: str, broker: BrokerThread, blobs: Path
+) -> AsyncIterator[Bench]:
+    """A processor at work; the module says with `blobs` what there is to work on."""
+    async with working(database, conninfo, broker) as made:
+        yield made
+
+
+@pytest_asyncio.fixture
+async def bus(broker: BrokerThread) -> AsyncIterator[Bus]:
+    """A connection to the module's broker."""
+    async with Bus.connect(connection_string=broker.connection_string) as made:
         yield made

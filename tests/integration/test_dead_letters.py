@@ -39,12 +39,6 @@ def broker() -> Iterator[BrokerThread]:
         yield made
 
 
-@pytest_asyncio.fixture
-async def bus(broker: BrokerThread) -> AsyncIterator[Bus]:
-    async with Bus.connect(connection_string=broker.connection_string) as made:
-        yield made
-
-
 @pytest.fixture
 def letters(bus: Bus, database: PlatformDatabase) -> DeadLetters:
     return DeadLetters(bus, queues=(QUEUE, JOBS), database=database)

@@ -5,20 +5,16 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import numpy as np
 import psycopg
 import pytest
-import pytest_asyncio
 
-from tests.support.bench import JOB, JOBS, QUEUE, SCENE, Bench, working
+from tests.support.bench import JOB, QUEUE, SCENE, Bench
 from tests.support.eventually import eventually
 from tests.support.processes import descendants
 from tests.support.rasters import smooth, write_raster
-from worker.local.broker import BrokerThread, QueueSpec
-from worker.platform_database import PlatformDatabase
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -33,20 +29,6 @@ def blobs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def _made(folder: Path) -> Path:
     folder.mkdir()
     return folder
-
-
-@pytest.fixture
-def broker() -> Iterator[BrokerThread]:
-    with BrokerThread([QueueSpec(QUEUE, lock_seconds=5, max_delivery_count=1), QueueSpec(JOBS)]) as made:
-        yield made
-
-
-@pytest_asyncio.fixture
-async def bench(
-    database: PlatformDatabase, conninfo: str, broker: BrokerThread, blobs: Path
-) -> AsyncIterator[Bench]:
-    async with working(database, conninfo, broker) as made:
-        yield made
 
 
 def _keep_busy(blobs: Path, *, side: int = 8000) -> None:

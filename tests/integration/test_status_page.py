@@ -6,7 +6,7 @@ import asyncio
 import json
 import logging
 import re
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -20,7 +20,7 @@ import psycopg
 import pytest
 import pytest_asyncio
 
-from tests.support.bench import JOB, JOBS, QUEUE, Bench, working
+from tests.support.bench import JOB, JOBS, QUEUE, Bench
 from tests.support.rasters import smooth, write_raster
 from worker import health, logs
 from worker.access import Access
@@ -28,7 +28,6 @@ from worker.bus import Bus
 from worker.dead_letters import DeadLetters
 from worker.health import Readiness
 from worker.in_hand import InHand
-from worker.local.broker import BrokerThread, QueueSpec
 from worker.platform_database import PlatformDatabase
 from worker.status import page
 from worker.status.board import Board
@@ -115,32 +114,12 @@ def blobs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-@pytest.fixture
-def broker() -> Iterator[BrokerThread]:
-    with BrokerThread([QueueSpec(QUEUE, lock_seconds=5, max_delivery_count=1), QueueSpec(JOBS)]) as made:
-        yield made
-
-
-@pytest_asyncio.fixture
-async def bench(
-    database: PlatformDatabase, conninfo: str, broker: BrokerThread, blobs: Path
-) -> AsyncIterator[Bench]:
-    async with working(database, conninfo, broker) as made:
-        yield made
-
-
 @pytest_asyncio.fixture
 async def shown(bench: Bench, caplog: pytest.LogCaptureFixture) -> AsyncIterator[Site]:
     caplog.set_level(logging.WARNING, "azure")  # as in a worker, whatever other tests left
     with logs.TAIL.listening():
         async with site(bench.database, bench.bus, bench.processor.in_hand) as made:
             yield made
-
-
-@pytest_asyncio.fixture
-async def bus(broker: BrokerThread) -> AsyncIterator[Bus]:
-    async with Bus.connect(connection_string=broker.connection_string) as made:
-        yield made
 
 
 @pytest_asyncio.fixture
