@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from gdaltools.tiling import TilingScheme
+    from gdaltools.tiles.scheme import TilingScheme
 
 
 @pytest.fixture(scope="session")
@@ -37,7 +37,7 @@ def example_scheme(example_scene: Path) -> TilingScheme:
 @pytest.fixture(autouse=True)
 def _examples(request: pytest.FixtureRequest) -> None:
     if isinstance(request.node, pytest.DoctestItem) and request.node.name.startswith("gdaltools"):
-        if request.node.name == "gdaltools.vrt.create_vrt":
+        if request.node.name == "gdaltools.raster.vrt.create_vrt":
             pytest.importorskip("osgeo")
         request.getfixturevalue("_at_hand")
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
-from gdaltools.calibration import processor_name
+from gdaltools.cost.calibration import processor_name
 
 _PACKAGES = (
     "gdaltools",

@@ -17,10 +17,10 @@ from benchmarks.calibrate.places import place
 from benchmarks.calibrate.store import FILE_NAME, Store
 from benchmarks.compare.command import cache_folder, positive
 from benchmarks.compare.jobs import usable_cores
-from gdaltools.calibration import load
+from gdaltools.cost.calibration import load
+from gdaltools.cost.estimation import estimate_workload
+from gdaltools.cost.workload import Operation
 from gdaltools.errors import GdalToolsError
-from gdaltools.estimation import estimate_workload
-from gdaltools.workload import Operation
 
 OK, USAGE = 0, 2
 

@@ -2,7 +2,7 @@
 
     python -m benchmarks.run                                              # about 20 minutes
     python -m benchmarks.run --quick                                      # 3 minutes
-    python -m benchmarks.run --ship gdaltools/default_calibration.json    # as the package's own
+    python -m benchmarks.run --ship gdaltools/cost/default_calibration.json    # as the package's own
     python -m benchmarks.run --from-database                              # no measuring: what production did
 
 Results go to a folder of their own below benchmarks/results: the store, calibration.json, routing.env, and
@@ -32,7 +32,7 @@ from benchmarks.calibrate.store import Run, Sitting, measured_runs
 from benchmarks.compare.command import cache_folder, positive
 from benchmarks.compare.command import main as compare
 from benchmarks.compare.jobs import usable_cores
-from benchmarks.compare.plot import require_plotting
+from benchmarks.compare.report.plot import require_plotting
 from benchmarks.errors import NothingToMeasure, StoreError, TooFewRuns
 from benchmarks.machine import this_machine
 from benchmarks.process import require_psutil

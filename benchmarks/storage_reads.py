@@ -25,10 +25,10 @@ import numpy as np
 import rasterio
 from rasterio.windows import Window
 
-from gdaltools import nearness, storage
-from gdaltools.dataset import open_dataset, read_window
+from gdaltools import storage
 from gdaltools.errors import GdalToolsError
-from gdaltools.storage import Location
+from gdaltools.raster.dataset import open_dataset, read_window
+from gdaltools.storage import Location, near
 
 OK, SLOWER, USAGE = 0, 1, 2
 
@@ -119,7 +119,7 @@ def _cases(
                 for way in order:
                     seconds[way].append(_seconds(ways[way]))
             medians = {way: statistics.median(each) for way, each in seconds.items()}
-            yield Case(layout, share, **medians, fetches=nearness.is_worth_fetching(location, share))
+            yield Case(layout, share, **medians, fetches=near.is_worth_fetching(location, share))
         storage.delete(location)
 
 

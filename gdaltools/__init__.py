@@ -14,42 +14,53 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from gdaltools.cog.batch import CogsResult, create_cogs
+    from gdaltools.catalog.mosaic import MosaicResult, create_mosaicjson
+    from gdaltools.catalog.stac import StacResult, create_stac_collection, create_stac_item
+    from gdaltools.cog.batch.create import CogsResult, create_cogs
     from gdaltools.cog.create import CogPlan, CogResult, cog_profile, create_cog, plan_cog
-    from gdaltools.cog.profiles import CogProfile
+    from gdaltools.cog.encode.profiles import CogProfile
     from gdaltools.cog.validate import CogReport, validate_cog
+    from gdaltools.cost.estimation import Estimate, estimate
     from gdaltools.errors import GdalToolsError
-    from gdaltools.estimation import Estimate, estimate
-    from gdaltools.extract import ExtractionPlan, ExtractionResult, extract_tiles, plan_extraction
-    from gdaltools.grid import Grid
-    from gdaltools.mosaic import MosaicResult, create_mosaicjson
-    from gdaltools.raster import RasterInfo, inspect, open
-    from gdaltools.routing import Route, RoutingRules, route
-    from gdaltools.stac import StacResult, create_stac_collection, create_stac_item
-    from gdaltools.tiling import Tile, TilingScheme
-    from gdaltools.tiling_plan import generate_tiling_scheme
-    from gdaltools.vrt import create_vrt
-    from gdaltools.warp_array import warp
+    from gdaltools.geo.grid import Grid
+    from gdaltools.raster.info import RasterInfo, inspect, open
+    from gdaltools.raster.vrt import create_vrt
+    from gdaltools.tiles.extract.create import (
+        ExtractionPlan,
+        ExtractionResult,
+        extract_tiles,
+        plan_extraction,
+    )
+    from gdaltools.tiles.generate import generate_tiling_scheme
+    from gdaltools.tiles.scheme import Tile, TilingScheme
+    from gdaltools.xr.warp import warp
+
+# The import system binds a package's name in its parent when it first loads the package. Loading
+# gdaltools.warp here, once, leaves the name to the function of that name, whatever is imported later.
+import_module("gdaltools.warp")
+del warp
 
 _ROOMS = {
-    "cog.batch": ("CogsResult", "create_cogs"),
+    "catalog.mosaic": ("MosaicResult", "create_mosaicjson"),
+    "catalog.stac": ("StacResult", "create_stac_collection", "create_stac_item"),
+    "cog.batch.create": ("CogsResult", "create_cogs"),
     "cog.create": ("CogPlan", "CogResult", "cog_profile", "create_cog", "plan_cog"),
-    "cog.profiles": ("CogProfile",),
+    "cog.encode.profiles": ("CogProfile",),
     "cog.validate": ("CogReport", "validate_cog"),
+    "cost.estimation": ("Estimate", "estimate"),
     "errors": ("GdalToolsError",),
-    "estimation": ("Estimate", "estimate"),
-    "extract": ("ExtractionPlan", "ExtractionResult", "extract_tiles", "plan_extraction"),
-    "grid": ("Grid",),
-    "mosaic": ("MosaicResult", "create_mosaicjson"),
-    "raster": ("RasterInfo", "inspect", "open"),
-    "routing": ("Route", "RoutingRules", "route"),
-    "stac": ("StacResult", "create_stac_collection", "create_stac_item"),
-    "tiling": ("Tile", "TilingScheme"),
-    "tiling_plan": ("generate_tiling_scheme",),
-    "vrt": ("create_vrt",),
-    "warp_array": ("warp",),
+    "geo.grid": ("Grid",),
+    "raster.info": ("RasterInfo", "inspect", "open"),
+    "raster.vrt": ("create_vrt",),
+    "tiles.extract.create": ("ExtractionPlan", "ExtractionResult", "extract_tiles", "plan_extraction"),
+    "tiles.generate": ("generate_tiling_scheme",),
+    "tiles.scheme": ("Tile", "TilingScheme"),
+    "xr.warp": ("warp",),
 }
 _ROOM_OF = {name: room for room, names in _ROOMS.items() for name in names}
+
+# Public names that are elsewhere now; for one more version they are found here.
+_MOVED = {name: f"worker.job.routing.{name}" for name in ("Route", "RoutingRules", "route")}
 
 __all__ = [
     "CogPlan",
@@ -64,8 +75,6 @@ __all__ = [
     "Grid",
     "MosaicResult",
     "RasterInfo",
-    "Route",
-    "RoutingRules",
     "StacResult",
     "Tile",
     "TilingScheme",
@@ -83,7 +92,6 @@ __all__ = [
     "open",
     "plan_cog",
     "plan_extraction",
-    "route",
     "validate_cog",
     "warp",
 ]
@@ -91,10 +99,15 @@ __all__ = [
 
 # Whoever works with xarray finds ``da.gt`` without a further import; nobody else pays for it.
 if "xarray" in sys.modules:
-    import_module("gdaltools.accessor")
+    import_module("gdaltools.xr.accessor")
 
 
 def __getattr__(name: str) -> Any:
+    if name in _MOVED:
+        import warnings
+
+        warnings.warn(f"gdaltools.{name} is now {_MOVED[name]}", DeprecationWarning, stacklevel=2)
+        return getattr(import_module(_MOVED[name].rpartition(".")[0]), name)
     room = _ROOM_OF.get(name)
     if room is None:
         raise AttributeError(f"module 'gdaltools' has no attribute {name!r}")

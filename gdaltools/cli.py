@@ -30,7 +30,7 @@ from gdaltools.errors import (
     TargetExists,
     UnsupportedRaster,
 )
-from gdaltools.printing import one_line, printable
+from gdaltools.runtime.text import one_line, printable
 
 OK, NO, USAGE, BAD_INPUT, FAILED, INTERRUPTED = 0, 1, 2, 3, 4, 130
 
@@ -185,7 +185,7 @@ def _progress(arguments: argparse.Namespace) -> Any:
 
 
 def _run_info(arguments: argparse.Namespace) -> _Answer:
-    from gdaltools.raster import inspect
+    from gdaltools.raster.info import inspect
 
     info = inspect(arguments.src)
     return _Answer(info.location, info)
@@ -225,7 +225,7 @@ def _cog(command: argparse.ArgumentParser) -> None:
 def _run_cog(arguments: argparse.Namespace) -> _Answer:
     options = {name: getattr(arguments, name) for name in _ENCODING}
     if _means_many(arguments):
-        from gdaltools.cog.batch import create_cogs
+        from gdaltools.cog.batch.create import create_cogs
 
         made = create_cogs(
             arguments.src,
@@ -277,7 +277,7 @@ _ENCODING = (
 
 def _means_many(arguments: argparse.Namespace) -> bool:
     """Whether DST is a folder; a pattern or several sources that have none are refused."""
-    from gdaltools.cog.pairs import is_pattern
+    from gdaltools.cog.batch.pairs import is_pattern
     from gdaltools.storage import locate
 
     dst = arguments.dst
@@ -333,9 +333,9 @@ _TILES = (
 
 
 def _run_tiles(arguments: argparse.Namespace) -> _Answer:
-    from gdaltools.extract import extract_tiles, plan_extraction
-    from gdaltools.tiling import TilingScheme
-    from gdaltools.tiling_plan import generate_tiling_scheme
+    from gdaltools.tiles.extract.create import extract_tiles, plan_extraction
+    from gdaltools.tiles.generate import generate_tiling_scheme
+    from gdaltools.tiles.scheme import TilingScheme
 
     given = [
         f"--{name.replace('_', '-')}"
@@ -392,7 +392,7 @@ def _estimate(command: argparse.ArgumentParser) -> None:
 
 
 def _run_estimate(arguments: argparse.Namespace) -> _Answer:
-    from gdaltools.estimation import estimate
+    from gdaltools.cost.estimation import estimate
 
     found = estimate(
         arguments.src,

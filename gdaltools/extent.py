@@ -6,8 +6,8 @@ import math
 
 from rasterio.io import DatasetReader
 
-from gdaltools.crs import WGS84, Bounds, transform_bounds
 from gdaltools.errors import InvalidParameter, UnsupportedRaster
+from gdaltools.geo.crs import WGS84, Bounds, transform_bounds
 from gdaltools.storage import Location
 
 

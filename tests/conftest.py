@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 from hypothesis import settings
 
@@ -10,31 +12,33 @@ settings.load_profile("usual")
 # pytest --hypothesis-profile=long
 settings.register_profile("long", max_examples=2000, stateful_step_count=100, deadline=None)
 
+HERE = Path(__file__).parent
+
 # Files that take longest, many of them waiting for locks and leases to end, begin first: else the last of
 # them runs alone.
 LONGEST = (
-    "test_conformance.py",
-    "test_faults.py",
-    "test_dead_letter_commands.py",
-    "test_chaos.py",
-    "test_warp.py",
-    "test_resume.py",
-    "test_crashes.py",
-    "test_dead_letters.py",
-    "test_job.py",
-    "test_cog.py",
-    "test_commands.py",
-    "test_secrets.py",
-    "test_embedded_postgres.py",
-    "test_calibration_run.py",
-    "test_run_once.py",
-    "test_notebooks.py",
-    "test_kernel.py",
-    "test_compare.py",
+    "acceptance/test_conformance.py",
+    "acceptance/test_faults.py",
+    "acceptance/test_dead_letter_commands.py",
+    "acceptance/test_chaos.py",
+    "unit/warp/test_warp.py",
+    "unit/tiles/test_resume.py",
+    "integration/task/test_crashes.py",
+    "integration/queue/test_dead_letters.py",
+    "acceptance/test_job.py",
+    "unit/cog/test_create.py",
+    "acceptance/test_commands.py",
+    "acceptance/test_secrets.py",
+    "integration/local/test_embedded_postgres.py",
+    "acceptance/test_calibration_run.py",
+    "acceptance/test_run_once.py",
+    "acceptance/test_notebooks.py",
+    "acceptance/test_kernel.py",
+    "acceptance/test_compare.py",
 )
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Order files by how long they take; `--no-loadscope-reorder` has them handed out in this order."""
-    ranks = {name: rank for rank, name in enumerate(LONGEST)}
-    items.sort(key=lambda item: ranks.get(item.path.name, len(LONGEST)))
+    ranks = {HERE / name: rank for rank, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: ranks.get(item.path, len(LONGEST)))

@@ -19,11 +19,13 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from gdaltools.errors import GdalToolsError, InvalidParameter, SourceNotFound
-from gdaltools.printing import one_line
-from worker import dead_letters_cli, logs, operations_cli
+from gdaltools.runtime.text import one_line
 from worker.errors import ConfigurationError, JobNotFound, Stopped
+from worker.ops import commands as operations_cli
+from worker.ops import dead_letter_commands
+from worker.ops.terminal import print_table
 from worker.settings import load_settings
-from worker.terminal import print_table
+from worker.telemetry import logs
 
 _JOB_TYPE = "process_large_raster_v2"
 # How long --once waits for its message: whoever started it has seen one, and a receive may take its time.
@@ -87,7 +89,7 @@ def _parser() -> argparse.ArgumentParser:
         shown.add_argument("job_id", metavar="JOB_ID")
         shown.set_defaults(command=command)
 
-    dead_letters_cli.add_to(commands)
+    dead_letter_commands.add_to(commands)
     operations_cli.add_to(commands)
 
     demo = commands.add_parser("demo", help="run the whole job on real imagery, on this machine alone")
@@ -127,9 +129,9 @@ def _run(given: argparse.Namespace) -> int:
             f"{', '.join(settings.queues)}: use worker_docker, worker_raster or worker_vector"
         )
     logs.write(settings)
-    from worker.runner import own_temporary_folder
-    from worker.service import serving, stop_on_signals
-    from worker.shift import Shift
+    from worker.service.assembly import serving, stop_on_signals
+    from worker.service.shift import Shift
+    from worker.task.runner import own_temporary_folder
 
     async def run() -> None:
         stopping = asyncio.Event()
@@ -153,7 +155,7 @@ def _run(given: argparse.Namespace) -> int:
 
 
 def _submit(given: argparse.Namespace) -> int:
-    from worker.client import Client
+    from worker.web.client import Client
 
     parameters: dict[str, Any] = {"container_name": given.container, "blob_name": given.blob}
     for text in given.parameter:
@@ -168,13 +170,13 @@ def _submit(given: argparse.Namespace) -> int:
 
 
 def _status(given: argparse.Namespace) -> int:
-    from worker.client import Client
+    from worker.web.client import Client
 
     return _show(Client.from_environment().status(given.job_id))
 
 
 def _tasks(given: argparse.Namespace) -> int:
-    from worker.client import Client
+    from worker.web.client import Client
 
     rows = []
     for task in Client.from_environment().tasks(given.job_id):
@@ -196,7 +198,7 @@ def _tasks(given: argparse.Namespace) -> int:
 
 
 def _demo(given: argparse.Namespace) -> int:
-    from worker.demo import demo
+    from worker.ops.demo import demo
 
     logs.write_text("ERROR")
     return demo(source=given.input, keep=given.keep)

@@ -18,8 +18,8 @@ from typing import Literal, Self
 from pydantic import Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from gdaltools.routing import RoutingRules
 from worker.errors import ConfigurationError
+from worker.job.routing import RoutingRules
 
 
 class AppMode(StrEnum):

@@ -9,9 +9,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from benchmarks.calibrate.kinds import KINDS, Kind
-from gdaltools.calibration import Calibration, Thresholds, model_for
-from gdaltools.estimation import estimate_workload
-from gdaltools.workload import Operation, Workload
+from gdaltools.cost.calibration import Calibration, Thresholds, model_for
+from gdaltools.cost.estimation import estimate_workload
+from gdaltools.cost.workload import Operation, Workload
 
 # Beyond this nothing is looked for: no raster is so large.
 _LARGEST_MB = 1e8

@@ -14,8 +14,8 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict
 
 from benchmarks.compare.cases import CASES
+from gdaltools.cost.workload import Operation
 from gdaltools.errors import InvalidParameter
-from gdaltools.workload import Operation
 
 Scale = Literal["quick", "default", "full"]
 SourceLayout = Literal["striped", "tiled"]

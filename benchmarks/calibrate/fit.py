@@ -1,6 +1,6 @@
 """From runs to a calibration: prices by quantile regression, intervals out of sample, judged on larger sizes.
 
-The median of seconds is a sum of prices times features (`gdaltools.workload.features`), fitted by
+The median of seconds is a sum of prices times features (`gdaltools.cost.workload.features`), fitted by
 scikit-learn's quantile regression (linear programming, HiGHS) with weights of one over the seconds: errors
 count as shares, and one run that went wrong moves nothing. Larger rasters weigh more, by the square root of
 their size: there are few of them, and thresholds are about larger ones still. A price that comes out negative
@@ -24,8 +24,8 @@ from numpy.typing import NDArray
 
 from benchmarks.calibrate.store import Contents, Run, measured_runs
 from benchmarks.errors import MissingPackage, TooFewRuns
-from gdaltools.calibration import Calibration, Judgement, MeasuredOn, OperationModel, Spread
-from gdaltools.workload import OPERATIONS, features, memory_bound_mb
+from gdaltools.cost.calibration import Calibration, Judgement, MeasuredOn, OperationModel, Spread
+from gdaltools.cost.workload import OPERATIONS, features, memory_bound_mb
 
 _LOW, _MIDDLE, _HIGH = 0.05, 0.5, 0.95
 #: Fewer runs, or sizes, make no model.

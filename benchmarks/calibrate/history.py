@@ -8,8 +8,8 @@ from typing import Any
 
 from benchmarks.calibrate.store import Run
 from benchmarks.errors import MissingPackage, StoreError
+from gdaltools.cost.workload import Workload
 from gdaltools.errors import InvalidParameter
-from gdaltools.workload import Workload
 
 _NEWEST = 5000
 
@@ -27,17 +27,17 @@ def runs_of_database(sitting: str) -> tuple[list[Run], int]:
         The database is not named, does not answer, or refuses.
     """
     try:
-        from worker import surroundings
-        from worker.database import DatabaseError
+        from worker.database.tasks import DatabaseError
         from worker.errors import ConfigurationError
+        from worker.service import backing
         from worker.settings import ServiceSettings, load_service_settings
     except ImportError as error:
         raise MissingPackage("--from-database", "gdaltools[worker]") from error
 
     async def rows(settings: ServiceSettings) -> Sequence[Mapping[str, Any]]:
         async with (
-            surroundings.conninfo(settings) as conninfo,
-            surroundings.database(settings, conninfo, connections=1) as database,
+            backing.conninfo(settings) as conninfo,
+            backing.database(settings, conninfo, connections=1) as database,
         ):
             return await database.measured_tasks(limit=_NEWEST)
 

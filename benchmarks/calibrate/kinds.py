@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from gdaltools.workload import Layout
+from gdaltools.cost.workload import Layout
 
 
 @dataclass(frozen=True)

@@ -22,15 +22,15 @@ from benchmarks.calibrate.noise import Reference
 from benchmarks.calibrate.places import Output, Place
 from benchmarks.calibrate.store import Run, Store
 from benchmarks.compare.cases import CASES
-from benchmarks.compare.sources import Source, made_source
+from benchmarks.compare.sources.rasters import Source, made_source
 from benchmarks.errors import ChildFailed, NothingToMeasure
 from benchmarks.process import ChildResult, run_child
-from gdaltools.calibration import DEFAULT_FILE, load
-from gdaltools.dataset import open_dataset
-from gdaltools.estimation import estimate_workload, layout_of
-from gdaltools.roughness import is_rough
+from gdaltools.cost.calibration import DEFAULT_FILE, load
+from gdaltools.cost.estimation import estimate_workload, layout_of
+from gdaltools.cost.workload import Layout, Workload, memory_bound_mb
+from gdaltools.raster.dataset import open_dataset
+from gdaltools.raster.roughness import is_rough
 from gdaltools.storage import locate
-from gdaltools.workload import Layout, Workload, memory_bound_mb
 
 Say = Callable[[str], None]
 

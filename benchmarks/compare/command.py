@@ -21,13 +21,13 @@ import numpy as np
 from benchmarks.compare.cases import CASES, cases_named
 from benchmarks.compare.comparison import Plan, compare
 from benchmarks.compare.jobs import CODECS, Codec, Encoding, usable_cores
-from benchmarks.compare.methods import methods
-from benchmarks.compare.plot import plot, require_plotting
-from benchmarks.compare.read_methods import read_methods, worker_methods
+from benchmarks.compare.methods.cogs import methods
+from benchmarks.compare.methods.reading import read_methods, worker_methods
+from benchmarks.compare.methods.tiles import tile_methods
+from benchmarks.compare.report.plot import plot, require_plotting
+from benchmarks.compare.report.tables import failures, print_tables, to_markdown
 from benchmarks.compare.results import CaseResult, Report
-from benchmarks.compare.sources import Source, given_source, made_source
-from benchmarks.compare.tables import failures, print_tables, to_markdown
-from benchmarks.compare.tile_methods import tile_methods
+from benchmarks.compare.sources.rasters import Source, given_source, made_source
 from benchmarks.compare.work import CogWork, ReadWork, TilesWork, Work, WorkerWork
 from benchmarks.machine import this_machine
 from benchmarks.process import require_psutil

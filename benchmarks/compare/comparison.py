@@ -14,9 +14,9 @@ from pathlib import Path
 
 from benchmarks.compare.jobs import Encoding, Job, LimitJob
 from benchmarks.compare.limit import limit_seconds
-from benchmarks.compare.methods import Method
+from benchmarks.compare.methods.cogs import Method
 from benchmarks.compare.results import CaseResult, Check, CodecLimit, MethodResult, Run, Scaling
-from benchmarks.compare.sources import Source, read_through
+from benchmarks.compare.sources.rasters import Source, read_through
 from benchmarks.compare.work import CogWork, Work, WorkerWork
 from benchmarks.errors import ChildFailed
 from benchmarks.process import ChildResult, run_child

@@ -45,7 +45,7 @@ class WriteJob:
     Attributes
     ----------
     writer : str
-        A key of `benchmarks.compare.writers.WRITERS`.
+        A key of `benchmarks.compare.peers.cogs.WRITERS`.
     size_tolerance : float or None
         For the engine alone: how much larger than at GDAL's level the file may be.
     threads : int

@@ -19,10 +19,10 @@ from benchmarks.compare.jobs import (
     WorkerJob,
     WriteJob,
 )
-from benchmarks.compare.methods import Method
+from benchmarks.compare.methods.cogs import Method
+from benchmarks.compare.peers.worker import first_output
 from benchmarks.compare.results import Output
-from benchmarks.compare.sources import Source
-from benchmarks.compare.worker_loops import first_output
+from benchmarks.compare.sources.rasters import Source
 
 
 class Work(Protocol):

@@ -13,7 +13,7 @@ from typing import Any
 
 from deploy.azure.app_settings import app_settings
 from deploy.azure.config import Config
-from worker.queue_settings import QueueSettings, wanted_queues
+from worker.queue.settings import QueueSettings, wanted_queues
 from worker.settings import AppMode, Settings
 
 Command = tuple[str, ...]

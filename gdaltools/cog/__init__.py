@@ -1,1 +1,1 @@
-"""Cloud Optimized GeoTIFFs: how they are encoded, made and checked."""
+"""Cloud Optimized GeoTIFFs: planned before the first pixel, written in one pass, valid or absent."""

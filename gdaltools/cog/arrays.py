@@ -14,11 +14,11 @@ from rasterio.enums import ColorInterp
 from rasterio.transform import Affine
 
 from gdaltools.band_names import given
-from gdaltools.bands_apart import BAND_NAME
-from gdaltools.cog.facts import Facts
-from gdaltools.cog.source import ArraySource
-from gdaltools.detect import RasterType
 from gdaltools.errors import InvalidParameter, UnsupportedRaster
+from gdaltools.raster.bands import BAND_NAME
+from gdaltools.raster.detect import RasterType
+from gdaltools.raster.facts import Facts
+from gdaltools.raster.pixels.source import ArraySource
 
 _DTYPES = (
     "uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int64",

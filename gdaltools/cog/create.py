@@ -14,16 +14,16 @@ from dask.delayed import Delayed
 from rasterio.crs import CRS
 
 from gdaltools import storage
-from gdaltools.cog.making import copy_planned, make_in_memory, make_later, make_planned
+from gdaltools.cog.encode.profiles import CogProfile
 from gdaltools.cog.plan import CogPlan, Wanted
 from gdaltools.cog.planning import plan_for, profile_for, with_estimate
-from gdaltools.cog.profiles import CogProfile
 from gdaltools.cog.result import CogResult
-from gdaltools.cog.reuse import reused
-from gdaltools.dataset import open_dataset
+from gdaltools.cog.write.build import copy_planned, make_in_memory, make_later, make_planned
+from gdaltools.cog.write.reuse import reused
+from gdaltools.display.progress import ProgressOption, expecting
+from gdaltools.display.relay import Relay
 from gdaltools.errors import InvalidParameter
-from gdaltools.progress import ProgressOption, expecting
-from gdaltools.progress_relay import Relay
+from gdaltools.raster.dataset import open_dataset
 from gdaltools.storage import Location, StrPath
 
 __all__ = ["CogPlan", "CogResult", "cog_profile", "create_cog", "plan_cog"]
@@ -182,8 +182,8 @@ def create_cog(
     overwrite : bool
         Replace a target that exists.
     progress : bool, "auto" or callable
-        As `gdaltools.progress` says; the unit is a block. With ``compute=False`` it is shown in this process
-        while the Delayed is computed, also by a cluster that is active now.
+        As `gdaltools.display.progress` says; the unit is a block. With ``compute=False`` it is shown in this
+        process while the Delayed is computed, also by a cluster that is active now.
     compute : bool
         False gives a dask Delayed of the result, to be computed by any scheduler.
 
@@ -248,7 +248,7 @@ def create_cog(
 
 
 def _expected_seconds(plan: CogPlan) -> float:
-    from gdaltools.estimation import Layout, estimate_layout
+    from gdaltools.cost.estimation import Layout, estimate_layout
 
     (width, height), facts = plan.levels[0], plan.facts
     layout = Layout(width, height, facts.count, facts.numpy_dtype.itemsize)

@@ -15,22 +15,22 @@ from dask.system import CPU_COUNT
 from rasterio.crs import CRS
 
 from gdaltools import storage
-from gdaltools.cog.adaptive import Policy
-from gdaltools.cog.codec import Encoding
-from gdaltools.cog.facts import Facts
-from gdaltools.cog.geometry import LevelAxis, level_axes
-from gdaltools.cog.overviews import Rule, blended_palette
-from gdaltools.cog.profiles import CogProfile
-from gdaltools.cog.pyramid import Work
-from gdaltools.cog.reduced import cascading_levels
-from gdaltools.cog.sink import Sink
-from gdaltools.cog.sizing import memory_bound
-from gdaltools.cog.source import Source
+from gdaltools.cog.encode.adaptive import Policy
+from gdaltools.cog.encode.codec import Encoding
+from gdaltools.cog.encode.profiles import CogProfile
+from gdaltools.cog.overviews.halving import Rule, blended_palette
+from gdaltools.cog.overviews.reduced import cascading_levels
+from gdaltools.cog.pieces.geometry import LevelAxis, level_axes
+from gdaltools.cog.pieces.pyramid import Work
+from gdaltools.cog.pieces.sink import Sink
+from gdaltools.cost.cog_memory import memory_bound
 from gdaltools.display import html
-from gdaltools.display.picture import file_name
 from gdaltools.display.shown import ShownInOneLine
+from gdaltools.raster.facts import Facts
+from gdaltools.raster.picture import file_name
+from gdaltools.raster.pixels.source import Source
 from gdaltools.storage import BlobTraits
-from gdaltools.tile_pixels import TileSource
+from gdaltools.warp.target import TileSource
 
 Overviews = Literal["build", "keep", "none"]
 
@@ -211,7 +211,7 @@ class CogPlan(ShownInOneLine):
 
         Examples
         --------
-        >>> from gdaltools.cog.sink import MemorySink
+        >>> from gdaltools.cog.pieces.sink import MemorySink
         >>> len(gt.plan_cog("scene.tif").work(MemorySink()).rows)
         2
         """
@@ -274,7 +274,7 @@ class CogPlan(ShownInOneLine):
         >>> gt.plan_cog("scene.tif").plot().get_title()
         'scene.tif'
         """
-        from gdaltools.display.plots import plot_pyramid
+        from gdaltools.display.axes import plot_pyramid
 
         return plot_pyramid(self.levels, ax, blocksize=self.profile.blocksize, title=self._about())
 

@@ -13,28 +13,28 @@ from rasterio.io import DatasetReader
 from rasterio.vrt import WarpedVRT
 
 from gdaltools import storage
-from gdaltools.cog.adaptive import Policy
 from gdaltools.cog.arrays import array_source, array_type, is_array
-from gdaltools.cog.axes import Span
-from gdaltools.cog.codec import BlockEncoder, Encoding
-from gdaltools.cog.decoded import is_worth_staging
-from gdaltools.cog.facts import Facts, facts_of, sample_bits
-from gdaltools.cog.overviews import level_sizes
+from gdaltools.cog.encode.adaptive import Policy
+from gdaltools.cog.encode.codec import BlockEncoder, Encoding
+from gdaltools.cog.encode.profiles import CogProfile, choose_profile
+from gdaltools.cog.overviews.axis import Span
+from gdaltools.cog.overviews.halving import level_sizes
 from gdaltools.cog.plan import CogPlan, Overviews, Wanted
-from gdaltools.cog.profiles import CogProfile, choose_profile
-from gdaltools.cog.raw import RawSource, raw_source
-from gdaltools.cog.sizing import affordable_blocksize, narrowed, piece_shape
-from gdaltools.cog.source import RasterSource, Source
 from gdaltools.cog.warped import aligned_grid, vrt_source, warped_source
-from gdaltools.crs import parse_crs
-from gdaltools.dataset import numpy_dtypes, open_dataset
-from gdaltools.detect import RasterType, detect
+from gdaltools.cost.cog_memory import affordable_blocksize, narrowed, piece_shape
 from gdaltools.errors import InvalidParameter
-from gdaltools.nearness import is_worth_fetching
-from gdaltools.raster import mask_kind, source_crs
-from gdaltools.source_blocks import reading_of, stored_blocks
+from gdaltools.geo.crs import parse_crs
+from gdaltools.raster.dataset import numpy_dtypes, open_dataset
+from gdaltools.raster.detect import RasterType, detect
+from gdaltools.raster.facts import Facts, facts_of, sample_bits
+from gdaltools.raster.info import mask_kind, source_crs
+from gdaltools.raster.pixels.blocks import reading_of, stored_blocks
+from gdaltools.raster.pixels.decoded import is_worth_staging
+from gdaltools.raster.pixels.raw import RawSource, raw_source
+from gdaltools.raster.pixels.source import RasterSource, Source
 from gdaltools.storage import Location
-from gdaltools.tile_pixels import TileSource
+from gdaltools.storage.near import is_worth_fetching
+from gdaltools.warp.target import TileSource
 
 # Formats that can only be decoded from the top.
 _SEQUENTIAL = ("PNG", "JPEG", "WEBP", "GIF", "JP2OpenJPEG")

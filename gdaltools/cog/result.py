@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
-from gdaltools.cog.profiles import CogProfile, StorageTier, Tier
-from gdaltools.crs import Bounds
-from gdaltools.detect import RasterType
+from gdaltools.cog.encode.profiles import CogProfile, StorageTier, Tier
 from gdaltools.display import html
 from gdaltools.display.on_map import OnMap
-from gdaltools.display.picture import file_name, thumbnail
-from gdaltools.printing import megabytes
+from gdaltools.geo.crs import Bounds
+from gdaltools.raster.detect import RasterType
+from gdaltools.raster.picture import file_name, thumbnail
+from gdaltools.runtime.text import megabytes
 
 
 class CogResult(OnMap, BaseModel):
@@ -115,7 +115,7 @@ class CogResult(OnMap, BaseModel):
         >>> gt.create_cog("scene.tif", "cog.tif", progress=False).plot().get_title()
         'cog.tif'
         """
-        from gdaltools.display.plots import plot_pyramid
+        from gdaltools.display.axes import plot_pyramid
 
         return plot_pyramid(self.levels, ax, blocksize=self.blocksize, title=self._about())
 

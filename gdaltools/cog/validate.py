@@ -1,7 +1,7 @@
 """Whether a file is a valid COG, and if not, why, in words that somebody can act on.
 
-Two judges: rio-cogeo's ``cog_validate``, and GDAL's rules as `gdaltools.cog.structure` checks them byte by
-byte.
+Two judges: rio-cogeo's ``cog_validate``, and GDAL's rules as `gdaltools.cog.format.structure` checks them
+byte by byte.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from pydantic import BaseModel, ConfigDict
 from rasterio.io import DatasetReader
 
 from gdaltools import storage
-from gdaltools.cog.structure import Findings, check_structure, images, label
-from gdaltools.cog.tiff import COMPRESSION_NAMES, Ifd, TiffLayout, read_layout
-from gdaltools.dataset import open_dataset
+from gdaltools.cog.format.structure import Findings, check_structure, images, label
 from gdaltools.display import html
-from gdaltools.display.picture import file_name
 from gdaltools.display.shown import Shown
 from gdaltools.errors import CorruptRaster
-from gdaltools.printing import megabytes
+from gdaltools.raster.dataset import open_dataset
+from gdaltools.raster.picture import file_name
+from gdaltools.raster.tiff import COMPRESSION_NAMES, Ifd, TiffLayout, read_layout
+from gdaltools.runtime.text import megabytes
 from gdaltools.storage import Location, StrPath
 
 

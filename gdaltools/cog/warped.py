@@ -13,18 +13,18 @@ from rasterio.io import DatasetReader
 from rasterio.transform import Affine
 from rasterio.vrt import WarpedVRT
 
-from gdaltools.cog.facts import Facts, facts_of
-from gdaltools.cog.source import WarpedSource
-from gdaltools.crs import crs_name
 from gdaltools.errors import InvalidParameter, UnsupportedRaster
-from gdaltools.grid import Grid
-from gdaltools.limits import Limits
-from gdaltools.raster import mask_kind
-from gdaltools.source_windows import raw_pixels
+from gdaltools.geo.crs import crs_name
+from gdaltools.geo.grid import Grid
+from gdaltools.raster.facts import Facts, facts_of
+from gdaltools.raster.info import mask_kind
+from gdaltools.raster.limits import Limits
+from gdaltools.raster.pixels.source import WarpedSource
+from gdaltools.raster.pixels.windows import raw_pixels
 from gdaltools.storage import Location
-from gdaltools.tile_pixels import TargetPixels, TileSource
-from gdaltools.tiling import PixelWindow
-from gdaltools.warping import plan_warp
+from gdaltools.tiles.scheme import PixelWindow
+from gdaltools.warp.strips import plan_warp
+from gdaltools.warp.target import TargetPixels, TileSource
 
 # Side of a cell of a warp at most.
 _CELL = 512

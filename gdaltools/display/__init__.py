@@ -1,1 +1,1 @@
-"""What a notebook shows of gdaltools' values: cards of HTML, small pictures, and the lines of a terminal."""
+"""How values and progress look in a terminal and a notebook; works on plain data and knows no raster."""

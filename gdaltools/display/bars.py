@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from gdaltools.display.html import Html, bar, html, strip, toned
 from gdaltools.display.pace import Pace
-from gdaltools.progress import Progress
+from gdaltools.display.progress import Progress
 
 if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress

@@ -11,7 +11,7 @@ import base64
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 
-from gdaltools.printing import printable, shortened
+from gdaltools.runtime.text import printable, shortened
 
 # Rows of a table that are shown; the object itself has all of them.
 MOST_ROWS = 24

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 
-from gdaltools.printing import printable
+from gdaltools.runtime.text import printable
 
 _RED, _PLAIN = "\x1b[31m", "\x1b[0m"
 

@@ -12,7 +12,7 @@ class OnMap(Shown):
     """What a value puts on a map, said once by a subclass."""
 
     def _on_map(self) -> Mapping[str, Any]:
-        """Arguments of `gdaltools.display.maps.explore`."""
+        """Arguments of `gdaltools.raster.maps.explore`."""
         raise NotImplementedError
 
     def explore(self) -> Any:
@@ -28,6 +28,6 @@ class OnMap(Shown):
         >>> len(gt.inspect("scene.tif").explore().layers)
         2
         """
-        from gdaltools.display.maps import explore
+        from gdaltools.raster.maps import explore
 
         return explore(**self._on_map())

@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from gdaltools.printing import megabytes
-from gdaltools.progress import Progress
+from gdaltools.display.progress import Progress
+from gdaltools.runtime.text import megabytes
 
 # From this share on what was measured is believed, and before it the estimate more and more less.
 _TRUSTED = 0.2

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from gdaltools.display.html import Html, card, facts
-from gdaltools.printing import one_line, printable
+from gdaltools.runtime.text import one_line, printable
 
 # The narrowest column of names.
 _NAMES = 10

@@ -11,11 +11,11 @@ from itertools import chain
 from pathlib import Path
 from typing import IO, Any, cast
 
-from gdaltools import crash_points, interruption
-from gdaltools._azure.block_blob import BlobTraits
 from gdaltools.errors import SourceChanged, SourceNotFound, StorageError, TargetExists
-from gdaltools.location import Location
-from gdaltools.scratch import is_scratch, scratch_folder
+from gdaltools.runtime import crash_points, interruption
+from gdaltools.runtime.scratch import is_scratch, scratch_folder
+from gdaltools.storage.azure.block_blob import BlobTraits
+from gdaltools.storage.location import Location
 from gdaltools.storage.store import Stat
 
 

@@ -13,11 +13,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-from gdaltools import interruption
-from gdaltools._azure.block_blob import BlobTraits
 from gdaltools.errors import SourceChanged, SourceNotFound, StorageError, TargetExists
-from gdaltools.location import Location
-from gdaltools.scratch import scratch_folder
+from gdaltools.runtime import interruption
+from gdaltools.runtime.scratch import scratch_folder
+from gdaltools.storage.azure.block_blob import BlobTraits
+from gdaltools.storage.location import Location
 from gdaltools.storage.store import Stat
 
 # Between looking whether something is there and putting something in its place.

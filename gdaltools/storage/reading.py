@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import IO, Any
 
 from gdaltools.errors import SourceChanged, SourceNotFound, StorageError
-from gdaltools.location import Location, StrPath, locate
-from gdaltools.phases import phase
+from gdaltools.runtime.phases import phase
+from gdaltools.storage.location import Location, StrPath, locate
 from gdaltools.storage.store import Stat
 from gdaltools.storage.stores import store_of
 

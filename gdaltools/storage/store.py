@@ -8,8 +8,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import IO, Any, Protocol
 
-from gdaltools._azure.block_blob import BlobTraits
-from gdaltools.location import Location
+from gdaltools.storage.azure.block_blob import BlobTraits
+from gdaltools.storage.location import Location
 
 
 @dataclass(frozen=True)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from gdaltools.location import Kind, Location
-from gdaltools.storage.azure import AzureStore
+from gdaltools.storage.azure.store import AzureStore
 from gdaltools.storage.local import LocalStore
+from gdaltools.storage.location import Kind, Location
 from gdaltools.storage.memory import MemoryStore
 from gdaltools.storage.store import Store
 

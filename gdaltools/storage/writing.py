@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from gdaltools._azure.block_blob import BlobTraits, StagedBlob, copy_blob
 from gdaltools.errors import InvalidParameter, TargetExists
-from gdaltools.location import Location, StrPath, locate
+from gdaltools.storage.azure.block_blob import BlobTraits, StagedBlob, copy_blob
+from gdaltools.storage.location import Location, StrPath, locate
 from gdaltools.storage.reading import exists, fetch, pinned, stat
 from gdaltools.storage.store import Stat
 from gdaltools.storage.stores import store_of

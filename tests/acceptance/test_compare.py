@@ -10,8 +10,8 @@ import pytest
 from benchmarks.compare import command
 from benchmarks.compare.comparison import Plan, compare
 from benchmarks.compare.jobs import Encoding
-from benchmarks.compare.methods import Method
-from benchmarks.compare.sources import given_source
+from benchmarks.compare.methods.cogs import Method
+from benchmarks.compare.sources.rasters import given_source
 from tests.support.rasters import smooth, write_raster
 
 

@@ -1,7 +1,7 @@
 """``APP_MODE=worker_docker`` beside a platform that is not ours: its tables, its messages, its patience.
 
-The platform is `tests.support.platform`, written from protocol.md without a look at this project's own; the
-workers are real processes. What the platform finds wrong in them is in its ``violations``.
+The platform is `tests.support.platform.stand_in`, written from protocol.md without a look at this project's
+own; the workers are real processes. What the platform finds wrong in them is in its ``violations``.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ from psycopg.rows import dict_row
 
 import gdaltools as gt
 from gdaltools import storage
-from tests.support import postgres
 from tests.support.eventually import eventually, eventually_or_stalled
-from tests.support.platform import Platform
-from tests.support.platform_jobs import NOOP, fan_in_id
-from tests.support.platform_messages import FUNCTION_APP
-from tests.support.platform_tables import create_schema
+from tests.support.platform.jobs import NOOP, fan_in_id
+from tests.support.platform.messages import FUNCTION_APP
+from tests.support.platform.stand_in import Platform
+from tests.support.platform.tables import create_schema
 from tests.support.processes import descendants, forkservers, frozen
 from tests.support.rasters import UTM, UTM_GRID, smooth, write_raster
+from tests.support.services import postgres
 from tests.support.worker_process import WorkerProcess
-from worker.bus import Bus, OutgoingMessage
-from worker.local.broker import BrokerThread, QueueSpec
+from worker.local.broker.server import BrokerThread, QueueSpec
+from worker.queue.bus import Bus, OutgoingMessage
 
 pytestmark = pytest.mark.timeout(300)
 

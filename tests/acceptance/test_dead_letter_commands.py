@@ -14,7 +14,6 @@ from typing import Any
 import psycopg
 import pytest
 
-from tests.support import postgres
 from tests.support.commands import (
     ROOT,
     WORKER,
@@ -26,9 +25,10 @@ from tests.support.commands import (
     standalone_worker,
 )
 from tests.support.rasters import smooth, write_raster
-from worker.bus import Bus, OutgoingMessage
-from worker.local.broker import BrokerThread, QueueSpec
-from worker.platform_database import PlatformDatabase
+from tests.support.services import postgres
+from worker.database.jobs import PlatformDatabase
+from worker.local.broker.server import BrokerThread, QueueSpec
+from worker.queue.bus import Bus, OutgoingMessage
 
 pytestmark = pytest.mark.timeout(240)
 

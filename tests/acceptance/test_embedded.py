@@ -12,8 +12,8 @@ import pytest
 
 from gdaltools.errors import SourceNotFound
 from tests.support.rasters import smooth, write_raster
-from worker.embedded import Standalone
 from worker.errors import ConfigurationError, JobFailed, JobNotFound
+from worker.service.embedded import Standalone
 
 JOB = "process_large_raster_v2"
 

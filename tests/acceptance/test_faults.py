@@ -19,7 +19,7 @@ import pytest_asyncio
 from tests.chaos.verdict import query
 from tests.chaos.world import World, world
 from tests.support.eventually import eventually, eventually_or_stalled
-from tests.support.platform_jobs import NOOP
+from tests.support.platform.jobs import NOOP
 from tests.support.rasters import UTM, UTM_GRID, smooth, write_raster
 from tests.support.worker_process import ROOT, WorkerProcess
 
@@ -86,7 +86,7 @@ async def test_a_database_that_crashes_mid_task_costs_nothing(made: World) -> No
         await asyncio.to_thread(down.__exit__, None, None, None)
     await completed(made, job_id)
     await well(worker)
-    assert worker.log.count('"logger": "worker.health", "message": "database: ') == 1, (
+    assert worker.log.count('"logger": "worker.web.health", "message": "database: ') == 1, (
         "one line for one outage"
     )
     retries = query(made, "select sum(retry_count)::int as n from app.tasks where parent_job_id = %s", job_id)

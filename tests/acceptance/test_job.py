@@ -18,13 +18,13 @@ from cogeo_mosaic.mosaic import MosaicJSON
 import gdaltools as gt
 from gdaltools import storage
 from gdaltools.errors import GdalToolsError
-from tests.support import postgres
 from tests.support.eventually import eventually
 from tests.support.rasters import WGS84_GRID, categories, smooth, truncate, write_raster
-from worker.bus import Bus, OutgoingMessage
-from worker.local.broker import BrokerThread, QueueSpec
-from worker.rows import JobRow, TaskRow
-from worker.service import Service, serving
+from tests.support.services import postgres
+from worker.local.broker.server import BrokerThread, QueueSpec
+from worker.protocol.rows import JobRow, TaskRow
+from worker.queue.bus import Bus, OutgoingMessage
+from worker.service.assembly import Service, serving
 from worker.settings import AppMode, Settings
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(300)]

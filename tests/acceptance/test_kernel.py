@@ -12,7 +12,7 @@ import pytest
 import rasterio
 
 from tests.support.eventually import eventually
-from tests.support.kernel import Kernel, kernel
+from tests.support.notebook.kernel import Kernel, kernel
 from tests.support.rasters import UTM, UTM_GRID, smooth, write_raster
 
 

@@ -10,11 +10,11 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from tests.support import postgres
 from tests.support.commands import environment_with, free_port, is_one_clear_line, run
-from worker.bus import Bus, OutgoingMessage
-from worker.local.broker import BrokerThread, QueueSpec
-from worker.platform_database import PlatformDatabase
+from tests.support.services import postgres
+from worker.database.jobs import PlatformDatabase
+from worker.local.broker.server import BrokerThread, QueueSpec
+from worker.queue.bus import Bus, OutgoingMessage
 
 pytestmark = pytest.mark.timeout(240)
 

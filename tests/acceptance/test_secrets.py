@@ -24,16 +24,16 @@ from azure.servicebus import ServiceBusClient, ServiceBusMessage, ServiceBusSubQ
 from psycopg import sql
 
 from gdaltools import storage
-from gdaltools._azure import accounts
-from tests.support.azurite import azurite
-from tests.support.broker_process import BrokerProcess
-from tests.support.certificate import certificate
+from gdaltools.storage.azure import accounts
 from tests.support.eventually import eventually
-from tests.support.guarded_postgres import ROLE, guarded_postgres
-from tests.support.identity import Endpoint, identity_endpoint, token
 from tests.support.rasters import smooth, write_raster
+from tests.support.services.azurite import azurite
+from tests.support.services.broker_process import BrokerProcess
+from tests.support.services.certificate import certificate
+from tests.support.services.guarded_postgres import ROLE, guarded_postgres
+from tests.support.services.identity import Endpoint, identity_endpoint, token
 from tests.support.worker_process import WorkerProcess
-from worker.client import Client
+from worker.web.client import Client
 
 pytestmark = [pytest.mark.azurite, pytest.mark.timeout(240)]
 

@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.support.chromium import chromium
+from tests.support.notebook.chromium import chromium
 from tests.support.rasters import smooth, write_raster
-from worker.embedded import Standalone
+from worker.service.embedded import Standalone
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(180)]
 

@@ -14,10 +14,10 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tests.chaos.world import DOCKER, World, world
 from tests.support.eventually import eventually
-from tests.support.otlp_receiver import Receiver, attributes, otlp_receiver
-from tests.support.platform_jobs import NOOP
-from worker.bus import OutgoingMessage
-from worker.logs import FIELDS
+from tests.support.platform.jobs import NOOP
+from tests.support.services.otlp_receiver import Receiver, attributes, otlp_receiver
+from worker.queue.bus import OutgoingMessage
+from worker.telemetry.logs import FIELDS
 
 pytestmark = pytest.mark.timeout(240)
 

@@ -17,9 +17,9 @@ import pytest
 import rasterio
 
 from notebooks.execute import notebooks
-from tests.support.chromium import chromium
 from tests.support.contrast import FAINT
-from tests.support.lab import Lab, LabPage, Theme, lab
+from tests.support.notebook.chromium import chromium
+from tests.support.notebook.lab import Lab, LabPage, Theme, lab
 from tests.support.rasters import UTM, UTM_GRID, smooth, write_raster
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(900)]

@@ -11,7 +11,7 @@ import re
 import signal
 from pathlib import Path
 
-from gdaltools import crash_points
+from gdaltools.runtime import crash_points
 
 ORDERS = "CHAOS_ORDERS"
 """The variable that names the folder of the orders."""

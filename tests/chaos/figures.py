@@ -20,7 +20,7 @@ from typing import Any
 from tests.chaos import crashes
 from tests.chaos.verdict import query
 from tests.chaos.world import LEASE_SECONDS, World, world
-from tests.support.platform_jobs import NOOP
+from tests.support.platform.jobs import NOOP
 from tests.support.rasters import UTM, UTM_GRID, smooth, write_raster
 
 Figures = dict[str, Any]

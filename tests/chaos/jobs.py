@@ -11,8 +11,8 @@ import rasterio
 
 import gdaltools as gt
 from tests.chaos.own_platform import OwnPlatform
-from tests.support.platform import Platform
-from tests.support.platform_jobs import LARGE_RASTER, NOOP
+from tests.support.platform.jobs import LARGE_RASTER, NOOP
+from tests.support.platform.stand_in import Platform
 from tests.support.rasters import UTM, UTM_GRID, elevation, smooth, write_raster
 
 BRONZE, COGS = "bronze-rasters", "silver-cogs"

@@ -9,15 +9,15 @@ from typing import Any
 
 from gdaltools.errors import GdalToolsError
 from tests.support.worker_process import WorkerProcess
-from worker.client import Client
-from worker.database import DatabaseError
-from worker.platform_database import PlatformDatabase
+from worker.database.jobs import PlatformDatabase
+from worker.database.tasks import DatabaseError
+from worker.web.client import Client
 
 _PAUSE_SECONDS = 0.5
 
 
 class OwnPlatform:
-    """What `tests.support.platform.Platform` is to the chaos run, without a process of its own."""
+    """What `tests.support.platform.stand_in.Platform` is to the chaos run, without a process of its own."""
 
     def __init__(self, conninfo: str) -> None:
         self.violations: list[str] = []

@@ -13,7 +13,7 @@ from psycopg.rows import dict_row
 from tests.chaos.jobs import Jobs
 from tests.chaos.own_platform import OwnPlatform
 from tests.chaos.world import JOBS, World
-from worker.dead_letters import DeadLetters
+from worker.queue.dead_letters import DeadLetters
 
 Row = dict[str, Any]
 

@@ -14,12 +14,12 @@ from pathlib import Path
 
 from tests.chaos import crashes
 from tests.chaos.own_platform import OwnPlatform
-from tests.support.broker_process import BrokerProcess
-from tests.support.platform import Platform
-from tests.support.platform_tables import create_schema
+from tests.support.platform.stand_in import Platform
+from tests.support.platform.tables import create_schema
+from tests.support.services.broker_process import BrokerProcess
 from tests.support.worker_process import WorkerProcess
-from worker.bus import Bus
 from worker.local.postgres import EmbeddedPostgres
+from worker.queue.bus import Bus
 
 DOCKER, JOBS = "docker-tasks", "geospatial-jobs"
 RASTER, VECTOR = "raster-tasks", "vector-tasks"

@@ -18,8 +18,8 @@ from rasterio.windows import Window
 from gdaltools.cog import planning
 from gdaltools.cog.create import CogResult, create_cog, plan_cog
 from gdaltools.cog.validate import validate_cog
-from gdaltools.dataset import open_dataset
 from gdaltools.errors import GdalToolsError
+from gdaltools.raster.dataset import open_dataset
 from tests.fuzz_cog.damage import damaged
 from tests.fuzz_cog.options import random_options, random_piece
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from random import Random
 from typing import Any
 
-from gdaltools.cog.profiles import CODECS, OVERVIEW_RESAMPLINGS, TIERS
-from gdaltools.detect import RASTER_TYPES
+from gdaltools.cog.encode.profiles import CODECS, OVERVIEW_RESAMPLINGS, TIERS
+from gdaltools.raster.detect import RASTER_TYPES
 
 
 def random_options(random: Random) -> dict[str, Any]:

@@ -14,9 +14,9 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from random import Random
 
-from gdaltools.dataset import open_dataset, read_window
 from gdaltools.errors import GdalToolsError
-from gdaltools.raster import inspect
+from gdaltools.raster.dataset import open_dataset, read_window
+from gdaltools.raster.info import inspect
 from tests.fuzz_cog.damage import damaged
 from tests.fuzz_cog.sources import write_sources
 from tests.support.rasters import smooth, write_netcdf

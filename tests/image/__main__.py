@@ -26,14 +26,14 @@ import psycopg
 
 from gdaltools import storage
 from tests.image.engine import Container, Engine
-from tests.support import postgres
-from tests.support.azurite import azurite
 from tests.support.eventually import eventually
-from tests.support.platform import Platform
-from tests.support.platform_tables import create_schema
+from tests.support.platform.stand_in import Platform
+from tests.support.platform.tables import create_schema
 from tests.support.rasters import smooth, write_raster
-from worker.bus import Bus
-from worker.local.broker import BrokerThread, QueueSpec
+from tests.support.services import postgres
+from tests.support.services.azurite import azurite
+from worker.local.broker.server import BrokerThread, QueueSpec
+from worker.queue.bus import Bus
 
 STAGES = (1, 2, 3, 4, 5)
 JOB_SECONDS = 240.0

@@ -5,12 +5,12 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from tests.support import postgres
 from tests.support.bench import JOBS, QUEUE, Bench, working
-from worker import child
-from worker.bus import Bus
-from worker.local.broker import BrokerThread, QueueSpec
-from worker.platform_database import PlatformDatabase
+from tests.support.services import postgres
+from worker.database.jobs import PlatformDatabase
+from worker.local.broker.server import BrokerThread, QueueSpec
+from worker.queue.bus import Bus
+from worker.task import child
 
 child.PRELOAD.append("tests.support.handlers")
 

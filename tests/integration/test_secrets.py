@@ -16,14 +16,14 @@ from azure.storage.blob import AccountSasPermissions, ResourceTypes, generate_ac
 
 import gdaltools as gt
 from gdaltools import storage
-from gdaltools._azure import accounts
 from gdaltools.redaction import redacted
-from tests.support.azurite import azurite
+from gdaltools.storage.azure import accounts
 from tests.support.rasters import smooth, write_raster
-from tests.support.storage_proxy import Fault, StorageProxy, storage_proxy
+from tests.support.services.azurite import azurite
+from tests.support.services.storage_proxy import Fault, StorageProxy, storage_proxy
 from worker.errors import TaskFailed
-from worker.runner import Runner, RunnerOptions
 from worker.settings import load_service_settings
+from worker.task.runner import Runner, RunnerOptions
 
 pytestmark = pytest.mark.azurite
 

@@ -12,16 +12,16 @@ from typing import Any
 import psycopg
 
 from tests.support.eventually import eventually
-from worker.bus import Bus, OutgoingMessage
-from worker.heartbeat import Heartbeat
-from worker.listener import listen
-from worker.local.broker import BrokerThread
-from worker.outbox import Outbox
-from worker.platform_database import PlatformDatabase
-from worker.pressure import Pressure
-from worker.processor import Processor, ProcessorOptions
-from worker.rows import TaskRow
-from worker.runner import Runner, RunnerOptions
+from worker.database.jobs import PlatformDatabase
+from worker.local.broker.server import BrokerThread
+from worker.protocol.rows import TaskRow
+from worker.queue.bus import Bus, OutgoingMessage
+from worker.queue.listener import listen
+from worker.queue.outbox import Outbox
+from worker.task.heartbeat import Heartbeat
+from worker.task.pressure import Pressure
+from worker.task.processor import Processor, ProcessorOptions
+from worker.task.runner import Runner, RunnerOptions
 
 QUEUE, JOBS = "docker-tasks", "geospatial-jobs"
 JOB = "0" * 63 + "1"

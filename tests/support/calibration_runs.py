@@ -10,7 +10,7 @@ import numpy as np
 from benchmarks.calibrate.cells import Cell
 from benchmarks.calibrate.store import Run, Sitting, Store
 from benchmarks.machine import Machine
-from gdaltools.workload import Layout, Workload, features, memory_bound_mb
+from gdaltools.cost.workload import Layout, Workload, features, memory_bound_mb
 
 MACHINE = Machine(
     processor="Z80",

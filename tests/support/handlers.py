@@ -13,13 +13,13 @@ from typing import Any
 
 import numpy as np
 
+from gdaltools.cost.estimation import estimate_workload
+from gdaltools.cost.workload import Workload, square_layout
+from gdaltools.display.progress import ProgressOption, reporting
 from gdaltools.errors import StorageError
-from gdaltools.estimation import estimate_workload
-from gdaltools.phases import phase
-from gdaltools.progress import ProgressOption, reporting
-from gdaltools.workload import Workload, square_layout
-from worker import handlers
-from worker.handlers import Handler, Parameters
+from gdaltools.runtime.phases import phase
+from worker.task import handlers
+from worker.task.handlers import Handler, Parameters
 
 
 class NoParameters(Parameters):

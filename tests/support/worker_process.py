@@ -11,7 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from tests.support import postgres
+from tests.support.services import postgres
 
 ROOT = Path(__file__).parents[2]
 STOP_SECONDS = 60.0

@@ -7,7 +7,7 @@ from functools import partial
 
 import pytest
 
-from tests.support.cog_by_pieces import cut_pieces
+from tests.support.cogs.by_pieces import cut_pieces
 
 Cut = Callable[[int, int | None], None]
 

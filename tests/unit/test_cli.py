@@ -14,7 +14,7 @@ import pytest
 import rasterio
 
 from gdaltools.cli import main, printable
-from gdaltools.tiling_plan import generate_tiling_scheme
+from gdaltools.tiles.generate import generate_tiling_scheme
 from tests.support.rasters import UTM, UTM_GRID, smooth, truncate, write_raster
 
 

@@ -7,7 +7,8 @@ import os
 import sys
 
 from tests.chaos import crashes
-from worker import child, cli
+from worker import cli
+from worker.task import child
 
 child.PRELOAD += ["tests.support.handlers", "tests.chaos.crashes"]
 os.environ[crashes.WORKER] = str(os.getpid())

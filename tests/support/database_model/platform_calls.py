@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from tests.support.database_model.world import JOB, QUEUE, STAGES, Job, Operation, World
-from worker.platform_database import PlatformDatabase
-from worker.rows import OVER, NewJob, NewTask, OutboxMessage
+from worker.database.jobs import PlatformDatabase
+from worker.protocol.rows import OVER, NewJob, NewTask, OutboxMessage
 
 PURGED_AFTER_DAYS = 8
 

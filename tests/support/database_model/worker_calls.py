@@ -1,4 +1,4 @@
-"""A worker's calls on worker/database.py: each can be performed, and says what it promises on a `World`."""
+"""A worker's calls on the database: each can be performed, and says what it promises on a `World`."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import Any, Literal
 from uuid import UUID
 
 from tests.support.database_model.world import JOB, QUEUE, Held, Operation, Step, Ticket, World
-from worker.platform_database import PlatformDatabase
-from worker.rows import OVER, OutboxMessage, OutboxRow
+from worker.database.jobs import PlatformDatabase
+from worker.protocol.rows import OVER, OutboxMessage, OutboxRow
 
 LEASE_SECONDS = 600.0
 

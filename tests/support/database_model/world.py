@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from itertools import permutations, product
 from typing import Any
 
-from worker.platform_database import PlatformDatabase
-from worker.rows import (
+from worker.database.jobs import PlatformDatabase
+from worker.protocol.rows import (
     OVER,
     Advance,
     Claim,

@@ -2,7 +2,8 @@
 
 import sys
 
-from worker import child, cli
+from worker import cli
+from worker.task import child
 
 child.PRELOAD.append("tests.support.leaky_worker.handlers")
 

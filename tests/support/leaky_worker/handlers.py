@@ -9,10 +9,10 @@ import os
 from dataclasses import replace
 from typing import Any
 
-from gdaltools._azure import accounts
+from gdaltools.display.progress import ProgressOption
 from gdaltools.errors import InvalidParameter
-from gdaltools.progress import ProgressOption
-from worker import handlers
+from gdaltools.storage.azure import accounts
+from worker.task import handlers
 
 _SCOPE = "https://storage.azure.com/.default"
 _run = handlers.HANDLERS["generate_tiling_scheme"]

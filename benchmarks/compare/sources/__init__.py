@@ -1,0 +1,1 @@
+"""The rasters that are compared on, made from a seed."""

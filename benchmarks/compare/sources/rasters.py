@@ -1,0 +1,169 @@
+"""The rasters that are compared on: made once from a seed, kept in a folder outside of the checkout.
+
+They are written by rows, in memory that does not grow with them, and appear whole or not at all.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import rasterio
+from rasterio.io import DatasetReader
+from rasterio.transform import from_origin
+from rasterio.windows import Window
+
+from benchmarks.compare.cases import Case
+from benchmarks.compare.sources.scenes import Frame
+from gdaltools.errors import SourceNotFound, UnsupportedRaster
+
+Layout = Literal["striped", "tiled"]
+
+# To be raised when a recipe changes: a file of another edition is not taken for this one's.
+_EDITION = 1
+# Rows written at a time: whole rows of the tiles of a tiled source.
+_ROWS = 256
+_TRANSFORM = from_origin(399_960, 5_700_000, 10, 10)
+
+
+@dataclass(frozen=True)
+class Source:
+    """A raster to be compared on.
+
+    Attributes
+    ----------
+    name : str
+        The case's, or the file's.
+    size_bytes : int
+        Uncompressed.
+    """
+
+    name: str
+    description: str
+    path: Path
+    width: int
+    height: int
+    bands: int
+    dtype: str
+    nodata: float | None
+    layout: str
+    compression: str
+
+    @property
+    def pixel_bytes(self) -> int:
+        """Bytes of one pixel of all bands."""
+        return self.bands * np.dtype(self.dtype).itemsize
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of the whole, uncompressed."""
+        return self.width * self.height * self.pixel_bytes
+
+
+def made_source(
+    case: Case,
+    *,
+    megabytes: float,
+    folder: Path,
+    layout: Layout = "striped",
+    compress: str | None = None,
+    seed: int = 0,
+) -> Source:
+    """The case's raster of about this size; made if `folder` has not got it yet.
+
+    Raises
+    ------
+    MissingPackage
+        Its pictures' package is not installed.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    width, height = case.size(megabytes)
+    kind = layout if compress is None else f"{layout}-{compress.lower()}"
+    path = folder / f"{case.name}-{width}x{height}-{kind}-seed{seed}-edition{_EDITION}.tif"
+    if not path.exists():
+        unfinished = path.with_name(f"{path.name}.{os.getpid()}")
+        try:
+            _write(case, Frame(width, height, seed, folder), unfinished, layout, compress)
+            unfinished.replace(path)
+        finally:
+            unfinished.unlink(missing_ok=True)
+    return _described(path, case.name, case.description)
+
+
+def given_source(path: Path) -> Source:
+    """A user's own raster.
+
+    Raises
+    ------
+    SourceNotFound, UnsupportedRaster
+        There is no such file, GDAL does not read it, or its bands are of several dtypes.
+    """
+    if not path.exists():
+        raise SourceNotFound(f"{path} does not exist")
+    try:
+        source = _described(path.resolve(), path.name, "given by --source")
+    except rasterio.errors.RasterioIOError as error:
+        raise UnsupportedRaster(f"{path} cannot be opened as a raster: {error}") from error
+    return source
+
+
+def read_through(source: Source) -> None:
+    """Read the file once, so that the first run finds it in the page cache like all the others."""
+    with source.path.open("rb", buffering=0) as stream:
+        while stream.read(1 << 24):
+            pass
+
+
+def _described(path: Path, name: str, description: str) -> Source:
+    with rasterio.open(path) as dataset:
+        return Source(
+            name=name,
+            description=description,
+            path=path,
+            width=dataset.width,
+            height=dataset.height,
+            bands=dataset.count,
+            dtype=_dtype(dataset),
+            nodata=dataset.nodata,
+            layout="tiled" if dataset.profile.get("tiled") else "striped",
+            compression=dataset.compression.value.lower() if dataset.compression else "none",
+        )
+
+
+def _dtype(dataset: DatasetReader) -> str:
+    if len(set(dataset.dtypes)) != 1 or dataset.dtypes[0].startswith("complex"):
+        raise UnsupportedRaster(
+            f"{dataset.name} has bands of {', '.join(sorted(set(dataset.dtypes)))}: "
+            f"compared are rasters of one real dtype"
+        )
+    return str(dataset.dtypes[0])
+
+
+def _write(case: Case, frame: Frame, path: Path, layout: Layout, compress: str | None) -> None:
+    profile = {
+        "driver": "GTiff",
+        "width": frame.width,
+        "height": frame.height,
+        "count": case.bands,
+        "dtype": case.dtype,
+        "nodata": case.nodata,
+        "crs": "EPSG:32633",
+        "transform": _TRANSFORM,
+        "interleave": "pixel",
+        "BIGTIFF": "IF_SAFER",
+    }
+    if case.bands == 3:
+        profile["photometric"] = "RGB"
+    if layout == "tiled":
+        profile |= {"tiled": True, "blockxsize": _ROWS, "blockysize": _ROWS}
+    if compress is not None:
+        profile |= {"compress": compress, "predictor": 3 if case.dtype.startswith("float") else 2}
+    rows = case.scene(frame)
+    with rasterio.Env(GDAL_CACHEMAX=64), rasterio.open(path, "w", **profile) as dataset:
+        for first in range(0, frame.height, _ROWS):
+            last = min(first + _ROWS, frame.height)
+            window = Window(0, first, frame.width, last - first)
+            dataset.write(rows(first, last).transpose(2, 0, 1), window=window)

@@ -1,0 +1,310 @@
+"""Many COGs as one map: a MosaicJSON document that says which of them each map tile needs.
+
+The document is cogeo-mosaic's own (github.com/developmentseed/mosaicjson-spec, 0.0.3); it is made from the
+COGs' footprints, which are read here, so that their names stay exactly as they were given.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import dask
+from pydantic import BaseModel, ConfigDict
+
+from gdaltools import storage
+from gdaltools.display.on_map import OnMap
+from gdaltools.display.progress import ProgressOption, reporting
+from gdaltools.errors import InvalidParameter, UnsupportedRaster
+from gdaltools.raster.picture import file_name
+from gdaltools.runtime import graph
+from gdaltools.storage import Location, StrPath
+
+Bounds = tuple[float, float, float, float]
+
+# Web Mercator: metres a degree at the equator, metres a pixel at zoom 0, and where its square world ends.
+_METRES_A_DEGREE = 111_319.490793
+_ZOOM_0_METRES = 156_543.033928
+_LATITUDE_LIMIT = 85.0511287798
+_TILE_PIXELS = 256
+_MAX_ZOOM = 24
+# More entries than this make a document that no reader wants; a coarser quadkey says the same.
+_MAX_QUADKEYS = 10_000
+# Degrees (about a centimetre) by which footprints shrink, so that neighbours of a tile's edge stay out of it.
+_INSET = 1e-7
+
+
+class MosaicResult(OnMap, BaseModel):
+    """The document that was written.
+
+    Attributes
+    ----------
+    tile_count : int
+        COGs in the mosaic.
+    quadkey_count : int
+        Map tiles of zoom `quadkey_zoom` that have any of them.
+    bounds : tuple of 4 float
+        left, bottom, right, top in EPSG:4326.
+    center : tuple of 3
+        Longitude, latitude and zoom to begin at.
+    cogs : tuple of str
+        As they are named in the document.
+    left_out : tuple of str
+        COGs that lie wholly beyond the latitudes of Web Mercator (85.05°), where web maps end.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    location: str
+    name: str
+    tile_count: int
+    quadkey_count: int
+    quadkey_zoom: int
+    minzoom: int
+    maxzoom: int
+    bounds: Bounds
+    center: tuple[float, float, int]
+    cogs: tuple[str, ...]
+    left_out: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return (
+            f"{self.location}: {self.tile_count} COGs, zoom {self.minzoom} to {self.maxzoom}, "
+            f"{self.quadkey_count} quadkeys, bounds {', '.join(f'{value:.6g}' for value in self.bounds)}"
+            + (f"; {len(self.left_out)} COGs beyond web maps left out" if self.left_out else "")
+        )
+
+    def _rows(self) -> dict[str, str]:
+        rows = {
+            "location": self.location,
+            "COGs": f"{self.tile_count}",
+            "zoom": f"{self.minzoom} to {self.maxzoom}, {self.quadkey_count} quadkeys of {self.quadkey_zoom}",
+            "bounds": ", ".join(f"{value:.6g}" for value in self.bounds),
+        }
+        if self.left_out:
+            rows["left out"] = f"{len(self.left_out)} COGs beyond web maps"
+        return rows
+
+    def _on_map(self) -> dict[str, Any]:
+        left, _, right, _ = self.bounds
+        return {"sources": self.cogs, "bounds": self.bounds if left < right else None}
+
+    def _about(self) -> str:
+        return file_name(self.location)
+
+
+@dataclass(frozen=True)
+class _Footprint:
+    name: str
+    bounds: Bounds  # left > right across the antimeridian
+    minzoom: int
+    maxzoom: int
+    dtype: str
+
+    @property
+    def beyond_web_maps(self) -> bool:
+        """Whether no part of it lies where web maps are drawn."""
+        return self.bounds[1] >= _LATITUDE_LIMIT or self.bounds[3] <= -_LATITUDE_LIMIT
+
+
+def create_mosaicjson(
+    cogs: Sequence[StrPath | Location],
+    dst: StrPath | Location,
+    *,
+    minzoom: int | None = None,
+    maxzoom: int | None = None,
+    name: str = "mosaic",
+    overwrite: bool = False,
+    progress: ProgressOption = "auto",
+) -> MosaicResult:
+    """Write the MosaicJSON of `cogs` to `dst`, whole or not at all.
+
+    Parameters
+    ----------
+    cogs : sequence of path, URL or Location
+        Where they overlap, the first is drawn first.
+    minzoom, maxzoom : int, optional
+        0 to 24. By default maxzoom is the finest COG's resolution, minzoom the zoom at which the coarsest
+        overview of the COGs fits one map tile.
+    name : str
+        What the document calls itself.
+
+    Raises
+    ------
+    InvalidParameter
+        There are no COGs, a zoom is out of range, or the COGs' dtypes differ.
+    UnsupportedRaster
+        A COG has no CRS, or all lie beyond the latitudes of Web Mercator (85.05°).
+    SourceNotFound, CorruptRaster, TargetExists, StorageError
+        A COG cannot be read, or the target exists or cannot be written.
+
+    Examples
+    --------
+    >>> create_mosaicjson(["scene.tif"], "mosaic.json", progress=False).tile_count
+    1
+    """
+    if isinstance(cogs, (str, os.PathLike, Location)):
+        raise InvalidParameter(f"cogs is the single name {str(cogs)!r}: give a list of names")
+    if not cogs:
+        raise InvalidParameter("a mosaic of no COGs shows nothing: give at least one")
+    for parameter, value in (("minzoom", minzoom), ("maxzoom", maxzoom)):
+        _check_zoom(parameter, value)
+    target = storage.locate(dst)
+    storage.check_target(target, overwrite=overwrite)
+    named = list(dict.fromkeys(str(cog) if isinstance(cog, Location) else os.fspath(cog) for cog in cogs))
+    tasks = [dask.delayed(_footprint, pure=False)(cog) for cog in named]
+    with reporting(progress, label="mosaic", total=len(tasks), unit="COGs") as advance:
+        footprints = cast(list[_Footprint], graph.run(tasks, ended=lambda *_: advance(1)))
+    left_out = tuple(footprint.name for footprint in footprints if footprint.beyond_web_maps)
+    footprints = [footprint for footprint in footprints if not footprint.beyond_web_maps]
+    if not footprints:
+        raise UnsupportedRaster(
+            f"{left_out[0]} lies beyond 85.05 degrees of latitude, where web maps end, as all the COGs do: "
+            "make no mosaic of them (create_mosaicjson=false in a job)"
+        )
+    dtypes = sorted({footprint.dtype for footprint in footprints})
+    if len(dtypes) > 1:
+        raise InvalidParameter(f"the COGs' dtypes differ ({', '.join(dtypes)}): make a mosaic of each")
+    low, high = _zooms(footprints, minzoom, maxzoom)
+    document = _document(footprints, name, low, high)
+    content = document.model_dump_json(exclude_none=True, indent=None).encode()
+    storage.write_bytes(target, content, overwrite=overwrite)
+    return MosaicResult(
+        location=str(target),
+        name=name,
+        tile_count=len(footprints),
+        quadkey_count=len(document.tiles),
+        quadkey_zoom=document.quadkey_zoom,
+        minzoom=low,
+        maxzoom=high,
+        bounds=document.bounds,
+        center=document.center,
+        cogs=tuple(footprint.name for footprint in footprints),
+        left_out=left_out,
+    )
+
+
+def _check_zoom(parameter: str, value: int | None) -> None:
+    if value is not None and (
+        isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= _MAX_ZOOM
+    ):
+        raise InvalidParameter(f"{parameter} {value!r} is not a whole number from 0 to {_MAX_ZOOM}")
+
+
+def _zooms(footprints: list[_Footprint], minzoom: int | None, maxzoom: int | None) -> tuple[int, int]:
+    high = max(f.maxzoom for f in footprints) if maxzoom is None else maxzoom
+    low = min(max(f.minzoom for f in footprints), high) if minzoom is None else minzoom
+    if minzoom is not None and maxzoom is None:
+        high = max(high, low)
+    if low > high:
+        raise InvalidParameter(f"minzoom {low} is above maxzoom {high}: exchange them")
+    return low, high
+
+
+def _footprint(cog: str) -> _Footprint:
+    """Where a COG lies, from its header."""
+    from gdaltools.extent import geographic_bounds
+    from gdaltools.raster.dataset import open_dataset
+
+    location = storage.locate(cog)
+    with open_dataset(location, verify=False) as dataset:
+        left, bottom, right, top = geographic_bounds(dataset, location)
+        width, height, dtype = dataset.width, dataset.height, str(dataset.dtypes[0])
+    finest = _metres_a_pixel((left, bottom, right, top), width, height)
+    maxzoom = min(max(round(math.log2(_ZOOM_0_METRES / finest)), 0), _MAX_ZOOM)
+    halvings = math.ceil(math.log2(max(max(width, height) / _TILE_PIXELS, 1)))
+    return _Footprint(cog, (left, bottom, right, top), max(maxzoom - halvings, 0), maxzoom, dtype)
+
+
+def _metres_a_pixel(bounds: Bounds, width: int, height: int) -> float:
+    """The finer side of a pixel, in Web Mercator's metres at the latitude nearest to the equator."""
+    left, bottom, right, top = bounds
+    across = right - left if right > left else right - left + 360
+    nearest = 0.0 if bottom <= 0 <= top else min(abs(bottom), abs(top))
+    stretch = 1 / math.cos(math.radians(min(nearest, _LATITUDE_LIMIT)))
+    x = max(across, _INSET) * _METRES_A_DEGREE / width
+    y = max(top - bottom, _INSET) * _METRES_A_DEGREE * stretch / height
+    return min(x, y)
+
+
+def _document(footprints: list[_Footprint], name: str, minzoom: int, maxzoom: int) -> Any:
+    from cogeo_mosaic.mosaic import MosaicJSON
+    from pydantic import ValidationError
+
+    parts = [(f.name, part) for f in footprints for part in _parts(f.bounds)]
+    boxes = [box for _, box in parts]
+    zoom = minzoom
+    while zoom > 0 and _tiles_covered(boxes, zoom) > _MAX_QUADKEYS:
+        zoom -= 1
+    try:
+        # A quadkey_zoom of 0 would be read as none given: cogeo-mosaic then takes minzoom.
+        made = MosaicJSON.from_features(
+            [_feature(cog, box) for cog, box in parts], minzoom=zoom, maxzoom=maxzoom, quadkey_zoom=zoom
+        )
+        made.name, made.minzoom, made.quadkey_zoom = name, minzoom, zoom
+        made.tiles = {key: list(dict.fromkeys(assets)) for key, assets in made.tiles.items()}
+        made.bounds = _union(footprints)
+        made.center = _center(made.bounds, minzoom)
+        MosaicJSON.model_validate_json(made.model_dump_json(exclude_none=True))
+    except ValidationError as error:
+        raise InvalidParameter(f"the mosaic would not be a valid MosaicJSON: {error}") from error
+    return made
+
+
+def _parts(bounds: Bounds) -> list[Bounds]:
+    """The box, cut in two where it crosses the antimeridian and to the latitudes of Web Mercator."""
+    left, bottom, right, top = bounds
+    bottom, top = max(bottom, -_LATITUDE_LIMIT), min(top, _LATITUDE_LIMIT)
+    if left < right:
+        return [(left, bottom, right, top)]
+    halves = [(left, bottom, 180.0, top), (-180.0, bottom, right, top)]
+    return [half for half in halves if half[0] < half[2]]
+
+
+def _feature(cog: str, box: Bounds) -> dict[str, Any]:
+    left, bottom, right, top = box
+    dx, dy = min(_INSET, (right - left) / 4), min(_INSET, (top - bottom) / 4)
+    left, bottom, right, top = left + dx, bottom + dy, right - dx, top - dy
+    ring = [[left, bottom], [right, bottom], [right, top], [left, top], [left, bottom]]
+    return {
+        "type": "Feature",
+        "bbox": [left, bottom, right, top],
+        "properties": {"path": cog},
+        "geometry": {"type": "Polygon", "coordinates": [ring]},
+    }
+
+
+def _tiles_covered(boxes: list[Bounds], zoom: int) -> float:
+    """At most how many map tiles the boxes touch, overlaps counted twice."""
+    count = 0.0
+    for left, bottom, right, top in boxes:
+        across = (right - left) / 360 * 2**zoom
+        down = (_mercator(top) - _mercator(bottom)) * 2**zoom
+        count += (across + 2) * (down + 2)
+    return min(count, 4.0**zoom)
+
+
+def _mercator(latitude: float) -> float:
+    """Share of Web Mercator's height, from its south end (EPSG guidance note 7-2, Popular Visualisation)."""
+    radians = math.radians(latitude)
+    return math.log(math.tan(math.pi / 4 + radians / 2)) / (2 * math.pi) + 0.5
+
+
+def _union(footprints: list[_Footprint]) -> Bounds:
+    boxes = [box for f in footprints for box in _whole(f.bounds)]
+    lefts, bottoms, rights, tops = zip(*boxes, strict=True)
+    return min(lefts), min(bottoms), max(rights), max(tops)
+
+
+def _whole(bounds: Bounds) -> list[Bounds]:
+    left, bottom, right, top = bounds
+    if left <= right:
+        return [bounds]
+    return [(left, bottom, 180.0, top), (-180.0, bottom, right, top)]
+
+
+def _center(bounds: Bounds, zoom: int) -> tuple[float, float, int]:
+    return (bounds[0] + bounds[2]) / 2, (bounds[1] + bounds[3]) / 2, zoom

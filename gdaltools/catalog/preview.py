@@ -1,0 +1,123 @@
+"""A small picture of a mosaic, read back from its COGs' overviews."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import rasterio
+from numpy.typing import NDArray
+from rasterio.enums import ColorInterp, Resampling
+from rasterio.errors import RasterioIOError
+from rasterio.io import DatasetReader
+from rasterio.transform import Affine, from_bounds
+from rasterio.warp import reproject
+
+from gdaltools import storage
+from gdaltools.errors import CorruptRaster, InvalidParameter
+from gdaltools.geo.crs import WGS84, transform_bounds
+from gdaltools.raster.dataset import open_dataset
+from gdaltools.storage import Location, StrPath
+
+# What is darkest and brightest in a picture of data that are not 8-bit colours, in percent of the pixels.
+_STRETCH = (2, 98)
+
+
+def preview_mosaic(mosaicjson: StrPath | Location, dst: StrPath | Location, *, width: int = 1600) -> Location:
+    """Paint every COG of a MosaicJSON onto a PNG of its bounds in EPSG:4326; pixels without data are clear.
+
+    Raises
+    ------
+    SourceNotFound, CorruptRaster, StorageError
+        The mosaic or one of its COGs cannot be read.
+    InvalidParameter
+        It is no MosaicJSON, or one without COGs.
+    """
+    assets, bounds = _contents(mosaicjson)
+    left, bottom, right, top = bounds
+    height = max(1, round(width * (top - bottom) / (right - left)))
+    canvas = _Canvas(width, height, from_bounds(*bounds, width, height))
+    for asset in assets:
+        with open_dataset(asset) as dataset:
+            canvas.paint(dataset, storage.locate(asset))
+    with storage.writing(dst, overwrite=True) as path:
+        canvas.write(path)
+    return storage.locate(dst)
+
+
+class _Canvas:
+    """The picture while it is painted: up to three bands, and where they hold data."""
+
+    def __init__(self, width: int, height: int, transform: Affine) -> None:
+        self._shape = height, width
+        self._transform = transform
+        self._pixels = np.zeros((0, height, width), "float32")
+        self._painted = np.zeros((height, width), "uint8")
+        self._is_colour = True
+
+    def paint(self, dataset: DatasetReader, location: Location) -> None:
+        """Put a COG where it belongs, from the overview that is about as fine as the picture."""
+        bands = list(dataset.indexes[: 3 if dataset.count >= 3 else 1])
+        if not len(self._pixels):
+            self._pixels = np.zeros((len(bands), *self._shape), "float32")
+        self._is_colour &= dataset.dtypes[0] == "uint8" and ColorInterp.palette not in dataset.colorinterp
+        rows, cols = self._size_here(dataset)
+        try:
+            data = dataset.read(bands, out_shape=(len(bands), rows, cols), resampling=Resampling.average)
+            valid = dataset.dataset_mask(out_shape=(rows, cols))
+        except RasterioIOError as error:
+            raise CorruptRaster(f"{location}: its pixels cannot be read") from error
+        shrunk = dataset.transform * Affine.scale(dataset.width / cols, dataset.height / rows)
+        patch = np.zeros_like(self._pixels)
+        where = np.zeros_like(self._painted)
+        for source, target, how in (
+            (data.astype("float32"), patch, Resampling.bilinear),
+            (valid, where, Resampling.nearest),
+        ):
+            reproject(
+                source,
+                target,
+                src_transform=shrunk,
+                src_crs=dataset.crs,
+                dst_transform=self._transform,
+                dst_crs=WGS84,
+                resampling=how,
+            )
+        self._pixels = np.where(where > 0, patch, self._pixels)
+        self._painted |= where
+
+    def write(self, path: Path) -> None:
+        """Save what was painted as a PNG with alpha."""
+        pixels = self._pixels if self._is_colour else self._stretched()
+        bands = [*np.clip(np.rint(pixels), 0, 255).astype("uint8"), np.where(self._painted > 0, 255, 0)]
+        height, width = self._shape
+        profile = {"driver": "PNG", "dtype": "uint8", "count": len(bands), "height": height, "width": width}
+        with rasterio.open(path, "w", **profile) as picture:
+            picture.write(np.stack(bands).astype("uint8"))
+
+    def _size_here(self, dataset: DatasetReader) -> tuple[int, int]:
+        left, bottom, right, top = transform_bounds(dataset.crs, WGS84, tuple(dataset.bounds))
+        rows = min(dataset.height, max(1, round((top - bottom) / abs(self._transform.e))))
+        cols = min(dataset.width, max(1, round(((right - left) % 360 or 360) / self._transform.a)))
+        return rows, cols
+
+    def _stretched(self) -> NDArray[np.float32]:
+        seen = self._pixels[:, self._painted > 0]
+        if not seen.size:
+            return self._pixels
+        low, high = np.nanpercentile(seen, _STRETCH)
+        stretched: NDArray[np.float32] = np.nan_to_num((self._pixels - low) / max(high - low, 1e-9) * 255)
+        return stretched
+
+
+def _contents(mosaicjson: StrPath | Location) -> tuple[list[str], tuple[float, float, float, float]]:
+    try:
+        document = json.loads(storage.read_bytes(mosaicjson))
+        assets = sorted({asset for names in document["tiles"].values() for asset in names})
+        left, bottom, right, top = (float(value) for value in document["bounds"])
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InvalidParameter(f"{mosaicjson} is no MosaicJSON: {error!r}") from error
+    if not assets or right <= left or top <= bottom:
+        raise InvalidParameter(f"{mosaicjson} names no COGs, or bounds without an area")
+    return assets, (left, bottom, right, top)

@@ -1,0 +1,241 @@
+"""COGs of many rasters: several at a time, resumable, and no bad file stops the rest.
+
+Rasters that one thread makes in seconds are made side by side, each in a thread of its own; larger ones come
+after them, one by one, each with all threads. What is made at a time fits the memory that is allowed by the
+plans' own bounds. A journal beside the COGs (`gdaltools.cog.batch.journal`) says what was made of what.
+
+>>> result = create_cogs("*.tif", "cogs/", progress=False)
+>>> len(result.made), bool(result)
+(1, True)
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, cast
+
+from rasterio.crs import CRS
+
+from gdaltools import storage
+from gdaltools.cog.batch.budget import free_bytes
+from gdaltools.cog.batch.journal import CogJournal, Origin, parameters_hash
+from gdaltools.cog.batch.pairs import Pair, Sources, folder_of, pairs
+from gdaltools.cog.batch.result import BatchedCog, CogsResult
+from gdaltools.cog.batch.run import BatchRun, Outcome, Waiting, failed
+from gdaltools.cog.plan import Wanted
+from gdaltools.cog.planning import check_overviews, chosen_profile
+from gdaltools.cog.warped import tile_matrix_set
+from gdaltools.display.progress import ProgressOption, reporting
+from gdaltools.errors import GdalToolsError, InvalidParameter, SourceNotFound, TargetExists
+from gdaltools.geo.crs import parse_crs
+from gdaltools.raster.detect import RasterType
+from gdaltools.storage import Location, Stat, StrPath
+
+__all__ = ["CogsResult", "create_cogs"]
+
+# Files that are looked at together: one look is a round trip to storage.
+_LOOKS_AT_ONCE = 32
+# Of the memory that is free when the run begins, by default.
+_MEMORY_SHARE = 0.5
+
+
+def create_cogs(
+    sources: Sources,
+    dst: StrPath | Location,
+    profile: str = "analysis",
+    *,
+    raster_type: str = "auto",
+    target_crs: str | CRS | None = None,
+    input_crs: str | CRS | None = None,
+    codec: str | None = None,
+    level: int | None = None,
+    size_tolerance: float | None = None,
+    predictor: int | str = "auto",
+    quality: int = 85,
+    max_z_error: float = 0.0,
+    blocksize: int = 512,
+    interleave: str = "pixel",
+    overviews: str = "build",
+    overview_resampling: str | None = None,
+    reproject_resampling: str | None = None,
+    sparse: bool = False,
+    statistics: bool = False,
+    tms: str | None = None,
+    access_tier: str | None = None,
+    reuse: bool = True,
+    force: bool = False,
+    overwrite: bool = False,
+    files_at_once: int | None = None,
+    memory_mb: float | None = None,
+    progress: ProgressOption = "auto",
+) -> CogsResult:
+    """Write each of `sources` as a COG below `dst`.
+
+    Every COG appears whole or not at all. A later run with the same parameters skips those that are whole and
+    whose source is the same (by size and ETag): after an interruption, even by ``kill -9``, at most the files
+    in hand are made again. A file that fails is listed in the result, and the others are made.
+
+    Parameters
+    ----------
+    sources : path, URL, Location, or a sequence of them
+        Strings may be patterns: ``'PREFIX/**/*.tif'``, ``'abfs://container/prefix/*.jp2'``. ``*`` and ``?``
+        stand for parts of a name, ``**/`` for any folders.
+    dst : path, URL or Location
+        A folder, or a container or prefix. Names below a pattern's fixed part are kept.
+    profile, raster_type, ..., access_tier
+        As `create_cog` has them.
+    reuse : bool
+        Copy a source that is a valid COG of the wanted codec, predictor, block size and interleave as it is
+        (its blocks are decoded only to see that they can be), and take over the stored full-resolution
+        blocks of one that only lacks overviews or order. Not with `level` or `size_tolerance`, and never for
+        LERC and WEBP; JPEG only if it was stored with at most the wanted `quality`.
+    force : bool
+        Make those that are whole as well, and replace what exists.
+    overwrite : bool
+        Replace what exists and is not this function's own work.
+    files_at_once : int, optional
+        How many small files are made at a time; by default one for each core, or each thread of the cluster.
+    memory_mb : float, optional
+        What the work may take in all, in 10⁶ bytes; by default half of what is free.
+    progress : bool, "auto" or callable
+        As `gdaltools.display.progress` says; in bytes of the sources that are not skipped. An error that a
+        callback raises ends the run.
+
+    Raises
+    ------
+    InvalidParameter
+        A parameter fits no raster at all, or two sources would give one name: found before any work.
+    SourceNotFound
+        A pattern matches nothing.
+    StorageError
+        A folder cannot be listed, or the journal cannot be read.
+
+    Examples
+    --------
+    >>> result = create_cogs(["scene.tif"], "cogs/", "fast", progress=False)
+    >>> [cog.location.rpartition("/")[2] for cog in result.made]
+    ['scene.tif']
+    >>> len(create_cogs(["scene.tif"], "cogs/", "fast", progress=False).skipped)
+    1
+    """
+    began = time.perf_counter()
+    wanted = Wanted(
+        profile=profile,
+        raster_type=raster_type,
+        target_crs=target_crs,
+        input_crs=input_crs,
+        codec=codec,
+        level=level,
+        size_tolerance=size_tolerance,
+        predictor=predictor,
+        quality=quality,
+        max_z_error=max_z_error,
+        blocksize=blocksize,
+        interleave=interleave,
+        overviews=overviews,
+        overview_resampling=overview_resampling,
+        reproject_resampling=reproject_resampling,
+        sparse=sparse,
+        statistics=statistics,
+        tms=tms,
+        access_tier=access_tier,
+    )
+    _check(wanted)
+    for name, value in (("files_at_once", files_at_once), ("memory_mb", memory_mb)):
+        if value is not None and (isinstance(value, bool) or not value >= 1):
+            raise InvalidParameter(f"{name} {value!r} is not a number of at least 1")
+    folder = folder_of(dst)
+    chosen = pairs(sources, folder)
+    journal = CogJournal(folder)
+    digest = parameters_hash(wanted, reuse=reuse)
+    with ThreadPoolExecutor(_LOOKS_AT_ONCE) as pool:
+        looked = list(
+            pool.map(lambda pair: _look(pair, journal, digest, force=force, overwrite=overwrite), chosen)
+        )
+    waiting = [each for each in looked if isinstance(each, Waiting)]
+    allowed = free_bytes() * _MEMORY_SHARE if memory_mb is None else memory_mb * 1e6
+    run = BatchRun(wanted, journal, reuse=reuse, files=len(waiting), allowed_bytes=int(allowed))
+    total = sum(each.origin.size_bytes for each in waiting)
+    with reporting(progress, label=run.label, total=total, unit="bytes") as advance:
+        outcomes = run.outcomes(waiting, advance, files_at_once=files_at_once)
+    outcomes += [each for each in looked if isinstance(each, Outcome)]
+    return _result(folder, chosen, outcomes, seconds=time.perf_counter() - began)
+
+
+def _check(wanted: Wanted) -> None:
+    """Refuse what no raster could be encoded with, before thousands of files say so one by one."""
+    for name in ("target_crs", "input_crs"):
+        if getattr(wanted, name) is not None:
+            parse_crs(getattr(wanted, name), name)
+    check_overviews(wanted.overviews)
+    if wanted.tms is not None:
+        tile_matrix_set(wanted.tms)
+    _check_profile(wanted, ("float32",), otherwise=("uint8", "uint8", "uint8"))
+
+
+def _check_profile(wanted: Wanted, dtypes: tuple[str, ...], *, otherwise: tuple[str, ...] = ()) -> None:
+    """Every codec holds one of the two."""
+    raster_type = "multispectral" if wanted.raster_type == "auto" else wanted.raster_type
+    try:
+        chosen_profile(wanted, cast(RasterType, raster_type), dtypes)
+    except InvalidParameter:
+        if not otherwise:
+            raise
+        _check_profile(wanted, otherwise)
+
+
+def _look(pair: Pair, journal: CogJournal, digest: str, *, force: bool, overwrite: bool) -> Waiting | Outcome:
+    """Whether a COG is there already, is to be made, or cannot be."""
+    try:
+        found = storage.stat(pair.source)
+        origin = Origin(str(pair.source), found.size, found.etag, digest)
+        there = _stat(pair.target)
+    except GdalToolsError as error:
+        return failed(pair, error)
+    made = journal.last_made(pair.name)
+    whole = made is not None and made.is_whole(there)
+    if made is not None and there is not None and whole and made.origin == origin and not force:
+        cog = BatchedCog(
+            source=str(pair.source),
+            location=str(pair.target),
+            source_bytes=found.size,
+            size_bytes=there.size,
+        )
+        return Outcome(pair.name, "skipped", cog)
+    ours = whole or journal.is_in_hand(pair.name)
+    if there is not None and not (ours or force or overwrite):
+        return failed(
+            pair,
+            TargetExists(
+                f"{pair.target} exists and is not what an earlier run made: pass overwrite=True to replace it"
+            ),
+        )
+    return Waiting(pair, origin, replaces=there is not None)
+
+
+def _stat(target: Location) -> Stat | None:
+    storage.check_target(target, overwrite=True)
+    try:
+        return storage.stat(target)
+    except SourceNotFound:
+        return None
+
+
+def _result(
+    folder: Location, chosen: Sequence[Pair], outcomes: Sequence[Outcome], *, seconds: float
+) -> CogsResult:
+    """Everything in the order in which the sources were given."""
+    places = {pair.name: place for place, pair in enumerate(chosen)}
+    found: dict[str, list[Any]] = {"made": [], "copied": [], "skipped": [], "failed": []}
+    for outcome in sorted(outcomes, key=lambda each: places[each.name]):
+        found[outcome.how].append(outcome.told)
+    return CogsResult(
+        folder=str(folder),
+        made=tuple(found["made"]),
+        copied=tuple(found["copied"]),
+        skipped=tuple(found["skipped"]),
+        failed=tuple(found["failed"]),
+        seconds=seconds,
+    )

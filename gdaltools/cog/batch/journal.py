@@ -1,0 +1,134 @@
+"""What was made of which source, as lines in one file beside the COGs: a later run makes only the rest.
+
+A line is added before a COG is begun and when it has ended; nothing is ever rewritten. Whenever the process
+ends, the journal is true: a COG that is listed as made was published before, and one that was only begun may
+be there or not. Lines that cannot be read, as one that was cut short, do not count.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from gdaltools import storage
+from gdaltools.cog.plan import Wanted
+from gdaltools.errors import SourceNotFound
+from gdaltools.runtime import crash_points
+from gdaltools.storage import Location, Stat
+
+#: The journal's name in the folder of the COGs.
+JOURNAL_NAME = "cogs.jsonl"
+
+# Of what COGs are made as: a change of it makes those of earlier versions be made anew.
+_COG_FORMAT = 1
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What a COG is made of: the source as it is now, and all that decides how it is encoded."""
+
+    source: str
+    size_bytes: int
+    etag: str
+    parameters_hash: str
+
+
+class JournalLine(BaseModel):
+    """What happened to the COG `name`; once it is there, its size and ETag."""
+
+    model_config = ConfigDict(frozen=True)
+
+    format: Literal["gdaltools-cogs/1"] = "gdaltools-cogs/1"
+    name: str
+    state: Literal["begun", "made", "failed"]
+    origin: Origin
+    size_bytes: int = 0
+    etag: str = ""
+
+    def is_whole(self, found: Stat | None) -> bool:
+        """Whether what was found in the place of a COG that was made is still this COG."""
+        return self.state == "made" and found == Stat(self.size_bytes, self.etag)
+
+
+class CogJournal:
+    """The journal of a folder or prefix; lines may be added from any thread, and by other processes.
+
+    Raises
+    ------
+    InvalidParameter
+        A folder has the journal's name.
+    StorageError
+        Storage did not answer.
+    """
+
+    def __init__(self, folder: Location) -> None:
+        self._target = folder.child(JOURNAL_NAME)
+        storage.check_target(self._target, overwrite=True)
+        try:
+            content = storage.read_bytes(self._target)
+        except SourceNotFound:
+            content = b""
+        self._made: dict[str, JournalLine] = {}
+        self._last: dict[str, JournalLine] = {}
+        for line in self._read(content):
+            self._last[line.name] = line
+            if line.state == "made":
+                self._made[line.name] = line
+        if content and not content.endswith(b"\n"):
+            storage.append_bytes(self._target, b"\n")
+
+    def last_made(self, name: str) -> JournalLine | None:
+        """The COG as it was last published, when the journal was opened."""
+        return self._made.get(name)
+
+    def is_in_hand(self, name: str) -> bool:
+        """Whether a COG was begun and never ended: what is in its place is ours, or was to be replaced."""
+        last = self._last.get(name)
+        return last is not None and last.state == "begun"
+
+    def begun(self, name: str, origin: Origin) -> None:
+        """Say that a COG is about to be made: what is found in its place from now on is ours."""
+        self._add(JournalLine(name=name, state="begun", origin=origin))
+        crash_points.reach("cog-begun")
+
+    def made(self, name: str, origin: Origin, stat: Stat) -> None:
+        """Say that a COG is published."""
+        self._add(JournalLine(name=name, state="made", origin=origin, size_bytes=stat.size, etag=stat.etag))
+        crash_points.reach("cog-listed")
+
+    def failed(self, name: str, origin: Origin) -> None:
+        """Say that a COG was not published."""
+        self._add(JournalLine(name=name, state="failed", origin=origin))
+
+    def _add(self, line: JournalLine) -> None:
+        storage.append_bytes(self._target, line.model_dump_json().encode() + b"\n")
+
+    def _read(self, content: bytes) -> Iterator[JournalLine]:
+        unread = 0
+        for line in content.splitlines():
+            try:
+                yield JournalLine.model_validate_json(line)
+            except ValidationError:
+                unread += bool(line.strip())
+        if unread:
+            log.warning("%s: %d lines are ignored: this version cannot read them", self._target, unread)
+
+
+def parameters_hash(wanted: Wanted, *, reuse: bool) -> str:
+    """Of all that decides how a source is encoded, and was not left as it is by default.
+
+    >>> parameters_hash(Wanted(level=5), reuse=True) == parameters_hash(Wanted(), reuse=True)
+    False
+    """
+    default = asdict(Wanted())
+    chosen = {name: value for name, value in asdict(wanted).items() if value != default[name]}
+    decided = {"format": _COG_FORMAT, "reuse": reuse} | chosen
+    return hashlib.sha256(json.dumps(decided, sort_keys=True, default=str).encode()).hexdigest()

@@ -1,0 +1,127 @@
+"""What `create_cogs` tells about the COGs of many files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from pydantic import BaseModel, ConfigDict
+
+from gdaltools.display import html
+from gdaltools.display.shown import Shown
+from gdaltools.raster.picture import file_name
+from gdaltools.runtime.text import megabytes
+
+
+class BatchedCog(BaseModel):
+    """A COG that is in its place.
+
+    Attributes
+    ----------
+    source_bytes, size_bytes : int
+        What the source and the COG take in storage.
+    lifted : bool
+        Whether the blocks of its full resolution are the source's own, taken over as they were stored.
+    seconds : float
+        What it took; 0 where nothing was done.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    source: str
+    location: str
+    source_bytes: int
+    size_bytes: int
+    lifted: bool = False
+    seconds: float = 0.0
+
+
+class FailedCog(BaseModel):
+    """A file of which no COG was made: the error's type and text, and whether trying again may help."""
+
+    model_config = ConfigDict(frozen=True)
+
+    source: str
+    location: str
+    error_type: str
+    error: str
+    retryable: bool
+
+
+class CogsResult(Shown, BaseModel):
+    """What became of each file; true where nothing failed.
+
+    Attributes
+    ----------
+    folder : str
+        Where the COGs are.
+    made : tuple of BatchedCog
+        Encoded by this run.
+    copied : tuple of BatchedCog
+        Byte by byte, as the source was such a COG already.
+    skipped : tuple of BatchedCog
+        Whole already, of the same source and by the same parameters.
+    failed : tuple of FailedCog
+        The others.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    folder: str
+    made: tuple[BatchedCog, ...]
+    copied: tuple[BatchedCog, ...]
+    skipped: tuple[BatchedCog, ...]
+    failed: tuple[FailedCog, ...]
+    seconds: float
+
+    def __bool__(self) -> bool:
+        return not self.failed
+
+    @property
+    def size_bytes(self) -> int:
+        """What the COGs take, those that were there before included."""
+        return sum(cog.size_bytes for cog in (*self.made, *self.copied, *self.skipped))
+
+    def __str__(self) -> str:
+        rows = self._rows()
+        head = f"COGs in {self.folder}: {rows['files']}\n{rows['size']}; {rows['read']}"
+        return "\n".join([head, *map(_failure, self.failed)])
+
+    def _rows(self) -> dict[str, str]:
+        lifted = sum(cog.lifted for cog in self.made)
+        parts = [
+            f"{len(self.made)} made" + (f" ({lifted} of them from stored blocks)" if lifted else ""),
+            f"{len(self.copied)} copied" if self.copied else "",
+            f"{len(self.skipped)} skipped, as they were whole already" if self.skipped else "",
+            f"{len(self.failed)} failed",
+        ]
+        read = sum(cog.source_bytes for cog in (*self.made, *self.copied))
+        return {
+            "files": ", ".join(part for part in parts if part),
+            "size": f"{self.size_bytes / 1e6:,.1f} MB in all",
+            "read": f"{read / 1e6:,.1f} MB of sources read in {self.seconds:.1f} s",
+        }
+
+    def _about(self) -> str:
+        return self.folder
+
+    def _parts(self) -> Iterable[html.Html]:
+        if self.failed:
+            rows = (
+                (file_name(each.source), each.error_type, html.toned(each.error, "bad"))
+                for each in self.failed
+            )
+            yield html.table(("failed", "error", "what it says"), rows)
+        whole = (*self.made, *self.copied, *self.skipped)
+        made = (
+            (file_name(cog.location), megabytes(cog.size_bytes), f"{cog.size_bytes / cog.source_bytes:.0%}")
+            for cog in whole[: html.MOST_ROWS]
+            if cog.source_bytes
+        )
+        yield html.details(
+            f"{len(whole)} COGs", html.table(("COG", "size", "of the source"), made, count=len(whole))
+        )
+
+
+def _failure(failed: FailedCog) -> str:
+    where = "" if failed.source in failed.error else f"{failed.source}: "
+    return f"  {where}{failed.error} ({failed.error_type})"

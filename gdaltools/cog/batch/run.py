@@ -1,0 +1,236 @@
+"""One run over many rasters: who is made when, on how many threads, and what became of each."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from dataclasses import dataclass
+from typing import Literal
+
+from gdaltools import storage
+from gdaltools.cog.batch.budget import MemoryBudget
+from gdaltools.cog.batch.journal import CogJournal, Origin
+from gdaltools.cog.batch.pairs import Pair
+from gdaltools.cog.batch.result import BatchedCog, FailedCog
+from gdaltools.cog.pieces.copied_blocks import LiftedSource
+from gdaltools.cog.plan import CogPlan, Wanted
+from gdaltools.cog.planning import plan_for
+from gdaltools.cog.write.build import make_planned
+from gdaltools.cog.write.reuse import copy_checked, reused
+from gdaltools.cost.cog_memory import SHARED_BYTES
+from gdaltools.display.progress import Progress, Share
+from gdaltools.errors import CorruptRaster, GdalToolsError, StorageError
+from gdaltools.runtime import graph
+from gdaltools.runtime.interruption import Interruption
+
+# Pixels of a raster that one thread makes in seconds.
+_ONE_THREAD_BYTES = 192 << 20
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """A COG that is to be made, in the place of another one if it `replaces` it."""
+
+    pair: Pair
+    origin: Origin
+    replaces: bool
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a COG."""
+
+    name: str
+    how: Literal["made", "copied", "skipped", "failed"]
+    told: BatchedCog | FailedCog
+
+
+def failed(pair: Pair, error: Exception) -> Outcome:
+    """The outcome of an error."""
+    told = FailedCog(
+        source=str(pair.source),
+        location=str(pair.target),
+        error_type=type(error).__name__,
+        error=str(error),
+        retryable=not isinstance(error, GdalToolsError) or error.retryable,
+    )
+    return Outcome(pair.name, "failed", told)
+
+
+class _Stopped(BaseException):
+    """Unwinds the making of a file when the whole run is to end; no handler of errors takes it for one."""
+
+
+class BatchRun:
+    """Makes the COGs that are waiting; what it shares between threads is in here.
+
+    Parameters
+    ----------
+    files : int
+        How many are waiting.
+    allowed_bytes : int
+        Memory that the process may take.
+    """
+
+    def __init__(
+        self, wanted: Wanted, journal: CogJournal, *, reuse: bool, files: int, allowed_bytes: int
+    ) -> None:
+        self._wanted = wanted
+        self._journal = journal
+        self._reuse = reuse
+        self._files = files
+        self._allowed = max(0, allowed_bytes - SHARED_BYTES)
+        self._budget = MemoryBudget(self._allowed)
+        self._lock = threading.Lock()
+        self._advance: Callable[[int], None] = lambda _: None
+        self._outcomes: list[Outcome] = []
+        self._failures = 0
+        self._large: dict[str, CogPlan] = {}
+        self._stopped_by: BaseException | None = None
+        self._interruption = Interruption()
+
+    def label(self) -> str:
+        """What a progress bar says of it."""
+        failures = f", {self._failures} failed" if self._failures else ""
+        return f"cogs {len(self._outcomes)}/{self._files}{failures}"
+
+    def outcomes(
+        self, waiting: Sequence[Waiting], advance: Callable[[int], None], *, files_at_once: int | None
+    ) -> list[Outcome]:
+        """Make all of them; `advance` is told the sources' bytes.
+
+        Raises
+        ------
+        Exception
+            What `advance` raised: the files in hand are given up.
+        """
+        self._advance = advance
+        threads = files_at_once or graph.cluster_threads() or graph.thread_count()
+        with ThreadPoolExecutor(threads, initializer=self._interruption.watch) as pool:
+            futures = [pool.submit(self._one, each) for each in waiting]
+            try:
+                for future in as_completed(futures):
+                    future.result()
+            except BaseException as error:  # noqa: BLE001 - raised again, or what ended the run in its place
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise self._stop(error) from None
+        try:
+            for each in waiting:
+                if (plan := self._large.pop(each.pair.name, None)) is not None:
+                    with self._threads_for(plan):
+                        self._make(each, plan)
+        except _Stopped as error:
+            raise self._stop(error) from None
+        return self._outcomes
+
+    def _stop(self, error: BaseException) -> BaseException:
+        """The error that ended the run; files in hand give up when they look next."""
+        self._interruption.tell()
+        with self._lock:
+            if self._stopped_by is None:
+                self._stopped_by = error
+            return self._stopped_by
+
+    def _one(self, each: Waiting) -> None:
+        """A file on one thread, or the plan of a large one."""
+        self._go_on()
+        try:
+            plan = plan_for(each.pair.source, self._wanted)
+        except Exception as error:  # noqa: BLE001 - the border of a file: the others are made
+            self._end(failed(each.pair, error), each)
+            return
+        if _decoded_bytes(plan) > _ONE_THREAD_BYTES and plan.pieces > 1:
+            self._large[each.pair.name] = plan
+            return
+        alone = nullcontext() if graph.cluster_threads() else graph.using_threads(1)
+        with self._budget.taking(plan.memory_bytes(1) - SHARED_BYTES), alone:
+            self._go_on()
+            self._make(each, plan)
+
+    def _threads_for(self, plan: CogPlan) -> AbstractContextManager[None]:
+        """All threads, or so many that the memory suffices."""
+        if graph.cluster_threads():
+            return nullcontext()
+        threads = graph.thread_count()
+        while threads > 1 and plan.memory_bytes(threads) - SHARED_BYTES > self._allowed:
+            threads -= 1
+        return graph.using_threads(threads)
+
+    def _make(self, each: Waiting, plan: CogPlan) -> None:
+        """One file from start to finish, and its outcome."""
+        pair, began = each.pair, time.perf_counter()
+        share = Share(each.origin.size_bytes, self._step)
+        try:
+            form = reused(plan, self._wanted) if self._reuse else plan
+            self._journal.begun(pair.name, each.origin)
+            with self._giving_up(each):
+                if form == "copy" and not _copied(each, plan, share):
+                    form = plan
+                if form != "copy":
+                    make_planned(form, pair.target, overwrite=each.replaces, progress=share)
+            stat = storage.stat(pair.target)
+            self._journal.made(pair.name, each.origin, stat)
+        except Exception as error:  # noqa: BLE001 - the border of a file: the others are made
+            self._end(failed(pair, error), each, share.told)
+            return
+        cog = BatchedCog(
+            source=str(pair.source),
+            location=str(pair.target),
+            source_bytes=each.origin.size_bytes,
+            size_bytes=stat.size,
+            lifted=form != "copy" and isinstance(form.source, LiftedSource),
+            seconds=time.perf_counter() - began,
+        )
+        self._end(Outcome(pair.name, "copied" if form == "copy" else "made", cog), each, share.told)
+
+    @contextmanager
+    def _giving_up(self, each: Waiting) -> Iterator[None]:
+        """On an error say that nothing was published."""
+        try:
+            yield
+        except Exception:
+            with suppress(StorageError):  # the error that is on its way says more
+                self._journal.failed(each.pair.name, each.origin)
+            raise
+
+    def _end(self, outcome: Outcome, each: Waiting, told: int = 0) -> None:
+        with self._lock:
+            self._outcomes.append(outcome)
+            self._failures += outcome.how == "failed"
+        self._step(each.origin.size_bytes - told)
+
+    def _step(self, size_bytes: int) -> None:
+        self._go_on()
+        try:
+            self._advance(size_bytes)
+        except BaseException as error:
+            self._stop(error)
+            raise _Stopped from error
+
+    def _go_on(self) -> None:
+        if self._stopped_by is not None:
+            raise _Stopped
+
+
+def _decoded_bytes(plan: CogPlan) -> int:
+    width, height = plan.levels[0]
+    return width * height * plan.facts.pixel_bytes
+
+
+def _copied(each: Waiting, plan: CogPlan, progress: Callable[[Progress], None]) -> bool:
+    """Copy a COG, unless a block of it is damaged: an overview, perhaps, which can be built again."""
+    try:
+        copy_checked(
+            each.pair.source,
+            each.pair.target,
+            each.origin.size_bytes,
+            traits=plan.traits,
+            overwrite=each.replaces,
+            progress=progress,
+        )
+    except CorruptRaster:
+        return False
+    return True

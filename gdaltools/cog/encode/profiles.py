@@ -1,0 +1,405 @@
+"""How each kind of raster is encoded in each tier: codec, predictor, block size and resampling.
+
+A tier says what a COG is for: ``visualization`` (small, lossy where that cannot hurt), ``analysis``
+(lossless, read often by anything), ``fast`` (lossless, made and read in the least time) or ``archive``
+(lossless, smallest, read rarely). Tiers and codecs: protocol.md §5, "COG tiers"; ``fast`` is ours.
+
+>>> choose_profile("analysis", raster_type="dem", dtypes=("float32",)).predictor
+3
+>>> choose_profile("visualization", raster_type="dem", dtypes=("float32",)).tier
+'analysis'
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Literal, get_args
+
+from pydantic import BaseModel, ConfigDict
+
+from gdaltools.errors import InvalidParameter
+from gdaltools.raster.detect import RASTER_TYPES, RasterType
+
+Tier = Literal["visualization", "analysis", "fast", "archive"]
+
+StorageTier = Literal["hot", "cool", "cold", "archive"]
+Compression = Literal["DEFLATE", "ZSTD", "LZW", "LERC", "LERC_DEFLATE", "LERC_ZSTD", "JPEG", "WEBP", "NONE"]
+Predictor = Literal[1, 2, 3]
+Interleave = Literal["pixel", "band"]
+
+TIERS: tuple[Tier, ...] = get_args(Tier)
+CODECS: tuple[Compression, ...] = get_args(Compression)
+
+#: How much larger than with GDAL's own level a file may become where the encoder may choose for speed.
+SIZE_TOLERANCE = 0.015
+
+# GDAL, "COG driver", OVERVIEW_RESAMPLING; in rasterio's spelling.
+OVERVIEW_RESAMPLINGS = (
+    "nearest",
+    "average",
+    "bilinear",
+    "cubic",
+    "cubic_spline",
+    "lanczos",
+    "mode",
+    "rms",
+)
+REPROJECT_RESAMPLINGS = (
+    "nearest",
+    "bilinear",
+    "cubic",
+    "cubic_spline",
+    "lanczos",
+    "average",
+    "mode",
+    "max",
+    "min",
+    "med",
+    "q1",
+    "q3",
+    "sum",
+    "rms",
+)
+# TIFF 6.0 §15: tile sides are multiples of 16.
+BLOCK_STEP = 16
+MIN_BLOCKSIZE, MAX_BLOCKSIZE = 64, 4096
+
+
+class CogProfile(BaseModel):
+    """How one COG is encoded.
+
+    Attributes
+    ----------
+    tier : str
+        What was chosen; it differs from `requested` where that tier cannot hold the raster.
+    requested : str
+        What was asked for.
+    reason : str or None
+        Why `tier` is not `requested`.
+    raster_type : str
+        The kind of raster it was chosen for.
+    compression : str
+        GDAL's name of the codec.
+    level : int or None
+        The codec's level as GDAL counts it, None for those without and where the encoder chooses.
+    size_tolerance : float or None
+        DEFLATE only: how much larger than at GDAL's level 6 the file may become for speed, as a share; None
+        for a fixed level.
+    predictor : int
+        TIFF's predictor: 1 none, 2 horizontal, 3 floating point.
+    quality : int or None
+        JPEG's and WEBP's quality; 100 of WEBP is lossless.
+    max_z_error : float
+        LERC only: what a sample may differ by; 0 is lossless.
+    blocksize : int
+        Side of a block, pixels.
+    interleave : str
+        "pixel" (all bands of a block together) or "band" (band after band).
+    overview_resampling, reproject_resampling : str
+        GDAL's resampling names, in rasterio's spelling.
+    storage_tier : str
+        Azure's access tier for such files: "hot", "cool", "cold" or "archive".
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    tier: Tier
+    requested: Tier
+    reason: str | None = None
+    raster_type: RasterType
+    compression: Compression
+    level: int | None
+    size_tolerance: float | None = None
+    predictor: Predictor
+    quality: int | None
+    max_z_error: float = 0.0
+    blocksize: int
+    interleave: Interleave = "pixel"
+    overview_resampling: str
+    reproject_resampling: str
+    storage_tier: StorageTier
+
+    @property
+    def lossless(self) -> bool:
+        """Whether full-resolution pixels come back bit for bit."""
+        if self.compression == "WEBP":
+            return self.quality == 100
+        return self.compression != "JPEG" and self.max_z_error == 0
+
+
+def choose_profile(
+    tier: str,
+    *,
+    raster_type: RasterType,
+    dtypes: tuple[str, ...],
+    sample_bits: int | None = None,
+    alpha: bool = False,
+    colour_table: bool = False,
+    codec: str | None = None,
+    level: int | None = None,
+    size_tolerance: float | None = None,
+    predictor: int | str = "auto",
+    quality: int = 85,
+    max_z_error: float = 0.0,
+    blocksize: int = 512,
+    interleave: str = "pixel",
+    overview_resampling: str | None = None,
+    reproject_resampling: str | None = None,
+    access_tier: str | None = None,
+) -> CogProfile:
+    """The profile of a raster of this type, these bands' dtypes and this tier.
+
+    The visualization tier's JPEG holds three uint8 bands of colours and nothing else: with alpha, a colour
+    table, classes or any other dtype it becomes analysis, and `CogProfile.reason` says so.
+
+    Parameters
+    ----------
+    tier : str
+        "visualization", "analysis", "fast" or "archive".
+    raster_type : str
+        What the bands show.
+    dtypes : tuple of str
+        One rasterio dtype name a band.
+    sample_bits : int, optional
+        Bits of a sample where that is less than the dtype's (GDAL's NBITS).
+    alpha, colour_table : bool
+        Whether a band is alpha, or indexes a colour table.
+    codec : str, optional
+        GDAL's name of a codec, instead of the tier's.
+    level : int, optional
+        DEFLATE 1 to 12 (blocks are GDAL's to the byte), ZSTD 1 to 22; by default the tier's.
+    size_tolerance : float, optional
+        DEFLATE without a level: how much larger than at GDAL's level 6 the file may become, 0 to 1.
+    predictor : int or "auto"
+        1, 2 or 3 as in TIFF; "auto" by dtype.
+    quality : int
+        JPEG and WEBP, 1 to 100.
+    max_z_error : float
+        LERC, at least 0.
+    blocksize : int
+        Side of a block: a multiple of 16, 64 to 4096.
+    interleave : str
+        "pixel" or "band".
+    overview_resampling, reproject_resampling : str, optional
+        GDAL's names; by default averages and bilinear for quantities, mode and nearest for classes.
+    access_tier : str, optional
+        Azure's, instead of "cool" for the archive tier and "hot" for the others.
+
+    Raises
+    ------
+    InvalidParameter
+        A value is not among those above, or the codec cannot hold such bands.
+    """
+    requested = _tier(tier)
+    _check_number("quality", quality, 1, 100)
+    _check_blocksize(blocksize)
+    if raster_type not in RASTER_TYPES:
+        raise InvalidParameter(
+            f"raster_type {raster_type!r} is unknown: use auto or one of {', '.join(RASTER_TYPES)}"
+        )
+    if interleave not in get_args(Interleave):
+        raise InvalidParameter(f"interleave {interleave!r} is unknown: use pixel or band")
+    classes = colour_table or raster_type == "categorical"
+    reason = None
+    if requested == "visualization" and codec is None:
+        reason = _why_not_jpeg(dtypes, alpha, classes)
+    effective: Tier = "analysis" if reason else requested
+    compression = _compression(effective) if codec is None else _codec(codec)
+    _check_codec(compression, dtypes, sample_bits, interleave)
+    return CogProfile(
+        tier=effective,
+        requested=requested,
+        reason=reason,
+        raster_type=raster_type,
+        compression=compression,
+        level=_level(compression, effective, level, size_tolerance),
+        size_tolerance=_size_tolerance(compression, level, size_tolerance),
+        predictor=_predictor(predictor, compression, dtypes, sample_bits),
+        quality=quality if compression in ("JPEG", "WEBP") else None,
+        max_z_error=_max_z_error(compression, max_z_error),
+        blocksize=blocksize,
+        interleave="pixel" if interleave == "pixel" or len(dtypes) == 1 else "band",
+        overview_resampling=_overview_resampling(overview_resampling, dtypes, classes),
+        reproject_resampling=_resampling(
+            "reproject_resampling",
+            reproject_resampling or ("nearest" if classes else "bilinear"),
+            REPROJECT_RESAMPLINGS,
+        ),
+        storage_tier=_storage_tier(access_tier or ("cool" if effective == "archive" else "hot")),
+    )
+
+
+_MAX_LEVELS = {"DEFLATE": 12, "LERC_DEFLATE": 12, "ZSTD": 22, "LERC_ZSTD": 22}
+
+
+def _storage_tier(name: str) -> StorageTier:
+    if name not in get_args(StorageTier):
+        raise InvalidParameter(f"access_tier {name!r} is unknown: use {', '.join(get_args(StorageTier))}")
+    found: StorageTier = name  # type: ignore[assignment]
+    return found
+
+
+def _tier(name: str) -> Tier:
+    if name not in TIERS:
+        raise InvalidParameter(f"profile {name!r} is unknown: use one of {', '.join(TIERS)}")
+    return name
+
+
+def _codec(name: str) -> Compression:
+    spelled = name.upper() if isinstance(name, str) else name
+    if spelled not in CODECS:
+        raise InvalidParameter(f"codec {name!r} is unknown: use one of {', '.join(CODECS)}")
+    found: Compression = spelled
+    return found
+
+
+def _compression(tier: Tier) -> Compression:
+    if tier == "visualization":
+        return "JPEG"
+    if tier == "analysis":
+        return "DEFLATE"
+    return "ZSTD" if zstd_available() else "LZW"
+
+
+def _level(
+    compression: Compression, tier: Tier, level: int | None, size_tolerance: float | None
+) -> int | None:
+    most = _MAX_LEVELS.get(compression)
+    if level is not None:
+        if most is None:
+            raise InvalidParameter(f"level {level!r} was given, but {compression} has no levels")
+        if size_tolerance is not None:
+            raise InvalidParameter(
+                f"level {level!r} and size_tolerance {size_tolerance!r} exclude each other: give one of them"
+            )
+        _check_number("level", level, 1, most)
+        return level
+    if compression == "ZSTD":
+        return {"fast": 3, "archive": 12}.get(tier, 9)
+    return None
+
+
+def _size_tolerance(compression: Compression, level: int | None, asked: float | None) -> float | None:
+    if asked is not None:
+        if compression != "DEFLATE":
+            raise InvalidParameter(f"size_tolerance is for DEFLATE, and the codec is {compression}")
+        if isinstance(asked, bool) or not isinstance(asked, (int, float)) or not 0 <= asked <= 1:
+            raise InvalidParameter(f"size_tolerance {asked!r} is not a share from 0 to 1: try 0.015")
+        return float(asked)
+    return SIZE_TOLERANCE if compression == "DEFLATE" and level is None else None
+
+
+def _max_z_error(compression: Compression, asked: float) -> float:
+    if isinstance(asked, bool) or not isinstance(asked, (int, float)) or not 0 <= asked < float("inf"):
+        raise InvalidParameter(f"max_z_error {asked!r} is not a number of at least 0")
+    if asked and not compression.startswith("LERC"):
+        raise InvalidParameter(f"max_z_error is for LERC, and the codec is {compression}")
+    return float(asked)
+
+
+def _check_codec(
+    compression: Compression, dtypes: tuple[str, ...], sample_bits: int | None, interleave: str
+) -> None:
+    kinds, count = set(dtypes), len(dtypes)
+    if compression == "JPEG" and (kinds != {"uint8"} or sample_bits or count not in (1, 3)):
+        raise InvalidParameter(
+            f"JPEG holds one or three uint8 bands and the raster has {count} of {', '.join(sorted(kinds))}: "
+            "use WEBP for alpha, DEFLATE or ZSTD for the rest"
+        )
+    if compression == "WEBP" and (kinds != {"uint8"} or sample_bits or count not in (3, 4)):
+        raise InvalidParameter(
+            f"WEBP holds three or four uint8 bands and the raster has {count} of {', '.join(sorted(kinds))}: "
+            "use DEFLATE or ZSTD"
+        )
+    if compression in ("JPEG", "WEBP") and interleave == "band" and count > 1:
+        raise InvalidParameter(f"{compression} encodes colours together: use interleave='pixel'")
+    if compression.startswith("LERC") and (sample_bits or not kinds <= _LERC_DTYPES):
+        raise InvalidParameter(
+            f"LERC holds {', '.join(sorted(_LERC_DTYPES))} and the bands are {', '.join(sorted(kinds))}"
+        )
+
+
+_LERC_DTYPES = {"uint8", "int8", "uint16", "int16", "uint32", "int32", "float32", "float64"}
+
+
+@lru_cache(maxsize=1)
+def zstd_available() -> bool:
+    """Whether this GDAL's libtiff was built with ZSTD."""
+    from rasterio._err import CPLE_BaseError
+    from rasterio.errors import RasterioError
+    from rasterio.io import MemoryFile
+
+    shape = {"width": 16, "height": 16, "count": 1, "dtype": "uint8"}
+    try:
+        with MemoryFile() as memory, memory.open(driver="GTiff", compress="ZSTD", **shape):
+            return True
+    except (RasterioError, CPLE_BaseError):
+        return False
+
+
+def _why_not_jpeg(dtypes: tuple[str, ...], alpha: bool, classes: bool) -> str | None:
+    if classes:
+        return "JPEG would blend classes into others that do not exist"
+    if alpha:
+        return "JPEG cannot hold an alpha band"
+    if set(dtypes) != {"uint8"}:
+        return f"JPEG holds uint8 and the bands are {', '.join(sorted(set(dtypes)))}"
+    if len(dtypes) != 3:
+        return f"JPEG holds three bands of colour and the raster has {len(dtypes)}"
+    return None
+
+
+def _predictor(
+    asked: int | str, compression: Compression, dtypes: tuple[str, ...], sample_bits: int | None
+) -> Predictor:
+    floats = all(d in ("float32", "float64") for d in dtypes)
+    # libtiff, tif_predict.c: horizontal differencing of 8, 16, 32 and 64-bit samples, floating point of
+    # real floats; a complex sample counts with both its halves.
+    bits = max(128 if d == "complex128" else 0 for d in dtypes)
+    possible = sample_bits in (None, 8, 16, 32, 64) and bits <= 64
+    if compression not in ("DEFLATE", "ZSTD", "LZW"):
+        if asked not in ("auto", 1):
+            raise InvalidParameter(f"predictor {asked!r}: {compression} has none, use 'auto'")
+        return 1
+    if asked == "auto":
+        return (3 if floats else 2) if possible else 1
+    if isinstance(asked, bool) or asked not in (1, 2, 3):
+        raise InvalidParameter(f"predictor {asked!r} is unknown: use 1, 2, 3 or 'auto'")
+    if (asked == 3 and not floats) or (asked == 2 and not possible):
+        raise InvalidParameter(
+            f"predictor {asked} cannot be used for {', '.join(sorted(set(dtypes)))}"
+            + (f" of {sample_bits} bits" if sample_bits else "")
+            + ": use 'auto'"
+        )
+    return 1 if asked == 1 else 2 if asked == 2 else 3
+
+
+def _overview_resampling(asked: str | None, dtypes: tuple[str, ...], classes: bool) -> str:
+    complex_values = any(d.startswith("complex") for d in dtypes)
+    if asked is None:
+        if classes:
+            return "nearest" if complex_values else "mode"
+        return "average"
+    # GDAL, overview.cpp: complex samples are averaged or picked, never interpolated.
+    allowed = ("nearest", "average", "rms") if complex_values else OVERVIEW_RESAMPLINGS
+    return _resampling("overview_resampling", asked, allowed)
+
+
+def _resampling(parameter: str, name: str, allowed: tuple[str, ...]) -> str:
+    if not isinstance(name, str):
+        raise InvalidParameter(f"{parameter} {name!r} is not a name: use one of {', '.join(allowed)}")
+    spelled = {"near": "nearest", "cubicspline": "cubic_spline"}.get(name.lower(), name.lower())
+    if spelled not in allowed:
+        raise InvalidParameter(f"{parameter} {name!r} is unknown: use one of {', '.join(allowed)}")
+    return spelled
+
+
+def _check_number(parameter: str, value: int, low: int, high: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+        raise InvalidParameter(f"{parameter} {value!r} is not a whole number from {low} to {high}")
+
+
+def _check_blocksize(blocksize: int) -> None:
+    _check_number("blocksize", blocksize, MIN_BLOCKSIZE, MAX_BLOCKSIZE)
+    if blocksize % BLOCK_STEP:
+        raise InvalidParameter(f"blocksize {blocksize} is not a multiple of {BLOCK_STEP}: try 256 or 512")

@@ -1,0 +1,219 @@
+"""The TIFF tags of a COG, written by GDAL itself.
+
+A GeoTIFF of one small block with the same codec and the same facts is written in memory, and its tags are
+taken over byte by byte: geokeys, nodata, metadata, photometric interpretation, JPEG tables and the rest are
+GDAL's own. Only what depends on the size is left to `gdaltools.cog.format.layout`.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+from dataclasses import dataclass, replace
+
+import numpy as np
+import rasterio
+from rasterio.control import GroundControlPoint
+from rasterio.crs import CRS
+from rasterio.enums import ColorInterp
+from rasterio.errors import RasterioError
+from rasterio.io import DatasetWriter, MemoryFile
+from rasterio.transform import Affine
+
+from gdaltools.cog.encode.codec import Encoding
+from gdaltools.errors import UnsupportedRaster
+from gdaltools.raster import tiff
+from gdaltools.raster.facts import Facts
+
+_SIDE = 16
+_ASCII, _BYTE = 2, 1
+_XMP, _METADATA, _NODATA = 700, 42112, 42113
+# What rasterio writes of an XML document is "domain=document": GDAL wants the document alone.
+_NAMED_XML = re.compile(rb'(domain="(xml:[^"]+)"[^>]*>)\2=')
+# What depends on the image's size or on where its blocks lie.
+_PLACED = frozenset(
+    {
+        tiff.NEW_SUBFILE_TYPE,
+        tiff.IMAGE_WIDTH,
+        tiff.IMAGE_LENGTH,
+        tiff.STRIP_OFFSETS,
+        tiff.ROWS_PER_STRIP,
+        tiff.STRIP_COUNTS,
+        tiff.TILE_WIDTH,
+        tiff.TILE_LENGTH,
+        tiff.TILE_OFFSETS,
+        tiff.TILE_COUNTS,
+    }
+)
+# What GDAL writes for the full resolution only: texts, resolution, GeoTIFF (33550 ff.), RPCs, metadata.
+_MAIN_ONLY = frozenset(
+    {
+        269,
+        270,
+        271,
+        272,
+        282,
+        283,
+        296,
+        305,
+        306,
+        315,
+        316,
+        700,
+        33432,
+        33550,
+        33922,
+        34264,
+        34735,
+        34736,
+        34737,
+    }
+    | {42112, 50844, 34675}
+)
+
+
+@dataclass(frozen=True)
+class Tag:
+    """One entry of an IFD: `data` holds its `count` values, little-endian."""
+
+    code: int
+    kind: int
+    count: int
+    data: bytes
+
+
+@dataclass(frozen=True)
+class Template:
+    """The tags of the images of a COG that do not depend on their size."""
+
+    main: tuple[Tag, ...]
+    overview: tuple[Tag, ...]
+    mask: tuple[Tag, ...]
+
+
+def template(facts: Facts, encoding: Encoding) -> Template:
+    """The tags that GDAL writes for such a raster.
+
+    Raises
+    ------
+    UnsupportedRaster
+        GDAL cannot write it.
+    """
+    try:
+        content = _written(facts, encoding)
+    except RasterioError as error:
+        raise UnsupportedRaster(
+            f"GDAL cannot write {facts.count} x {facts.dtype} as {encoding.profile.compression}: {error}"
+        ) from error
+    main, *others = _directories(content)
+    main = tuple(_mended(tag, facts) for tag in main)
+    if facts.xmp is not None:
+        packet = facts.xmp.encode()
+        main = (*main, Tag(_XMP, _BYTE, len(packet), packet))
+    return Template(
+        main=main,
+        overview=tuple(tag for tag in main if tag.code not in _MAIN_ONLY),
+        mask=others[0] if others else (),
+    )
+
+
+def _mended(tag: Tag, facts: Facts) -> Tag:
+    """The tag as GDAL would write it, had it been asked without rasterio in between."""
+    data = tag.data
+    if tag.code == _METADATA:
+        data = _NAMED_XML.sub(rb"\1", data)
+    if tag.code == _NODATA and facts.dtype in ("int64", "uint64") and facts.nodata is not None:
+        # rasterio hands over a float, and GDAL reads the text of its exponent as the end of an integer.
+        data = b"%d\0" % int(facts.nodata)
+    return replace(tag, count=len(data), data=data) if data != tag.data else tag
+
+
+def _written(facts: Facts, encoding: Encoding) -> bytes:
+    options = encoding.creation_options() | {"photometric": _photometric(facts, encoding)}
+    if facts.icc_profile is not None:
+        options["source_icc_profile"] = facts.icc_profile
+    if ColorInterp.alpha in facts.colorinterp:
+        options["alpha"] = "YES"
+    if facts.transform != Affine.identity():
+        options["transform"] = facts.transform
+    settings = {"GDAL_TIFF_INTERNAL_MASK": "YES", "GDAL_PAM_ENABLED": "NO", "GTIFF_WRITE_COG_WARNING": "NO"}
+    with rasterio.Env(**settings), MemoryFile() as memory:
+        with memory.open(
+            driver="GTiff",
+            width=_SIDE,
+            height=_SIDE,
+            count=facts.count,
+            dtype=facts.dtype,
+            crs=facts.crs,
+            nodata=facts.nodata,
+            tiled=True,
+            blockxsize=_SIDE,
+            blockysize=_SIDE,
+            interleave=encoding.profile.interleave,
+            **options,
+        ) as dataset:
+            _describe(dataset, facts, encoding)
+            dataset.write(np.zeros((facts.count, _SIDE, _SIDE), facts.numpy_dtype))
+            if facts.masked:
+                dataset.write_mask(np.zeros((_SIDE, _SIDE), "uint8"))
+        return bytes(memory.getbuffer())
+
+
+def _photometric(facts: Facts, encoding: Encoding) -> str:
+    if facts.colormap is not None:
+        return "palette"
+    if encoding.ycbcr:
+        return "ycbcr"
+    if facts.white_is_zero:
+        return "miniswhite"
+    return "rgb" if facts.colours else "minisblack"
+
+
+def _describe(dataset: DatasetWriter, facts: Facts, encoding: Encoding) -> None:
+    if facts.colormap is not None:
+        dataset.write_colormap(1, dict(facts.colormap))
+    elif not encoding.ycbcr:
+        dataset.colorinterp = list(facts.colorinterp)
+    if any(facts.descriptions):
+        dataset.descriptions = list(facts.descriptions)
+    if any(facts.units):
+        dataset.units = [unit or "" for unit in facts.units]
+    if any(scale != 1 for scale in facts.scales) or any(facts.offsets):
+        dataset.scales, dataset.offsets = list(facts.scales), list(facts.offsets)
+    for domain, tags in facts.domains.items():
+        if tags:
+            dataset.update_tags(ns=domain or None, **tags)
+    for band, tags in enumerate(facts.band_tags, start=1):
+        if tags:
+            dataset.update_tags(band, **tags)
+    for band, domains in enumerate(facts.band_domains, start=1):
+        for domain, tags in domains.items():
+            dataset.update_tags(band, ns=domain, **tags)
+    points, crs_wkt = facts.gcps
+    if points:
+        copies = [GroundControlPoint(p.row, p.col, p.x, p.y, p.z, p.id, p.info) for p in points]
+        dataset.gcps = copies, CRS.from_wkt(crs_wkt) if crs_wkt else CRS()
+    if facts.rpcs is not None:
+        dataset.rpcs = facts.rpcs
+
+
+def _directories(content: bytes) -> list[tuple[Tag, ...]]:
+    """The IFDs of a classic little-endian TIFF that GDAL has just written."""
+    (position,) = struct.unpack_from("<I", content, 4)
+    found = []
+    while position:
+        (entries,) = struct.unpack_from("<H", content, position)
+        tags = (_tag(content, position + 2 + 12 * entry) for entry in range(entries))
+        found.append(tuple(tag for tag in tags if tag.code not in _PLACED))
+        (position,) = struct.unpack_from("<I", content, position + 2 + 12 * entries)
+    return found
+
+
+def _tag(content: bytes, position: int) -> Tag:
+    code, kind, count = struct.unpack_from("<HHI", content, position)
+    length = count * tiff.TYPE_BYTES[kind]
+    if length > 4:
+        (place,) = struct.unpack_from("<I", content, position + 8)
+    else:
+        place = position + 8
+    return Tag(code, kind, count, content[place : place + length])

@@ -1,0 +1,1 @@
+"""Overview levels: each pixel is computed as GDAL computes it, in strips of bounded memory."""

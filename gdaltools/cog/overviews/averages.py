@@ -1,0 +1,391 @@
+"""Averages of the pixels below each pixel of an overview, with the roundings of GDAL's own.
+
+Integers of 8 and 16 bits are first computed in whichever order is fast; where that comes so close to a
+rounding boundary that GDAL's order could fall on its other side, it is followed. Stretches that hold data
+alone, or none, are told from the rest; there the pixels along the border are averaged one by one.
+
+Source: GDAL, gcore/overview.cpp, GDALResampleChunk_AverageOrRMS_T, 3.10.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gdaltools.cog.overviews.axis import Axis
+from gdaltools.cog.overviews.windows import Strip, Weights
+from gdaltools.raster.pixels.nodata import comparable, holding_data, keep_apart
+
+Pixels = NDArray[Any]
+Valid = NDArray[np.bool_]
+
+# Target rows that are looked through at a time, for stretches that hold data alone, or none.
+_ROWS = 64
+# Samples that are averaged at a time, so that temporaries stay in the cache, and the fewest rows of them;
+# more where some source pixels hold no data, as such calls take longer to begin.
+_STRIP_SAMPLES, _FEW_ROWS, _FEW_MIXED_ROWS = 128_000, 8, 32
+# Target columns of which all source pixels, or none, hold data and that are worth a call of their own.
+_SHORT = 64
+# The share of windows that hold both data and none above which it is not worth to pick them out.
+_MANY_MIXED = 0.3
+# What the fast order of additions may be off by, at the most: singles for 8 bits, doubles for 16.
+_CLOSE = {np.dtype(np.uint8): 5e-4, np.dtype(np.uint16): 1e-6}
+
+
+def average(
+    pixels: Pixels, valid: Valid | None, rows: Axis, cols: Axis, nodata: float | None
+) -> tuple[Pixels, Valid | None]:
+    """The averages of a window of the next level, and where its mask has data.
+
+    Parameters
+    ----------
+    pixels : ndarray, shape (rows, cols, samples), C-contiguous
+        Of a real dtype.
+    valid : ndarray of bool, shape (rows, cols), optional
+        The per-dataset mask; it counts instead of `nodata`.
+    """
+    down, across = Weights.of(rows), Weights.of(cols)
+    vectors = cols.target // 4 * 4 - cols.window.start
+    averages = np.empty((down.count, across.count, pixels.shape[2]), pixels.dtype)
+    found = None if valid is None else np.empty((down.count, across.count), bool)
+    value = comparable(nodata, pixels.dtype)
+    for lines in _parts(down.count, _ROWS):
+        taken = down.span(lines)
+        strip = Strip(pixels[taken], down.part(lines), across, vectors)
+        if valid is not None and found is not None:
+            found[lines] = strip.any(valid[taken])
+            _average(strip, valid[taken][:, :, None], averages[lines], value)
+        elif (there := holding_data(strip.pixels, nodata)) is not None:
+            _average(strip, there, averages[lines], value)
+        else:
+            _average_all(strip, averages[lines], masked=False)
+    return averages, found
+
+
+def _parts(count: int, step: int) -> Iterator[slice]:
+    for start in range(0, count, step):
+        yield slice(start, min(start + step, count))
+
+
+def _strips(strip: Strip, few: int) -> Iterator[slice]:
+    """Target rows whose temporaries stay in the cache, or a `few`."""
+    return _parts(strip.down.count, max(few, _STRIP_SAMPLES // (strip.across.count * strip.pixels.shape[2])))
+
+
+def _average(strip: Strip, there: NDArray[np.bool_], out: Pixels, nodata: Any) -> None:
+    """Only the source pixels that are `there`, shape (rows, cols, samples or 1), count."""
+    if there.all():
+        _average_all(strip, out, masked=True)
+        keep_apart(out, nodata, None)
+        return
+    for wanted, kind in _stretches(strip.across, there):
+        part, target = strip.segment(wanted), out[:, wanted]
+        if kind is _Kind.EMPTY:
+            target[...] = 0 if nodata is None else nodata
+        elif kind is _Kind.WHOLE:
+            _average_all(part, target, masked=True)
+            keep_apart(target, nodata, None)
+        else:
+            known = there[:, strip.across.span(wanted)]
+            for lines in _strips(part, _FEW_MIXED_ROWS):
+                _average_some(part.lines(lines), known[part.down.span(lines)], target[lines], nodata)
+
+
+class _Kind(enum.IntEnum):
+    """Which of the source pixels of some target columns hold data: none, some or all of them."""
+
+    EMPTY = 0
+    MIXED = 1
+    WHOLE = 2
+
+
+def _stretches(across: Weights, there: NDArray[np.bool_]) -> Iterator[tuple[slice, _Kind]]:
+    """Target columns of one kind, from left to right; short stretches are not told from mixed ones."""
+    # Along the first axis of contiguous arrays reductions are fast.
+    complete = np.logical_and.reduce(np.ascontiguousarray(np.logical_and.reduce(there, axis=0).T), axis=0)
+    holding = np.logical_or.reduce(np.ascontiguousarray(np.logical_or.reduce(there, axis=0).T), axis=0)
+    kinds = across.any(holding, axis=0).astype(np.int8) + ~across.any(~complete, axis=0)
+    begins = np.flatnonzero(np.diff(kinds, prepend=-1))
+    short = np.diff(begins, append=across.count) < _SHORT
+    found = np.where(short, _Kind.MIXED, kinds[begins])
+    kept = np.flatnonzero(np.diff(found, prepend=-1))
+    ends = [*begins[kept[1:]].tolist(), across.count]
+    for begin, end, kind in zip(begins[kept].tolist(), ends, found[kept].tolist(), strict=True):
+        yield slice(begin, end), _Kind(kind)
+
+
+def _average_all(strip: Strip, out: Pixels, *, masked: bool) -> None:
+    """Every source pixel counts; where others of the level do not, `masked`, GDAL rounds differently."""
+    for lines in _strips(strip, _FEW_ROWS):
+        _average_strip(strip.lines(lines), out[lines], masked=masked)
+
+
+def _average_strip(strip: Strip, out: Pixels, *, masked: bool) -> None:
+    kind = out.dtype
+    if kind in (np.uint8, np.uint16):
+        if strip.plain:
+            _average_integers(strip, out)
+        else:
+            _average_weighed_integers(strip, out, masked=masked)
+    elif strip.plain and not masked and (kind.itemsize <= 2 or kind == np.float32):
+        _average_singles(strip, out)
+    elif strip.plain and not masked:
+        # overview.cpp adds doubles one after the other.
+        a, b, c, d = (
+            part.astype(np.float64)
+            for row in strip.down.views(strip.pixels, 0)
+            for part in strip.across.views(row, 1)
+        )
+        _store((a + b + c + d) * 0.25, out)
+    else:
+        lines = _weighed(strip.across.views(strip.pixels, 1), strip.across, axis=1)
+        total = _weighed(strip.down.views(lines, 0), strip.down, axis=0)
+        if strip.plain:
+            total *= 0.25
+            _store(total, out)
+            return
+        weight = _weight(strip, np.arange(out.shape[0])[:, None], np.arange(out.shape[1])[None, :], masked)
+        _store(np.divide(total, weight[:, :, None], out=total), out)
+
+
+def _average_some(strip: Strip, there: NDArray[np.bool_], out: Pixels, nodata: Any) -> None:
+    """Where few windows hold both data and none, all are averaged as if whole, and those few once more."""
+    counts = _counts(strip, there)
+    whole = strip.down.length * strip.across.length
+    # A count of 0 less 1 is 255.
+    mixed = np.flatnonzero(counts - np.uint8(1) < whole - 1)
+    if mixed.size > _MANY_MIXED * counts.size:
+        _average_dense(strip, there, counts, out)
+    else:
+        # Of what is no data the sums may be anything.
+        with np.errstate(over="ignore", invalid="ignore"):
+            _average_strip(strip, out, masked=True)
+        if mixed.size:
+            _average_mixed(strip, there, mixed, out)
+    none = counts == 0
+    if nodata is not None:
+        keep_apart(out, nodata, ~none)
+    np.copyto(out, 0 if nodata is None else nodata, where=none)
+
+
+def _counts(strip: Strip, there: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    """How many source pixels of each target pixel are `there`, shape (rows, cols, samples or 1)."""
+    return _across(strip.down.sum(there.view(np.uint8), axis=0), strip.across.alike)
+
+
+def _average_mixed(strip: Strip, there: NDArray[np.bool_], mixed: NDArray[np.intp], out: Pixels) -> None:
+    """Single averages of the source pixels that are `there`; `mixed` counts pixels, or samples, of `out`."""
+    down, across = strip.down, strip.across
+    width, samples = strip.pixels.shape[1:]
+    # One average for each pixel with all its samples, or for each sample.
+    apart = there.shape[2]
+    rows, rest = np.divmod(mixed, out.shape[1] * apart)
+    cols, sample = np.divmod(rest, apart)
+    first = ((down.first + rows * down.step) * width + across.first + cols * across.step) * apart + sample
+    offsets = np.add.outer(np.arange(down.length) * width, np.arange(across.length)) * apart
+    places = offsets.reshape(-1, 1) + first
+    flags = there.reshape(-1).take(places)[:, :, None]
+    values = strip.pixels.reshape(-1, samples // apart).take(places, axis=0)
+    values = np.where(flags, values, values.dtype.type(0))
+    averages = np.empty(values.shape[1:], out.dtype)
+    if strip.plain and out.dtype in (np.uint8, np.uint16):
+        counts = flags.sum(axis=0, dtype=np.uint8)
+        _divide_few(values.sum(axis=0, dtype=_wide(out.dtype)), counts, averages)
+    else:
+        total, weight = (_sum_few(strip, parts, rows, cols) for parts in (values, flags))
+        _store(np.divide(total, weight, out=total), averages)
+    if apart == samples:
+        out[rows, cols, sample] = averages[:, 0]
+    else:
+        out[rows, cols] = averages
+
+
+def _sum_few(
+    strip: Strip, parts: Pixels, rows: NDArray[np.intp], cols: NDArray[np.intp]
+) -> NDArray[np.float64]:
+    """Weighted sums of the windows at `rows` and `cols`, of shape (source pixels, windows, samples)."""
+    lines = parts.reshape(strip.down.length, strip.across.length, *parts.shape[1:])
+    sums = _weighed(list(lines.swapaxes(0, 1)), strip.across.picked(cols), axis=1)
+    total = _weighed(list(sums[:, None]), strip.down.picked(rows), axis=1)
+    return np.asarray(total[0])
+
+
+def _divide_few(total: Pixels, counts: NDArray[np.uint8], out: Pixels) -> None:
+    """Of 1 to 4 integers of at most 16 bits: exact enough in singles, none is near a tie but by being one."""
+    quotient = total.astype(np.float32)
+    quotient /= counts
+    quotient += np.float32(0.5)
+    out[...] = quotient
+
+
+def _average_dense(strip: Strip, there: NDArray[np.bool_], counts: NDArray[np.uint8], out: Pixels) -> None:
+    values = np.where(there, strip.pixels, strip.pixels.dtype.type(0))
+    if strip.plain and out.dtype in (np.uint8, np.uint16):
+        _divide_few(_sums(values, strip, _wide(out.dtype)), np.maximum(counts, 1), out)
+        return
+    lines = _weighed(strip.across.views(values, 1), strip.across, axis=1)
+    columns = _weighed(strip.across.views(there, 1), strip.across, axis=1)
+    quotient = _weighed(strip.down.views(lines, 0), strip.down, axis=0)
+    weights = _weighed(strip.down.views(columns, 0), strip.down, axis=0)
+    weights[weights == 0] = 1
+    quotient /= weights
+    _store(quotient, out)
+
+
+def _weighed(parts: list[Pixels], weights: Weights, *, axis: int) -> NDArray[np.float64]:
+    """The weighted sum of the pixels of each window along one axis, in overview.cpp's order."""
+    if weights.plain:
+        return np.add(parts[0], parts[1], dtype=np.float64)
+    shape = (-1, 1, 1) if axis == 0 else (1, -1, 1)
+    total = np.multiply(parts[0], weights.left.reshape(shape), dtype=np.float64)
+    for part in parts[1:-1]:
+        total += part
+    if len(parts) > 1:
+        total += np.multiply(parts[-1], weights.right.reshape(shape), dtype=np.float64)
+    return total
+
+
+def _weight(
+    strip: Strip, rows: NDArray[np.intp], cols: NDArray[np.intp], masked: bool
+) -> NDArray[np.float64]:
+    """What all source pixels of some target pixels weigh together, with the roundings of overview.cpp."""
+    down, across = strip.down, strip.across.total[cols]
+    if not masked:
+        return np.asarray(across * down.total[rows])
+    weight = across * down.left[rows]
+    for _ in range(down.length - 2):
+        weight = weight + across
+    return np.asarray(weight + across * down.right[rows] if down.length > 1 else weight)
+
+
+def _wide(dtype: np.dtype[Any]) -> type[np.unsignedinteger[Any]]:
+    return np.uint16 if dtype == np.uint8 else np.uint32
+
+
+def _average_integers(strip: Strip, out: Pixels) -> None:
+    """(a + b + c + d + 2) / 4."""
+    quarters = _sums(strip.pixels, strip, _wide(out.dtype))
+    quarters += 2
+    quarters >>= 2
+    out[...] = quarters
+
+
+def _average_singles(strip: Strip, out: Pixels) -> None:
+    """In single precision: down first and then across, as GDAL's SSE2 code; its last columns in a row."""
+    pixels = strip.pixels.astype(np.float32, copy=False)
+    averages = _sums(pixels, strip, np.float32)
+    averages *= np.float32(0.25)
+    if out.dtype == np.float32 and strip.vectors < averages.shape[1]:
+        rest = slice(max(0, strip.vectors), None)
+        a, b, c, d = (
+            part[:, rest] for row in strip.down.views(pixels, 0) for part in strip.across.views(row, 1)
+        )
+        averages[:, rest] = (a + b + c + d) * np.float32(0.25)
+    _store(averages, out)
+
+
+def _average_weighed_integers(strip: Strip, out: Pixels, *, masked: bool) -> None:
+    close = _CLOSE[out.dtype]
+    kind = np.float32 if out.dtype == np.uint8 else np.float64
+    down, across = strip.down, strip.across
+    parts = down.views(strip.pixels, 0)
+    if down.length == 3:
+        lines = np.multiply(parts[0], down.left.astype(kind)[:, None, None], dtype=kind)
+        lines += parts[1]
+        lines += np.multiply(parts[2], down.right.astype(kind)[:, None, None], dtype=kind)
+    else:
+        lines = parts[0].astype(kind) if down.length == 1 else np.add(parts[0], parts[1], dtype=kind)
+    values = _across(lines, across)
+    # On one axis all windows weigh the same but for roundings.
+    values *= kind(1 / (down.total[0] * across.total[0]))
+    values += kind(0.5)
+    out[...] = values
+    values -= out
+    values -= kind(0.5)
+    doubtful = np.flatnonzero(np.abs(values, out=values) > 0.5 - close)
+    if doubtful.size:
+        places = np.unravel_index(doubtful, out.shape)
+        out[places] = _exactly(strip, places, masked)
+
+
+def _exactly(strip: Strip, places: tuple[NDArray[np.intp], ...], masked: bool) -> Pixels:
+    """Single averages, in overview.cpp's order."""
+    rows, cols, samples = places
+    down, across = strip.down, strip.across
+    total = np.zeros(len(rows))
+    for line in range(down.length):
+        y = down.first + rows * down.step + line
+        sums = np.zeros(len(rows))
+        for column in range(across.length):
+            values = strip.pixels[y, across.first + cols * across.step + column, samples].astype(np.float64)
+            sums += values * _share(across, column, cols)
+        total += sums * _share(down, line, rows)
+    return np.asarray(total / _weight(strip, rows, cols, masked) + 0.5)
+
+
+def _share(weights: Weights, position: int, wanted: NDArray[np.intp]) -> NDArray[np.float64] | float:
+    if position == 0:
+        return weights.left[wanted]
+    return weights.right[wanted] if position == weights.length - 1 else 1.0
+
+
+def _sums(pixels: Pixels, strip: Strip, dtype: Any) -> Pixels:
+    """The sums of two by two pixels: down, then across."""
+    upper, lower = strip.down.views(pixels, 0)
+    return _across(np.add(upper, lower, dtype=dtype), strip.across)
+
+
+def _across(lines: Pixels, across: Weights) -> Pixels:
+    """The weighted sums along the columns of contiguous `lines`, shape (rows, cols, samples).
+
+    Windows that begin at every column are summed in one sweep, and every second sum is kept: far faster than
+    strides.
+    """
+    if across.length == 1:
+        return lines[:, across.first : across.first + across.count]
+    rows, cols, samples = lines.shape
+    flat = lines.reshape(rows, cols * samples)
+    width = (2 * across.count - 1) * samples
+    parts = [
+        flat[:, start : start + width]
+        for start in ((across.first + offset) * samples for offset in range(across.length))
+    ]
+    swept = np.empty((rows, 2 * across.count * samples), lines.dtype)
+    sums = swept[:, :width]
+    if across.plain:
+        np.add(parts[0], parts[1], out=sums)
+    else:
+        left, right = (
+            np.repeat(share.astype(lines.dtype), 2 * samples)[:width] for share in (across.left, across.right)
+        )
+        np.multiply(parts[0], left, out=sums)
+        sums += parts[1]
+        sums += parts[2] * right
+    pixel = np.dtype((np.void, samples * lines.dtype.itemsize))
+    kept = np.ascontiguousarray(swept.view(pixel)[:, ::2])
+    return kept.view(lines.dtype).reshape(rows, across.count, samples)
+
+
+def _store(values: NDArray[np.floating[Any]], out: Pixels) -> None:
+    """Round to the dtype of `out` as GDAL does: unsigned upwards from .5, signed away from zero."""
+    if out.dtype.kind == "f":
+        out[...] = values
+        return
+    if out.dtype.kind == "u":
+        values += 0.5
+    else:
+        if values.dtype == np.float64 and out.dtype.itemsize <= 2:
+            values = values.astype(np.float32)  # what overview.cpp hands on for these dtypes
+        values += np.copysign(values.dtype.type(0.5), values)
+    limits = np.iinfo(out.dtype)
+    if out.dtype.itemsize == 8:
+        top = values >= float(limits.max)
+        values[top] = 0
+        out[...] = values
+        out[top] = limits.max
+        return
+    out[...] = np.clip(values, limits.min, limits.max)

@@ -1,0 +1,139 @@
+"""How a COG is cut into pieces, and which pieces make which: all of it arithmetic.
+
+Each level is a grid of pieces whose sides are whole blocks. A piece of the full resolution is read from the
+source; a piece of an overview is put together from the pieces of the level before that lie below it. Where a
+level has an odd side, or its resampling looks further than two pixels, the last pixels along a seam need
+some of the neighbouring piece: each piece hands on thin strips of its border for them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+from gdaltools.cog.overviews.axis import Axis, Span
+from gdaltools.cog.overviews.halving import Rule, needed
+
+# Source rows (or columns) on each side of a seam that what is pending there is computed from.
+_STRIP_AVERAGE = 4
+_STRIP_KERNEL = 24
+
+
+@dataclass(frozen=True)
+class LevelAxis:
+    """One axis of one level: its size in pixels and in pieces."""
+
+    size: int
+    piece: int
+
+    @property
+    def count(self) -> int:
+        """Pieces along the axis."""
+        return -(-self.size // self.piece)
+
+    def span(self, index: int) -> Span:
+        """The pixels of a piece."""
+        return Span(index * self.piece, min((index + 1) * self.piece, self.size))
+
+
+@dataclass(frozen=True)
+class Step:
+    """One axis of the step from a level to the next."""
+
+    source: LevelAxis
+    target: LevelAxis
+    rule: Rule
+
+    @cached_property
+    def joined(self) -> bool:
+        """Whether pieces need some of their neighbours."""
+        return self.source.count > 1 and any(len(self.pending(seam)) for seam in range(1, self.source.count))
+
+    @property
+    def strip(self) -> int:
+        """How much of its border a piece hands on."""
+        return _STRIP_KERNEL if self.rule.by_gdal else _STRIP_AVERAGE
+
+    def axis(self, window: Span, given: Span) -> Axis:
+        """The step for `window` of the target, from `given` of the source."""
+        return Axis(self.source.size, self.target.size, window, given)
+
+    def needs(self, window: Span) -> Span:
+        """What of the source `window` of the target is computed from."""
+        return needed(window, self.source.size, self.target.size, self.rule)
+
+    def nominal(self, index: int) -> Span:
+        """The target's pixels that belong to a piece of the source."""
+        span = self.source.span(index)
+        last = index == self.source.count - 1
+        return Span(min(span.start // 2, self.target.size), self.target.size if last else span.stop // 2)
+
+    def complete(self, index: int) -> Span:
+        """Those of them that the piece holds everything for."""
+        span, nominal = self.source.span(index), self.nominal(index)
+        start, stop = nominal.start, nominal.stop
+        while start < stop and self.needs(Span(start, start + 1)).start < span.start:
+            start += 1
+        while stop > start and self.needs(Span(stop - 1, stop)).stop > span.stop:
+            stop -= 1
+        return Span(start, stop)
+
+    def pending(self, seam: int) -> Span:
+        """The target's pixels that take the pieces on both sides of a seam: `seam - 1` and `seam`."""
+        return Span(self.complete(seam - 1).stop, self.complete(seam).start)
+
+    def children(self, index: int) -> range:
+        """The pieces of the source that a piece of the target is put together from."""
+        span = self.target.span(index)
+        first = span.start * 2 // self.source.piece
+        if index == self.target.count - 1:
+            return range(min(first, self.source.count - 1), self.source.count)
+        return range(first, -(-(span.stop * 2) // self.source.piece))
+
+    def around(self, index: int) -> range:
+        """The children and, where pieces need some of their neighbours, those beside them."""
+        children = self.children(index)
+        if not self.joined:
+            return children
+        return range(max(0, children.start - 1), min(self.source.count, children.stop + 1))
+
+    def seams(self, index: int) -> Iterator[Span]:
+        """What is pending in a piece of the target, seam by seam."""
+        if not self.joined:
+            return
+        span = self.target.span(index)
+        for seam in range(
+            max(1, self.children(index).start), min(self.source.count - 1, self.children(index).stop) + 1
+        ):
+            pending = self.pending(seam)
+            inside = Span(max(pending.start, span.start), min(pending.stop, span.stop))
+            if inside.stop > inside.start:
+                yield inside
+
+    def borders(self, index: int) -> list[Span]:
+        """The strips of a piece that others may need."""
+        if not self.joined:
+            return []
+        span = self.source.span(index)
+        if len(span) <= 2 * self.strip:
+            return [span]
+        return [Span(span.start, span.start + self.strip), Span(span.stop - self.strip, span.stop)]
+
+
+def next_piece(piece: int, blocksize: int) -> int:
+    """The side of the pieces of the next level: half as long while that is whole blocks, else the same."""
+    return piece // 2 if piece % (2 * blocksize) == 0 else piece
+
+
+def level_axes(sizes: tuple[int, ...], piece: int, blocksize: int) -> tuple[LevelAxis, ...]:
+    """One axis of all levels.
+
+    >>> [(axis.piece, axis.count) for axis in level_axes((4000, 2000, 1000, 500), 1024, 512)]
+    [(1024, 4), (512, 4), (512, 2), (512, 1)]
+    """
+    axes = []
+    for size in sizes:
+        axes.append(LevelAxis(size, piece))
+        piece = next_piece(piece, blocksize)
+    return tuple(axes)

@@ -1,0 +1,244 @@
+"""From pieces to a file: the graph of tasks that makes them, and the order in which blocks are written."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from itertools import product
+from typing import IO, Any, cast
+
+import dask
+import numpy as np
+from dask.delayed import Delayed
+from numpy.typing import NDArray
+
+from gdaltools.cog.encode.adaptive import Policy, Trial, find_policy
+from gdaltools.cog.format.layout import Image, header
+from gdaltools.cog.format.structure import check_structure, images
+from gdaltools.cog.format.template import template
+from gdaltools.cog.overviews.reduced import ReducedSource
+from gdaltools.cog.pieces.copied_blocks import LiftedSource
+from gdaltools.cog.pieces.pyramid import Carry, Patch, Record, Work, join_pieces, read_piece, try_blocks
+from gdaltools.cog.pieces.sink import Run, Sink
+from gdaltools.cog.pieces.statistics import joined
+from gdaltools.cog.plan import CogPlan
+from gdaltools.errors import GdalToolsError, StorageError
+from gdaltools.raster.facts import without_statistics
+from gdaltools.raster.pixels.source import ArraySource
+from gdaltools.raster.tiff import read_layout
+from gdaltools.runtime.phases import phase
+
+_Place = tuple[int, int]
+
+# Blocks that are tried: at most so many, at most such a part of all, and none where there are few.
+_MOST_TRIALS, _TRIALS_SHARE, _TRIAL_ROWS = 64, 8, 8
+_FEW_BLOCKS = 64
+
+
+def record_tasks(plan: CogPlan, work: Work) -> list[Delayed]:
+    """The tasks whose results say what was encoded, piece by piece, the full resolution first."""
+    shared = dask.delayed(work, pure=False, traverse=False)
+    policy = _policy(plan, shared)
+    read = dask.delayed(read_piece, pure=False, nout=2, traverse=False)
+    source_of = _sources(plan, work)
+    if plan.kept:
+        sources = [_overview(plan, level) for level in range(len(plan.levels))]
+        return [
+            read(shared, policy, sources[level], level, row, col)[0]
+            for level in range(len(plan.levels))
+            for row, col in _places(work, level)
+        ]
+    records: list[Delayed] = []
+    carries: dict[_Place, Delayed] = {}
+    for row, col in _places(work, 0):
+        record, carries[row, col] = read(shared, policy, source_of(row, col), 0, row, col)
+        records.append(record)
+    join = dask.delayed(join_pieces, pure=False, nout=2)
+    strips_of = dask.delayed(_strips, pure=False)
+    for level in range(1, plan.cascading):
+        down, across = work.steps(level - 1)
+        joined = down.joined or across.joined
+        strips = {place: strips_of(carry) for place, carry in carries.items()} if joined else {}
+        made: dict[_Place, Delayed] = {}
+        for row, col in _places(work, level):
+            children = [carries[place] for place in product(down.children(row), across.children(col))]
+            around = (
+                [strips[place] for place in product(down.around(row), across.around(col))] if joined else []
+            )
+            record, made[row, col] = join(shared, policy, level, row, col, children, around)
+            records.append(record)
+        carries = made
+    alone = dask.delayed(replace(work, kept=True), pure=False, traverse=False)
+    for level in range(plan.cascading, len(plan.levels)):
+        reduced = ReducedSource(plan.source, work.rule, plan.levels[0], plan.levels[level])
+        source = dask.delayed(reduced, pure=False, traverse=False)
+        records += [read(alone, policy, source, level, row, col)[0] for row, col in _places(work, level)]
+    return records
+
+
+def _sources(plan: CogPlan, work: Work) -> Callable[[int, int], Delayed]:
+    """What each piece of the full resolution is read from."""
+    if isinstance(plan.source, ArraySource) and plan.source.lazy:
+        # In the pieces' own shape, so that each is a task of the same graph, computed once.
+        blocks = plan.source.array.rechunk({0: -1, 1: work.rows[0].piece, 2: work.cols[0].piece}).to_delayed()
+        part = dask.delayed(_computed, pure=False)
+        bare = replace(plan.source, array=np.empty((0, 0, 0)))
+        origin = work.rows[0].piece, work.cols[0].piece
+        return lambda row, col: part(bare, blocks[0, row, col], row * origin[0], col * origin[1])
+    whole = cast(Delayed, dask.delayed(plan.source, pure=False, traverse=False))
+    return lambda row, col: whole
+
+
+def _computed(source: ArraySource, array: NDArray[Any], top: int, left: int) -> ArraySource:
+    return replace(source, array=array, origin=(top, left))
+
+
+def _policy(plan: CogPlan, work: Delayed) -> Delayed:
+    """The task that decides how DEFLATE is written, after blocks from all over the raster were tried."""
+    if plan.policy is not None:
+        return cast(Delayed, dask.delayed(plan.policy, pure=False, traverse=False))
+    tolerance = plan.profile.size_tolerance
+    if not tolerance:
+        return cast(Delayed, dask.delayed(Policy(), pure=False, traverse=False))
+    source = dask.delayed(plan.source, pure=False, traverse=False)
+    tried = dask.delayed(try_blocks, pure=False, traverse=False)
+    trials = [tried(work, source, row, cols) for row, cols in trial_places(plan)]
+    return cast(Delayed, dask.delayed(_decided, pure=False)(trials, tolerance))
+
+
+def _decided(trials: list[list[Trial]], tolerance: float) -> Policy:
+    return find_policy((trial for row in trials for trial in row), tolerance)
+
+
+def trial_places(plan: CogPlan) -> list[tuple[int, list[int]]]:
+    """Rows of blocks, and blocks in them, that are tried: few rows, as a source in strips is read by rows."""
+    size = plan.profile.blocksize
+    down, across = -(-plan.levels[0][1] // size), -(-plan.levels[0][0] // size)
+    if down * across < _FEW_BLOCKS:
+        return []
+    wanted = min(_MOST_TRIALS, down * across // _TRIALS_SHARE)
+    rows = min(down, _TRIAL_ROWS, wanted)
+    cols = min(across, -(-wanted // rows))
+    places = []
+    for number in range(rows):
+        row = (2 * number + 1) * down // (2 * rows)
+        # Each row's begin elsewhere, so that columns are not all the same.
+        shift = number / rows
+        places.append((row, sorted({int((col + shift) * across / cols) for col in range(cols)})))
+    return places
+
+
+def _overview(plan: CogPlan, level: int) -> Delayed:
+    source = cast(Any, plan.source)
+    return cast(
+        Delayed,
+        dask.delayed(replace(source, level=level - 1) if level else source, pure=False, traverse=False),
+    )
+
+
+def _places(work: Work, level: int) -> Iterator[_Place]:
+    return product(range(work.rows[level].count), range(work.cols[level].count))
+
+
+def _strips(carry: Carry) -> tuple[Patch, ...]:
+    return carry.strips
+
+
+def assemble(plan: CogPlan, records: Sequence[Record], sink: Sink) -> None:
+    """Write the file from what is stored.
+
+    Raises
+    ------
+    StorageError
+        It cannot be written.
+    """
+    levels = [_Level(plan, level) for level in range(len(plan.levels))]
+    for record in records:
+        levels[record.level].enter(record)
+    stored = tuple(level.image for level in levels)
+    facts = plan.facts
+    if plan.statistics:
+        found = joined(record.statistics for record in records if record.statistics is not None)
+        tags = (without_statistics(known) | found.tags(band) for band, known in enumerate(facts.band_tags))
+        facts = replace(facts, band_tags=tuple(tags))
+    parts = template(facts, plan.encoding)
+    if isinstance(plan.source, LiftedSource):
+        parts = plan.source.tags(parts, kept=plan.kept)
+    front = header(stored, parts, plan.profile.blocksize)
+    with phase("commit"):
+        sink.commit(front, (run for level in reversed(levels) for run in level.runs()))
+
+
+class _Level:
+    """The sizes of a level's blocks, and where their bytes are stored."""
+
+    def __init__(self, plan: CogPlan, level: int) -> None:
+        width, height = plan.levels[level]
+        size = plan.profile.blocksize
+        shape = -(-height // size), -(-width // size)
+        masked = plan.facts.masked
+        self._axes = tuple(axis[level] for axis in plan.axes)
+        self._size = size
+        self._records: dict[_Place, Record] = {}
+        self.image = Image(
+            width,
+            height,
+            np.zeros((plan.planes, *shape), np.uint32),
+            np.zeros(shape, np.uint32) if masked else None,
+        )
+
+    def enter(self, record: Record) -> None:
+        self._records[record.row, record.col] = record
+        top = record.row * self._axes[0].piece // self._size
+        left = record.col * self._axes[1].piece // self._size
+        _, rows, cols = record.sizes.shape
+        self.image.sizes[:, top : top + rows, left : left + cols] = record.sizes
+        if self.image.mask_sizes is not None and record.mask_sizes is not None:
+            self.image.mask_sizes[top : top + rows, left : left + cols] = record.mask_sizes
+
+    def runs(self) -> Iterator[Run]:
+        """The stored bytes in the order of the file."""
+        starts = {place: record.row_starts() for place, record in self._records.items()}
+        parts = next(iter(starts.values())).shape[0]
+        waiting: Run | None = None
+        for part in range(parts):
+            for row in range(self._axes[0].count):
+                lines = starts[row, 0].shape[1] - 1
+                for line, col in product(range(lines), range(self._axes[1].count)):
+                    begin, end = starts[row, col][part, line : line + 2]
+                    name = self._records[row, col].name
+                    if waiting and waiting.name == name and waiting.offset + waiting.length == begin:
+                        waiting = Run(name, waiting.offset, int(end) - waiting.offset)
+                        continue
+                    if waiting and waiting.length:
+                        yield waiting
+                    waiting = Run(name, int(begin), int(end - begin))
+        if waiting and waiting.length:
+            yield waiting
+
+
+def check_made(stream: IO[bytes], plan: CogPlan, *, name: str, edges: bool = True) -> None:
+    """Refuse a file that is not the COG that was to be made, before anybody can see it.
+
+    Looks at the layout and, unless `edges` says otherwise, at the block edges, not at pixels, so it takes no
+    time to speak of.
+
+    Raises
+    ------
+    StorageError
+        It breaks a rule of the layout, or has another shape than planned.
+    """
+    try:
+        layout = read_layout(stream, name=name)
+        findings = check_structure(layout, stream if edges else None)
+    except GdalToolsError as error:
+        raise StorageError(f"{name} was not written whole: {error}; try again") from error
+    main, _ = images(layout)
+    problems = list(findings.errors)
+    if len(plan.levels) > 1:
+        problems += findings.warnings
+    shape = (plan.facts.count, plan.levels[0][1], plan.levels[0][0])
+    if (main.samples, main.height, main.width) != shape:
+        problems.append(f"it has the shape {(main.samples, main.height, main.width)} instead of {shape}")
+    if problems:
+        raise StorageError(f"{name} was not written whole: {'; '.join(problems)}; try again")

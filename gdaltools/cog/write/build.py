@@ -1,0 +1,216 @@
+"""A COG by its plan, from the first task to the file that is looked at once more before it is published."""
+
+from __future__ import annotations
+
+import io
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import replace
+from pathlib import Path
+from typing import BinaryIO, cast
+
+import rasterio
+from rasterio.crs import CRS
+from rasterio.io import DatasetReader, MemoryFile
+
+from gdaltools import storage
+from gdaltools.cog.pieces.blob_sink import BlobSink, Front
+from gdaltools.cog.pieces.copied_blocks import LiftedSource
+from gdaltools.cog.pieces.pyramid import Record
+from gdaltools.cog.pieces.sink import FileSink, MemorySink, Sink
+from gdaltools.cog.plan import CogPlan
+from gdaltools.cog.result import CogResult
+from gdaltools.cog.write.assemble import assemble, check_made, record_tasks
+from gdaltools.cog.write.reuse import copy_checked
+from gdaltools.display.progress import ProgressOption, Share, reporting
+from gdaltools.display.relay import Relay
+from gdaltools.errors import CorruptRaster, UnsupportedRaster
+from gdaltools.extent import geographic_bounds
+from gdaltools.geo.crs import Bounds, crs_name
+from gdaltools.raster.dataset import open_dataset
+from gdaltools.raster.pixels.decoded import decoded
+from gdaltools.raster.pixels.raw import raw_source
+from gdaltools.raster.pixels.source import RasterSource, WarpedSource
+from gdaltools.raster.pixels.streamed import ArrivingSource, places_of
+from gdaltools.runtime import graph
+from gdaltools.runtime.scratch import scratch_folder
+from gdaltools.storage import Location
+from gdaltools.storage.near import brought_near, coming_near, is_worth_fetching
+from gdaltools.warp.target import TileSource
+
+
+def make_planned(plan: CogPlan, target: Location, *, overwrite: bool, progress: ProgressOption) -> CogResult:
+    """What `create_cog` does once it has a plan."""
+    began = time.perf_counter()
+    if storage.is_staged(target) and plan.staging_bytes is not None:
+        result = _make_staged(plan, target, plan.staging_bytes, overwrite=overwrite, progress=progress)
+        return result.model_copy(update={"seconds": time.perf_counter() - began})
+    with (
+        reporting(progress, label=f"cog {target.filename}", total=plan.blocks, unit="blocks") as advance,
+        storage.writing(target, overwrite=overwrite, traits=plan.traits) as path,
+    ):
+        _write(plan, FileSink(path), path.parent, advance)
+        with path.open("rb") as stream:
+            check_made(stream, plan, name=str(target))
+        with rasterio.open(path) as made:
+            result = _result(plan, str(target), made, path.stat().st_size)
+    return result.model_copy(update={"seconds": time.perf_counter() - began})
+
+
+def copy_planned(plan: CogPlan, target: Location, *, overwrite: bool, progress: ProgressOption) -> CogResult:
+    """The COG by copying its source, which is that file already; by making it where a block is damaged."""
+    began = time.perf_counter()
+    source = cast(RasterSource, plan.source).location
+    size = storage.stat(source).size
+    with reporting(progress, label=f"cog {target.filename}", total=size, unit="bytes") as advance:
+        share = Share(size, advance)
+        try:
+            copy_checked(source, target, size, traits=plan.traits, overwrite=overwrite, progress=share)
+        except CorruptRaster:  # an overview, perhaps, which is built again
+            copied = False
+        else:
+            copied = True
+    if not copied:
+        return make_planned(plan, target, overwrite=overwrite, progress=progress)
+    # Its copy: what is in the archive tier cannot be read.
+    with open_dataset(source, verify=False) as made:
+        result = _result(plan, str(target), made, size)
+    return result.model_copy(update={"seconds": time.perf_counter() - began})
+
+
+def make_later(
+    make: Callable[..., CogResult], plan: CogPlan, target: Location, *, overwrite: bool, relay: Relay
+) -> CogResult:
+    """`make_planned` or `copy_planned` as a task of dask's, told where it was asked for."""
+    relay.begin()
+    with relay.telling() as advance:
+        made = make(plan, target, overwrite=overwrite, progress=Share(plan.blocks, advance))
+    relay.end()
+    return made
+
+
+def _make_staged(
+    plan: CogPlan, target: Location, block_bytes: int, *, overwrite: bool, progress: ProgressOption
+) -> CogResult:
+    """One COG in Azure, of which no part is kept here."""
+    with (
+        reporting(progress, label=f"cog {target.filename}", total=plan.blocks, unit="blocks") as advance,
+        _scratch(plan) as scratch,
+        storage.staging(target, plan.traits, overwrite=overwrite) as staging,
+    ):
+        with storage.Uploads() as uploads:
+            sink = BlobSink(staging, uploads, block_bytes)
+            _write(plan, sink, scratch, advance)
+        check_made(Front(sink.header, staging.size), plan, name=str(target), edges=False)
+        with MemoryFile(sink.header) as memory, memory.open() as made:
+            result = _result(plan, str(target), made, staging.size)
+    return result
+
+
+def _scratch(plan: CogPlan) -> AbstractContextManager[Path]:
+    if plan.staged:
+        return scratch_folder(Path(tempfile.gettempdir()))
+    return nullcontext(Path())
+
+
+def make_in_memory(plan: CogPlan, target: BinaryIO, progress: ProgressOption) -> CogResult:
+    """One COG, written to an open file at the end."""
+    began = time.perf_counter()
+    name = str(getattr(target, "name", "memory"))
+    sink = MemorySink()
+    with (
+        reporting(progress, label=f"cog {name}", total=plan.blocks, unit="blocks") as advance,
+        _scratch(plan) as scratch,
+    ):
+        _write(plan, sink, scratch, advance)
+    check_made(io.BytesIO(sink.content), plan, name=name)
+    with MemoryFile(sink.content) as memory, memory.open() as made:
+        result = _result(plan, name, made, len(sink.content))
+    target.write(sink.content)
+    return result.model_copy(update={"seconds": time.perf_counter() - began})
+
+
+def _write(plan: CogPlan, sink: Sink, scratch: Path, advance: Callable[[int], None]) -> None:
+    """Run the tasks, and put together what they stored."""
+
+    work = plan.work(sink)
+
+    def ended(_: int, record: Record) -> None:
+        if record.stored is not None:
+            sink.store(record.name, [record.stored], work.ends(record))
+        advance(record.sizes.size)
+
+    with _ready(plan, scratch) as ready:
+        tasks = record_tasks(ready, work)
+        records = graph.run(tasks, ended=ended, keep=lambda record: replace(record, stored=None))
+    assemble(plan, records, sink)
+
+
+@contextmanager
+def _ready(plan: CogPlan, scratch: Path) -> Iterator[CogPlan]:
+    """The plan, with a source that can be read in any order, and as fast as it can be."""
+    source = plan.source
+    if plan.fetched and isinstance(source, RasterSource) and not (plan.staged or plan.kept):
+        places = places_of(source) if is_worth_fetching(source.location, 1.0) else None
+        if places is not None:
+            with coming_near(source.location, first=places.order()) as (near, wait):
+                wait(places.rest)
+                inner = raw_source(source.at(near), plan.facts)
+                yield replace(plan, source=ArrivingSource(inner, places.images, wait), fetched=False)
+            return
+    if plan.fetched and isinstance(source, RasterSource | WarpedSource | TileSource | LiftedSource):
+        with (
+            brought_near(source.location, share=1.0) as near,
+            _ready(replace(plan, source=source.at(near), fetched=False), scratch) as ready,
+        ):
+            yield ready
+        return
+    if plan.staged and isinstance(source, RasterSource | TileSource):
+        masked = source.masked if isinstance(source, RasterSource) else source.pixels.own_mask
+        location = decoded(source.location, scratch, plan.profile.blocksize, masked=masked)
+        source = source.at(location)
+    if isinstance(source, RasterSource) and not plan.kept:
+        source = raw_source(source, plan.facts)
+    yield replace(plan, source=source)
+    if plan.staged:
+        storage.delete(location)
+
+
+def _result(plan: CogPlan, name: str, made: DatasetReader, size: int) -> CogResult:
+    profile = plan.profile
+    source = CRS.from_wkt(plan.source_crs_wkt) if plan.source_crs_wkt else None
+    target = plan.facts.crs
+    return CogResult(
+        location=name,
+        profile=profile.requested,
+        tier=profile.tier,
+        storage_tier=profile.storage_tier,
+        compression=profile.compression,
+        predictor=profile.predictor,
+        blocksize=profile.blocksize,
+        overview_levels=tuple(made.overviews(1)),
+        overview_resampling=profile.overview_resampling,
+        reproject_resampling=profile.reproject_resampling,
+        reprojection_performed=plan.warps,
+        source_crs=crs_name(source) if source else None,
+        target_crs=crs_name(target) if target else None,
+        bounds_4326=_bounds_4326(made, name),
+        shape=(made.height, made.width),
+        band_count=made.count,
+        dtype=str(made.dtypes[0]),
+        size_bytes=size,
+        size_mb=size / 1e6,
+        raster_type=profile.raster_type,
+        quality=profile.quality,
+        seconds=0.0,
+        tier_profile=profile,
+    )
+
+
+def _bounds_4326(made: DatasetReader, name: str) -> Bounds | None:
+    try:
+        return geographic_bounds(made, name)
+    except UnsupportedRaster:  # without a CRS, or with a local one, it has no place on Earth
+        return None

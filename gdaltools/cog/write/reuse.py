@@ -1,0 +1,252 @@
+"""Which rasters need not be encoded: such COGs already, and those whose blocks are stored as a COG's are.
+
+All that decides how the bytes of a block become pixels must be what GDAL would write for the COG: byte and
+bit order, codec, predictor, block size, interleave, sample format and photometric interpretation. Where
+anything differs, or the file is not understood, it is encoded anew.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import product
+from pathlib import Path
+from typing import IO, Literal
+
+import numpy as np
+from rasterio.enums import MaskFlags
+from rasterio.windows import Window
+
+from gdaltools import storage
+from gdaltools.cog.format.structure import check_structure, images
+from gdaltools.cog.format.template import template
+from gdaltools.cog.pieces.copied_blocks import BlockTable, LiftedSource
+from gdaltools.cog.plan import CogPlan, Wanted
+from gdaltools.display.progress import Progress
+from gdaltools.errors import CorruptRaster, GdalToolsError, StorageError, UnsupportedRaster
+from gdaltools.raster import tiff
+from gdaltools.raster.dataset import open_dataset, reading
+from gdaltools.raster.pixels.source import RasterSource
+from gdaltools.raster.tiff import Ifd, TiffLayout, read_layout
+from gdaltools.storage import BlobTraits, Location
+
+# TIFF's numbers of a codec (TIFF 6.0 §3; 32946 is DEFLATE's old one, which libtiff decodes as 8). LERC and
+# WEBP are left out: a file does not say by which limit or quality they were made.
+_COMPRESSIONS = {"NONE": {1}, "LZW": {5}, "JPEG": {7}, "DEFLATE": {8, 32946}, "ZSTD": {50000}}
+# What decides how a block is decoded, and what TIFF 6.0 takes for granted where it is not said.
+_DECIDING: dict[int, tuple[int, ...] | None] = {
+    tiff.BITS_PER_SAMPLE: (1,),
+    tiff.PHOTOMETRIC: None,
+    tiff.FILL_ORDER: (1,),
+    tiff.SAMPLES_PER_PIXEL: (1,),
+    tiff.PLANAR_CONFIGURATION: (1,),
+    tiff.PREDICTOR: (1,),
+    tiff.SAMPLE_FORMAT: (1,),
+    tiff.YCBCR_SUBSAMPLING: None,
+    tiff.REFERENCE_BLACK_WHITE: None,
+}
+_TAGS = frozenset({*_DECIDING, tiff.JPEG_TABLES})
+
+_SLACK_BYTES = 1 << 16
+_BLOCKS_AT_ONCE = 8
+_COPY_BYTES = 8 << 20
+
+_Values = dict[int, tuple[int, ...] | bytes]
+
+
+def reused(plan: CogPlan, wanted: Wanted) -> CogPlan | Literal["copy"]:
+    """The plan, with a source whose blocks are lifted where they can be; "copy" where all of it is right.
+
+    Raises
+    ------
+    StorageError
+        Storage did not answer.
+    """
+    source = plan.source
+    compressions = _COMPRESSIONS.get(plan.profile.compression)
+    asked_for_effort = wanted.level is not None or wanted.size_tolerance is not None
+    if not isinstance(source, RasterSource) or plan.staged or compressions is None or asked_for_effort:
+        return plan
+    with storage.opening(source.location) as stream:
+        try:
+            layout = read_layout(stream, name=source.name)
+            main, overviews = images(layout)
+            if not layout.little_endian or not _as_planned(plan, main, compressions):
+                return plan
+            values = tiff.read_values(stream, main, _TAGS, name=source.name)
+            if not _decoded_as(plan, values) or not _quality_suffices(plan, source):
+                return plan
+            sizes = tuple((overview.width, overview.height) for overview in overviews)
+            alike = all(
+                _as_planned(plan, overview, compressions)
+                and tiff.read_values(stream, overview, _TAGS, name=source.name) == values
+                for overview in overviews
+            )
+            if alike and _is_whole(plan, wanted, layout, sizes, stream):
+                return "copy"
+        except (CorruptRaster, UnsupportedRaster):
+            return plan  # GDAL reads more than is understood here
+    if plan.kept and not (alike and sizes == plan.levels[1:]):
+        return plan
+    lifted = (main, *overviews) if plan.kept else (main,)
+    tables = values.get(tiff.JPEG_TABLES)
+    return replace(
+        plan,
+        source=LiftedSource(
+            source,
+            plan.profile.blocksize,
+            tuple(_table(plan, ifd) for ifd in lifted),
+            tables if isinstance(tables, bytes) else None,
+        ),
+    )
+
+
+def copy_checked(
+    source: Location,
+    target: Location,
+    size_bytes: int,
+    *,
+    traits: BlobTraits,
+    overwrite: bool,
+    progress: Callable[[Progress], None],
+) -> None:
+    """Copy a source that is such a COG already, byte by byte, once all its blocks were decoded.
+
+    Parameters
+    ----------
+    size_bytes : int
+        What the source had when it was looked at.
+    traits : BlobTraits
+        Of the copy, where it is a blob.
+
+    Raises
+    ------
+    CorruptRaster
+        A block cannot be decoded: an overview's, perhaps, which can be built again.
+    StorageError, TargetExists
+        It cannot be read or written, or it changed meanwhile.
+    """
+    with storage.writing(target, overwrite=overwrite, traits=traits) as path:
+        try:
+            with storage.opening(source) as stream, path.open("wb") as copy:
+                while part := stream.read(_COPY_BYTES):
+                    copy.write(part)
+                    progress(Progress("copy", copy.tell(), max(size_bytes, copy.tell()), "bytes"))
+        except GdalToolsError:
+            raise
+        except OSError as error:
+            raise StorageError(f"{source} could not be copied to {target}: {error}") from error
+        if path.stat().st_size != size_bytes:
+            raise StorageError(f"{source} changed while it was copied: try again")
+        check_pixels(path, source)
+
+
+def check_pixels(path: Path, source: Location) -> None:
+    """Decode every block of the copy of a COG in `path`; `source` is what errors call it.
+
+    Raises
+    ------
+    CorruptRaster
+        One cannot be decoded.
+    """
+    copy = storage.locate(path)
+    with open_dataset(copy, verify=False) as dataset:
+        levels = [None, *range(len(dataset.overviews(1)))]
+    for level in levels:
+        with open_dataset(copy, verify=False, overview_level=level) as dataset:
+            masked = MaskFlags.per_dataset in dataset.mask_flag_enums[0]
+            rows, cols = dataset.block_shapes[0]
+            for top, left in product(
+                range(0, dataset.height, rows), range(0, dataset.width, cols * _BLOCKS_AT_ONCE)
+            ):
+                window = Window(
+                    left,
+                    top,
+                    min(cols * _BLOCKS_AT_ONCE, dataset.width - left),
+                    min(rows, dataset.height - top),
+                )
+                with reading(source, window):
+                    dataset.read(window=window)
+                    if masked:
+                        dataset.dataset_mask(window=window)
+
+
+def _as_planned(plan: CogPlan, ifd: Ifd, compressions: set[int]) -> bool:
+    """Whether an image's blocks have the size, the codec and the order of bands that the COG's would have."""
+    size = plan.profile.blocksize
+    apart = ifd.planar == 2 and ifd.samples > 1
+    if (ifd.block_width, ifd.block_height) != (size, size) or not ifd.tiled:
+        return False
+    if ifd.compression not in compressions or apart != (plan.planes > 1) or ifd.samples != plan.facts.count:
+        return False
+    bits = plan.facts.sample_bits or plan.facts.numpy_dtype.itemsize * 8
+    decoded = size * size * ifd.samples // plan.planes * bits // 8
+    stored = ifd.counts[ifd.counts > 0]
+    if plan.profile.compression == "NONE":
+        return bool((stored == decoded).all())
+    # No codec makes blocks much larger than their pixels; a file that says so wants the memory for them.
+    return bool((stored <= 2 * decoded + _SLACK_BYTES).all())
+
+
+def _decoded_as(plan: CogPlan, values: _Values) -> bool:
+    """Whether the tags that decide what a block's bytes mean are those of the COG."""
+    written = {
+        tag.code: tag.data if tag.kind not in tiff.INTEGER_TYPES else _integers(tag.data, tag.kind)
+        for tag in template(plan.facts, plan.encoding).main
+    }
+    count = plan.facts.count
+    return all(
+        _meant(values.get(tag, default), count) == _meant(written.get(tag, default), count)
+        for tag, default in _DECIDING.items()
+        if not (tag == tiff.PLANAR_CONFIGURATION and count == 1)
+    )
+
+
+def _integers(data: bytes, kind: int) -> tuple[int, ...]:
+    return tuple(np.frombuffer(data, "<" + tiff.INTEGER_TYPES[kind]).tolist())
+
+
+def _meant(value: tuple[int, ...] | bytes | None, count: int) -> tuple[int, ...] | bytes | None:
+    """What is said once for all samples, said for each."""
+    return value * count if isinstance(value, tuple) and len(value) == 1 else value
+
+
+def _quality_suffices(plan: CogPlan, source: RasterSource) -> bool:
+    """Whether a JPEG has no more than the wanted quality: to encode it again could only harm it."""
+    if plan.profile.compression != "JPEG":
+        return True
+    with open_dataset(source.location, verify=False) as dataset:
+        found = dataset.tags(ns="IMAGE_STRUCTURE").get("JPEG_QUALITY", "")
+    return found.isdigit() and int(found) <= (plan.profile.quality or 0)
+
+
+def _is_whole(
+    plan: CogPlan,
+    wanted: Wanted,
+    layout: TiffLayout,
+    sizes: tuple[tuple[int, int], ...],
+    stream: IO[bytes],
+) -> bool:
+    """Whether the file is the COG that is wanted, all but the bytes of its own."""
+    if (
+        wanted.input_crs is not None
+        or plan.sparse
+        or plan.statistics
+        or (sizes and wanted.overview_resampling is not None)
+    ):
+        return False
+    size = plan.profile.blocksize
+    small = max(sizes[-1] if sizes else plan.levels[0]) <= size
+    if not (sizes == () if wanted.overviews == "none" else small):
+        return False
+    masks = sum(ifd.is_mask for ifd in layout.ifds)
+    if masks != (1 + len(sizes) if plan.facts.masked else 0) or len(layout.ifds) != 1 + len(sizes) + masks:
+        return False
+    findings = check_structure(layout, stream)
+    return not findings.errors and not findings.warnings
+
+
+def _table(plan: CogPlan, ifd: Ifd) -> BlockTable:
+    size = plan.profile.blocksize
+    shape = (plan.planes, -(-ifd.height // size), -(-ifd.width // size))
+    return BlockTable(ifd.offsets.reshape(shape), ifd.counts.reshape(shape))

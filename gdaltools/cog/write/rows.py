@@ -1,0 +1,124 @@
+"""A COG that is fed: pixels go in from top to bottom, and at the end there is a file.
+
+Where `gdaltools.cog.create` asks a source for the pieces of one COG, here somebody who reads a raster for
+many COGs at a time gives each of them its rows as they come by. Blocks, overviews and bytes are the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from gdaltools.cog.encode.adaptive import Policy
+from gdaltools.cog.overviews.axis import Span
+from gdaltools.cog.pieces.pyramid import Carry, Record, join_pieces, read_piece
+from gdaltools.cog.pieces.sink import Sink
+from gdaltools.cog.plan import CogPlan
+from gdaltools.cog.write.assemble import assemble
+from gdaltools.raster.pixels.source import Pixels, Valid, stacked
+
+
+@dataclass(frozen=True)
+class _Given:
+    """The pixels of one piece as the source of it."""
+
+    pixels: Pixels
+    valid: Valid | None
+    name: str = "rows"
+
+    def read(
+        self, rows: Span, cols: Span, dtype: np.dtype[np.generic], *, planes: int
+    ) -> tuple[Pixels, Valid | None]:
+        return stacked(self.pixels, dtype, planes=planes), self.valid
+
+
+class CogRows:
+    """The blocks of a COG while its pixels go by; overviews rise as soon as their pixels are there.
+
+    It holds the rows that do not yet fill a piece, and of each level what the next one has not taken.
+
+    Parameters
+    ----------
+    plan : CogPlan
+        Its pieces are as wide as the image.
+    sink : Sink
+        Takes the blocks.
+    policy : Policy
+        How adaptive DEFLATE is written.
+    """
+
+    def __init__(self, plan: CogPlan, sink: Sink, policy: Policy) -> None:
+        self._plan = plan
+        self._sink = sink
+        self._policy = policy
+        self._work = plan.work(sink)
+        self._records: list[Record] = []
+        self._carries: list[dict[int, Carry]] = [{} for _ in plan.levels]
+        self._made = [0] * len(plan.levels)
+        self._pixels: list[Pixels] = []
+        self._valid: list[Valid | None] = []
+
+    def add(self, pixels: Pixels, valid: Valid | None) -> None:
+        """The next rows, shape (bands, rows, cols), and their mask, (rows, cols), if the COG has one."""
+        first = 0
+        while first < pixels.shape[1]:
+            piece = self._work.rows[0].span(self._made[0])
+            missing = len(piece) - sum(part.shape[1] for part in self._pixels)
+            some = slice(first, first + missing)
+            self._pixels.append(pixels[:, some])
+            self._valid.append(None if valid is None else valid[some])
+            first += missing
+            if first <= pixels.shape[1]:
+                self._encode()
+        if self._pixels:  # what waits is a copy, so that the strip that it came with can be forgotten
+            self._pixels = [_joined(self._pixels, axis=1).copy(order="K")]
+            self._valid = [_joined_masks(self._valid)]
+
+    def finish(self) -> None:
+        """Write the file; all rows have been added.
+
+        Raises
+        ------
+        StorageError
+            It cannot be written.
+        """
+        levels = sorted(self._records, key=lambda record: (record.level, record.row))
+        assemble(self._plan, levels, self._sink)
+
+    def _encode(self) -> None:
+        given = _Given(_joined(self._pixels, axis=1), _joined_masks(self._valid))
+        self._pixels, self._valid = [], []
+        self._keep(0, *read_piece(self._work, self._policy, given, 0, self._made[0], 0))
+        for level in range(1, len(self._plan.levels)):
+            self._rise(level)
+
+    def _rise(self, level: int) -> None:
+        """Make what can be made of a level, and forget what it alone was waiting for."""
+        down, across = self._work.steps(level - 1)
+        below = self._carries[level - 1]
+        count = self._work.rows[level].count
+        while (row := self._made[level]) < count and down.around(row).stop <= self._made[level - 1]:
+            children = [below[index] for index in down.children(row)]
+            around = [below[index].strips for index in down.around(row)]
+            joined = around if down.joined or across.joined else []
+            self._keep(level, *join_pieces(self._work, self._policy, level, row, 0, children, joined))
+            needed = down.around(row + 1).start if row + 1 < count else self._made[level - 1]
+            for index in [index for index in below if index < needed]:
+                del below[index]
+
+    def _keep(self, level: int, record: Record, carry: Carry | None) -> None:
+        if carry is not None:
+            self._carries[level][self._made[level]] = carry
+        self._records.append(record)
+        self._made[level] += 1
+
+
+def _joined(parts: Sequence[Pixels], *, axis: int) -> Pixels:
+    return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=axis)
+
+
+def _joined_masks(parts: Sequence[Valid | None]) -> Valid | None:
+    known = [part for part in parts if part is not None]
+    return _joined(known, axis=0) if known else None

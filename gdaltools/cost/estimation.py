@@ -1,0 +1,343 @@
+"""How long an operation takes and how much memory it needs: what a calibration says of a raster's header.
+
+Seconds come with a 90% interval from the calibration's model (`gdaltools.cost.calibration`), memory is the
+bound of the operation's own plan. The calibration names the machine that it was made on, and an estimate says
+where it goes beyond what was measured there. (The module is not called estimate: `gdaltools.estimate` is the
+function, and one name cannot be both.)
+
+>>> one, two = (estimate_megabytes("create_cog", 8000, cores=cores) for cores in (1, 2))
+>>> two.seconds < one.seconds <= one.seconds_high
+True
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import NamedTuple
+
+from pydantic import BaseModel, ConfigDict
+
+from gdaltools import storage
+from gdaltools.cost.calibration import Calibration, load, model_for
+from gdaltools.cost.cog_memory import SHARED_BYTES
+from gdaltools.cost.workload import (
+    OPERATIONS,
+    VARIANTS,
+    Layout,
+    Operation,
+    Workload,
+    checked,
+    layout_of,
+    memory_bound_mb,
+    square_layout,
+)
+from gdaltools.display.shown import Shown
+from gdaltools.errors import InvalidParameter
+from gdaltools.geo.crs import parse_crs
+from gdaltools.raster.dataset import open_dataset
+from gdaltools.raster.info import RasterInfo, describe
+from gdaltools.raster.roughness import is_rough
+from gdaltools.storage import Location, StrPath
+from worker.job.routing import COG_TASKS, EXTRACTION_TASKS, normal_task_type
+
+__all__ = [
+    "OPERATIONS",
+    "Estimate",
+    "Expectation",
+    "Layout",
+    "Operation",
+    "estimate",
+    "estimate_layout",
+    "estimate_megabytes",
+    "estimate_workload",
+    "expect_task",
+    "layout_of",
+    "layout_of_raster",
+]
+
+# Tasks that read headers only: planning a scheme, joining products.
+_HEADER_TASK_SECONDS = 5.0
+
+
+class Estimate(Shown, BaseModel):
+    """What an operation is expected to take.
+
+    Attributes
+    ----------
+    uncompressed_mb : float
+        Pixels that the operation reads, in megabytes of 10⁶ bytes.
+    seconds : float
+        As many runs take less as take more.
+    seconds_low, seconds_high : float
+        Nine of ten runs lie between them.
+    peak_memory_mb : float
+        The plan's bound: no run takes more.
+    expected_memory_mb : float
+        The median peak.
+    basis : str
+        What the model was calibrated on.
+    beyond : tuple of str
+        In what the operation goes beyond what was measured; empty where it does not.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    operation: Operation
+    variant: str
+    uncompressed_mb: float
+    cores: int
+    seconds: float
+    seconds_low: float
+    seconds_high: float
+    peak_memory_mb: float
+    expected_memory_mb: float
+    basis: str
+    beyond: tuple[str, ...] = ()
+
+    @property
+    def minutes(self) -> float:
+        """`seconds` in minutes."""
+        return self.seconds / 60
+
+    @property
+    def extrapolates(self) -> bool:
+        """Whether it goes beyond what was measured."""
+        return bool(self.beyond)
+
+    def _rows(self) -> dict[str, str]:
+        low, high = _duration(self.seconds_low), _duration(self.seconds_high)
+        rows = {
+            "operation": f"{self.operation} ({self.variant})",
+            "input": f"{self.uncompressed_mb:,.1f} MB uncompressed",
+            "time": f"about {_duration(self.seconds)} on {self.cores} core{'s' * (self.cores > 1)}"
+            f" (nine of ten: {low} to {high})",
+            "memory": f"about {self.expected_memory_mb:,.0f} MB, at most {self.peak_memory_mb:,.0f} MB",
+            "basis": self.basis,
+        }
+        if self.beyond:
+            rows["beyond"] = f"an extrapolation: {', '.join(self.beyond)} were not measured"
+        return rows
+
+
+class Expectation(NamedTuple):
+    """What a task is expected to take; `memory_mb` is a bound."""
+
+    minutes: float
+    memory_mb: float
+
+
+def estimate(
+    src: StrPath | Location | RasterInfo,
+    operation: str = "create_cog",
+    *,
+    profile: str = "analysis",
+    target_crs: str | None = None,
+    cores: int | None = None,
+    calibration: Calibration | None = None,
+) -> Estimate:
+    """What an operation on a raster is expected to take; reads its header, and a few small windows.
+
+    Parameters
+    ----------
+    src : path, URL, Location or RasterInfo
+        The source; of an inspected one nothing more is read.
+    operation : str
+        "create_cog" or "extract_tiles".
+    profile : str
+        The COG's profile.
+    target_crs : str, optional
+        Where pixels are warped to; by default EPSG:4326 for tiles, as `generate_tiling_scheme` has it, and
+        nowhere for a COG.
+    cores : int, optional
+        Cores to work with; by default those of this machine.
+    calibration : Calibration, optional
+        By default the one that GDALTOOLS_CALIBRATION names, else the one that comes with the package.
+
+    Raises
+    ------
+    InvalidParameter
+        The operation or profile is unknown, `cores` is not positive, or the calibration is of another schema.
+    SourceNotFound, UnsupportedRaster, CorruptRaster, StorageError
+        As `inspect` does.
+
+    Examples
+    --------
+    >>> found = estimate("scene.tif", "create_cog", profile="archive", cores=2)
+    >>> found.uncompressed_mb, found.seconds_low <= found.seconds <= found.seconds_high
+    (1.44, True)
+    >>> estimate("scene.tif", "extract_tiles").variant  # to EPSG:4326, as a scheme by default
+    'warp'
+    """
+    info, layout = _looked_at(src)
+    tiles = operation == "extract_tiles"
+    target = target_crs or ("EPSG:4326" if tiles else None)
+    warps = (
+        target is not None
+        and info.crs is not None
+        and parse_crs(info.crs, "crs") != parse_crs(target, "target_crs")
+    )
+    variant = ("warp" if warps else "window") if tiles else profile
+    return estimate_layout(
+        operation, layout, variant=variant, warps=warps, cores=cores, calibration=calibration
+    )
+
+
+def _looked_at(src: StrPath | Location | RasterInfo) -> tuple[RasterInfo, Layout]:
+    if isinstance(src, RasterInfo):
+        return src, layout_of_raster(src)
+    location = storage.locate(src)
+    with open_dataset(location) as dataset:
+        info = describe(dataset, location)
+        return info, replace(layout_of_raster(info), rough=is_rough(dataset, location))
+
+
+def layout_of_raster(info: RasterInfo) -> Layout:
+    """What an inspected raster's header says that decides time and memory."""
+    return layout_of(
+        info.dtypes,
+        info.width,
+        info.height,
+        codec=info.compression.lower() if info.compression else None,
+        stored_mb=info.size_bytes / 1e6,
+        tiled=info.tiled,
+        remote=storage.locate(info.location).path is None,
+    )
+
+
+def estimate_megabytes(
+    operation: str,
+    uncompressed_mb: float,
+    *,
+    variant: str | None = None,
+    cores: int | None = None,
+    calibration: Calibration | None = None,
+) -> Estimate:
+    """`estimate` for so many megabytes of pixels, without a raster at hand: for a square one of RGB.
+
+    Parameters
+    ----------
+    variant, cores, calibration
+        As `estimate_layout` takes them.
+
+    Raises
+    ------
+    InvalidParameter
+        There is no such operation or variant, or a number is negative.
+    """
+    if not 0 <= uncompressed_mb < math.inf:
+        raise InvalidParameter(f"{uncompressed_mb} MB: give a size of at least 0")
+    layout = square_layout(uncompressed_mb)
+    found = estimate_layout(operation, layout, variant=variant, cores=cores, calibration=calibration)
+    return found.model_copy(update={"uncompressed_mb": uncompressed_mb})
+
+
+def estimate_layout(
+    operation: str,
+    layout: Layout,
+    *,
+    variant: str | None = None,
+    warps: bool = False,
+    tile_size: int | None = None,
+    cores: int | None = None,
+    calibration: Calibration | None = None,
+) -> Estimate:
+    """`estimate` for a raster of which no more than its layout is known.
+
+    Parameters
+    ----------
+    variant : str, optional
+        The COG's profile; "window" or "warp" for tiles. By default the slowest kind.
+    warps : bool
+        Whether the COG's pixels are warped; of tiles the variant says it.
+    tile_size : int, optional
+        Side of the tiles; by default the automatic one.
+    cores, calibration
+        As `estimate` takes them.
+
+    Raises
+    ------
+    InvalidParameter
+        There is no such operation or variant, or a number is negative.
+    """
+    if operation not in VARIANTS:
+        raise InvalidParameter(f"operation {operation!r} is unknown: use one of {', '.join(OPERATIONS)}")
+    names = VARIANTS[operation] if variant is None else (variant,)
+    cores = cores if cores is not None else _cores()
+    workloads = [Workload(operation, name, layout, cores, warps=warps, tile_size=tile_size) for name in names]
+    found = [estimate_workload(workload, calibration=calibration) for workload in workloads]
+    return max(found, key=lambda each: each.seconds)
+
+
+def estimate_workload(workload: Workload, *, calibration: Calibration | None = None) -> Estimate:
+    """`estimate` for a workload.
+
+    Raises
+    ------
+    InvalidParameter
+        It has an unknown operation or variant, or no core; or the calibration is of another schema.
+    """
+    checked(workload)
+    model, owner = model_for(workload.operation, calibration or load())
+    predicted, bound = model.predict(workload), memory_bound_mb(workload)
+    return Estimate(
+        operation=workload.operation,
+        variant=workload.variant,
+        uncompressed_mb=workload.layout.megabytes,
+        cores=workload.cores,
+        seconds=predicted.median,
+        seconds_low=predicted.low,
+        seconds_high=predicted.high,
+        peak_memory_mb=bound,
+        expected_memory_mb=bound * min(model.memory.median, 1.0),
+        basis=owner.source,
+        beyond=predicted.unmeasured,
+    )
+
+
+def expect_task(
+    task_type: str,
+    layout: Layout | None = None,
+    *,
+    variants: Sequence[str | None] = (None,),
+    warps: bool = False,
+    tile_size: int | None = None,
+    cores: int | None = None,
+) -> Expectation:
+    """What a task of a raster is expected to take, for routing and admission.
+
+    Parameters
+    ----------
+    layout : Layout, optional
+        What is known of the raster; a task that reads headers only needs none.
+    variants : sequence
+        One for each product that the task makes, as `estimate_layout` takes it.
+    warps, tile_size, cores
+        As `estimate_layout` takes them.
+
+    Raises
+    ------
+    InvalidParameter
+        A variant is unknown, or `cores` is not positive.
+    """
+    name = normal_task_type(task_type)
+    operation = "extract_tiles" if name in EXTRACTION_TASKS else "create_cog" if name in COG_TASKS else None
+    if operation is None or layout is None:
+        return Expectation(_HEADER_TASK_SECONDS / 60, SHARED_BYTES / 1e6)
+    found = [
+        estimate_layout(operation, layout, variant=variant, warps=warps, tile_size=tile_size, cores=cores)
+        for variant in variants
+    ]
+    return Expectation(sum(each.minutes for each in found), max(each.peak_memory_mb for each in found))
+
+
+def _cores() -> int:
+    """Cores that the work would use: a container's CPU quota and the process's affinity count."""
+    from dask.system import CPU_COUNT
+
+    return int(CPU_COUNT)
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"

@@ -1,0 +1,172 @@
+"""Progress of a dask Delayed: computed later, perhaps in other processes, and shown in the one that made it.
+
+A `Relay` travels with the tasks. In its own process it shows what they tell it. What arrives in a worker of a
+cluster is a `Sender`, which sends the same as dask's events to the client that was active at first.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any, Literal
+from uuid import uuid4
+from weakref import WeakSet, WeakValueDictionary
+
+from gdaltools.display.progress import ProgressOption, expecting, reporting, watched
+from gdaltools.runtime import graph
+
+_TOPIC = "gdaltools-progress"
+# A person sees no more than so many pictures a second.
+_SEND_SECONDS = 0.25
+
+Told = Literal["begin", "advance", "end"]
+
+
+class Relay:
+    """Shows in this process how far tasks are that may run elsewhere; lives as long as the Delayed.
+
+    Parameters
+    ----------
+    option, label, total, unit, begun
+        As `gdaltools.display.progress.reporting` takes them.
+    expected : callable
+        As `gdaltools.display.progress.expecting` takes it.
+    """
+
+    def __init__(
+        self,
+        option: ProgressOption,
+        *,
+        label: str,
+        total: int,
+        unit: str,
+        begun: int = 0,
+        expected: Callable[[], float],
+    ) -> None:
+        self._option: ProgressOption = option if option != "auto" else watched()
+        self._label, self._total, self._unit, self._begun = label, total, unit, begun
+        self._expected = expected
+        self._name = uuid4().hex
+        self._lock = threading.Lock()
+        self._shown = ExitStack()
+        self._advance: Callable[[int], None] | None = None
+        if self._option is not False:
+            _relays[self._name] = self
+            _listen()
+
+    def begin(self) -> None:
+        """The work begins, perhaps for another time."""
+        self.end()
+        with self._lock, expecting(self._expected):
+            self._advance = self._shown.enter_context(
+                reporting(
+                    self._option, label=self._label, total=self._total, unit=self._unit, begun=self._begun
+                )
+            )
+
+    def advance(self, step: int) -> None:
+        """So many more units are done; after the end this is no news."""
+        advance = self._advance
+        if advance is not None:
+            advance(step)
+
+    def end(self) -> None:
+        """The work has ended, or was stopped."""
+        with self._lock:
+            self._advance = None
+            shown, self._shown = self._shown, ExitStack()
+        shown.close()
+
+    @contextmanager
+    def telling(self) -> Iterator[Callable[[int], None]]:
+        """What one task calls as it advances; if the task fails the work is stopped."""
+        try:
+            yield self.advance
+        except BaseException:
+            self.end()
+            raise
+
+    def hear(self, told: Told, step: int) -> None:
+        """Do what a `Sender` was told."""
+        if told == "advance":
+            self.advance(step)
+        elif told == "begin":
+            self.begin()
+        else:
+            self.end()
+
+    def __reduce__(self) -> tuple[Callable[[str], Relay | Sender], tuple[str]]:
+        return _arrived, (self._name if self._option is not False else "",)
+
+
+class Sender:
+    """A `Relay` in another process; without a name there is nobody who would listen."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def begin(self) -> None:
+        """As the relay's."""
+        self._send("begin")
+
+    def end(self) -> None:
+        """As the relay's."""
+        self._send("end")
+
+    @contextmanager
+    def telling(self) -> Iterator[Callable[[int], None]]:
+        """As the relay's; steps are sent a few times a second."""
+        held, sent = 0, time.monotonic()
+
+        def advance(step: int) -> None:
+            nonlocal held, sent
+            held += step
+            if time.monotonic() - sent >= _SEND_SECONDS:
+                self._send("advance", held)
+                held, sent = 0, time.monotonic()
+
+        try:
+            yield advance
+        except BaseException:
+            self.end()
+            raise
+        self._send("advance", held)
+
+    def _send(self, told: Told, step: int = 0) -> None:
+        distributed = sys.modules.get("distributed")
+        if not self._name or distributed is None:
+            return
+        try:
+            worker = distributed.get_worker()
+        except ValueError:  # another kind of process, which has no way back
+            return
+        worker.log_event(_TOPIC, [self._name, told, step])
+
+    def __reduce__(self) -> tuple[Callable[[str], Relay | Sender], tuple[str]]:
+        return _arrived, (self._name,)
+
+
+_relays: WeakValueDictionary[str, Relay] = WeakValueDictionary()
+_clients: WeakSet[Any] = WeakSet()
+
+
+def _arrived(name: str) -> Relay | Sender:
+    """The relay in the process that has it, else what sends to that."""
+    return _relays.get(name) or Sender(name)
+
+
+def _listen() -> None:
+    client = graph.active_client()
+    if client is not None and client not in _clients:
+        client.subscribe_topic(_TOPIC, _heard)
+        _clients.add(client)
+
+
+def _heard(event: tuple[float, tuple[str, Told, int]]) -> None:
+    _, (name, told, step) = event
+    relay = _relays.get(name)
+    if relay is not None:
+        relay.hear(told, step)

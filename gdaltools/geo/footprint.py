@@ -1,0 +1,78 @@
+"""Where on Earth a window of a grid lies: bounds and polygon in EPSG:4326."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gdaltools.errors import UnsupportedRaster
+from gdaltools.geo.crs import WGS84, WGS84_NAME, Bounds, parse_crs, transform_bounds, transform_points
+from gdaltools.geo.grid import Grid
+
+_POINTS_PER_EDGE = 8
+
+
+def footprint(grid: Grid, window: tuple[int, int, int, int]) -> tuple[Bounds, dict[str, Any]]:
+    """Bounds and GeoJSON geometry of a window ``(col_off, row_off, width, height)``.
+
+    Straight edges of another CRS are bent in EPSG:4326, so they are given with points in between. A
+    window across the antimeridian is cut there into two boxes (RFC 7946 §3.1.9) and has left > right
+    (§5.2); one that holds a pole becomes the box from -180 to 180.
+
+    Raises
+    ------
+    UnsupportedRaster
+        The window lies outside of what the grid's CRS can express.
+    """
+    bounds = grid.bounds_of(*window)
+    if grid.crs == WGS84_NAME:
+        return bounds, _box(bounds)
+    lon, lat = transform_points(grid.crs, WGS84_NAME, *_ring(grid, window))
+    if np.isfinite(lon).all() and np.isfinite(lat).all() and np.abs(np.diff(lon)).max() < 180:
+        ring = [[float(x), float(y)] for x, y in zip(lon, lat, strict=True)]
+        ring[-1] = ring[0]
+        found = (float(lon.min()), float(lat.min()), float(lon.max()), float(lat.max()))
+        return found, {"type": "Polygon", "coordinates": [ring]}
+    found = transform_bounds(parse_crs(grid.crs, "CRS of the grid"), WGS84, bounds)
+    if not np.isfinite(found).all():
+        found = _bounds_of_inner_points(grid, window)
+    if not np.isfinite(found).all():
+        raise UnsupportedRaster(f"a tile at {bounds} has no place on Earth: choose another target_crs")
+    left, bottom, right, top = found
+    if right == -180 < left:
+        found = left, bottom, right, top = left, bottom, 180.0, top
+    if left <= right:
+        return found, _box(found)
+    halves = (_box((left, bottom, 180.0, top)), _box((-180.0, bottom, right, top)))
+    return found, {"type": "MultiPolygon", "coordinates": [half["coordinates"] for half in halves]}
+
+
+def _bounds_of_inner_points(grid: Grid, window: tuple[int, int, int, int]) -> Bounds:
+    """For a window with corners outside of the projection's domain, as around an ellipse of the world."""
+    col, row, width, height = window
+    share = np.linspace(0, 1, 4 * _POINTS_PER_EDGE + 1)
+    cols, rows = (part.ravel() for part in np.meshgrid(col + share * width, row + share * height))
+    lon, lat = transform_points(grid.crs, WGS84_NAME, *grid.world(cols, rows))
+    placed = np.isfinite(lon) & np.isfinite(lat)
+    if not placed.any():
+        return (np.inf,) * 4
+    lon, lat = lon[placed], lat[placed]
+    return float(lon.min()), float(lat.min()), float(lon.max()), float(lat.max())
+
+
+def _box(bounds: Bounds) -> dict[str, Any]:
+    left, bottom, right, top = bounds
+    ring = [[left, bottom], [right, bottom], [right, top], [left, top], [left, bottom]]
+    return {"type": "Polygon", "coordinates": [ring]}
+
+
+def _ring(grid: Grid, window: tuple[int, int, int, int]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The window's outline in the grid's CRS, counter-clockwise from the lower left, closed."""
+    col, row, width, height = window
+    share = np.arange(_POINTS_PER_EDGE) / _POINTS_PER_EDGE
+    low, high = np.zeros(_POINTS_PER_EDGE), np.ones(_POINTS_PER_EDGE)
+    cols = np.concatenate([share, high, 1 - share, low, [0.0]]) * width + col
+    rows = np.concatenate([high, 1 - share, low, share, [1.0]]) * height + row
+    return grid.world(cols, rows)

@@ -1,0 +1,302 @@
+"""The grid of pixels that tiles are cut from: a CRS, a transform and a size.
+
+A raster that already lies in the target CRS, north up, keeps its own grid, so that tiles are plain
+windows of it. Any other is given a grid of square pixels whose origin is a whole multiple of their size,
+so that rasters tiled at one resolution line up with each other.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
+from pyproj import CRS as ProjCRS
+from rasterio.crs import CRS
+from rasterio.transform import Affine
+
+from gdaltools.errors import InvalidParameter, UnsupportedRaster
+from gdaltools.geo.crs import WGS84, Bounds, crs_name, parse_crs, transform_bounds, transform_points
+
+Points = NDArray[np.float64]
+Resolution = float | tuple[float, float]
+
+#: GDAL's rasters are at most this wide and high.
+MAX_SIDE = 2**31 - 1
+
+# A grid with so many times its source's pixels and its diagonal is stretched over a seam of the projection;
+# a long strip at an angle has many more pixels, but not a longer diagonal.
+_MAX_GROWTH = 8
+# The diagonal gives a resolution within a factor of two of the local one, unless the footprint is torn.
+_TORN = 2.0
+_SNAP_TOLERANCE = 1e-6  # of a pixel
+
+
+class Grid(BaseModel):
+    """A georeferenced grid of pixels.
+
+    Attributes
+    ----------
+    crs : str
+        ``AUTHORITY:CODE`` or WKT.
+    transform : tuple of 6 float
+        ``(a, b, c, d, e, f)`` as in `RasterInfo`.
+    width, height : int
+        In pixels.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    crs: Annotated[str, Field(max_length=20_000)]
+    transform: tuple[FiniteFloat, FiniteFloat, FiniteFloat, FiniteFloat, FiniteFloat, FiniteFloat]
+    width: Annotated[int, Field(ge=1, le=MAX_SIDE)]
+    height: Annotated[int, Field(ge=1, le=MAX_SIDE)]
+
+    @property
+    def affine(self) -> Affine:
+        """The transform as an object that computes."""
+        return Affine(*self.transform)
+
+    @property
+    def resolution(self) -> tuple[float, float]:
+        """Pixel width and height."""
+        a, b, _, d, e, _ = self.transform
+        return math.hypot(a, d), math.hypot(b, e)
+
+    @property
+    def north_up(self) -> bool:
+        """Whether rows run from north to south and columns from west to east."""
+        a, b, _, d, e, _ = self.transform
+        return b == 0 and d == 0 and a > 0 and e < 0
+
+    @property
+    def bounds(self) -> Bounds:
+        """left, bottom, right, top."""
+        return self.bounds_of(0, 0, self.width, self.height)
+
+    def bounds_of(self, col_off: int, row_off: int, width: int, height: int) -> Bounds:
+        """left, bottom, right, top of a window.
+
+        Examples
+        --------
+        >>> scheme.grid.bounds_of(0, 0, 100, 50)
+        (470000.0, 999500.0, 471000.0, 1000000.0)
+        """
+        a, b, c, d, e, f = self.transform
+        corners = [(col, row) for col in (col_off, col_off + width) for row in (row_off, row_off + height)]
+        xs = [a * col + b * row + c for col, row in corners]
+        ys = [d * col + e * row + f for col, row in corners]
+        return min(xs), min(ys), max(xs), max(ys)
+
+    def world(self, cols: NDArray[Any], rows: NDArray[Any]) -> tuple[Points, Points]:
+        """Coordinates of points that are given in pixels from the upper left corner.
+
+        Examples
+        --------
+        >>> x, y = scheme.grid.world(np.array([0, 100]), np.array([0, 50]))
+        >>> x.tolist(), y.tolist()
+        ([470000.0, 471000.0], [1000000.0, 999500.0])
+        """
+        a, b, c, d, e, f = self.transform
+        return a * cols + b * rows + c, d * cols + e * rows + f
+
+    def pixels(self, x: Points, y: Points) -> tuple[Points, Points]:
+        """Where points lie in pixels from the upper left corner: the inverse of `world`.
+
+        Examples
+        --------
+        >>> cols, rows = scheme.grid.pixels(np.array([471000.0]), np.array([999500.0]))
+        >>> cols.tolist(), rows.tolist()
+        ([100.0], [50.0])
+        """
+        a, b, c, d, e, f = self.transform
+        area = a * e - b * d
+        x, y = x - c, y - f
+        return (e * x - b * y) / area, (a * y - d * x) / area
+
+    def transform_of(self, col_off: int, row_off: int) -> tuple[float, float, float, float, float, float]:
+        """The transform of a window's own pixels.
+
+        Examples
+        --------
+        >>> scheme.grid.transform_of(100, 50)
+        (10.0, 0.0, 471000.0, 0.0, -10.0, 999500.0)
+        """
+        a, b, c, d, e, f = self.transform
+        return a, b, a * col_off + b * row_off + c, d, e, d * col_off + e * row_off + f
+
+
+def target_grid(source: Grid, target_crs: CRS, resolution: Resolution | None = None) -> Grid:
+    """The grid in `target_crs` that holds all of `source`.
+
+    Parameters
+    ----------
+    source : Grid
+        The raster's own grid.
+    target_crs : CRS
+        Of the wanted grid.
+    resolution : float or (float, float), optional
+        Pixel size in units of `target_crs`. By default square pixels of GDAL's rule (as many on the
+        diagonal as the source has, gdaltransformer.cpp, GDALSuggestedWarpOutput2), or, where the
+        source's footprint is wide in the target as around a pole, of the source's own area.
+
+    Raises
+    ------
+    InvalidParameter
+        The resolution is not positive, PROJ cannot join the two CRSs, or the grid would be too large.
+    UnsupportedRaster
+        The footprint crosses the antimeridian or leaves the target CRS's area.
+    """
+    wanted = _checked_resolution(resolution)
+    source_crs = parse_crs(source.crs, "source CRS")
+    if source_crs == target_crs and source.north_up and wanted in (None, source.resolution):
+        return source.model_copy(update={"crs": crs_name(target_crs)})
+    bounds = _target_bounds(source, source_crs, target_crs)
+    local = _local_resolution(source, source_crs, target_crs)
+    if wanted is None:
+        wanted = _default_resolution(source, bounds, local, same_crs=source_crs == target_crs)
+        if target_crs.is_geographic and bounds[2] - bounds[0] >= 360 - wanted[0]:
+            # Around the Earth pixels divide a quarter of it, so that none is lost at ±180 and ±90.
+            wanted = (90 / math.ceil(90 / wanted[0]), 90 / math.ceil(90 / wanted[1]))
+        cols, rows = (bounds[2] - bounds[0]) / wanted[0], (bounds[3] - bounds[1]) / wanted[1]
+        growth = cols * rows / (source.width * source.height)
+        stretch = math.hypot(cols, rows) / math.hypot(source.width, source.height)
+        if min(growth, stretch) > _MAX_GROWTH:
+            raise UnsupportedRaster(
+                f"in {_short(target_crs)} the raster would stretch over {cols:.0f} x {rows:.0f} pixels, "
+                f"{growth:.0f} times its own: it crosses a seam of that CRS; choose another target_crs"
+            )
+    return _snapped(bounds, wanted, target_crs)
+
+
+def _checked_resolution(resolution: Resolution | None) -> tuple[float, float] | None:
+    if resolution is None:
+        return None
+    pair = resolution if isinstance(resolution, tuple) else (resolution, resolution)
+    if len(pair) != 2 or not all(isinstance(r, int | float) and math.isfinite(r) and r > 0 for r in pair):
+        raise InvalidParameter(f"resolution {resolution!r}: give a positive number, or (x, y) of them")
+    return float(pair[0]), float(pair[1])
+
+
+def _target_bounds(source: Grid, source_crs: CRS, target_crs: CRS) -> Bounds:
+    if source_crs == target_crs:
+        return source.bounds
+    west, _, east, _ = source.bounds
+    if source_crs.is_geographic and max(east - 180, -180 - west) > source.resolution[0]:
+        raise UnsupportedRaster(
+            f"the raster's longitudes run from {west:.6g} to {east:.6g}, across the antimeridian: "
+            f"tile it in its own CRS, {_short(source_crs)}, or cut it there first"
+        )
+    bounds = transform_bounds(source_crs, target_crs, source.bounds)
+    if target_crs.is_projected and _beyond_use(source, source_crs, target_crs, bounds):
+        bounds = _within_area_of_use(source, source_crs, target_crs) or bounds
+    if not all(math.isfinite(value) for value in bounds):
+        raise UnsupportedRaster(
+            f"the raster's bounds {_listed(source.bounds)} in {_short(source_crs)} have no place in "
+            f"{_short(target_crs)}: check input_crs, or choose another target_crs"
+        )
+    left, bottom, right, top = bounds
+    if left > right:
+        raise UnsupportedRaster(
+            f"the raster crosses the antimeridian (longitudes {left:.6g} to {right:.6g}), where "
+            f"{_short(target_crs)} is torn: choose a projected target_crs, such as the source's own"
+        )
+    return left, bottom, right, top
+
+
+def _beyond_use(source: Grid, source_crs: CRS, target_crs: CRS, bounds: Bounds) -> bool:
+    """Whether the source reaches where the target has no place or no measure, as Mercator at the poles."""
+    if not all(math.isfinite(value) for value in bounds):
+        return True
+    local = _local_resolution(source, source_crs, target_crs)
+    return local is None or _diagonal_resolution(source, bounds) > _TORN * local
+
+
+def _within_area_of_use(source: Grid, source_crs: CRS, target_crs: CRS) -> Bounds | None:
+    """The bounds of what lies in the target's area of use; None where that is not most of the raster."""
+    area = ProjCRS.from_user_input(crs_name(target_crs)).area_of_use
+    west, south, east, north = transform_bounds(source_crs, WGS84, source.bounds)
+    if area is None or area.west > area.east or not west < east:
+        return None
+    inside = max(west, area.west), max(south, area.south), min(east, area.east), min(north, area.north)
+    if not (inside[0] < inside[2] and inside[1] < inside[3]):
+        return None
+    share = (inside[2] - inside[0]) * (inside[3] - inside[1]) / ((east - west) * (north - south))
+    return transform_bounds(WGS84, target_crs, inside) if share > 0.5 else None
+
+
+def _diagonal_resolution(source: Grid, bounds: Bounds) -> float:
+    left, bottom, right, top = bounds
+    return math.hypot(right - left, top - bottom) / math.hypot(source.width, source.height)
+
+
+def _local_resolution(source: Grid, source_crs: CRS, target_crs: CRS) -> float | None:
+    """The side of the square that has the area of a source pixel in the target: the median of 25 places."""
+    shares = np.array([0.1, 0.3, 0.5, 0.7, 0.9])
+    cols, rows = (part.ravel() for part in np.meshgrid(shares * source.width, shares * source.height))
+    step = 0.5
+    places = [(cols, rows), (cols + step, rows), (cols, rows + step)]
+    (x, y), (x1, y1), (x2, y2) = (
+        transform_points(crs_name(source_crs), crs_name(target_crs), *source.world(*place))
+        for place in places
+    )
+    with np.errstate(invalid="ignore"):
+        area = np.abs((x1 - x) * (y2 - y) - (x2 - x) * (y1 - y)) / step**2
+    area = area[np.isfinite(area) & (area > 0)]
+    return math.sqrt(float(np.median(area))) if area.size else None
+
+
+def _default_resolution(
+    source: Grid, bounds: Bounds, local: float | None, *, same_crs: bool
+) -> tuple[float, float]:
+    if same_crs and source.transform[1] == source.transform[3] == 0:
+        return source.resolution
+    diagonal = _diagonal_resolution(source, bounds)
+    rotated = source.transform[1] != 0 or source.transform[3] != 0
+    size = local if local is not None and (rotated or diagonal > _TORN * local) else diagonal
+    return size, size
+
+
+def _snapped(bounds: Bounds, resolution: tuple[float, float], crs: CRS) -> Grid:
+    (first_col, cols), (first_row, rows) = (
+        _snapped_axis(low, high, size, edge if crs.is_geographic else None)
+        for low, high, size, edge in (
+            (bounds[0], bounds[2], resolution[0], 180.0),
+            (bounds[1], bounds[3], resolution[1], 90.0),
+        )
+    )
+    if not (1 <= cols <= MAX_SIDE and 1 <= rows <= MAX_SIDE):
+        raise InvalidParameter(
+            f"a grid of {cols} x {rows} pixels at resolution {resolution[0]:g} in {_short(crs)} is outside "
+            f"GDAL's limit of {MAX_SIDE}: choose another resolution or target_crs"
+        )
+    return Grid(
+        crs=crs_name(crs),
+        transform=(
+            resolution[0], 0.0, first_col * resolution[0],
+            0.0, -resolution[1], (first_row + rows) * resolution[1],
+        ),
+        width=cols,
+        height=rows,
+    )  # fmt: skip
+
+
+def _snapped_axis(low: float, high: float, size: float, edge: float | None) -> tuple[int, int]:
+    """The first multiple and the number of pixels; not beyond the `edge` of a degree grid."""
+    first = math.floor(low / size + _SNAP_TOLERANCE)
+    last = math.ceil(high / size - _SNAP_TOLERANCE)
+    if edge is not None and low >= -edge - size:
+        first = max(first, math.ceil(-edge / size - _SNAP_TOLERANCE))
+    if edge is not None and high <= edge + size:
+        last = min(last, math.floor(edge / size + _SNAP_TOLERANCE))
+    return first, max(1, last - first)
+
+
+def _listed(bounds: Bounds) -> str:
+    return "(" + ", ".join(f"{value:.6g}" for value in bounds) + ")"
+
+
+def _short(crs: CRS) -> str:
+    return crs_name(crs).split(",")[0][:60]

@@ -1,0 +1,182 @@
+"""Everything that a raster's file tells about its pixels, as a value that outlives the open dataset.
+
+A COG says the same of its own: these facts are written, by GDAL, into a small template whose TIFF tags the
+COG takes over (`gdaltools.cog.format.template`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from rasterio.control import GroundControlPoint
+from rasterio.crs import CRS
+from rasterio.enums import ColorInterp
+from rasterio.io import DatasetReader
+from rasterio.rpc import RPC
+from rasterio.transform import Affine
+
+from gdaltools.raster.dataset import numpy_dtypes
+
+# Domains that GDAL derives from the file itself, or that have a place of their own below.
+_OWN_DOMAINS = ("", "IMAGE_STRUCTURE", "DERIVED_SUBDATASETS", "TIFF", "RPC", "GEOLOCATION", "COLOR_PROFILE")
+_XMP = "xml:XMP"
+_RGB = (ColorInterp.red, ColorInterp.green, ColorInterp.blue)
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What is known of the pixels of a raster.
+
+    Attributes
+    ----------
+    dtype : str
+        rasterio's name of the bands' dtype; of bands that differ the one that holds them all.
+    sample_bits : int or None
+        GDAL's NBITS where that is less than the dtype has.
+    masked : bool
+        Whether a per-dataset mask says which pixels are data.
+    domains : mapping
+        Metadata of the dataset, by domain; of a domain "xml:…" the document, under the domain's name.
+    band_tags, band_domains : tuple of mapping
+        Metadata of each band: of the default domain, and of the others by domain.
+    xmp, icc_profile : str or None
+        The XMP packet, and the colour profile in base 64.
+    white_is_zero : bool
+        Whether small values are shown bright (TIFF 6.0, PhotometricInterpretation 0).
+    gcps : tuple
+        Ground control points and their CRS's WKT.
+    """
+
+    width: int
+    height: int
+    count: int
+    dtype: str
+    sample_bits: int | None
+    nodata: float | None
+    masked: bool
+    transform: Affine
+    crs_wkt: str | None
+    colorinterp: tuple[ColorInterp, ...]
+    colormap: Mapping[int, tuple[int, int, int, int]] | None
+    descriptions: tuple[str | None, ...]
+    units: tuple[str | None, ...]
+    scales: tuple[float, ...]
+    offsets: tuple[float, ...]
+    domains: Mapping[str, Mapping[str, str]]
+    band_tags: tuple[Mapping[str, str], ...]
+    gcps: tuple[tuple[GroundControlPoint, ...], str | None] = ((), None)
+    rpcs: RPC | None = None
+    band_domains: tuple[Mapping[str, Mapping[str, str]], ...] = ()
+    xmp: str | None = None
+    icc_profile: str | None = None
+    white_is_zero: bool = False
+
+    @property
+    def crs(self) -> CRS | None:
+        """The CRS, if there is one."""
+        return CRS.from_wkt(self.crs_wkt) if self.crs_wkt else None
+
+    @property
+    def numpy_dtype(self) -> np.dtype[Any]:
+        """The dtype of the samples in memory; GDAL's complex integers are complex64 there."""
+        return np.dtype("complex64" if self.dtype.startswith("complex_int") else self.dtype)
+
+    @property
+    def pixel_bytes(self) -> int:
+        """Bytes of one pixel in memory, all bands together."""
+        return self.numpy_dtype.itemsize * self.count
+
+    @property
+    def hides(self) -> bool:
+        """Whether the last band, an alpha, is GDAL's mask of the others (GDALRasterBand::GetMaskBand)."""
+        return (
+            self.count in (2, 4)
+            and self.colorinterp[-1] == ColorInterp.alpha
+            and self.dtype in ("uint8", "uint16")
+            and self.nodata is None
+            and not self.masked
+        )
+
+    @property
+    def own_alphas(self) -> tuple[int, ...]:
+        """Bands, from 0, that are alphas beside a mask or nodata: those are GDAL's mask of the others."""
+        if self.hides or (self.nodata is None and not self.masked):
+            return ()
+        return tuple(band for band, shows in enumerate(self.colorinterp) if shows == ColorInterp.alpha)
+
+    @property
+    def colours(self) -> bool:
+        """Whether the first three bands are red, green and blue."""
+        return self.colorinterp[:3] == _RGB
+
+    def warped(self, *, width: int, height: int, transform: Affine, crs: CRS, masked: bool) -> Facts:
+        """What still holds on another grid: statistics and what places the old pixels do not."""
+        return replace(
+            self,
+            width=width,
+            height=height,
+            transform=transform,
+            crs_wkt=crs.to_wkt(),
+            masked=masked,
+            band_tags=tuple(without_statistics(tags) for tags in self.band_tags),
+            gcps=((), None),
+            rpcs=None,
+        )
+
+
+def facts_of(dataset: DatasetReader, *, masked: bool) -> Facts:
+    """The facts of an open raster."""
+    dtypes = set(dataset.dtypes)
+    dtype = str(dtypes.pop()) if len(dtypes) == 1 else np.result_type(*numpy_dtypes(dataset)).name
+    points, points_crs = dataset.gcps
+    return Facts(
+        width=dataset.width,
+        height=dataset.height,
+        count=dataset.count,
+        dtype=dtype,
+        sample_bits=sample_bits(dataset),
+        nodata=dataset.nodata,
+        masked=masked,
+        transform=dataset.transform,
+        crs_wkt=dataset.crs.to_wkt() if dataset.crs else None,
+        colorinterp=tuple(dataset.colorinterp),
+        colormap=dict(dataset.colormap(1)) if ColorInterp.palette in dataset.colorinterp else None,
+        descriptions=tuple(dataset.descriptions),
+        units=tuple(dataset.units),
+        scales=tuple(dataset.scales),
+        offsets=tuple(dataset.offsets),
+        domains={"": dataset.tags()} | {name: dataset.tags(ns=name) for name in _domains(dataset, 0)},
+        band_tags=tuple(dataset.tags(band) for band in dataset.indexes),
+        gcps=(tuple(points), points_crs.to_wkt() if points and points_crs else None),
+        rpcs=dataset.rpcs,
+        band_domains=tuple(
+            {name: dataset.tags(band, ns=name) for name in _domains(dataset, band)}
+            for band in dataset.indexes
+        ),
+        xmp=dataset.tags(ns=_XMP).get(_XMP),
+        icc_profile=dataset.tags(ns="COLOR_PROFILE").get("SOURCE_ICC_PROFILE"),
+        white_is_zero=dataset.tags(ns="IMAGE_STRUCTURE").get("MINISWHITE") == "YES",
+    )
+
+
+def _domains(dataset: DatasetReader, band: int) -> list[str]:
+    # GDAL cannot write a JSON document into a TIFF: its COG driver leaves it out as well.
+    return [
+        name
+        for name in dataset.tag_namespaces(band)
+        if name not in _OWN_DOMAINS and name != _XMP and not name.startswith("json:")
+    ]
+
+
+def sample_bits(dataset: DatasetReader) -> int | None:
+    """Bits of a sample where that is less than its dtype has."""
+    bits = dataset.tags(1, ns="IMAGE_STRUCTURE").get("NBITS")
+    return int(bits) if bits else None
+
+
+def without_statistics(tags: Mapping[str, str]) -> dict[str, str]:
+    """A band's metadata without statistics of pixels that are no longer the same."""
+    return {name: value for name, value in tags.items() if not name.startswith("STATISTICS_")}

@@ -1,0 +1,402 @@
+"""What a raster is: `inspect` tells it from the header and a few blocks, `open` gives its pixels lazily.
+
+Neither holds the raster in memory. Both read through `open_dataset`, the only door to a source.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict
+from rasterio.crs import CRS
+from rasterio.enums import ColorInterp, MaskFlags
+from rasterio.io import DatasetReader
+from rasterio.transform import Affine
+from rasterio.windows import Window
+
+from gdaltools import storage
+from gdaltools.band_names import named
+from gdaltools.display import html
+from gdaltools.display.on_map import OnMap
+from gdaltools.errors import InvalidParameter, UnsupportedRaster
+from gdaltools.geo.crs import WGS84, Bounds, crs_name, parse_crs, transform_bounds
+from gdaltools.raster.dataset import numpy_dtypes, open_dataset, read_window
+from gdaltools.raster.detect import Detection, detect
+from gdaltools.raster.picture import file_name, thumbnail
+from gdaltools.storage import Location, StrPath
+from gdaltools.xr.lazy import LazyPixels, blank_nodata, labelled, masked_dtype
+
+if TYPE_CHECKING:  # at run time where they are used: they make the import of gdaltools slow
+    import xarray
+
+__all__ = ["RasterInfo", "Shape", "describe", "inspect", "open", "open_dataset", "source_crs"]
+
+MaskKind = Literal["none", "nodata", "alpha", "mask"]
+Shape = tuple[int, int]
+
+_CHUNK_BYTES = 64 << 20
+
+
+class RasterInfo(OnMap, BaseModel):
+    """Everything that a raster's header says, and what kind of raster it looks like.
+
+    Attributes
+    ----------
+    crs : str or None
+        ``AUTHORITY:CODE``, else WKT; None where the file has none.
+    transform : tuple of 6 float
+        Pixel to world as ``(a, b, c, d, e, f)``: x = a·col + b·row + c, y = d·col + e·row + f.
+    bounds : tuple of 4 float
+        left, bottom, right, top in `crs`.
+    bounds_4326 : tuple of 4 float or None
+        The same in EPSG:4326; left > right where the raster crosses the antimeridian.
+    resolution : tuple of 2 float
+        Pixel width and height in units of `crs`.
+    mask : str
+        How pixels without data are told: "nodata", "alpha", "mask" (per dataset) or "none".
+    overviews : tuple of int
+        Their factors.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    location: str
+    driver: str
+    width: int
+    height: int
+    count: int
+    dtypes: tuple[str, ...]
+    crs: str | None
+    transform: tuple[float, float, float, float, float, float]
+    georeferenced: bool
+    bounds: Bounds
+    bounds_4326: Bounds | None
+    resolution: tuple[float, float]
+    nodata: tuple[float | None, ...]
+    mask: MaskKind
+    color_interpretation: tuple[str, ...]
+    color_table: dict[int, tuple[int, int, int, int]] | None
+    descriptions: tuple[str | None, ...]
+    units: tuple[str | None, ...]
+    scales: tuple[float, ...]
+    offsets: tuple[float, ...]
+    tags: dict[str, str]
+    block_shapes: tuple[Shape, ...]
+    tiled: bool
+    interleave: str | None
+    compression: str | None
+    photometric: str | None
+    overviews: tuple[int, ...]
+    has_gcps: bool
+    has_rpcs: bool
+    size_bytes: int
+    uncompressed_bytes: int
+    detected: Detection
+
+    @property
+    def has_crs(self) -> bool:
+        """Whether the file says where on Earth it lies."""
+        return self.crs is not None
+
+    @property
+    def detected_type(self) -> str:
+        """rgb, rgba, dem, categorical, multispectral or nir."""
+        return self.detected.raster_type
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(bands, rows, cols)."""
+        return self.count, self.height, self.width
+
+    @property
+    def affine(self) -> Affine:
+        """The transform as an object that computes."""
+        return Affine(*self.transform)
+
+    @property
+    def band_names(self) -> dict[str, str]:
+        """A name for each band: its description, else its colour, else ``Band n``; keys "1", "2", …"""
+        rgb = ("Red", "Green", "Blue")
+        guessed: dict[str, tuple[str, ...]] = {"rgb": rgb, "rgba": rgb, "nir": (*rgb, "NIR")}
+        colours = list(self.color_interpretation)
+        if self.detected_type == "nir":  # GDAL's writers mark a fourth band as alpha on their own
+            colours[3] = "undefined"
+        found = named(self.descriptions, colours, guessed.get(self.detected_type, ()))
+        return {str(index): name for index, name in enumerate(found, start=1)}
+
+    def _rows(self) -> dict[str, str]:
+        nodata = next((value for value in self.nodata if value is not None), None)
+        raw = self.uncompressed_bytes / 1e6
+        stored = f"{self.size_bytes / 1e6:,.1f} MB on disk, " if self.size_bytes else ""
+        rows, cols = self.block_shapes[0]
+        return {
+            "location": self.location,
+            "format": f"{self.driver}, {self.compression or 'uncompressed'}, {self.interleave or 'band'}"
+            f" interleaved, {'tiles' if self.tiled else 'strips'} of {cols} x {rows}",
+            "size": f"{self.width} x {self.height} pixels, {self.count} band{'s' * (self.count > 1)} of "
+            f"{', '.join(sorted(set(self.dtypes)))}; {stored}{raw:,.1f} MB uncompressed",
+            "crs": "none" if self.crs is None else self.crs.split(",")[0],
+            "resolution": f"{self.resolution[0]:.10g} x {self.resolution[1]:.10g}",
+            "bounds": ", ".join(f"{value:.10g}" for value in self.bounds),
+            "no data": self.mask if nodata is None else f"{nodata:g}",
+            "overviews": ", ".join(map(str, self.overviews)) or "none",
+            "type": f"{self.detected_type} ({self.detected.confidence:.0%}: {self.detected.reason})",
+        }
+
+    def plot(self, ax: Any = None) -> Any:
+        """Draw a histogram of each band by a sample of its pixels; the matplotlib Axes.
+
+        Raises
+        ------
+        MissingExtra
+            matplotlib is not installed.
+        SourceNotFound, CorruptRaster, StorageError
+            The raster cannot be read any more.
+
+        Examples
+        --------
+        >>> gt.inspect("scene.tif").plot().get_title()
+        'scene.tif, by an overview of 640 x 480 pixels'
+        """
+        from gdaltools.display.axes import plot_histogram
+
+        return plot_histogram(self, ax)
+
+    def _on_map(self) -> dict[str, Any]:
+        return {"sources": [self.location]}
+
+    def _about(self) -> str:
+        return file_name(self.location)
+
+    def _picture(self) -> bytes | None:
+        return thumbnail(self.location)
+
+    def _parts(self) -> Iterable[html.Html]:
+        bands = zip(
+            self.band_names.values(),
+            self.dtypes,
+            self.nodata,
+            self.units,
+            self.scales,
+            self.offsets,
+            strict=True,
+        )
+        headings = ("band", "name", "dtype", "no data", "unit", "scale", "offset")
+        yield html.details(
+            f"{self.count} band{'s' * (self.count > 1)}",
+            html.table(headings, ((index, *band) for index, band in enumerate(bands, start=1))),
+        )
+        if self.tags:
+            yield html.details(f"{len(self.tags)} tags", html.table(("tag", "value"), self.tags.items()))
+
+
+def inspect(src: StrPath | Location) -> RasterInfo:
+    """What the raster at `src` is; reads the header and at most nine small windows.
+
+    Raises
+    ------
+    SourceNotFound, UnsupportedRaster, CorruptRaster, StorageError
+        As `open_dataset` does; CorruptRaster also where a sampled block cannot be decoded.
+
+    Examples
+    --------
+    >>> info = inspect("scene.tif")
+    >>> info.crs, info.shape, info.resolution
+    ('EPSG:32637', (3, 600, 800), (10.0, 10.0))
+    """
+    location = storage.locate(src)
+    with open_dataset(location) as dataset:
+        return describe(dataset, location)
+
+
+def describe(dataset: DatasetReader, location: Location) -> RasterInfo:
+    """`inspect` for a raster that is open already."""
+    dtypes = numpy_dtypes(dataset)
+    a, b, c, d, e, f = tuple(dataset.transform)[:6]
+    cols, rows = (0, dataset.width), (0, dataset.height)
+    xs = [a * col + b * row + c for col in cols for row in rows]
+    ys = [d * col + e * row + f for col in cols for row in rows]
+    bounds = min(xs), min(ys), max(xs), max(ys)
+    pixels = dataset.width * dataset.height
+    return RasterInfo(
+        location=str(location),
+        driver=dataset.driver,
+        width=dataset.width,
+        height=dataset.height,
+        count=dataset.count,
+        dtypes=dtypes,
+        crs=crs_name(dataset.crs) if dataset.crs else None,
+        transform=tuple(dataset.transform)[:6],
+        georeferenced=not dataset.transform.is_identity,
+        bounds=bounds,
+        bounds_4326=_bounds_4326(dataset, bounds),
+        resolution=(
+            float(np.hypot(dataset.transform.a, dataset.transform.d)),
+            float(np.hypot(dataset.transform.b, dataset.transform.e)),
+        ),
+        nodata=dataset.nodatavals,
+        mask=mask_kind(dataset),
+        color_interpretation=tuple(_interp_name(value) for value in dataset.colorinterp),
+        color_table=_color_table(dataset),
+        descriptions=dataset.descriptions,
+        units=dataset.units,
+        scales=dataset.scales,
+        offsets=dataset.offsets,
+        tags=dataset.tags(),
+        block_shapes=tuple((int(rows), int(cols)) for rows, cols in dataset.block_shapes),
+        tiled=bool(dataset.profile.get("tiled", False)),
+        interleave=dataset.profile.get("interleave"),
+        compression=dataset.profile.get("compress"),
+        photometric=dataset.profile.get("photometric"),
+        overviews=tuple(dataset.overviews(1)),
+        has_gcps=bool(dataset.gcps[0]),
+        has_rpcs=dataset.rpcs is not None,
+        size_bytes=storage.stat(location).size,
+        uncompressed_bytes=sum(pixels * np.dtype(name).itemsize for name in dtypes),
+        detected=detect(dataset, location),
+    )
+
+
+def source_crs(dataset: DatasetReader, location: Location, input_crs: str | CRS | None) -> CRS:
+    """The CRS that the source is in: `input_crs` where it is given, else the file's own.
+
+    Raises
+    ------
+    UnsupportedRaster
+        There is neither, or the file has no affine transform.
+    InvalidParameter
+        `input_crs` is no CRS.
+    """
+    crs = dataset.crs if input_crs is None else parse_crs(input_crs, "input_crs")
+    if not crs:
+        raise UnsupportedRaster(f"{location} has no CRS: pass input_crs, for example 'EPSG:32637'")
+    if dataset.transform.is_identity or dataset.transform.determinant == 0:
+        gcps = " (only ground control points: rectify it first, with gdalwarp)" if dataset.gcps[0] else ""
+        raise UnsupportedRaster(f"{location} has no transform from pixels to coordinates{gcps}")
+    return crs
+
+
+def mask_kind(dataset: DatasetReader) -> MaskKind:
+    """How the raster tells pixels that hold no data; a mask or alpha counts before a nodata value."""
+    flags = dataset.mask_flag_enums[0]
+    if MaskFlags.alpha in flags:
+        return "alpha"
+    if MaskFlags.per_dataset in flags:
+        return "mask"
+    return "nodata" if dataset.nodata is not None else "none"
+
+
+def open(
+    src: StrPath | Location,
+    *,
+    chunks: Literal["auto"] | int | tuple[int, int] | None = "auto",
+    masked: bool = False,
+) -> xarray.DataArray:
+    """The raster as a lazy array with dimensions (band, y, x), georeferenced for rioxarray's ``.rio``.
+
+    The coordinate ``band_name`` names the bands; ``.gt.to_dataset()`` gives one variable for each.
+
+    Pixels are read when they are computed, by whichever thread or machine computes them, through the
+    same door as everything else: their errors are typed too.
+
+    Parameters
+    ----------
+    chunks : "auto", int, (rows, cols) or None
+        Chunks of about 64 MB, aligned to the source's blocks; so many pixels; None reads all now.
+    masked : bool
+        Pixels without data (nodata, mask or alpha) become NaN, and integers floats.
+
+    Raises
+    ------
+    SourceNotFound, UnsupportedRaster, CorruptRaster, StorageError
+        As `inspect` does; when pixels are computed, CorruptRaster and StorageError.
+
+    Examples
+    --------
+    >>> array = gt.open("scene.tif")
+    >>> array.band_name.values.tolist()
+    ['Red', 'Green', 'NIR']
+    """
+    import dask.array
+
+    location = storage.locate(src)
+    with open_dataset(location) as dataset:
+        names = set(numpy_dtypes(dataset))
+        dtype = masked_dtype(np.result_type(*names)) if masked else np.result_type(*names)
+        pixels = _Pixels(location, (dataset.count, dataset.height, dataset.width), dtype, masked)
+        sizes = _chunk_sizes(dataset, dtype.itemsize, chunks)
+        data = dask.array.from_array(pixels, chunks=(-1, *sizes), asarray=False)
+        array = labelled(
+            dataset,
+            data,
+            name=location.stem,
+            crs=dataset.crs,
+            transform=dataset.transform,
+            masked=masked,
+        )
+    return array.load() if chunks is None else array
+
+
+class _Pixels(LazyPixels):
+    """The raster's own pixels."""
+
+    def __init__(
+        self, location: Location, shape: tuple[int, int, int], dtype: np.dtype[Any], masked: bool
+    ) -> None:
+        super().__init__(location, shape, dtype)
+        self.masked = masked
+
+    def read(self, window: Window, indexes: list[int]) -> NDArray[Any]:
+        """As they are in the file, or NaN where they are masked."""
+        with open_dataset(self.location, verify=False) as dataset:
+            data = read_window(dataset, self.location, window, indexes=indexes).astype(self.dtype, copy=False)
+            kind = mask_kind(dataset) if self.masked else "none"
+            if kind == "nodata":
+                blank_nodata(data, [dataset.nodatavals[index - 1] for index in indexes])
+            elif kind != "none":
+                data[:, read_window(dataset, self.location, window, mask=True) == 0] = np.nan
+        return data
+
+
+def _chunk_sizes(
+    dataset: DatasetReader, itemsize: int, chunks: Literal["auto"] | int | Sequence[int] | None
+) -> tuple[int, int]:
+    if isinstance(chunks, int):
+        chunks = (chunks, chunks)
+    if isinstance(chunks, tuple):
+        if len(chunks) != 2 or any(not isinstance(size, int) or size < 1 for size in chunks):
+            raise InvalidParameter(f'chunks {chunks!r}: give "auto", a number, or (rows, cols), all positive')
+        return chunks[0], chunks[1]
+    if chunks not in ("auto", None):
+        raise InvalidParameter(f'chunks {chunks!r}: give "auto", a number, (rows, cols) or None')
+    rows, cols = dataset.block_shapes[0]
+    budget = _CHUNK_BYTES // (itemsize * dataset.count)
+    across = min(dataset.width, max(cols, 4096 // cols * cols))
+    if budget // across < rows:
+        across = min(dataset.width, max(cols, budget // rows // cols * cols))
+    down = min(dataset.height, max(rows, min(4096, budget // across) // rows * rows))
+    return down, across
+
+
+def _bounds_4326(dataset: DatasetReader, bounds: Bounds) -> Bounds | None:
+    if not dataset.crs or dataset.transform.is_identity:
+        return None
+    try:
+        found = transform_bounds(dataset.crs, WGS84, bounds)
+    except InvalidParameter:  # a local or engineering CRS has no place on Earth
+        return None
+    return found if all(np.isfinite(found)) else None
+
+
+def _color_table(dataset: DatasetReader) -> dict[int, tuple[int, int, int, int]] | None:
+    if ColorInterp.palette not in dataset.colorinterp:
+        return None
+    index = dataset.colorinterp.index(ColorInterp.palette) + 1
+    return dict(dataset.colormap(index))
+
+
+def _interp_name(value: ColorInterp | int) -> str:
+    return str(getattr(value, "name", value))

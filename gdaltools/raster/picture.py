@@ -1,0 +1,185 @@
+"""A small picture of a raster, from the overview that is about as fine; never of more than a glance costs.
+
+>>> thumbnail("no-such-file.tif") is None
+True
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import numpy as np
+import rasterio
+from numpy.typing import NDArray
+from rasterio.enums import ColorInterp, Resampling
+from rasterio.errors import RasterioError
+from rasterio.io import DatasetReader, MemoryFile
+from rasterio.vrt import WarpedVRT
+from rasterio.windows import Window
+
+from gdaltools import storage
+from gdaltools.errors import GdalToolsError
+from gdaltools.raster.dataset import open_dataset, reading
+from gdaltools.storage import Location, StrPath
+
+Picture = NDArray[np.uint8]
+
+#: Side of a thumbnail, pixels.
+THUMBNAIL = 192
+#: Decoding more than this for a picture takes longer than a person waits for an answer.
+GLANCE_PIXELS = 24_000_000
+# What is darkest and brightest in a picture of data that are not 8-bit colours, in percent of the pixels.
+_STRETCH = (2, 98)
+# Levels of a colour that a thumbnail keeps: a step that nobody sees halves its bytes.
+_THUMBNAIL_STEP = 4
+
+
+def thumbnail(src: StrPath | Location, side: int = THUMBNAIL) -> bytes | None:
+    """A PNG of the raster; None where it cannot be had, or not without reading much of the raster."""
+    try:
+        found = picture(src, side)
+    except (GdalToolsError, RasterioError, OSError):
+        return None
+    if found is None:
+        return None
+    colours = found[..., :3] // _THUMBNAIL_STEP * _THUMBNAIL_STEP
+    return png(np.dstack([colours, found[..., 3]]))
+
+
+def picture(src: StrPath | Location, side: int) -> Picture | None:
+    """The raster as (rows, cols, 4) of red, green, blue and alpha, at most `side` pixels a side.
+
+    None where it has no overview that is coarse enough to be read at a glance.
+
+    Raises
+    ------
+    SourceNotFound, UnsupportedRaster, CorruptRaster, StorageError
+        As `gdaltools.inspect` does.
+    """
+    location = storage.locate(src)
+    with open_dataset(location, verify=False) as dataset:
+        if glance_cost(dataset, side) > GLANCE_PIXELS:
+            return None
+        return _painted(dataset, location, side)
+
+
+def png(pixels: Picture, *, effort: int = 9) -> bytes:
+    """RGBA pixels of shape (rows, cols, 4) as a PNG, compressed at this level of zlib."""
+    rows, cols, bands = pixels.shape
+    profile = {"driver": "PNG", "dtype": "uint8", "count": bands, "height": rows, "width": cols}
+    with MemoryFile() as memory:
+        with rasterio.Env(GDAL_PAM_ENABLED="NO"), memory.open(**profile, zlevel=effort) as target:
+            target.write(pixels.transpose(2, 0, 1))
+        return bytes(memory.read())
+
+
+def glance_cost(dataset: DatasetReader, side: int) -> int:
+    """Pixels that GDAL decodes for a picture: those of the coarsest level that is fine enough."""
+    factor = max(1, max(dataset.width, dataset.height) // side)
+    fitting = [level for level in dataset.overviews(1) if level <= factor * 1.2]
+    level = max(fitting, default=1)
+    return int(dataset.width * dataset.height * min(dataset.count, 3) // level**2)
+
+
+def _painted(dataset: DatasetReader, location: Location, side: int) -> Picture:
+    scale = max(1.0, max(dataset.width, dataset.height) / side)
+    shape = max(1, round(dataset.height / scale)), max(1, round(dataset.width / scale))
+    return painted(dataset, location, shape)
+
+
+def painted(
+    dataset: DatasetReader | WarpedVRT,
+    location: Location,
+    shape: tuple[int, int],
+    levels: tuple[float, float] | None = None,
+) -> Picture:
+    """All of an open raster in so many rows and columns.
+
+    Parameters
+    ----------
+    levels : (float, float), optional
+        What is darkest and brightest of data that are not 8-bit colours; by default what `brightness` says.
+
+    Raises
+    ------
+    CorruptRaster, StorageError
+        A block cannot be decoded, or storage did not answer.
+    """
+    bands = _bands(dataset)
+    palette = ColorInterp.palette in dataset.colorinterp
+    data, seen = _read(dataset, location, bands, shape, Resampling.nearest if palette else Resampling.average)
+    if palette:
+        return _coloured(data[0], dataset.colormap(bands[0]), seen)
+    if dataset.dtypes[0] != "uint8":
+        data = stretched(data, levels or brightness(data, seen))
+    return _opaque(data, seen)
+
+
+def shown_levels(dataset: DatasetReader, location: Location, shape: tuple[int, int]) -> tuple[float, float]:
+    """What is darkest and brightest in a picture of the raster, by a look at all of it."""
+    return brightness(*_read(dataset, location, _bands(dataset), shape, Resampling.average))
+
+
+def _read(
+    dataset: DatasetReader | WarpedVRT,
+    location: Location,
+    bands: list[int],
+    shape: tuple[int, int],
+    how: Resampling,
+) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+    with reading(location, Window(0, 0, dataset.width, dataset.height)):
+        data = dataset.read(bands, out_shape=(len(bands), *shape), resampling=how)
+        seen = dataset.dataset_mask(out_shape=shape) > 0
+    if np.iscomplexobj(data):
+        data = np.abs(data)
+    return data, seen & np.isfinite(data).all(axis=0)
+
+
+def _bands(dataset: DatasetReader | WarpedVRT) -> list[int]:
+    if ColorInterp.palette in dataset.colorinterp:
+        return [dataset.colorinterp.index(ColorInterp.palette) + 1]
+    wanted = (ColorInterp.red, ColorInterp.green, ColorInterp.blue)
+    if all(colour in dataset.colorinterp for colour in wanted):
+        return [dataset.colorinterp.index(colour) + 1 for colour in wanted]
+    return [1, 2, 3] if dataset.count >= 3 else [1]
+
+
+def _coloured(indexes: NDArray[Any], palette: dict[int, tuple[int, ...]], seen: NDArray[np.bool_]) -> Picture:
+    colours = np.zeros((max(256, max(palette, default=0) + 1), 4), "uint8")
+    for index, colour in palette.items():
+        colours[index] = (*colour[:3], 255)
+    found: Picture = colours[np.clip(indexes.astype("int64"), 0, len(colours) - 1)]
+    found[~seen, 3] = 0
+    return found
+
+
+def brightness(data: NDArray[Any], seen: NDArray[np.bool_]) -> tuple[float, float]:
+    """What is darkest and brightest: all but the outermost two percent lie between."""
+    if not seen.any():
+        return 0.0, 1.0
+    low, high = np.nanpercentile(data[:, seen].astype("float64"), _STRETCH)
+    return float(low), float(high)
+
+
+def stretched(data: NDArray[Any], levels: tuple[float, float]) -> NDArray[np.uint8]:
+    """Bands of any numbers as 0 (the first of `levels` and below) to 255 (the second and above)."""
+    low, high = levels
+    values = (np.nan_to_num(data.astype("float64")) - low) / max(high - low, 1e-9) * 255
+    found: Picture = np.clip(values, 0, 255).astype("uint8")
+    return found
+
+
+def _opaque(data: NDArray[Any], seen: NDArray[np.bool_]) -> Picture:
+    colours = np.broadcast_to(data, (3, *data.shape[1:])) if len(data) == 1 else data
+    found: Picture = np.dstack([*colours.astype("uint8"), np.where(seen, 255, 0).astype("uint8")])
+    return found
+
+
+def file_name(location: str) -> str:
+    """The last part of a location's name.
+
+    >>> file_name("abfs://silver-cogs/2025/scene.tif")
+    'scene.tif'
+    """
+    return os.path.basename(location.rstrip("/")) or location

@@ -1,0 +1,1 @@
+"""Pixels of a raster, window by window: each source reads the same values, whichever way it takes."""

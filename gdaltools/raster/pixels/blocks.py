@@ -1,0 +1,201 @@
+"""Which of a raster's stored blocks (TIFF strips or tiles) windows of a target grid are read from.
+
+A block that two readers need is decoded by both, and one that has left the block cache is decoded again:
+these are the figures that the order of an extraction is decided by, and that its plan tells.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+from rasterio.io import DatasetReader
+
+from gdaltools.geo.crs import transform_points
+from gdaltools.geo.grid import Grid
+from gdaltools.raster.dataset import numpy_dtypes
+
+Touched = NDArray[np.bool_]
+
+# What a kernel takes beyond a pixel's own place, in source pixels.
+_MARGIN = 4
+_NODES = 3
+# Parts of the grid, along each side, that are looked at for whether it meets the source at all.
+_LOOKS = 64
+# Of cache beyond the blocks of one strip.
+_SPARE = 1.05
+
+
+@dataclass(frozen=True)
+class StoredBlocks:
+    """The blocks of a raster, and the grid that is read out of them.
+
+    Attributes
+    ----------
+    rows, cols : int
+        Of one block, in pixels.
+    block_bytes : int
+        One block of all bands, decoded.
+    warps : bool
+        Whether the target's grid is another one than the source's.
+    """
+
+    source: Grid
+    target: Grid
+    rows: int
+    cols: int
+    block_bytes: int
+    warps: bool
+
+    @property
+    def decoded_bytes(self) -> int:
+        """All of the raster, decoded."""
+        return self.block_bytes // (self.rows * self.cols) * self.source.width * self.source.height
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns of blocks."""
+        return -(-self.source.height // self.rows), -(-self.source.width // self.cols)
+
+    @property
+    def striped(self) -> bool:
+        """Whether each block is as wide as the raster."""
+        return self.shape[1] == 1
+
+    def misses(self) -> bool:
+        """Whether it is sure that no pixel of the target lies in the source."""
+        if not self.warps:
+            return False
+        share = np.linspace(0, 1, _LOOKS + 1)
+        x, y = self._placed(*np.meshgrid(share * self.target.width, share * self.target.height))
+        if not (np.isfinite(x).all() and np.isfinite(y).all()):
+            return False
+        near = np.ones((_LOOKS, _LOOKS), bool)
+        for values, extent in ((x, self.source.width), (y, self.source.height)):
+            corners = np.stack([values[:-1, :-1], values[1:, :-1], values[:-1, 1:], values[1:, 1:]])
+            low, high = corners.min(axis=0), corners.max(axis=0)
+            # Between its corners a part of the grid bends by far less than its size.
+            near &= (high + (high - low) > 0) & (low - (high - low) < extent)
+        return not near.any()
+
+    def _placed(
+        self, cols: NDArray[np.float64], rows: NDArray[np.float64]
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Where in the source's pixels points of the target's pixels lie, of any shape."""
+        x, y = self.target.world(cols.ravel(), rows.ravel())
+        x, y = transform_points(self.target.crs, self.source.crs, x, y)
+        with np.errstate(invalid="ignore"):
+            x, y = self.source.pixels(x, y)
+        return x.reshape(cols.shape), y.reshape(cols.shape)
+
+    def cells(self, top: int, bottom: int, left: int, right: int, width: int) -> list[tuple[slice, slice]]:
+        """Rows and columns of blocks for each cell, `width` pixels wide, of a strip of the target grid."""
+        edges = [*range(left, right, width), right]
+        if not self.warps:
+            rows = slice(top // self.rows, -(-bottom // self.rows))
+            return [
+                (rows, slice(first // self.cols, -(-last // self.cols))) for first, last in pairwise(edges)
+            ]
+        share = np.linspace(0, 1, _NODES)
+        cols = np.concatenate([first + share * (last - first) for first, last in pairwise(edges)])
+        x, y = self._placed(*np.meshgrid(cols, top + share * (bottom - top)))
+        shape = (_NODES, len(edges) - 1, _NODES)
+        return [
+            found
+            for index in range(len(edges) - 1)
+            if (found := self._around(x.reshape(shape)[:, index], y.reshape(shape)[:, index])) is not None
+        ]
+
+    def _around(self, x: NDArray[np.float64], y: NDArray[np.float64]) -> tuple[slice, slice] | None:
+        known = np.isfinite(x) & np.isfinite(y)
+        if not known.any():
+            return None
+        spans = []
+        for values, size, extent in (
+            (y[known], self.rows, self.source.height),
+            (x[known], self.cols, self.source.width),
+        ):
+            first = max(0, int(np.clip(values.min() - _MARGIN, -1, extent + 1)))
+            last = min(extent, int(np.clip(values.max() + _MARGIN, -1, extent + 1)) + 1)
+            if first >= last:
+                return None
+            spans.append(slice(first // size, -(-last // size)))
+        return spans[0], spans[1]
+
+
+def stored_blocks(dataset: DatasetReader, source: Grid, target: Grid, *, warps: bool) -> StoredBlocks:
+    """The blocks of an open raster that is to be read on the grid `target`."""
+    rows, cols = dataset.block_shapes[0]
+    itemsize = sum(np.dtype(name).itemsize for name in numpy_dtypes(dataset))
+    return StoredBlocks(source, target, rows, cols, rows * cols * itemsize, warps=warps)
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What readers of strips decode.
+
+    Attributes
+    ----------
+    needed : int
+        Blocks that any of them needs.
+    decoded : int
+        How often a block is decoded, over all blocks and readers.
+    cache_bytes : int
+        The cache that one reader takes so that its own strips decode no block twice.
+    thrashed : int
+        `decoded`, were there no such cache.
+    """
+
+    needed: int
+    decoded: int
+    cache_bytes: int
+    thrashed: int
+
+    @property
+    def rereads(self) -> float:
+        """How often a needed block is decoded on average."""
+        return self.decoded / self.needed if self.needed else 1.0
+
+    @property
+    def rereads_without_cache(self) -> float:
+        """The same without the cache."""
+        return self.thrashed / self.needed if self.needed else 1.0
+
+
+def reading_of(
+    blocks: StoredBlocks, readers: Sequence[Iterator[tuple[int, int, int, int]]], width: int
+) -> Reading:
+    """What `readers` decode, each of which reads strips (top, bottom, left, right) of the target in cells."""
+    anybody = np.zeros(blocks.shape, bool)
+    decoded = thrashed = largest = 0
+    for strips in readers:
+        own = np.zeros(blocks.shape, bool)
+        for strip in strips:
+            cells = blocks.cells(*strip, width)
+            if not cells:
+                continue
+            box = _box(cells)
+            together = np.zeros(tuple(part.stop - part.start for part in box), bool)
+            for rows, cols in cells:
+                thrashed += (rows.stop - rows.start) * (cols.stop - cols.start)
+                together[_within(rows, box[0]), _within(cols, box[1])] = True
+            own[box] |= together
+            largest = max(largest, int(together.sum()))
+        decoded += int(own.sum())
+        anybody |= own
+    # The last used go last: what a strip was read from is there for the next, which needs some of it again.
+    return Reading(int(anybody.sum()), decoded, int(_SPARE * largest * blocks.block_bytes), thrashed)
+
+
+def _box(cells: Sequence[tuple[slice, slice]]) -> tuple[slice, slice]:
+    return (
+        slice(min(rows.start for rows, _ in cells), max(rows.stop for rows, _ in cells)),
+        slice(min(cols.start for _, cols in cells), max(cols.stop for _, cols in cells)),
+    )
+
+
+def _within(span: slice, box: slice) -> slice:
+    return slice(span.start - box.start, span.stop - box.start)

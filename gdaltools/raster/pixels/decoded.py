@@ -1,0 +1,87 @@
+"""A raster decoded once, from top to bottom, into a scratch file of which any part can be read."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import rasterio
+from rasterio.enums import ColorInterp
+from rasterio.errors import RasterioError
+from rasterio.windows import Window
+
+from gdaltools import storage
+from gdaltools.errors import StorageError
+from gdaltools.raster.dataset import numpy_dtypes, open_dataset, reading
+from gdaltools.storage import Location
+
+# Where blocks would be decoded more often than this they are decoded once, into a scratch file.
+_MOST_REREADS = 2.0
+# The part of the free space that it may take, as what is made may go to the same disk.
+_SPACE_SHARE = 0.5
+
+
+def is_worth_staging(rereads: float, size_bytes: int) -> bool:
+    """Whether blocks that are decoded so often had better be decoded once, and there is room for them."""
+    return (
+        rereads > _MOST_REREADS and size_bytes < _SPACE_SHARE * shutil.disk_usage(tempfile.gettempdir()).free
+    )
+
+
+def decoded(location: Location, folder: Path, blocksize: int, *, masked: bool) -> Location:
+    """The raster's pixels, and its mask, in an uncompressed GeoTIFF in `folder`, of blocks of that size.
+
+    Raises
+    ------
+    CorruptRaster, StorageError
+        The source cannot be decoded, or the scratch file not be written.
+    """
+    path = folder / "source.tif"
+    with open_dataset(location, verify=False) as dataset:
+        rows, _ = dataset.block_shapes[0]
+        step = max(rows, blocksize)
+        with (
+            _storing(path),
+            rasterio.Env(GDAL_TIFF_INTERNAL_MASK="YES"),
+            rasterio.open(
+                path,
+                "w",
+                driver="GTiff",
+                width=dataset.width,
+                height=dataset.height,
+                count=dataset.count,
+                dtype=np.result_type(*numpy_dtypes(dataset)).name,
+                crs=dataset.crs,
+                transform=dataset.transform,
+                nodata=dataset.nodata,
+                interleave="pixel",
+                bigtiff="if_safer",
+                photometric="minisblack",
+                tiled=True,
+                blockxsize=blocksize,
+                blockysize=blocksize,
+            ) as staged,
+        ):
+            if ColorInterp.alpha in dataset.colorinterp:
+                staged.colorinterp = dataset.colorinterp
+            for top in range(0, dataset.height, step):
+                window = Window(0, top, dataset.width, min(step, dataset.height - top))
+                with reading(location, window):
+                    data = dataset.read(window=window)
+                    valid = dataset.dataset_mask(window=window) if masked else None
+                staged.write(data, window=window)
+                if valid is not None:
+                    staged.write_mask(valid, window=window)
+    return storage.locate(path)
+
+
+@contextmanager
+def _storing(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except RasterioError as error:
+        raise StorageError(f"{path.parent} cannot be written to: {error}; is there space left?") from error

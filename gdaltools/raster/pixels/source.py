@@ -1,0 +1,215 @@
+"""Where a COG's pixels come from: a raster file, a warp of one, or an array.
+
+A source is a small value that any thread or any machine of a cluster can read a window of. Blocks of pixels
+have the shape (planes, rows, cols, samples): one plane of all bands where bands lie together in the COG, a
+plane for each band where they lie apart.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from rasterio.crs import CRS
+from rasterio.enums import Resampling
+from rasterio.io import DatasetReader
+from rasterio.transform import Affine
+from rasterio.vrt import WarpedVRT
+from rasterio.windows import Window
+
+from gdaltools.cog.overviews.axis import Span
+from gdaltools.raster.dataset import open_dataset, reading
+from gdaltools.raster.pixels.nodata import holding_data
+from gdaltools.storage import Location
+
+Pixels = NDArray[Any]
+Valid = NDArray[np.bool_]
+
+
+class Source(Protocol):
+    """What a COG is made of."""
+
+    @property
+    def name(self) -> str:
+        """What errors call it."""
+
+    def read(
+        self, rows: Span, cols: Span, dtype: np.dtype[Any], *, planes: int
+    ) -> tuple[Pixels, Valid | None]:
+        """A window's pixels, shape (planes, rows, cols, samples), and its mask, (rows, cols), if any."""
+
+
+@dataclass(frozen=True)
+class RasterSource:
+    """A raster file as it is.
+
+    Attributes
+    ----------
+    masked : bool
+        Whether `read` gives the file's mask.
+    level : int or None
+        Read this overview of the file's own instead of its full resolution.
+    """
+
+    location: Location
+    count: int
+    masked: bool = False
+    level: int | None = None
+
+    @property
+    def name(self) -> str:
+        """What errors call it."""
+        return str(self.location)
+
+    def at(self, location: Location) -> Self:
+        """The same, with its bytes elsewhere."""
+        return replace(self, location=location)
+
+    def read(
+        self, rows: Span, cols: Span, dtype: np.dtype[Any], *, planes: int
+    ) -> tuple[Pixels, Valid | None]:
+        """As `Source.read`.
+
+        Raises
+        ------
+        CorruptRaster, StorageError
+            A block of the window cannot be decoded, or storage did not answer.
+        """
+        with open_dataset(self.location, verify=False, overview_level=self.level) as dataset:
+            return _read(dataset, self.location, rows, cols, dtype, planes, self.count, self.masked)
+
+
+@dataclass(frozen=True)
+class WarpedSource:
+    """A raster file on another grid, warped by GDAL as it is read.
+
+    Attributes
+    ----------
+    adds_alpha : bool
+        Whether the mask is the one of the warp itself: what the source does not reach, or has no data for.
+    options : tuple of (str, object)
+        GDAL's warp options.
+    """
+
+    location: Location
+    count: int
+    source_wkt: str
+    target_wkt: str
+    transform: Affine
+    width: int
+    height: int
+    resampling: str
+    source_nodata: float | None
+    nodata: float | None
+    adds_alpha: bool
+    masked: bool
+    options: tuple[tuple[str, Any], ...] = ()
+
+    @property
+    def name(self) -> str:
+        """What errors call it."""
+        return str(self.location)
+
+    def at(self, location: Location) -> Self:
+        """The same, with its bytes elsewhere."""
+        return replace(self, location=location)
+
+    def read(
+        self, rows: Span, cols: Span, dtype: np.dtype[Any], *, planes: int
+    ) -> tuple[Pixels, Valid | None]:
+        """As `Source.read`.
+
+        Raises
+        ------
+        CorruptRaster, StorageError
+            A block of the source cannot be decoded, or storage did not answer.
+        """
+        with (
+            open_dataset(self.location, verify=False) as dataset,
+            self.opened(dataset) as warped,
+        ):
+            return _read(warped, self.location, rows, cols, dtype, planes, self.count, self.masked)
+
+    def opened(self, dataset: DatasetReader) -> WarpedVRT:
+        """The warp of the open file, to be closed by the caller."""
+        return WarpedVRT(
+            dataset,
+            src_crs=CRS.from_wkt(self.source_wkt),
+            crs=CRS.from_wkt(self.target_wkt),
+            transform=self.transform,
+            width=self.width,
+            height=self.height,
+            resampling=Resampling[self.resampling],
+            src_nodata=self.source_nodata,
+            nodata=self.nodata,
+            add_alpha=self.adds_alpha,
+            **dict(self.options),
+        )
+
+
+@dataclass(frozen=True)
+class ArraySource:
+    """An array of shape (bands, rows, cols), in memory or to be computed by dask.
+
+    Attributes
+    ----------
+    origin : (int, int)
+        Row and column of the raster at which the array begins.
+    nodata : float or None
+        With `masked`, the value that the mask leaves out.
+    """
+
+    name: str
+    array: Any = field(repr=False)
+    origin: tuple[int, int] = (0, 0)
+    nodata: float | None = None
+    masked: bool = False
+
+    @property
+    def lazy(self) -> bool:
+        """Whether dask computes it."""
+        return hasattr(self.array, "rechunk")
+
+    def read(
+        self, rows: Span, cols: Span, dtype: np.dtype[Any], *, planes: int
+    ) -> tuple[Pixels, Valid | None]:
+        """As `Source.read`."""
+        top, left = self.origin
+        window = self.array[:, rows.start - top : rows.stop - top, cols.start - left : cols.stop - left]
+        if self.lazy:
+            window = window.compute(scheduler="synchronous")
+        bands = np.asarray(window)
+        if not self.masked:
+            return stacked(bands, dtype, planes=planes), None
+        there = holding_data(bands, np.nan if self.nodata is None else self.nodata)
+        valid = np.ones(bands.shape[1:], bool) if there is None else np.any(there, axis=0)
+        return stacked(bands, dtype, planes=planes), valid
+
+
+def stacked(bands: Pixels, dtype: np.dtype[Any], *, planes: int) -> Pixels:
+    """Bands of shape (bands, rows, cols) as (planes, rows, cols, samples)."""
+    if planes == 1:
+        return np.ascontiguousarray(bands.transpose(1, 2, 0), dtype)[None]
+    return np.ascontiguousarray(bands, dtype)[..., None]
+
+
+def _read(
+    dataset: DatasetReader | WarpedVRT,
+    location: Location,
+    rows: Span,
+    cols: Span,
+    dtype: np.dtype[Any],
+    planes: int,
+    count: int,
+    masked: bool,
+) -> tuple[Pixels, Valid | None]:
+    window = Window(cols.start, rows.start, len(cols), len(rows))
+    pixels = np.empty((planes, len(rows), len(cols), count // planes), dtype)
+    # GDAL writes straight into the order that is wanted: the view has the order that rasterio expects.
+    view = pixels[0].transpose(2, 0, 1) if planes == 1 else pixels[..., 0]
+    with reading(location, window):
+        dataset.read(list(range(1, count + 1)), window=window, out=view)
+        valid = dataset.dataset_mask(window=window) > 0 if masked else None
+    return pixels, valid

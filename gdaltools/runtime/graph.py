@@ -1,0 +1,215 @@
+"""How a set of dask tasks is run: on the active cluster if there is one, else on threads of this process.
+
+When `run` returns or raises, none of its tasks is still running here: an error leaves no thread behind
+that goes on writing. Ctrl-C ends the tasks under way before their next window, and they publish nothing.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from contextvars import ContextVar
+from itertools import islice
+from typing import Any, TypeVar
+
+import dask
+from dask import local, threaded
+from dask.callbacks import Callback
+from dask.delayed import Delayed
+from dask.system import CPU_COUNT
+
+from gdaltools.runtime.interruption import Interruption
+
+_SYNCHRONOUS = ("synchronous", "sync", "single-threaded")
+
+A = TypeVar("A")
+R = TypeVar("R")
+
+# Calls that are handed out for each thread: one under way and one to go on with.
+_HANDED_OUT = 2
+
+Ended = Callable[[int, Any], None]
+Keep = Callable[[Any], Any]
+
+# Of each thread its own: dask's configuration is the same for the whole process.
+_threads: ContextVar[int | None] = ContextVar("threads", default=None)
+
+
+@contextmanager
+def using_threads(threads: int) -> Iterator[None]:
+    """In the block, and in the thread that entered it, `run` uses so many threads of this process.
+
+    1 runs all tasks in the caller's own thread. A cluster is not asked, whatever is configured.
+    """
+    token = _threads.set(threads)
+    try:
+        yield
+    finally:
+        _threads.reset(token)
+
+
+def thread_count() -> int:
+    """Threads that `run` uses by default: dask's ``num_workers``, or the cores that this process may use."""
+    if dask.config.get("scheduler", None) in _SYNCHRONOUS:
+        return 1
+    return int(_threads.get() or dask.config.get("num_workers", None) or CPU_COUNT)
+
+
+def cluster_threads() -> int:
+    """Threads of the cluster that `run` would use, 0 without one."""
+    client = active_client()
+    return sum(client.nthreads().values()) if client is not None else 0
+
+
+def active_client() -> Any:
+    """The `distributed` client that `run` would use; never the reason to import distributed."""
+    distributed = sys.modules.get("distributed")
+    if (
+        distributed is None
+        or _threads.get()
+        or dask.config.get("scheduler", None) in ("threads", *_SYNCHRONOUS)
+    ):
+        return None
+    try:
+        return distributed.default_client()
+    except ValueError:
+        return None
+
+
+def run(tasks: Sequence[Delayed], *, ended: Ended, keep: Keep = lambda result: result) -> list[Any]:
+    """The results of `tasks`, in their order.
+
+    Parameters
+    ----------
+    tasks : sequence of Delayed
+        What to compute.
+    ended : callable
+        Told a task's position in `tasks` and its result when it has ended, in the thread of the caller.
+    keep : callable
+        Makes of a result what `run` returns of it, as soon as a cluster has sent it: not all need stay.
+
+    Raises
+    ------
+    Exception
+        The first error of a task or of `ended`; tasks not yet begun are dropped.
+    KeyboardInterrupt
+        The caller was interrupted, and so were the tasks.
+    """
+    client = active_client()
+    if client is not None:
+        return _run_on_cluster(client, tasks, ended, keep)
+    positions = {task.key: position for position, task in enumerate(tasks)}
+
+    def task_ended(key: Any, result: Any, *_: object) -> None:
+        if key in positions:
+            ended(positions[key], result)
+
+    interruption = Interruption()
+    # Handed over and not entered: dask's active callbacks are one set for all threads of the process.
+    callbacks = [*Callback.active, Callback(posttask=task_ended)._callback]
+    with ThreadPoolExecutor(thread_count(), initializer=interruption.watch) as pool:
+        try:
+            results = dask.compute(*tasks, scheduler=_scheduler(), pool=pool, callbacks=callbacks)
+            return [keep(result) for result in results]
+        except KeyboardInterrupt:
+            interruption.tell()
+            raise
+
+
+def run_each(
+    function: Callable[[A], R],
+    arguments: Iterable[A],
+    *,
+    ended: Callable[[R], None],
+    threads: int | None = None,
+) -> None:
+    """Call `function` for each of `arguments`, however many: a few for each thread are handed out at a time.
+
+    Parameters
+    ----------
+    ended : callable
+        Told each result when it is there, in the thread of the caller.
+    threads : int, optional
+        Of this process, where that is not `thread_count`; a cluster has its own.
+
+    Raises
+    ------
+    Exception
+        The first error of a call or of `ended`; what is under way ends before its next window.
+    KeyboardInterrupt
+        The caller was interrupted, and so were the calls.
+    """
+    waiting = iter(arguments)
+    client = active_client()
+    if client is not None:
+        _each_on_cluster(client, function, waiting, ended)
+        return
+    threads = threads or thread_count()
+    if threads == 1:
+        for argument in waiting:
+            ended(function(argument))
+        return
+    interruption = Interruption()
+    with ThreadPoolExecutor(threads, initializer=interruption.watch) as pool:
+        under_way = {pool.submit(function, argument) for argument in islice(waiting, _HANDED_OUT * threads)}
+        try:
+            while under_way:
+                done, under_way = wait(under_way, return_when=FIRST_COMPLETED)
+                for future in done:
+                    ended(future.result())
+                under_way |= {pool.submit(function, argument) for argument in islice(waiting, len(done))}
+        except BaseException:
+            interruption.tell()
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def _each_on_cluster(
+    client: Any, function: Callable[[A], R], waiting: Iterator[A], ended: Callable[[R], None]
+) -> None:
+    from distributed import as_completed
+
+    def handed_out(count: int) -> list[Any]:
+        return [client.submit(function, argument, pure=False) for argument in islice(waiting, count)]
+
+    under_way = as_completed(handed_out(_HANDED_OUT * cluster_threads()), raise_errors=True)
+    held = set(under_way.futures)
+    try:
+        for future in under_way:
+            ended(future.result())
+            held.discard(future)
+            future.release()
+            for following in handed_out(1):
+                held.add(following)
+                under_way.add(following)
+    except BaseException:
+        client.cancel(list(held))
+        raise
+
+
+def _scheduler() -> Callable[..., Any]:
+    """As a function: given a name, dask would import all of distributed to look for a client."""
+    inline = _threads.get() == 1 or dask.config.get("scheduler", None) in _SYNCHRONOUS
+    get: Callable[..., Any] = local.get_sync if inline else threaded.get
+    return get
+
+
+def _run_on_cluster(client: Any, tasks: Sequence[Delayed], ended: Ended, keep: Keep) -> list[Any]:
+    from distributed import as_completed
+
+    futures = client.compute(list(tasks))
+    positions = {future.key: position for position, future in enumerate(futures)}
+    results: list[Any] = [None] * len(futures)
+    try:
+        for future in as_completed(futures, raise_errors=True):
+            position = positions[future.key]
+            result = future.result()
+            ended(position, result)
+            results[position] = keep(result)
+            future.release()
+        return results
+    except BaseException:
+        client.cancel(futures)
+        raise

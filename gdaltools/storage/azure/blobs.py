@@ -1,0 +1,205 @@
+"""What is asked of whole blobs: what they are, their bytes, which there are, to copy and to delete them."""
+
+from __future__ import annotations
+
+import io
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from gdaltools.errors import SourceChanged, SourceNotFound, TargetExists
+from gdaltools.storage.azure import accounts
+from gdaltools.storage.azure.retries import Incomplete, persistently
+
+# What is read at once of a stream that is read in small parts, and at most in one request.
+_BUFFER_BYTES = 256 << 10
+_RANGE_BYTES = 8 << 20
+# Copy Blob From URL (learn.microsoft.com): in one request, and not seen before it is whole.
+LARGEST_COPY_BYTES = 256 << 20
+
+
+@dataclass(frozen=True)
+class Properties:
+    """What storage says of a blob."""
+
+    size: int
+    etag: str
+    modified: datetime
+    md5: bytes | None
+    content_type: str
+    metadata: dict[str, str]
+
+
+def client(container: str, name: str) -> Any:
+    """The SDK's client of a blob."""
+    return accounts.service(accounts.account_of(container)).get_blob_client(container, name)
+
+
+def where(container: str, name: str) -> str:
+    """What errors call a blob."""
+    return f"abfs://{container}/{name}"
+
+
+def properties(container: str, name: str) -> Properties:
+    """Of a blob that is there."""
+    blob = client(container, name)
+    found = persistently(blob.get_blob_properties, where=where(container, name))
+    md5 = found.content_settings.content_md5
+    return Properties(
+        found.size,
+        found.etag.strip('"'),
+        found.last_modified,
+        bytes(md5) if md5 else None,
+        found.content_settings.content_type or "application/octet-stream",
+        dict(found.metadata or {}),
+    )
+
+
+def read_range(container: str, name: str, offset: int, length: int, *, etag: str) -> bytes:
+    """Bytes of a blob, which must still be the one of this ETag."""
+    if not length:
+        return b""
+    blob = client(container, name)
+
+    def read() -> bytes:
+        got: bytes = blob.download_blob(
+            offset, length, etag=f'"{etag}"', match_condition=_conditions().IfNotModified, max_concurrency=1
+        ).readall()
+        if len(got) != length:
+            raise Incomplete(f"{len(got)} of {length} bytes")
+        return got
+
+    try:
+        return persistently(read, where=where(container, name))
+    except SourceNotFound as error:
+        raise changed(container, name) from error
+
+
+def changed(container: str, name: str) -> SourceChanged:
+    """The error of a blob that is another one by now, or none."""
+    return SourceChanged(f"{where(container, name)} was replaced or deleted while it was read: start again")
+
+
+def exists(container: str, name: str) -> TargetExists:
+    """The error of a blob that was to be new, and is there."""
+    return TargetExists(f"{where(container, name)} exists: pass overwrite=True to replace it")
+
+
+class BlobStream(io.RawIOBase):
+    """A blob's bytes at any offset; all of them of the version that it was opened at."""
+
+    def __init__(self, container: str, name: str, *, size: int, etag: str) -> None:
+        self._blob = container, name
+        self._size, self._etag = size, etag
+        self._position = 0
+
+    def readable(self) -> bool:
+        """Always: a blob is read."""
+        return True
+
+    def seekable(self) -> bool:
+        """Always: each read asks for a range."""
+        return True
+
+    def tell(self) -> int:
+        """The offset of the next read."""
+        return self._position
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """Move to an offset, never before the first byte."""
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}[whence]
+        self._position = max(0, base + offset)
+        return self._position
+
+    def readinto(self, buffer: Any) -> int:
+        """Read at most one range into `buffer`; SourceChanged when the blob was replaced."""
+        length = max(0, min(len(buffer), self._size - self._position, _RANGE_BYTES))
+        data = read_range(*self._blob, self._position, length, etag=self._etag)
+        buffer[:length] = data
+        self._position += length
+        return length
+
+
+def open_stream(container: str, name: str, *, size: int, etag: str) -> io.BufferedReader:
+    """A buffered `BlobStream`."""
+    return io.BufferedReader(BlobStream(container, name, size=size, etag=etag), _BUFFER_BYTES)
+
+
+def delete(container: str, name: str) -> None:
+    """Remove a blob; nothing there is no error."""
+    with suppress(SourceNotFound):
+        persistently(client(container, name).delete_blob, where=where(container, name))
+
+
+def list_names(container: str, prefix: str) -> list[str]:
+    """Names of the blobs whose name is `prefix` or lies below it, sorted."""
+    folder = f"{prefix.rstrip('/')}/" if prefix else ""
+
+    def listed() -> list[str]:
+        found = accounts.service(accounts.account_of(container)).get_container_client(container)
+        names = list(found.list_blob_names(name_starts_with=folder or None))
+        # Where an account has real folders, they are listed as blobs of no bytes with a trailing mark.
+        return [name for name in names if not name.endswith("/")]
+
+    with suppress(SourceNotFound):
+        return sorted(persistently(listed, where=where(container, prefix)))
+    return []
+
+
+def append(container: str, name: str, data: bytes) -> None:
+    """Add a block to an append blob, made where there is none; safe against others that do the same."""
+    blob = client(container, name)
+
+    def once() -> None:
+        from azure.core.exceptions import ResourceExistsError, ResourceNotFoundError
+
+        try:
+            blob.append_block(data)
+        except ResourceNotFoundError:
+            make_container(container)
+            with suppress(ResourceExistsError):
+                blob.create_append_blob(match_condition=_conditions().IfMissing)
+            blob.append_block(data)
+
+    persistently(once, where=where(container, name))
+
+
+def copy_small(source: tuple[str, str], target: tuple[str, str], *, etag: str, overwrite: bool) -> None:
+    """Copy a blob of at most `LARGEST_COPY_BYTES` to another of the same account, in one step."""
+    blob = client(*target)
+    condition = {} if overwrite else {"match_condition": _conditions().IfMissing}
+
+    def copy() -> None:
+        blob.start_copy_from_url(
+            client(*source).url,
+            requires_sync=True,
+            source_etag=f'"{etag}"',
+            source_match_condition=_conditions().IfNotModified,
+            **condition,
+        )
+
+    try:
+        persistently(copy, where=where(*target))
+    except SourceNotFound:
+        make_container(target[0])
+        persistently(copy, where=where(*target))
+
+
+def make_container(container: str) -> None:
+    """Make a container, unless it is there or somebody else makes it at this moment."""
+    from azure.core.exceptions import ResourceExistsError
+
+    found = accounts.service(accounts.account_of(container)).get_container_client(container)
+
+    def make() -> None:
+        with suppress(ResourceExistsError):
+            found.create_container()
+
+    persistently(make, where=f"abfs://{container}")
+
+
+def _conditions() -> Any:
+    from azure.core import MatchConditions
+
+    return MatchConditions

@@ -1,0 +1,168 @@
+"""A blob brought to a local disk by ranges, several at a time; each is repeated by itself when it fails."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+from gdaltools.runtime import interruption
+from gdaltools.runtime.interruption import Interruption
+from gdaltools.storage.azure import accounts, blobs
+from gdaltools.storage.azure.partial import Damaged, Partial, downloading
+
+_RANGE_BYTES = 8 << 20
+_RANGES_AT_ONCE = 4
+# Between two looks at whether whoever waits was interrupted.
+_LOOK_SECONDS = 0.2
+
+
+def fetch(container: str, name: str, path: Path, *, etag: str, size: int) -> None:
+    """Write the bytes of a blob, of this ETag alone, to a new local file.
+
+    What a process that died had brought of it is taken up.
+
+    Raises
+    ------
+    SourceChanged
+        The blob has another ETag by now, or is gone.
+    StorageError
+        Azure did not answer, the disk is full, or the blob's MD5, where Azure knows it, is another.
+    """
+    with arriving(container, name, path, etag=etag, size=size):
+        pass
+
+
+@contextmanager
+def arriving(
+    container: str, name: str, path: Path, *, etag: str, size: int, first: Iterable[int] = ()
+) -> Iterator[Arriving]:
+    """As `fetch`, but the block begins at once: it may read what has arrived of the file, and wait for more.
+
+    After the block the file is whole, at `path`, and checked, or an error is raised.
+
+    Parameters
+    ----------
+    first : iterable of int
+        Places in the file, in the order in which they are wanted; all others come after them.
+    """
+    address = f"{accounts.account_of(container).endpoint}/{container}/{name}"
+    with downloading(address, path, etag=etag, size=size, step=_RANGE_BYTES) as partial:
+        partial.stretch(size)
+        with _bringing((container, name), Arriving(partial, size, first), etag=etag) as bringing:
+            yield bringing
+            bringing.wait_for_all()
+        _check(container, name, partial.path, etag=etag, size=size)
+
+
+class Arriving:
+    """A file of which some ranges are there, and the others are on their way, by threads of its own."""
+
+    def __init__(self, partial: Partial, size: int, first: Iterable[int]) -> None:
+        self._partial = partial
+        self.size = size
+        order = dict.fromkeys(place // _RANGE_BYTES * _RANGE_BYTES for place in first)
+        order |= dict.fromkeys(range(0, size, _RANGE_BYTES))
+        self._missing = dict.fromkeys(each for each in order if each not in partial.arrived)
+        self._wanted = dict.fromkeys(self._missing)
+        self._changed = threading.Condition()
+        self._error: BaseException | None = None
+
+    @property
+    def path(self) -> Path:
+        """Where the file is inside the block."""
+        return self._partial.path
+
+    def wait(self, parts: Iterable[tuple[int, int]]) -> None:
+        """Return when these parts, (first byte, byte behind the last), are there; they come before others.
+
+        Raises
+        ------
+        SourceChanged, StorageError
+            They cannot be had.
+        KeyboardInterrupt
+            The run was interrupted.
+        """
+        step = _RANGE_BYTES
+        needed = {at for begin, end in parts for at in range(begin // step * step, min(end, self.size), step)}
+        with self._changed:
+            needed &= self._missing.keys()
+            if needed:
+                early = [each for each in sorted(needed) if each in self._wanted]
+                self._wanted = dict.fromkeys(early) | self._wanted
+            while needed & self._missing.keys():
+                interruption.check()
+                self._raise()
+                self._changed.wait(_LOOK_SECONDS)
+
+    def wait_for_all(self) -> None:
+        """Return when the file is whole; else as `wait`."""
+        self.wait([(0, self.size)])
+
+    def take(self) -> int | None:
+        """The range to bring next, where there is one."""
+        with self._changed:
+            place = None if self._error is not None else next(iter(self._wanted), None)
+            if place is not None:
+                del self._wanted[place]
+            return place
+
+    def keep(self, place: int, data: bytes) -> None:
+        """A range is there."""
+        self._partial.write(place, data)
+        with self._changed:
+            del self._missing[place]
+            self._changed.notify_all()
+
+    def fail(self, error: BaseException) -> None:
+        """It will never be whole."""
+        with self._changed:
+            self._error = self._error or error
+            self._changed.notify_all()
+
+    def _raise(self) -> None:
+        if self._error is not None:
+            raise self._error
+
+
+@contextmanager
+def _bringing(blob: tuple[str, str], file: Arriving, *, etag: str) -> Iterator[Arriving]:
+    stop = Interruption()
+
+    def bring() -> None:
+        stop.watch()
+        try:
+            while (place := file.take()) is not None:
+                length = min(_RANGE_BYTES, file.size - place)
+                file.keep(place, blobs.read_range(*blob, place, length, etag=etag))
+        except BaseException as error:  # noqa: BLE001 - raised to whoever waits
+            file.fail(error)
+
+    with ThreadPoolExecutor(_RANGES_AT_ONCE, "fetch") as pool:
+        for _ in range(_RANGES_AT_ONCE):
+            pool.submit(bring)
+        try:
+            yield file
+        except BaseException:
+            stop.tell()
+            file.fail(KeyboardInterrupt())
+            raise
+
+
+def _check(container: str, name: str, path: Path, *, etag: str, size: int) -> None:
+    where = blobs.where(container, name)
+    found = path.stat().st_size
+    if found != size:
+        raise Damaged(f"{where} has {size} bytes, {found} arrived: try again")
+    known = blobs.properties(container, name)
+    if known.etag != etag:
+        raise blobs.changed(container, name)
+    if known.md5 is None:
+        return
+    with path.open("rb") as stream:
+        digest = hashlib.file_digest(stream, lambda: hashlib.md5(usedforsecurity=False)).digest()
+    if digest != known.md5:
+        raise Damaged(f"{where} has another MD5 than what arrived: try again; if again so, upload it again")

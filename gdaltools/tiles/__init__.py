@@ -1,0 +1,1 @@
+"""Tiling schemes, and the tiles they describe: exact overlaps, no gaps, no slivers."""

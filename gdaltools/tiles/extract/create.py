@@ -1,0 +1,393 @@
+"""Tiles of a large raster as GeoTIFFs or COGs, cut from it or warped out of it, in one pass over its pixels.
+
+What is decided before the first pixel is in an `ExtractionPlan` (`plan_extraction`): who reads which tiles,
+in which order, and how often blocks of the source are decoded. Each file appears whole or not at all. Memory
+is bounded by the plan, not by the raster. A manifest beside the tiles says which are finished, so that a run
+that was interrupted can be taken up again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import dask
+import rasterio
+from dask.delayed import Delayed
+
+from gdaltools import storage
+from gdaltools.cog.encode.adaptive import Policy
+from gdaltools.display.progress import ProgressOption, expecting, reporting
+from gdaltools.display.relay import Relay
+from gdaltools.errors import InvalidParameter, StorageError
+from gdaltools.raster.pixels.decoded import decoded
+from gdaltools.runtime import graph
+from gdaltools.runtime.scratch import scratch_folder
+from gdaltools.storage import Location, StrPath
+from gdaltools.storage.near import brought_near
+from gdaltools.tiles.extract.groups import Position
+from gdaltools.tiles.extract.manifest import FinishedTile, ManifestWriter, TileManifest, known_tiles
+from gdaltools.tiles.extract.plan import ExtractionPlan
+from gdaltools.tiles.extract.planning import (
+    TilesWanted,
+    estimated_bytes,
+    estimated_seconds,
+    planned,
+    regrouped,
+)
+from gdaltools.tiles.extract.result import ExtractedTile, ExtractionResult
+from gdaltools.tiles.extract.run import Ends, delayed, listening, name_of
+from gdaltools.tiles.extract.run import run as run_plan
+from gdaltools.tiles.extract.trials import policy_of
+from gdaltools.tiles.extract.walk import Order, tile_id
+from gdaltools.tiles.scheme import TilingScheme
+
+__all__ = ["ExtractedTile", "ExtractionPlan", "ExtractionResult", "extract_tiles", "plan_extraction"]
+
+# Of what tiles are written as: a change of it makes tiles of earlier versions be written anew.
+_TILE_FORMAT = 3
+# Targets that are looked at together: one look is a round trip to storage.
+_LOOKS_AT_ONCE = 32
+# From so many tiles on the folder is listed instead of asking for each.
+_MANY_TILES = 200
+
+
+def extract_tiles(
+    src: StrPath | Location,
+    scheme: TilingScheme,
+    dst: StrPath | Location,
+    *,
+    tiles: Sequence[str] | None = None,
+    area: Any = None,
+    stem: str | None = None,
+    resampling: str | None = None,
+    input_crs: str | None = None,
+    as_cog: bool = False,
+    profile: str | None = None,
+    codec: str | None = None,
+    level: int | None = None,
+    size_tolerance: float | None = None,
+    quality: int | None = None,
+    overview_resampling: str | None = None,
+    skip_empty: bool = False,
+    overwrite: bool = False,
+    resume: bool = False,
+    progress: ProgressOption = "auto",
+    compute: bool = True,
+) -> ExtractionResult | Delayed:
+    """Write the scheme's tiles below `dst`, as ``{stem}_{tile_id}.tif``.
+
+    Every tile appears whole or not at all. Where the scheme keeps the source's grid, tiles are
+    bit-identical to it; else they are warped, and neighbours are identical to the pixel where they
+    overlap. Nodata, masks, alpha, colours, band names, units, scales and tags survive; a warp of a
+    raster that has none of the first three gives its tiles a mask, so that what lies outside of the
+    source is never taken for black. With ``as_cog=True`` tiles are finished COGs, made in the same pass.
+
+    A manifest, ``{stem}_tiles.json`` beside the tiles, lists those that are finished while the work goes on.
+    An interrupted run leaves one that is true, or none.
+
+    Parameters
+    ----------
+    src : path, URL or Location
+        The raster that the scheme was made for.
+    dst : path, URL or Location
+        A folder, or a container or prefix.
+    tiles : sequence of str, optional
+        Ids of the tiles to write; by default all.
+    area : GeoJSON object, path or URL, optional
+        Write only tiles that touch it: a geometry, Feature or FeatureCollection in EPSG:4326 (RFC 7946).
+    stem : str, optional
+        First part of the names; by default the source's.
+    resampling : str, optional
+        rasterio's name; by default nearest for categorical rasters and colour tables, else bilinear.
+    input_crs : str, optional
+        Must be what the scheme was made with, which is used without it.
+    as_cog : bool
+        Write COGs with overviews instead of plain tiles.
+    profile, codec, level, size_tolerance, quality, overview_resampling
+        Of COGs, as `create_cog` takes them. The tolerance is about all tiles together, and blocks from all
+        over the grid decide how it is used: a tile's bytes do not depend on which others are made.
+    skip_empty : bool
+        Leave out tiles that hold nothing but nodata or masked pixels; result and manifest list them.
+    overwrite : bool
+        Replace tiles that exist.
+    resume : bool
+        Keep tiles that the manifest lists and that were not touched since, if the source and all that decides
+        the tiles are the same; write the others. `overwrite` is for these: a run that was killed can leave
+        tiles that it had not yet listed, which only ``overwrite=True`` replaces.
+    progress : True, False, "auto" or callable
+        See `gdaltools.display.progress`; in pixels. An error that a callback raises ends the work. With
+        ``compute=False`` it is shown in this process while the Delayed is computed, also by a cluster that is
+        active now, whose work a callback does not end.
+    compute : bool
+        False returns a dask Delayed of the result. What it resumes is decided at once. It writes no manifest,
+        which takes a caller that sees tiles end.
+
+    Raises
+    ------
+    InvalidParameter
+        The scheme was made for another raster, or has no such tile; no tile touches the area; the resampling
+        does not exist or would mix classes; what is asked of COGs does not go together.
+    TargetExists
+        A tile exists and `overwrite` is False: found before any is written.
+    SourceNotFound, UnsupportedRaster, CorruptRaster, StorageError
+        As `inspect` does; CorruptRaster also where a block cannot be decoded, StorageError where the tiles
+        will not fit the disk. Tiles that were finished before remain.
+
+    Examples
+    --------
+    >>> scheme = gt.generate_tiling_scheme("scene.tif", tile_size=512, overlap=64, target_crs="EPSG:3857")
+    >>> result = extract_tiles("scene.tif", scheme, "tiles/", as_cog=True, progress=False)
+    >>> len(result.tiles), result.cogs, result.warped
+    (4, True, True)
+    >>> extract_tiles("scene.tif", scheme, "tiles/", as_cog=True, resume=True, progress=False).tiles_resumed
+    4
+    """
+    wanted = TilesWanted(
+        tiles=tiles,
+        area=area,
+        resampling=resampling,
+        input_crs=input_crs,
+        as_cog=as_cog,
+        profile=profile,
+        codec=codec,
+        level=level,
+        size_tolerance=size_tolerance,
+        quality=quality,
+        overview_resampling=overview_resampling,
+    )
+    # One version of the source from here on: one that replaces it during the run is an error.
+    source = storage.pinned(src)
+    found = storage.check_unchanged(source)
+    threads = _threads() if compute else 1
+    plan, chosen = planned(source, scheme, wanted, threads, may_stage=compute and not graph.cluster_threads())
+    stem = stem if stem is not None else source.stem
+    order = Order(plan, storage.locate(dst), stem, overwrite, skip_empty, Policy())
+    run = TileManifest(
+        source=str(source),
+        source_size_bytes=found.size,
+        source_etag=found.etag,
+        parameters_hash=_parameters_hash(order),
+    )
+    target = order.folder.child(f"{stem}_tiles.json")
+    storage.check_target(target, overwrite=True)
+    known = known_tiles(target, run)
+    listed = {tile.tile_id: tile for tile in known.tiles}
+    kept = _standing(order, chosen, listed if resume else {})
+    left_out = set(known.skipped) if resume and skip_empty else set()
+    empty = {place for place in chosen if tile_id(place) in left_out}
+    missing = [place for place in chosen if place not in kept and place not in empty]
+    ends: Ends = {tile_id(place): tile for place, tile in kept.items()}
+    ends |= {tile_id(place): tile_id(place) for place in empty}
+    if missing and len(missing) < len(chosen):
+        order = replace(order, plan=regrouped(plan, missing))
+    if missing:
+        _check_space(order)
+    begun = sum(scheme.window(*place).pixels for place in [*kept, *empty])
+    if not compute:
+        relay = Relay(
+            progress,
+            label="tiles",
+            total=plan.total_pixels,
+            unit="pixels",
+            begun=begun,
+            expected=lambda: estimated_seconds(order.plan),
+        )
+        parts = delayed(order, relay) if missing else []
+        whole = dask.delayed(order, traverse=False)
+        return dask.delayed(_gathered, pure=False)(whole, chosen, ends, parts, relay)
+    names = {tile_id(place) for place in missing}
+    still = {name: tile for name, tile in listed.items() if name not in names}
+    with (
+        expecting(lambda: estimated_seconds(order.plan) if missing else 0.0),
+        reporting(progress, label="tiles", total=plan.total_pixels, unit="pixels", begun=begun) as advance,
+        ManifestWriter(target, run, still, set(known.skipped) - names) as manifest,
+        listening(order, advance, manifest, ends) as listener,
+    ):
+        if missing:
+            with _at_hand(order.plan, share=len(missing) / len(scheme)) as plan:
+                run_plan(replace(order, plan=plan, policy=policy_of(plan)), listener)
+    return _result(order, [ends[tile_id(place)] for place in chosen])
+
+
+def plan_extraction(
+    src: StrPath | Location,
+    scheme: TilingScheme,
+    *,
+    tiles: Sequence[str] | None = None,
+    area: Any = None,
+    resampling: str | None = None,
+    input_crs: str | None = None,
+    as_cog: bool = False,
+    profile: str | None = None,
+    codec: str | None = None,
+    level: int | None = None,
+    size_tolerance: float | None = None,
+    quality: int | None = None,
+    overview_resampling: str | None = None,
+    threads: int | None = None,
+) -> ExtractionPlan:
+    """How `extract_tiles` would make the tiles: groups, order, decoding, memory, and the size to expect.
+
+    Six blocks of the tile in the middle are read and encoded for the expected size; nothing is written.
+
+    Parameters
+    ----------
+    threads : int, optional
+        How many would work; by default as many as `extract_tiles` would use.
+
+    Raises
+    ------
+    InvalidParameter, SourceNotFound, UnsupportedRaster, CorruptRaster, StorageError
+        As `extract_tiles` does.
+
+    Examples
+    --------
+    >>> plan = plan_extraction("scene.tif", scheme, as_cog=True, threads=2)
+    >>> plan.tiles, plan.rereads, plan.warp is None
+    (12, 1.0, True)
+    """
+    wanted = TilesWanted(
+        tiles=tiles,
+        area=area,
+        resampling=resampling,
+        input_crs=input_crs,
+        as_cog=as_cog,
+        profile=profile,
+        codec=codec,
+        level=level,
+        size_tolerance=size_tolerance,
+        quality=quality,
+        overview_resampling=overview_resampling,
+    )
+    if threads is not None and threads < 1:
+        raise InvalidParameter(f"{threads} threads: give at least 1")
+    plan, _ = planned(
+        storage.locate(src), scheme, wanted, threads or _threads(), may_stage=not graph.cluster_threads()
+    )
+    return replace(plan, estimated_bytes=estimated_bytes(plan), estimated_seconds=estimated_seconds(plan))
+
+
+@contextmanager
+def _at_hand(plan: ExtractionPlan, *, share: float) -> Iterator[ExtractionPlan]:
+    """The plan, its source where and how this share of it is read best, for the length of the block."""
+    with brought_near(plan.source, share=share) as near, ExitStack() as resources:
+        pixels = plan.pixels
+        if plan.staged:
+            folder = resources.enter_context(scratch_folder(Path(tempfile.gettempdir())))
+            near = decoded(near, folder, plan.layout.profile.blocksize, masked=pixels.own_mask)
+        yield replace(plan, pixels=pixels.at(near))
+
+
+def _threads() -> int:
+    return graph.cluster_threads() or graph.thread_count()
+
+
+def _parameters_hash(order: Order) -> str:
+    """Of all that decides what tiles there are and what is in them; the scheme holds the source's CRS."""
+    plan = order.plan
+    decided = {
+        "format": _TILE_FORMAT,
+        # Releases differ in what they warp and compress to, and neighbours must agree.
+        "gdal": rasterio.__gdal_version__,
+        "scheme": plan.scheme.model_dump(mode="json"),
+        "stem": order.stem,
+        "warp": None if plan.warp is None else asdict(plan.warp),
+        "facts": asdict(plan.layout.facts),
+        "profile": plan.layout.profile.model_dump(mode="json"),
+    }
+    return hashlib.sha256(json.dumps(decided, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def _standing(
+    order: Order, chosen: Sequence[Position], listed: Mapping[str, FinishedTile]
+) -> dict[Position, ExtractedTile]:
+    """Tiles that are listed and still whole; of the others none may stand in the way."""
+
+    def look(place: Position) -> ExtractedTile | None:
+        target, tile = order.target(place), listed.get(tile_id(place))
+        if tile is not None and tile.is_whole(target):
+            return _kept(target, tile)
+        storage.check_target(target, overwrite=order.overwrite)
+        return None
+
+    there = chosen
+    if len(chosen) > _MANY_TILES:
+        names = {name.rpartition("/")[2] for name in storage.list_names(order.folder, depth=1)}
+        there = [place for place in chosen if order.target(place).filename in names]
+    with ThreadPoolExecutor(_LOOKS_AT_ONCE) as pool:
+        looked = zip(there, pool.map(look, there), strict=True)
+        return {place: tile for place, tile in looked if tile is not None}
+
+
+def _kept(target: Location, tile: FinishedTile) -> ExtractedTile:
+    now = time.time()
+    return ExtractedTile(
+        tile_id=tile.tile_id,
+        location=str(target),
+        size_bytes=tile.size_bytes,
+        etag=tile.etag,
+        shape=tile.shape,
+        resumed=True,
+        started=now,
+        finished=now,
+    )
+
+
+def _check_space(order: Order) -> None:
+    """Refuse tiles that the disk has no room for, as far as some blocks tell."""
+    if order.folder.path is None:
+        return
+    folder = Path(order.folder.path)
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    free = shutil.disk_usage(folder).free
+    plan = order.plan
+    if plan.total_pixels * plan.layout.facts.pixel_bytes < free:
+        return
+    expected = estimated_bytes(plan)
+    if expected > free:
+        raise StorageError(
+            f"{order.folder} has {free / 1e6:,.0f} MB free, and {plan.tiles} tiles will take about "
+            f"{expected / 1e6:,.0f} MB: make room, or choose another place"
+        )
+
+
+def _gathered(
+    order: Order,
+    chosen: Sequence[Position],
+    ends: Ends,
+    parts: Sequence[Sequence[ExtractedTile | str]],
+    relay: Relay,
+) -> ExtractionResult:
+    relay.end()
+    ends = ends | {name_of(tile): tile for part in parts for tile in part}
+    return _result(order, [ends[tile_id(place)] for place in chosen])
+
+
+def _result(order: Order, ends: Sequence[ExtractedTile | str]) -> ExtractionResult:
+    plan = order.plan
+    tiles = [tile for tile in ends if isinstance(tile, ExtractedTile)]
+    made = [tile for tile in tiles if not tile.resumed]
+    return ExtractionResult(
+        source=str(plan.source),
+        tiles=tuple(tiles),
+        tiles_resumed=len(tiles) - len(made),
+        skipped=tuple(tile for tile in ends if isinstance(tile, str)),
+        total_bytes=sum(tile.size_bytes for tile in tiles),
+        total_pixels=sum(tile.shape[1] * tile.shape[2] for tile in tiles),
+        seconds=max((t.finished for t in made), default=0.0) - min((t.started for t in made), default=0.0),
+        cogs=plan.layout.cogs,
+        warped=plan.warp is not None,
+        resampling=plan.warp.resampling if plan.warp is not None else None,
+        facts=plan.scheme.facts(),
+    )

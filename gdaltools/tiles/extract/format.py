@@ -1,0 +1,140 @@
+"""How tiles are written: what of the source's metadata they carry, and their codec; one for all of a scheme.
+
+Plain tiles are read once more, to become COGs, so they are blocked like these and compressed as fast as is
+lossless: ZSTD at level 1 with a predictor, without overviews. Tiles that are COGs already are encoded as
+`gdaltools.create_cog` would encode them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from rasterio.io import DatasetReader
+from rasterio.transform import Affine
+
+from gdaltools.cog.encode.profiles import MIN_BLOCKSIZE, CogProfile
+from gdaltools.cog.plan import CogPlan, Wanted
+from gdaltools.cog.planning import plan_of_facts, profile_of_facts
+from gdaltools.geo.crs import parse_crs
+from gdaltools.raster.facts import Facts, facts_of
+from gdaltools.raster.info import mask_kind
+from gdaltools.storage import Location
+from gdaltools.tiles.scheme import PixelWindow, TilingScheme
+from gdaltools.warp.strips import WarpPlan
+from gdaltools.warp.target import TargetPixels, TileSource, plain_step
+
+# What places the whole raster, or sums it up, and not a part of it.
+_DROPPED_TAGS = ("STATISTICS_", "TIFFTAG_XRESOLUTION", "TIFFTAG_YRESOLUTION", "TIFFTAG_RESOLUTIONUNIT")
+_DROPPED_DOMAINS = ("TILING_SCHEME",)
+_MANY_BANDS = 8
+# Of tiles that no block of a sensible size divides.
+_ODD_BLOCKSIZE = 256
+# One row of blocks of a tile, of all bands, uncompressed: up to this a tile is written from top to bottom.
+_ROW_BYTES = 64 << 20
+
+
+@dataclass(frozen=True)
+class TileFormat:
+    """What all tiles of a scheme have in common.
+
+    Attributes
+    ----------
+    facts : Facts
+        Of the target grid as a whole.
+    cogs : bool
+        Whether they are COGs, or plain tiles.
+    """
+
+    facts: Facts
+    profile: CogProfile
+    wanted: Wanted
+    cogs: bool
+
+    def plan_of(self, scheme: TilingScheme, window: PixelWindow, pixels: TargetPixels) -> CogPlan:
+        """How one tile is made."""
+        facts = replace(
+            self.facts,
+            width=window.width,
+            height=window.height,
+            transform=Affine(*scheme.transform_of(window)),
+        )
+        plan = plan_of_facts(TileSource(pixels, window), facts, self.profile, self.wanted)
+        if not self.by_rows(window.width):
+            return plan
+        block = plan.profile.blocksize
+        return replace(plan, piece=(block, -(-window.width // block) * block))
+
+    def by_rows(self, width: int) -> bool:
+        """Whether a row of blocks of a tile so wide fits the memory that one may take."""
+        return goes_by_rows(width, self.profile.blocksize, self.facts.pixel_bytes)
+
+
+def goes_by_rows(width: int, block: int, pixel_bytes: int) -> bool:
+    """`TileFormat.by_rows` for a tile of which no more is known.
+
+    >>> goes_by_rows(5120, 512, 16), goes_by_rows(5120, 512, 120)
+    (True, False)
+    """
+    return block * width * pixel_bytes <= _ROW_BYTES
+
+
+def tile_wanted(scheme: TilingScheme, bands: int) -> Wanted:
+    """What plain tiles are asked to be."""
+    return Wanted(
+        codec="ZSTD",
+        level=1,
+        overviews="none",
+        blocksize=scheme.cog_blocksize if scheme.cog_blocksize >= MIN_BLOCKSIZE else _ODD_BLOCKSIZE,
+        interleave="pixel" if bands <= _MANY_BANDS else "band",
+    )
+
+
+def tile_format(
+    dataset: DatasetReader,
+    location: Location,
+    scheme: TilingScheme,
+    warp: WarpPlan | None,
+    wanted: Wanted,
+    *,
+    cogs: bool,
+) -> tuple[TileFormat, TargetPixels]:
+    """The format of the tiles of an open raster, and how their pixels are read.
+
+    Raises
+    ------
+    InvalidParameter
+        What is wanted does not go together, or not with the raster.
+    """
+    kind = mask_kind(dataset)
+    masked = warp.adds_mask if warp is not None else kind == "mask"
+    facts = facts_of(dataset, masked=masked).warped(
+        width=scheme.grid.width,
+        height=scheme.grid.height,
+        transform=scheme.grid.affine,
+        crs=parse_crs(scheme.grid.crs, "CRS of the tiles"),
+        masked=masked,
+    )
+    facts = replace(
+        facts,
+        domains={
+            name: tags if name else _kept(tags)
+            for name, tags in facts.domains.items()
+            if name not in _DROPPED_DOMAINS
+        },
+    )
+    if not cogs and (facts.colormap is not None or scheme.raster_type == "categorical"):
+        wanted = replace(wanted, predictor=1)
+    profile = profile_of_facts(facts, scheme.raster_type, wanted)
+    hidden = facts.nodata if kind == "nodata" and not profile.lossless else None
+    if hidden is not None:
+        facts = replace(facts, masked=True)
+    widest = min(scheme.tile_size, scheme.grid.width)
+    stored_rows, _ = dataset.block_shapes[0]
+    step = warp.cell if warp is not None else plain_step(stored_rows, widest * facts.pixel_bytes)
+    pixels = TargetPixels(location, warp, masked, hidden, step)
+    return TileFormat(facts, profile, wanted, cogs), pixels
+
+
+def _kept(tags: Mapping[str, str]) -> dict[str, str]:
+    return {name: value for name, value in tags.items() if not name.startswith(_DROPPED_TAGS)}

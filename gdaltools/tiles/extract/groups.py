@@ -1,0 +1,100 @@
+"""Tiles that one reader makes, and the strips of the grid that it goes through for them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+from gdaltools.tiles.scheme import PixelWindow, TilingScheme
+
+Position = tuple[int, int]
+Strip = tuple[int, int, int, int]
+
+
+@dataclass(frozen=True)
+class TileGroup:
+    """Tiles that one reader makes: rows and columns of the scheme, and which `only` if not all of them."""
+
+    rows: range
+    cols: range
+    only: frozenset[Position] | None = None
+
+    def __iter__(self) -> Iterator[Position]:
+        places = ((row, col) for row in self.rows for col in self.cols)
+        return places if self.only is None else (place for place in places if place in self.only)
+
+    def split(self, parts: int) -> Iterator[TileGroup]:
+        """The same tiles in parts of some columns each; none of them is empty."""
+        parts = min(parts, len(self.cols))
+        edges = [self.cols.start + round(part * len(self.cols) / parts) for part in range(parts + 1)]
+        for first, last in pairwise(edges):
+            cols = range(first, last)
+            only = None if self.only is None else frozenset(p for p in self.only if p[1] in cols)
+            if only is None or only:
+                yield TileGroup(self.rows, cols, only)
+
+    def strips(self, scheme: TilingScheme, step: int) -> Iterator[tuple[Strip, tuple[Position, ...]]]:
+        """Windows (top, bottom, left, right) from top to bottom, none over a gap, and the tiles in each."""
+        windows = {place: scheme.window(*place) for place in self}
+        by_row: dict[int, list[Position]] = {}
+        for place in sorted(windows):
+            by_row.setdefault(place[0], []).append(place)
+        rows = list(by_row)
+        extents = {row: scheme.window(row, self.cols.start) for row in rows}
+        if not rows:
+            return
+        top, end = extents[rows[0]].row_off, max(_bottom(extents[row]) for row in rows)
+        while top < end:
+            bottom = min((top // step + 1) * step, end)
+            inside = [r for r in rows if extents[r].row_off < bottom and _bottom(extents[r]) > top]
+            # Between tiles that lie apart nothing is read.
+            first = max(top, min(extents[r].row_off for r in inside)) if inside else top
+            last = min(bottom, max(_bottom(extents[r]) for r in inside)) if inside else bottom
+            if inside:
+                places = [place for row in inside for place in by_row[row]]
+                for left, right, tiles in _spans(windows, places):
+                    yield (first, last, left, right), tiles
+            top = bottom
+
+
+def _bottom(window: PixelWindow) -> int:
+    return window.row_off + window.height
+
+
+def _spans(
+    windows: dict[Position, PixelWindow], places: Sequence[Position]
+) -> Iterator[tuple[int, int, tuple[Position, ...]]]:
+    """Columns without a gap, and the tiles in them."""
+    tiles: list[Position] = []
+    left = right = 0
+    for place in sorted(places, key=lambda place: windows[place].col_off):
+        window = windows[place]
+        if tiles and window.col_off > right:
+            yield left, right, tuple(tiles)
+            tiles = []
+        if not tiles:
+            left = right = window.col_off
+        tiles.append(place)
+        right = max(right, window.col_off + window.width)
+    if tiles:
+        yield left, right, tuple(tiles)
+
+
+def hilbert(row: int, col: int, side: int) -> int:
+    """Where a place lies on Hilbert's curve through a square of at least `side` places a side.
+
+    >>> [hilbert(row, col, 2) for row, col in ((0, 0), (1, 0), (1, 1), (0, 1))]
+    [0, 1, 2, 3]
+    """
+    size = 1 << max(0, (side - 1).bit_length())
+    distance, half = 0, size // 2
+    while half:
+        right, below = int(bool(col & half)), int(bool(row & half))
+        distance += half * half * ((3 * right) ^ below)
+        if not below:
+            if right:
+                col, row = size - 1 - col, size - 1 - row
+            col, row = row, col
+        half //= 2
+    return distance

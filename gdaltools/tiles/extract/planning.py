@@ -1,0 +1,148 @@
+"""From what a caller asks for to the plan of an extraction: it is checked, and the source looked at."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from gdaltools.cog.plan import Wanted
+from gdaltools.cog.planning import with_estimate
+from gdaltools.cost.estimation import Layout, estimate_layout
+from gdaltools.errors import InvalidParameter
+from gdaltools.raster.dataset import open_dataset
+from gdaltools.raster.pixels.blocks import StoredBlocks, stored_blocks
+from gdaltools.raster.pixels.decoded import is_worth_staging
+from gdaltools.raster.pixels.windows import raw_pixels
+from gdaltools.storage import Location
+from gdaltools.tiles.area import tiles_within
+from gdaltools.tiles.extract.format import tile_format, tile_wanted
+from gdaltools.tiles.extract.groups import Position
+from gdaltools.tiles.extract.plan import ExtractionPlan, grouped
+from gdaltools.tiles.scheme import TilingScheme
+from gdaltools.warp.strips import WarpPlan, cell_side, chosen_resampling, plan_warp
+
+# A table of blocks that goes along with each group of tiles to another process.
+_SENT_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class TilesWanted:
+    """What a caller asked for, before it is checked: the arguments that decide the tiles."""
+
+    tiles: Sequence[str] | None = None
+    area: Any = None
+    resampling: str | None = None
+    input_crs: str | None = None
+    as_cog: bool = False
+    profile: str | None = None
+    codec: str | None = None
+    level: int | None = None
+    size_tolerance: float | None = None
+    quality: int | None = None
+    overview_resampling: str | None = None
+
+    def cog_options(self) -> dict[str, Any]:
+        """What of it is said of COGs alone."""
+        names = ("profile", "codec", "level", "size_tolerance", "quality", "overview_resampling")
+        return {name: value for name in names if (value := getattr(self, name)) is not None}
+
+
+def planned(
+    source: Location, scheme: TilingScheme, wanted: TilesWanted, threads: int, *, may_stage: bool
+) -> tuple[ExtractionPlan, list[Position]]:
+    """The plan, and the tiles that it is for in the order in which they were asked for.
+
+    Parameters
+    ----------
+    may_stage : bool
+        Whether readers would find a scratch file of this machine.
+
+    Raises
+    ------
+    InvalidParameter, SourceNotFound, UnsupportedRaster, CorruptRaster, StorageError
+        As `extract_tiles` does.
+    """
+    options = wanted.cog_options()
+    if options and not wanted.as_cog:
+        raise InvalidParameter(
+            f"{', '.join(options)} is said of COGs: pass as_cog=True as well, or leave it out"
+        )
+    chosen = _chosen(scheme, wanted)
+    with open_dataset(source) as dataset:
+        scheme.check_belongs(dataset, source, wanted.input_crs)
+        warp = _warp(dataset, scheme, wanted.resampling)
+        asked = tile_wanted(scheme, dataset.count)
+        if wanted.as_cog:
+            asked = Wanted(blocksize=asked.blocksize, **options)
+        layout, pixels = tile_format(dataset, source, scheme, warp, asked, cogs=wanted.as_cog)
+        raw = raw_pixels(dataset, source)
+        if raw is not None and (may_stage or raw.offsets.nbytes <= _SENT_BYTES):
+            pixels = replace(pixels, raw=raw)
+        blocks = stored_blocks(dataset, scheme.source_grid, scheme.grid, warps=scheme.warps)
+        # A scratch file is no source for GDAL's warp, and nothing gained where nothing is compressed.
+        stageable = may_stage and dataset.compression is not None and (warp is None or pixels.by_kernel)
+    _check_meets(blocks, scheme, source)
+    plan = grouped(scheme, pixels, layout, blocks, chosen, threads)
+    if stageable and is_worth_staging(plan.rereads, blocks.decoded_bytes):
+        plan = grouped(scheme, pixels, layout, blocks, chosen, threads, staged=True)
+    return plan, chosen
+
+
+def _warp(dataset: Any, scheme: TilingScheme, resampling: str | None) -> WarpPlan | None:
+    name = chosen_resampling(dataset, resampling, categorical=scheme.raster_type == "categorical")
+    if not scheme.warps:
+        return None
+    cell = cell_side(scheme.tile_size, scheme.overlap)
+    return plan_warp(dataset, scheme.source_grid, scheme.grid, name, cell=cell)
+
+
+def _check_meets(blocks: StoredBlocks, scheme: TilingScheme, source: Location) -> None:
+    """Refuse a grid that no pixel of the raster would be on."""
+    grid = scheme.grid
+    if blocks.misses():
+        raise InvalidParameter(
+            f"the tiling scheme's grid, {grid.width} x {grid.height} pixels in "
+            f"{grid.crs.split(',')[0][:60]}, misses {source}: generate a scheme for this raster"
+        )
+
+
+def _chosen(scheme: TilingScheme, wanted: TilesWanted) -> list[Position]:
+    if isinstance(wanted.tiles, str):
+        raise InvalidParameter(f"tiles {wanted.tiles!r}: give a list of tile ids")
+    if wanted.tiles is not None:
+        chosen = [scheme.position(name) for name in dict.fromkeys(wanted.tiles)]
+    else:
+        chosen = [(row, col) for row in range(scheme.rows) for col in range(scheme.cols)]
+    if wanted.area is None:
+        return chosen
+    inside = tiles_within(scheme, wanted.area)
+    chosen = [place for place in chosen if place in inside]
+    if not chosen:
+        raise InvalidParameter(
+            "the area touches none of the tiles: check its coordinates (longitude, latitude)"
+        )
+    return chosen
+
+
+def regrouped(plan: ExtractionPlan, missing: Sequence[Position]) -> ExtractionPlan:
+    """The plan for some of its tiles."""
+    return grouped(
+        plan.scheme, plan.pixels, plan.layout, plan.blocks, missing, plan.threads, staged=plan.staged
+    )
+
+
+def estimated_bytes(plan: ExtractionPlan) -> int:
+    """What all tiles will take, by six blocks of the one in the middle, which are read and encoded."""
+    places = list(plan.positions())
+    tile = with_estimate(plan.plan_of(places[len(places) // 2]))
+    width, height = tile.levels[0]
+    return round((tile.estimated_bytes or 0) / (width * height) * plan.total_pixels)
+
+
+def estimated_seconds(plan: ExtractionPlan) -> float:
+    """What all tiles will take, by the rates of `gdaltools.estimate`."""
+    facts = plan.layout.facts
+    layout = Layout(plan.total_pixels, 1, facts.count, facts.numpy_dtype.itemsize)
+    variant = "window" if plan.warp is None else "warp"
+    return estimate_layout("extract_tiles", layout, variant=variant, cores=plan.threads).seconds

@@ -1,0 +1,112 @@
+"""What an extraction wrote, and what it found written: the values that `extract_tiles` answers with."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from gdaltools.display import html
+from gdaltools.display.on_map import OnMap
+from gdaltools.raster.picture import file_name
+from gdaltools.runtime.text import megabytes
+
+
+class ExtractedTile(BaseModel):
+    """One tile in its place: where, how many bytes with which ETag, and its (bands, rows, cols).
+
+    Attributes
+    ----------
+    resumed : bool
+        Whether an earlier run wrote it, and this one found it whole.
+    started, finished : float
+        Seconds since 1970; of a resumed tile both are when it was looked at.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    tile_id: str
+    location: str
+    size_bytes: int
+    etag: str
+    shape: tuple[int, int, int]
+    resumed: bool
+    started: float
+    finished: float
+
+
+class ExtractionResult(OnMap, BaseModel):
+    """What `extract_tiles` wrote.
+
+    Attributes
+    ----------
+    tiles : tuple of ExtractedTile
+        In the scheme's order, or that of `tiles`.
+    tiles_resumed : int
+        How many of them an earlier run had written.
+    skipped : tuple of str
+        Ids of tiles that hold no data, and were not written as that was asked for.
+    cogs : bool
+        Whether the tiles are COGs.
+    warped : bool
+        Whether pixels were resampled, by `resampling`.
+    seconds : float
+        From the first tile's start to the last one's end, resumed ones left out.
+    facts : dict
+        The scheme's (`TilingScheme.facts`).
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    source: str
+    tiles: tuple[ExtractedTile, ...]
+    tiles_resumed: int
+    skipped: tuple[str, ...] = ()
+    total_bytes: int
+    total_pixels: int
+    seconds: float
+    cogs: bool = False
+    warped: bool
+    resampling: str | None
+    facts: dict[str, Any]
+
+    def __str__(self) -> str:
+        rows = self._rows()
+        head = f"{rows['tiles']}, {rows['pixels']}, {self.total_bytes / 1e6:,.1f} MB, {self.seconds:.1f} s"
+        kept = f", {self.tiles_resumed} of them by an earlier run" if self.tiles_resumed else ""
+        empty = f", {len(self.skipped)} without data left out" if self.skipped else ""
+        listed = (f"  {t.location}  {t.shape[2]} x {t.shape[1]}" for t in self.tiles)
+        return "\n".join([head + kept + empty, *listed])
+
+    def _rows(self) -> dict[str, str]:
+        grid = self.facts["grid"]
+        rows = {
+            "source": self.source,
+            "tiles": f"{len(self.tiles)} {'COGs' if self.cogs else 'tiles'} of up to "
+            f"{grid['tile_size_pixels']} pixels that share {grid['overlap_pixels']}",
+            "pixels": f"warped ({self.resampling})" if self.warped else "cut out, not resampled",
+            "size": f"{megabytes(self.total_bytes)} for {self.total_pixels / 1e6:,.1f} Mpixels",
+            "time": f"{self.seconds:.1f} s",
+        }
+        if self.tiles_resumed:
+            rows["resumed"] = f"{self.tiles_resumed} tiles of an earlier run"
+        if self.skipped:
+            rows["empty"] = f"{len(self.skipped)} tiles without data were left out"
+        return rows
+
+    def _on_map(self) -> dict[str, Any]:
+        return {"sources": [tile.location for tile in self.tiles]}
+
+    def _about(self) -> str:
+        return file_name(self.source)
+
+    def _parts(self) -> Iterable[html.Html]:
+        rows = (
+            (t.tile_id, f"{t.shape[2]} x {t.shape[1]}", megabytes(t.size_bytes), t.location)
+            for t in self.tiles[: html.MOST_ROWS]
+        )
+        yield html.details(
+            f"{len(self.tiles)} files",
+            html.table(("tile", "pixels", "size", "where"), rows, count=len(self.tiles)),
+        )

@@ -1,0 +1,201 @@
+"""The doing of an extraction: groups on threads or on a cluster, or tile by tile, and who hears of it."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from uuid import uuid4
+
+import dask
+from dask.delayed import Delayed
+from rasterio.windows import Window
+
+from gdaltools import storage
+from gdaltools.cog.encode.adaptive import Policy
+from gdaltools.cog.write.build import make_planned
+from gdaltools.display.progress import Share
+from gdaltools.display.relay import Relay
+from gdaltools.raster.dataset import block_cache
+from gdaltools.runtime import graph
+from gdaltools.tiles.extract.groups import Position, TileGroup
+from gdaltools.tiles.extract.manifest import FinishedTile, ManifestWriter
+from gdaltools.tiles.extract.plan import ExtractionPlan
+from gdaltools.tiles.extract.result import ExtractedTile
+from gdaltools.tiles.extract.trials import Tried, Trying, decided, trial_rows
+from gdaltools.tiles.extract.walk import Order, Told, extracted, is_empty, tile_id, walk
+
+Ends = dict[str, ExtractedTile | str]
+
+
+class Listener:
+    """Hears of pixels and tiles, from any thread, and tells progress and manifest of them."""
+
+    def __init__(
+        self,
+        order: Order,
+        advance: Callable[[int], None],
+        manifest: ManifestWriter,
+        ends: Ends,
+    ) -> None:
+        self.name = uuid4().hex
+        self._order = order
+        self._advance = advance
+        self._manifest = manifest
+        self._ends = ends
+        self._by_pixels = False
+        self._lock = threading.Lock()
+
+    def pixels(self, count: int) -> None:
+        """So many more were written."""
+        self._by_pixels = True
+        with self._lock:  # tiles beside each other end together, and the next ones may be far away
+            self._manifest.catch_up()
+        self._advance(count)
+
+    def group(self, made: Sequence[ExtractedTile | str]) -> None:
+        """All tiles of a group ended."""
+        for tile in made:
+            self.tile(tile)
+
+    def tile(self, tile: ExtractedTile | str) -> None:
+        """A tile ended; one that was heard of already counts once."""
+        name = name_of(tile)
+        with self._lock:
+            if name in self._ends:
+                return
+            self._ends[name] = tile
+            if isinstance(tile, str):
+                self._manifest.leave_out(tile)
+            else:
+                self._manifest.enter(_finished(tile))
+        if not self._by_pixels:
+            place = self._order.plan.scheme.position(name)
+            self._advance(self._order.plan.scheme.window(*place).pixels)
+
+
+def name_of(tile: ExtractedTile | str) -> str:
+    """The id of a tile that was made, or left out."""
+    return tile if isinstance(tile, str) else tile.tile_id
+
+
+def _finished(tile: ExtractedTile) -> FinishedTile:
+    return FinishedTile(
+        tile_id=tile.tile_id,
+        name=storage.locate(tile.location).filename,
+        size_bytes=tile.size_bytes,
+        etag=tile.etag,
+        shape=tile.shape,
+    )
+
+
+# Readers in this process find their caller by name; in another process, as on a cluster, the name is unknown,
+# and tiles count when their group has ended.
+_listeners: dict[str, Listener] = {}
+
+
+@contextmanager
+def listening(
+    order: Order,
+    advance: Callable[[int], None],
+    manifest: ManifestWriter,
+    ends: Ends,
+) -> Iterator[Listener]:
+    """A listener that readers in this process find by its name, for the length of the block."""
+    listener = Listener(order, advance, manifest, ends)
+    _listeners[listener.name] = listener
+    try:
+        yield listener
+    finally:
+        del _listeners[listener.name]
+
+
+def run(order: Order, listener: Listener) -> None:
+    """Make all tiles of the plan."""
+    plan = order.plan
+    if plan.side_by_side:
+        threads = None if graph.cluster_threads() else plan.threads
+        graph.run_each(
+            _Walking(_sent(order), listener.name), plan.groups, ended=listener.group, threads=threads
+        )
+        return
+    for place in plan.positions():
+        listener.tile(_alone(order, place, listener.pixels))
+
+
+def _sent(order: Order) -> Order:
+    """What a reader needs of it: on the way to another machine all groups would be a burden to each."""
+    return replace(order, plan=replace(order.plan, groups=()))
+
+
+@dataclass(frozen=True)
+class _Walking:
+    """The call that makes one group; in this process it tells its caller how far it is."""
+
+    order: Order
+    channel: str | None
+
+    def __call__(self, group: TileGroup) -> list[ExtractedTile | str]:
+        listener = _listeners.get(self.channel) if self.channel is not None else None
+        told = Told() if listener is None else Told(listener.pixels, listener.tile)
+        return walk(self.order, group, told)
+
+
+def _alone(order: Order, place: Position, told: Callable[[int], None]) -> ExtractedTile | str:
+    """One tile by all threads."""
+    started = time.time()
+    plan, target = replace(order.plan.plan_of(place), policy=order.policy), order.target(place)
+    pixels = order.plan.scheme.window(*place).pixels
+    if order.skip_empty and not _holds_data(order, place):
+        if order.overwrite:
+            storage.delete(target)
+        return tile_id(place)
+    with block_cache(order.plan.cache_bytes):
+        made = make_planned(plan, target, overwrite=order.overwrite, progress=Share(pixels, told))
+    return extracted(target, place, plan, made.size_bytes, started)
+
+
+def _holds_data(order: Order, place: Position) -> bool:
+    plan, window = order.plan.plan_of(place), order.plan.scheme.window(*place)
+    across = min(window.width, plan.piece[1])
+    with order.plan.pixels.opened() as source:
+        for left in range(window.col_off, window.col_off + window.width, across):
+            width = min(across, window.col_off + window.width - left)
+            part = Window(left, window.row_off, width, window.height)
+            for pixels, valid in order.plan.pixels.strips(source, part):
+                if not is_empty(plan, pixels, valid):
+                    return True
+    return False
+
+
+def delayed(order: Order, relay: Relay) -> list[Delayed]:
+    """The same as tasks of dask's, each of which makes some tiles and tells `relay` of it."""
+    sent = _sent(order)
+    shared = dask.delayed(sent, traverse=False)
+    plan = dask.delayed(sent.plan, traverse=False)
+    attempt = dask.delayed(Trying(sent.plan), pure=False)
+    tried = [attempt(each) for each in enumerate(trial_rows(order.plan))]
+    policy = dask.delayed(_decided, pure=False)(plan, tried, relay)
+    if order.plan.side_by_side:
+        make = dask.delayed(_make_group, pure=False)
+        return [make(shared, policy, group, relay) for group in order.plan.groups]
+    one = dask.delayed(_make_tile, pure=False)
+    return [one(shared, policy, place, relay) for place in order.plan.positions()]
+
+
+def _decided(plan: ExtractionPlan, tried: Sequence[Tried], relay: Relay) -> Policy:
+    """What all tiles wait for: the work begins with it."""
+    relay.begin()
+    return decided(plan, [trials for _, trials in tried])
+
+
+def _make_group(order: Order, policy: Policy, group: TileGroup, relay: Relay) -> list[ExtractedTile | str]:
+    with relay.telling() as advance:
+        return walk(replace(order, policy=policy), group, Told(pixels=advance))
+
+
+def _make_tile(order: Order, policy: Policy, place: Position, relay: Relay) -> list[ExtractedTile | str]:
+    with graph.using_threads(1), relay.telling() as advance:
+        return [_alone(replace(order, policy=policy), place, advance)]

@@ -1,0 +1,227 @@
+"""One reader's work: through a group of tiles from top to bottom, and each appears when it is whole."""
+
+from __future__ import annotations
+
+import io
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from rasterio.enums import ColorInterp
+from rasterio.windows import Window
+
+from gdaltools import storage
+from gdaltools.cog.encode.adaptive import Policy
+from gdaltools.cog.pieces.sink import FileSink, MemorySink
+from gdaltools.cog.plan import CogPlan
+from gdaltools.cog.write.assemble import check_made
+from gdaltools.cog.write.rows import CogRows
+from gdaltools.errors import StorageError
+from gdaltools.raster.dataset import block_cache
+from gdaltools.raster.pixels.source import Pixels, Valid
+from gdaltools.runtime import crash_points
+from gdaltools.storage import Location
+from gdaltools.tiles.extract.groups import Position, TileGroup
+from gdaltools.tiles.extract.plan import ExtractionPlan
+from gdaltools.tiles.extract.result import ExtractedTile
+from gdaltools.tiles.scheme import PixelWindow
+from gdaltools.warp.target import holds_data
+
+# Tiles up to this, uncompressed, wait in memory until they are whole: a file for each row of them costs more.
+_IN_MEMORY_BYTES = 4 << 20
+
+
+@dataclass(frozen=True)
+class Order:
+    """What every reader is told beside its group.
+
+    Attributes
+    ----------
+    skip_empty : bool
+        Whether tiles without data are left out.
+    """
+
+    plan: ExtractionPlan
+    folder: Location
+    stem: str
+    overwrite: bool
+    skip_empty: bool
+    policy: Policy
+
+    def target(self, place: Position) -> Location:
+        """Where a tile goes."""
+        return self.folder.child(f"{self.stem}_{tile_id(place)}.tif")
+
+
+@dataclass(frozen=True)
+class Told:
+    """Whom a reader tells how far it is: of pixels that it wrote, and of tiles that ended."""
+
+    pixels: Callable[[int], None] = lambda _: None
+    tile: Callable[[ExtractedTile | str], None] = lambda _: None
+
+
+def tile_id(place: Position) -> str:
+    """The name of a tile."""
+    return f"tile_{place[0]}_{place[1]}"
+
+
+def walk(order: Order, group: TileGroup, told: Told) -> list[ExtractedTile | str]:
+    """Make the tiles of a group; of one that is left out, as it has no data, only the id is returned.
+
+    Raises
+    ------
+    CorruptRaster, StorageError, TargetExists
+        The source cannot be read or decoded, or a tile cannot be written; those that were whole remain.
+    """
+    plan = order.plan
+    made: list[ExtractedTile | str] = []
+    tiles: dict[Position, _Tile] = {}
+    with block_cache(plan.cache_bytes), plan.pixels.opened() as source:
+        try:
+            for (top, bottom, left, right), places in group.strips(plan.scheme, plan.pixels.step):
+                for place in places:
+                    if place not in tiles:
+                        tiles[place] = _Tile.begun(order, place)
+                row, window = top, Window(left, top, right - left, bottom - top)
+                for pixels, valid in plan.pixels.strips(source, window):
+                    for place in places:
+                        told.pixels(tiles[place].add(row, left, pixels, valid))
+                    row += pixels.shape[1]
+                    del pixels, valid  # before the next strip takes as much
+                for place in [place for place in places if tiles[place].bottom <= bottom]:
+                    made.append(tiles[place].end())
+                    del tiles[place]
+                    told.tile(made[-1])
+        finally:
+            for tile in tiles.values():
+                tile.abandon()
+    return made
+
+
+@dataclass
+class _Tile:
+    """A tile of which rows are missing still."""
+
+    order: Order
+    place: Position
+    window: PixelWindow
+    plan: CogPlan
+    rows: CogRows
+    sink: FileSink | MemorySink
+    resources: ExitStack
+    started: float
+    empty: bool = field(default=True)
+
+    @classmethod
+    def begun(cls, order: Order, place: Position) -> _Tile:
+        """A tile without rows; if it is large it has a scratch folder from here on."""
+        window, plan = order.plan.scheme.window(*place), order.plan.plan_of(place)
+        resources = ExitStack()
+        sink: FileSink | MemorySink
+        if window.width * window.height * plan.facts.pixel_bytes <= _IN_MEMORY_BYTES:
+            sink = MemorySink()
+        else:
+            sink = FileSink(resources.enter_context(_writing(order, place, plan)))
+        rows = CogRows(plan, sink, order.policy)
+        return cls(order, place, window, plan, rows, sink, resources, time.time())
+
+    @property
+    def bottom(self) -> int:
+        """The row of the grid below its last one."""
+        return self.window.row_off + self.window.height
+
+    def add(self, top: int, left: int, pixels: Pixels, valid: Valid | None) -> int:
+        """Take its own of a strip that begins at (top, left) of the grid; how many pixels that was."""
+        first = max(0, self.window.row_off - top)
+        last = min(pixels.shape[1], self.bottom - top)
+        if first >= last:
+            return 0
+        begin = self.window.col_off - left
+        part = slice(first, last), slice(begin, begin + self.window.width)
+        own, mask = pixels[:, *part], None if valid is None else valid[part]
+        self.empty = self.empty and self.order.skip_empty and is_empty(self.plan, own, mask)
+        self.rows.add(own, mask)
+        return int(last - first) * self.window.width
+
+    def end(self) -> ExtractedTile | str:
+        """Publish it."""
+        target = self.order.target(self.place)
+        if self.empty:
+            self.abandon()
+            if self.order.overwrite:
+                storage.delete(target)
+            return tile_id(self.place)
+        self.rows.finish()
+        if isinstance(self.sink, FileSink):
+            size = _checked(self.sink.path, self.plan, target)
+            self.resources.close()
+        else:
+            check_made(io.BytesIO(self.sink.content), self.plan, name=str(target))
+            size = len(self.sink.content)
+            with _writing(self.order, self.place, self.plan) as path:
+                _store(path, self.sink.content)
+        return extracted(target, self.place, self.plan, size, self.started)
+
+    def abandon(self) -> None:
+        """Leave nothing of it, unless it has ended."""
+        self.resources.__exit__(_Abandoned, _Abandoned(), None)
+
+
+def extracted(target: Location, place: Position, plan: CogPlan, size: int, started: float) -> ExtractedTile:
+    """What is told of a tile that was just published."""
+    crash_points.reach("tile-published")
+    facts = plan.facts
+    return ExtractedTile(
+        tile_id=tile_id(place),
+        location=str(target),
+        size_bytes=size,
+        etag=storage.stat(target).etag,
+        shape=(facts.count, facts.height, facts.width),
+        resumed=False,
+        started=started,
+        finished=time.time(),
+    )
+
+
+def is_empty(plan: CogPlan, pixels: Pixels, valid: Valid | None) -> bool:
+    """Whether none of the pixels is data: by mask and nodata, or by an alpha band."""
+    facts = plan.facts
+    if ColorInterp.alpha in facts.colorinterp:
+        return not pixels[facts.colorinterp.index(ColorInterp.alpha)].any()
+    if valid is None and facts.nodata is None:
+        return False
+    there = holds_data(pixels, valid, None if valid is not None else facts.nodata)
+    return not bool(np.asarray(there).any())
+
+
+class _Abandoned(Exception):
+    """A tile that is not to appear."""
+
+
+@contextmanager
+def _writing(order: Order, place: Position, plan: CogPlan) -> Iterator[Path]:
+    """`storage.writing` for a tile, and nothing is written if the block ends with `_Abandoned`."""
+    target, traits = order.target(place), plan.traits if order.plan.layout.cogs else None
+    with suppress(_Abandoned), storage.writing(target, overwrite=order.overwrite, traits=traits) as path:
+        yield path
+
+
+def _checked(path: Path, plan: CogPlan, target: Location) -> int:
+    stream: BinaryIO
+    with path.open("rb") as stream:
+        check_made(stream, plan, name=str(target))
+    return path.stat().st_size
+
+
+def _store(path: Path, content: bytes) -> None:
+    try:
+        path.write_bytes(content)
+    except OSError as error:
+        raise StorageError(
+            f"{path.parent} cannot be written to: {error.strerror}; is there space left?"
+        ) from error

@@ -1,0 +1,188 @@
+"""From a raster to the scheme of its tiles: the grid, the size of a tile, what kind of raster it is."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from typing import Literal
+
+import numpy as np
+
+from gdaltools import storage
+from gdaltools.errors import InvalidParameter
+from gdaltools.geo.crs import crs_name, parse_crs
+from gdaltools.geo.grid import Grid, Resolution, target_grid
+from gdaltools.geo.tms import tms_grid
+from gdaltools.raster.dataset import open_dataset
+from gdaltools.raster.detect import RASTER_TYPES, RasterType
+from gdaltools.raster.info import describe, source_crs
+from gdaltools.storage import Location, StrPath
+from gdaltools.tiles.axis import BLOCK_UNIT, Axis
+from gdaltools.tiles.scheme import MAX_TILES, TilingScheme
+
+#: An automatic tile is a square of about this many uncompressed bytes, all bands together …
+AUTO_TILE_BYTES = 450_000_000
+#: … a multiple of this many pixels, within these limits (protocol.md §5).
+AUTO_TILE_STEP, AUTO_TILE_MIN, AUTO_TILE_MAX = 512, 5_120, 20_480
+
+#: The target unless another is asked for (protocol.md §5).
+DEFAULT_CRS = "EPSG:4326"
+
+
+def generate_tiling_scheme(
+    src: StrPath | Location,
+    tile_size: int | None = None,
+    overlap: int = 512,
+    target_crs: str | None = None,
+    *,
+    tile_mb: float | None = None,
+    tms: str | None = None,
+    zoom: int | None = None,
+    input_crs: str | None = None,
+    resolution: Resolution | None = None,
+    band_names: Mapping[str, str] | None = None,
+    raster_type: RasterType | Literal["auto"] = "auto",
+) -> TilingScheme:
+    """The tiles of the raster at `src` in `target_crs`; reads its header and a few small windows.
+
+    Parameters
+    ----------
+    tile_size : int, optional
+        Side of a tile in pixels, a multiple of 16. By default the square of about 450 MB uncompressed,
+        a multiple of 512 between 5,120 and 20,480.
+    overlap : int
+        Pixels that neighbours share, less than `tile_size`.
+    target_crs : str, optional
+        Of the tiles; EPSG:4326 by default, or what `tms` has.
+    tile_mb : float, optional
+        What a tile is to hold at most, uncompressed, in 10⁶ bytes: the largest multiple of 512 pixels.
+    tms : str, optional
+        Take the grid of this tile matrix set (morecantile's name, as "WebMercatorQuad"), in whole map tiles.
+    zoom : int, optional
+        Of `tms`; by default the level closest to the raster's resolution.
+    input_crs : str, optional
+        The source's CRS, where the file has none or a wrong one.
+    resolution : float or (float, float), optional
+        Pixel size in units of `target_crs`; by default about the source's.
+    band_names : mapping, optional
+        Names by band number: ``{"1": "Red"}``.
+    raster_type : str
+        "auto" or one of rgb, rgba, dem, categorical, multispectral, nir.
+
+    Raises
+    ------
+    SourceNotFound, CorruptRaster, StorageError
+        As `inspect` does.
+    UnsupportedRaster
+        As `inspect` does; the raster has no CRS and none is given, no transform, or no place in the target.
+    InvalidParameter
+        A parameter is outside what is said above, or there would be more than a million tiles.
+
+    Examples
+    --------
+    >>> scheme = generate_tiling_scheme("scene.tif", 256, 32, "EPSG:32637")
+    >>> len(scheme), scheme.warps
+    (12, False)
+    """
+    _check_sizes(tile_size, overlap)
+    _check_grid(tile_size, tile_mb, target_crs, tms, zoom, resolution)
+    target = parse_crs(target_crs or DEFAULT_CRS, "target_crs")
+    if raster_type != "auto" and raster_type not in RASTER_TYPES:
+        raise InvalidParameter(f"raster_type {raster_type!r}: give auto or one of {', '.join(RASTER_TYPES)}")
+    location = storage.locate(src)
+    with open_dataset(location) as dataset:
+        crs = source_crs(dataset, location, input_crs)
+        info = describe(dataset, location)
+    source = Grid(crs=crs_name(crs), transform=info.transform, width=info.width, height=info.height)
+    grid = target_grid(source, target, resolution) if tms is None else tms_grid(source, tms, zoom)
+    pixel_bytes = info.uncompressed_bytes // (info.width * info.height)
+    size = int(tile_size) if tile_size is not None else auto_tile_size(pixel_bytes)
+    if tile_mb is not None:
+        size = budgeted_tile_size(pixel_bytes, tile_mb)
+    if overlap >= size:
+        raise InvalidParameter(f"overlap {overlap} is not smaller than the tile size {size}: lower it")
+    down, across = (Axis(extent, size, overlap).count for extent in (grid.height, grid.width))
+    if down * across > MAX_TILES:
+        raise InvalidParameter(
+            f"{down} x {across} tiles are more than {MAX_TILES}: choose a larger tile_size, "
+            "a smaller overlap or a coarser resolution"
+        )
+    detected = info.detected
+    return TilingScheme(
+        source=str(location),
+        source_grid=source,
+        file_crs=info.crs,
+        grid=grid,
+        tile_size=size,
+        overlap=int(overlap),
+        band_count=info.count,
+        data_type=np.result_type(*info.dtypes).name,
+        raster_type=detected.raster_type if raster_type == "auto" else raster_type,
+        detected_type=detected.raster_type,
+        detection_confidence=detected.confidence if raster_type == "auto" else 1.0,
+        auto_band_names=info.band_names,
+        used_band_names=info.band_names | _checked_names(band_names or {}, info.count),
+    )
+
+
+def _check_sizes(tile_size: int | None, overlap: int) -> None:
+    if isinstance(overlap, bool) or not isinstance(overlap, int) or overlap < 0:
+        raise InvalidParameter(f"overlap {overlap!r}: give a number of pixels, 0 or more")
+    if tile_size is None:
+        return
+    if isinstance(tile_size, bool) or not isinstance(tile_size, int) or tile_size < BLOCK_UNIT:
+        raise InvalidParameter(f"tile_size {tile_size!r}: give a positive multiple of {BLOCK_UNIT}")
+    if tile_size % BLOCK_UNIT:
+        nearest = max(BLOCK_UNIT, round(tile_size / BLOCK_UNIT) * BLOCK_UNIT)
+        raise InvalidParameter(
+            f"tile_size {tile_size} is not a multiple of {BLOCK_UNIT}, as TIFF tiles need: try {nearest}"
+        )
+    if tile_size > 1 << 20:
+        raise InvalidParameter(f"tile_size {tile_size} is over the limit of {1 << 20} pixels")
+    if overlap >= tile_size:
+        raise InvalidParameter(
+            f"overlap {overlap} is not smaller than tile_size {tile_size}: "
+            f"pass an overlap below {tile_size}, such as overlap={tile_size // 8}"
+        )
+
+
+def _check_grid(
+    tile_size: int | None,
+    tile_mb: float | None,
+    target_crs: str | None,
+    tms: str | None,
+    zoom: int | None,
+    resolution: Resolution | None,
+) -> None:
+    if tile_mb is not None and tile_size is not None:
+        raise InvalidParameter(f"tile_size {tile_size} and tile_mb {tile_mb} both say how large: give one")
+    if tile_mb is not None and not (tile_mb > 0 and math.isfinite(tile_mb)):
+        raise InvalidParameter(f"tile_mb {tile_mb!r}: give a positive number of 10⁶ bytes")
+    if tms is None and zoom is not None:
+        raise InvalidParameter(f"zoom {zoom} of which tile matrix set? Give tms, as 'WebMercatorQuad'")
+    if tms is not None and (target_crs is not None or resolution is not None):
+        raise InvalidParameter(f"tms {tms!r} has a CRS and resolutions of its own: give these or tms")
+
+
+def budgeted_tile_size(pixel_bytes: int, tile_mb: float) -> int:
+    """Side of the largest tile of at most `tile_mb`, a multiple of 512.
+
+    >>> budgeted_tile_size(3, 100), budgeted_tile_size(3, 0.001)
+    (5632, 512)
+    """
+    side = math.isqrt(int(tile_mb * 1e6 / pixel_bytes))
+    return min(max(side // AUTO_TILE_STEP, 1) * AUTO_TILE_STEP, 1 << 20)
+
+
+def auto_tile_size(pixel_bytes: int) -> int:
+    """Side of a tile of about 450 MB, for pixels of so many bytes, all bands together."""
+    side = math.sqrt(AUTO_TILE_BYTES / pixel_bytes)
+    return min(AUTO_TILE_MAX, max(AUTO_TILE_MIN, round(side / AUTO_TILE_STEP) * AUTO_TILE_STEP))
+
+
+def _checked_names(names: Mapping[str, str], count: int) -> dict[str, str]:
+    for key, value in names.items():
+        if not re.fullmatch(r"[1-9]\d{0,4}", str(key)) or int(key) > count or not isinstance(value, str):
+            raise InvalidParameter(f'band_names {key!r}: {value!r}: give names for "1" to "{count}"')
+    return {str(key): value for key, value in names.items()}

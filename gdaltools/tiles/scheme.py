@@ -1,0 +1,481 @@
+"""The tiles of a large raster: which pixels of the target grid each of them holds.
+
+Tiles stand in rows and columns. Neighbours share exactly `overlap` pixels, every pixel of the grid is in
+a tile, none is larger than `tile_size`, and no tile lies wholly inside its neighbour. They are computed
+when asked for: a scheme of 100,000 tiles is as small as one of two.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from functools import cached_property
+from typing import Annotated, Any, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from rasterio.io import DatasetReader
+from rasterio.windows import Window
+
+from gdaltools import storage
+from gdaltools.display import html
+from gdaltools.display.on_map import OnMap
+from gdaltools.errors import InvalidParameter
+from gdaltools.geo import footprint
+from gdaltools.geo.crs import Bounds, crs_name, parse_crs
+from gdaltools.geo.grid import Grid
+from gdaltools.raster.detect import RasterType
+from gdaltools.raster.picture import file_name
+from gdaltools.storage import Location, StrPath
+from gdaltools.tiles.axis import BLOCK_UNIT, Axis, GivenAxis, Span
+
+MAX_TILES = 1_000_000
+
+_TILE_ID = re.compile(r"tile_(0|[1-9]\d{0,9})_(0|[1-9]\d{0,9})\Z")
+
+
+class PixelWindow(BaseModel):
+    """A window of the target grid, in pixels."""
+
+    model_config = ConfigDict(frozen=True)
+
+    col_off: int
+    row_off: int
+    width: int
+    height: int
+
+    @property
+    def pixels(self) -> int:
+        """How many there are."""
+        return self.width * self.height
+
+    @property
+    def rasterio(self) -> Window:
+        """As rasterio takes it."""
+        return Window(self.col_off, self.row_off, self.width, self.height)
+
+
+class Tile(BaseModel):
+    """One tile: its place in the scheme, in the grid and on Earth.
+
+    Attributes
+    ----------
+    transform : tuple of 6 float
+        Of the tile's own pixels, in the scheme's CRS.
+    bounds_4326 : tuple of 4 float
+        left, bottom, right, top in EPSG:4326; left > right across the antimeridian.
+    geometry : dict
+        GeoJSON Polygon (or MultiPolygon, cut at the antimeridian) in EPSG:4326.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    tile_id: str
+    row: int
+    col: int
+    window: PixelWindow
+    transform: tuple[float, float, float, float, float, float]
+    bounds_4326: Bounds
+    geometry: dict[str, Any]
+
+
+class TilingScheme(OnMap, BaseModel):
+    """A raster's tiles in a target grid, and what the raster was found to be.
+
+    Made by `generate_tiling_scheme`; kept and exchanged as GeoJSON (`to_geojson`, `write`, `read`).
+
+    Attributes
+    ----------
+    source_grid : Grid
+        The raster's own, in the CRS that it is taken to be in; `file_crs` is what its file says.
+    grid : Grid
+        The target's.
+    raster_type : str
+        As asked for, else `detected_type`.
+    row_spans, col_spans : tuple of (start, length), optional
+        Where the tiles' rows and columns lie when somebody else has cut them.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    source: str
+    source_grid: Grid
+    file_crs: str | None
+    grid: Grid
+    tile_size: Annotated[int, Field(ge=BLOCK_UNIT, le=1 << 20, multiple_of=BLOCK_UNIT)]
+    overlap: Annotated[int, Field(ge=0)]
+    band_count: Annotated[int, Field(ge=1, le=65535)]
+    data_type: Annotated[str, Field(max_length=32)]
+    raster_type: RasterType
+    detected_type: RasterType
+    detection_confidence: Annotated[float, Field(ge=0, le=1)]
+    auto_band_names: dict[str, str]
+    used_band_names: dict[str, str]
+    row_spans: tuple[Span, ...] | None = None
+    col_spans: tuple[Span, ...] | None = None
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        for spans, extent in ((self.row_spans, self.grid.height), (self.col_spans, self.grid.width)):
+            if spans is not None and not _covers(spans, extent):
+                raise ValueError("the tiles leave the grid, or leave some of it out")
+        if self.overlap >= self.tile_size:
+            raise ValueError(f"overlap {self.overlap} is not smaller than tile_size {self.tile_size}")
+        if len(self) > MAX_TILES:
+            raise ValueError(f"{len(self)} tiles: the limit is {MAX_TILES}, choose a larger tile_size")
+        return self
+
+    @property
+    def rows(self) -> int:
+        """Number of rows of tiles."""
+        return self._axes[0].count
+
+    @property
+    def cols(self) -> int:
+        """Number of columns of tiles."""
+        return self._axes[1].count
+
+    @cached_property
+    def _axes(self) -> tuple[Axis | GivenAxis, Axis | GivenAxis]:
+        down = Axis(self.grid.height, self.tile_size, self.overlap)
+        across = Axis(self.grid.width, self.tile_size, self.overlap)
+        return (
+            down if self.row_spans is None else GivenAxis(self.row_spans),
+            across if self.col_spans is None else GivenAxis(self.col_spans),
+        )
+
+    def __len__(self) -> int:
+        return self.rows * self.cols
+
+    @property
+    def warps(self) -> bool:
+        """Whether pixels are resampled; where not, tiles are plain windows of the source."""
+        return not (self.grid == self.source_grid and self.grid.north_up)
+
+    @property
+    def cog_blocksize(self) -> int:
+        """Side of the TIFF blocks that suit the tiles: 512, or what divides a smaller tile."""
+        if self.tile_size >= 512:
+            return 512
+        return next(size for size in (256, 128, 64, 32, 16) if self.tile_size % size == 0)
+
+    def check_belongs(self, dataset: DatasetReader, location: Location, input_crs: str | None = None) -> None:
+        """Refuse a raster that the scheme was not made for.
+
+        Raises
+        ------
+        InvalidParameter
+            Size, bands, transform or CRS are other ones, or `input_crs` is.
+
+        Examples
+        --------
+        >>> from gdaltools.raster.dataset import open_dataset
+        >>> from gdaltools.storage import locate
+        >>> with open_dataset(locate("scene.tif")) as dataset:
+        ...     scheme.check_belongs(dataset, locate("scene.tif"))
+        """
+        theirs = {
+            "size": (self.source_grid.width, self.source_grid.height),
+            "number of bands": self.band_count,
+            "transform": self.source_grid.transform,
+            "CRS": self.file_crs,
+        }
+        found = {
+            "size": (dataset.width, dataset.height),
+            "number of bands": dataset.count,
+            "transform": tuple(dataset.transform)[:6],
+            "CRS": crs_name(dataset.crs) if dataset.crs else None,
+        }
+        for what, value in found.items():
+            if value != theirs[what]:
+                raise InvalidParameter(
+                    f"the tiling scheme was made for another raster than {location}: its {what} is "
+                    f"{value}, the scheme's {theirs[what]}; generate a scheme for this raster"
+                )
+        if input_crs is not None and crs_name(parse_crs(input_crs, "input_crs")) != self.source_grid.crs:
+            raise InvalidParameter(
+                f"input_crs {input_crs!r} is not the one the tiling scheme was made with, "
+                f"{self.source_grid.crs.split(',')[0]}: generate the scheme anew"
+            )
+
+    def window(self, row: int, col: int) -> PixelWindow:
+        """The pixels of a tile.
+
+        Examples
+        --------
+        >>> scheme.window(2, 3)
+        PixelWindow(col_off=672, row_off=448, width=128, height=152)
+        """
+        down, across = self._axes
+        (row_off, height), (col_off, width) = down.span(row), across.span(col)
+        return PixelWindow(col_off=col_off, row_off=row_off, width=width, height=height)
+
+    def tile(self, tile_id: str) -> Tile:
+        """The tile of that name.
+
+        Raises
+        ------
+        InvalidParameter
+            The scheme has no such tile.
+
+        Examples
+        --------
+        >>> tile = scheme.tile("tile_0_1")
+        >>> tile.window.col_off, tile.transform[2]
+        (224, 472240.0)
+        """
+        return self._tile(*self.position(tile_id))
+
+    def position(self, tile_id: str) -> tuple[int, int]:
+        """Row and column of the tile of that name.
+
+        Raises
+        ------
+        InvalidParameter
+            The scheme has no such tile.
+
+        Examples
+        --------
+        >>> scheme.position("tile_2_3")
+        (2, 3)
+        """
+        match = _TILE_ID.match(tile_id) if isinstance(tile_id, str) else None
+        row, col = (int(part) for part in match.groups()) if match else (-1, -1)
+        if not (0 <= row < self.rows and 0 <= col < self.cols):
+            raise InvalidParameter(
+                f"no tile {tile_id!r}: the scheme's are tile_0_0 to tile_{self.rows - 1}_{self.cols - 1}"
+            )
+        return row, col
+
+    def place_of(self, y: int, x: int) -> tuple[int, int]:
+        """Row and column of a tile that holds a pixel of the grid: of several the last.
+
+        Examples
+        --------
+        >>> scheme.place_of(100, 230)  # in tile_0_0 as well
+        (0, 1)
+        """
+        down, across = self._axes
+        return down.holding(y), across.holding(x)
+
+    def tile_ids(self) -> Iterator[str]:
+        """Names of all tiles, row by row.
+
+        Examples
+        --------
+        >>> list(scheme.tile_ids())[:2]
+        ['tile_0_0', 'tile_0_1']
+        """
+        return (f"tile_{row}_{col}" for row in range(self.rows) for col in range(self.cols))
+
+    def tiles(self) -> Iterator[Tile]:
+        """All tiles, row by row, each made when it is reached.
+
+        Examples
+        --------
+        >>> [tile.tile_id for tile in scheme.tiles() if tile.col == 3]
+        ['tile_0_3', 'tile_1_3', 'tile_2_3']
+        """
+        return (self._tile(row, col) for row in range(self.rows) for col in range(self.cols))
+
+    def _tile(self, row: int, col: int) -> Tile:
+        window = self.window(row, col)
+        bounds, geometry = footprint.footprint(
+            self.grid, (window.col_off, window.row_off, window.width, window.height)
+        )
+        return Tile(
+            tile_id=f"tile_{row}_{col}",
+            row=row,
+            col=col,
+            window=window,
+            transform=self.transform_of(window),
+            bounds_4326=bounds,
+            geometry=geometry,
+        )
+
+    def transform_of(self, window: PixelWindow) -> tuple[float, float, float, float, float, float]:
+        """The transform of a window's own pixels.
+
+        Examples
+        --------
+        >>> scheme.transform_of(scheme.window(0, 1))
+        (10.0, 0.0, 472240.0, 0.0, -10.0, 1000000.0)
+        """
+        return self.grid.transform_of(window.col_off, window.row_off)
+
+    def facts(self) -> dict[str, Any]:
+        """What stage 1's result says of the scheme, with protocol.md §5's keys.
+
+        Examples
+        --------
+        >>> scheme.facts()["total_tiles"], scheme.facts()["target_crs"]
+        (12, 'EPSG:32637')
+        """
+        return {
+            "total_tiles": len(self),
+            "grid": {
+                "rows": self.rows,
+                "cols": self.cols,
+                "tile_size_pixels": self.tile_size,
+                "overlap_pixels": self.overlap,
+                "effective_tile_size": self.tile_size - self.overlap,
+                "total_tiles": len(self),
+                "overlap_percentage": round(100 * self.overlap / self.tile_size, 2),
+                "cog_blocksize": self.cog_blocksize,
+            },
+            "source_crs": self.source_grid.crs,
+            "target_crs": self.grid.crs,
+            "target_bounds": list(self.grid.bounds),
+            "target_dimensions": [self.grid.width, self.grid.height],
+            "target_resolution": list(self.grid.resolution),
+            "raster_metadata": {
+                "band_count": self.band_count,
+                "actual_band_count": self.band_count,
+                "data_type": self.data_type,
+                "detected_type": self.raster_type,
+                "detection_confidence": self.detection_confidence,
+                "auto_band_names": self.auto_band_names,
+                "used_band_names": self.used_band_names,
+            },
+        }
+
+    def _rows(self) -> dict[str, str]:
+        grid, source = self.grid, self.source_grid
+        kept = "the source's own" if not self.warps else f"warped from {source.crs.split(',')[0]}"
+        names = list(self.used_band_names.values())
+        return {
+            "source": self.source,
+            "grid": f"{grid.width} x {grid.height} pixels, {grid.crs.split(',')[0]}, {kept}",
+            "resolution": f"{grid.resolution[0]:.10g} x {grid.resolution[1]:.10g}",
+            "tiles": f"{len(self)}: {self.rows} rows of {self.cols}, of up to {self.tile_size} pixels "
+            f"that share {self.overlap}",
+            "bands": f"{self.band_count} x {self.data_type}: {', '.join(names[:8])}"
+            + (f" and {len(names) - 8} more" if len(names) > 8 else ""),
+            "type": f"{self.raster_type} ({self.detection_confidence:.0%})",
+        }
+
+    def plot(self, ax: Any = None, *, names: bool = True) -> Any:
+        """Draw the tiles over a picture of the raster; the matplotlib Axes.
+
+        Parameters
+        ----------
+        names : bool
+            Write row and column into tiles, where there are not too many.
+
+        Raises
+        ------
+        MissingExtra
+            matplotlib is not installed.
+        InvalidParameter
+            There are more than 5,000 tiles.
+
+        Examples
+        --------
+        >>> scheme.plot().get_title()
+        '12 tiles of up to 256 pixels that share 32, EPSG:32637'
+        """
+        from gdaltools.display.axes import plot_scheme
+
+        return plot_scheme(self, ax, names=names)
+
+    def _on_map(self) -> dict[str, Any]:
+        return {"sources": [self.source], "outlines": self.to_geojson()}
+
+    def _about(self) -> str:
+        return file_name(self.source)
+
+    def _parts(self) -> Iterable[html.Html]:
+        from gdaltools.tiles.plots import tile_map
+
+        yield tile_map(self)
+
+    def to_geojson(self) -> dict[str, Any]:
+        """The scheme as a GeoJSON FeatureCollection of its tiles, with a ``metadata`` member.
+
+        Examples
+        --------
+        >>> len(scheme.to_geojson()["features"])
+        12
+        """
+        from gdaltools.tiles import geojson
+
+        return geojson.encode(self)
+
+    @staticmethod
+    def from_geojson(document: Mapping[str, Any] | str | bytes) -> TilingScheme:
+        """The scheme that `to_geojson` wrote.
+
+        Raises
+        ------
+        InvalidParameter
+            It is not such a document, or its tiles are not those of its grid.
+
+        Examples
+        --------
+        >>> TilingScheme.from_geojson(scheme.to_geojson()) == scheme
+        True
+        """
+        from gdaltools.tiles import geojson
+
+        return geojson.decode(document)
+
+    def write(self, dst: StrPath | Location, *, overwrite: bool = False) -> Location:
+        """Store the scheme as GeoJSON, whole or not at all.
+
+        Raises
+        ------
+        TargetExists, StorageError
+            As `gdaltools.storage.write_bytes` does.
+
+        Examples
+        --------
+        >>> scheme.write("scheme.geojson").filename
+        'scheme.geojson'
+        """
+        from gdaltools.tiles import geojson
+
+        with storage.writing(dst, overwrite=overwrite) as path, path.open("wb") as stream:
+            stream.writelines(geojson.lines(self))
+        return storage.locate(dst)
+
+    @staticmethod
+    def read(
+        src: StrPath | Location,
+        *,
+        raster: StrPath | Location | None = None,
+        input_crs: str | None = None,
+    ) -> TilingScheme:
+        """The scheme that `write` stored, or that another program made for `raster`.
+
+        Parameters
+        ----------
+        raster : path, URL or Location, optional
+            The raster that the scheme is for: where another program made it, its grid is found from this.
+        input_crs : str, optional
+            The raster's CRS where its file does not say.
+
+        Raises
+        ------
+        SourceNotFound, StorageError
+            It cannot be read.
+        InvalidParameter
+            It is no tiling scheme, or another program's and no raster is given.
+
+        Examples
+        --------
+        >>> TilingScheme.read(scheme.write("scheme.geojson")) == scheme
+        True
+        """
+        from gdaltools.tiles import geojson
+
+        return geojson.decode(storage.read_bytes(src), raster, input_crs=input_crs)
+
+
+def _covers(spans: tuple[Span, ...], extent: int) -> bool:
+    """Whether pieces, each beginning after the one before, lie within the extent and leave nothing out."""
+    reached = 0
+    for number, (start, length) in enumerate(spans):
+        follows = number == 0 or start > spans[number - 1][0]
+        if not (0 <= start <= reached and length > 0 and follows and start + length <= extent):
+            return False
+        reached = max(reached, start + length)
+    return reached == extent

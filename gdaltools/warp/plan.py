@@ -1,0 +1,271 @@
+"""What is decided about a warp before its first pixel: the kernel, its scale, and who computes it.
+
+Our own kernels (`gdaltools.warp.kernels`) take the common case, GDAL the rest. Which it is holds for a
+whole job, is part of its plan and can be read there:
+
+>>> str(plan)  # doctest: +SKIP
+'bilinear by own kernel, nodes every 32 px'
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from rasterio.enums import ColorInterp, Resampling
+from rasterio.io import DatasetReader
+
+from gdaltools.errors import InvalidParameter
+from gdaltools.geo.grid import Grid
+from gdaltools.raster.dataset import numpy_dtypes
+from gdaltools.raster.info import MaskKind, mask_kind
+from gdaltools.warp.nodes import agrees_with_gdal, node_step, shared_places, source_pixels
+
+Engine = Literal["auto", "kernel", "gdal"]
+
+#: GDAL's kernels that take values apart from their neighbours: the only ones for classes and colour tables.
+CLASS_RESAMPLING = ("nearest", "mode")
+
+#: Jobs of fewer target pixels are done by GDAL before the kernels were compiled or loaded.
+WORTHWHILE_PIXELS = 16_000_000
+
+KERNELS = ("nearest", "bilinear", "cubic")
+KERNEL_DTYPES = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "float32", "float64")
+
+# Below this ratio of target to source pixels GDAL's wider, anti-aliasing kernel is used.
+_ANTIALIAS_BELOW = 0.5
+# Below this one a kernel's window of the source is so wide that little of it is target.
+_COARSEST_SCALE = 1 / 64
+_NOT_FOR_WARP = ("gauss",)
+_CELL_BYTES = 16 << 20
+_CELL_MAX, _CELL_MIN = 512, 64
+
+
+@dataclass(frozen=True)
+class WarpPlan:
+    """Everything about a warp that is decided before the first pixel.
+
+    Attributes
+    ----------
+    scale : (float, float)
+        GDAL's XSCALE and YSCALE, one for the whole job: 1 where the target is finer than half the
+        source, else the median ratio of target to source pixels.
+    cell : int
+        Side of a cell in pixels.
+    mask : str
+        How the source tells what is no data.
+    alpha : int
+        The band, counted from 1, that says how opaque pixels are; 0 without one. Samples of which nothing is
+        to be seen leave their weight to the others.
+    adds_mask : bool
+        Whether the target needs a mask of its own, as nothing else could tell what lies outside.
+    step : int
+        Target pixels from node to node, if our own kernel computes; else 0.
+    because : str
+        Why GDAL computes; empty if our own kernel does. Even then GDAL takes the cells in which the
+        projection is torn or bends too much.
+    """
+
+    source: Grid
+    target: Grid
+    resampling: str
+    scale: tuple[float, float]
+    cell: int
+    mask: MaskKind
+    alpha: int
+    adds_mask: bool
+    nodata: float | None
+    count: int
+    dtype: str
+    step: int
+    because: str
+
+    @property
+    def fill(self) -> float:
+        """What pixels are where the source is not."""
+        return 0 if self.nodata is None else self.nodata
+
+    def __str__(self) -> str:
+        if not self.step:
+            return f"{self.resampling} by GDAL: {self.because}"
+        wide = "" if self.scale == (1, 1) else f", widened to scale {self.scale[0]:.3g} x {self.scale[1]:.3g}"
+        return f"{self.resampling} by own kernel, nodes every {self.step} px{wide}"
+
+
+def cell_side(tile_size: int, overlap: int) -> int:
+    """The side of cells that tiles are best put together from: one that divides where they begin.
+
+    >>> cell_side(4096, 512), cell_side(4096, 100), cell_side(256, 32)
+    (512, 256, 128)
+    """
+    aligned = math.gcd(tile_size, overlap, _CELL_MAX)
+    if aligned >= _CELL_MAX // 2:
+        return aligned
+    return max(_CELL_MIN, min(_CELL_MAX // 2, 1 << ((tile_size // 2).bit_length() - 1)))
+
+
+def plan_warp(
+    dataset: DatasetReader,
+    source: Grid,
+    target: Grid,
+    resampling: str,
+    *,
+    cell: int = _CELL_MAX,
+    engine: Engine = "auto",
+) -> WarpPlan:
+    """The plan for warping an open raster, whose grid `source` may correct its file's CRS, onto `target`.
+
+    Parameters
+    ----------
+    cell : int
+        The wanted side of a cell; rasters of very many bands get smaller ones.
+    engine : "auto", "kernel" or "gdal"
+        Our own kernel where it can and is worth it; wherever it can, however small the job; or GDAL.
+
+    Raises
+    ------
+    InvalidParameter
+        GDAL's warp has no such resampling, or the kernel that is asked for cannot do this.
+    """
+    check_resampling(resampling)
+    kind = mask_kind(dataset)
+    dtype = np.result_type(*numpy_dtypes(dataset))
+    fitting = max(1, math.isqrt(_CELL_BYTES // (dtype.itemsize * dataset.count)))
+    scale = (1.0, 1.0) if resampling == "nearest" else _kernel_scale(source, target)
+    step, because = _step_or_why(dataset, source, target, resampling, scale, engine)
+    if because and engine == "kernel":
+        raise InvalidParameter(f"the kernel cannot warp this raster: {because}; use engine='auto'")
+    return WarpPlan(
+        source=source,
+        target=target,
+        resampling=resampling,
+        scale=scale,
+        cell=min(cell, max(_CELL_MIN, 1 << (fitting.bit_length() - 1))),
+        mask=kind,
+        alpha=dataset.colorinterp.index(ColorInterp.alpha) + 1 if kind == "alpha" else 0,
+        adds_mask=kind in ("none", "mask"),
+        nodata=dataset.nodata if kind == "nodata" else None,
+        count=dataset.count,
+        dtype=dtype.name,
+        step=step,
+        because=because,
+    )
+
+
+def _step_or_why(
+    dataset: DatasetReader,
+    source: Grid,
+    target: Grid,
+    resampling: str,
+    scale: tuple[float, float],
+    engine: Engine,
+) -> tuple[int, str]:
+    """Pixels from node to node for our own kernel; or 0, and why GDAL computes."""
+    if engine == "gdal":
+        return 0, "it was asked for"
+    if only_gdal := why_gdal(dataset, source, target, resampling, scale):
+        return 0, only_gdal
+    if engine == "auto" and target.width * target.height < WORTHWHILE_PIXELS:
+        return 0, f"fewer than {WORTHWHILE_PIXELS / 1e6:.0f} million pixels are not worth compiling for"
+    if no_numba := _why_no_numba():
+        return 0, no_numba
+    step = node_step(source, target)
+    if step is None:
+        return 0, "the target bends too much for coordinates between nodes"
+    if not agrees_with_gdal(source, target):
+        return 0, "GDAL takes another way between the two CRSs than PROJ"
+    return step, ""
+
+
+def why_gdal(
+    dataset: DatasetReader, source: Grid, target: Grid, resampling: str, scale: tuple[float, float]
+) -> str:
+    """What about a raster and a warp only GDAL can do, in words; empty if our own kernel can do it all."""
+    dtypes = set(numpy_dtypes(dataset))
+    dtype = np.dtype(next(iter(dtypes)))
+    support = 2 if resampling == "cubic" else 1
+    if resampling not in KERNELS:
+        return f"there is no own kernel for {resampling}"
+    if len(dtypes) > 1:
+        return f"bands of different types ({', '.join(sorted(dtypes))})"
+    if dtype.name not in KERNEL_DTYPES:
+        return f"there is no own kernel for {dtype.name}"
+    if mask_kind(dataset) == "alpha" and min(scale) < 1:
+        return "an alpha band in a kernel that is widened"
+    if mask_kind(dataset) == "nodata" and not _holds(dtype, dataset.nodata):
+        return f"nodata {dataset.nodata} is no {dtype.name}"
+    if dataset.rpcs is not None:
+        return "the raster has RPCs beside its transform"
+    if min(scale) < _COARSEST_SCALE:
+        return f"the target is coarser than 1/{1 / _COARSEST_SCALE:.0f} of the source"
+    if source.width <= 2 * support / scale[0] or source.height <= 2 * support / scale[1]:
+        return f"the source ({source.width} x {source.height}) is smaller than a kernel"
+    return ""
+
+
+def _why_no_numba() -> str:
+    try:
+        import numba  # noqa: F401 - a version that does not fit numpy's says so here
+    except ImportError as error:
+        return f"numba cannot be had (pip install 'gdaltools[warp]'): {error}"
+    return ""
+
+
+def _holds(dtype: np.dtype[Any], value: float) -> bool:
+    if dtype.kind == "f":
+        with np.errstate(over="ignore"):
+            return bool(np.isfinite(dtype.type(value)) or not math.isfinite(value))
+    limits = np.iinfo(dtype)
+    return float(value).is_integer() and limits.min <= value <= limits.max
+
+
+def check_resampling(name: str) -> None:
+    """Refuse a resampling that GDAL's warp does not have.
+
+    Raises
+    ------
+    InvalidParameter
+        Its name is none of rasterio's.
+    """
+    if name not in Resampling.__members__ or name in _NOT_FOR_WARP:
+        known = ", ".join(member for member in Resampling.__members__ if member not in _NOT_FOR_WARP)
+        raise InvalidParameter(f"resampling {name!r}: give one of {known}")
+
+
+def chosen_resampling(dataset: DatasetReader, wanted: str | None, *, categorical: bool) -> str:
+    """The resampling that is wanted; without a wish nearest for classes and colour tables, else bilinear.
+
+    Raises
+    ------
+    InvalidParameter
+        GDAL's warp has no such resampling, or it would mix the numbers of a colour table.
+    """
+    palette = ColorInterp.palette in dataset.colorinterp
+    name = wanted or ("nearest" if categorical or palette else "bilinear")
+    check_resampling(name)
+    if palette and name not in CLASS_RESAMPLING:
+        raise InvalidParameter(
+            f"resampling {name!r} would mix the numbers of a colour table: "
+            f"use {' or '.join(CLASS_RESAMPLING)}"
+        )
+    return name
+
+
+def _kernel_scale(source: Grid, target: Grid) -> tuple[float, float]:
+    """Target pixels per source pixel along the source's axes, from the Jacobian at places of the job."""
+    cols, rows = shared_places(source, target)
+    x, y = source_pixels(source, target, cols, rows)
+    x_right, y_right = source_pixels(source, target, cols + 1, rows)
+    x_down, y_down = source_pixels(source, target, cols, rows + 1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        across = 1 / np.hypot(x_right - x, x_down - x)
+        down = 1 / np.hypot(y_right - y, y_down - y)
+    used = np.isfinite(across) & np.isfinite(down)
+    if not used.any():
+        return 1.0, 1.0
+    # As Python's floats: a numpy scalar's repr reaches GDAL as text, which it silently misreads.
+    medians = float(np.median(across[used])), float(np.median(down[used]))
+    x_scale, y_scale = (1.0 if scale >= _ANTIALIAS_BELOW else scale for scale in medians)
+    return x_scale, y_scale

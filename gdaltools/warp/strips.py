@@ -1,0 +1,229 @@
+"""Source pixels on the target grid, the same pixels whichever window is asked for.
+
+The target is cut into cells that are anchored at its origin, and what computes a cell depends on the cell
+alone. Where the plan says so it is a kernel of our own, whose pixels are functions of their place. The
+rest is GDAL's, which gives slightly other values for the same pixel when it is part of another window (its
+approximate transformer breaks each scanline at places that move with the window): so there a cell is
+always warped whole, alone and with one set of parameters.
+
+What counts as no data: GDAL's rule, with all bands together. A pixel exists where its nearest source
+sample does; samples without data are left out of the weights; a pixel that exists never equals nodata in
+all of its bands, but becomes the next value. Where there is an alpha band, what is wholly transparent is no
+data.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import groupby
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rasterio.enums import Resampling
+from rasterio.transform import Affine
+from rasterio.vrt import WarpedVRT
+from rasterio.windows import Window
+
+from gdaltools.geo.crs import parse_crs
+from gdaltools.raster.dataset import reading
+from gdaltools.raster.pixels.windows import SourceWindows
+from gdaltools.warp.by_kernel import warp_by_kernel
+from gdaltools.warp.nodes import (
+    EXACT_TOLERANCE,
+    MAX_ERROR,
+    Nodes,
+    interpolation_error,
+    nodes_among,
+    nodes_around,
+    source_pixels,
+)
+from gdaltools.warp.plan import (
+    CLASS_RESAMPLING,
+    WarpPlan,
+    cell_side,
+    check_resampling,
+    chosen_resampling,
+    plan_warp,
+)
+
+__all__ = [
+    "CLASS_RESAMPLING",
+    "WarpPlan",
+    "cell_side",
+    "check_resampling",
+    "chosen_resampling",
+    "plain_strips",
+    "plan_warp",
+    "warped_strips",
+]
+
+Pixels = NDArray[Any]
+Mask = NDArray[np.uint8]
+
+
+def warped_strips(
+    source: SourceWindows, plan: WarpPlan, window: Window
+) -> Iterator[tuple[Pixels, Mask | None]]:
+    """A window of the target grid, from top to bottom, in strips that end where cells do.
+
+    Yields pixels, shape (bands, rows, cols), and their mask, (rows, cols) of 0 and 255, if the plan adds one.
+
+    Raises
+    ------
+    CorruptRaster, StorageError
+        The source cannot be decoded, or read.
+    InvalidParameter
+        The plan was made where numba is installed, which is missing here.
+    """
+    top, bottom = int(window.row_off), int(window.row_off + window.height)
+    left, right = int(window.col_off), int(window.col_off + window.width)
+    size = plan.cell
+    for cell_row in range(top // size, -(-bottom // size)):
+        first, last = max(top, cell_row * size), min(bottom, (cell_row + 1) * size)
+        # The samples of a pixel side by side, as kernels write them and most files have them.
+        strip = np.empty((last - first, right - left, plan.count), plan.dtype).transpose(2, 0, 1)
+        mask = np.empty((last - first, right - left), "uint8") if plan.adds_mask else None
+        asked = Window(left, first, right - left, last - first)
+        for begin, pixels, valid in _runs(source, plan, cell_row, asked):
+            end = begin + pixels.shape[2]
+            strip[:, :, begin - left : end - left] = pixels
+            if mask is not None and valid is not None:
+                mask[:, begin - left : end - left] = valid
+        yield strip, mask
+
+
+def _cells(plan: WarpPlan, cell_row: int, first_col: int, last_col: int) -> Window:
+    """A row's cells from the first to the last."""
+    row_off, col_off = cell_row * plan.cell, first_col * plan.cell
+    return Window(
+        col_off,
+        row_off,
+        min((last_col + 1) * plan.cell, plan.target.width) - col_off,
+        min(plan.cell, plan.target.height - row_off),
+    )
+
+
+def _runs(
+    source: SourceWindows, plan: WarpPlan, cell_row: int, asked: Window
+) -> Iterator[tuple[int, Pixels, Mask | None]]:
+    """What is asked for of a row of cells, by runs of cells of our kernel and single cells of GDAL's.
+
+    Yields the column at which pixels begin, the pixels, and their mask.
+    """
+    left, right = int(asked.col_off), int(asked.col_off + asked.width)
+    columns = range(left // plan.cell, -(-right // plan.cell))
+    nodes = _row_nodes(plan, cell_row, columns)
+
+    def is_kernels(column: int) -> bool:
+        if nodes is None:
+            return False
+        cell = nodes_among(nodes, _cells(plan, cell_row, column, column))
+        return interpolation_error(cell) <= MAX_ERROR
+
+    for by_kernel, run in groupby(columns, is_kernels):
+        cells = list(run)
+        if by_kernel and nodes is not None:
+            begin, end = max(left, cells[0] * plan.cell), min(right, (cells[-1] + 1) * plan.cell)
+            part = Window(begin, asked.row_off, end - begin, asked.height)
+            yield begin, *warp_by_kernel(source, plan, nodes, part)
+            continue
+        for column in cells:
+            cell = _cells(plan, cell_row, column, column)
+            begin, end = max(left, int(cell.col_off)), min(right, int(cell.col_off + cell.width))
+            pixels, mask = _by_gdal(source, plan, cell)
+            top, before = int(asked.row_off - cell.row_off), begin - int(cell.col_off)
+            inside = slice(top, top + int(asked.height)), slice(before, before + end - begin)
+            yield begin, pixels[:, *inside], None if mask is None else mask[inside]
+
+
+def _row_nodes(plan: WarpPlan, cell_row: int, columns: range) -> Nodes | None:
+    """The nodes around all of a row's cells, also those that the last cell has beyond the target."""
+    if not plan.step:
+        return None
+    cells = _cells(plan, cell_row, columns[0], columns[-1])
+    least = columns[-1] * plan.cell + 2 * plan.step - cells.col_off
+    around = Window(cells.col_off, cells.row_off, max(cells.width, least), cells.height)
+    return nodes_around(plan.source, plan.target, plan.step, around)
+
+
+def _by_gdal(source: SourceWindows, plan: WarpPlan, cell: Window) -> tuple[Pixels, Mask | None]:
+    reach = _reach(plan, cell)
+    if reach == "outside":
+        return _nothing(plan, int(cell.height), int(cell.width))
+    # A cell whose every pixel is in a source without gaps needs no alpha band, which halves GDAL's speed.
+    tracks_alpha = plan.adds_mask and not (reach == "inside" and plan.mask == "none")
+    x_scale, y_scale = plan.scale
+    with (
+        reading(source.location, cell, frame=" of the target grid"),
+        WarpedVRT(
+            source.dataset,
+            src_crs=parse_crs(plan.source.crs, "source CRS"),
+            crs=parse_crs(plan.target.crs, "target CRS"),
+            transform=Affine(*plan.target.transform_of(int(cell.col_off), int(cell.row_off))),
+            width=int(cell.width),
+            height=int(cell.height),
+            resampling=Resampling[plan.resampling],
+            src_nodata=plan.nodata,
+            nodata=plan.nodata,
+            add_alpha=tracks_alpha,
+            num_threads=1,
+            # Beside the kernel's pixels, as exact as they are.
+            tolerance=EXACT_TOLERANCE if plan.step else 0.125,
+            # Else signed bytes become wider, and what cubic makes of them would not fit.
+            dtype=plan.dtype,
+            XSCALE=x_scale,
+            YSCALE=y_scale,
+        ) as warped,
+    ):
+        pixels = warped.read(list(range(1, plan.count + 1)))
+        if not plan.adds_mask:
+            return pixels, None
+        if not tracks_alpha:
+            return pixels, np.full(pixels.shape[1:], 255, "uint8")
+        mask = np.where(warped.read(plan.count + 1) > 0, 255, 0).astype("uint8")
+        pixels[:, mask == 0] = 0
+        return pixels, mask
+
+
+def plain_strips(
+    source: SourceWindows, window: Window, rows: int, *, mask: bool
+) -> Iterator[tuple[Pixels, Mask | None]]:
+    """A window of the source as it is, from top to bottom, in strips of so many rows.
+
+    Raises
+    ------
+    CorruptRaster, StorageError
+        As `SourceWindows.pixels` does.
+    """
+    bottom = int(window.row_off + window.height)
+    for row_off in range(int(window.row_off), bottom, rows):
+        part = Window(window.col_off, row_off, window.width, min(rows, bottom - row_off))
+        pixels = source.pixels(part).transpose(2, 0, 1)
+        yield pixels, source.mask(part) if mask else None
+
+
+def _nothing(plan: WarpPlan, rows: int, cols: int) -> tuple[Pixels, Mask | None]:
+    pixels = np.full((plan.count, rows, cols), plan.fill, plan.dtype)
+    return pixels, np.zeros((rows, cols), "uint8") if plan.adds_mask else None
+
+
+def _reach(plan: WarpPlan, window: Window) -> str:
+    """Whether a window lies inside the source with room for the kernel, outside of it, or neither is sure."""
+    share = np.linspace(0, 1, 9)
+    cols, rows = np.meshgrid(window.col_off + share * window.width, window.row_off + share * window.height)
+    x, y = source_pixels(plan.source, plan.target, cols.ravel(), rows.ravel())
+    if not (np.isfinite(x).all() and np.isfinite(y).all()):
+        return "unsure"
+    # Between the points the outline bends by far less than a tenth of the window, but at seams.
+    room_x, room_y = 8 + 0.1 * np.ptp(x), 8 + 0.1 * np.ptp(y)
+    if (
+        x.min() > room_x
+        and y.min() > room_y
+        and x.max() < plan.source.width - room_x
+        and y.max() < plan.source.height - room_y
+    ):
+        return "inside"
+    beyond_x = x.max() < -room_x or x.min() > plan.source.width + room_x
+    beyond_y = y.max() < -room_y or y.min() > plan.source.height + room_y
+    return "outside" if beyond_x or beyond_y else "unsure"

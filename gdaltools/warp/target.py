@@ -1,0 +1,193 @@
+"""The pixels of the target grid, read out of the source in its order: plain windows, or warped.
+
+`TargetPixels` is what all tiles of a scheme have in common, `TileSource` is one tile as the source of a COG.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any, Self
+
+import numpy as np
+from rasterio.windows import Window
+
+from gdaltools.cog.overviews.axis import Span
+from gdaltools.raster.dataset import open_dataset
+from gdaltools.raster.pixels.raw import RawSource
+from gdaltools.raster.pixels.source import Pixels, Valid, stacked
+from gdaltools.raster.pixels.windows import SourceWindows, raw_pixels
+from gdaltools.storage import Location
+from gdaltools.tiles.scheme import PixelWindow
+from gdaltools.warp.strips import WarpPlan, plain_strips, warped_strips
+
+# Rows of a plain strip, and bytes of a tile's part of it.
+_PLAIN_ROWS, _LEAST_ROWS = 512, 64
+_PLAIN_BYTES = 16 << 20
+
+
+@dataclass(frozen=True)
+class TargetPixels:
+    """How a window of the target grid is read.
+
+    Attributes
+    ----------
+    warp : WarpPlan or None
+        None where the target grid is the source's own.
+    masked : bool
+        Whether a mask is read with the pixels: the source's, or that of the warp.
+    hidden : float or None
+        The nodata value that a mask is to tell of, as the tiles' codec changes values.
+    step : int
+        Strips are cut at whole multiples of so many rows of the grid, where that reads the source once.
+    raw : RawSource or None
+        The source without GDAL, where it is stored as it is and has no mask.
+    """
+
+    location: Location
+    warp: WarpPlan | None
+    masked: bool
+    hidden: float | None
+    step: int
+    raw: RawSource | None = field(default=None, repr=False)
+
+    @property
+    def by_kernel(self) -> bool:
+        """Whether a kernel of our own warps them, which takes the source's pixels from anywhere."""
+        return self.warp is not None and self.warp.step > 0
+
+    @property
+    def own_mask(self) -> bool:
+        """Whether the source has a mask."""
+        return self.masked if self.warp is None else self.warp.mask == "mask"
+
+    def at(self, location: Location) -> Self:
+        """The same, with the source's bytes elsewhere.
+
+        Raises
+        ------
+        SourceNotFound, UnsupportedRaster, CorruptRaster, StorageError
+            As `open_dataset` does.
+        """
+        if location == self.location:
+            return self
+        with open_dataset(location) as dataset:
+            return replace(self, location=location, raw=raw_pixels(dataset, location))
+
+    @contextmanager
+    def opened(self) -> Iterator[SourceWindows]:
+        """The source, open in this thread for the length of the block.
+
+        Raises
+        ------
+        SourceNotFound, UnsupportedRaster, CorruptRaster, StorageError
+            As `open_dataset` does.
+        """
+        with open_dataset(self.location, verify=False) as dataset:
+            yield SourceWindows(dataset, self.location, self.raw)
+
+    def strips(self, source: SourceWindows, window: Window) -> Iterator[tuple[Pixels, Valid | None]]:
+        """A window from top to bottom: pixels, shape (bands, rows, cols), and what of them is data.
+
+        Raises
+        ------
+        CorruptRaster, StorageError
+            The source cannot be decoded, or read.
+        """
+        if self.warp is None:
+            found = plain_strips(source, window, self.step, mask=self.masked)
+        else:
+            found = warped_strips(source, self.warp, window)
+        for pixels, mask in found:
+            if mask is not None:  # 0 and 255, and the strip's own: it becomes what is data in its place
+                yield pixels, np.minimum(mask, 1, out=mask).view(bool)
+            elif self.hidden is not None:
+                yield pixels, holds_data(pixels, None, self.hidden).any(axis=0)
+            else:
+                yield pixels, None
+
+
+def plain_step(stored_rows: int, row_bytes: int) -> int:
+    """The rows of a plain strip for a source whose blocks have so many: whole blocks where they are low.
+
+    `row_bytes` is one row of a tile: of very many bands a strip has fewer rows.
+
+    >>> plain_step(1, 12_288), plain_step(12, 12_288), plain_step(1024, 12_288), plain_step(1, 122_880)
+    (512, 504, 512, 136)
+    """
+    rows = min(_PLAIN_ROWS, max(_LEAST_ROWS, _PLAIN_BYTES // row_bytes))
+    return rows // stored_rows * stored_rows if stored_rows <= rows else rows
+
+
+def holds_data(pixels: Pixels, valid: Valid | None, nodata: float | None) -> Any:
+    """Which samples are data, by the mask and the nodata value; an array that broadcasts to the pixels."""
+    there = np.ones((1, 1, 1), bool) if valid is None else valid[None]
+    if nodata is None:
+        return there
+    return there & (~np.isnan(pixels) if np.isnan(nodata) else pixels != nodata)
+
+
+@dataclass(frozen=True)
+class TileSource:
+    """One tile of the grid, as a `gdaltools.raster.pixels.source.Source`."""
+
+    pixels: TargetPixels
+    window: PixelWindow
+
+    @property
+    def name(self) -> str:
+        """What errors call it."""
+        return str(self.pixels.location)
+
+    @property
+    def location(self) -> Location:
+        """What is read."""
+        return self.pixels.location
+
+    def at(self, location: Location) -> Self:
+        """The same, with its bytes elsewhere.
+
+        Raises
+        ------
+        SourceNotFound, UnsupportedRaster, CorruptRaster, StorageError
+            As `open_dataset` does.
+        """
+        return replace(self, pixels=self.pixels.at(location))
+
+    def read(
+        self, rows: Span, cols: Span, dtype: np.dtype[Any], *, planes: int
+    ) -> tuple[Pixels, Valid | None]:
+        """A window of the tile.
+
+        Raises
+        ------
+        CorruptRaster, StorageError
+            As `TargetPixels.strips` does.
+        """
+        with self.pixels.opened() as source:
+            return OpenTile(self, source).read(rows, cols, dtype, planes=planes)
+
+
+@dataclass(frozen=True)
+class OpenTile:
+    """A tile of a raster that is open already, in this thread: what was decoded for one serves the next."""
+
+    tile: TileSource
+    source: SourceWindows
+
+    @property
+    def name(self) -> str:
+        """What errors call it."""
+        return self.tile.name
+
+    def read(
+        self, rows: Span, cols: Span, dtype: np.dtype[Any], *, planes: int
+    ) -> tuple[Pixels, Valid | None]:
+        """As `TileSource.read`."""
+        origin = self.tile.window
+        window = Window(origin.col_off + cols.start, origin.row_off + rows.start, len(cols), len(rows))
+        parts, masks = zip(*self.tile.pixels.strips(self.source, window), strict=True)
+        valid = None if masks[0] is None else np.concatenate(masks)
+        pixels = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
+        return stacked(pixels, dtype, planes=planes), valid

@@ -1,0 +1,98 @@
+"""Arrays whose pixels are read when they are computed, and what they say to xarray and rioxarray."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+from rasterio.crs import CRS
+from rasterio.io import DatasetReader
+from rasterio.transform import Affine
+from rasterio.windows import Window
+
+from gdaltools import storage
+from gdaltools.band_names import named
+from gdaltools.raster.bands import BAND_NAME
+from gdaltools.storage import Location
+
+if TYPE_CHECKING:  # at run time where they are used: they make the import of gdaltools slow
+    import dask.array
+    import xarray
+
+
+class LazyPixels(ABC):
+    """An array (bands, rows, cols) that reads a window when it is sliced: all that dask asks for."""
+
+    ndim = 3
+
+    def __init__(self, location: Location, shape: tuple[int, int, int], dtype: np.dtype[Any]) -> None:
+        self.location, self.shape, self.dtype = location, shape, dtype
+        # Part of dask's name for the array, so that a file that changed is not taken from a cache.
+        self.etag = storage.stat(location).etag
+
+    def __getitem__(self, key: tuple[slice | int, ...]) -> NDArray[Any]:
+        wanted = [
+            range(length)[part] if isinstance(part, slice) else range(length)[part : part + 1 or None]
+            for part, length in zip(key, self.shape, strict=True)
+        ]
+        if all(wanted):
+            bands, rows, cols = (range(min(part), max(part) + 1) for part in wanted)
+            window = Window(cols.start, rows.start, len(cols), len(rows))
+            data = self.read(window, [band + 1 for band in bands])
+            data = data[tuple(slice(None, None, part.step) for part in wanted)]
+        else:
+            data = np.empty(tuple(len(part) for part in wanted), self.dtype)
+        return data[tuple(slice(None) if isinstance(part, slice) else 0 for part in key)]
+
+    @abstractmethod
+    def read(self, window: Window, indexes: list[int]) -> NDArray[Any]:
+        """A window's pixels, of some bands that count from 1, of the array's dtype."""
+
+
+def masked_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """The floats that hold all values of a type, and NaN."""
+    if dtype.kind in "fc":
+        return dtype
+    return np.dtype("float32") if dtype.itemsize <= 2 else np.result_type(dtype, "float64")
+
+
+def blank_nodata(data: NDArray[Any], nodata: Sequence[float | None]) -> None:
+    """NaN in place of each band's nodata."""
+    for band, value in zip(data, nodata, strict=True):
+        if value is not None:
+            band[band == value] = np.nan
+
+
+def labelled(
+    dataset: DatasetReader,
+    data: dask.array.Array,
+    *,
+    name: str,
+    crs: CRS | None,
+    transform: Affine,
+    masked: bool,
+) -> xarray.DataArray:
+    """Pixels with what their source says of them, on a grid that may be another than the source's."""
+    import rioxarray  # noqa: F401 - gives DataArray its .rio
+    import xarray
+
+    colours = [getattr(colour, "name", "") for colour in dataset.colorinterp]
+    names = named(dataset.descriptions, colours)
+    coords: dict[str, Any] = {"band": list(dataset.indexes), BAND_NAME: ("band", names)}
+    if transform.b == 0 and transform.d == 0:
+        coords["x"] = transform.c + transform.a * (np.arange(data.shape[2]) + 0.5)
+        coords["y"] = transform.f + transform.e * (np.arange(data.shape[1]) + 0.5)
+    attrs: dict[str, Any] = {**dataset.tags()}
+    if any(dataset.descriptions):
+        attrs["long_name"] = tuple(text or "" for text in dataset.descriptions)
+    attrs |= {"scale_factor": dataset.scales[0], "add_offset": dataset.offsets[0]}
+    array = xarray.DataArray(data, dims=("band", "y", "x"), coords=coords, attrs=attrs, name=name)
+    array = array.rio.write_transform(transform)
+    if crs:
+        array = array.rio.write_crs(crs)
+    if dataset.nodata is not None:
+        array = array.rio.write_nodata(dataset.nodata, encoded=masked)
+    return cast("xarray.DataArray", array)

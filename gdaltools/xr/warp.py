@@ -1,0 +1,144 @@
+"""A raster warped to another grid as a lazy xarray.DataArray."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rasterio.windows import Window
+
+from gdaltools import storage
+from gdaltools.errors import InvalidParameter
+from gdaltools.geo.crs import crs_name, parse_crs
+from gdaltools.geo.grid import Grid, Resolution, target_grid
+from gdaltools.raster.dataset import open_dataset
+from gdaltools.raster.detect import detect
+from gdaltools.raster.info import source_crs
+from gdaltools.raster.pixels.windows import SourceWindows
+from gdaltools.storage import Location, StrPath
+from gdaltools.warp.strips import WarpPlan, chosen_resampling, plan_warp, warped_strips
+from gdaltools.xr.lazy import LazyPixels, blank_nodata, labelled, masked_dtype
+
+if TYPE_CHECKING:
+    import xarray
+
+_CHUNK_BYTES = 64 << 20
+_CHUNK_SIDE = 4096
+
+
+def warp(
+    src: StrPath | Location,
+    target: str | Grid,
+    *,
+    resolution: Resolution | None = None,
+    resampling: str | None = None,
+    input_crs: str | None = None,
+    masked: bool = False,
+) -> xarray.DataArray:
+    """The raster on another grid, as a lazy array with dimensions (band, y, x), georeferenced for ``.rio``.
+
+    The pixels are those of `extract_tiles`: exact, and the same however the array is chunked or sliced.
+    They are computed when they are asked for, by whichever thread or machine computes them.
+
+    Parameters
+    ----------
+    target : str or Grid
+        A CRS, whose grid holds all of the raster as `generate_tiling_scheme` would have it; or a grid, as
+        ``scheme.grid``.
+    resolution : float or (float, float), optional
+        Pixel size in units of the CRS; by default about the source's.
+    resampling : str, optional
+        rasterio's name; by default nearest for categorical rasters and colour tables, else bilinear.
+    input_crs : str, optional
+        The source's CRS, where the file has none or a wrong one.
+    masked : bool
+        Pixels without data, and those that the source does not reach, become NaN, and integers floats.
+        Else they are nodata, or 0 where the raster has no such value.
+
+    Raises
+    ------
+    InvalidParameter
+        A CRS, resampling or resolution is none, or a resolution is given beside a grid.
+    SourceNotFound, UnsupportedRaster, CorruptRaster, StorageError
+        As `generate_tiling_scheme` does; when pixels are computed, CorruptRaster and StorageError.
+
+    Examples
+    --------
+    >>> gt.warp("scene.tif", "EPSG:3857", masked=True).dtype
+    dtype('float32')
+    """
+    import dask.array
+
+    location = storage.locate(src)
+    with open_dataset(location) as dataset:
+        crs = source_crs(dataset, location, input_crs)
+        source = Grid(
+            crs=crs_name(crs),
+            transform=tuple(dataset.transform)[:6],
+            width=dataset.width,
+            height=dataset.height,
+        )
+        grid = _grid(source, target, resolution)
+        categorical = resampling is None and detect(dataset, location).raster_type == "categorical"
+        name = chosen_resampling(dataset, resampling, categorical=categorical)
+        plan = plan_warp(dataset, source, grid, name)
+        dtype = masked_dtype(np.dtype(plan.dtype)) if masked else np.dtype(plan.dtype)
+        pixels = _WarpedPixels(location, plan, dtype, masked)
+        # Whole cells: what two chunks share of one would be computed twice.
+        fitting = math.isqrt(_CHUNK_BYTES // (dtype.itemsize * plan.count)) // plan.cell * plan.cell
+        side = max(plan.cell, min(fitting, _CHUNK_SIDE))
+        data = dask.array.from_array(pixels, chunks=(-1, side, side), asarray=False)
+        return labelled(
+            dataset,
+            data,
+            name=location.stem,
+            crs=parse_crs(grid.crs, "target"),
+            transform=grid.affine,
+            masked=masked,
+        )
+
+
+def _grid(source: Grid, target: str | Grid, resolution: Resolution | None) -> Grid:
+    if not isinstance(target, Grid):
+        return target_grid(source, parse_crs(target, "target"), resolution)
+    if resolution is not None:
+        raise InvalidParameter(f"resolution {resolution!r} beside a grid, which has one: leave it out")
+    parse_crs(target.crs, "target")
+    return target
+
+
+class _WarpedPixels(LazyPixels):
+    """Pixels that are warped when they are asked for."""
+
+    def __init__(self, location: Location, plan: WarpPlan, dtype: np.dtype[Any], masked: bool) -> None:
+        super().__init__(location, (plan.count, plan.target.height, plan.target.width), dtype)
+        self.plan, self.masked = plan, masked
+
+    def read(self, window: Window, indexes: list[int]) -> NDArray[Any]:
+        """All bands are warped together, as they are valid together, and some returned."""
+        data = np.empty((self.plan.count, int(window.height), int(window.width)), self.dtype)
+        done = 0
+        with open_dataset(self.location, verify=False) as dataset:
+            for pixels, mask in warped_strips(SourceWindows(dataset, self.location), self.plan, window):
+                strip = data[:, done : done + pixels.shape[1]]
+                strip[:] = pixels
+                if self.masked:
+                    self._blank(strip, pixels, mask, dataset.nodatavals)
+                done += pixels.shape[1]
+        return data[[index - 1 for index in indexes]]
+
+    def _blank(
+        self,
+        strip: NDArray[Any],
+        pixels: NDArray[Any],
+        mask: NDArray[np.uint8] | None,
+        nodata: tuple[float | None, ...],
+    ) -> None:
+        if mask is not None:
+            strip[:, mask == 0] = np.nan
+        elif self.plan.mask == "alpha":
+            strip[:, pixels[-1] == 0] = np.nan
+        else:
+            blank_nodata(strip, nodata)

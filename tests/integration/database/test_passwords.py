@@ -1,0 +1,58 @@
+from collections.abc import Iterator
+
+import psycopg
+import pytest
+
+from tests.support.services.guarded_postgres import ROLE, guarded_postgres
+from worker.database.connections import DatabaseError
+from worker.database.tasks import Database
+
+
+@pytest.fixture(scope="module")
+def guarded_conninfo() -> Iterator[str]:
+    """A server that asks the role ``tok`` for the password ``good``."""
+    with guarded_postgres("good") as owner:
+        yield psycopg.conninfo.make_conninfo(owner, user=ROLE)
+
+
+class Tokens:
+    """A source of passwords that counts how often it is asked."""
+
+    def __init__(self, *passwords: str) -> None:
+        self.passwords = list(passwords)
+        self.asked = 0
+
+    async def __call__(self) -> str:
+        self.asked += 1
+        return self.passwords.pop(0) if len(self.passwords) > 1 else self.passwords[0]
+
+
+async def test_a_token_that_has_expired_is_replaced_at_once(guarded_conninfo):
+    tokens = Tokens("expired", "good")
+    async with Database.connect(guarded_conninfo, password=tokens) as database:
+        await database.migrate()
+        await database.check()
+    assert tokens.asked >= 2
+
+
+async def test_each_new_connection_asks_for_a_fresh_token(guarded_conninfo):
+    tokens = Tokens("good")
+    async with Database.connect(guarded_conninfo, password=tokens) as database:
+        await database.migrate()
+        async with database.outbox(), database.outbox(), database.outbox():
+            assert tokens.asked >= 3
+
+
+async def test_a_wrong_password_is_a_clear_error(guarded_conninfo):
+    async with Database.connect(guarded_conninfo, password=Tokens("bad")) as database:
+        with pytest.raises(DatabaseError, match="password authentication failed"):
+            await database.check(timeout=1)
+
+
+async def test_a_token_that_cannot_be_had_is_a_clear_error(guarded_conninfo):
+    async def broken() -> str:
+        raise OSError("the identity endpoint does not answer")
+
+    async with Database.connect(guarded_conninfo, password=broken) as database:
+        with pytest.raises(DatabaseError, match="identity endpoint"):
+            await database.check(timeout=1)

@@ -1,0 +1,282 @@
+"""What a raster's file tells besides its pixels is told by its COG: field by field, as by GDAL's driver."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import rasterio
+import tifffile
+from numpy.typing import NDArray
+from rasterio.control import GroundControlPoint
+from rasterio.crs import CRS
+from rasterio.enums import ColorInterp
+from rasterio.rpc import RPC
+from rasterio.transform import Affine
+
+from gdaltools.cog.create import CogResult, create_cog
+from gdaltools.cog.validate import validate_cog
+from gdaltools.errors import UnsupportedRaster
+from tests.support.cogs.gdal import by_gdal, facts_told, levels_of
+from tests.support.rasters import UTM, UTM_GRID, WGS84_GRID, smooth, write_raster
+
+SIZE = (100, 90)
+XMP = "<?xpacket begin='x'?><x:xmpmeta xmlns:x='adobe:ns:meta/'><a b=\"c=d\">é</a></x:xmpmeta>"
+
+Edit = Callable[[Any], None]
+
+
+def image(bands: int = 3) -> NDArray[Any]:
+    return smooth(bands, *SIZE)
+
+
+def ours(source: Path, **options: Any) -> tuple[Path, CogResult]:
+    target = source.with_name("ours.tif")
+    asked: dict[str, Any] = {"blocksize": 64, "raster_type": "multispectral"} | options
+    result = create_cog(source, target, progress=False, **asked)
+    assert isinstance(result, CogResult)
+    assert validate_cog(target)
+    return target, result
+
+
+def edited(path: Path, edit: Edit) -> Path:
+    with rasterio.open(path, "r+") as dataset:
+        edit(dataset)
+    return path
+
+
+def assert_told(source: Path, *, by_both: bool = True, **options: Any) -> None:
+    """Our COG tells what its source does and, `by_both`, what GDAL's COG of it does."""
+    target, result = ours(source, **options)
+    told = facts_told(target)
+    if by_both:
+        others = facts_told(by_gdal(source, source.with_name("gdal.tif"), result.tier_profile))
+        assert {name: told[name] for name in told if told[name] != others[name]} == {}
+    before = facts_told(source)
+    assert {name: told[name] for name in told if told[name] != before[name]} == {}
+
+
+@pytest.mark.parametrize(
+    "crs",
+    [
+        "EPSG:4326", "EPSG:4979", "EPSG:4326+5773", "EPSG:3857", "EPSG:2193", "ESRI:102001", "EPSG:9518",
+        "IAU_2015:49910", "+proj=laea +lat_0=1 +lon_0=2 +ellps=WGS84 +units=km",
+        'LOCAL_CS["x",UNIT["metre",1]]',
+    ],
+)  # fmt: skip
+def test_every_kind_of_crs_is_kept(tmp_path: Path, crs: str) -> None:
+    source = write_raster(tmp_path / "a.tif", image(1), crs=CRS.from_user_input(crs), transform=WGS84_GRID)
+    assert_told(source)
+
+
+@pytest.mark.parametrize(
+    "transform",
+    [
+        UTM_GRID,
+        UTM_GRID * Affine.rotation(20),
+        Affine(10, 0, 0, 0, 10, 0),
+        Affine(1 / 3, 0, 1e7 + 1 / 7, 0, -1 / 3, 2e-9),
+        Affine.identity(),
+    ],
+)
+@pytest.mark.parametrize("area", ["Area", "Point"])
+def test_the_transform_is_kept_to_the_bit(tmp_path: Path, transform: Affine, area: str) -> None:
+    assert_told(
+        write_raster(tmp_path / "a.tif", image(1), crs=UTM, transform=transform, tags={"AREA_OR_POINT": area})
+    )
+
+
+def test_ground_control_points_are_kept(tmp_path: Path) -> None:
+    points = [
+        GroundControlPoint(row, col, 38 + col / 300, 9 - row / 700, height, id=str(row), info=f"at {col}")
+        for row, col, height in [(0, 0, 0.0), (0, 80.5, 1.0), (70.25, 0, 2.5), (70, 80, 0.0)]
+    ]
+
+    def place(dataset: Any) -> None:
+        dataset.gcps = points, CRS.from_epsg(4326)
+
+    assert_told(edited(write_raster(tmp_path / "a.tif", image(), crs=None, transform=None), place))
+
+
+def test_ground_control_points_need_no_crs(tmp_path: Path) -> None:
+    def place(dataset: Any) -> None:
+        dataset.gcps = [GroundControlPoint(0, 0, 1, 2), GroundControlPoint(50, 0, 1, 3)], CRS()
+
+    assert_told(edited(write_raster(tmp_path / "a.tif", image(), crs=None, transform=None), place))
+
+
+@pytest.mark.parametrize("placed", [False, True])
+def test_rational_polynomials_are_kept(tmp_path: Path, placed: bool) -> None:
+    def place(dataset: Any) -> None:
+        dataset.rpcs = RPC(
+            height_off=100.123456789, height_scale=500, lat_off=9.1, lat_scale=0.1, long_off=38,
+            long_scale=0.1, line_off=50, line_scale=50, samp_off=45, samp_scale=45,
+            line_num_coeff=[0.1 / 3] * 20, line_den_coeff=[1.0] + [1e-5 / 3] * 19,
+            samp_num_coeff=[0.2 / 7] * 20, samp_den_coeff=[1.0] + [1e-6 / 7] * 19,
+            err_bias=0.5, err_rand=0.25,
+        )  # fmt: skip
+
+    where: dict[str, Any] = (
+        {"crs": "EPSG:4326", "transform": WGS84_GRID} if placed else {"crs": None, "transform": None}
+    )
+    assert_told(edited(write_raster(tmp_path / "a.tif", image(), **where), place))
+
+
+def test_texts_and_numbers_of_bands_are_kept(tmp_path: Path) -> None:
+    assert_told(
+        write_raster(
+            tmp_path / "a.tif", image(),
+            scales=[0.1, 1 / 3, 1.0], offsets=[0.0, 1e-17, -5.0], units=["m", None, "K"],
+            descriptions=["a", None, "b\n<c> ü"], band_tags={1: {"STATISTICS_MEAN": "12.5"}, 3: {"W": "5"}},
+            tags={
+                "A": "1", "B": 'ü <&> "q"', "C": "line\nbreak  spaces ", "TIFFTAG_SOFTWARE": "x y",
+                "TIFFTAG_IMAGEDESCRIPTION": "hällo", "TIFFTAG_DATETIME": "2020:01:01 00:00:00",
+                "TIFFTAG_XRESOLUTION": "72", "TIFFTAG_YRESOLUTION": "72", "TIFFTAG_COPYRIGHT": "c",
+                "TIFFTAG_RESOLUTIONUNIT": "2 (pixels/inch)",
+            },
+        )
+    )  # fmt: skip
+
+
+def test_metadata_of_every_domain_is_kept(tmp_path: Path) -> None:
+    def tell(dataset: Any) -> None:
+        dataset.update_tags(ns="MINE", X="y=z", EMPTY="")
+        dataset.update_tags(ns="IMAGERY", SATELLITEID="s")
+        dataset.update_tags(2, ns="OF_BAND", Q="r")
+
+    # GDAL's COG driver drops them.
+    assert_told(edited(write_raster(tmp_path / "a.tif", image()), tell), by_both=False)
+
+
+@pytest.mark.parametrize("codec", ["DEFLATE", "JPEG"])
+def test_an_xmp_packet_is_kept_to_the_byte(tmp_path: Path, codec: str) -> None:
+    source = tmp_path / "a.tif"
+    packet = XMP.encode()
+    tifffile.imwrite(
+        source,
+        np.moveaxis(image(), 0, -1),
+        photometric="rgb",
+        extratags=[(700, 1, len(packet), packet, True)],
+    )
+    assert_told(source, codec=codec)
+    with tifffile.TiffFile(tmp_path / "ours.tif") as made:
+        assert made.pages.first.tags[700].value == packet
+
+
+def test_a_document_in_a_domain_of_its_own_is_kept(tmp_path: Path) -> None:
+    source = write_raster(tmp_path / "a.tif", image(1))
+    edited(source, lambda dataset: dataset.update_tags(ns="xml:MINE", **{"xml:MINE": "<a b='c'>d=e</a>"}))
+    assert_told(source, by_both=False)
+    again = (tmp_path / "ours.tif").rename(tmp_path / "b.tif")
+    assert_told(again, by_both=False)
+
+
+def test_a_json_document_is_left_out_as_by_gdal(tmp_path: Path) -> None:
+    source = write_raster(tmp_path / "a.tif", image(1), tags={"A": "1"})
+    edited(
+        source, lambda dataset: dataset.update_tags(ns="json:MINE", **{"json:MINE": '{"a": {"b": "c:d"}}'})
+    )
+    target, result = ours(source)
+    gdals = by_gdal(source, tmp_path / "gdal.tif", result.tier_profile)
+    assert "json:MINE" in facts_told(source)["tags"]
+    assert facts_told(target) == facts_told(gdals)
+
+
+def test_a_colour_profile_is_kept(tmp_path: Path) -> None:
+    profile = base64.b64encode(b"\0\0\1\xf0" + b"profile" * 20).decode()
+    source = write_raster(
+        tmp_path / "a.tif", image(), options={"source_icc_profile": profile, "photometric": "rgb"}
+    )
+    assert facts_told(source)["tags"]["COLOR_PROFILE"]["SOURCE_ICC_PROFILE"] == profile
+    assert_told(source)
+
+
+@pytest.mark.parametrize(
+    ("bands", "options"),
+    [
+        (3, {"options": {"photometric": "rgb"}}),
+        (5, {"options": {"photometric": "rgb"}}),
+        (4, {"options": {"photometric": "cmyk"}}),
+        (3, {"options": {"photometric": "cielab"}}),
+        (4, {"options": {"photometric": "rgb", "alpha": "PREMULTIPLIED"}}),
+        (2, {"alpha": True}),
+        (3, {"colorinterp": [ColorInterp.blue, ColorInterp.green, ColorInterp.red]}),
+        (3, {"colorinterp": [ColorInterp.undefined] * 3}),
+        (3, {"colorinterp": [ColorInterp.hue, ColorInterp.saturation, ColorInterp.lightness]}),
+        (2, {"colorinterp": [ColorInterp.alpha, ColorInterp.gray]}),
+        (2, {"colorinterp": [ColorInterp.gray, ColorInterp.undefined]}),
+    ],
+)
+def test_what_bands_show_is_kept(tmp_path: Path, bands: int, options: dict[str, Any]) -> None:
+    assert_told(write_raster(tmp_path / "a.tif", image(bands), **options))
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16"])
+def test_a_colour_table_is_kept(tmp_path: Path, dtype: str) -> None:
+    colours = {value: (value * 40, 255 - value * 30, value * 17, 255) for value in range(7)}
+    assert_told(
+        write_raster(
+            tmp_path / "a.tif", (image(1) % 7).astype(dtype), colormap=colours,
+            options={"photometric": "palette"},
+        )
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("dtype", "text"),
+    [
+        ("int64", "-9223372036854775808"), ("uint64", "18446744073709549568"), ("int64", "-1"),
+        ("float32", "-3.4028234663852886e+38"), ("float64", "-9999.123456789"), ("float32", "nan"),
+        ("float32", "-inf"), ("int16", "-32768"), ("uint8", "3.5"),
+    ],
+)  # fmt: skip
+def test_the_nodata_value_is_kept_exactly(tmp_path: Path, dtype: str, text: str) -> None:
+    source = tmp_path / "a.tif"
+    tifffile.imwrite(
+        source, image(1)[0].astype(dtype), extratags=[(42113, "s", 0, text, True)], photometric="minisblack"
+    )
+    target, _ = ours(source)
+    with rasterio.open(source) as before, rasterio.open(target) as after:
+        assert repr(after.nodata) == repr(before.nodata)
+        assert float(text) == after.nodata or text == "nan"
+
+
+@pytest.mark.parametrize("options", [{"overviews": "none"}, {"interleave": "band"}, {"codec": "LERC"}])
+def test_facts_do_not_depend_on_how_pixels_are_stored(tmp_path: Path, options: dict[str, Any]) -> None:
+    source = write_raster(
+        tmp_path / "a.tif", image(4), crs=UTM, transform=UTM_GRID, alpha=True, tags={"A": "b"},
+        descriptions=["r", "g", "b", "a"],
+    )  # fmt: skip
+    assert_told(source, by_both=False, **options)
+
+
+def test_overviews_say_nodata_and_bits_and_colours_themselves(tmp_path: Path) -> None:
+    source = write_raster(tmp_path / "a.tif", image() % 16, nodata=3, options={"nbits": 4})
+    target, _ = ours(source)
+    with rasterio.open(target, overview_level=0) as overview:
+        assert overview.nodata == 3
+        assert overview.tags(1, ns="IMAGE_STRUCTURE")["NBITS"] == "4"
+    assert len(levels_of(target)) == 2
+
+
+def test_texts_of_another_encoding_are_a_typed_error(tmp_path: Path) -> None:
+    text = b'<GDALMetadata><Item name="U" sample="0" role="unittype">\xb0C</Item></GDALMetadata>\0'
+    tifffile.imwrite(
+        tmp_path / "a.tif", image(1)[0], metadata=None, extratags=[(42112, 2, len(text), text, True)]
+    )
+    with pytest.raises(UnsupportedRaster, match="UTF-8"):
+        ours(tmp_path / "a.tif")
+
+
+def test_a_picture_whose_zeros_are_white_is_not_inverted(tmp_path: Path) -> None:
+    image = smooth(1, 200, 300)
+    source = write_raster(tmp_path / "a.tif", image, options={"photometric": "miniswhite"})
+    create_cog(source, tmp_path / "b.tif", blocksize=64, raster_type="multispectral", progress=False)
+    with tifffile.TiffFile(tmp_path / "b.tif") as made:
+        assert {page.photometric for page in made.pages} == {tifffile.PHOTOMETRIC.MINISWHITE}
+    with rasterio.open(tmp_path / "b.tif") as dataset:
+        np.testing.assert_array_equal(dataset.read(), image)

@@ -1,0 +1,199 @@
+"""Files from outside: what they claim is limited, what they point to is not followed."""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+
+import gdaltools as gt
+from gdaltools.errors import CorruptRaster, GdalToolsError, InvalidParameter, UnsupportedRaster
+from gdaltools.raster.dataset import open_dataset, read_window
+from gdaltools.raster.limits import DRIVERS, Limits
+from tests.hostile_files.run import run
+from tests.support.rasters import smooth, write_raster
+
+
+def tiff(
+    path: Path, entries: list[tuple[int, int, int, int]], *, following: int = 0, rest: bytes = b""
+) -> Path:
+    """A little-endian TIFF of one IFD, its entries (tag, type, count, value or offset)."""
+    head = struct.pack("<2sHIH", b"II", 42, 8, len(entries))
+    ifd = b"".join(struct.pack("<HHII", *entry) for entry in sorted(entries))
+    path.write_bytes(head + ifd + struct.pack("<I", following) + rest)
+    return path
+
+
+def image(
+    width: int, height: int, bands: int = 1, *, offset: int = 200, count: int = 64
+) -> list[tuple[int, ...]]:
+    """The entries of an uncompressed 8-bit image in one strip."""
+    return [
+        (256, 4, 1, width), (257, 4, 1, height), (258, 3, 1, 8), (259, 3, 1, 1), (262, 3, 1, 1),
+        (273, 4, 1, offset), (277, 3, 1, bands), (278, 4, 1, height), (279, 4, 1, count), (284, 3, 1, 1),
+    ]  # fmt: skip
+
+
+def refused(path: Path) -> GdalToolsError:
+    """The error with which a file is refused, when it is opened or read."""
+    with pytest.raises((UnsupportedRaster, CorruptRaster)) as caught:
+        gt.inspect(path)
+        with open_dataset(path) as dataset:
+            dataset.read()
+    return caught.value
+
+
+@pytest.mark.parametrize(
+    ("entries", "following"),
+    [
+        (image(10**7, 10**7), 0),
+        (image(2**31 - 1, 2**31 - 1), 0),
+        (image(8, 8, 65_535), 0),
+        (image(8, 8, offset=10**9), 0),
+        (image(8, 8, offset=2**32 - 1, count=2**32 - 1), 0),
+        (image(1000, 1000), 0),
+        (image(0, 8), 0),
+        ([*image(8, 8)[:5], (273, 4, 10**8, 8), *image(8, 8)[6:]], 0),
+        ([(256, 4, 1, 8), (257, 4, 1, 8)], 0),
+    ],
+    ids=[
+        "10^14 pixels", "2^62 pixels", "65,535 bands", "a block outside", "a block wrapped around",
+        "too few bytes", "no width", "a table outside", "no blocks",
+    ],
+)  # fmt: skip
+def test_a_header_that_claims_what_is_not_there_is_refused(
+    tmp_path: Path, entries: list[tuple[int, int, int, int]], following: int
+) -> None:
+    refused(tiff(tmp_path / "a.tif", entries, following=following, rest=bytes(500)))
+
+
+def test_a_chain_of_ifds_that_bites_its_tail_comes_to_an_end(tmp_path: Path) -> None:
+    path = tiff(tmp_path / "a.tif", image(8, 8), following=8, rest=bytes(500))  # type: ignore[arg-type]
+    assert gt.inspect(path).width == 8
+    with pytest.raises(CorruptRaster):
+        gt.validate_cog(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        ("GDALTOOLS_MAX_SAMPLES", "1000", UnsupportedRaster),
+        ("GDALTOOLS_MAX_BANDS", "2", UnsupportedRaster),
+        ("GDALTOOLS_MAX_BLOCKS", "3", UnsupportedRaster),
+        ("GDALTOOLS_ALLOWED_DRIVERS", "PNG,JPEG", CorruptRaster),
+        ("GDALTOOLS_MAX_BANDS", "many", InvalidParameter),
+        ("GDALTOOLS_MAX_BLOCK_MB", "0", InvalidParameter),
+    ],
+)
+def test_every_limit_can_be_set(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, value: str, expected: type[Exception]
+) -> None:
+    path = write_raster(tmp_path / "a.tif", smooth(3, 200, 200), block=64)
+    gt.inspect(path)
+    monkeypatch.setenv(name, value)
+    with pytest.raises(expected):
+        gt.inspect(path)
+
+
+def test_a_large_block_and_a_large_file_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    options = {"blockysize": 2000, "compress": "deflate"}
+    path = write_raster(tmp_path / "a.tif", np.zeros((1, 2000, 2000), "uint8"), options=options)
+    monkeypatch.setenv("GDALTOOLS_MAX_BLOCK_MB", "3")
+    with pytest.raises(UnsupportedRaster, match="GDALTOOLS_MAX_BLOCK_MB"):
+        gt.inspect(path)
+    assert Limits.from_environment().block_bytes == 3 << 20
+    with path.open("r+b") as stream:
+        stream.truncate(2 << 30)
+    monkeypatch.setenv("GDALTOOLS_MAX_FILE_GB", "1")
+    with pytest.raises(UnsupportedRaster, match="GDALTOOLS_MAX_FILE_GB"):
+        gt.inspect(path)
+
+
+POINTERS = {
+    "a VRT": '<VRTDataset rasterXSize="8" rasterYSize="8"><VRTRasterBand dataType="Byte" band="1">'
+    "<SimpleSource><SourceFilename>{other}</SourceFilename></SimpleSource></VRTRasterBand></VRTDataset>",
+    "a VRT with Python": '<VRTDataset rasterXSize="8" rasterYSize="8"><VRTRasterBand dataType="Byte" '
+    'band="1" subClass="VRTDerivedRasterBand"><PixelFunctionLanguage>Python</PixelFunctionLanguage>'
+    "<PixelFunctionType>f</PixelFunctionType><PixelFunctionCode>open('{other}','w')</PixelFunctionCode>"
+    "</VRTRasterBand></VRTDataset>",
+    "a WMS": "<GDAL_WMS><Service name='TMS'><ServerUrl>http://127.0.0.1:1/${{z}}</ServerUrl></Service></GDAL_WMS>",
+    "a GTI": "<GDALTileIndexDataset><IndexDataset>{other}</IndexDataset></GDALTileIndexDataset>",
+    "a STACIT": '{{"type": "FeatureCollection", "stac_version": "1.0.0", "features": [{{"assets": '
+    '{{"a": {{"href": "{other}"}}}}}}]}}',
+    "a WCS": "<WCS_GDAL><ServiceURL>http://127.0.0.1:1/</ServiceURL></WCS_GDAL>",
+    "an ENVI header": "ENVI\nsamples = 8\nlines = 8\nbands = 1\ndata type = 1\n",
+    "a raw PDS label": 'PDS_VERSION_ID = PDS3\n^IMAGE = "{other}"\n',
+}
+
+
+@pytest.mark.parametrize("suffix", ["tif", "vrt", "xml"])
+@pytest.mark.parametrize("content", POINTERS.values(), ids=POINTERS)
+def test_what_points_to_other_files_is_not_opened(tmp_path: Path, content: str, suffix: str) -> None:
+    other = write_raster(tmp_path / "other.tif", smooth(1, 8, 8))
+    path = tmp_path / f"a.{suffix}"
+    path.write_text(content.format(other=other))
+    with pytest.raises(UnsupportedRaster):
+        gt.inspect(path)
+
+
+def test_no_driver_that_reaches_out_is_allowed_by_default() -> None:
+    reaching = {
+        "VRT",
+        "GTI",
+        "WMS",
+        "WCS",
+        "WMTS",
+        "STACIT",
+        "STACTA",
+        "HTTP",
+        "PLMosaic",
+        "EEDAI",
+        "OGCAPI",
+        "DAAS",
+    }
+    assert not reaching & set(DRIVERS)
+
+
+def test_files_beside_a_raster_say_nothing_about_it(tmp_path: Path) -> None:
+    path = write_raster(tmp_path / "a.tif", smooth(1, 200, 200), crs=None, transform=None)
+    plain = gt.inspect(path)
+    (tmp_path / "a.tfw").write_text("10\n0\n0\n-10\n5\n5\n")
+    (tmp_path / "a.wld").write_text("10\n0\n0\n-10\n5\n5\n")
+    (tmp_path / "a.tif.aux.xml").write_text(
+        "<PAMDataset><SRS>EPSG:4326</SRS><GeoTransform>0,1,0,0,0,-1</GeoTransform></PAMDataset>"
+    )
+    with rasterio.open(path) as dataset:
+        profile = dataset.profile
+    for name in ("a.tif.ovr", "a.tif.msk"):
+        with rasterio.open(tmp_path / name, "w", **{**profile, "width": 100, "height": 100}):
+            pass
+    assert gt.inspect(path) == plain
+
+
+def test_damaged_files_end_in_typed_errors_and_no_crash() -> None:
+    verdict = run(300, seed=7)
+    assert not verdict.untyped, str(verdict)
+    assert len(verdict.reads) == 300
+
+
+def test_python_in_a_vrt_is_not_run_even_where_vrts_are_allowed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GDALTOOLS_ALLOWED_DRIVERS", "GTiff,VRT")
+    other, run_by = write_raster(tmp_path / "other.tif", smooth(1, 8, 8)), tmp_path / "run"
+    path = tmp_path / "a.vrt"
+    path.write_text(
+        '<VRTDataset rasterXSize="8" rasterYSize="8"><VRTRasterBand dataType="Byte" band="1" '
+        'subClass="VRTDerivedRasterBand"><PixelFunctionLanguage>Python</PixelFunctionLanguage>'
+        "<PixelFunctionType>f</PixelFunctionType><PixelFunctionCode><![CDATA["
+        f"\ndef f(a, out, *args, **kwargs):\n    open({str(run_by)!r}, 'w')\n    out[:] = 1\n]]>"
+        f"</PixelFunctionCode><SimpleSource><SourceFilename>{other}</SourceFilename></SimpleSource>"
+        "</VRTRasterBand></VRTDataset>"
+    )
+    monkeypatch.setenv("GDAL_VRT_ENABLE_PYTHON", "YES")
+    with pytest.raises(CorruptRaster), open_dataset(path) as dataset:
+        read_window(dataset, str(path), dataset.block_window(1, 0, 0))
+    assert not run_by.exists()

@@ -1,0 +1,159 @@
+"""The platform's operations on the database: jobs begin, move from stage to stage, and end.
+
+A worker never does these things (protocol.md §1); only APP_MODE=standalone, which plays the platform too,
+uses this class. Each operation is one transaction that also owes the messages which follow from it, and each
+can be repeated: of any number of equal calls one has an effect.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from worker.database.connections import Connection, DatabaseError
+from worker.database.tasks import Database
+from worker.protocol.json_text import clean_text, dumps
+from worker.protocol.rows import OVER, Advance, Json, NewJob, NewTask, OutboxMessage, Submission
+
+
+class TaskIdTaken(DatabaseError):
+    """A new task's id belongs to another job: their ids begin with the same eight digits."""
+
+    retryable = False
+
+
+class PlatformDatabase(Database):
+    """A `Database` that may also do the platform's part."""
+
+    async def submit_job(self, job: NewJob, *, message: OutboxMessage) -> Submission:
+        """Insert a job and owe the message that starts it.
+
+        Idempotent: a job of this id that is not failed is returned as it is; a failed one is deleted with its
+        tasks and inserted anew.
+        """
+
+        async def work(connection: Connection) -> Submission:
+            if await self._insert_job(connection, job, message):
+                return Submission(job.job_id, "queued", created=True)
+            await self._db.all(connection, "lock_tasks_of_job", job_id=job.job_id)
+            found = await self._db.one(connection, "lock_job", job_id=job.job_id)
+            if found is not None and found["status"] != "failed":
+                return Submission(job.job_id, found["status"], created=False)
+            await self._db.one(connection, "delete_job", job_id=job.job_id)
+            if not await self._insert_job(connection, job, message):
+                raise DatabaseError(f"job {job.job_id} is being submitted elsewhere at this moment")
+            return Submission(job.job_id, "queued", created=True)
+
+        return await self._db.transaction(work)
+
+    async def start_stage(self, job_id: str, stage: int, tasks: Sequence[NewTask]) -> int:
+        """Create a stage's tasks and owe their messages, if the job is at that stage and not over.
+
+        Idempotent: tasks that exist are left alone, and only new ones are owed a message. Returns how many
+        are new.
+
+        Raises
+        ------
+        TaskIdTaken
+            A task's id belongs to another job.
+        """
+
+        async def work(connection: Connection) -> int:
+            job = await self._db.one(connection, "lock_job", job_id=job_id)
+            if job is None or job["status"] in OVER or job["stage"] != stage:
+                return 0
+            await self._db.one(connection, "begin_job", job_id=job_id)
+            return await self._create_tasks(connection, job_id, stage, tasks)
+
+        return await self._db.transaction(work)
+
+    async def advance(
+        self,
+        job_id: str,
+        completed_stage: int,
+        *,
+        results: Sequence[Json],
+        tasks: Sequence[NewTask],
+    ) -> Advance:
+        """Move a job from `completed_stage` on and create the next stage's tasks, in one transaction.
+
+        Of any number of calls for a stage one advances. `results` are the stage_results of the stages that
+        are left behind: usually one, and one more for each stage that is passed over without tasks.
+
+        Raises
+        ------
+        TaskIdTaken
+            A task's id belongs to another job; the job stays where it was.
+        """
+
+        async def work(connection: Connection) -> Advance:
+            job = await self._db.one(connection, "lock_job", job_id=job_id)
+            if job is None or job["status"] in OVER or job["stage"] != completed_stage:
+                return Advance(advanced=False)
+            stage = completed_stage
+            for result in results:
+                moved = await self._db.one(
+                    connection, "advance_job", job_id=job_id, stage=stage, results=dumps(result)
+                )
+                if moved is None or not moved["job_updated"]:
+                    return Advance(advanced=False)
+                stage = moved["new_stage"]
+            await self._create_tasks(connection, job_id, stage, tasks)
+            return Advance(advanced=True, stage=stage)
+
+        return await self._db.transaction(work)
+
+    async def finish_job(self, job_id: str, stage: int, *, stage_results: Json, result: Json) -> bool:
+        """Complete a job from its last stage; False when it is not there or over already."""
+        row = await self._write_one(
+            "finish_job", job_id=job_id, stage=stage, results=dumps(stage_results), result=dumps(result)
+        )
+        return row is not None
+
+    async def fail_job(self, job_id: str, *, error_details: str) -> bool:
+        """Fail a job; False when there is none or it is over already."""
+        row = await self._write_one("fail_job", job_id=job_id, error_details=clean_text(error_details))
+        return row is not None
+
+    async def _insert_job(self, connection: Connection, job: NewJob, message: OutboxMessage) -> bool:
+        row = await self._db.one(
+            connection,
+            "insert_job",
+            job_id=job.job_id,
+            job_type=job.job_type,
+            parameters=dumps(job.parameters),
+            total_stages=job.total_stages,
+            metadata=dumps(job.metadata),
+        )
+        if row is not None:
+            await self._owe(connection, [message], job_id=job.job_id)
+        return row is not None
+
+    async def _create_tasks(
+        self, connection: Connection, job_id: str, stage: int, tasks: Sequence[NewTask]
+    ) -> int:
+        job = await self._db.one(connection, "read_job", job_id=job_id)
+        assert job is not None
+        rows = [
+            {
+                "task_id": task.task_id,
+                "parent_job_id": job_id,
+                "job_type": job["job_type"],
+                "task_type": task.task_type,
+                "stage": stage,
+                "task_index": task.task_index,
+                "parameters": task.parameters,
+                "target_queue": task.message.queue,
+            }
+            for task in tasks
+        ]
+        inserted = await self._db.all(connection, "insert_tasks", tasks=dumps(rows))
+        new = {row["task_id"] for row in inserted}
+        ids = [task.task_id for task in tasks]
+        own = await self._db.one(connection, "count_own_tasks", job_id=job_id, stage=stage, task_ids=ids)
+        if own is None or own["tasks"] != len(set(ids)):
+            raise TaskIdTaken(
+                f"stage {stage} of job {job_id} needs task ids that belong to another job (both begin with "
+                f"{job_id[:8]!r}); delete that job, or change a parameter"
+            )
+        await self._owe(connection, [task.message for task in tasks if task.task_id in new], job_id=job_id)
+        return len(new)

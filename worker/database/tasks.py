@@ -1,0 +1,513 @@
+"""A worker's operations on the database: a task's life, and what becomes of it after a death or a failure.
+
+The text of the statements is in queries.sql; this module says in which order and in which transaction they
+run. Everything that a worker writes about a task happens while it holds the lock of the task's row and after
+it has checked, under that lock, that its claim still stands. So of two workers one writes, and a zombie (its
+row taken over, or deleted and recreated under the same id) writes nothing.
+
+Each of a task's endings can be called again with the same claim, when a broken connection left it unknown
+whether the first call was committed: the second call answers as the first did and does nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime
+from typing import Literal
+from uuid import UUID, uuid4
+
+from psycopg.rows import DictRow
+
+from worker.database import migration, rights
+from worker.database.connections import Connection, DatabaseError, DatabaseRejected, SchemaError
+from worker.database.outbox_table import OutboxBatch, OutboxTable
+from worker.database.overview import Overview, read_overview
+from worker.protocol.json_text import clean_text, dumps
+from worker.protocol.rows import (
+    OVER,
+    Burial,
+    Claim,
+    Claimed,
+    ClaimOutcome,
+    Completion,
+    Finished,
+    HeldElsewhere,
+    JobOver,
+    JobRow,
+    Json,
+    Missing,
+    OutboxMessage,
+    Redriven,
+    RedriveOutcome,
+    TaskRow,
+)
+
+__all__ = ["Database", "DatabaseError", "DatabaseRejected", "OutboxBatch", "SchemaError"]
+
+
+class Database(OutboxTable):
+    """The jobs, tasks, claims and outbox of one schema. An async context manager."""
+
+    async def prepare(self) -> None:
+        """Connect, create what is absent, and see that all is there that the worker uses.
+
+        Raises
+        ------
+        DatabaseRefused, SchemaError
+            Trying again does not help: the configuration or the schema is wrong.
+        DatabaseError
+            The database does not answer.
+        """
+        await self.try_once()
+        await self.migrate()
+        await self.check()
+
+    async def try_once(self) -> None:
+        """Connect, once; else `DatabaseRefused` or `DatabaseError`."""
+        await self._db.try_once()
+
+    async def migrate(self) -> list[str]:
+        """Create what is absent of the platform's schema and of ours; return what was created."""
+        return await migration.migrate(self._db)
+
+    async def check(self, *, timeout: float | None = None) -> None:
+        """See that the database answers and has what the worker uses; else `DatabaseError` or
+        `SchemaError`.
+        """
+        await migration.check(self._db, timeout=timeout)
+
+    async def missing(self) -> list[str]:
+        """Return what `migrate` would create."""
+        return await migration.missing(self._db)
+
+    async def lacking_rights(self) -> list[str]:
+        """Return the rights in the schema that our role lacks."""
+        return await rights.lacking(self._db)
+
+    async def grant(self, role: str) -> None:
+        """Let a role do all that a worker does."""
+        await rights.grant(self._db, role)
+
+    async def knows_role(self, role: str) -> bool:
+        """Return whether the server has such a role."""
+        return await rights.exists(self._db, role)
+
+    async def make_principal(self, role: str) -> None:
+        """Make a role for an identity of Azure's; only in the database ``postgres``."""
+        await rights.make_principal(self._db, role)
+
+    async def utc_now(self) -> datetime:
+        """Return the database's time, in UTC and without a zone."""
+        row = await self._read_one("clock")
+        assert row is not None
+        now: datetime = row["now"]
+        return now
+
+    # Reading
+
+    async def job(self, job_id: str) -> JobRow | None:
+        """Return a job."""
+        row = await self._read_one("read_job", job_id=job_id)
+        return None if row is None else JobRow(**row)
+
+    async def jobs(self, *, limit: int = 50) -> list[JobRow]:
+        """Return the newest jobs."""
+        return [JobRow(**row) for row in await self._read_all("read_jobs", limit=limit)]
+
+    async def task(self, task_id: str) -> TaskRow | None:
+        """Return a task."""
+        row = await self._read_one("read_task", task_id=task_id)
+        return None if row is None else TaskRow(**row)
+
+    async def tasks(self, job_id: str, *, stage: int | None = None) -> list[TaskRow]:
+        """Return a job's tasks, or one stage's, in their order."""
+        return [TaskRow(**row) for row in await self._read_all("read_tasks", job_id=job_id, stage=stage)]
+
+    async def measured_tasks(self, *, limit: int) -> list[DictRow]:
+        """Return id, type, ``measured`` and time of the newest completed tasks that say what they took."""
+        return await self._read_all("measured_tasks", limit=limit)
+
+    async def waiting(self) -> dict[str, int]:
+        """Return how many tasks are queued, by queue."""
+        return {row["queue"]: row["tasks"] for row in await self._read_all("count_waiting")}
+
+    async def overview(self, *, known: Collection[tuple[str, datetime]] = ()) -> Overview:
+        """Return what a person wants to see at a glance; see `worker.database.overview.read_overview`."""
+        return await read_overview(self._db, known=known)
+
+    # A task's life (protocol.md §4)
+
+    async def claim(
+        self,
+        task_id: str,
+        job_id: str,
+        *,
+        worker: str,
+        lease_seconds: float,
+        token: UUID | None = None,
+        message: OutboxMessage | None = None,
+    ) -> ClaimOutcome:
+        """Claim a task: queued → processing, or the take-over of a dead worker's run.
+
+        Of any number of callers one is `Claimed`. A processing row is taken over when its heartbeat (without
+        one, its last update) is older than `lease_seconds` by the database's clock; the former claim is
+        worthless from then on. Calling again with the same `token` returns the same claim. `message` is what
+        `rescue` sends again should this worker die.
+        """
+        token = token or uuid4()
+
+        async def work(connection: Connection) -> ClaimOutcome:
+            row = await self._db.one(connection, "lock_task", task_id=task_id)
+            if row is None or row["parent_job_id"] != job_id:
+                return Missing(task_id)
+            idle_seconds = row.pop("idle_seconds")
+            if idle_seconds is None:
+                idle_seconds = 0.0
+            task = TaskRow(**row)
+            held = await self._db.one(connection, "read_claim", task_id=task_id)
+            if task.status not in ("queued", "processing"):
+                return Finished(task.status, _burial(task, held))
+            job = await self._db.one(connection, "job_status", job_id=job_id)
+            if job is not None and job["status"] in OVER:
+                return JobOver(job["status"])
+            claim = Claim(task_id, job_id, task.stage, token, task.created_at)
+            if task.status == "processing":
+                if held is not None and _is_held(held, claim) and held["outcome"] is None:
+                    return Claimed(claim, task, held["takeovers"], held["deaths"])
+                if idle_seconds <= lease_seconds:
+                    return HeldElsewhere(task.executed_by_app, idle_seconds)
+            await self._db.one(connection, "start_task", task_id=task_id, worker=clean_text(worker))
+            written = await self._db.one(
+                connection,
+                "write_claim",
+                task_id=task_id,
+                created_at=task.created_at,
+                token=token,
+                worker=clean_text(worker),
+                takeovers=int(task.status == "processing"),
+                queue=message and message.queue,
+                body=message and clean_text(message.body),
+                correlation_id=message and message.correlation_id,
+            )
+            assert written is not None
+            return Claimed(claim, task, written["takeovers"], written["deaths"])
+
+        return await self._db.transaction(work)
+
+    async def standing(self, claims: Sequence[Claim]) -> set[UUID]:
+        """Return the tokens of those claims that nobody has taken away. Writes nothing, waits for no lock."""
+        rows = await self._read_all(
+            "standing_claims",
+            task_ids=[claim.task_id for claim in claims],
+            tokens=[claim.token for claim in claims],
+        )
+        return {row["token"] for row in rows}
+
+    async def rescue(self, queues: Sequence[str], *, lease_seconds: float, limit: int = 100) -> list[str]:
+        """Put the tasks of dead workers back to queued, and owe their messages anew; return their ids.
+
+        A worker is dead to us when it has not touched the row of a task that it holds for `lease_seconds` by
+        the database's clock. The take-over is counted; the dead worker's claim is worthless from then on.
+        """
+        stale = await self._read_all(
+            "stale_claims", queues=list(queues), lease_seconds=lease_seconds, limit=limit
+        )
+        return [row["task_id"] for row in stale if await self._rescue_one(row["task_id"], lease_seconds)]
+
+    async def _rescue_one(self, task_id: str, lease_seconds: float) -> bool:
+        async def work(connection: Connection) -> bool:
+            row = await self._db.one(connection, "lock_task", task_id=task_id)
+            held = await self._db.one(connection, "read_claim", task_id=task_id)
+            if row is None or held is None or row["status"] != "processing" or held["outcome"] is not None:
+                return False
+            if held["task_created_at"] != row["created_at"] or row["idle_seconds"] <= lease_seconds:
+                return False
+            claim = Claim(task_id, row["parent_job_id"], row["stage"], held["token"], row["created_at"])
+            message = OutboxMessage(held["queue"], held["body"], correlation_id=held["correlation_id"])
+            await self._db.one(connection, "release_task", task_id=task_id)
+            await self._owe(connection, [message], job_id=claim.job_id)
+            await self._end(connection, claim, "rescued", takeovers=1)
+            return True
+
+        return await self._db.transaction(work)
+
+    async def heartbeat(self, claim: Claim, *, progress: Json | None = None) -> bool:
+        """Show that the task is alive; False when the claim is lost, and then nothing is written.
+
+        `progress` is merged into the row's ``metadata.progress``.
+        """
+
+        async def work(connection: Connection) -> bool:
+            if await self._lock(connection, claim) != "held":
+                return False
+            text = None if progress is None else dumps(progress)
+            return await self._db.count(connection, "heartbeat", task_id=claim.task_id, progress=text) == 1
+
+        return await self._db.transaction(work)
+
+    async def complete(
+        self, claim: Claim, result: Json, *, signal: OutboxMessage, measured: Json | None = None
+    ) -> Completion:
+        """Complete a task and, when it was its stage's last, owe the stage's signal to the outbox.
+
+        One transaction: either all of it is durable or none. `signal` is written once for a stage, by whoever
+        completed its last task, unless the job is over. What the task took, beside what was expected, goes
+        into the row's ``metadata.measured``.
+        """
+
+        async def work(connection: Connection) -> Completion:
+            state = await self._lock(connection, claim)
+            if state == "completed":
+                ended = await self._db.one(connection, "read_claim", task_id=claim.task_id)
+                assert ended is not None
+                return Completion(accepted=True, last=ended["stage_ended"], remaining=ended["remaining"])
+            if state != "held":
+                return Completion(accepted=False)
+            if measured is not None:
+                text = dumps(measured)
+                await self._db.count(connection, "note_measured", task_id=claim.task_id, measured=text)
+            last, remaining = await self._finish_task(connection, claim, dumps(result), None)
+            await self._end(connection, claim, "completed", stage_ended=last, remaining=remaining)
+            signal_id = None
+            if last:
+                job = await self._db.one(connection, "job_status", job_id=claim.job_id)
+                if job is not None and job["status"] not in OVER:
+                    (signal_id,) = await self._owe(connection, [signal], job_id=claim.job_id)
+            return Completion(accepted=True, last=last, remaining=remaining, signal_id=signal_id)
+
+        return await self._db.transaction(work)
+
+    async def retry(self, claim: Claim, *, message: OutboxMessage, error: str = "", deaths: int = 0) -> bool:
+        """Put a task back to queued with one retry more, and owe the message that asks for it again.
+
+        `deaths` is 1 when the task's process died. False when the claim is lost; then nothing is written.
+        """
+
+        async def work(connection: Connection) -> bool:
+            state = await self._lock(connection, claim)
+            if state == "held":
+                await self._db.one(connection, "retry_task", task_id=claim.task_id)
+                await self._db.one(connection, "note_retry", task_id=claim.task_id, error=clean_text(error))
+                await self._owe(connection, [message], job_id=claim.job_id)
+                await self._end(connection, claim, "retried", deaths=deaths)
+            return state in ("held", "retried")
+
+        return await self._db.transaction(work)
+
+    async def release(self, claim: Claim, *, message: OutboxMessage | None = None) -> bool:
+        """Hand a task back: queued again, no retry counted. False when the claim is lost.
+
+        With `message` a fresh copy of the task's message is owed, for a queue on which abandoning the old one
+        would use up its deliveries.
+        """
+
+        async def work(connection: Connection) -> bool:
+            state = await self._lock(connection, claim)
+            if state == "held":
+                await self._db.one(connection, "release_task", task_id=claim.task_id)
+                if message is not None:
+                    await self._owe(connection, [message], job_id=claim.job_id)
+                await self._end(connection, claim, "released")
+            return state in ("held", "released")
+
+        return await self._db.transaction(work)
+
+    async def fail(self, claim: Claim, *, reason: str, error_details: str, result: Json) -> bool:
+        """Fail a task for good and, unless its job is over, the job with it. No stage is signalled.
+
+        That its message is to be dead-lettered, for `reason`, is remembered until `note_dead_letter`. False
+        when the claim is lost; then nothing is written.
+        """
+
+        async def work(connection: Connection) -> bool:
+            state = await self._lock(connection, claim)
+            if state == "held":
+                details = clean_text(error_details)
+                last, remaining = await self._finish_task(connection, claim, dumps(result), details)
+                await self._db.one(connection, "fail_job", job_id=claim.job_id, error_details=details)
+                await self._end(
+                    connection,
+                    claim,
+                    "failed",
+                    stage_ended=last,
+                    remaining=remaining,
+                    dead_letter_reason=clean_text(reason),
+                )
+            return state in ("held", "failed")
+
+        return await self._db.transaction(work)
+
+    async def note_dead_letter(self, task_id: str) -> None:
+        """Note that a failed task's message is among the dead letters."""
+        await self._write_one("note_dead_letter", task_id=task_id)
+
+    async def redrive(
+        self,
+        job_id: str,
+        messages: Mapping[str, OutboxMessage],
+        *,
+        message_of: Callable[[TaskRow], OutboxMessage],
+    ) -> dict[str, Redriven]:
+        """Let failed tasks of a job begin anew, and owe the messages that ask for them.
+
+        `messages` holds one for each task by its id. All of them are reset in one transaction, so that none
+        can end its stage while another still counts as failed; former claims of theirs are worthless from
+        then on. A job that has failed at their stage goes on. Meanwhile messages of its other unfinished
+        tasks may have been dropped, as those of a job that is over are: each of these is owed a new one,
+        which `message_of` makes. Calling again resets nothing, and owes tasks that are still queued a message
+        more.
+        """
+
+        async def work(connection: Connection) -> dict[str, Redriven]:
+            # Tasks, then stages, then the job: the order in which completions lock them.
+            locked = {
+                task_id: await self._db.one(connection, "lock_task", task_id=task_id)
+                for task_id in sorted(messages)
+            }
+            rows = {
+                task_id: row
+                for task_id, row in locked.items()
+                if row is not None and row["parent_job_id"] == job_id
+            }
+            for stage in sorted({row["stage"] for row in rows.values()}):
+                await self._db.one(connection, "lock_stage", job_id=job_id, stage=stage)
+            job = await self._db.one(connection, "lock_job", job_id=job_id)
+            found = {task_id: _redriven(task_id, rows.get(task_id), job) for task_id in messages}
+            reset = [task_id for task_id, each in found.items() if each.outcome == "reset"]
+            for task_id in reset:
+                await self._db.one(connection, "reset_task", task_id=task_id)
+                await self._db.one(connection, "forget_claim", task_id=task_id)
+            owed = [
+                messages[task_id] for task_id, each in found.items() if each.outcome in ("reset", "queued")
+            ]
+            unfinished: list[OutboxMessage] = []
+            still_failed = 0
+            if job is not None and reset:
+                stage = job["stage"]
+                revived = await self._db.one(connection, "revive_job", job_id=job_id, stage=stage)
+                tasks = await self._db.all(connection, "read_tasks", job_id=job_id, stage=stage)
+                others = [TaskRow(**row) for row in tasks if row["task_id"] not in messages]
+                still_failed = sum(other.status == "failed" for other in others)
+                if revived is not None:
+                    unfinished = [message_of(o) for o in others if o.status in ("queued", "processing")]
+            await self._owe(connection, [*owed, *unfinished], job_id=job_id)
+            return {
+                task_id: replace(each, still_failed=still_failed, asked_again=len(unfinished))
+                for task_id, each in found.items()
+            }
+
+        return await self._db.transaction(work)
+
+    async def ask_again(
+        self, task_id: str, job_id: str, *, message: OutboxMessage
+    ) -> Literal["asked", "over", "unknown"]:
+        """Owe a task's message anew, when it is the last that the broker had of it.
+
+        "over" says that nothing is left to do for the task, "unknown" that a worker can do nothing for it.
+        """
+
+        async def work(connection: Connection) -> Literal["asked", "over", "unknown"]:
+            row = await self._db.one(connection, "lock_task", task_id=task_id)
+            if row is None or row["parent_job_id"] != job_id:
+                return "unknown"
+            held = await self._db.one(connection, "read_claim", task_id=task_id)
+            ours = held is not None and held["task_created_at"] == row["created_at"]
+            unburied = ours and held is not None and held["dead_letter_reason"] is not None
+            if row["status"] in ("queued", "processing") or (row["status"] == "failed" and unburied):
+                await self._owe(connection, [message], job_id=job_id)
+                return "asked"
+            over = row["status"] == "completed" or (row["status"] == "failed" and ours)
+            return "over" if over else "unknown"
+
+        return await self._db.transaction(work)
+
+    # Helpers
+
+    async def _lock(self, connection: Connection, claim: Claim) -> str:
+        """Lock the claim's row and say how the claim stands: held, lost, or how it ended."""
+        row = await self._db.one(connection, "lock_task", task_id=claim.task_id)
+        if row is None or row["parent_job_id"] != claim.job_id or row["created_at"] != claim.row_created_at:
+            return "lost"
+        held = await self._db.one(connection, "read_claim", task_id=claim.task_id)
+        if held is None or not _is_held(held, claim):
+            return "lost"
+        if held["outcome"] is not None:
+            return str(held["outcome"])
+        return "held" if row["status"] == "processing" else "lost"
+
+    async def _end(
+        self,
+        connection: Connection,
+        claim: Claim,
+        outcome: str,
+        *,
+        stage_ended: bool = False,
+        remaining: int = 0,
+        takeovers: int = 0,
+        deaths: int = 0,
+        dead_letter_reason: str | None = None,
+    ) -> None:
+        await self._db.one(
+            connection,
+            "end_claim",
+            task_id=claim.task_id,
+            token=claim.token,
+            outcome=outcome,
+            stage_ended=stage_ended,
+            remaining=remaining,
+            takeovers=takeovers,
+            deaths=deaths,
+            dead_letter_reason=dead_letter_reason,
+        )
+
+    async def _finish_task(
+        self, connection: Connection, claim: Claim, result: str, error_details: str | None
+    ) -> tuple[bool, int]:
+        row = await self._db.one(
+            connection,
+            "complete_task",
+            task_id=claim.task_id,
+            job_id=claim.job_id,
+            stage=claim.stage,
+            result=result,
+            error_details=error_details,
+        )
+        if row is None or not row["task_updated"]:
+            raise DatabaseError(f"task {claim.task_id} is ours and processing, yet was not finished")
+        return row["is_last_task_in_stage"], row["remaining_tasks"] or 0
+
+
+def _is_held(held: DictRow, claim: Claim) -> bool:
+    return bool(held["token"] == claim.token and held["task_created_at"] == claim.row_created_at)
+
+
+def _redriven(task_id: str, row: DictRow | None, job: DictRow | None) -> Redriven:
+    """What a redrive makes of a row, locked as it is."""
+    if row is None or job is None:
+        return Redriven(task_id, "missing")
+    outcome: RedriveOutcome
+    if row["status"] == "processing":
+        outcome = "running"
+    elif row["status"] == "completed":
+        outcome = "completed"
+    elif row["status"] not in ("queued", "failed"):
+        outcome = "not_ours"
+    elif row["stage"] != job["stage"] or job["status"] in ("completed", "completed_with_errors"):
+        outcome = "stage_over"
+    else:
+        outcome = "reset" if row["status"] == "failed" else "queued"
+    return Redriven(
+        task_id,
+        outcome,
+        status=row["status"],
+        stage=row["stage"],
+        job_status=job["status"],
+        job_stage=job["stage"],
+    )
+
+
+def _burial(task: TaskRow, held: DictRow | None) -> Burial | None:
+    if held is None or held["dead_letter_reason"] is None or held["task_created_at"] != task.created_at:
+        return None
+    return Burial(held["dead_letter_reason"], task.error_details or "")

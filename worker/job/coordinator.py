@@ -1,0 +1,58 @@
+"""The jobs queue, for the modes that play the platform: each message to the machine, then settled.
+
+What the machine decides is durable, in rows and outbox messages, before the message is settled; a message
+that comes again does nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from gdaltools.runtime import crash_points
+from worker.database.retry import persistently
+from worker.database.tasks import DatabaseError
+from worker.errors import BusError, LockLost
+from worker.job.machine import Handled, Machine
+from worker.protocol.messages import InvalidMessage, JobMessage, StageComplete, parse_jobs_queue
+from worker.queue.bus import Message
+from worker.queue.outbox import Outbox
+
+log = logging.getLogger(__name__)
+
+
+class Coordinator:
+    """Takes messages of the jobs queue to the machine."""
+
+    def __init__(self, machine: Machine, outbox: Outbox) -> None:
+        self._machine = machine
+        self._outbox = outbox
+
+    async def process(self, message: Message) -> None:
+        """Take one message from receipt to settlement; unsettled, it comes again when its lock ends."""
+        lost = asyncio.Event()
+        try:
+            async with message.lock_kept(lost.set):
+                try:
+                    parsed = parse_jobs_queue(message.body)
+                except InvalidMessage as error:
+                    log.error(
+                        "message %s on %s is dead-lettered: %s", message.message_id, message.queue, error
+                    )
+                    await message.dead_letter("InvalidMessage", str(error))
+                    return
+                handled = await self._handled(parsed, lost)
+                crash_points.reach("job-message-handled")
+                log.info("job %s: %s: %s", handled.job_id[:8], handled.action, handled.detail)
+                await self._outbox.publish_or_leave()
+                await message.complete()
+        except (BusError, DatabaseError) as error:
+            log.error("message %s comes again when its lock ends: %s", message.message_id, error)
+
+    async def _handled(self, message: JobMessage | StageComplete, lost: asyncio.Event) -> Handled:
+        async def pause(seconds: float) -> None:
+            if lost.is_set():
+                raise LockLost("the message's lock was lost while the database did not answer")
+            await asyncio.sleep(seconds)
+
+        return await persistently(lambda: self._machine.handle(message), pause=pause)

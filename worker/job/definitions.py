@@ -1,0 +1,171 @@
+"""Job definitions: which parameters a job takes, and which tasks each of its stages consists of.
+
+A definition is pure: parameters and the results of earlier stages in, tasks out (protocol.md §5). Who creates
+the tasks, and where they are sent, is machine.py's.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+from gdaltools.errors import GdalToolsError, InvalidParameter
+from worker.protocol.rows import Json
+
+if TYPE_CHECKING:  # with rasterio and numpy, which a worker beside a platform does without
+    from gdaltools.cost.estimation import Expectation
+    from gdaltools.cost.workload import Layout
+
+
+class UnknownJobType(InvalidParameter):
+    """No job definition has this name."""
+
+
+class InvalidJob(InvalidParameter):
+    """A submission's parameters are not what the job takes."""
+
+
+class StageError(GdalToolsError):
+    """A stage cannot be created from the results of the stages before it."""
+
+    retryable = False
+
+
+class Expect(Protocol):
+    """What a task is expected to take on the function app: `gdaltools.cost.estimation.expect_task`."""
+
+    def __call__(
+        self,
+        task_type: str,
+        layout: Layout | None = None,
+        *,
+        variants: Sequence[str | None] = (None,),
+        warps: bool = False,
+        tile_size: int | None = None,
+    ) -> Expectation:
+        """Return minutes and memory."""
+        ...
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a definition knows besides parameters and results.
+
+    ``intermediate_container`` holds tiles that are not yet COGs (env INTERMEDIATE_TILES_CONTAINER).
+    """
+
+    expect: Expect
+    intermediate_container: str = "silver-mosaicjson"
+    products_container: str = "silver-cogs"
+
+
+@dataclass(frozen=True)
+class PlannedTask:
+    """A task of a stage, before anybody knows which queue it goes to."""
+
+    task_id: str
+    task_type: str
+    parameters: Json
+    task_index: str = "0"
+
+
+@dataclass(frozen=True)
+class FinishedJob:
+    """A job all of whose stages are complete: what its result is made of."""
+
+    job_id: str
+    parameters: Json
+    results: Mapping[int, Sequence[Json]]
+    tasks_by_status: Mapping[str, int]
+
+
+class JobDefinition(Protocol):
+    """One job type."""
+
+    job_type: str
+
+    def validate(self, parameters: Json) -> dict[str, Any]:
+        """Return the parameters as the job's row keeps them; raises `InvalidJob`."""
+        ...
+
+    def source(self, parameters: Json) -> tuple[str, str] | None:
+        """Return the container and the blob that must exist before the job is accepted."""
+        ...
+
+    def stages(self, parameters: Json) -> tuple[int, ...]:
+        """Return the numbers of the stages that have tasks, in order."""
+        ...
+
+    def reads(self, stage: int) -> tuple[int, ...]:
+        """Return the earlier stages whose results the creation of `stage` needs, beside the one before it."""
+        ...
+
+    def tasks(
+        self,
+        stage: int,
+        *,
+        job_id: str,
+        parameters: Json,
+        results: Mapping[int, Sequence[Json]],
+        context: Context,
+    ) -> list[PlannedTask]:
+        """Return the tasks of a stage; raises `StageError`."""
+        ...
+
+    def result(self, job: FinishedJob) -> dict[str, Any]:
+        """Return a finished job's result_data."""
+        ...
+
+
+def job_id(job_type: str, parameters: Json) -> str:
+    """Return the id of a submission: the same parameters are the same job.
+
+    It is the SHA-256 of what was submitted, without nulls and without the defaults that validation adds
+    (protocol.md §5).
+
+    Examples
+    --------
+    >>> job_id("process_large_raster_v2", {"container_name": "bronze-rasters", "blob_name": "scene.tif"})
+    '2f7fcef9b0c5e3c41fe5fc1eb8b2dd8bdf78deacdbfd86c2ae8f33c69a6ed31a'
+    """
+    try:
+        text = json.dumps(
+            {**without_nulls(parameters), "job_type": job_type}, sort_keys=True, allow_nan=False
+        )
+    except (TypeError, ValueError) as error:
+        raise InvalidJob(f"the parameters are not JSON: {error}") from error
+    return hashlib.sha256(text.encode("ascii")).hexdigest()
+
+
+def fan_in_task_id(job: str, stage: int) -> str:
+    """Return the id of a stage's one aggregating task (protocol.md §5).
+
+    Examples
+    --------
+    >>> fan_in_task_id("0" * 63 + "1", 4)
+    '38f6117120d02e4a'
+    """
+    return hashlib.sha256(f"{job}|s{stage}|fan_in_aggregate".encode()).hexdigest()[:16]
+
+
+def without_nulls(parameters: Json) -> dict[str, Any]:
+    """Return the parameters that have a value."""
+    return {key: value for key, value in parameters.items() if value is not None}
+
+
+def definition(job_type: str, registry: Mapping[str, JobDefinition]) -> JobDefinition:
+    """Return a job type's definition.
+
+    Raises
+    ------
+    UnknownJobType
+        There is none of that name.
+    """
+    try:
+        return registry[job_type]
+    except KeyError:
+        known = ", ".join(sorted(registry))
+        raise UnknownJobType(f"job type {job_type!r} does not exist; there is {known}") from None

@@ -1,0 +1,301 @@
+"""Which queue a task goes to: by its type, then its size, then its expected duration.
+
+The rules are protocol.md §6: ``docker-tasks`` when the type is one of DOCKER_TASK_TYPES, else when
+``file_size_mb`` is over SIZE_THRESHOLD_MB, else when ``estimated_duration_minutes`` is over
+DURATION_THRESHOLD_MINUTES; otherwise the queue of the type's list. A type on no list is an error.
+
+>>> str(route("create_cog", {"file_size_mb": 4000}, rules=RoutingRules()))
+'docker-tasks: file_size_mb 4000 is over SIZE_THRESHOLD_MB 1000'
+
+A megabyte of a well compressed raster takes longer than one of a plain one: an estimate tells them apart.
+
+>>> print(route("create_cog", {"file_size_mb": 300, "estimated_duration_minutes": 45}, explain=True))
+docker-tasks: estimated_duration_minutes 45 is over DURATION_THRESHOLD_MINUTES 20
+  type      create_cog is not in DOCKER_TASK_TYPES
+  size      file_size_mb 300 is within SIZE_THRESHOLD_MB 1000
+  duration  estimated_duration_minutes 45 is over DURATION_THRESHOLD_MINUTES 20: fired
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gdaltools.display.shown import Shown
+from gdaltools.errors import InvalidParameter, UnknownTaskType
+
+if TYPE_CHECKING:  # it stands on this module
+    from gdaltools.cost.estimation import Estimate
+
+EXTRACTION_TASKS = frozenset({"extract_tiles", "handler_tile_extraction", "raster_extract_tiles"})
+COG_TASKS = frozenset({"create_cog", "handler_large_cog_creation", "raster_create_cog"})
+RASTER_TASKS = (
+    EXTRACTION_TASKS
+    | COG_TASKS
+    | {
+        "generate_tiling_scheme",
+        "raster_generate_tiling_scheme",
+        "create_mosaicjson",
+        "raster_create_mosaicjson",
+        "create_stac_collection",
+        "raster_create_stac_collection",
+        "validate_raster",
+        "extract_stac_metadata",
+        "list_raster_files",
+    }
+)
+_VECTOR_PREFIXES = ("vector_", "h3_")
+_VECTOR_TASKS = frozenset({"list_container_contents", "container_inventory", "inventory_container_contents"})
+
+
+@dataclass(frozen=True)
+class RoutingRules:
+    """Queue names, thresholds and the types that always run in the container.
+
+    Attributes
+    ----------
+    function_app_cores : int or None
+        The cores that durations are estimated for, those of the function app; None for this machine's.
+    """
+
+    docker_task_types: frozenset[str] = EXTRACTION_TASKS
+    size_threshold_mb: float = 1000
+    duration_threshold_minutes: float = 20
+    docker_tasks_queue: str = "docker-tasks"
+    raster_tasks_queue: str = "raster-tasks"
+    vector_tasks_queue: str = "vector-tasks"
+    function_app_cores: int | None = None
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str] = os.environ) -> RoutingRules:
+        """The rules that the variables of the same names (in upper case) state.
+
+        Thresholds that are not set are those of the calibration that GDALTOOLS_CALIBRATION names, if it has
+        any; the rest are defaults.
+
+        Raises
+        ------
+        InvalidParameter
+            A threshold is not a number, or the calibration cannot be used.
+
+        Examples
+        --------
+        >>> RoutingRules.from_environment({"SIZE_THRESHOLD_MB": "500"}).size_threshold_mb
+        500.0
+        """
+        from gdaltools.cost.calibration import VARIABLE
+
+        named = environment.get(VARIABLE)
+        given = cls._thresholds_of(Path(named)) if named else {}
+        for name in (f.name for f in fields(cls)):
+            text = environment.get(name.upper())
+            if not text:
+                continue
+            if name == "docker_task_types":
+                given[name] = frozenset(normal_task_type(part) for part in text.split(",") if part.strip())
+            elif name.endswith("_queue"):
+                given[name] = text
+            elif name == "function_app_cores":
+                given[name] = _cores(text)
+            else:
+                given[name] = _number(name.upper(), text)
+        return cls(**given)
+
+    @classmethod
+    def from_calibration(cls, path: Path) -> RoutingRules:
+        """Rules with the thresholds that a calibration file holds.
+
+        Raises
+        ------
+        InvalidParameter
+            The file cannot be used, or holds no thresholds.
+
+        Examples
+        --------
+        >>> from gdaltools.cost.calibration import Thresholds, load
+        >>> found = Thresholds(
+        ...     size_threshold_mb=300, duration_threshold_minutes=8, function_app_cores=2, target="ours"
+        ... )
+        >>> kept = Path("calibration.json")
+        >>> _ = kept.write_text(load().model_copy(update={"thresholds": found}).model_dump_json())
+        >>> RoutingRules.from_calibration(kept).size_threshold_mb
+        300.0
+        """
+        found = cls._thresholds_of(path)
+        if not found:
+            raise InvalidParameter(
+                f"calibration {path} holds no thresholds: make it anew with python -m benchmarks.run"
+            )
+        return cls(**found)
+
+    @staticmethod
+    def _thresholds_of(path: Path) -> dict[str, Any]:
+        from gdaltools.cost.calibration import load
+
+        thresholds = load(path).thresholds
+        return {} if thresholds is None else thresholds.model_dump(exclude={"target"})
+
+
+@dataclass(frozen=True)
+class Step:
+    """One of the three rules, as it was looked at.
+
+    Attributes
+    ----------
+    rule : str
+        "type", "size" or "duration".
+    finding : str
+        What it found, with the numbers.
+    fired : bool
+        Whether it sent the task to the container.
+    """
+
+    rule: str
+    finding: str
+    fired: bool
+
+    def __str__(self) -> str:
+        return f"{self.rule:<10}{self.finding}{': fired' * self.fired}"
+
+
+@dataclass(frozen=True, repr=False)
+class Route(Shown):
+    """A queue, and why a task goes there; `steps` are the rules up to the one that fired, if asked for."""
+
+    queue: str
+    reason: str = field(compare=False)
+    steps: tuple[Step, ...] = field(default=(), compare=False)
+
+    def __str__(self) -> str:
+        return "\n  ".join([f"{self.queue}: {self.reason}", *map(str, self.steps)])
+
+    def _rows(self) -> dict[str, str]:
+        steps = {f"rule {step.rule}": step.finding + (": fired" if step.fired else "") for step in self.steps}
+        return {"queue": self.queue, "reason": self.reason, **steps}
+
+
+def route(
+    task_type: str,
+    parameters: Mapping[str, Any],
+    *,
+    rules: RoutingRules | None = None,
+    estimate: Estimate | None = None,
+    explain: bool = False,
+) -> Route:
+    """The queue of a task, with the reason.
+
+    Parameters
+    ----------
+    task_type : str
+        One of the raster or vector task types; case and hyphens do not matter.
+    parameters : mapping
+        The task's parameters, of which ``file_size_mb`` and ``estimated_duration_minutes`` are read.
+    rules : RoutingRules, optional
+        Default: those of the environment.
+    estimate : Estimate, optional
+        What `gdaltools.estimate` says of the task; it stands for the duration where `parameters` hold none.
+    explain : bool
+        Whether the answer also tells every rule that was looked at, with its numbers.
+
+    Raises
+    ------
+    UnknownTaskType
+        The type is on no list.
+    InvalidParameter
+        A size or duration is not a number.
+
+    Examples
+    --------
+    >>> rules = RoutingRules(size_threshold_mb=500)
+    >>> route("create_cog", {"file_size_mb": 120}, rules=rules).queue
+    'raster-tasks'
+    >>> print(route("create_cog", {"file_size_mb": 800}, rules=rules))
+    docker-tasks: file_size_mb 800 is over SIZE_THRESHOLD_MB 500
+    """
+    rules = rules if rules is not None else RoutingRules.from_environment()
+    name = normal_task_type(task_type)
+    listed = _listed_queue(name, rules)
+    if listed is None and name not in rules.docker_task_types:
+        raise UnknownTaskType(
+            f"task type {task_type!r} is on no routing list: name a raster or vector task type, "
+            "or add it to DOCKER_TASK_TYPES"
+        )
+    steps: list[Step] = []
+    for step in _steps(name, parameters, rules, estimate):
+        steps.append(step)
+        if step.fired:
+            break
+    fired = steps[-1].fired
+    queue, reason = (rules.docker_tasks_queue, steps[-1].finding) if fired or listed is None else listed
+    return Route(queue, reason, tuple(steps) if explain else ())
+
+
+def _steps(
+    name: str, parameters: Mapping[str, Any], rules: RoutingRules, estimate: Estimate | None
+) -> Iterator[Step]:
+    """The three rules, in their order."""
+    is_docker = name in rules.docker_task_types
+    yield Step("type", f"{name} is {'' if is_docker else 'not '}in DOCKER_TASK_TYPES", is_docker)
+    minutes = parameters.get("estimated_duration_minutes")
+    if minutes is None and estimate is not None:
+        minutes = round(estimate.minutes, 3)
+    for rule, key, given, limit, variable in (
+        (
+            "size",
+            "file_size_mb",
+            parameters.get("file_size_mb"),
+            rules.size_threshold_mb,
+            "SIZE_THRESHOLD_MB",
+        ),
+        (
+            "duration",
+            "estimated_duration_minutes",
+            minutes,
+            rules.duration_threshold_minutes,
+            "DURATION_THRESHOLD_MINUTES",
+        ),
+    ):
+        if given is None:
+            yield Step(rule, f"{key} is not given", False)
+            continue
+        value = _number(key, given)
+        fired = value > limit
+        yield Step(rule, f"{key} {value:g} is {'over' if fired else 'within'} {variable} {limit:g}", fired)
+
+
+def normal_task_type(task_type: str) -> str:
+    """A task type in its normal spelling: lower case, underscores.
+
+    >>> normal_task_type("Extract-Tiles")
+    'extract_tiles'
+    """
+    return task_type.strip().lower().replace("-", "_")
+
+
+def _listed_queue(name: str, rules: RoutingRules) -> tuple[str, str] | None:
+    if name in RASTER_TASKS:
+        return rules.raster_tasks_queue, f"{name} is a raster task within the thresholds"
+    if name in _VECTOR_TASKS or name.startswith(_VECTOR_PREFIXES):
+        return rules.vector_tasks_queue, f"{name} is a vector task within the thresholds"
+    return None
+
+
+def _cores(text: str) -> int:
+    number = _number("FUNCTION_APP_CORES", text)
+    if number < 1 or number != int(number):
+        raise InvalidParameter(f"FUNCTION_APP_CORES is {text!r}: give a whole number of at least 1")
+    return int(number)
+
+
+def _number(name: str, value: object) -> float:
+    try:
+        number = float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError) as error:
+        raise InvalidParameter(f"{name} is {value!r}: give a number") from error
+    if math.isnan(number):
+        raise InvalidParameter(f"{name} is NaN: give a number")
+    return number

@@ -1,0 +1,1 @@
+"""A development Service Bus broker on loopback, which the real SDK cannot tell from the service."""

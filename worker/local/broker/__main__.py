@@ -1,0 +1,7 @@
+"""``python -m worker.local.broker``: the development broker on its own."""
+
+import sys
+
+from worker.local.broker.server import main
+
+sys.exit(main())

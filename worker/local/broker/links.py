@@ -1,0 +1,253 @@
+"""Links: one-way streams of messages between a client and a node of the broker.
+
+`ReceivingLink` takes messages in (for a queue, a management node, or ``$cbs``); `SendingLink` gives them out
+(of a queue, or answers). Names are from the broker's side.
+
+Source: OASIS AMQP 1.0 part 2 §2.6.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+from urllib.parse import urlsplit
+
+from worker.local.amqp.frames import ACCEPTED, REJECTED, Attach, Detach, Flow, Transfer, amqp_error, outcome
+from worker.local.amqp.message import BATCH_FORMAT, Message, decode_batch, decode_message, encode_message
+from worker.local.amqp.types import DecodeError, Described, Symbol
+from worker.local.broker.management import manage, put_token
+from worker.local.queues.journal import NotSaved
+from worker.local.queues.namespace import SERVER_BUSY
+from worker.local.queues.peek_lock import Queue
+from worker.local.queues.stored import Stored
+
+if TYPE_CHECKING:
+    from worker.local.broker.session import Session
+
+MAX_MESSAGE_BYTES = 256 * 1024  # Service Bus, standard tier
+GRANTED_CREDIT = 1000
+_SERIAL = 1 << 32  # counters wrap around (RFC 1982)
+_SETTLED = 1  # snd-settle-mode of receive-and-delete
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """What an address names."""
+
+    kind: Literal["cbs", "management", "queue"]
+    path: str  # of the queue; empty for $cbs
+
+
+def parse_address(address: str) -> Node:
+    """The node that an address names: bare, or behind ``amqps://host:port/``; case does not matter.
+
+    Examples
+    --------
+    >>> parse_address("amqps://localhost:5672/docker-tasks/$DeadLetterQueue/$management")
+    Node(kind='management', path='docker-tasks/$deadletterqueue')
+    """
+    path = (urlsplit(address).path if "://" in address else address).strip("/").lower()
+    if path == "$cbs":
+        return Node("cbs", "")
+    if path.endswith("/$management"):
+        return Node("management", path.removesuffix("/$management"))
+    return Node("queue", path)
+
+
+def address_of(terminus: Described | None) -> str:
+    """The address in a source or target, or an empty text."""
+    fields = terminus.value if terminus is not None else None
+    return str(fields[0]) if isinstance(fields, list) and fields and fields[0] is not None else ""
+
+
+class Link:
+    """What both kinds of links have: a name, a handle, and an end."""
+
+    def __init__(self, session: Session, attach: Attach, node: Node, queue: Queue | None) -> None:
+        self.session = session
+        self.handle = attach.handle
+        self.name = attach.name
+        self.node = node
+        self.bound_queue = queue
+        self.is_detached = False
+
+    def detach(self, condition: str, description: str) -> None:
+        """Close the link with an error; what the client still sends on it is ignored."""
+        self.is_detached = True
+        self.on_closed()
+        self.session.send(Detach(self.handle, True, amqp_error(condition, description)))
+
+    def on_closed(self) -> None:
+        """Let go of what the link holds."""
+
+
+class ReceivingLink(Link):
+    """A link on which a client sends."""
+
+    def __init__(self, session: Session, attach: Attach, node: Node, queue: Queue | None) -> None:
+        super().__init__(session, attach, node, queue)
+        self._delivery_count = attach.initial_delivery_count or 0
+        self._credit = GRANTED_CREDIT
+        self._first: Transfer | None = None
+        self._parts = bytearray()
+        self._too_large = False
+
+    def grant_credit(self) -> None:
+        """Permit the client to send."""
+        self.session.send_flow(
+            Flow(handle=self.handle, delivery_count=self._delivery_count, link_credit=self._credit)
+        )
+
+    def on_transfer(self, transfer: Transfer, payload: bytes) -> None:
+        """Take in a message, or a part of one."""
+        if transfer.aborted:
+            self._forget_parts()
+            return
+        self._first = self._first or transfer
+        self._too_large = self._too_large or len(self._parts) + len(payload) > MAX_MESSAGE_BYTES
+        if not self._too_large:
+            self._parts += payload
+        if transfer.more:
+            return
+        first, data, too_large = self._first, bytes(self._parts), self._too_large
+        self._forget_parts()
+        self._count_delivery()
+        if too_large:
+            reason = f"a message is at most {MAX_MESSAGE_BYTES} bytes"
+            state = outcome(REJECTED, amqp_error("amqp:link:message-size-exceeded", reason))
+        else:
+            state = self._take_in(first, data)
+        if first.delivery_id is not None and not (first.settled or transfer.settled):
+            self.session.settle_incoming(first.delivery_id, state)
+
+    def _forget_parts(self) -> None:
+        self._first, self._too_large = None, False
+        self._parts.clear()
+
+    def _count_delivery(self) -> None:
+        self._delivery_count = (self._delivery_count + 1) % _SERIAL
+        self._credit -= 1
+        if self._credit <= GRANTED_CREDIT // 2:
+            self._credit = GRANTED_CREDIT
+            self.grant_credit()
+
+    def _take_in(self, transfer: Transfer, data: bytes) -> Described:
+        try:
+            if self.node.kind == "queue":
+                return self._enqueue(
+                    decode_batch(data) if transfer.message_format == BATCH_FORMAT else [data]
+                )
+            self._answer(decode_message(data))
+        except DecodeError as error:
+            return outcome(REJECTED, amqp_error("amqp:decode-error", str(error)))
+        return outcome(ACCEPTED)
+
+    def _enqueue(self, messages: list[Message] | list[bytes]) -> Described:
+        assert self.bound_queue is not None
+        decoded = [decode_message(each) if isinstance(each, bytes) else each for each in messages]
+        condition = self.session.namespace.take_fault("send", self.bound_queue)
+        if condition is not None:
+            return outcome(REJECTED, amqp_error(condition, "fault injected"))
+        try:
+            self.bound_queue.send(*decoded)
+        except NotSaved as error:
+            return outcome(REJECTED, amqp_error(SERVER_BUSY, str(error)))
+        return outcome(ACCEPTED)
+
+    def _answer(self, request: Message) -> None:
+        if self.bound_queue is None:
+            accepted, answer = put_token(self.session.namespace, request)
+            self.session.connection.is_authorized |= accepted
+        else:
+            answer = manage(self.session.namespace, self.bound_queue, request)
+        self.session.connection.send_answer(self.node, str(request.reply_to or ""), answer)
+
+
+class SendingLink(Link):
+    """A link on which a client receives: a queue's messages, or the answers of a request-response node."""
+
+    def __init__(self, session: Session, attach: Attach, node: Node, queue: Queue | None) -> None:
+        super().__init__(session, attach, node, queue)
+        self.deletes = attach.snd_settle_mode == _SETTLED
+        self.reply_address = address_of(attach.target)
+        self._delivery_count = 0
+        self._credit = 0
+        self._answers: deque[bytes] = deque()
+
+    @property
+    def queue(self) -> Queue:
+        """The queue whose messages go out here."""
+        assert self.bound_queue is not None
+        return self.bound_queue
+
+    def is_ready(self) -> bool:
+        """Whether the client has given credit, and reads what it was sent."""
+        return self._credit > 0 and not self.is_detached and self.session.can_send()
+
+    def deliver(self, stored: Stored) -> None:
+        """Send a message that was locked for this link (or removed for it)."""
+        token = stored.lock_token
+        self._use_credit()
+        self.session.send_message(self, encode_message(stored.to_wire()), token)
+
+    def send_answer(self, answer: bytes) -> None:
+        """Send an answer as soon as there is credit for it."""
+        self._answers.append(answer)
+        self._send_answers()
+
+    def on_flow(self, flow: Flow) -> None:
+        """Take in the client's credit; `finish_flow` answers once messages have gone out."""
+        if flow.link_credit is not None:
+            limit = (flow.delivery_count or 0) + flow.link_credit
+            credit = (limit - self._delivery_count) % _SERIAL
+            self._credit = credit if credit < _SERIAL // 2 else 0
+        self._send_answers()
+
+    def finish_flow(self, flow: Flow) -> None:
+        """Use up the credit that is left of a drain, and echo where that was asked for."""
+        if flow.drain:
+            self._delivery_count = (self._delivery_count + self._credit) % _SERIAL
+            self._credit = 0
+        if (flow.drain or flow.echo) and not self.is_detached:
+            self.session.send_flow(
+                Flow(
+                    handle=self.handle,
+                    delivery_count=self._delivery_count,
+                    link_credit=self._credit,
+                    available=0,
+                    drain=flow.drain,
+                )
+            )
+
+    def on_closed(self) -> None:
+        """Stop taking part; the locks of what was delivered stay until they end."""
+        if self.node.kind == "queue" and self.bound_queue is not None:
+            self.session.namespace.remove_consumer(self)
+        self.session.forget_deliveries(self)
+        self._answers.clear()
+
+    def _send_answers(self) -> None:
+        while self._answers and self._credit > 0 and not self.is_detached:
+            self._use_credit()
+            self.session.send_message(self, self._answers.popleft(), None)
+
+    def _use_credit(self) -> None:
+        self._credit -= 1
+        self._delivery_count = (self._delivery_count + 1) % _SERIAL
+
+
+def attach_answer(attach: Attach, *, refused: bool) -> Attach:
+    """The broker's half of an attach. A refusal names no node at the broker's end (part 2 §2.6.3)."""
+    return Attach(
+        name=attach.name,
+        handle=attach.handle,
+        role=not attach.role,
+        snd_settle_mode=attach.snd_settle_mode,
+        rcv_settle_mode=attach.rcv_settle_mode,
+        source=None if refused and attach.role else attach.source,
+        target=None if refused and not attach.role else attach.target,
+        initial_delivery_count=0 if attach.role else None,
+        max_message_size=MAX_MESSAGE_BYTES,
+        properties={Symbol("com.microsoft:max-message-batch-size"): MAX_MESSAGE_BYTES},
+    )

@@ -1,0 +1,70 @@
+"""``python -m worker provision|doctor``: for whoever sets a worker up, or finds that it does not work."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+from dataclasses import asdict
+from typing import Any
+
+from worker.errors import ConfigurationError
+from worker.ops.terminal import print_table
+from worker.settings import Settings, load_settings
+from worker.telemetry import logs
+
+
+def add_to(commands: Any) -> None:
+    """Add ``provision`` and ``doctor`` to the sub-commands of ``python -m worker``."""
+    provision = commands.add_parser("provision", help="make the queues and the schema that are missing")
+    provision.add_argument("--update", action="store_true", help="also set queues that are there rightly")
+    provision.add_argument("--what-if", action="store_true", help="only say what would be done")
+    provision.add_argument(
+        "--grant-to", metavar="ROLE", help="let this role of the database use the schema: the worker's"
+    )
+    provision.add_argument("--database-only", action="store_true", help="leave the queues alone")
+    provision.set_defaults(command=_provision)
+
+    doctor = commands.add_parser("doctor", help="see what of this set-up works, and how to mend the rest")
+    doctor.add_argument("--json", action="store_true", help="for programs")
+    doctor.set_defaults(command=_doctor)
+
+
+def _provision(given: argparse.Namespace) -> int:
+    settings = load_settings()
+    logs.write_text("WARNING")
+    from worker.ops.provision import lines, provision
+
+    made = asyncio.run(
+        provision(
+            settings,
+            queues=not given.database_only,
+            update=given.update,
+            what_if=given.what_if,
+            grant_to=given.grant_to,
+        )
+    )
+    print_table(("part", "state", ""), lines(made), wrapped=("",))
+    return 0
+
+
+def _doctor(given: argparse.Namespace) -> int:
+    logs.write_text("ERROR")
+    from worker.ops.doctor import examine, of_configuration
+    from worker.ops.doctor_findings import Finding
+
+    async def run(settings: Settings) -> list[Finding]:
+        return await examine(settings)
+
+    try:
+        found = asyncio.run(run(load_settings()))
+    except ConfigurationError as error:
+        found = [of_configuration(error)]
+    if given.json:
+        print(json.dumps([asdict(finding) for finding in found], indent=2))
+    else:
+        rows = [(each.part, each.state, each.said, each.remedy) for each in found]
+        print_table(
+            ("part", "state", "what was found", "what to do"), rows, wrapped=("what was found", "what to do")
+        )
+    return 1 if any(finding.state == "problem" for finding in found) else 0

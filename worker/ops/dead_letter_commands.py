@@ -1,0 +1,234 @@
+"""``python -m worker dead-letters list|show|redrive|purge``: for the engineer whose task has failed.
+
+Where SERVICE_BUS_CONNECTION_STRING or SERVICE_BUS_NAMESPACE is set the commands go to the queues, and to the
+database of POSTGIS_*, themselves; otherwise they ask a standalone worker, as ``submit`` and ``status`` do.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Protocol, get_args
+
+from gdaltools.errors import InvalidParameter
+from gdaltools.runtime.text import one_line, printable
+from worker.errors import QueueNotFound
+from worker.ops.terminal import print_table
+from worker.queue.dead_letter import Choice, Order, parse_sequence_number, pretty
+from worker.settings import ServiceSettings, load_service_settings
+from worker.telemetry import logs
+from worker.web.client import Client
+
+# Letters that a list can hold.
+_MAX_LIMIT = 100_000
+
+
+class Letters(Protocol):
+    """Dead letters, wherever they are; answers as the HTTP door has them."""
+
+    def dead_letters(self, queue: str, *, order: Order, limit: int) -> dict[str, Any]:
+        """A queue's letters, and how many there are."""
+
+    def dead_letter(self, queue: str, sequence_number: int) -> dict[str, Any]:
+        """One letter, whole."""
+
+    def redrive(self, queue: str, choice: dict[str, Any]) -> dict[str, Any]:
+        """Let tasks begin anew."""
+
+    def purge(self, queue: str, choice: dict[str, Any]) -> dict[str, Any]:
+        """Remove letters for good."""
+
+
+def add_to(commands: Any) -> None:
+    """Add ``dead-letters`` to the sub-commands of ``python -m worker``."""
+    parser = commands.add_parser("dead-letters", help="see, redrive or purge messages of what failed")
+    verbs = parser.add_subparsers(metavar="list|show|redrive|purge", required=True)
+
+    listing = verbs.add_parser("list", help="list dead letters; of all queues their number")
+    listing.add_argument("--queue", metavar="NAME", help="only this queue's, one line each")
+    listing.add_argument(
+        "--order", choices=get_args(Order), default="newest", help="which come first (default: newest)"
+    )
+    listing.add_argument("--limit", type=_limit, default=50, metavar="N", help="how many (default: 50)")
+    listing.set_defaults(command=_list)
+
+    show = verbs.add_parser("show", help="show one dead letter whole, with its task and job")
+    show.add_argument("sequence", metavar="SEQUENCE", help="its number in the list")
+    show.set_defaults(command=_show)
+
+    redrive = verbs.add_parser("redrive", help="let failed tasks begin anew, and remove their letters")
+    redrive.set_defaults(command=_redrive)
+
+    purge = verbs.add_parser("purge", help="remove dead letters for good")
+    purge.add_argument("--yes", action="store_true", help="do not ask")
+    purge.set_defaults(command=_purge)
+
+    for chosen in (show, redrive, purge):
+        chosen.add_argument("--queue", metavar="NAME", help="whose letters (default: DOCKER_TASKS_QUEUE)")
+    for chosen in (redrive, purge):
+        chosen.add_argument(
+            "--sequence", action="append", default=[], metavar="N", help="the letter N; repeatable"
+        )
+        chosen.add_argument("--task", metavar="TASK_ID", help="the letters of this task")
+        chosen.add_argument("--reason", metavar="TEXT", help="the letters with this very reason")
+        chosen.add_argument("--all", action="store_true", help="every letter of the queue")
+    for each in (listing, show, redrive, purge):
+        each.add_argument("--json", action="store_true", help="for programs")
+
+
+def _list(given: argparse.Namespace) -> int:
+    settings, letters = _opened()
+    if given.queue is None:
+        return _list_queues(given, settings, letters)
+    found = letters.dead_letters(given.queue, order=given.order, limit=given.limit)
+    if given.json:
+        return _print_json(found)
+    headings = ("sequence", "enqueued", "task", "stage", "reason", "description")
+    print_table(
+        headings,
+        (
+            (
+                letter["sequenceNumber"],
+                _time(letter),
+                letter["taskId"],
+                letter["stage"],
+                letter["reason"],
+                letter["description"],
+            )
+            for letter in found["letters"]
+        ),
+        shortened=("description",),
+    )
+    print(f"{len(found['letters'])} of {found['total']} dead letters of {one_line(given.queue)}")
+    return 0
+
+
+def _list_queues(given: argparse.Namespace, settings: ServiceSettings, letters: Letters) -> int:
+    def listed(queue: str) -> dict[str, Any]:
+        try:
+            return letters.dead_letters(queue, order=given.order, limit=1)
+        except QueueNotFound:
+            return {"queue": queue, "total": None, "letters": []}
+
+    with ThreadPoolExecutor() as pool:
+        queues = list(pool.map(listed, settings.all_queues))
+    if given.json:
+        return _print_json({"queues": queues})
+    print_table(
+        ("queue", "dead letters", f"the {given.order}", "reason", "description"),
+        (
+            (
+                each["queue"],
+                "no such queue" if each["total"] is None else each["total"],
+                *(
+                    value
+                    for letter in each["letters"] or [{}]
+                    for value in (_time(letter), letter.get("reason"), letter.get("description"))
+                ),
+            )
+            for each in queues
+        ),
+        shortened=("description",),
+    )
+    return 0
+
+
+def _show(given: argparse.Namespace) -> int:
+    settings, letters = _opened()
+    number = parse_sequence_number(given.sequence)
+    letter = letters.dead_letter(given.queue or settings.docker_tasks_queue, number)
+    if given.json:
+        return _print_json(letter)
+    body = letter.pop("body")
+    for name, value in letter.items():
+        for label, shown in (
+            ((f"{name}.{key}", each) for key, each in value.items())
+            if isinstance(value, dict)
+            else ((name, value),)
+        ):
+            if shown is not None:
+                print(f"{one_line(label):<20}  {one_line(str(shown))}")
+    print(f"\n{printable(pretty(body))}")
+    return 0
+
+
+def _redrive(given: argparse.Namespace) -> int:
+    settings, letters = _opened()
+    return _report(given, letters.redrive(given.queue or settings.docker_tasks_queue, _choice(given)))
+
+
+def _purge(given: argparse.Namespace) -> int:
+    settings, letters = _opened()
+    queue, choice = given.queue or settings.docker_tasks_queue, _choice(given)
+    if not given.yes:
+        if not sys.stdin.isatty():
+            raise InvalidParameter("purge removes letters for good: say --yes where nobody can be asked")
+        meant = "all" if given.all else json.dumps(choice)
+        print(f"Purge dead letters of {one_line(queue)} for good: {meant}? [y/N] ", end="", file=sys.stderr)
+        sys.stderr.flush()
+        if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+            raise InvalidParameter("nothing was purged")
+    return _report(given, letters.purge(queue, choice))
+
+
+def _choice(given: argparse.Namespace) -> dict[str, Any]:
+    chosen = {
+        "sequences": [parse_sequence_number(text) for text in given.sequence],
+        "taskId": given.task,
+        "reason": given.reason,
+        "all": given.all,
+    }
+    chosen = {name: value for name, value in chosen.items() if value not in (None, [], False)}
+    if not chosen:
+        raise InvalidParameter("say which letters: --sequence N, --task TASK_ID, --reason TEXT or --all")
+    Choice.of(chosen)
+    return chosen
+
+
+def _report(given: argparse.Namespace, done: dict[str, Any]) -> int:
+    handled = done["letters"]
+    if given.json:
+        _print_json(done)
+    elif handled:
+        print_table(
+            ("sequence", "task", "outcome", "detail"),
+            ((each["sequenceNumber"], each["taskId"], each["outcome"], each["detail"]) for each in handled),
+            wrapped=("detail",),
+        )
+    else:
+        print(f"no such dead letter in {one_line(done['queue'])}")
+    outcomes = {each["outcome"] for each in handled}
+    if "left" in outcomes:
+        return 4
+    missed = outcomes & {"refused", "absent"} or not (handled or given.all)
+    return 3 if missed else 0
+
+
+def _opened() -> tuple[ServiceSettings, Letters]:
+    settings = load_service_settings()
+    if not settings.names_a_bus:
+        return settings, Client.from_environment()
+    from worker.ops.direct import Direct
+
+    logs.write_text("WARNING")
+    # What the SDK will try again it tells as an error; the last one is ours to tell.
+    logging.getLogger("azure").setLevel(logging.CRITICAL)
+    return settings, Direct(settings)
+
+
+def _limit(text: str) -> int:
+    if text.isascii() and text.isdecimal() and 0 < int(text) <= _MAX_LIMIT:
+        return int(text)
+    raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 to {_MAX_LIMIT}")
+
+
+def _time(letter: dict[str, Any]) -> str:
+    return str(letter.get("enqueuedAt") or "")[:16].replace("T", " ")
+
+
+def _print_json(answer: dict[str, Any]) -> int:
+    print(json.dumps(answer, indent=2))
+    return 0

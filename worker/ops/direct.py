@@ -1,0 +1,68 @@
+"""Dead letters without a worker in between: the queues and the database that the environment names.
+
+The answers are those of the HTTP door, so that a command need not know whom it asked.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any, TypeVar
+
+from worker.queue.bus import Bus
+from worker.queue.dead_letter import Choice, Order, describe_done, describe_listing, describe_whole
+from worker.queue.dead_letters import DeadLetters
+from worker.service import backing
+from worker.settings import ServiceSettings
+
+T = TypeVar("T")
+
+
+class Direct:
+    """What `worker.web.client.Client` does with dead letters, done by this process; each call for itself."""
+
+    def __init__(self, settings: ServiceSettings) -> None:
+        self._settings = settings
+
+    def dead_letters(self, queue: str, *, order: Order, limit: int) -> dict[str, Any]:
+        """A queue's dead letters, and how many there are; QueueNotFound when there is no such queue."""
+        return describe_listing(self._run(lambda letters: letters.listing(queue, order=order, limit=limit)))
+
+    def dead_letter(self, queue: str, sequence_number: int) -> dict[str, Any]:
+        """One dead letter, whole; LetterNotFound when there is none of this number."""
+        return describe_whole(self._run(lambda letters: letters.show(queue, sequence_number), rows=True))
+
+    def redrive(self, queue: str, choice: dict[str, Any]) -> dict[str, Any]:
+        """Let the tasks of the chosen dead letters begin anew; what became of each."""
+        meant = Choice.of(choice)
+        done = self._run(lambda letters: letters.redrive(queue, meant), rows=True)
+        return describe_done(queue, done)
+
+    def purge(self, queue: str, choice: dict[str, Any]) -> dict[str, Any]:
+        """Remove the chosen dead letters; what became of each."""
+        meant = Choice.of(choice)
+        return describe_done(queue, self._run(lambda letters: letters.purge(queue, meant)))
+
+    def _run(self, work: Callable[[DeadLetters], Awaitable[T]], *, rows: bool = False) -> T:
+        async def run() -> T:
+            async with self._opened(rows=rows) as letters:
+                return await work(letters)
+
+        return asyncio.run(run())
+
+    @asynccontextmanager
+    async def _opened(self, *, rows: bool) -> AsyncIterator[DeadLetters]:
+        async with AsyncExitStack() as stack:
+            settings = self._settings
+            connection_string = await stack.enter_async_context(backing.connection_string(settings))
+            bus = await stack.enter_async_context(
+                Bus.connect(connection_string=connection_string, namespace=settings.service_bus_namespace)
+            )
+            database = None
+            if rows and settings.postgis_host:
+                conninfo = await stack.enter_async_context(backing.conninfo(settings))
+                database = await stack.enter_async_context(
+                    backing.database(settings, conninfo, connections=1)
+                )
+            yield DeadLetters(bus, queues=settings.all_queues, database=database)

@@ -1,0 +1,191 @@
+"""``python -m worker doctor``: what of this set-up works, from where it runs, and what to do about the rest.
+
+Each check asks the real thing, within a time limit, and changes nothing that stays: a blob is written and
+deleted again, queues are peeked at. What one check needs of another, it does not report a second time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+from worker.errors import ConfigurationError
+from worker.ops import doctor_services
+from worker.ops.doctor_findings import Finding
+from worker.settings import Settings
+
+CHECK_SECONDS = 40.0
+"""How long one check may take."""
+
+_AUDIENCES = {
+    "storage": "https://storage.azure.com/.default",
+    "queues": "https://servicebus.azure.net/.default",
+    "database": "https://ossrdbms-aad.database.windows.net/.default",
+}
+_DRIVERS = ("GTiff", "COG", "JPEG", "PNG", "JP2OpenJPEG", "WEBP", "VRT")
+
+
+Check = Callable[[], Awaitable[list[Finding]]]
+
+
+async def examine(settings: Settings, *, now: Callable[[], float] = time.time) -> list[Finding]:
+    """What works and what does not, in the order in which things need one another.
+
+    Parameters
+    ----------
+    settings
+        Of the worker that is to run here.
+    now
+        This machine's clock, in seconds since 1970.
+    """
+    identity = await _within("identity", lambda: _identity(settings))
+    # Without a token, what is reached by it fails too, and says nothing new.
+    closed = {finding.part for finding in identity if finding.state == "problem"}
+    checks: list[tuple[str, str, Check]] = [
+        ("gdal", "", _gdal),
+        ("scratch", "", lambda: _scratch(settings)),
+        ("storage", _identity_for("storage"), lambda: doctor_services.storage_works(settings)),
+        ("queues", _identity_for("queues"), lambda: doctor_services.queues_are_open(settings)),
+        ("queue settings", _identity_for("queues"), lambda: doctor_services.queues_are_set(settings)),
+        ("database", _identity_for("database"), lambda: doctor_services.database_works(settings, now)),
+    ]
+    found = await asyncio.gather(
+        *(_within(part, check) for part, needed, check in checks if needed not in closed)
+    )
+    return [*identity, *(finding for findings in found for finding in findings)]
+
+
+def of_configuration(error: ConfigurationError) -> Finding:
+    """What to say where the settings themselves are wrong."""
+    return Finding(
+        "settings", "problem", str(error), "set the variable; README.md, 'Environment', has all of them"
+    )
+
+
+async def _within(part: str, check: Check) -> list[Finding]:
+    try:
+        async with asyncio.timeout(CHECK_SECONDS):
+            return await check()
+    except TimeoutError:
+        return [
+            Finding(
+                part,
+                "problem",
+                f"no answer within {CHECK_SECONDS:g} s",
+                "see whether a firewall, a private endpoint or DNS keeps this machine from it",
+            )
+        ]
+
+
+async def _identity(settings: Settings) -> list[Finding]:
+    wanted = []
+    if settings.service_bus_namespace and not settings.service_bus_connection_string:
+        wanted.append("queues")
+    if settings.use_managed_identity and not settings.embeds_database:
+        wanted.append("database")
+    if _storage_by_identity():
+        wanted.append("storage")
+    if not wanted:
+        return [Finding("identity", "ok", "none is needed: keys and passwords are set")]
+    from azure.core.exceptions import AzureError
+    from azure.identity.aio import DefaultAzureCredential
+
+    found = []
+    async with DefaultAzureCredential() as credential:
+        for part in wanted:
+            try:
+                await credential.get_token(_AUDIENCES[part])
+            except AzureError as error:
+                chosen = os.environ.get("AZURE_CLIENT_ID")
+                found.append(
+                    Finding(
+                        _identity_for(part),
+                        "problem",
+                        f"no token: {_first_line(error)}",
+                        f"AZURE_CLIENT_ID is {chosen}: is this identity assigned to the app?"
+                        if chosen
+                        else "assign an identity to the app; for a user-assigned one set AZURE_CLIENT_ID",
+                    )
+                )
+            else:
+                found.append(Finding(_identity_for(part), "ok", "a token was given"))
+    return found
+
+
+def _identity_for(part: str) -> str:
+    return f"identity for {part}"
+
+
+def _storage_by_identity() -> bool:
+    names = ("GDALTOOLS_BLOB_ROOT", "AZURE_STORAGE_CONNECTION_STRING")
+    keys = ("AZURE_STORAGE_ACCOUNT_KEY", "AZURE_STORAGE_SAS_TOKEN")
+    return not any(os.environ.get(name) for name in (*names, *keys))
+
+
+async def _scratch(settings: Settings) -> list[Finding]:
+    folder = Path(os.environ.get("TMPDIR") or tempfile.gettempdir())
+    remedy = "set TMPDIR to a folder that can be written to; in a container mount one at /scratch"
+    try:
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(b"doctor")
+        free_mb = shutil.disk_usage(folder).free / 1e6
+    except OSError as error:
+        return [Finding("scratch", "problem", f"{folder}: {error.strerror}", remedy)]
+    if free_mb < settings.worker_min_free_disk_mb:
+        return [
+            Finding(
+                "scratch",
+                "problem",
+                f"{free_mb:,.0f} MB are free in {folder}, WORKER_MIN_FREE_DISK_MB is "
+                f"{settings.worker_min_free_disk_mb:g}",
+                "give it more room: with less nothing is received",
+            )
+        ]
+    return [Finding("scratch", "ok", f"{free_mb:,.0f} MB are free in {folder}")]
+
+
+async def _gdal() -> list[Finding]:
+    return await asyncio.to_thread(_try_gdal)
+
+
+def _try_gdal() -> list[Finding]:
+    import rasterio
+    from rasterio.errors import RasterioError
+    from rasterio.warp import transform
+
+    with rasterio.Env() as env:
+        missing = sorted(set(_DRIVERS) - set(env.drivers()))
+        try:
+            ((x,), _) = transform("EPSG:4326", "EPSG:3857", [180.0], [0.0])
+        except (RasterioError, ValueError) as error:
+            return [
+                Finding(
+                    "gdal",
+                    "problem",
+                    f"PROJ transforms nothing: {error}",
+                    "unset PROJ_DATA and PROJ_LIB, which point to another PROJ's folder",
+                )
+            ]
+    if missing:
+        return [
+            Finding(
+                "gdal",
+                "problem",
+                f"GDAL {rasterio.__gdal_version__} lacks {', '.join(missing)}",
+                "use rasterio's wheel, or a libgdal that was built with these",
+            )
+        ]
+    told = f"GDAL {rasterio.__gdal_version__} by rasterio {rasterio.__version__}"
+    if abs(x - 20037508.34) > 1:
+        return [Finding("gdal", "problem", f"{told} transforms wrongly", "reinstall rasterio and pyproj")]
+    return [Finding("gdal", "ok", told)]
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__

@@ -1,0 +1,220 @@
+"""The doctor's checks of what lies outside of the machine: storage, the queues, the database."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from uuid import uuid4
+
+from gdaltools import storage
+from gdaltools.errors import GdalToolsError, StorageDenied
+from worker.database.connections import DatabaseRefused
+from worker.database.jobs import PlatformDatabase
+from worker.errors import BusAuthenticationError, BusError, QueueNotFound
+from worker.ops.doctor_findings import Finding
+from worker.queue.bus import Bus
+from worker.queue.settings import QueueManagement, wanted_queues
+from worker.service import backing
+from worker.settings import Settings
+
+CLOCK_SECONDS = 30.0
+"""By how much this machine's clock may be off; tokens and signatures allow some minutes, people fewer."""
+
+
+async def storage_works(settings: Settings) -> list[Finding]:
+    """Write, read and delete a blob, as tasks do."""
+    return await asyncio.to_thread(_try_storage, settings.intermediate_tiles_container)
+
+
+def _try_storage(container: str) -> list[Finding]:
+    name = f"gdaltools-doctor/{uuid4().hex}"
+    try:
+        location = storage.blob(container, name)
+        storage.write_bytes(location, b"doctor")
+        read = storage.read_bytes(location)
+        storage.delete(location)
+    except StorageDenied as error:
+        return [
+            Finding(
+                "storage",
+                "problem",
+                f"{container}: {error}",
+                "give the identity the role Storage Blob Data Contributor on the account (it takes up to ten "
+                "minutes to work), and see that the account's network rules let this machine in",
+            )
+        ]
+    except GdalToolsError as error:
+        return [
+            Finding(
+                "storage",
+                "problem",
+                f"{container}: {error}",
+                f"see that the account is named rightly and that the container {container} "
+                "(INTERMEDIATE_TILES_CONTAINER) is there",
+            )
+        ]
+    if read != b"doctor":
+        return [Finding("storage", "problem", f"{container} gives other bytes back", "ask storage's owner")]
+    return [Finding("storage", "ok", f"{container}: a blob was written, read and deleted")]
+
+
+@asynccontextmanager
+async def _opened_bus(settings: Settings) -> AsyncIterator[Bus]:
+    async with backing.connection_string(settings) as connection_string:
+        opened = Bus.connect(connection_string=connection_string, namespace=settings.service_bus_namespace)
+        async with opened as bus:
+            yield bus
+
+
+async def queues_are_open(settings: Settings) -> list[Finding]:
+    """Peek at each queue that is received from, and open a link to each that is sent to."""
+    async with _opened_bus(settings) as bus:
+        receiving = {queue: ("receive from", bus.check_receiving, queue) for queue in settings.queues}
+        # Retries and what is handed back are sent to the queue that they came from.
+        sending = {
+            queue: ("send to", bus.check_sending, queue)
+            for queue in (*settings.task_queues, settings.jobs_queue)
+        }
+        return list(
+            await asyncio.gather(*(_try_queue(*each) for each in (*receiving.values(), *sending.values())))
+        )
+
+
+async def _try_queue(doing: str, attempt: Callable[[str], Awaitable[None]], queue: str) -> Finding:
+    role = "Azure Service Bus Data Receiver" if doing == "receive from" else "Azure Service Bus Data Sender"
+    part = f"{doing} {queue}"
+    try:
+        await attempt(queue)
+    except QueueNotFound as error:
+        return Finding(part, "problem", str(error), "make it: python -m worker provision")
+    except BusAuthenticationError as error:
+        return Finding(
+            part,
+            "problem",
+            str(error),
+            f"give the identity the role {role} on the namespace, or the key's policy this right",
+        )
+    except BusError as error:
+        return Finding(
+            part,
+            "problem",
+            str(error),
+            "see that the namespace is named rightly, and that port 5671 (AMQP) is open from here",
+        )
+    return Finding(part, "ok", "allowed")
+
+
+async def queues_are_set(settings: Settings) -> list[Finding]:
+    """Compare the queues' settings with what the worker counts on, where the credentials show them."""
+    if settings.embeds_broker:
+        return []
+    given = settings.service_bus_connection_string
+    text = given.get_secret_value() if given else None
+    if text and "UseDevelopmentEmulator=true" in text:
+        return [Finding("queue settings", "unknown", "a development broker has no management to ask")]
+    found = []
+    async with QueueManagement.connect(
+        connection_string=text, namespace=settings.service_bus_namespace
+    ) as management:
+        for queue, wanted in wanted_queues(settings).items():
+            part = f"settings of {queue}"
+            try:
+                seen = await management.look(queue)
+            except BusAuthenticationError:
+                return [
+                    Finding(
+                        "queue settings",
+                        "unknown",
+                        "these credentials may not look at them",
+                        "run doctor once as somebody with the role Azure Service Bus Data Owner",
+                    )
+                ]
+            except BusError as error:
+                return [
+                    Finding("queue settings", "unknown", str(error), "port 443 of the namespace is needed")
+                ]
+            if seen is None:
+                continue  # told by who wanted to receive or send
+            differ = seen.differences(wanted)
+            if not wanted.detects_duplicates:
+                differ.pop("detects_duplicates", None)
+            if differ:
+                told = "; ".join(f"{name} is {mine}, not {theirs}" for name, (mine, theirs) in differ.items())
+                remedy = "set them: python -m worker provision --update"
+                if "detects_duplicates" in differ:
+                    remedy += "; duplicate detection needs a new queue"
+                found.append(Finding(part, "problem", told, remedy))
+            else:
+                found.append(Finding(part, "ok", "as they should be"))
+    return found
+
+
+async def database_works(settings: Settings, now: Callable[[], float]) -> list[Finding]:
+    """Connect; look at the schema and our rights in it; compare its clock with `now`."""
+    if settings.embeds_database:
+        return [Finding("database", "ok", "embedded")]
+    async with backing.conninfo(settings) as conninfo:
+        opened = backing.database(settings, conninfo, connections=1)
+        async with opened as database:
+            try:
+                await database.try_once()
+            except DatabaseRefused as error:
+                return [
+                    Finding(
+                        "database",
+                        "problem",
+                        str(error),
+                        "see POSTGIS_DATABASE, POSTGIS_USER and POSTGIS_PASSWORD; with USE_MANAGED_IDENTITY "
+                        "the user is the identity's name, made by pgaadauth_create_principal",
+                    )
+                ]
+            except GdalToolsError as error:
+                return [
+                    Finding(
+                        "database",
+                        "problem",
+                        str(error),
+                        "see POSTGIS_HOST and POSTGIS_PORT, and whether the server's firewall lets this in",
+                    )
+                ]
+            asked = now()
+            clock = await database.utc_now()
+            middle = (asked + now()) / 2
+            return [
+                Finding("database", "ok", "connected"),
+                await _schema(settings, database),
+                _clock(datetime.fromtimestamp(middle, UTC).replace(tzinfo=None) - clock),
+            ]
+
+
+async def _schema(settings: Settings, database: PlatformDatabase) -> Finding:
+    part = f"schema {settings.app_schema}"
+    try:
+        if missing := await database.missing():
+            return Finding(
+                part,
+                "problem",
+                f"missing: {', '.join(missing)}",
+                "python -m worker provision makes them, as a role that may create; see APP_SCHEMA",
+            )
+        if lacking := await database.lacking_rights():
+            return Finding(
+                part,
+                "problem",
+                f"{settings.postgis_user} lacks {', '.join(lacking)}",
+                f"as the schema's owner: python -m worker provision --grant-to {settings.postgis_user}",
+            )
+        await database.check()
+    except GdalToolsError as error:
+        return Finding(part, "problem", str(error), "see the platform's version and APP_SCHEMA")
+    return Finding(part, "ok", "complete, and its rights are enough")
+
+
+def _clock(ahead: timedelta) -> Finding:
+    seconds = ahead.total_seconds()
+    told = f"{abs(seconds):.1f} s {'ahead of' if seconds > 0 else 'behind'} the database's"
+    if abs(seconds) > CLOCK_SECONDS:
+        return Finding("clock", "problem", told, "let the machine's time be set by NTP")
+    return Finding("clock", "ok", told)

@@ -1,0 +1,140 @@
+"""``python -m worker provision``: the queues and the schema that a worker of these settings needs.
+
+It can be repeated. What is there stays as it is, but for queues that `update` is said for; what cannot be
+changed is told.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from typing import Literal
+
+from worker.database.jobs import PlatformDatabase
+from worker.queue.settings import QueueManagement, QueueSettings, wanted_queues
+from worker.service import backing
+from worker.settings import Settings
+
+Done = Literal["there", "made", "changed", "to make", "to change", "differs"]
+
+
+@dataclass(frozen=True)
+class Provided:
+    """What became of one part."""
+
+    part: str
+    done: Done
+    detail: str = ""
+
+
+async def provision(
+    settings: Settings,
+    *,
+    queues: bool = True,
+    update: bool = False,
+    what_if: bool = False,
+    grant_to: str | None = None,
+) -> list[Provided]:
+    """Make what is missing.
+
+    Parameters
+    ----------
+    settings
+        Of the worker that is to run; its credentials must allow to manage the namespace and the schema.
+    queues
+        Whether the queues are looked after, or the database alone.
+    update
+        Also set queues that are there as they should be.
+    what_if
+        Only say what would be done.
+    grant_to
+        A role of the database that may use the schema from then on: the worker's, where it is another. One
+        that the server does not know is made for the identity of that name.
+
+    Raises
+    ------
+    GdalToolsError
+        The namespace or the database refused, or did not answer.
+    """
+    made = []
+    if queues and settings.names_a_bus:
+        made += await _queues(settings, update=update, what_if=what_if)
+    if settings.postgis_host:
+        made += await _database(settings, what_if=what_if, grant_to=grant_to)
+    return made
+
+
+async def _database(settings: Settings, *, what_if: bool, grant_to: str | None) -> list[Provided]:
+    schema, role = f"schema {settings.app_schema}", f"role {grant_to}"
+    async with _opened(settings) as database:
+        await database.try_once()
+        is_new = grant_to is not None and not await database.knows_role(grant_to)
+        if what_if:
+            missing = await database.missing()
+            made = [Provided(schema, "to make" if missing else "there", ", ".join(missing))]
+            return made + ([Provided(role, "to make")] if is_new else [])
+        created = await database.migrate()
+        await database.check()
+        made = [Provided(schema, "made" if created else "there", ", ".join(created))]
+        if grant_to is not None:
+            if is_new:
+                async with _opened(settings.model_copy(update={"postgis_database": "postgres"})) as server:
+                    await server.make_principal(grant_to)
+            await database.grant(grant_to)
+            made.append(Provided(role, "made" if is_new else "there", "it may use the schema"))
+        return made
+
+
+@asynccontextmanager
+async def _opened(settings: Settings) -> AsyncIterator[PlatformDatabase]:
+    async with AsyncExitStack() as stack:
+        conninfo = await stack.enter_async_context(backing.conninfo(settings))
+        yield await stack.enter_async_context(backing.database(settings, conninfo, connections=1))
+
+
+async def _queues(settings: Settings, *, update: bool, what_if: bool) -> list[Provided]:
+    given = settings.service_bus_connection_string
+    async with QueueManagement.connect(
+        connection_string=given.get_secret_value() if given else None,
+        namespace=settings.service_bus_namespace,
+    ) as management:
+        made = []
+        for queue, wanted in wanted_queues(settings).items():
+            found = await management.look(queue)
+            if found is None:
+                if not what_if:
+                    await management.create(queue, wanted)
+                made.append(Provided(f"queue {queue}", "to make" if what_if else "made"))
+                continue
+            changeable, fixed = _differences(found, wanted)
+            if changeable and update:
+                if not what_if:
+                    await management.update(queue, wanted)
+                made.append(Provided(f"queue {queue}", "to change" if what_if else "changed", changeable))
+            elif changeable:
+                made.append(Provided(f"queue {queue}", "differs", f"{changeable}; --update sets it"))
+            elif not fixed:
+                made.append(Provided(f"queue {queue}", "there"))
+            if fixed:
+                made.append(Provided(f"queue {queue}", "differs", fixed))
+        return made
+
+
+def _differences(found: QueueSettings, wanted: QueueSettings) -> tuple[str, str]:
+    """What can be changed and what cannot, in words."""
+    differ = found.differences(wanted)
+    fixed = differ.pop("detects_duplicates", None)
+    told = "; ".join(f"{name} is {mine}, should be {theirs}" for name, (mine, theirs) in differ.items())
+    if fixed is None or not wanted.detects_duplicates:
+        return told, ""
+    return (
+        told,
+        "it detects no duplicates, as only a new queue can: empty it, delete it, run this again",
+    )
+
+
+def lines(provided: list[Provided]) -> Iterator[tuple[str, str, str]]:
+    """Rows of a table."""
+    for each in provided:
+        yield each.part, each.done, each.detail

@@ -1,0 +1,48 @@
+"""What a person sees of the worker's commands: tables and lines that no foreign text can steer.
+
+A task's error, a letter's reason or a blob's name may hold anything; on a terminal its control characters are
+spelled out, and square brackets are no markup.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Collection, Iterable, Sequence
+
+from gdaltools.runtime.text import one_line
+
+# Columns of a table that goes into a file or a pipe.
+_PIPED_WIDTH = 200
+# Characters that a shortened text keeps.
+_SHORTEST = 24
+
+
+def print_table(
+    headings: Sequence[str],
+    rows: Iterable[Sequence[object]],
+    *,
+    wrapped: Collection[str] = (),
+    shortened: Collection[str] = (),
+) -> None:
+    """Print a table: one line a row but for `wrapped` columns; `shortened` ones share what room is left.
+
+    The first column, by which a row is asked for again, is never cut.
+    """
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    shown = [["" if value is None else one_line(str(value)) for value in row] for row in rows]
+    table = Table(expand=bool(shortened))
+    for number, heading in enumerate(headings):
+        elastic = heading in shortened
+        whole = max(len(row[0]) for row in [headings, *shown]) if number == 0 else None
+        table.add_column(
+            heading,
+            no_wrap=heading not in wrapped,
+            ratio=1 if elastic else None,
+            min_width=_SHORTEST if elastic else whole,
+        )
+    for row in shown:
+        table.add_row(*map(Text, row))
+    Console(width=None if sys.stdout.isatty() else _PIPED_WIDTH).print(table)

@@ -1,0 +1,586 @@
+"""Service Bus: peek, receive, renew, settle, send.
+
+Only `worker.queue.settings`, which is about management, imports ``azure.servicebus`` as well.
+
+What the SDK's quirks ask of a caller is done here, once (versions and threads: azure-servicebus 7.15.0):
+a message is settled although its link was detached meanwhile, a lock is renewed until it has really run out,
+a receiver that died is replaced, a cancellation ends what it is meant for, and every error becomes one of
+`worker.errors`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import random
+import time
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Literal, Self, cast
+
+from azure.core.exceptions import ClientAuthenticationError
+from azure.servicebus import ServiceBusMessage, ServiceBusReceivedMessage, ServiceBusSubQueue
+from azure.servicebus._pyamqp.aio import _client_async, _connection_async, _transport_async
+from azure.servicebus.aio import ServiceBusClient, ServiceBusReceiver, ServiceBusSender, _async_utils
+from azure.servicebus.amqp import AmqpMessageBodyType
+from azure.servicebus.exceptions import (
+    MessageAlreadySettled,
+    MessageLockLostError,
+    MessageSizeExceededError,
+    MessagingEntityNotFoundError,
+    ServiceBusAuthenticationError,
+    ServiceBusAuthorizationError,
+)
+
+from gdaltools.errors import GdalToolsError, InvalidParameter
+from worker.errors import (
+    BusAuthenticationError,
+    BusError,
+    LockLost,
+    MessageTooLarge,
+    QueueNotFound,
+)
+from worker.queue.lock import lock_kept
+from worker.waiting import mend_cancellation
+
+if TYPE_CHECKING:
+    from azure.core.credentials_async import AsyncTokenCredential
+
+# The SDK reads every frame by wait_for: a receive that was to end went on in the midst of a stream of frames.
+mend_cancellation(_async_utils, _client_async, _connection_async, _transport_async)
+
+SubQueue = Literal["dead-letter"]
+
+RETRIES = 2  # of the SDK, within one call, after 0.4 and 0.8 s
+BACKOFF_FACTOR = 0.2
+OUTCOME_SECONDS = (
+    15.0  # to hear of a settlement before asking over the management link; the SDK's default is 60
+)
+ATTEMPT_SECONDS = 20.0  # for one try of a settlement, a renewal, or a peek
+MIN_RENEW_SECONDS = 0.5  # for one try of a renewal of a lock that is about to end
+SETTLE_ATTEMPTS = 4  # the second at once, the others after 1 and 2 s, each with the SDK's own retries
+SEND_SECONDS = 120.0  # for all tries of one batch
+RECEIVE_SLACK_SECONDS = 30.0  # by which a receive may overrun, before the receiver is given up
+CLOSE_SECONDS = 10.0
+MAX_BACKOFF_SECONDS = 30.0  # between tries to re-open a receiver
+MAX_LOCK_SECONDS = 300.0  # Service Bus's own limit
+DOUBTED_LOCK_SECONDS = 15.0  # for how long a lock is trusted whose end does not fit this machine's calendar
+MAX_REASON_LENGTH = 4096  # characters; Service Bus refuses longer reasons and descriptions
+
+_LOOPBACK = ("127.0.0.1", "localhost", "::1")
+_LOGGER = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class OutgoingMessage:
+    """A message to send.
+
+    Parameters
+    ----------
+    body
+        JSON text; or bytes, which are sent as they are.
+    message_id
+        Tells a duplicate: a queue with duplicate detection drops a second message with it.
+    correlation_id
+        What it belongs to.
+    scheduled_at
+        When it shall appear in the queue; a datetime with a time zone. At once when None.
+    content_type
+        The body's media type.
+    application_properties
+        Further properties.
+    """
+
+    body: str | bytes
+    message_id: str
+    correlation_id: str | None = None
+    scheduled_at: datetime | None = None
+    content_type: str = "application/json"
+    application_properties: Mapping[str, str | int | float | bool] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class PeekedMessage:
+    """A message as it lay in its queue when somebody looked: not locked, so it may be gone by now.
+
+    ``delivery_count`` counts the deliveries that came to nothing; ``enqueued_at`` has a time zone. The
+    application properties are without the dead-letter reason and description, which have fields of their own.
+    """
+
+    queue: str
+    sequence_number: int
+    body: bytes
+    message_id: str | None
+    correlation_id: str | None
+    content_type: str | None
+    enqueued_at: datetime | None
+    delivery_count: int
+    dead_letter_reason: str | None
+    dead_letter_description: str | None
+    application_properties: Mapping[str, Any]
+
+
+def host_of(namespace: str) -> str:
+    """A namespace's host name, where it may be given by its own name alone.
+
+    >>> host_of("example")
+    'example.servicebus.windows.net'
+    """
+    host = namespace.removeprefix("sb://").rstrip("/")
+    is_short = "." not in host and host.partition(":")[0] not in _LOOPBACK
+    return f"{host}.servicebus.windows.net" if is_short else host
+
+
+class Bus:
+    """A Service Bus namespace, for the length of an ``async with``; make one with `connect`.
+
+    All of it belongs to one event loop. Every receiver and every send has its own connection, so that they do
+    not wait for one another.
+    """
+
+    def __init__(self, client: ServiceBusClient, credential: AsyncTokenCredential | None) -> None:
+        self._client = client
+        self._own_credential = credential
+
+    @classmethod
+    def connect(
+        cls,
+        *,
+        connection_string: str | None = None,
+        namespace: str | None = None,
+        credential: AsyncTokenCredential | None = None,
+    ) -> Bus:
+        """Name the namespace; nothing is sent before the first operation.
+
+        Parameters
+        ----------
+        connection_string
+            With a shared access key; or else
+        namespace
+            the host name, ``example.servicebus.windows.net`` or short ``example``. A loopback host is spoken
+            to without TLS.
+        credential
+            Who we are there; ``DefaultAzureCredential`` when None. The caller closes what it gives.
+
+        Raises
+        ------
+        InvalidParameter
+            Neither or both of connection string and namespace are given, or the string is malformed.
+        """
+        if bool(connection_string) == bool(namespace):
+            raise InvalidParameter(
+                "give either a Service Bus connection string or a namespace, not both or none"
+            )
+        settings: dict[str, Any] = {
+            "retry_total": RETRIES,
+            "retry_backoff_factor": BACKOFF_FACTOR,
+            "try_timeout": ATTEMPT_SECONDS,
+        }
+        if connection_string:
+            try:
+                client = ServiceBusClient.from_connection_string(connection_string, **settings)
+            except ValueError as error:
+                raise InvalidParameter(f"the Service Bus connection string is malformed: {error}") from error
+            return cls(client, None)
+        assert namespace is not None
+        host = host_of(namespace)
+        own = None
+        if credential is None:
+            from azure.identity.aio import DefaultAzureCredential  # imported where it is used: it is slow
+
+            credential = own = DefaultAzureCredential()
+        use_tls = host.rsplit(":", 1)[0].strip("[]") not in _LOOPBACK
+        return cls(ServiceBusClient(host, credential, use_tls=use_tls, **settings), own)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await _close("client", self._client.close())
+        if self._own_credential is not None:
+            await _close("credential", self._own_credential.close())
+
+    def receiver(self, queue: str, *, sub_queue: SubQueue | None = None) -> QueueReceiver:
+        """A receiver of a queue or of its dead letters, to be used with ``async with``."""
+        return QueueReceiver(self._client, queue, sub_queue)
+
+    async def send(self, queue: str, messages: Sequence[OutgoingMessage]) -> None:
+        """Send messages in as few transfers as they fit in; when it returns, all of them are durable.
+
+        After an error some of them may have been sent, and after a connection that broke, some twice: the
+        message ids let the queue drop duplicates.
+
+        Raises
+        ------
+        MessageTooLarge
+            One of them is larger than the queue takes; then none was sent, unless that one was alone.
+        QueueNotFound, BusAuthenticationError
+            Trying again does not help.
+        BusError
+            Service Bus failed, or did not answer in time.
+        """
+        if not messages:
+            return
+        with _translated(f"sending to {queue}"):
+            # A sender for each send: an idle one would be detached by the service after ten minutes, and
+            # the first send after that would wait for the SDK to find out (azure-sdk-for-python#18795).
+            # Without keep-alive: closing waits a second for that task.
+            opened = self._client.get_queue_sender(queue, keep_alive=0)
+            async with asyncio.timeout(SEND_SECONDS), opened as sender:
+                for batch in await _batches(sender, [_outgoing(message) for message in messages]):
+                    await sender.send_messages(batch)
+
+    async def check_receiving(self, queue: str) -> None:
+        """Make sure that we may receive from a queue, by a peek.
+
+        Raises
+        ------
+        BusError
+            It cannot be reached; `QueueNotFound` and `BusAuthenticationError` say why.
+        """
+        with _translated(f"reaching {queue}"):
+            async with asyncio.timeout(ATTEMPT_SECONDS), self._client.get_queue_receiver(queue) as receiver:
+                await receiver.peek_messages(1)
+
+    async def check_sending(self, queue: str) -> None:
+        """Make sure that we may send to a queue, by opening a link. Raises as `check_receiving`."""
+        with _translated(f"reaching {queue}"):
+            async with (
+                asyncio.timeout(ATTEMPT_SECONDS),
+                self._client.get_queue_sender(queue, keep_alive=0) as sender,
+            ):
+                await sender.create_message_batch()
+
+
+class QueueReceiver:
+    """Receives from one queue, and looks into it; to be used with ``async with``.
+
+    One slot, one receiver: call one method at a time, and none while a message's lock is being renewed, which
+    the SDK's receivers are not made for. A message that is to be worked on is received alone, as others would
+    wait with their locks running; `receive_many` is for messages that are settled at once.
+    """
+
+    def __init__(self, client: ServiceBusClient, queue: str, sub_queue: SubQueue | None) -> None:
+        self.queue = queue
+        self._client = client
+        self._sub_queue = sub_queue
+        self._receiver: ServiceBusReceiver | None = None
+        self._opened = AsyncExitStack()
+        self._is_sound = False  # no call was broken off in it
+        self._failures = 0
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._drop()
+
+    async def receive(self, *, wait_seconds: float = 30) -> Message | None:
+        """The next message, locked for us; None when there was none in that time. As `receive_many` else."""
+        received = await self.receive_many(1, wait_seconds=wait_seconds)
+        return received[0] if received else None
+
+    async def receive_many(self, max_count: int, *, wait_seconds: float = 30) -> list[Message]:
+        """The next messages, in order, locked for us: what has come once the first is there; none is waiting.
+
+        May be cancelled: a message that was on its way is given back, uncounted, by the next `receive` or
+        when the receiver is closed (the SDK waits 0.4 s for it; one that comes later is locked until its lock
+        ends). After an error the next call opens the receiver anew, after a pause that grows with every
+        failure in a row.
+
+        Raises
+        ------
+        QueueNotFound, BusAuthenticationError
+            Trying again does not help.
+        BusError
+            Service Bus failed; call again.
+        """
+        if self._failures:
+            pause = min(2.0 ** (self._failures - 2), MAX_BACKOFF_SECONDS, wait_seconds)
+            await asyncio.sleep(pause * random.uniform(0.5, 1.0))
+        try:
+            with _translated(f"receiving from {self.queue}"):
+                async with asyncio.timeout(wait_seconds + RECEIVE_SLACK_SECONDS):
+                    receiver = await self._sound()
+                    received = await receiver.receive_messages(
+                        max_message_count=max_count, max_wait_time=wait_seconds
+                    )
+        except BusError:
+            self._failures += 1
+            raise
+        self._is_sound, self._failures = True, 0
+        return [Message(receiver, each, self.queue) for each in received]
+
+    async def peek(self, *, from_sequence: int = 1, max_count: int = 100) -> list[PeekedMessage]:
+        """The messages from that sequence number on, in order and in whatever state; none: there are no more.
+
+        There may be more although fewer than `max_count` came.
+
+        Raises
+        ------
+        QueueNotFound, BusAuthenticationError
+            Trying again does not help.
+        BusError
+            Service Bus failed; call again.
+        """
+        with _translated(f"looking into {self.queue}"):
+            async with asyncio.timeout(ATTEMPT_SECONDS + RECEIVE_SLACK_SECONDS):
+                receiver = await self._sound()
+                found = await receiver.peek_messages(
+                    max_count, sequence_number=from_sequence, timeout=ATTEMPT_SECONDS
+                )
+        self._is_sound = True
+        return [_peeked(each, self.queue) for each in found]
+
+    async def _sound(self) -> ServiceBusReceiver:
+        """The SDK's receiver, a new one after a call that was broken off; to be declared sound at its end."""
+        if not self._is_sound:
+            await self._drop()
+        self._is_sound = False
+        return self._receiver or await self._open()
+
+    async def _open(self) -> ServiceBusReceiver:
+        sub_queue = ServiceBusSubQueue.DEAD_LETTER if self._sub_queue == "dead-letter" else None
+        receiver = self._client.get_queue_receiver(
+            self.queue, sub_queue=sub_queue, prefetch_count=0, timeout=OUTCOME_SECONDS
+        )
+        self._receiver = await self._opened.enter_async_context(receiver)
+        return self._receiver
+
+    async def _drop(self) -> None:
+        if self._receiver is not None:
+            self._receiver = None
+            await _close(f"receiver of {self.queue}", self._opened.pop_all().aclose())
+
+
+class Message:
+    """A message that is locked for us. Settle it once, before its receiver is closed."""
+
+    def __init__(self, receiver: ServiceBusReceiver, received: ServiceBusReceivedMessage, queue: str) -> None:
+        self._receiver = receiver
+        self._received = received
+        self._one_at_a_time = asyncio.Lock()  # settling and renewing share the receiver's connection
+        self._ends = _end_of_lock(received)
+        self.is_settled = False
+        self.queue = queue
+        self.sequence_number = received.sequence_number or 0
+        self.body = _body_of(received)
+        self.message_id = _text(received.message_id)
+        self.correlation_id = _text(received.correlation_id)
+        self.content_type = _text(received.content_type)
+        self.application_properties = _properties(received)
+        self.delivery_count = (received.delivery_count or 0) + 1
+        """Which delivery this is: 1 for the first (on the wire it counts from 0)."""
+        self.dead_letter_reason = received.dead_letter_reason
+        self.dead_letter_description = received.dead_letter_error_description
+
+    def __repr__(self) -> str:
+        return f"Message({self.message_id!r}, queue={self.queue!r}, delivery_count={self.delivery_count})"
+
+    @property
+    def locked_until(self) -> datetime:
+        """When the lock ends unless it is renewed, by the service's clock; UTC."""
+        return self._received.locked_until_utc or datetime.min.replace(tzinfo=UTC)
+
+    @property
+    def remaining_seconds(self) -> float:
+        """How long the lock holds unless it is renewed, whatever becomes of this machine's calendar."""
+        return self._ends - time.monotonic()
+
+    async def complete(self) -> None:
+        """Remove the message from the queue; durable when it returns.
+
+        Raises
+        ------
+        LockLost
+            The lock has ended or the message was settled before; somebody else may have it. Rarely, when a
+            connection broke, it was this very settlement that Service Bus had done before.
+        BusError
+            Service Bus failed in every try; the message stays locked until its lock ends.
+        """
+        await self._settle(lambda: self._receiver.complete_message(self._received), "completing")
+
+    async def abandon(self) -> None:
+        """Give the message back at once, one delivery counted. Raises as `complete`."""
+        await self._settle(lambda: self._receiver.abandon_message(self._received), "abandoning")
+
+    async def dead_letter(self, reason: str, description: str) -> None:
+        """Move the message to the dead letters; texts are cut to 4096 characters. Raises as `complete`."""
+        reason, description = reason[:MAX_REASON_LENGTH], description[:MAX_REASON_LENGTH]
+        await self._settle(
+            lambda: self._receiver.dead_letter_message(
+                self._received, reason=reason, error_description=description
+            ),
+            "dead-lettering",
+        )
+
+    async def renew(self) -> None:
+        """Begin the lock's time anew. Raises as `complete`."""
+        async with self._one_at_a_time:
+            # Not longer than half of what is left, so that a failure leaves time for another try.
+            timeout = max(min(ATTEMPT_SECONDS, self.remaining_seconds / 2), MIN_RENEW_SECONDS)
+            await self._persist(
+                lambda: self._receiver.renew_message_lock(self._received, timeout=timeout), "renewing"
+            )
+            self._ends = _end_of_lock(self._received)
+
+    def lock_kept(self, on_lost: Callable[[], None]) -> AbstractAsyncContextManager[None]:
+        """Keep the lock until exit, or until the message is settled; see `worker.queue.lock.lock_kept`."""
+        return lock_kept(self, on_lost)
+
+    async def _settle(self, action: Callable[[], Awaitable[object]], doing: str) -> None:
+        async with self._one_at_a_time:
+            await self._persist(action, doing)
+            self.is_settled = True
+
+    async def _persist(self, action: Callable[[], Awaitable[object]], doing: str) -> None:
+        """Do something to the message, again when the SDK's receiver has died under it.
+
+        A link that was detached while the message was held fails the settlement without a retry and shuts the
+        receiver; a peek opens it again, and the settlement then goes over the management link, for which
+        the lock token is enough.
+        """
+        for attempt in range(1, SETTLE_ATTEMPTS + 1):
+            if self.is_settled or self.remaining_seconds <= 0:
+                raise LockLost(f"{doing} {self!r}: its lock has ended, or it was settled before")
+            try:
+                with _translated(f"{doing} {self!r}"):
+                    # 7.15 compares the lock's end with this machine's calendar, and refuses to settle what
+                    # has expired by that; the service knows better.
+                    self._received._expiry = datetime.now(UTC) + timedelta(seconds=self.remaining_seconds)
+                    async with asyncio.timeout(ATTEMPT_SECONDS + OUTCOME_SECONDS):
+                        await action()
+                return
+            except BusError as error:
+                if not error.retryable or attempt == SETTLE_ATTEMPTS:
+                    raise
+                _LOGGER.info("%s; opening the receiver again", error)
+            await asyncio.sleep((attempt - 1) * random.uniform(0.5, 1.0))
+            await self._reopen()
+
+    async def _reopen(self) -> None:
+        try:
+            with _translated(f"re-opening the receiver of {self.queue}"):
+                await self._receiver.peek_messages(1, timeout=ATTEMPT_SECONDS)
+        except BusError as error:
+            _LOGGER.info("%s", error)  # the next try of what we came for says it again, and is raised
+
+
+def _outgoing(message: OutgoingMessage) -> ServiceBusMessage:
+    if message.scheduled_at is not None and message.scheduled_at.tzinfo is None:
+        raise InvalidParameter(
+            f"scheduled_at {message.scheduled_at} of {message.message_id!r} has no time zone"
+        )
+    properties = cast("dict[str | bytes, Any]", dict(message.application_properties))
+    return ServiceBusMessage(
+        message.body,
+        message_id=message.message_id,
+        correlation_id=message.correlation_id,
+        content_type=message.content_type,
+        scheduled_enqueue_time_utc=message.scheduled_at.astimezone(UTC) if message.scheduled_at else None,
+        application_properties=properties or None,
+    )
+
+
+def _peeked(found: ServiceBusReceivedMessage, queue: str) -> PeekedMessage:
+    properties = _properties(found)
+    return PeekedMessage(
+        queue=queue,
+        sequence_number=found.sequence_number or 0,
+        body=_body_of(found),
+        message_id=_text(found.message_id),
+        correlation_id=_text(found.correlation_id),
+        content_type=_text(found.content_type),
+        enqueued_at=found.enqueued_time_utc,
+        delivery_count=found.delivery_count or 0,
+        dead_letter_reason=_text(properties.pop("DeadLetterReason", None)),
+        dead_letter_description=_text(properties.pop("DeadLetterErrorDescription", None)),
+        application_properties=properties,
+    )
+
+
+def _properties(received: ServiceBusReceivedMessage) -> dict[str, Any]:
+    return {
+        _text(name) or "": _text(value) if isinstance(value, bytes) else value
+        for name, value in (received.application_properties or {}).items()
+    }
+
+
+async def _batches(sender: ServiceBusSender, messages: list[ServiceBusMessage]) -> list[Any]:
+    """What to give to ``send_messages``, one after the other; nothing is sent yet."""
+    if len(messages) == 1:
+        return list(messages)  # it may be a little larger than what fits in a batch
+    batches = [await sender.create_message_batch()]
+    for message in messages:
+        try:
+            batches[-1].add_message(message)
+        except MessageSizeExceededError:
+            batches.append(await sender.create_message_batch())
+            batches[-1].add_message(message)
+    return [batch for batch in batches if len(batch)]
+
+
+def _body_of(received: ServiceBusReceivedMessage) -> bytes:
+    """The body's bytes; of a body that is not binary, what its text or JSON would be."""
+    body: Any = received.body
+    if received.body_type is AmqpMessageBodyType.DATA:
+        return body if isinstance(body, bytes) else b"".join(body)
+    if isinstance(body, bytes):
+        return body
+    return (body if isinstance(body, str) else json.dumps(body, default=str)).encode()
+
+
+def _end_of_lock(received: ServiceBusReceivedMessage) -> float:
+    """When a lock that has just begun ends, on the monotonic clock."""
+    until = received.locked_until_utc
+    told = (until - datetime.now(UTC)).total_seconds() if until is not None else 0.0
+    return time.monotonic() + (told if 0 < told <= MAX_LOCK_SECONDS + 1 else DOUBTED_LOCK_SECONDS)
+
+
+def _text(value: object) -> str | None:
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "replace")
+    return str(value) if value is not None else None
+
+
+async def _close(what: str, closing: Awaitable[None]) -> None:
+    """Close a part of the SDK; a failure is told, and is nobody's business else."""
+    try:
+        with _translated(f"closing the {what}"):
+            async with asyncio.timeout(CLOSE_SECONDS):
+                await closing
+    except BusError as error:
+        _LOGGER.info("%s", error)
+
+
+@contextmanager
+def _translated(doing: str) -> Iterator[None]:
+    """Make the SDK's errors ours."""
+    try:
+        yield
+    except GdalToolsError:
+        raise
+    except Exception as error:  # all of them: the SDK lets its transport's private exceptions out as well
+        raise _our_error(error)(f"{doing}: {str(error) or type(error).__name__}") from error
+
+
+def _our_error(error: Exception) -> type[BusError]:
+    inner = getattr(error, "inner_exception", None)
+    if isinstance(error, MessageLockLostError | MessageAlreadySettled):
+        return LockLost
+    if isinstance(error, MessageSizeExceededError):
+        return MessageTooLarge
+    if isinstance(error, MessagingEntityNotFoundError):
+        return QueueNotFound
+    refusals = (ServiceBusAuthenticationError, ServiceBusAuthorizationError, ClientAuthenticationError)
+    if isinstance(error, refusals) or isinstance(inner, refusals):
+        return BusAuthenticationError
+    return BusError

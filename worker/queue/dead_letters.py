@@ -1,0 +1,375 @@
+"""Dead letters: what lies in a queue's dead-letter sub-queue, and what a person makes of it.
+
+Looking locks nothing. A letter is removed only after what was asked for is durable: of a task the row is
+reset and a fresh message owed to the outbox in one transaction, so that a crash leaves the letter where it
+was, and doing it again does no harm. Letters that were not chosen keep their place and their order.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
+
+from gdaltools.runtime import crash_points
+from worker.database.tasks import Database, DatabaseError
+from worker.errors import BusError, ConfigurationError, LetterNotFound, QueueNotFound
+from worker.protocol.messages import TaskMessage, utc_now
+from worker.protocol.rows import OutboxMessage, Redriven, TaskRow
+from worker.queue.bus import Bus, Message, OutgoingMessage, QueueReceiver
+from worker.queue.dead_letter import (
+    Choice,
+    DeadLetter,
+    Handled,
+    Listing,
+    Order,
+    Outcome,
+    WholeLetter,
+    letter_of,
+)
+from worker.queue.outbox import Outbox
+
+# The broker's own reason (learn.microsoft.com, "Overview of Service Bus dead-letter queues").
+_GIVEN_UP = "MaxDeliveryCountExceeded"
+# How many letters one request peeks or locks.
+_BATCH = 100
+# How long to wait for letters that were there a moment ago: others may have them locked.
+_WAIT_SECONDS = 5.0
+# Letters that were passed over are given back before their locks end.
+_SHARE_OF_LOCK = 0.5
+# Service Bus takes no longer message ids.
+_MAX_MESSAGE_ID_LENGTH = 128
+
+
+Look = Callable[[int], Awaitable[tuple[DeadLetter, ...]]]
+"""Gives the oldest letters, at most so many."""
+
+
+class DeadLetters:
+    """The dead letters of some queues. Without a database, letters of tasks cannot be redriven."""
+
+    def __init__(self, bus: Bus, *, queues: Sequence[str], database: Database | None = None) -> None:
+        self._bus = bus
+        self._queues = tuple(queues)
+        self._database = database
+
+    async def listing(self, queue: str, *, order: Order = "newest", limit: int = 50) -> Listing:
+        """The first `limit` letters of a queue in that order.
+
+        Raises
+        ------
+        QueueNotFound
+            The queue is not one of ours, or does not exist.
+        BusError
+            Service Bus failed.
+        """
+        newest: deque[DeadLetter] = deque(maxlen=limit)
+        oldest: list[DeadLetter] = []
+        total = 0
+        async with self._receiver(queue) as receiver:
+            async for letter in _letters(receiver):
+                total += 1
+                newest.append(letter)
+                if len(oldest) < limit:
+                    oldest.append(letter)
+        return Listing(queue, total, tuple(oldest if order == "oldest" else reversed(newest)))
+
+    @asynccontextmanager
+    async def watching(self, queue: str) -> AsyncIterator[Look]:
+        """A function that looks at a queue's oldest letters, for whoever looks again and again.
+
+        Each look is one request over a link that stays open: cheap, however many letters there are. The
+        function raises as `listing` does, and can be called again.
+        """
+        async with self._receiver(queue) as receiver:
+
+            async def look(limit: int) -> tuple[DeadLetter, ...]:
+                return tuple(letter_of(message) for message in await receiver.peek(max_count=limit))
+
+            yield look
+
+    async def show(self, queue: str, sequence_number: int) -> WholeLetter:
+        """One letter, with its task's row and job where the database has them.
+
+        Raises
+        ------
+        LetterNotFound
+            There is no letter of this number.
+        QueueNotFound, BusError
+            As `listing`.
+        """
+        async with self._receiver(queue) as receiver:
+            found = await receiver.peek(from_sequence=sequence_number, max_count=1)
+        if not found or found[0].sequence_number != sequence_number:
+            raise LetterNotFound(f"{queue} has no dead letter {sequence_number}: list them")
+        letter = letter_of(found[0])
+        if letter.task is None:
+            return WholeLetter(letter, note="not a task")
+        if self._database is None:
+            return WholeLetter(letter, note="no database is configured")
+        try:
+            row = await self._database.task(letter.task.task_id)
+            job = await self._database.job(letter.task.parent_job_id)
+        except DatabaseError as error:  # the letter itself is worth seeing all the same
+            return WholeLetter(letter, note=str(error))
+        if row is None or row.parent_job_id != letter.task.parent_job_id:
+            return WholeLetter(letter, job=job, note="the task has no row")
+        return WholeLetter(letter, row, job)
+
+    async def redrive(self, queue: str, choice: Choice) -> list[Handled]:
+        """Let the chosen letters' tasks begin anew, and send what is no task back to its queue as it is.
+
+        First all rows are reset, a job's in one transaction (see `Database.redrive`); then the messages that
+        are owed are published, and the letters removed.
+
+        Raises
+        ------
+        ConfigurationError
+            A letter is a task's, and there is no database.
+        QueueNotFound, BusError, DatabaseError
+            Not everything was done; what was is durable, and doing all of it again does no harm.
+        """
+        async with self._receiver(queue) as receiver:
+            chosen = [letter async for letter in _letters(receiver) if choice.takes(letter)]
+            tasks = await self._reset(queue, [letter for letter in chosen if letter.task is not None])
+            told = {letter.sequence_number: _told(letter, tasks) for letter in chosen}
+
+            async def settle(message: Message, letter: DeadLetter) -> Handled:
+                if letter.task is None:
+                    await self._bus.send(queue, [_copy_of(letter)])
+                return await _removed(message, told[letter.sequence_number])
+
+            refused = [each for each in told.values() if each.outcome == "refused"]
+            stay = {each.sequence_number for each in refused}
+            taken = [letter for letter in chosen if letter.sequence_number not in stay]
+            handled = await _settled(receiver, taken, settle)
+        return _in_order([*handled, *refused], choice)
+
+    async def purge(self, queue: str, choice: Choice) -> list[Handled]:
+        """Remove the chosen letters for good; rows and jobs stay as they are.
+
+        Raises
+        ------
+        QueueNotFound, BusError
+            Not all were removed.
+        """
+
+        async def settle(message: Message, letter: DeadLetter) -> Handled:
+            reason = letter.message.dead_letter_reason or "dead-lettered without a reason"
+            return await _removed(message, Handled(letter.sequence_number, "purged", reason, letter.task_id))
+
+        async with self._receiver(queue) as receiver:
+            chosen = [letter async for letter in _letters(receiver) if choice.takes(letter)]
+            return _in_order(await _settled(receiver, chosen, settle), choice)
+
+    async def take_back(self, queue: str) -> list[str]:
+        """Take up the tasks whose messages the broker gave up; return their ids.
+
+        It gives a message up when workers have died holding it as often as the queue delivers it, be that
+        once. It knows nothing of the task, so what becomes of it is decided by its row: an unfinished one is
+        asked for anew, and the letter of one that is over is removed. Any other letter stays.
+
+        Raises
+        ------
+        QueueNotFound, BusError, DatabaseError
+            Not everything was done; what was is durable, and doing all of it again does no harm.
+        """
+        database = self._database
+        assert database is not None
+        asked: list[str] = []
+
+        async def settle(message: Message, letter: DeadLetter) -> Handled:
+            assert letter.task is not None
+            again = OutboxMessage(queue, letter.text, correlation_id=letter.message.correlation_id)
+            found = await database.ask_again(letter.task.task_id, letter.task.parent_job_id, message=again)
+            crash_points.reach("letter-answered")
+            if found == "asked":
+                asked.append(letter.task.task_id)
+            if found != "unknown":
+                await message.complete()
+            return Handled(letter.sequence_number, "removed", found, letter.task_id)
+
+        async with self._receiver(queue) as receiver:
+            given_up = [
+                letter
+                async for letter in _letters(receiver)
+                if letter.message.dead_letter_reason == _GIVEN_UP and letter.task is not None
+            ]
+            await _settled(receiver, given_up, settle)
+        return asked
+
+    def _receiver(self, queue: str) -> QueueReceiver:
+        if queue not in self._queues:
+            raise QueueNotFound(f"queue {queue!r} is not one of {', '.join(self._queues)}")
+        return self._bus.receiver(queue, sub_queue="dead-letter")
+
+    async def _reset(self, queue: str, letters: Iterable[DeadLetter]) -> dict[tuple[str, str], Redriven]:
+        """Reset the rows of the letters' tasks and publish what is owed for them; by job and task."""
+        by_job: dict[str, dict[str, OutboxMessage]] = {}
+        for letter in letters:  # of several letters of a task the newest is copied
+            assert letter.task is not None
+            owed = OutboxMessage(queue, letter.text, correlation_id=letter.message.correlation_id)
+            by_job.setdefault(letter.task.parent_job_id, {})[letter.task.task_id] = owed
+        if not by_job:
+            return {}
+        if self._database is None:
+            raise ConfigurationError("POSTGIS_HOST is not set: a redrive resets the tasks' rows")
+
+        def message_of(row: TaskRow) -> OutboxMessage:
+            return OutboxMessage(row.target_queue or queue, _task_of(row).body())
+
+        found = {
+            (job_id, task_id): each
+            for job_id, messages in by_job.items()
+            for task_id, each in (
+                await self._database.redrive(job_id, messages, message_of=message_of)
+            ).items()
+        }
+        await Outbox(self._database, self._bus).publish_or_leave()
+        return found
+
+
+async def _letters(receiver: QueueReceiver) -> AsyncIterator[DeadLetter]:
+    """Every letter that is there now, in order."""
+    after = 0
+    while page := await receiver.peek(from_sequence=after + 1, max_count=_BATCH):
+        for message in page:
+            yield letter_of(message)
+        if page[-1].sequence_number <= after:
+            return
+        after = page[-1].sequence_number
+
+
+async def _settled(
+    receiver: QueueReceiver,
+    chosen: Sequence[DeadLetter],
+    settle: Callable[[Message, DeadLetter], Awaitable[Handled]],
+) -> list[Handled]:
+    """Lock the chosen letters, which can only be had in order, and settle each.
+
+    It takes as many rounds as are needed, each from the front and for a part of a lock's time, so that
+    letters that were not chosen are given back while they are still locked for us.
+    """
+    handled: list[Handled] = []
+    waiting = {letter.sequence_number: letter for letter in chosen}
+    while waiting:
+        before = len(waiting)
+        await _round(receiver, waiting, settle, handled)
+        if len(waiting) == before:
+            break
+    for letter in waiting.values():
+        detail = "somebody else has it, or it has gone: list, and try again"
+        handled.append(Handled(letter.sequence_number, "absent", detail, letter.task_id))
+    return handled
+
+
+async def _round(
+    receiver: QueueReceiver,
+    waiting: dict[int, DeadLetter],
+    settle: Callable[[Message, DeadLetter], Awaitable[Handled]],
+    handled: list[Handled],
+) -> None:
+    held: list[Message] = []
+    seconds = 0.0
+    try:
+        while waiting and (not held or held[0].remaining_seconds > seconds):
+            received = await receiver.receive_many(_BATCH, wait_seconds=_WAIT_SECONDS)
+            if not received:
+                return
+            held += received
+            seconds = seconds or _SHARE_OF_LOCK * held[0].remaining_seconds
+            for message in received:
+                letter = waiting.pop(message.sequence_number, None)
+                if letter is not None:
+                    handled.append(await settle(message, letter))
+    finally:
+        await _give_back(message for message in held if not message.is_settled)
+
+
+async def _give_back(messages: Iterable[Message]) -> None:
+    for message in messages:
+        try:
+            await message.abandon()
+        except BusError:  # then it is back when its lock ends
+            continue
+
+
+async def _removed(message: Message, handled: Handled) -> Handled:
+    try:
+        await message.complete()
+    except BusError as error:
+        detail = f"{handled.detail}; but the letter stays: {error}"
+        return Handled(handled.sequence_number, "left", detail, handled.task_id)
+    return handled
+
+
+def _in_order(handled: Iterable[Handled], choice: Choice) -> list[Handled]:
+    found = {each.sequence_number: each for each in handled}
+    for number in choice.sequences - found.keys():
+        found[number] = Handled(number, "absent", "no letter of this number is what was asked for")
+    return [found[number] for number in sorted(found)]
+
+
+def _told(letter: DeadLetter, tasks: Mapping[tuple[str, str], Redriven]) -> Handled:
+    """What a redrive makes of a letter, once it can be removed."""
+    if letter.task is None:
+        return Handled(letter.sequence_number, "resent", "no task: it is in its queue again, as it was")
+    task_id, job_id = letter.task.task_id, letter.task.parent_job_id
+    found = tasks[job_id, task_id]
+    outcome: Outcome
+    match found.outcome:
+        case "reset":
+            outcome, detail = "redriven", "the task is queued again"
+            if found.job_status == "failed":
+                detail += f", its job goes on at stage {found.stage}"
+            if found.asked_again:
+                detail += f", {found.asked_again} unfinished tasks beside it are asked for again"
+            if found.still_failed:
+                detail += f"; {found.still_failed} others of its stage are still failed: redrive them too"
+        case "queued":
+            outcome, detail = "resent", "the task was queued already; a copy is in its queue"
+            if found.job_status == "failed":
+                detail += "; but its job is failed: redrive the task that failed it"
+        case "running" | "completed":
+            outcome, detail = "removed", f"nothing to redrive: the task is {found.status}"
+        case "stage_over":
+            outcome = "refused"
+            detail = (
+                f"the task is of stage {found.stage}, its job is {found.job_status} at stage "
+                f"{found.job_stage}: resubmit the job"
+            )
+        case "not_ours":
+            outcome, detail = "refused", f"the task is {found.status}: that is the platform's to end"
+        case "missing":
+            outcome, detail = "refused", f"the task has no row in job {job_id}: resubmit the job"
+    return Handled(letter.sequence_number, outcome, detail, task_id)
+
+
+def _copy_of(letter: DeadLetter) -> OutgoingMessage:
+    """The letter's message once more: the same for the same letter, and no duplicate of the first one."""
+    message = letter.message
+    message_id = f"redriven:{letter.sequence_number}:{message.message_id or ''}"
+    plain = (str, int, float, bool)
+    return OutgoingMessage(
+        body=message.body,
+        message_id=message_id[:_MAX_MESSAGE_ID_LENGTH],
+        correlation_id=message.correlation_id,
+        content_type=message.content_type or "application/json",
+        application_properties={
+            name: value for name, value in message.application_properties.items() if isinstance(value, plain)
+        },
+    )
+
+
+def _task_of(row: TaskRow) -> TaskMessage:
+    return TaskMessage(
+        task_id=row.task_id,
+        parent_job_id=row.parent_job_id,
+        job_type=row.job_type,
+        task_type=row.task_type,
+        stage=row.stage,
+        parameters=dict(row.parameters),
+        task_index=row.task_index,
+        retry_count=row.retry_count,
+        timestamp=utc_now(),
+    )

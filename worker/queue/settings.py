@@ -1,0 +1,175 @@
+"""How the worker's queues should be set, and Service Bus's management of them over HTTPS.
+
+Beside `worker.queue.bus` the only module that imports ``azure.servicebus``. Management needs the right to
+manage (the role Azure Service Bus Data Owner); a worker itself has only those to receive and to send.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
+from datetime import timedelta
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from azure.core.exceptions import (
+    AzureError,
+    ClientAuthenticationError,
+    HttpResponseError,
+    ResourceNotFoundError,
+)
+from azure.servicebus.aio.management import ServiceBusAdministrationClient
+
+from gdaltools.errors import InvalidParameter
+from worker.errors import BusAuthenticationError, BusError
+from worker.queue.bus import host_of
+from worker.settings import Settings
+
+if TYPE_CHECKING:
+    from azure.core.credentials_async import AsyncTokenCredential
+
+_UNAUTHORIZED, _FORBIDDEN = 401, 403
+
+
+@dataclass(frozen=True, slots=True)
+class QueueSettings:
+    """A queue's settings that the worker counts on; by default those of protocol.md §6.
+
+    `detects_duplicates` is chosen when a queue is made, and stays.
+    """
+
+    lock_duration: timedelta = timedelta(minutes=5)
+    max_delivery_count: int = 3
+    time_to_live: timedelta = timedelta(days=7)
+    dead_letters_expired: bool = True
+    detects_duplicates: bool = False
+
+    def differences(self, wanted: QueueSettings) -> dict[str, tuple[Any, Any]]:
+        """What is otherwise than wanted: by name, what it is and what it should be."""
+        return {
+            each.name: (mine, theirs)
+            for each in fields(self)
+            if (mine := getattr(self, each.name)) != (theirs := getattr(wanted, each.name))
+        }
+
+
+def wanted_queues(settings: Settings) -> dict[str, QueueSettings]:
+    """The queues that a worker of these settings receives from and sends to, as they should be.
+
+    The jobs queue detects duplicates: a stage's signal that was sent twice is then read once.
+    """
+    wanted = dict.fromkeys(settings.task_queues, QueueSettings())
+    return wanted | {settings.jobs_queue: QueueSettings(detects_duplicates=True)}
+
+
+class QueueManagement:
+    """A namespace's queues, for the length of an ``async with``; make one with `connect`."""
+
+    def __init__(
+        self, client: ServiceBusAdministrationClient, credential: AsyncTokenCredential | None
+    ) -> None:
+        self._client = client
+        self._own_credential = credential
+
+    @classmethod
+    def connect(
+        cls, *, connection_string: str | None = None, namespace: str | None = None
+    ) -> QueueManagement:
+        """Name the namespace, by one of the two; nothing is sent before the first operation.
+
+        Raises
+        ------
+        InvalidParameter
+            The connection string is malformed, or there is neither.
+        """
+        # What fails is told at once: somebody waits for the answer.
+        options: dict[str, Any] = {"retry_total": 1}
+        if connection_string:
+            try:
+                client = ServiceBusAdministrationClient.from_connection_string(connection_string, **options)
+            except ValueError as error:
+                raise InvalidParameter(f"the Service Bus connection string is malformed: {error}") from error
+            return cls(client, None)
+        if not namespace:
+            raise InvalidParameter("set SERVICE_BUS_NAMESPACE or SERVICE_BUS_CONNECTION_STRING")
+        from azure.identity.aio import DefaultAzureCredential
+
+        credential = DefaultAzureCredential()
+        return cls(ServiceBusAdministrationClient(host_of(namespace), credential, **options), credential)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._client.close()
+        if self._own_credential is not None:
+            await self._own_credential.close()
+
+    async def look(self, queue: str) -> QueueSettings | None:
+        """A queue's settings; None where there is no such queue.
+
+        Raises
+        ------
+        BusAuthenticationError
+            We may not manage this namespace.
+        BusError
+            It could not be reached.
+        """
+        with _translated(f"looking at {queue}"):
+            try:
+                found = await self._client.get_queue(queue)
+            except ResourceNotFoundError:
+                return None
+        return QueueSettings(
+            lock_duration=_duration(found.lock_duration),
+            max_delivery_count=found.max_delivery_count or 0,
+            time_to_live=_duration(found.default_message_time_to_live),
+            dead_letters_expired=bool(found.dead_lettering_on_message_expiration),
+            detects_duplicates=bool(found.requires_duplicate_detection),
+        )
+
+    async def create(self, queue: str, settings: QueueSettings) -> None:
+        """Make a queue. Raises as `look`."""
+        with _translated(f"making {queue}"):
+            await self._client.create_queue(
+                queue,
+                lock_duration=settings.lock_duration,
+                max_delivery_count=settings.max_delivery_count,
+                default_message_time_to_live=settings.time_to_live,
+                dead_lettering_on_message_expiration=settings.dead_letters_expired,
+                requires_duplicate_detection=settings.detects_duplicates,
+            )
+
+    async def update(self, queue: str, settings: QueueSettings) -> None:
+        """Set what can be changed of a queue; all else stays. Raises as `look`."""
+        with _translated(f"changing {queue}"):
+            found = await self._client.get_queue(queue)
+            found.lock_duration = settings.lock_duration
+            found.max_delivery_count = settings.max_delivery_count
+            found.default_message_time_to_live = settings.time_to_live
+            found.dead_lettering_on_message_expiration = settings.dead_letters_expired
+            await self._client.update_queue(found)
+
+
+def _duration(value: timedelta | str | None) -> timedelta:
+    return value if isinstance(value, timedelta) else timedelta()
+
+
+@contextmanager
+def _translated(doing: str) -> Iterator[None]:
+    try:
+        yield
+    except ClientAuthenticationError as error:
+        raise BusAuthenticationError(f"{doing}: {_short(error)}") from error
+    except HttpResponseError as error:
+        kind = BusAuthenticationError if error.status_code in (_UNAUTHORIZED, _FORBIDDEN) else BusError
+        raise kind(f"{doing}: {_short(error)}") from error
+    except AzureError as error:
+        raise BusError(f"{doing}: {_short(error)}") from error
+
+
+def _short(error: AzureError) -> str:
+    return " ".join(str(error.message).split())[:300]

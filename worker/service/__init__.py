@@ -1,0 +1,1 @@
+"""The worker put together: backing services, listeners and housekeeping, drained in order at the end."""

@@ -1,0 +1,114 @@
+"""What the worker runs on: services elsewhere, or embedded ones that live as long as the process.
+
+In APP_MODE=standalone what is not configured is embedded: a PostgreSQL server, a development broker, a folder
+for blobs. Everything else in the worker sees a connection string and cannot tell the difference.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import shutil
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+
+from psycopg.conninfo import make_conninfo
+
+from worker.database.jobs import PlatformDatabase
+from worker.local.broker.server import Broker, QueueSpec
+from worker.local.postgres import EmbeddedPostgres
+from worker.settings import ServiceSettings, Settings
+
+# Where blobs live when nothing says so: the demo's own folder, so that what it made is found again.
+LOCAL_BLOB_ROOT = Path("demo/blobs")
+_STANDALONE_PREFIX = "gdaltools-standalone-"
+# Azure Database for PostgreSQL's scope for a token as password (learn.microsoft.com, "Microsoft Entra
+# authentication with Azure Database for PostgreSQL").
+_POSTGRES_SCOPE = "https://ossrdbms-aad.database.windows.net/.default"
+
+
+def choose_blob_root(settings: Settings) -> None:
+    """In standalone mode blobs are local unless something says that they are not.
+
+    It goes into the environment because the tasks' processes read it there.
+    """
+    configured = settings.gdaltools_blob_root or any(name.startswith("AZURE_STORAGE_") for name in os.environ)
+    if settings.app_mode.listens_to_jobs and settings.embeds_database and not configured:
+        os.environ["GDALTOOLS_BLOB_ROOT"] = str(LOCAL_BLOB_ROOT.absolute())
+
+
+@asynccontextmanager
+async def conninfo(settings: ServiceSettings) -> AsyncIterator[str]:
+    """How to connect to the database; an embedded server's runs from entry to exit."""
+    if not settings.embeds_database:
+        password = settings.postgis_password
+        yield make_conninfo(
+            host=settings.postgis_host,
+            port=settings.postgis_port,
+            dbname=settings.postgis_database,
+            user=settings.postgis_user,
+            password=password.get_secret_value() if password else None,
+        )
+        return
+    await asyncio.to_thread(_sweep_killed_standalones)
+    folder = Path(tempfile.mkdtemp(prefix=_STANDALONE_PREFIX))
+    server = EmbeddedPostgres(folder / "postgres")
+    try:
+        await asyncio.to_thread(server.start)
+        yield server.conninfo
+    finally:
+        await asyncio.to_thread(server.stop)
+        await asyncio.to_thread(EmbeddedPostgres.remove, folder / "postgres")
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@asynccontextmanager
+async def connection_string(settings: ServiceSettings) -> AsyncIterator[str | None]:
+    """How to connect to Service Bus, or None where it is by a namespace's name.
+
+    An embedded broker runs from entry to exit.
+    """
+    given = settings.service_bus_connection_string
+    if not settings.embeds_broker:
+        yield given.get_secret_value() if given else None
+        return
+    async with Broker([QueueSpec(name) for name in settings.all_queues]) as broker:
+        yield broker.connection_string
+
+
+@asynccontextmanager
+async def database(
+    settings: ServiceSettings, conninfo: str, *, connections: int = 8
+) -> AsyncIterator[PlatformDatabase]:
+    """The database by `conninfo`, over at most so many connections."""
+    async with AsyncExitStack() as stack:
+        password = None
+        if settings.use_managed_identity and not settings.embeds_database:
+            from azure.identity.aio import DefaultAzureCredential
+
+            credential = await stack.enter_async_context(DefaultAzureCredential())
+
+            async def password() -> str:
+                return (await credential.get_token(_POSTGRES_SCOPE)).token
+
+        yield await stack.enter_async_context(
+            PlatformDatabase.connect(
+                conninfo,
+                schema=settings.app_schema,
+                password=password,
+                max_size=connections,
+                application_name=settings.app_name,
+            )
+        )
+
+
+def _sweep_killed_standalones() -> None:
+    """Stop the servers that killed processes left behind, and delete their data."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{_STANDALONE_PREFIX}*"):
+        with contextlib.suppress(OSError):
+            ours = folder.stat().st_uid == os.geteuid() and (folder / "postgres" / "lock").exists()
+            if ours and EmbeddedPostgres.remove(folder / "postgres"):
+                shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,96 @@
+"""One pulse for all tasks in hand: their rows are touched in time, and a claim that is lost is noticed.
+
+It has a connection of its own, so that no burst of other work keeps it waiting. Every second one statement
+asks which claims still stand; a row is written when its heartbeat is due or when there is progress to show.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from worker.database.tasks import Database, DatabaseError
+from worker.protocol.rows import Claim
+
+# How soon a lost claim is noticed, and new progress is seen in the row.
+TICK_SECONDS = 1.0
+
+
+@dataclass(eq=False)
+class _Beat:
+    """A task in hand."""
+
+    claim: Claim
+    on_lost: Callable[[], None]
+    progress: dict[str, Any] | None = None
+    shown: dict[str, Any] | None = None
+    touched: float = field(default_factory=time.monotonic)
+
+    def is_due(self, every_seconds: float) -> bool:
+        return self.progress is not self.shown or time.monotonic() - self.touched >= every_seconds
+
+
+class Heartbeat:
+    """The heartbeat of one worker's tasks, every `every_seconds` each.
+
+    While the database fails it is tried again every second, and no task is given up for that: the database
+    itself says, when it answers, whose the task is.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        *,
+        every_seconds: float,
+        on_error: Callable[[DatabaseError | None], None] = lambda _: None,
+    ) -> None:
+        self._database = database
+        self._every_seconds = every_seconds
+        self._on_error = on_error
+        self._beats: set[_Beat] = set()
+
+    @contextmanager
+    def kept(self, claim: Claim, on_lost: Callable[[], None]) -> Iterator[Callable[[dict[str, Any]], None]]:
+        """Keep a claim's row alive from entry to exit; lends the function that takes the newest progress.
+
+        `on_lost` is called, once, when the claim no longer stands.
+        """
+        beat = _Beat(claim, on_lost)
+        self._beats.add(beat)
+
+        def show(progress: dict[str, Any]) -> None:
+            beat.progress = progress
+
+        try:
+            yield show
+        finally:
+            self._beats.discard(beat)
+
+    async def run(self) -> None:
+        """Beat until cancelled."""
+        while True:
+            await asyncio.sleep(min(TICK_SECONDS, self._every_seconds))
+            if not self._beats:
+                continue
+            try:
+                await self._beat_all()
+                self._on_error(None)
+            except DatabaseError as error:
+                self._on_error(error)
+
+    async def _beat_all(self) -> None:
+        beats = list(self._beats)
+        standing = await self._database.standing([beat.claim for beat in beats])
+        for beat in beats:
+            kept = beat.claim.token in standing
+            if kept and beat.is_due(self._every_seconds) and beat in self._beats:
+                progress = beat.progress
+                kept = await self._database.heartbeat(beat.claim, progress=progress)
+                beat.shown, beat.touched = progress, time.monotonic()
+            if not kept and beat in self._beats:
+                self._beats.discard(beat)
+                beat.on_lost()

@@ -1,0 +1,262 @@
+"""Traces and metrics by OpenTelemetry, where the environment names somebody to send them to.
+
+A span for each task, whose children are its steps; what a task's process did is told to the worker, which
+has the one exporter. The context comes with a message, as its property ``traceparent`` (W3C Trace Context),
+and goes with what is sent because of it. Without a receiver this does nothing, and OpenTelemetry is not
+loaded.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import time
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from worker.errors import ConfigurationError
+from worker.job.routing import RASTER_TASKS, normal_task_type
+from worker.protocol.messages import TaskMessage
+from worker.queue.bus import Message
+from worker.queue.listener import Process
+from worker.telemetry import logs
+from worker.telemetry.metrics import METRICS, Metrics, Outcome
+
+if TYPE_CHECKING:
+    from opentelemetry.sdk.metrics import MeterProvider
+    from opentelemetry.sdk.metrics.export import MetricExporter
+    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.sdk.trace.export import SpanExporter
+
+_APPLICATION_INSIGHTS = "APPLICATIONINSIGHTS_CONNECTION_STRING"
+# What OpenTelemetry itself reads (opentelemetry.io, "OTLP Exporter Configuration").
+_OTLP = (
+    "OTEL_EXPORTER_OTLP_ENDPOINT",
+    "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
+    "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT",
+)
+_LONGEST_FIELD = 100
+_FLUSH_MILLISECONDS = 5000
+
+Attributes = Mapping[str, str | int | float | bool]
+
+log = logging.getLogger(__name__)
+
+_tracer: ContextVar[Any] = ContextVar("tracer", default=None)
+
+
+@asynccontextmanager
+async def exporting(name: str) -> AsyncIterator[None]:
+    """Send traces and metrics from entry to exit, if the environment says where to.
+
+    Parameters
+    ----------
+    name
+        The service's, unless OTEL_SERVICE_NAME says otherwise.
+
+    Raises
+    ------
+    ConfigurationError
+        It says so wrongly, or OpenTelemetry is not installed.
+    """
+    wanted = [each for each in (_APPLICATION_INSIGHTS, *_OTLP) if os.environ.get(each)]
+    if not wanted or os.environ.get("OTEL_SDK_DISABLED", "").lower() == "true":
+        yield
+        return
+    try:
+        # On a thread, as its imports take a second, in which the event loop has probes to answer.
+        tracers, meters = await asyncio.to_thread(_providers, os.environ.get("OTEL_SERVICE_NAME") or name)
+    except ImportError as error:
+        raise ConfigurationError(
+            f"{wanted[0]} is set and OpenTelemetry is not installed ({error}): install "
+            "'gdaltools[worker,telemetry]', or unset it"
+        ) from error
+    except ValueError as error:
+        raise ConfigurationError(f"{' or '.join(wanted)} cannot be used: {error}") from error
+    token = _tracer.set(tracers.get_tracer("gdaltools.worker"))
+    forwarded = _forward(METRICS, meters.get_meter("gdaltools.worker"))
+    try:
+        yield
+    finally:
+        _tracer.reset(token)
+        for records, record in forwarded:
+            records.remove(record)
+        tracers.force_flush(_FLUSH_MILLISECONDS)
+        tracers.shutdown()
+        meters.shutdown(_FLUSH_MILLISECONDS)
+
+
+def _providers(name: str) -> tuple[TracerProvider, MeterProvider]:
+    from opentelemetry.sdk.metrics import MeterProvider
+    from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
+    from opentelemetry.sdk.resources import Resource
+    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.sdk.trace.export import BatchSpanProcessor
+
+    resource = Resource.create({"service.name": name})
+    tracers = TracerProvider(resource=resource)
+    spans, numbers = _exporters(tracers)
+    for exporter in spans:
+        tracers.add_span_processor(BatchSpanProcessor(exporter))
+    readers = [PeriodicExportingMetricReader(exporter) for exporter in numbers]
+    return tracers, MeterProvider(resource=resource, metric_readers=readers)
+
+
+def _exporters(tracers: TracerProvider) -> tuple[list[SpanExporter], list[MetricExporter]]:
+    spans: list[SpanExporter] = []
+    numbers: list[MetricExporter] = []
+    if os.environ.get(_APPLICATION_INSIGHTS):
+        from azure.monitor.opentelemetry.exporter import AzureMonitorMetricExporter, AzureMonitorTraceExporter
+
+        spans.append(AzureMonitorTraceExporter(tracer_provider=tracers))  # it tells of their resource
+        numbers.append(AzureMonitorMetricExporter())
+    if any(os.environ.get(name) for name in _OTLP):
+        from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
+        from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+
+        spans.append(OTLPSpanExporter())
+        numbers.append(OTLPMetricExporter())
+    return spans, numbers
+
+
+def _forward(metrics: Metrics, meter: Any) -> list[tuple[list[Any], Any]]:
+    """Have OpenTelemetry's instruments count along; what is to be undone at the end."""
+    forwarded: list[tuple[list[Any], Any]] = []
+    for each in metrics.counts:
+        counter = meter.create_counter(each.name)
+        forwarded.append((each.records, lambda _, value, labels, to=counter: to.add(value, labels)))
+    for distribution in metrics.distributions:
+        histogram = meter.create_histogram(distribution.name)
+        forwarded.append(
+            (distribution.records, lambda _, value, labels, to=histogram: to.record(value, labels))
+        )
+    for records, record in forwarded:
+        records.append(record)
+    return forwarded
+
+
+@contextmanager
+def span(name: str, attributes: Attributes | None = None) -> Iterator[None]:
+    """A step, from entry to exit, below the span that is current here; an exception marks it as failed."""
+    tracer = _tracer.get()
+    if tracer is None:
+        yield
+        return
+    with tracer.start_as_current_span(name, attributes=attributes):
+        yield
+
+
+def note_step(name: str, began: float, ended: float, attributes: Attributes | None = None) -> None:
+    """A step that was done elsewhere, in seconds since 1970, below the span that is current here."""
+    tracer = _tracer.get()
+    if tracer is not None:
+        made = tracer.start_span(name, start_time=int(began * 1e9), attributes=attributes)
+        made.end(end_time=int(ended * 1e9))
+
+
+def properties() -> dict[str, str]:
+    """What a message that is sent because of the current span carries."""
+    if _tracer.get() is None:
+        return {}
+    from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+    carrier: dict[str, str] = {}
+    TraceContextTextMapPropagator().inject(carrier)
+    return carrier
+
+
+def observed(process: Process) -> Process:
+    """`process`, with each message's ids on all that is logged and a span around all that is done."""
+
+    async def observed(message: Message) -> None:
+        METRICS.in_hand.inc()
+        try:
+            about = fields_of(message)
+            with logs.about(about), _received(message, about):
+                await process(message)
+        finally:
+            METRICS.in_hand.dec()
+
+    return observed
+
+
+@contextmanager
+def _received(message: Message, about: logs.About) -> Iterator[None]:
+    tracer = _tracer.get()
+    if tracer is None:
+        yield
+        return
+    from opentelemetry.trace import SpanKind
+    from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+    parent = TraceContextTextMapPropagator().extract(
+        {name: str(value) for name, value in message.application_properties.items()}
+    )
+    attributes: dict[str, str | int] = {
+        "messaging.system": "servicebus",
+        "messaging.destination.name": message.queue,
+        "messaging.message.id": message.message_id or "",
+        "messaging.servicebus.message.delivery_count": message.delivery_count,
+        **{f"gdaltools.{name}": value for name, value in about.items() if value is not None},
+    }
+    kind = "task" if about.get("task_id") else "job message"
+    with tracer.start_as_current_span(kind, context=parent, kind=SpanKind.CONSUMER, attributes=attributes):
+        yield
+
+
+def fields_of(message: Message) -> logs.About:
+    """The ids that a message is about, as far as it says; it may be anybody's and say anything."""
+    try:
+        body = json.loads(message.body)
+    except (ValueError, RecursionError):
+        body = None
+    if not isinstance(body, dict):
+        body = {}
+    job_id = _short(body.get("parent_job_id") or body.get("job_id"))
+    correlation = _short(message.correlation_id or body.get("correlation_id"))
+    stage = body.get("stage", body.get("completed_stage"))
+    return {
+        "task_id": _short(body.get("task_id")),
+        "job_id": job_id,
+        "stage": stage if isinstance(stage, int) else None,
+        "correlation_id": correlation or (f"docker-{job_id[:8]}" if job_id else None),
+    }
+
+
+def _short(value: object) -> str | None:
+    return value[:_LONGEST_FIELD] if isinstance(value, str) and value else None
+
+
+@dataclass
+class TaskRun:
+    """One run of a task, as it is counted at its end; it is lost unless somebody says what became of it."""
+
+    outcome: Outcome = "lost"
+
+
+@contextmanager
+def task_run(task: TaskMessage) -> Iterator[TaskRun]:
+    """Count a run, from entry to exit, and how long it took beside what was estimated."""
+    run = TaskRun()
+    began = time.monotonic()
+    try:
+        yield run
+    finally:
+        seconds = time.monotonic() - began
+        label = task_label(task.task_type)
+        METRICS.tasks.add(task_type=label, outcome=run.outcome)
+        METRICS.task_seconds.note(seconds, task_type=label)
+        estimate = task.parameters.get("estimated_duration_minutes")
+        if run.outcome == "completed" and isinstance(estimate, int | float) and estimate > 0:
+            METRICS.estimate_ratio.note(seconds / 60 / estimate, task_type=label)
+
+
+def task_label(task_type: str) -> str:
+    """A task's type as a label, of which there are to be few: what is on no routing list is "other"."""
+    name = normal_task_type(task_type)
+    return name if name in RASTER_TASKS else "other"

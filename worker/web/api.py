@@ -1,0 +1,229 @@
+"""The platform's HTTP door, for APP_MODE=standalone: submit a job, see how it goes, mend what failed.
+
+The routes of jobs and the keys of their answers are the platform's, so that a curl line written for it works
+here.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any, cast, get_args
+
+from aiohttp import web
+
+from gdaltools.errors import GdalToolsError, InvalidParameter, SourceNotFound
+from worker.database.jobs import PlatformDatabase
+from worker.errors import JobNotFound, LetterNotFound, NotReady, QueueNotFound
+from worker.job.definitions import UnknownJobType
+from worker.job.machine import Machine
+from worker.protocol.json_text import dumps
+from worker.protocol.rows import JobRow, TaskRow
+from worker.queue.dead_letter import (
+    Choice,
+    Order,
+    describe_done,
+    describe_listing,
+    describe_whole,
+    parse_sequence_number,
+)
+from worker.queue.dead_letters import DeadLetters
+from worker.web.access import shows_token
+
+Handler = Callable[[web.Request], Awaitable[web.Response]]
+
+# Digits of a limit that is still one.
+_LONGEST_LIMIT = 6
+
+
+@dataclass
+class Platform:
+    """What the routes answer from: nothing until the database has answered for the first time."""
+
+    machine: Machine | None = None
+    database: PlatformDatabase | None = None
+    dead_letters: DeadLetters | None = None
+
+    def opened(self) -> tuple[Machine, PlatformDatabase]:
+        """The machine and the database; NotReady until they are there."""
+        if self.machine is None or self.database is None:
+            raise NotReady("the worker is starting: ask again in a moment")
+        return self.machine, self.database
+
+    def opened_dead_letters(self) -> DeadLetters:
+        """The queues' dead letters; NotReady until they can be had."""
+        if self.dead_letters is None:
+            raise NotReady("the worker is starting: ask again in a moment")
+        return self.dead_letters
+
+
+def routes(platform: Platform, *, token: str | None) -> Iterable[web.RouteDef]:
+    """The routes of jobs, tasks and dead letters; with a token, for those alone who show it.
+
+    Without one they are for programs of this machine: a page in a browser, which any site can make send
+    requests to this port, is refused.
+    """
+    found = [*_job_routes(platform), *_dead_letter_routes(platform)]
+    return [web.route(each.method, each.path, _guarded(cast(Handler, each.handler), token)) for each in found]
+
+
+def _guarded(handler: Handler, token: str | None) -> Handler:
+    async def guard(request: web.Request) -> web.Response:
+        if token is None and "Origin" in request.headers:
+            return _refused(HTTPStatus.FORBIDDEN, "pages in browsers are not answered: ask from a program")
+        if token is not None and not shows_token(request, token):
+            return _refused(HTTPStatus.UNAUTHORIZED, "send WORKER_API_TOKEN as Authorization: Bearer TOKEN")
+        return await handler(request)
+
+    return guard
+
+
+def _refused(status: HTTPStatus, message: str) -> web.Response:
+    return _answer({"error": message, "errorType": status.phrase, "retryable": False}, status=status)
+
+
+def _job_routes(platform: Platform) -> Iterable[web.RouteDef]:
+    async def submit(request: web.Request) -> web.Response:
+        parameters = await _json_object(request, "job parameters")
+        machine, database = platform.opened()
+        submission = await machine.submit(request.match_info["job_type"], parameters)
+        job = await database.job(submission.job_id)
+        shown = {} if job is None else describe_job(job)
+        return _answer({"jobId": submission.job_id, "created": submission.created, **shown})
+
+    async def status(request: web.Request) -> web.Response:
+        return _answer(describe_job(await _job(request)))
+
+    async def tasks(request: web.Request) -> web.Response:
+        job = await _job(request)
+        _, database = platform.opened()
+        return _answer({"tasks": [describe_task(task) for task in await database.tasks(job.job_id)]})
+
+    async def _job(request: web.Request) -> JobRow:
+        _, database = platform.opened()
+        job_id = request.match_info["job_id"]
+        job = await database.job(job_id)
+        if job is None:
+            raise JobNotFound(f"job {job_id!r} does not exist: submit it first")
+        return job
+
+    return [
+        web.post("/api/jobs/submit/{job_type}", _reporting(submit)),
+        web.get("/api/jobs/status/{job_id}", _reporting(status)),
+        web.get("/api/jobs/tasks/{job_id}", _reporting(tasks)),
+    ]
+
+
+def _dead_letter_routes(platform: Platform) -> Iterable[web.RouteDef]:
+    async def listing(request: web.Request) -> web.Response:
+        order, limit = request.query.get("order", "newest"), request.query.get("limit", "50")
+        if order not in get_args(Order):
+            raise InvalidParameter(f"order {order!r} is not one of {', '.join(get_args(Order))}")
+        if not (limit.isascii() and limit.isdecimal() and len(limit) <= _LONGEST_LIMIT):
+            raise InvalidParameter(f"limit {limit!r} is not a number of letters")
+        found = await platform.opened_dead_letters().listing(
+            request.match_info["queue"], order=cast("Order", order), limit=int(limit)
+        )
+        return _answer(describe_listing(found))
+
+    async def show(request: web.Request) -> web.Response:
+        number = parse_sequence_number(request.match_info["sequence"])
+        found = await platform.opened_dead_letters().show(request.match_info["queue"], number)
+        return _answer(describe_whole(found))
+
+    async def redrive(request: web.Request) -> web.Response:
+        queue, choice = await _chosen(request)
+        return _answer(describe_done(queue, await platform.opened_dead_letters().redrive(queue, choice)))
+
+    async def purge(request: web.Request) -> web.Response:
+        queue, choice = await _chosen(request)
+        return _answer(describe_done(queue, await platform.opened_dead_letters().purge(queue, choice)))
+
+    async def _chosen(request: web.Request) -> tuple[str, Choice]:
+        # A page in a browser may send any other type to this port without asking first.
+        if request.content_type != "application/json":
+            raise _UnsupportedType(
+                f"the content type is {request.content_type}: send the choice as application/json"
+            )
+        return request.match_info["queue"], Choice.of(await _json_object(request, "a choice of letters"))
+
+    return [
+        web.get("/api/dead-letters/{queue}", _reporting(listing)),
+        web.get("/api/dead-letters/{queue}/{sequence}", _reporting(show)),
+        web.post("/api/dead-letters/{queue}/redrive", _reporting(redrive)),
+        web.post("/api/dead-letters/{queue}/purge", _reporting(purge)),
+    ]
+
+
+def describe_job(job: JobRow) -> dict[str, Any]:
+    """A job as the platform's status route shows it."""
+    shown = {
+        "jobId": job.job_id,
+        "jobType": job.job_type,
+        "status": job.status,
+        "stage": job.stage,
+        "totalStages": job.total_stages,
+        "parameters": job.parameters,
+        "resultData": job.result_data,
+        "createdAt": job.created_at.isoformat(),
+        "updatedAt": job.updated_at.isoformat(),
+    }
+    return shown if job.error_details is None else {**shown, "errorDetails": job.error_details}
+
+
+def describe_task(task: TaskRow) -> dict[str, Any]:
+    """A task, without its parameters and result."""
+    return {
+        "taskId": task.task_id,
+        "taskType": task.task_type,
+        "stage": task.stage,
+        "status": task.status,
+        "queue": task.target_queue,
+        "retryCount": task.retry_count,
+        "progress": task.metadata.get("progress"),
+        "executedByApp": task.executed_by_app,
+        "errorDetails": task.error_details,
+        "executionStartedAt": task.execution_started_at.isoformat() if task.execution_started_at else None,
+        "updatedAt": task.updated_at.isoformat(),
+    }
+
+
+class _UnsupportedType(InvalidParameter):
+    """A body is of a type that is not read here."""
+
+
+async def _json_object(request: web.Request, meaning: str) -> dict[str, Any]:
+    try:
+        content = json.loads(await request.text() or "{}")
+    except ValueError as error:
+        raise InvalidParameter(f"the body is not JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise InvalidParameter(f"the body is not a JSON object of {meaning}")
+    return content
+
+
+def _reporting(handler: Handler) -> Handler:
+    """The handler, with our errors as JSON and the status that fits."""
+
+    async def report(request: web.Request) -> web.Response:
+        try:
+            return await handler(request)
+        except GdalToolsError as error:
+            body = {"error": str(error), "errorType": type(error).__name__, "retryable": error.retryable}
+            return _answer(body, status=_status_of(error))
+
+    return report
+
+
+def _status_of(error: GdalToolsError) -> HTTPStatus:
+    if isinstance(error, SourceNotFound | UnknownJobType | JobNotFound | LetterNotFound | QueueNotFound):
+        return HTTPStatus.NOT_FOUND
+    if isinstance(error, _UnsupportedType):
+        return HTTPStatus.UNSUPPORTED_MEDIA_TYPE
+    return HTTPStatus.SERVICE_UNAVAILABLE if error.retryable else HTTPStatus.BAD_REQUEST
+
+
+def _answer(body: dict[str, Any], *, status: HTTPStatus = HTTPStatus.OK) -> web.Response:
+    return web.json_response(body, status=status, dumps=dumps)

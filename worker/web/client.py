@@ -1,0 +1,115 @@
+"""The other side of `worker.web.api`: jobs and dead letters of a standalone worker, over HTTP."""
+
+from __future__ import annotations
+
+import json
+import os
+import urllib.error
+import urllib.parse
+import urllib.request
+from typing import Any
+
+from gdaltools.errors import GdalToolsError, InvalidParameter
+from worker.errors import JobNotFound, LetterNotFound, QueueNotFound, WorkerError
+from worker.queue.dead_letter import Order
+from worker.web.job import Job
+
+_TIMEOUT_SECONDS = 60
+# Every chosen letter is settled before the worker answers.
+_SETTLE_SECONDS = 900
+
+
+class ServiceUnreachable(WorkerError):
+    """No standalone worker answers at the address."""
+
+
+class Client:
+    """A standalone worker at an address such as ``http://127.0.0.1:8080``."""
+
+    def __init__(self, url: str, *, token: str | None = None) -> None:
+        self._url = url.rstrip("/")
+        self._headers = {"Content-Type": "application/json"}
+        if token:
+            self._headers["Authorization"] = f"Bearer {token}"
+
+    @classmethod
+    def from_environment(cls) -> Client:
+        """The worker at WORKER_URL, else the one on this machine's PORT (8080); shown WORKER_API_TOKEN."""
+        url = os.environ.get("WORKER_URL") or f"http://127.0.0.1:{os.environ.get('PORT') or 8080}"
+        return cls(url, token=os.environ.get("WORKER_API_TOKEN"))
+
+    def submit(self, job_type: str, parameters: dict[str, Any]) -> Job:
+        """Submit a job; the same parameters again give the same job.
+
+        Raises
+        ------
+        InvalidParameter, JobNotFound
+            The worker refused it.
+        ServiceUnreachable
+            No worker answers.
+        """
+        answer = self._call(f"jobs/submit/{urllib.parse.quote(job_type, safe='')}", parameters)
+        return Job(self, answer["jobId"], answer)
+
+    def job(self, job_id: str) -> Job:
+        """The job of that id; JobNotFound when there is none."""
+        return Job(self, self.status(job_id)["jobId"])
+
+    def status(self, job_id: str) -> dict[str, Any]:
+        """A job; JobNotFound when there is none."""
+        return self._call(f"jobs/status/{urllib.parse.quote(job_id, safe='')}")
+
+    def tasks(self, job_id: str) -> list[dict[str, Any]]:
+        """A job's tasks, by stage; JobNotFound when there is no such job."""
+        return list(self._call(f"jobs/tasks/{urllib.parse.quote(job_id, safe='')}")["tasks"])
+
+    def dead_letters(self, queue: str, *, order: Order, limit: int) -> dict[str, Any]:
+        """A queue's dead letters, and how many there are; QueueNotFound when there is no such queue."""
+        return self._call(f"{_letters_of(queue)}?order={order}&limit={limit}")
+
+    def dead_letter(self, queue: str, sequence_number: int) -> dict[str, Any]:
+        """One dead letter, whole; LetterNotFound when there is none of this number."""
+        return self._call(f"{_letters_of(queue)}/{sequence_number}")
+
+    def redrive(self, queue: str, choice: dict[str, Any]) -> dict[str, Any]:
+        """Let the tasks of the chosen dead letters begin anew; what became of each."""
+        return self._call(f"{_letters_of(queue)}/redrive", choice, timeout=_SETTLE_SECONDS)
+
+    def purge(self, queue: str, choice: dict[str, Any]) -> dict[str, Any]:
+        """Remove the chosen dead letters; what became of each."""
+        return self._call(f"{_letters_of(queue)}/purge", choice, timeout=_SETTLE_SECONDS)
+
+    def _call(
+        self, path: str, body: dict[str, Any] | None = None, *, timeout: float = _TIMEOUT_SECONDS
+    ) -> dict[str, Any]:
+        request = urllib.request.Request(
+            f"{self._url}/api/{path}",
+            data=None if body is None else json.dumps(body).encode(),
+            headers=self._headers,
+        )
+        try:
+            with urllib.request.urlopen(request, timeout=timeout) as answer:
+                return dict(json.load(answer))
+        except urllib.error.HTTPError as error:
+            raise _refusal(error) from error
+        except OSError as error:
+            raise ServiceUnreachable(
+                f"no worker answers at {self._url}: start one with APP_MODE=standalone python -m worker, "
+                "or set WORKER_URL"
+            ) from error
+
+
+def _letters_of(queue: str) -> str:
+    return f"dead-letters/{urllib.parse.quote(queue, safe='')}"
+
+
+def _refusal(error: urllib.error.HTTPError) -> GdalToolsError:
+    try:
+        answer = json.load(error)
+        message, kind = str(answer["error"]), answer["errorType"]
+    except (ValueError, KeyError, TypeError):
+        message, kind = f"the worker answered {error.code} {error.reason}", None
+    if error.code == 404:
+        missing = {each.__name__: each for each in (LetterNotFound, QueueNotFound)}
+        return missing.get(kind, JobNotFound)(message)
+    return InvalidParameter(message) if error.code < 500 else WorkerError(message)

@@ -1,0 +1,50 @@
+"""What is measured only when somebody asks for metrics: the outbox, what waits, the memory of tasks."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Sequence
+
+import psutil
+
+from worker.database.tasks import Database, DatabaseError
+from worker.task.memory import working_set_mb
+from worker.telemetry.metrics import METRICS
+
+# Whoever asks more often gets what the one before got: measuring is two queries and a walk over processes.
+_FRESH_SECONDS = 5.0
+
+
+class Measures:
+    """The gauges of `worker.telemetry.metrics`, once there is a database to ask."""
+
+    def __init__(self, queues: Sequence[str]) -> None:
+        self._queues = queues
+        self._database: Database | None = None
+        self._refreshed = float("-inf")
+
+    def use(self, database: Database) -> None:
+        """Ask this database from now on."""
+        self._database = database
+
+    async def refresh(self) -> None:
+        """Measure anew, unless it was done just now; a database that does not answer leaves what was."""
+        if time.monotonic() - self._refreshed < _FRESH_SECONDS:
+            return
+        self._refreshed = time.monotonic()
+        METRICS.children_mb.set(await asyncio.to_thread(_children_mb))
+        if self._database is None:
+            return
+        with contextlib.suppress(DatabaseError):
+            backlog = await self._database.outbox_backlog()
+            METRICS.outbox_messages.set(backlog.unsent)
+            METRICS.outbox_seconds.set(backlog.oldest_seconds)
+            waiting = await self._database.waiting()
+            for queue in self._queues:
+                METRICS.waiting.labels(queue=queue).set(waiting.get(queue, 0))
+
+
+def _children_mb() -> float:
+    return sum(working_set_mb(child.pid) for child in psutil.Process().children())

@@ -1,0 +1,137 @@
+"""What the platform's probes and a person's curl see: a small HTTP server, up before anything else.
+
+``/livez`` answers as long as the event loop turns; ``/readyz`` answers 200 only while every part that the
+worker needs answers, else 503 with one line for each that does not. ``/metrics`` is for Prometheus. But for
+the probes and `OPEN_PATHS` all of it is for those whom `worker.web.access.Access` allows.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from http import HTTPStatus
+
+from aiohttp import web
+from aiohttp.typedefs import Handler, Middleware
+
+from worker.errors import ConfigurationError
+from worker.telemetry.metrics import CONTENT_TYPE, METRICS
+from worker.web.access import Access
+from worker.web.gauges import Measures
+
+# A part that fails again so soon has the same fault still.
+_ONE_OUTAGE_SECONDS = 30.0
+
+# Of a request; job parameters are far smaller.
+_LARGEST_BODY = 1 << 20
+
+OPEN_PATHS = frozenset({"/", "/livez", "/readyz", "/status/sign-in"})
+"""What everybody is answered, be it that there is nothing to see."""
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class Readiness:
+    """What keeps the worker from doing its work, by part; a part is told of here by whoever uses it.
+
+    `phase` is "starting" or "stopping", neither of which is a fault, and None in between.
+    """
+
+    phase: str | None = "starting"
+    problems: dict[str, str] = field(default_factory=dict)
+    _worked_at: dict[str, float] = field(default_factory=dict)
+
+    def report(self, part: str, problem: Exception | str | None) -> None:
+        """Note that `part` has a problem, or None: that it works."""
+        if problem is None:
+            if self.problems.pop(part, None) is not None:
+                self._worked_at[part] = time.monotonic()
+                log.info("%s works again", part)
+        else:
+            if part not in self.problems:
+                # Several use a part, and of one outage one may see the end before another has seen it begin.
+                again = time.monotonic() - self._worked_at.get(part, float("-inf")) < _ONE_OUTAGE_SECONDS
+                log.log(logging.INFO if again else logging.WARNING, "%s: %s", part, problem)
+            self.problems[part] = str(problem)
+
+    @property
+    def ready(self) -> bool:
+        """Whether nothing is known to be wrong, and the worker neither starts nor stops."""
+        return self.phase is None and not self.problems
+
+
+def _guard(access: Access) -> Middleware:
+    if access.token is None:
+        message = "this is for programs and people of this machine: set WORKER_API_TOKEN to open it to others"
+    else:
+        message = "send WORKER_API_TOKEN as Authorization: Bearer TOKEN, or give it to the page at /"
+    body = {"error": message, "errorType": HTTPStatus.UNAUTHORIZED.phrase, "retryable": False}
+
+    @web.middleware
+    async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
+        if request.path in OPEN_PATHS or access.allows(request):
+            return await handler(request)
+        return web.json_response(body, status=HTTPStatus.UNAUTHORIZED)
+
+    return guard
+
+
+@asynccontextmanager
+async def serving(
+    readiness: Readiness,
+    *,
+    name: str,
+    host: str,
+    port: int,
+    measures: Measures | None = None,
+    access: Access | None = None,
+    routes: Iterable[web.RouteDef] = (),
+    on_shutdown: Callable[[web.Application], Awaitable[None]] | None = None,
+) -> AsyncIterator[int]:
+    """Serve the probes and metrics, and `routes` beside them; yields the port (0 asks for any).
+
+    `measures` brings up to date what is measured only when somebody asks; without `access` only this machine
+    is answered. `on_shutdown` is called at exit, before answers that are under way are waited for.
+
+    Raises
+    ------
+    ConfigurationError
+        The port is taken or not allowed.
+    """
+
+    async def alive(_: web.Request) -> web.Response:
+        return web.json_response({"status": "alive", "app": name})
+
+    async def ready(_: web.Request) -> web.Response:
+        body = {"ready": readiness.ready, "phase": readiness.phase, "problems": readiness.problems}
+        return web.json_response(body, status=200 if readiness.ready else 503)
+
+    async def metrics(_: web.Request) -> web.Response:
+        METRICS.ready.set(readiness.ready)
+        if measures is not None:
+            await measures.refresh()
+        return web.Response(body=METRICS.rendered(), headers={"Content-Type": CONTENT_TYPE})
+
+    app = web.Application(client_max_size=_LARGEST_BODY, middlewares=[_guard(access or Access())])
+    app.add_routes([web.get("/livez", alive), web.get("/readyz", ready), web.get("/metrics", metrics)])
+    app.add_routes(routes)
+    if on_shutdown is not None:
+        app.on_shutdown.append(on_shutdown)
+    runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=1)
+    await runner.setup()
+    try:
+        site = web.TCPSite(runner, host, port)
+        try:
+            await site.start()
+        except OSError as error:
+            raise ConfigurationError(
+                f"PORT {port} cannot be listened on ({os.strerror(error.errno or 0)}): set PORT to a free one"
+            ) from error
+        yield runner.addresses[0][1]
+    finally:
+        await runner.cleanup()

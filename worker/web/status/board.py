@@ -1,0 +1,191 @@
+"""What the status page knows, in pieces of HTML: looked up when somebody looks, once for all who do.
+
+A look is bounded in time and in what it reads, and afterwards the database rests for twenty times as long;
+what does not answer is not known right now. Without viewers nothing is looked up.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+import shutil
+import tempfile
+import time
+from collections.abc import Mapping
+from datetime import UTC, datetime
+
+from markupsafe import Markup
+
+from gdaltools.errors import GdalToolsError
+from worker.database.overview import JobStage, Overview
+from worker.database.tasks import Database, DatabaseError
+from worker.protocol.rows import OVER
+from worker.queue.dead_letter import Choice
+from worker.queue.dead_letters import DeadLetters
+from worker.task.memory import MB, container_memory, working_set_mb
+from worker.task.running import InHand
+from worker.telemetry import logs
+from worker.web.health import Readiness
+from worker.web.status import facts
+from worker.web.status.dead_letter_watch import LetterWatch
+from worker.web.status.facts import About, Facts, Resources
+from worker.web.status.html import rendered
+
+# How long what was looked up is shown: at least, when it was not to be had, and by how long it took.
+_FRESH_SECONDS, _UNKNOWN_SECONDS, _REST = 1.0, 3.0, 20.0
+_RESOURCES_SECONDS = 2.0
+_MOST_NOTICES = 50
+
+log = logging.getLogger(__name__)
+
+
+class Board:
+    """The facts of one worker and, by the names of `worker.web.status.html.SECTIONS`, their HTML."""
+
+    def __init__(
+        self, about: About, readiness: Readiness, *, form_key: str, memory_limit_mb: float | None = None
+    ) -> None:
+        self.about = about
+        self._readiness = readiness
+        self._form_key = form_key
+        self._memory_limit_mb = memory_limit_mb
+        self._database: Database | None = None
+        self._dead_letters: DeadLetters | None = None
+        self._in_hand: InHand | None = None
+        self._turn = asyncio.Lock()
+        self._fresh_until = float("-inf")
+        self._rest_seconds = 0.0
+        self._is_changed = False
+        self._fragments: Mapping[str, Markup] = {}
+        self._stages: dict[tuple[str, datetime], tuple[JobStage, ...]] = {}
+        self._resources: Resources | None = None
+        self._resources_at = float("-inf")
+        self._watch: LetterWatch | None = None
+        self._notices: dict[str, str] = {}
+
+    def use(
+        self, *, database: Database, dead_letters: DeadLetters, in_hand: InHand, queues: tuple[str, ...]
+    ) -> None:
+        """Look there from now on."""
+        self._database, self._dead_letters, self._in_hand = database, dead_letters, in_hand
+        self._watch = LetterWatch(dead_letters, queues, on_news=self._refresh)
+
+    async def leave_queues(self) -> None:
+        """Look no further into the queues, and redrive nothing: the worker stops."""
+        watch, self._watch, self._dead_letters = self._watch, None, None
+        if watch is not None:
+            await watch.close()
+
+    async def fragments(self) -> Mapping[str, Markup]:
+        """The HTML of each section now; equal text says that nothing has changed."""
+        async with self._turn:
+            if self._is_changed or time.monotonic() >= self._fresh_until:
+                self._is_changed = False
+                self._fragments = rendered(await self._look(), form_key=self._form_key)
+                self._fresh_until = time.monotonic() + self._rest_seconds
+            return self._fragments
+
+    async def redrive(self, queue: str, choice: Choice) -> str:
+        """Redrive dead letters; a key by which `notice` tells what became of it."""
+        if self._dead_letters is None:
+            return self._note(
+                "The worker is starting or stopping: nothing was redriven, try again in a moment."
+            )
+        try:
+            handled = await self._dead_letters.redrive(queue, choice)
+        except GdalToolsError as error:
+            return self._note(f"Not everything was redriven: {facts.said(str(error))}")
+        finally:
+            if self._watch is not None:
+                self._watch.look_again()
+            self._refresh()
+        log.info("redriven by the status page: %d letters of %s", len(handled), queue)
+        told = "; ".join(
+            f"letter {each.sequence_number}: {each.outcome}, {facts.said(each.detail)}"
+            for each in handled[:5]
+        )
+        more = f"; and {len(handled) - 5} more" if len(handled) > 5 else ""
+        return self._note(f"{queue}: {told or 'there was nothing to redrive'}{more}")
+
+    def notice(self, key: str) -> str | None:
+        """What was told under a key."""
+        return self._notices.get(key)
+
+    def _refresh(self) -> None:
+        self._is_changed = True
+
+    def _note(self, text: str) -> str:
+        key = secrets.token_urlsafe(12)
+        self._notices[key] = text
+        while len(self._notices) > _MOST_NOTICES:
+            del self._notices[next(iter(self._notices))]
+        return key
+
+    async def _look(self) -> Facts:
+        runs = () if self._in_hand is None else self._in_hand.runs
+        (overview, unknown), resources, letters = await asyncio.gather(
+            self._overview(),
+            self._look_at_resources(tuple(run.pid for run in runs if run.pid is not None)),
+            _nothing() if self._watch is None else self._watch.letters(),
+        )
+        now = datetime.now(UTC) if overview is None else facts.aware(overview.now)
+        lines = logs.TAIL.lines
+        return Facts(
+            now=now,
+            about=self.about,
+            phase=self._readiness.phase,
+            problems={part: facts.said(text) for part, text in self._readiness.problems.items()},
+            overview=overview,
+            unknown=unknown,
+            running=facts.running(overview, runs, lines, resources, name=self.about.name, now=now),
+            jobs=facts.jobs(overview, self._stages_of(overview)),
+            letters=letters,
+            resources=resources,
+            lines=facts.newest(lines),
+        )
+
+    async def _overview(self) -> tuple[Overview | None, str | None]:
+        self._rest_seconds = _FRESH_SECONDS
+        if self._database is None:
+            return None, "the worker is starting"
+        began = time.monotonic()
+        try:
+            overview = await self._database.overview(known=self._stages.keys())
+        except DatabaseError as error:
+            self._rest_seconds = _UNKNOWN_SECONDS
+            return None, facts.said(str(error))
+        self._rest_seconds = max(_FRESH_SECONDS, _REST * (time.monotonic() - began))
+        return overview, None
+
+    def _stages_of(self, overview: Overview | None) -> Mapping[str, tuple[JobStage, ...]]:
+        """By job; of those that are over they are kept, as they stay what they are."""
+        if overview is None:
+            return {}
+        read: dict[str, list[JobStage]] = {}
+        for stage in overview.stages:
+            read.setdefault(stage.job_id, []).append(stage)
+        found = {job.key: self._stages.get(job.key, tuple(read.get(job.job_id, ()))) for job in overview.jobs}
+        self._stages = {job.key: found[job.key] for job in overview.jobs if job.status in OVER}
+        return {job_id: stages for (job_id, _), stages in found.items()}
+
+    async def _look_at_resources(self, pids: tuple[int, ...]) -> Resources:
+        resources = self._resources
+        if resources is None or time.monotonic() - self._resources_at >= _RESOURCES_SECONDS:
+            resources = self._resources = await asyncio.to_thread(_resources, pids, self._memory_limit_mb)
+            self._resources_at = time.monotonic()
+        return resources
+
+
+async def _nothing() -> None:
+    return None
+
+
+def _resources(pids: tuple[int, ...], limit_mb: float | None) -> Resources:
+    memory = container_memory(limit_mb=limit_mb)
+    return Resources(
+        total_mb=memory.total_mb,
+        available_mb=memory.available_mb,
+        free_disk_mb=shutil.disk_usage(tempfile.gettempdir()).free / MB,
+        tasks_mb={pid: working_set_mb(pid) for pid in pids},
+    )

@@ -1,0 +1,281 @@
+"""What the status page shows, as values: what others wrote is cut short and without secrets."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from gdaltools.display.pace import duration, rate, seconds_left
+from gdaltools.redaction import redacted
+from gdaltools.runtime.text import shortened
+from worker.database.overview import MOST_WAITING, FailedTask, JobStage, Overview, RecentJob, RunningTask
+from worker.queue.dead_letter import DeadLetter
+from worker.task.running import Run
+from worker.telemetry.logs import Line
+from worker.web.status.timeline import Timeline, timeline
+
+_LONGEST_SAID = 2000
+# Of the log: below a task, and at the end of the page.
+_TASK_LINES = 6
+_WORKER_LINES = 30
+# In which a timeline grows: each step is sent to whoever watches.
+_STEP_SECONDS = 5
+# A row that nobody touches for so long is shown as such.
+_QUIET_SECONDS = 90.0
+
+
+def said(text: str | None) -> str:
+    """What somebody else wrote, as it may be shown."""
+    return shortened(redacted(text or ""), _LONGEST_SAID)
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How far work is, as its newest progress has it.
+
+    >>> Pace.of({"unit": "blocks", "done": 50, "total": 200}, seconds=10, expected=None)
+    Pace(percent=25.0, told='50 of 200 blocks, 5.0 blocks/s, 30 s left')
+    >>> Pace.of({"done": "many"}, seconds=10, expected=None) is None
+    True
+    """
+
+    percent: float
+    told: str
+
+    @classmethod
+    def of(cls, progress: Mapping[str, Any] | None, *, seconds: float, expected: float | None) -> Pace | None:
+        """The pace; None where nothing tells, as of a row that somebody else has written."""
+        given = progress or {}
+        done, total = _number(given.get("done")), _number(given.get("total"))
+        if done is None or total is None or total <= 0:
+            return None
+        fraction = min(max(done / total, 0.0), 1.0)
+        unit = str(given.get("unit") or "")
+        left = seconds_left(fraction, seconds, expected)
+        speed = rate(done / seconds if seconds > 0 else None, unit)
+        parts = (
+            f"{done:,.0f} of {total:,.0f} {unit}".strip(),
+            speed,
+            "" if left is None or fraction >= 1 else f"{duration(left)} left",
+        )
+        return cls(round(100 * fraction, 1), ", ".join(part for part in parts if part))
+
+
+def _number(value: object) -> float | None:
+    try:
+        number = float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        return None
+    return number if math.isfinite(number) else None
+
+
+@dataclass(frozen=True)
+class Running:
+    """A task that runs, here or elsewhere; memory and log are known of those that run here."""
+
+    task_id: str
+    job_id: str
+    task_type: str
+    stage: int
+    queue: str
+    blob: str
+    worker: str
+    here: bool
+    began: datetime | None
+    pace: Pace | None
+    memory_mb: float | None
+    quiet_seconds: float | None
+    lines: tuple[Line, ...]
+
+
+@dataclass(frozen=True)
+class Job:
+    """A recent job and its timeline."""
+
+    row: RecentJob
+    timeline: Timeline
+    tone: str
+
+
+@dataclass(frozen=True)
+class Letters:
+    """The oldest dead letters of a queue; `problem` says why they are not known."""
+
+    queue: str
+    letters: tuple[DeadLetter, ...] = ()
+    more: bool = False
+    problem: str | None = None
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What this container has and uses; megabytes of 10⁶ bytes."""
+
+    total_mb: float
+    available_mb: float
+    free_disk_mb: float
+    tasks_mb: Mapping[int, float]
+
+
+@dataclass(frozen=True)
+class About:
+    """Which worker it is."""
+
+    name: str
+    mode: str
+    queues: tuple[str, ...]
+    version: str
+    began: datetime
+
+
+@dataclass(frozen=True)
+class Facts:
+    """All that the page shows at one moment.
+
+    Attributes
+    ----------
+    overview : Overview or None
+        What the database says; None while it is not known, for which `unknown` is the reason.
+    letters : tuple of Letters or None
+        None before the queues have answered for the first time.
+    """
+
+    now: datetime
+    about: About
+    phase: str | None
+    problems: Mapping[str, str]
+    overview: Overview | None
+    unknown: str | None
+    running: tuple[Running, ...]
+    jobs: tuple[Job, ...]
+    letters: tuple[Letters, ...] | None
+    resources: Resources | None
+    lines: tuple[Line, ...]
+
+    @property
+    def state(self) -> str:
+        """The worker in a word or two."""
+        return self.phase or ("not ready" if self.problems else "ready")
+
+    @property
+    def waiting(self) -> str:
+        """How many tasks wait."""
+        count = 0 if self.overview is None else self.overview.waiting_count
+        return f"{count:,}" + (" or more" if count >= MOST_WAITING else "")
+
+    @property
+    def failed(self) -> tuple[FailedTask, ...]:
+        """What failed last."""
+        return () if self.overview is None else self.overview.failed
+
+    @property
+    def dead(self) -> str:
+        """How many dead letters are known of."""
+        if self.letters is None:
+            return "?"
+        more = any(each.more for each in self.letters)
+        return f"{sum(len(each.letters) for each in self.letters)}{'+' if more else ''}"
+
+
+def aware(time: datetime) -> datetime:
+    """A time of the database, which are UTC, with its zone."""
+    return time.replace(tzinfo=UTC) if time.tzinfo is None else time
+
+
+def running(
+    overview: Overview | None,
+    runs: Sequence[Run],
+    lines: Iterable[Line],
+    resources: Resources | None,
+    *,
+    name: str,
+    now: datetime,
+) -> tuple[Running, ...]:
+    """What runs by the database, with what is known here beside it, and what runs here alone."""
+    of_task: dict[str, list[Line]] = {}
+    for line in lines:
+        if line.task_id is not None:
+            of_task.setdefault(line.task_id, []).append(line)
+    memory = {} if resources is None else resources.tasks_mb
+    rows = {} if overview is None else {row.task_id: row for row in overview.running}
+    here = {run.task.task_id: run for run in runs}
+    found = [
+        _running_here(run, rows.get(task_id), of_task.get(task_id, []), memory, name=name)
+        for task_id, run in here.items()
+    ]
+    found += [_running_elsewhere(row, now=now) for task_id, row in rows.items() if task_id not in here]
+    return tuple(found)
+
+
+def _running_here(
+    run: Run,
+    row: RunningTask | None,
+    lines: Sequence[Line],
+    memory: Mapping[int, float],
+    *,
+    name: str,
+) -> Running:
+    task = run.task
+    blob = row.blob if row is not None else None
+    return Running(
+        task_id=task.task_id,
+        job_id=task.parent_job_id,
+        task_type=task.task_type,
+        stage=task.stage,
+        queue=run.queue,
+        blob=said(blob),
+        worker=name,
+        here=True,
+        began=run.began,
+        pace=Pace.of(run.progress, seconds=run.seconds, expected=run.expected_seconds),
+        memory_mb=None if run.pid is None else memory.get(run.pid),
+        quiet_seconds=None,
+        lines=tuple(lines[-_TASK_LINES:]),
+    )
+
+
+def _running_elsewhere(row: RunningTask, *, now: datetime) -> Running:
+    seconds = 0.0 if row.began is None else max((now - aware(row.began)).total_seconds(), 0.0)
+    progress = {"unit": row.unit, "done": row.done, "total": row.total}
+    quiet = row.idle_seconds if row.idle_seconds is not None and row.idle_seconds > _QUIET_SECONDS else None
+    return Running(
+        task_id=row.task_id,
+        job_id=row.job_id,
+        task_type=row.task_type,
+        stage=row.stage,
+        queue=row.queue or "",
+        blob=said(row.blob),
+        worker=said(row.worker),
+        here=False,
+        began=None if row.began is None else aware(row.began),
+        pace=Pace.of(progress, seconds=seconds, expected=None),
+        memory_mb=None,
+        quiet_seconds=quiet,
+        lines=(),
+    )
+
+
+_TONES = {"completed": "good", "failed": "bad", "completed_with_errors": "warn", "processing": "now"}
+
+
+def jobs(overview: Overview | None, stages: Mapping[str, Sequence[JobStage]]) -> tuple[Job, ...]:
+    """The newest jobs, each with its timeline."""
+    if overview is None:
+        return ()
+    now = overview.now.replace(second=overview.now.second // _STEP_SECONDS * _STEP_SECONDS, microsecond=0)
+    return tuple(
+        Job(
+            row,
+            timeline(row, stages.get(row.job_id, ()), now=now),
+            _TONES.get(row.status, "dim"),
+        )
+        for row in overview.jobs
+    )
+
+
+def newest(lines: Sequence[Line]) -> tuple[Line, ...]:
+    """The end of the log."""
+    return tuple(lines[-_WORKER_LINES:])

@@ -1,0 +1,112 @@
+"""A job's stages over time: one lane for each queue, a bar for each stage in it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from gdaltools.display.pace import duration
+from worker.database.overview import JobStage, RecentJob
+from worker.protocol.rows import OVER
+
+# A stage of milliseconds in a job of hours is still to be seen; percent of the lane.
+_THINNEST = 0.6
+# From which width on a bar has room for its number; percent.
+_NUMBERED = 4.0
+
+
+@dataclass(frozen=True)
+class Bar:
+    """A stage in its lane.
+
+    Attributes
+    ----------
+    left, width : float
+        In percent of the lane.
+    tone : str
+        "good", "bad", or "now" for one that is not over.
+    told : str
+        The same in words.
+    """
+
+    stage: int
+    left: float
+    width: float
+    tone: str
+    told: str
+
+    @property
+    def numbered(self) -> bool:
+        """Whether the stage's number fits into it."""
+        return self.width >= _NUMBERED
+
+
+@dataclass(frozen=True)
+class Lane:
+    """A queue, and what was done from it."""
+
+    queue: str
+    bars: tuple[Bar, ...]
+
+
+@dataclass(frozen=True)
+class Timeline:
+    """A job's lanes, its stages in words, and the seconds that the lanes are wide."""
+
+    lanes: tuple[Lane, ...]
+    stages: tuple[JobStage, ...]
+    seconds: float
+
+    @property
+    def told(self) -> str:
+        """All of it in words."""
+        return "; ".join(bar.told for lane in self.lanes for bar in lane.bars) or "no stage has begun"
+
+
+def timeline(job: RecentJob, stages: Iterable[JobStage], *, now: datetime) -> Timeline:
+    """The timeline of a job, from its submission to its end or to `now`."""
+    mine = tuple(stages)
+    end = job.updated if job.status in OVER else now
+    last = max([end, *(stage.ended for stage in mine if stage.ended is not None)])
+    seconds = max((last - job.created).total_seconds(), 1.0)
+    queues = sorted({stage.queue for stage in mine}, key=lambda queue: (_first(mine, queue), queue))
+    lanes = tuple(Lane(queue, tuple(_bars(job, mine, queue, seconds, last))) for queue in queues)
+    return Timeline(lanes, mine, seconds)
+
+
+def _first(stages: Sequence[JobStage], queue: str) -> int:
+    return min(stage.stage for stage in stages if stage.queue == queue)
+
+
+def _bars(
+    job: RecentJob, stages: Sequence[JobStage], queue: str, seconds: float, last: datetime
+) -> Iterable[Bar]:
+    for stage in stages:
+        if stage.queue != queue or stage.began is None:
+            continue
+        over = stage.done + stage.failed == stage.tasks
+        end = stage.ended if over and stage.ended is not None else last
+        began = min(max((stage.began - job.created).total_seconds(), 0.0), seconds)
+        ended = min(max((end - job.created).total_seconds(), began), seconds)
+        width = max(100 * (ended - began) / seconds, _THINNEST)
+        tone = "bad" if stage.failed else ("good" if over else "now")
+        yield Bar(
+            stage.stage,
+            round(min(100 * began / seconds, 100 - width), 2),
+            round(width, 2),
+            tone,
+            f"stage {stage.stage}, {stage.task_type} on {queue}: {done_of(stage)}, {duration(ended - began)}",
+        )
+
+
+def done_of(stage: JobStage) -> str:
+    """How far a stage is.
+
+    >>> done_of(JobStage("j", 3, "create_cog", "docker-tasks", 15, 4, 1, 2, None, None))
+    '4 of 15 done, 2 running, 1 failed'
+    """
+    parts = [f"{stage.done} of {stage.tasks} done"]
+    parts += [f"{stage.running} running"] if stage.running else []
+    parts += [f"{stage.failed} failed"] if stage.failed else []
+    return ", ".join(parts)
