@@ -13,6 +13,8 @@ import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from gdaltools.runtime.moved import MovedModules, moved
+
 if TYPE_CHECKING:
     from gdaltools.catalog.mosaic import MosaicResult, create_mosaicjson
     from gdaltools.catalog.stac import StacResult, create_stac_collection, create_stac_item
@@ -23,8 +25,9 @@ if TYPE_CHECKING:
     from gdaltools.cost.estimation import Estimate, estimate
     from gdaltools.errors import GdalToolsError
     from gdaltools.geo.grid import Grid
-    from gdaltools.raster.info import RasterInfo, inspect, open
+    from gdaltools.raster.info import RasterInfo, inspect
     from gdaltools.raster.vrt import create_vrt
+    from gdaltools.tiles.adopted import read_tiling_scheme
     from gdaltools.tiles.extract.create import (
         ExtractionPlan,
         ExtractionResult,
@@ -33,6 +36,7 @@ if TYPE_CHECKING:
     )
     from gdaltools.tiles.generate import generate_tiling_scheme
     from gdaltools.tiles.scheme import Tile, TilingScheme
+    from gdaltools.xr.open import open
     from gdaltools.xr.warp import warp
 
 # The import system binds a package's name in its parent when it first loads the package. Loading
@@ -50,17 +54,31 @@ _ROOMS = {
     "cost.estimation": ("Estimate", "estimate"),
     "errors": ("GdalToolsError",),
     "geo.grid": ("Grid",),
-    "raster.info": ("RasterInfo", "inspect", "open"),
+    "raster.info": ("RasterInfo", "inspect"),
     "raster.vrt": ("create_vrt",),
+    "tiles.adopted": ("read_tiling_scheme",),
     "tiles.extract.create": ("ExtractionPlan", "ExtractionResult", "extract_tiles", "plan_extraction"),
     "tiles.generate": ("generate_tiling_scheme",),
     "tiles.scheme": ("Tile", "TilingScheme"),
+    "xr.open": ("open",),
     "xr.warp": ("warp",),
 }
 _ROOM_OF = {name: room for room, names in _ROOMS.items() for name in names}
 
-# Public names that are elsewhere now; for one more version they are found here.
-_MOVED = {name: f"worker.job.routing.{name}" for name in ("Route", "RoutingRules", "route")}
+# Public names that have moved; for one version they are also found where they were.
+_MOVED = {name: f"worker.protocol.routing.{name}" for name in ("Route", "RoutingRules", "route")}
+MovedModules(
+    {
+        "gdaltools.accessor": "gdaltools.xr.accessor",
+        "gdaltools.calibration": "gdaltools.cost.calibration",
+        "gdaltools.estimation": "gdaltools.cost.estimation",
+        "gdaltools.preview": "gdaltools.catalog.preview",
+        "gdaltools.progress": "gdaltools.display.progress",
+        "gdaltools.reads": "gdaltools.cog.reads",
+        "gdaltools.routing": "worker.protocol.routing",
+        "gdaltools.samples": "gdaltools.raster.samples",
+    }
+).install()
 
 __all__ = [
     "CogPlan",
@@ -92,6 +110,7 @@ __all__ = [
     "open",
     "plan_cog",
     "plan_extraction",
+    "read_tiling_scheme",
     "validate_cog",
     "warp",
 ]
@@ -100,14 +119,14 @@ __all__ = [
 # Whoever works with xarray finds ``da.gt`` without a further import; nobody else pays for it.
 if "xarray" in sys.modules:
     import_module("gdaltools.xr.accessor")
+# A notebook shows an error's message and the line of the cell, not the way through this package.
+if "IPython" in sys.modules:
+    import_module("gdaltools.display.reporting").show_errors_briefly()
 
 
 def __getattr__(name: str) -> Any:
     if name in _MOVED:
-        import warnings
-
-        warnings.warn(f"gdaltools.{name} is now {_MOVED[name]}", DeprecationWarning, stacklevel=2)
-        return getattr(import_module(_MOVED[name].rpartition(".")[0]), name)
+        return moved(f"gdaltools.{name}", _MOVED[name])
     room = _ROOM_OF.get(name)
     if room is None:
         raise AttributeError(f"module 'gdaltools' has no attribute {name!r}")

@@ -6,17 +6,14 @@ runs unattended whether the same call can succeed later without anybody changing
 
 from __future__ import annotations
 
+import warnings
+from importlib import import_module
+
 
 class GdalToolsError(Exception):
     """Something went wrong in gdaltools; trying again may help."""
 
     retryable: bool = True
-
-    def _render_traceback_(self) -> list[str]:
-        """What IPython shows of it: the message and the line of the cell, not the way through our code."""
-        from gdaltools.display.mistake import rendered
-
-        return rendered(self)
 
 
 class InvalidParameter(GdalToolsError, ValueError):
@@ -63,10 +60,6 @@ class BindingsMissing(MissingExtra):
     """GDAL's Python bindings are not installed, or are of another GDAL than rasterio's."""
 
 
-class UnknownTaskType(InvalidParameter):
-    """A task type is on no routing list, or no handler runs it."""
-
-
 class StorageError(GdalToolsError):
     """Reading from or writing to storage failed for a reason outside the data."""
 
@@ -83,3 +76,12 @@ class SourceArchived(StorageError):
 
 class StorageDenied(StorageError):
     """Storage knows who asks, or does not, and refuses."""
+
+
+def __getattr__(name: str) -> object:
+    if name == "UnknownTaskType":
+        warnings.warn(
+            f"gdaltools.errors.{name} is now worker.errors.{name}", DeprecationWarning, stacklevel=2
+        )
+        return getattr(import_module("worker.errors"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

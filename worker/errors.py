@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gdaltools.errors import GdalToolsError
+from gdaltools.errors import GdalToolsError, InvalidParameter
 
 
 class WorkerError(GdalToolsError):
@@ -102,3 +102,9 @@ class NotReady(WorkerError):
 
 class Stopped(WorkerError):
     """The worker was told to stop before it had finished starting."""
+
+
+class UnknownTaskType(WorkerError, InvalidParameter):
+    """A task type is on no routing list, or no handler runs it."""
+
+    retryable = False

@@ -19,7 +19,7 @@ from pydantic import Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from worker.errors import ConfigurationError
-from worker.job.routing import RoutingRules
+from worker.protocol.routing import RoutingRules
 
 
 class AppMode(StrEnum):

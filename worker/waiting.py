@@ -42,3 +42,13 @@ class _Mended(ModuleType):
 
 
 _MENDED = _Mended("asyncio")
+
+
+async def is_set_within(event: asyncio.Event, seconds: float) -> bool:
+    """Wait for an event for so long; whether it is set."""
+    try:
+        async with asyncio.timeout(seconds):
+            await event.wait()
+    except TimeoutError:
+        return event.is_set()
+    return True

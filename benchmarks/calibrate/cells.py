@@ -13,7 +13,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from benchmarks.compare.cases import CASES
+from benchmarks.compare.sources.cases import CASES
 from gdaltools.cost.workload import Operation
 from gdaltools.errors import InvalidParameter
 
@@ -28,7 +28,7 @@ class Cell(BaseModel):
     Attributes
     ----------
     case : str
-        Of `benchmarks.compare.cases`.
+        Of `benchmarks.compare.sources.cases`.
     megabytes : float
         Uncompressed, as asked for; the source's own size is close to it.
     compress : str or None

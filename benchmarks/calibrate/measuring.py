@@ -21,7 +21,7 @@ from benchmarks.calibrate.child import TILE_SIZE, CellJob
 from benchmarks.calibrate.noise import Reference
 from benchmarks.calibrate.places import Output, Place
 from benchmarks.calibrate.store import Run, Store
-from benchmarks.compare.cases import CASES
+from benchmarks.compare.sources.cases import CASES
 from benchmarks.compare.sources.rasters import Source, made_source
 from benchmarks.errors import ChildFailed, NothingToMeasure
 from benchmarks.process import ChildResult, run_child

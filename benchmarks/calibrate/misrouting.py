@@ -17,7 +17,7 @@ from benchmarks.calibrate.kinds import KINDS, Kind
 from gdaltools.cost.calibration import Calibration
 from gdaltools.cost.estimation import Estimate, estimate_workload
 from gdaltools.cost.workload import Workload
-from worker.job.routing import RoutingRules, route
+from worker.protocol.routing import RoutingRules, route
 
 JOBS = 200
 # Files of 50 MB to 50 GB, as many of each order of magnitude.

@@ -18,7 +18,6 @@ from typing import Any, Literal, cast
 
 import numpy as np
 
-from benchmarks.compare.cases import CASES, cases_named
 from benchmarks.compare.comparison import Plan, compare
 from benchmarks.compare.jobs import CODECS, Codec, Encoding, usable_cores
 from benchmarks.compare.methods.cogs import methods
@@ -27,6 +26,7 @@ from benchmarks.compare.methods.tiles import tile_methods
 from benchmarks.compare.report.plot import plot, require_plotting
 from benchmarks.compare.report.tables import failures, print_tables, to_markdown
 from benchmarks.compare.results import CaseResult, Report
+from benchmarks.compare.sources.cases import CASES, cases_named
 from benchmarks.compare.sources.rasters import Source, given_source, made_source
 from benchmarks.compare.work import CogWork, ReadWork, TilesWork, Work, WorkerWork
 from benchmarks.machine import this_machine

@@ -16,9 +16,10 @@ import dask
 from pydantic import BaseModel, ConfigDict
 
 from gdaltools import storage
-from gdaltools.display.on_map import OnMap
-from gdaltools.display.progress import ProgressOption, reporting
+from gdaltools.display.progress import ProgressOption
+from gdaltools.display.reporting import reporting
 from gdaltools.errors import InvalidParameter, UnsupportedRaster
+from gdaltools.raster.maps import OnMap
 from gdaltools.raster.picture import file_name
 from gdaltools.runtime import graph
 from gdaltools.storage import Location, StrPath
@@ -206,7 +207,7 @@ def _zooms(footprints: list[_Footprint], minzoom: int | None, maxzoom: int | Non
 
 def _footprint(cog: str) -> _Footprint:
     """Where a COG lies, from its header."""
-    from gdaltools.extent import geographic_bounds
+    from gdaltools.geo.footprint import geographic_bounds
     from gdaltools.raster.dataset import open_dataset
 
     location = storage.locate(cog)

@@ -21,7 +21,8 @@ from pydantic import BaseModel, ConfigDict
 from gdaltools import storage
 from gdaltools.catalog.stac_item import clean_id, create_stac_item, validate_stac
 from gdaltools.display import html
-from gdaltools.display.progress import ProgressOption, reporting
+from gdaltools.display.progress import ProgressOption
+from gdaltools.display.reporting import reporting
 from gdaltools.display.shown import Shown
 from gdaltools.errors import GdalToolsError, InvalidParameter, UnsupportedRaster
 from gdaltools.runtime import graph

@@ -17,8 +17,8 @@ import numpy as np
 
 from gdaltools import storage
 from gdaltools.errors import InvalidParameter
-from gdaltools.extent import corner_bounds, geographic_bounds
 from gdaltools.geo.crs import Bounds, crs_name
+from gdaltools.geo.footprint import corner_bounds, geographic_bounds
 from gdaltools.raster.dataset import numpy_dtypes, open_dataset, reading
 from gdaltools.storage import Location, StrPath
 

@@ -13,9 +13,8 @@ import numpy as np
 from rasterio.enums import ColorInterp
 from rasterio.transform import Affine
 
-from gdaltools.band_names import given
 from gdaltools.errors import InvalidParameter, UnsupportedRaster
-from gdaltools.raster.bands import BAND_NAME
+from gdaltools.raster.bands import BAND_NAME, given
 from gdaltools.raster.detect import RasterType
 from gdaltools.raster.facts import Facts
 from gdaltools.raster.pixels.source import ArraySource

@@ -20,8 +20,9 @@ from gdaltools.cog.planning import plan_for, profile_for, with_estimate
 from gdaltools.cog.result import CogResult
 from gdaltools.cog.write.build import copy_planned, make_in_memory, make_later, make_planned
 from gdaltools.cog.write.reuse import reused
-from gdaltools.display.progress import ProgressOption, expecting
+from gdaltools.display.progress import ProgressOption
 from gdaltools.display.relay import Relay
+from gdaltools.display.reporting import expecting
 from gdaltools.errors import InvalidParameter
 from gdaltools.raster.dataset import open_dataset
 from gdaltools.storage import Location, StrPath

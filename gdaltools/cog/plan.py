@@ -274,7 +274,7 @@ class CogPlan(ShownInOneLine):
         >>> gt.plan_cog("scene.tif").plot().get_title()
         'scene.tif'
         """
-        from gdaltools.display.axes import plot_pyramid
+        from gdaltools.cog.plots import plot_pyramid
 
         return plot_pyramid(self.levels, ax, blocksize=self.profile.blocksize, title=self._about())
 

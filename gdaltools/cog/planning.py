@@ -17,13 +17,13 @@ from gdaltools.cog.arrays import array_source, array_type, is_array
 from gdaltools.cog.encode.adaptive import Policy
 from gdaltools.cog.encode.codec import BlockEncoder, Encoding
 from gdaltools.cog.encode.profiles import CogProfile, choose_profile
-from gdaltools.cog.overviews.axis import Span
 from gdaltools.cog.overviews.halving import level_sizes
 from gdaltools.cog.plan import CogPlan, Overviews, Wanted
 from gdaltools.cog.warped import aligned_grid, vrt_source, warped_source
 from gdaltools.cost.cog_memory import affordable_blocksize, narrowed, piece_shape
 from gdaltools.errors import InvalidParameter
 from gdaltools.geo.crs import parse_crs
+from gdaltools.geo.window import Span
 from gdaltools.raster.dataset import numpy_dtypes, open_dataset
 from gdaltools.raster.detect import RasterType, detect
 from gdaltools.raster.facts import Facts, facts_of, sample_bits

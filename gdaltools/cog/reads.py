@@ -28,8 +28,7 @@ from gdaltools.display.shown import Shown
 from gdaltools.errors import CorruptRaster, InvalidParameter, UnsupportedRaster
 from gdaltools.raster.dataset import open_dataset
 from gdaltools.raster.picture import file_name
-from gdaltools.redaction import redacted
-from gdaltools.runtime.text import megabytes
+from gdaltools.runtime.text import megabytes, redacted
 from gdaltools.storage import Location, StrPath
 
 _RANGE = re.compile(r"bytes=(\d+)-(\d*)\Z")
@@ -87,9 +86,21 @@ class ReadTrace(Shown):
         MissingExtra
             matplotlib is not installed.
         """
-        from gdaltools.display.axes import plot_reads
+        from gdaltools.cog.plots import plot_reads
 
-        return plot_reads((self, *others), ax)
+        return plot_reads(
+            [
+                (trace._label(), trace.size_bytes, [(each.offset, each.length) for each in trace.requests])
+                for trace in (self, *others)
+            ],
+            ax,
+        )
+
+    def _label(self) -> str:
+        return (
+            f"{file_name(self.location)}: {len(self.requests)} requests, {megabytes(self.read_bytes)} of "
+            f"{megabytes(self.size_bytes)}, about {self.seconds():.1f} s"
+        )
 
     def _rows(self) -> dict[str, str]:
         return {

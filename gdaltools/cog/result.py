@@ -10,9 +10,9 @@ from pydantic import BaseModel, ConfigDict
 
 from gdaltools.cog.encode.profiles import CogProfile, StorageTier, Tier
 from gdaltools.display import html
-from gdaltools.display.on_map import OnMap
 from gdaltools.geo.crs import Bounds
 from gdaltools.raster.detect import RasterType
+from gdaltools.raster.maps import OnMap
 from gdaltools.raster.picture import file_name, thumbnail
 from gdaltools.runtime.text import megabytes
 
@@ -115,7 +115,7 @@ class CogResult(OnMap, BaseModel):
         >>> gt.create_cog("scene.tif", "cog.tif", progress=False).plot().get_title()
         'cog.tif'
         """
-        from gdaltools.display.axes import plot_pyramid
+        from gdaltools.cog.plots import plot_pyramid
 
         return plot_pyramid(self.levels, ax, blocksize=self.blocksize, title=self._about())
 

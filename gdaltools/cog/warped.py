@@ -6,7 +6,6 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 from rasterio.crs import CRS
 from rasterio.io import DatasetReader
@@ -16,13 +15,14 @@ from rasterio.vrt import WarpedVRT
 from gdaltools.errors import InvalidParameter, UnsupportedRaster
 from gdaltools.geo.crs import crs_name
 from gdaltools.geo.grid import Grid
+from gdaltools.geo.tms import tile_matrix_set
+from gdaltools.geo.window import PixelWindow
 from gdaltools.raster.facts import Facts, facts_of
 from gdaltools.raster.info import mask_kind
 from gdaltools.raster.limits import Limits
 from gdaltools.raster.pixels.source import WarpedSource
 from gdaltools.raster.pixels.windows import raw_pixels
 from gdaltools.storage import Location
-from gdaltools.tiles.scheme import PixelWindow
 from gdaltools.warp.strips import plan_warp
 from gdaltools.warp.target import TargetPixels, TileSource
 
@@ -136,24 +136,6 @@ def aligned_grid(dataset: DatasetReader, location: Location, tms: str, blocksize
         raise UnsupportedRaster(f"{location} would have {width} x {height} pixels in {tms}: choose another")
     tags = {"NAME": tms, "ZOOM_LEVEL": str(zoom)}
     return AlignedGrid(crs, (transform, width, height), tags)
-
-
-def tile_matrix_set(name: str) -> Any:
-    """morecantile's tile matrix set of this name.
-
-    Raises
-    ------
-    InvalidParameter
-        There is none.
-    """
-    import morecantile
-    from morecantile.errors import MorecantileError
-
-    try:
-        return morecantile.tms.get(name)
-    except MorecantileError as error:
-        names = ", ".join(morecantile.tms.list())
-        raise InvalidParameter(f"tms {name!r} is unknown: use one of {names}") from error
 
 
 @contextmanager

@@ -6,8 +6,8 @@ import math
 
 from dask.system import CPU_COUNT
 
-from gdaltools.cog.encode.profiles import BLOCK_STEP
 from gdaltools.raster.dataset import CACHE_MB
+from gdaltools.raster.tiff import BLOCK_UNIT
 
 # One block of all bands, decoded.
 _BLOCK_BYTES = 64 << 20
@@ -35,7 +35,7 @@ def affordable_blocksize(blocksize: int, bands: int, itemsize: int) -> int:
     (512, 128)
     """
     while blocksize > _SMALLEST_BLOCK and blocksize * blocksize * bands * itemsize > _BLOCK_BYTES:
-        blocksize = max(blocksize // 2 // BLOCK_STEP * BLOCK_STEP, _SMALLEST_BLOCK)
+        blocksize = max(blocksize // 2 // BLOCK_UNIT * BLOCK_UNIT, _SMALLEST_BLOCK)
     return blocksize
 
 

@@ -13,15 +13,12 @@ True
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import replace
-from typing import NamedTuple
 
 from pydantic import BaseModel, ConfigDict
 
 from gdaltools import storage
 from gdaltools.cost.calibration import Calibration, load, model_for
-from gdaltools.cost.cog_memory import SHARED_BYTES
 from gdaltools.cost.workload import (
     OPERATIONS,
     VARIANTS,
@@ -40,25 +37,19 @@ from gdaltools.raster.dataset import open_dataset
 from gdaltools.raster.info import RasterInfo, describe
 from gdaltools.raster.roughness import is_rough
 from gdaltools.storage import Location, StrPath
-from worker.job.routing import COG_TASKS, EXTRACTION_TASKS, normal_task_type
 
 __all__ = [
     "OPERATIONS",
     "Estimate",
-    "Expectation",
     "Layout",
     "Operation",
     "estimate",
     "estimate_layout",
     "estimate_megabytes",
     "estimate_workload",
-    "expect_task",
     "layout_of",
     "layout_of_raster",
 ]
-
-# Tasks that read headers only: planning a scheme, joining products.
-_HEADER_TASK_SECONDS = 5.0
 
 
 class Estimate(Shown, BaseModel):
@@ -119,13 +110,6 @@ class Estimate(Shown, BaseModel):
         if self.beyond:
             rows["beyond"] = f"an extrapolation: {', '.join(self.beyond)} were not measured"
         return rows
-
-
-class Expectation(NamedTuple):
-    """What a task is expected to take; `memory_mb` is a bound."""
-
-    minutes: float
-    memory_mb: float
 
 
 def estimate(
@@ -294,42 +278,6 @@ def estimate_workload(workload: Workload, *, calibration: Calibration | None = N
         basis=owner.source,
         beyond=predicted.unmeasured,
     )
-
-
-def expect_task(
-    task_type: str,
-    layout: Layout | None = None,
-    *,
-    variants: Sequence[str | None] = (None,),
-    warps: bool = False,
-    tile_size: int | None = None,
-    cores: int | None = None,
-) -> Expectation:
-    """What a task of a raster is expected to take, for routing and admission.
-
-    Parameters
-    ----------
-    layout : Layout, optional
-        What is known of the raster; a task that reads headers only needs none.
-    variants : sequence
-        One for each product that the task makes, as `estimate_layout` takes it.
-    warps, tile_size, cores
-        As `estimate_layout` takes them.
-
-    Raises
-    ------
-    InvalidParameter
-        A variant is unknown, or `cores` is not positive.
-    """
-    name = normal_task_type(task_type)
-    operation = "extract_tiles" if name in EXTRACTION_TASKS else "create_cog" if name in COG_TASKS else None
-    if operation is None or layout is None:
-        return Expectation(_HEADER_TASK_SECONDS / 60, SHARED_BYTES / 1e6)
-    found = [
-        estimate_layout(operation, layout, variant=variant, warps=warps, tile_size=tile_size, cores=cores)
-        for variant in variants
-    ]
-    return Expectation(sum(each.minutes for each in found), max(each.peak_memory_mb for each in found))
 
 
 def _cores() -> int:

@@ -7,9 +7,7 @@ import math
 from gdaltools.cost.cog_memory import KERNEL_BYTES, SHARED_BYTES, piece_shape, strips_bytes
 from gdaltools.cost.cog_memory import memory_bound as cog_memory_bound
 from gdaltools.raster.dataset import CACHE_MB
-from gdaltools.tiles.extract.format import goes_by_rows
 from gdaltools.warp.plan import cell_side
-from gdaltools.warp.target import plain_step
 
 #: A strip of a group, of all bands, uncompressed: what a reader holds, about three times over.
 STRIP_BYTES = 48 << 20
@@ -18,6 +16,18 @@ CACHE_BYTES = 512 << 20
 _THREAD_BYTES, _WARP_BYTES = 24 << 20, 32 << 20
 # Side of a tile's blocks, as it usually is.
 _BLOCK = 512
+
+#: An automatic tile is a square of about this many uncompressed bytes, all bands together …
+AUTO_TILE_BYTES = 450_000_000
+#: … a multiple of this many pixels, within these limits (protocol.md §5).
+AUTO_TILE_STEP, AUTO_TILE_MIN, AUTO_TILE_MAX = 512, 5_120, 20_480
+
+# One row of blocks of a tile, of all bands, uncompressed: up to this a tile is written from top to bottom.
+_ROW_BYTES = 64 << 20
+
+# Rows of a plain strip, and bytes of a tile's part of it.
+_PLAIN_ROWS, _LEAST_ROWS = 512, 64
+_PLAIN_BYTES = 16 << 20
 
 
 def memory_bound(
@@ -74,3 +84,40 @@ def tiles_memory_bound(
         cogs=False,
         warps=warps,
     )
+
+
+def budgeted_tile_size(pixel_bytes: int, tile_mb: float) -> int:
+    """Side of the largest tile of at most `tile_mb`, a multiple of 512.
+
+    >>> budgeted_tile_size(3, 100), budgeted_tile_size(3, 0.001)
+    (5632, 512)
+    """
+    side = math.isqrt(int(tile_mb * 1e6 / pixel_bytes))
+    return min(max(side // AUTO_TILE_STEP, 1) * AUTO_TILE_STEP, 1 << 20)
+
+
+def auto_tile_size(pixel_bytes: int) -> int:
+    """Side of a tile of about 450 MB, for pixels of so many bytes, all bands together."""
+    side = math.sqrt(AUTO_TILE_BYTES / pixel_bytes)
+    return min(AUTO_TILE_MAX, max(AUTO_TILE_MIN, round(side / AUTO_TILE_STEP) * AUTO_TILE_STEP))
+
+
+def goes_by_rows(width: int, block: int, pixel_bytes: int) -> bool:
+    """`TileFormat.by_rows` for a tile of which no more is known.
+
+    >>> goes_by_rows(5120, 512, 16), goes_by_rows(5120, 512, 120)
+    (True, False)
+    """
+    return block * width * pixel_bytes <= _ROW_BYTES
+
+
+def plain_step(stored_rows: int, row_bytes: int) -> int:
+    """The rows of a plain strip for a source whose blocks have so many: whole blocks where they are low.
+
+    `row_bytes` is one row of a tile: of very many bands a strip has fewer rows.
+
+    >>> plain_step(1, 12_288), plain_step(12, 12_288), plain_step(1024, 12_288), plain_step(1, 122_880)
+    (512, 504, 512, 136)
+    """
+    rows = min(_PLAIN_ROWS, max(_LEAST_ROWS, _PLAIN_BYTES // row_bytes))
+    return rows // stored_rows * stored_rows if stored_rows <= rows else rows

@@ -211,8 +211,7 @@ def features(workload: Workload) -> dict[str, float]:
 def memory_bound_mb(workload: Workload) -> float:
     """What an operation takes at most, by its plan's own bound; megabytes of 10⁶ bytes."""
     from gdaltools.cost.cog_memory import memory_bound
-    from gdaltools.cost.tiles_memory import tiles_memory_bound
-    from gdaltools.tiles.generate import auto_tile_size
+    from gdaltools.cost.tiles_memory import auto_tile_size, tiles_memory_bound
 
     layout = workload.layout
     if workload.operation == "extract_tiles":

@@ -15,7 +15,8 @@ from typing import Any, Literal
 from uuid import uuid4
 from weakref import WeakSet, WeakValueDictionary
 
-from gdaltools.display.progress import ProgressOption, expecting, reporting, watched
+from gdaltools.display.progress import ProgressOption
+from gdaltools.display.reporting import expecting, reporting, watched
 from gdaltools.runtime import graph
 
 _TOPIC = "gdaltools-progress"
@@ -31,9 +32,9 @@ class Relay:
     Parameters
     ----------
     option, label, total, unit, begun
-        As `gdaltools.display.progress.reporting` takes them.
+        As `gdaltools.display.reporting.reporting` takes them.
     expected : callable
-        As `gdaltools.display.progress.expecting` takes it.
+        As `gdaltools.display.reporting.expecting` takes it.
     """
 
     def __init__(

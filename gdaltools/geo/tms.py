@@ -7,10 +7,10 @@ resampled again when they are cut.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 from rasterio.crs import CRS
 
-from gdaltools.cog.warped import tile_matrix_set
 from gdaltools.errors import InvalidParameter
 from gdaltools.geo.crs import crs_name
 from gdaltools.geo.grid import MAX_SIDE, Grid, target_grid
@@ -72,3 +72,21 @@ def _tiles(low: float, high: float, size: float, count: int) -> tuple[int, int]:
     """The first tile that is touched and the one behind the last, within those that there are."""
     first, last = math.floor(low / size + _SNAP_TOLERANCE), math.ceil(high / size - _SNAP_TOLERANCE)
     return max(0, first), min(count, last)
+
+
+def tile_matrix_set(name: str) -> Any:
+    """morecantile's tile matrix set of this name.
+
+    Raises
+    ------
+    InvalidParameter
+        There is none.
+    """
+    import morecantile
+    from morecantile.errors import MorecantileError
+
+    try:
+        return morecantile.tms.get(name)
+    except MorecantileError as error:
+        names = ", ".join(morecantile.tms.list())
+        raise InvalidParameter(f"tms {name!r} is unknown: use one of {names}") from error

@@ -30,8 +30,8 @@ from gdaltools.errors import CorruptRaster, GdalToolsError, StorageError, Unsupp
 from gdaltools.raster import netcdf
 from gdaltools.raster.gdal_errors import heard, is_transport, whole_text
 from gdaltools.raster.limits import Limits
-from gdaltools.redaction import redacted
 from gdaltools.runtime import interruption
+from gdaltools.runtime.text import redacted
 from gdaltools.storage import Location, StrPath
 
 #: GDAL's block cache for the whole process, in MB, unless GDAL_CACHEMAX is set; GDAL would take 5% of RAM.

@@ -13,7 +13,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from gdaltools.redaction import redacted
+from gdaltools.runtime.text import redacted
 from gdaltools.storage import Location
 
 _TRANSPORT = re.compile(

@@ -19,9 +19,10 @@ from rasterio.vrt import WarpedVRT
 
 from gdaltools import storage
 from gdaltools.display.html import html
+from gdaltools.display.shown import Shown
 from gdaltools.errors import GdalToolsError, MissingExtra
-from gdaltools.extent import geographic_bounds
 from gdaltools.geo.crs import WGS84, Bounds, parse_crs, transform_bounds
+from gdaltools.geo.footprint import geographic_bounds
 from gdaltools.raster.dataset import open_dataset
 from gdaltools.raster.picture import GLANCE_PIXELS, Picture, glance_cost, painted, png, shown_levels
 from gdaltools.storage import Location
@@ -201,3 +202,27 @@ def _corners(bounds: Bounds) -> tuple[tuple[float, float], tuple[float, float]]:
     """Bounds as Leaflet has them: latitude first."""
     left, bottom, right, top = bounds
     return (bottom, left), (top, right)
+
+
+class OnMap(Shown):
+    """What a value puts on a map, said once by a subclass."""
+
+    def _on_map(self) -> Mapping[str, Any]:
+        """Arguments of `gdaltools.raster.maps.explore`."""
+        raise NotImplementedError
+
+    def explore(self) -> Any:
+        """An interactive map of its rasters, for a notebook; ipyleaflet's Map.
+
+        Raises
+        ------
+        MissingExtra
+            ipyleaflet is not installed (``pip install 'gdaltools[map]'``).
+
+        Examples
+        --------
+        >>> len(gt.inspect("scene.tif").explore().layers)
+        2
+        """
+
+        return explore(**self._on_map())

@@ -71,6 +71,9 @@ _GHOST_KEY = b"GDAL_STRUCTURAL_METADATA_SIZE="
 _GHOST_HEAD = len(b"GDAL_STRUCTURAL_METADATA_SIZE=000000 bytes\n")
 _MAX_GHOST = 1 << 16
 
+#: TIFF tiles are multiples of this many pixels (TIFF 6.0 §15).
+BLOCK_UNIT = 16
+
 
 @dataclass(frozen=True)
 class Ifd:

@@ -12,7 +12,7 @@ without it blobs are Azure's, reached by its SDK, adlfs and GDAL's ``/vsiaz/`` w
 b'seen'
 """
 
-from gdaltools.storage.azure.block_blob import MOST_BLOCKS, BlobTraits, StagedBlob, Uploads
+from gdaltools.storage.azure.block_blob import MOST_BLOCKS, StagedBlob, Uploads
 from gdaltools.storage.location import Location, StrPath, blob, check_blob_name, check_container_name, locate
 from gdaltools.storage.reading import (
     check_unchanged,
@@ -29,7 +29,7 @@ from gdaltools.storage.reading import (
     stat,
     url,
 )
-from gdaltools.storage.store import Stat
+from gdaltools.storage.store import BlobTraits, Stat
 from gdaltools.storage.streamed import Wait, arriving
 from gdaltools.storage.uncommitted import Staging, is_staged, staging
 from gdaltools.storage.writing import append_bytes, check_target, copy, delete, write_bytes, writing

@@ -14,9 +14,8 @@ from typing import IO, Any, cast
 from gdaltools.errors import SourceChanged, SourceNotFound, StorageError, TargetExists
 from gdaltools.runtime import crash_points, interruption
 from gdaltools.runtime.scratch import is_scratch, scratch_folder
-from gdaltools.storage.azure.block_blob import BlobTraits
 from gdaltools.storage.location import Location
-from gdaltools.storage.store import Stat
+from gdaltools.storage.store import BlobTraits, Stat
 
 
 class LocalStore:

@@ -16,9 +16,8 @@ from typing import IO, Any
 from gdaltools.errors import SourceChanged, SourceNotFound, StorageError, TargetExists
 from gdaltools.runtime import interruption
 from gdaltools.runtime.scratch import scratch_folder
-from gdaltools.storage.azure.block_blob import BlobTraits
 from gdaltools.storage.location import Location
-from gdaltools.storage.store import Stat
+from gdaltools.storage.store import BlobTraits, Stat
 
 # Between looking whether something is there and putting something in its place.
 _storing = threading.Lock()

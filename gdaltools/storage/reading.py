@@ -11,12 +11,16 @@ from typing import IO, Any
 
 from gdaltools.errors import SourceChanged, SourceNotFound, StorageError
 from gdaltools.runtime.phases import phase
-from gdaltools.storage.location import Location, StrPath, locate
-from gdaltools.storage.store import Stat
-from gdaltools.storage.stores import store_of
+from gdaltools.storage.azure.store import AzureStore
+from gdaltools.storage.local import LocalStore
+from gdaltools.storage.location import Kind, Location, StrPath, locate
+from gdaltools.storage.memory import MemoryStore
+from gdaltools.storage.store import Stat, Store
 
 # Scratch space that is left free beside what is brought near.
 _SPARE_BYTES = 256 << 20
+
+_STORES: dict[Kind, Store] = {"local": LocalStore(), "azure": AzureStore(), "memory": MemoryStore()}
 
 
 def stat(source: StrPath | Location) -> Stat:
@@ -196,3 +200,8 @@ def gdal_name(source: StrPath | Location) -> AbstractContextManager[str]:
     """
     location = locate(source)
     return store_of(location).gdal_name(location)
+
+
+def store_of(location: Location) -> Store:
+    """The storage that holds a location's bytes."""
+    return _STORES[location.kind]

@@ -8,7 +8,6 @@ from datetime import datetime
 from pathlib import Path
 from typing import IO, Any, Protocol
 
-from gdaltools.storage.azure.block_blob import BlobTraits
 from gdaltools.storage.location import Location
 
 
@@ -64,3 +63,17 @@ class Store(Protocol):
 
     def gdal_name(self, location: Location) -> AbstractContextManager[str]:
         """The name by which GDAL opens it inside the block."""
+
+
+@dataclass(frozen=True)
+class BlobTraits:
+    """What a blob is to be but for its bytes.
+
+    Attributes
+    ----------
+    access_tier : str or None
+        Hot, Cool, Cold or Archive; None for the account's default.
+    """
+
+    content_type: str
+    access_tier: str | None = None

@@ -7,8 +7,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from gdaltools.runtime import crash_points, interruption
-from gdaltools.storage.azure.block_blob import BlobTraits, StagedBlob
+from gdaltools.storage.azure.block_blob import StagedBlob
 from gdaltools.storage.location import Location, StrPath, locate
+from gdaltools.storage.store import BlobTraits
 from gdaltools.storage.writing import check_target
 
 

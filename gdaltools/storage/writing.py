@@ -7,11 +7,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from gdaltools.errors import InvalidParameter, TargetExists
-from gdaltools.storage.azure.block_blob import BlobTraits, StagedBlob, copy_blob
+from gdaltools.storage.azure.block_blob import StagedBlob, copy_blob
 from gdaltools.storage.location import Location, StrPath, locate
-from gdaltools.storage.reading import exists, fetch, pinned, stat
-from gdaltools.storage.store import Stat
-from gdaltools.storage.stores import store_of
+from gdaltools.storage.reading import exists, fetch, pinned, stat, store_of
+from gdaltools.storage.store import BlobTraits, Stat
 
 
 def write_bytes(target: StrPath | Location, data: bytes, *, overwrite: bool = False) -> Location:

@@ -17,13 +17,17 @@ from rasterio.errors import RasterioError
 from rasterio.transform import from_bounds
 from rasterio.warp import calculate_default_transform
 
+from gdaltools import storage
 from gdaltools.errors import InvalidParameter
 from gdaltools.geo.crs import Bounds, crs_name, parse_crs
 from gdaltools.geo.grid import Grid
+from gdaltools.geo.window import PixelWindow
+from gdaltools.raster.tiff import BLOCK_UNIT
 from gdaltools.storage import Location, StrPath
-from gdaltools.tiles.axis import BLOCK_UNIT, Span
+from gdaltools.tiles import geojson
+from gdaltools.tiles.axis import Span
 from gdaltools.tiles.generate import generate_tiling_scheme
-from gdaltools.tiles.scheme import MAX_TILES, PixelWindow, TilingScheme
+from gdaltools.tiles.scheme import MAX_TILES, TilingScheme
 
 _GEOGRAPHIC = "EPSG:4326"
 
@@ -37,6 +41,38 @@ class _Properties(BaseModel):
     pixel_window: PixelWindow
     bounds_4326: Bounds
     crs_target: str
+
+
+def read_tiling_scheme(
+    src: StrPath | Location, *, raster: StrPath | Location, input_crs: str | None = None
+) -> TilingScheme:
+    """The tiling scheme at `src` for `raster`: one that `TilingScheme.write` stored, or another program's.
+
+    Parameters
+    ----------
+    raster : path, URL or Location
+        The raster that the scheme is for: where another program made the scheme, its grid is found from this.
+    input_crs : str, optional
+        The raster's CRS where its file does not say.
+
+    Raises
+    ------
+    SourceNotFound, StorageError
+        The document cannot be read.
+    InvalidParameter
+        It is no tiling scheme, or not one for `raster`.
+    UnsupportedRaster, CorruptRaster
+        As `generate_tiling_scheme` does, of another program's scheme.
+
+    Examples
+    --------
+    >>> gt.read_tiling_scheme(scheme.write("scheme.geojson"), raster="scene.tif") == scheme
+    True
+    """
+    metadata, features = geojson.parsed(storage.read_bytes(src))
+    if metadata.get("format") == geojson.FORMAT:
+        return TilingScheme.from_features(metadata, features)
+    return adopt_tiling_scheme({"features": features}, raster, input_crs=input_crs)
 
 
 def adopt_tiling_scheme(

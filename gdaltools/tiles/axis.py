@@ -6,8 +6,7 @@ from bisect import bisect_right
 from dataclasses import dataclass
 from functools import cached_property
 
-#: TIFF tiles are multiples of this many pixels (TIFF 6.0 §15).
-BLOCK_UNIT = 16
+from gdaltools.raster.tiff import BLOCK_UNIT
 
 _SLIVER = 8  # a last piece that adds less than this part of a step shares with the one before
 

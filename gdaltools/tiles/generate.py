@@ -10,6 +10,7 @@ from typing import Literal
 import numpy as np
 
 from gdaltools import storage
+from gdaltools.cost.tiles_memory import auto_tile_size, budgeted_tile_size
 from gdaltools.errors import InvalidParameter
 from gdaltools.geo.crs import crs_name, parse_crs
 from gdaltools.geo.grid import Grid, Resolution, target_grid
@@ -17,14 +18,10 @@ from gdaltools.geo.tms import tms_grid
 from gdaltools.raster.dataset import open_dataset
 from gdaltools.raster.detect import RASTER_TYPES, RasterType
 from gdaltools.raster.info import describe, source_crs
+from gdaltools.raster.tiff import BLOCK_UNIT
 from gdaltools.storage import Location, StrPath
-from gdaltools.tiles.axis import BLOCK_UNIT, Axis
+from gdaltools.tiles.axis import Axis
 from gdaltools.tiles.scheme import MAX_TILES, TilingScheme
-
-#: An automatic tile is a square of about this many uncompressed bytes, all bands together …
-AUTO_TILE_BYTES = 450_000_000
-#: … a multiple of this many pixels, within these limits (protocol.md §5).
-AUTO_TILE_STEP, AUTO_TILE_MIN, AUTO_TILE_MAX = 512, 5_120, 20_480
 
 #: The target unless another is asked for (protocol.md §5).
 DEFAULT_CRS = "EPSG:4326"
@@ -163,22 +160,6 @@ def _check_grid(
         raise InvalidParameter(f"zoom {zoom} of which tile matrix set? Give tms, as 'WebMercatorQuad'")
     if tms is not None and (target_crs is not None or resolution is not None):
         raise InvalidParameter(f"tms {tms!r} has a CRS and resolutions of its own: give these or tms")
-
-
-def budgeted_tile_size(pixel_bytes: int, tile_mb: float) -> int:
-    """Side of the largest tile of at most `tile_mb`, a multiple of 512.
-
-    >>> budgeted_tile_size(3, 100), budgeted_tile_size(3, 0.001)
-    (5632, 512)
-    """
-    side = math.isqrt(int(tile_mb * 1e6 / pixel_bytes))
-    return min(max(side // AUTO_TILE_STEP, 1) * AUTO_TILE_STEP, 1 << 20)
-
-
-def auto_tile_size(pixel_bytes: int) -> int:
-    """Side of a tile of about 450 MB, for pixels of so many bytes, all bands together."""
-    side = math.sqrt(AUTO_TILE_BYTES / pixel_bytes)
-    return min(AUTO_TILE_MAX, max(AUTO_TILE_MIN, round(side / AUTO_TILE_STEP) * AUTO_TILE_STEP))
 
 
 def _checked_names(names: Mapping[str, str], count: int) -> dict[str, str]:

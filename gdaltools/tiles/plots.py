@@ -1,47 +1,140 @@
-"""The tiles of a scheme as a small drawing: where they lie in the grid, and where they overlap."""
+"""Drawings of tiles: where they lie in their grid, and where they overlap."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import Any
 
+import numpy as np
+from rasterio.enums import Resampling
+from rasterio.transform import Affine
+from rasterio.warp import reproject
+
+from gdaltools.display.axes import PICTURE_SIDE, new_axes
 from gdaltools.display.html import Html, html
+from gdaltools.errors import GdalToolsError, InvalidParameter
+from gdaltools.geo.crs import parse_crs
+from gdaltools.geo.grid import Grid
+from gdaltools.geo.window import PixelWindow
+from gdaltools.raster.picture import Picture, picture
 
-if TYPE_CHECKING:
-    from gdaltools.tiles.scheme import TilingScheme
-
-# Longer side of the drawing, pixels of a screen.
-_SIDE = 260
-# Of more tiles nobody could tell one from the other.
-_MOST_TILES = 600
-# Tiles at least so wide on the screen have their row and column written in them.
+# Longer side of a tile map, pixels of a screen, and the most tiles that can be told apart in it.
+_MAP_SIDE = 260
+_MOST_MAPPED = 600
+# Tiles at least this wide on the screen have their row and column written in them.
 _NAMED = 34
+# The most tiles that a plot can show, and the most whose names do not cover each other.
+_MOST_PLOTTED = 5_000
+_MOST_NAMES = 150
+_TILE_COLOURS = ("#0969da", "#bf3989")
 
 
-def tile_map(scheme: TilingScheme) -> Html:
-    """The tiles as an SVG picture; nothing of a scheme of very many."""
-    if len(scheme) > _MOST_TILES:
+Windows = Mapping[tuple[int, int], PixelWindow]
+
+
+def tile_map(grid: Grid, windows: Windows) -> Html:
+    """Draw the tiles as a small SVG picture; empty where there are more than can be told apart.
+
+    Parameters
+    ----------
+    windows : mapping
+        The window of each tile by its (row, col).
+    """
+    if len(windows) > _MOST_MAPPED:
         return Html("")
-    grid = scheme.grid
-    scale = _SIDE / max(grid.width, grid.height)
+    scale = _MAP_SIDE / max(grid.width, grid.height)
     width, height = max(1.0, grid.width * scale), max(1.0, grid.height * scale)
     shapes = []
-    for row in range(scheme.rows):
-        for col in range(scheme.cols):
-            window = scheme.window(row, col)
-            x, y = window.col_off * scale, window.row_off * scale
-            across, down = window.width * scale, window.height * scale
-            name = f"tile_{row}_{col}"
+    for (row, col), window in windows.items():
+        x, y = window.col_off * scale, window.row_off * scale
+        across, down = window.width * scale, window.height * scale
+        shapes.append(
+            f"<rect x='{x:.1f}' y='{y:.1f}' width='{across:.1f}' height='{down:.1f}'>"
+            f"<title>tile_{row}_{col}: {window.width} x {window.height}</title></rect>"
+        )
+        if across >= _NAMED and down >= _NAMED / 2:
             shapes.append(
-                f"<rect x='{x:.1f}' y='{y:.1f}' width='{across:.1f}' height='{down:.1f}'>"
-                f"<title>{name}: {window.width} x {window.height}</title></rect>"
+                f"<text x='{x + across / 2:.1f}' y='{y + down / 2 + 4:.1f}' text-anchor='middle' "
+                f"font-size='10' fill='currentColor'>{row}_{col}</text>"
             )
-            if across >= _NAMED and down >= _NAMED / 2:
-                shapes.append(
-                    f"<text x='{x + across / 2:.1f}' y='{y + down / 2 + 4:.1f}' text-anchor='middle' "
-                    f"font-size='10' fill='currentColor'>{row}_{col}</text>"
-                )
-    label = html(f"{len(scheme)} tiles")
+    label = html(f"{len(windows)} tiles")
     return Html(
         f"<svg role='img' aria-label='{label}' width='{width + 2:.0f}' height='{height + 2:.0f}' "
         f"viewBox='-1 -1 {width + 2:.1f} {height + 2:.1f}'>{''.join(shapes)}</svg>"
     )
+
+
+def plot_tiles(
+    grid: Grid,
+    windows: Windows,
+    ax: Any = None,
+    *,
+    title: str,
+    source: str,
+    source_grid: Grid,
+    names: bool = True,
+) -> Any:
+    """Draw tiles over a picture of their raster, in the CRS of their grid; overlaps are darker.
+
+    Parameters
+    ----------
+    windows : mapping
+        The window of each tile by its (row, col).
+    source, source_grid
+        The raster below the tiles, and its own grid.
+    names : bool
+        Write row and column into tiles, where there are not too many.
+
+    Raises
+    ------
+    InvalidParameter
+        There are more than 5,000 tiles.
+    """
+    if len(windows) > _MOST_PLOTTED:
+        raise InvalidParameter(f"{len(windows)} tiles cannot be told apart in a plot: {_MOST_PLOTTED} can")
+    aspect = grid.height * grid.resolution[1] / (grid.width * grid.resolution[0])
+    ax = new_axes(ax, width=6.4, height=min(max(6.4 * aspect, 2.0), 8.0))
+    from matplotlib.patches import Rectangle
+
+    left, bottom, right, top = grid.bounds
+    painted = _in_grid(source, source_grid, grid)
+    if painted is not None:
+        ax.imshow(painted, extent=(left, right, bottom, top), aspect="equal", interpolation="nearest")
+    for (row, col), window in windows.items():
+        x0, y0, x1, y1 = grid.bounds_of(window.col_off, window.row_off, window.width, window.height)
+        colour = _TILE_COLOURS[(row + col) % 2]
+        across, down = x1 - x0, y1 - y0
+        ax.add_patch(Rectangle((x0, y0), across, down, facecolor=colour, alpha=0.18, linewidth=0))
+        ax.add_patch(Rectangle((x0, y0), across, down, fill=False, edgecolor=colour, linewidth=0.8))
+        if names and len(windows) <= _MOST_NAMES:
+            ax.text(
+                (x0 + x1) / 2, (y0 + y1) / 2, f"{row}_{col}", ha="center", va="center", fontsize=8,
+                bbox={"facecolor": "white", "alpha": 0.7, "edgecolor": "none", "pad": 1.5},
+            )  # fmt: skip
+    ax.set(xlim=(left, right), ylim=(bottom, top), aspect="equal")
+    ax.set_title(title, fontsize=10)
+    return ax
+
+
+def _in_grid(src: str, source: Grid, grid: Grid) -> Picture | None:
+    """A picture of the raster on `grid`; None where the raster cannot be read at a glance."""
+    try:
+        found = picture(src, PICTURE_SIDE)
+    except GdalToolsError:
+        return None
+    if found is None or (grid == source and grid.north_up):
+        return found
+    scale = max(1.0, max(grid.width, grid.height) / PICTURE_SIDE)
+    rows, cols = max(1, round(grid.height / scale)), max(1, round(grid.width / scale))
+    target = np.zeros((4, rows, cols), "uint8")
+    reproject(
+        np.ascontiguousarray(found.transpose(2, 0, 1)),
+        target,
+        src_transform=source.affine
+        * Affine.scale(source.width / found.shape[1], source.height / found.shape[0]),
+        src_crs=parse_crs(source.crs, "source CRS"),
+        dst_transform=grid.affine * Affine.scale(grid.width / cols, grid.height / rows),
+        dst_crs=parse_crs(grid.crs, "CRS"),
+        resampling=Resampling.nearest,
+    )
+    return target.transpose(1, 2, 0)

@@ -10,48 +10,30 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Self, cast
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from rasterio.io import DatasetReader
-from rasterio.windows import Window
 
 from gdaltools import storage
 from gdaltools.display import html
-from gdaltools.display.on_map import OnMap
 from gdaltools.errors import InvalidParameter
 from gdaltools.geo import footprint
 from gdaltools.geo.crs import Bounds, crs_name, parse_crs
 from gdaltools.geo.grid import Grid
+from gdaltools.geo.window import PixelWindow
 from gdaltools.raster.detect import RasterType
+from gdaltools.raster.maps import OnMap
 from gdaltools.raster.picture import file_name
+from gdaltools.raster.tiff import BLOCK_UNIT
+from gdaltools.runtime.moved import moved
 from gdaltools.storage import Location, StrPath
-from gdaltools.tiles.axis import BLOCK_UNIT, Axis, GivenAxis, Span
+from gdaltools.tiles import geojson
+from gdaltools.tiles.axis import Axis, GivenAxis, Span
 
 MAX_TILES = 1_000_000
 
 _TILE_ID = re.compile(r"tile_(0|[1-9]\d{0,9})_(0|[1-9]\d{0,9})\Z")
-
-
-class PixelWindow(BaseModel):
-    """A window of the target grid, in pixels."""
-
-    model_config = ConfigDict(frozen=True)
-
-    col_off: int
-    row_off: int
-    width: int
-    height: int
-
-    @property
-    def pixels(self) -> int:
-        """How many there are."""
-        return self.width * self.height
-
-    @property
-    def rasterio(self) -> Window:
-        """As rasterio takes it."""
-        return Window(self.col_off, self.row_off, self.width, self.height)
 
 
 class Tile(BaseModel):
@@ -302,42 +284,6 @@ class TilingScheme(OnMap, BaseModel):
         """
         return self.grid.transform_of(window.col_off, window.row_off)
 
-    def facts(self) -> dict[str, Any]:
-        """What stage 1's result says of the scheme, with protocol.md §5's keys.
-
-        Examples
-        --------
-        >>> scheme.facts()["total_tiles"], scheme.facts()["target_crs"]
-        (12, 'EPSG:32637')
-        """
-        return {
-            "total_tiles": len(self),
-            "grid": {
-                "rows": self.rows,
-                "cols": self.cols,
-                "tile_size_pixels": self.tile_size,
-                "overlap_pixels": self.overlap,
-                "effective_tile_size": self.tile_size - self.overlap,
-                "total_tiles": len(self),
-                "overlap_percentage": round(100 * self.overlap / self.tile_size, 2),
-                "cog_blocksize": self.cog_blocksize,
-            },
-            "source_crs": self.source_grid.crs,
-            "target_crs": self.grid.crs,
-            "target_bounds": list(self.grid.bounds),
-            "target_dimensions": [self.grid.width, self.grid.height],
-            "target_resolution": list(self.grid.resolution),
-            "raster_metadata": {
-                "band_count": self.band_count,
-                "actual_band_count": self.band_count,
-                "data_type": self.data_type,
-                "detected_type": self.raster_type,
-                "detection_confidence": self.detection_confidence,
-                "auto_band_names": self.auto_band_names,
-                "used_band_names": self.used_band_names,
-            },
-        }
-
     def _rows(self) -> dict[str, str]:
         grid, source = self.grid, self.source_grid
         kept = "the source's own" if not self.warps else f"warped from {source.crs.split(',')[0]}"
@@ -373,9 +319,21 @@ class TilingScheme(OnMap, BaseModel):
         >>> scheme.plot().get_title()
         '12 tiles of up to 256 pixels that share 32, EPSG:32637'
         """
-        from gdaltools.display.axes import plot_scheme
+        from gdaltools.tiles.plots import plot_tiles
 
-        return plot_scheme(self, ax, names=names)
+        crs = self.grid.crs.split(",")[0][:40]
+        return plot_tiles(
+            self.grid,
+            self._windows(),
+            ax,
+            title=f"{len(self)} tiles of up to {self.tile_size} pixels that share {self.overlap}, {crs}",
+            source=self.source,
+            source_grid=self.source_grid,
+            names=names,
+        )
+
+    def _windows(self) -> dict[tuple[int, int], PixelWindow]:
+        return {(row, col): self.window(row, col) for row in range(self.rows) for col in range(self.cols)}
 
     def _on_map(self) -> dict[str, Any]:
         return {"sources": [self.source], "outlines": self.to_geojson()}
@@ -386,7 +344,7 @@ class TilingScheme(OnMap, BaseModel):
     def _parts(self) -> Iterable[html.Html]:
         from gdaltools.tiles.plots import tile_map
 
-        yield tile_map(self)
+        yield tile_map(self.grid, self._windows())
 
     def to_geojson(self) -> dict[str, Any]:
         """The scheme as a GeoJSON FeatureCollection of its tiles, with a ``metadata`` member.
@@ -396,9 +354,7 @@ class TilingScheme(OnMap, BaseModel):
         >>> len(scheme.to_geojson()["features"])
         12
         """
-        from gdaltools.tiles import geojson
-
-        return geojson.encode(self)
+        return geojson.collection(self._metadata(), self._features())
 
     @staticmethod
     def from_geojson(document: Mapping[str, Any] | str | bytes) -> TilingScheme:
@@ -414,12 +370,97 @@ class TilingScheme(OnMap, BaseModel):
         >>> TilingScheme.from_geojson(scheme.to_geojson()) == scheme
         True
         """
-        from gdaltools.tiles import geojson
+        metadata, features = geojson.parsed(document)
+        return TilingScheme.from_features(metadata, features)
 
-        return geojson.decode(document)
+    @staticmethod
+    def from_features(metadata: Mapping[str, Any], features: Iterable[object]) -> TilingScheme:
+        """The scheme that `metadata` holds, if the features are its tiles in their order.
 
-    def write(self, dst: StrPath | Location, *, overwrite: bool = False) -> Location:
+        Raises
+        ------
+        InvalidParameter
+            The metadata hold no scheme, or the features are not its tiles.
+
+        Examples
+        --------
+        >>> document = scheme.to_geojson()
+        >>> TilingScheme.from_features(document["metadata"], document["features"]) == scheme
+        True
+        """
+        if metadata.get("format") != geojson.FORMAT:
+            raise InvalidParameter(
+                f"a tiling scheme that another program made (format {str(metadata.get('format'))[:60]!r}): "
+                "name the raster that it was made for, or generate it anew"
+            )
+        scheme = _validated(metadata.get("scheme"))
+        scheme._check_features(features)
+        return scheme
+
+    def _metadata(self) -> dict[str, Any]:
+        return {"format": geojson.FORMAT, "scheme": self.model_dump(mode="json")}
+
+    def _features(self) -> Iterator[dict[str, Any]]:
+        return (
+            {
+                "type": "Feature",
+                "id": tile.tile_id,
+                "geometry": tile.geometry,
+                "properties": {
+                    "tile_id": tile.tile_id,
+                    "row": tile.row,
+                    "col": tile.col,
+                    "pixel_window": tile.window.model_dump(),
+                    "bounds_4326": list(tile.bounds_4326),
+                    "target_width_pixels": tile.window.width,
+                    "target_height_pixels": tile.window.height,
+                    "crs_target": self.grid.crs,
+                },
+            }
+            for tile in self.tiles()
+        )
+
+    def _check_features(self, features: Iterable[object]) -> None:
+        """Refuse features that are not the tiles of the scheme, in their order."""
+        across = [self.window(0, col) for col in range(self.cols)]
+        down = [self.window(row, 0) for row in range(self.rows)]
+        count = 0
+        for feature in features:
+            row, col = divmod(count, self.cols)
+            count += 1
+            if count > len(self):
+                continue
+            properties = feature.get("properties") if isinstance(feature, Mapping) else None
+            window = {
+                "col_off": across[col].col_off,
+                "row_off": down[row].row_off,
+                "width": across[col].width,
+                "height": down[row].height,
+            }
+            if (
+                not isinstance(properties, Mapping)
+                or properties.get("tile_id") != f"tile_{row}_{col}"
+                or properties.get("pixel_window") != window
+            ):
+                raise InvalidParameter(
+                    f"a damaged tiling scheme: feature {count - 1} is not tile_{row}_{col} of its grid"
+                )
+        if count != len(self):
+            raise InvalidParameter(f"a damaged tiling scheme: {count} features for {len(self)} tiles")
+
+    def write(
+        self,
+        dst: StrPath | Location,
+        *,
+        overwrite: bool = False,
+        metadata: Mapping[str, Any] | None = None,
+    ) -> Location:
         """Store the scheme as GeoJSON, whole or not at all.
+
+        Parameters
+        ----------
+        metadata : mapping, optional
+            Further members of the document's ``metadata``; `read` takes no notice of them.
 
         Raises
         ------
@@ -431,10 +472,9 @@ class TilingScheme(OnMap, BaseModel):
         >>> scheme.write("scheme.geojson").filename
         'scheme.geojson'
         """
-        from gdaltools.tiles import geojson
-
+        document = {**(metadata or {}), **self._metadata()}
         with storage.writing(dst, overwrite=overwrite) as path, path.open("wb") as stream:
-            stream.writelines(geojson.lines(self))
+            stream.writelines(geojson.lines(document, self._features()))
         return storage.locate(dst)
 
     @staticmethod
@@ -444,30 +484,53 @@ class TilingScheme(OnMap, BaseModel):
         raster: StrPath | Location | None = None,
         input_crs: str | None = None,
     ) -> TilingScheme:
-        """The scheme that `write` stored, or that another program made for `raster`.
+        """The scheme that `write` stored; `gdaltools.read_tiling_scheme` also reads another program's.
 
         Parameters
         ----------
-        raster : path, URL or Location, optional
-            The raster that the scheme is for: where another program made it, its grid is found from this.
-        input_crs : str, optional
-            The raster's CRS where its file does not say.
+        raster, input_crs
+            Deprecated: use `gdaltools.read_tiling_scheme`.
 
         Raises
         ------
         SourceNotFound, StorageError
             It cannot be read.
         InvalidParameter
-            It is no tiling scheme, or another program's and no raster is given.
+            It is no tiling scheme, or one that another program made.
 
         Examples
         --------
         >>> TilingScheme.read(scheme.write("scheme.geojson")) == scheme
         True
         """
-        from gdaltools.tiles import geojson
+        if raster is not None:
+            read = moved("TilingScheme.read(raster=...)", "gdaltools.tiles.adopted.read_tiling_scheme")
+            return cast("TilingScheme", read(src, raster=raster, input_crs=input_crs))
+        return TilingScheme.from_geojson(storage.read_bytes(src))
 
-        return geojson.decode(storage.read_bytes(src), raster, input_crs=input_crs)
+    def facts(self) -> dict[str, Any]:
+        """Deprecated: what a task's result says of the scheme, `worker.task.handlers.scheme_facts`.
+
+        Examples
+        --------
+        >>> scheme.facts()["total_tiles"]
+        12
+        """
+        return cast("dict[str, Any]", moved("TilingScheme.facts", "worker.task.handlers.scheme_facts")(self))
+
+
+def _validated(content: object) -> TilingScheme:
+    try:
+        scheme = TilingScheme.model_validate(content)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False)[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise InvalidParameter(f"a damaged tiling scheme: {where}: {first['msg']}") from error
+    for grid in (scheme.grid, scheme.source_grid):
+        parse_crs(grid.crs, "CRS of the tiling scheme")
+        if grid.affine.determinant == 0:
+            raise InvalidParameter("a damaged tiling scheme: its transform has no inverse")
+    return scheme
 
 
 def _covers(spans: tuple[Span, ...], extent: int) -> bool:

@@ -13,18 +13,13 @@ from typing import Any, Self
 import numpy as np
 from rasterio.windows import Window
 
-from gdaltools.cog.overviews.axis import Span
+from gdaltools.geo.window import PixelWindow, Span
 from gdaltools.raster.dataset import open_dataset
 from gdaltools.raster.pixels.raw import RawSource
 from gdaltools.raster.pixels.source import Pixels, Valid, stacked
 from gdaltools.raster.pixels.windows import SourceWindows, raw_pixels
 from gdaltools.storage import Location
-from gdaltools.tiles.scheme import PixelWindow
 from gdaltools.warp.strips import WarpPlan, plain_strips, warped_strips
-
-# Rows of a plain strip, and bytes of a tile's part of it.
-_PLAIN_ROWS, _LEAST_ROWS = 512, 64
-_PLAIN_BYTES = 16 << 20
 
 
 @dataclass(frozen=True)
@@ -106,18 +101,6 @@ class TargetPixels:
                 yield pixels, holds_data(pixels, None, self.hidden).any(axis=0)
             else:
                 yield pixels, None
-
-
-def plain_step(stored_rows: int, row_bytes: int) -> int:
-    """The rows of a plain strip for a source whose blocks have so many: whole blocks where they are low.
-
-    `row_bytes` is one row of a tile: of very many bands a strip has fewer rows.
-
-    >>> plain_step(1, 12_288), plain_step(12, 12_288), plain_step(1024, 12_288), plain_step(1, 122_880)
-    (512, 504, 512, 136)
-    """
-    rows = min(_PLAIN_ROWS, max(_LEAST_ROWS, _PLAIN_BYTES // row_bytes))
-    return rows // stored_rows * stored_rows if stored_rows <= rows else rows
 
 
 def holds_data(pixels: Pixels, valid: Valid | None, nodata: float | None) -> Any:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from gdaltools.band_names import named
 from gdaltools.cog.arrays import array_source, array_type
 from gdaltools.errors import InvalidParameter, UnsupportedRaster
 from gdaltools.geo.crs import WGS84, crs_name, transform_bounds
 from gdaltools.geo.grid import Grid
+from gdaltools.raster.bands import named
 from gdaltools.raster.detect import Detection
 from gdaltools.raster.facts import Facts
 from gdaltools.raster.info import RasterInfo

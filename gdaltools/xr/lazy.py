@@ -14,8 +14,7 @@ from rasterio.transform import Affine
 from rasterio.windows import Window
 
 from gdaltools import storage
-from gdaltools.band_names import named
-from gdaltools.raster.bands import BAND_NAME
+from gdaltools.raster.bands import BAND_NAME, named
 from gdaltools.storage import Location
 
 if TYPE_CHECKING:  # at run time where they are used: they make the import of gdaltools slow

@@ -17,14 +17,16 @@ from gdaltools.cog.arrays import array_source
 from gdaltools.cog.plan import CogPlan, Wanted
 from gdaltools.cog.planning import plan_for
 from gdaltools.cog.write.build import make_planned
-from gdaltools.display.progress import ProgressOption, reporting
+from gdaltools.cost.tiles_memory import auto_tile_size
+from gdaltools.display.progress import ProgressOption
+from gdaltools.display.reporting import reporting
 from gdaltools.errors import InvalidParameter
 from gdaltools.raster.facts import Facts
+from gdaltools.raster.tiff import BLOCK_UNIT
 from gdaltools.runtime import graph
 from gdaltools.storage import Location, StrPath
-from gdaltools.tiles.axis import BLOCK_UNIT, Axis
+from gdaltools.tiles.axis import Axis
 from gdaltools.tiles.extract.result import ExtractedTile, ExtractionResult
-from gdaltools.tiles.generate import auto_tile_size
 from gdaltools.tiles.scheme import MAX_TILES
 
 
@@ -125,7 +127,8 @@ def array_tiles(
         cogs=True,
         warped=False,
         resampling=None,
-        facts={"grid": {"tile_size_pixels": size, "overlap_pixels": overlap, "total_tiles": len(found)}},
+        tile_size=size,
+        overlap=overlap,
     )
 
 

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 import gdaltools as gt
-from tests.support.contrast import FAINT
 from tests.support.notebook.chromium import chromium
+from tests.support.notebook.contrast import FAINT
 from tests.support.rasters import UTM, UTM_GRID, smooth, write_raster
 
 pytestmark = pytest.mark.browser

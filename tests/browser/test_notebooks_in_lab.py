@@ -17,8 +17,8 @@ import pytest
 import rasterio
 
 from notebooks.execute import notebooks
-from tests.support.contrast import FAINT
 from tests.support.notebook.chromium import chromium
+from tests.support.notebook.contrast import FAINT
 from tests.support.notebook.lab import Lab, LabPage, Theme, lab
 from tests.support.rasters import UTM, UTM_GRID, smooth, write_raster
 

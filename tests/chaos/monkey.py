@@ -17,7 +17,7 @@ from tests.chaos import crashes
 from tests.chaos.world import DOCKER, LEASE_SECONDS, World
 from tests.support.processes import descendants
 from tests.support.worker_process import WorkerProcess
-from worker.database.retry import is_set_within
+from worker.waiting import is_set_within
 
 # A task may fail three times before it fails for good, and its retries come within half a minute: its own
 # process is killed so rarely that no task is hit four times.

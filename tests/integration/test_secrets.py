@@ -16,7 +16,7 @@ from azure.storage.blob import AccountSasPermissions, ResourceTypes, generate_ac
 
 import gdaltools as gt
 from gdaltools import storage
-from gdaltools.redaction import redacted
+from gdaltools.runtime.text import redacted
 from gdaltools.storage.azure import accounts
 from tests.support.rasters import smooth, write_raster
 from tests.support.services.azurite import azurite

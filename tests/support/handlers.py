@@ -15,7 +15,8 @@ import numpy as np
 
 from gdaltools.cost.estimation import estimate_workload
 from gdaltools.cost.workload import Workload, square_layout
-from gdaltools.display.progress import ProgressOption, reporting
+from gdaltools.display.progress import ProgressOption
+from gdaltools.display.reporting import reporting
 from gdaltools.errors import StorageError
 from gdaltools.runtime.phases import phase
 from worker.task import handlers

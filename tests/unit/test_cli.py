@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import rasterio
 
+import gdaltools as gt
 from gdaltools.cli import main, printable
 from gdaltools.tiles.generate import generate_tiling_scheme
 from tests.support.rasters import UTM, UTM_GRID, smooth, truncate, write_raster
@@ -48,7 +49,9 @@ def test_tiles_are_planned_limited_and_made_cogs(
     assert not (tmp_path / "cogs").exists()
     assert main([*asked, "--area", str(tmp_path / "area.json"), "--skip-empty", "--json"]) == 0
     made = json.loads(capsys.readouterr().out)
-    assert 0 < len(made["tiles"]) < made["facts"]["total_tiles"]
+    whole = gt.generate_tiling_scheme(scene, tms="WebMercatorQuad", tile_mb=0.8, overlap=0)
+    assert 0 < len(made["tiles"]) < len(whole)
+    assert (made["tile_size"], made["overlap"]) == (512, 0)
     for tile in made["tiles"]:
         assert main(["validate", tile["location"]]) == 0
     assert main(["tiles", str(scene), str(tmp_path / "x"), "--level", "3", "--target-crs", UTM]) == 2

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from random import random
@@ -47,13 +46,3 @@ async def persistently(
             )
         await pause(wait * (0.5 + random()))
         wait = min(2 * wait, _LONGEST_SECONDS)
-
-
-async def is_set_within(event: asyncio.Event, seconds: float) -> bool:
-    """Wait for an event for so long; whether it is set."""
-    try:
-        async with asyncio.timeout(seconds):
-            await event.wait()
-    except TimeoutError:
-        return event.is_set()
-    return True

@@ -10,13 +10,12 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from gdaltools.errors import GdalToolsError, InvalidParameter
 from worker.protocol.rows import Json
 
 if TYPE_CHECKING:  # with rasterio and numpy, which a worker beside a platform does without
-    from gdaltools.cost.estimation import Expectation
     from gdaltools.cost.workload import Layout
 
 
@@ -35,7 +34,7 @@ class StageError(GdalToolsError):
 
 
 class Expect(Protocol):
-    """What a task is expected to take on the function app: `gdaltools.cost.estimation.expect_task`."""
+    """What a task is expected to take on the function app: `worker.job.expectations.expect_task`."""
 
     def __call__(
         self,
@@ -169,3 +168,10 @@ def definition(job_type: str, registry: Mapping[str, JobDefinition]) -> JobDefin
     except KeyError:
         known = ", ".join(sorted(registry))
         raise UnknownJobType(f"job type {job_type!r} does not exist; there is {known}") from None
+
+
+class Expectation(NamedTuple):
+    """What a task is expected to take; `memory_mb` is a bound."""
+
+    minutes: float
+    memory_mb: float

@@ -13,9 +13,12 @@ from typing import Any
 import numpy as np
 
 from gdaltools import storage
+from gdaltools.cost.cog_memory import SHARED_BYTES
+from gdaltools.cost.estimation import estimate_layout
+from gdaltools.cost.tiles_memory import auto_tile_size
 from gdaltools.cost.workload import VARIANTS, Layout, guessed_codec, layout_of, square_layout
-from gdaltools.tiles.generate import auto_tile_size
-from worker.job.definitions import Context
+from worker.job.definitions import Context, Expectation
+from worker.protocol.routing import COG_TASKS, EXTRACTION_TASKS, normal_task_type
 from worker.protocol.rows import Json
 
 # How plain tiles are written.
@@ -25,6 +28,9 @@ _TIERS = 3
 _SIDES = 2
 # No task takes no time.
 _LEAST_MINUTES = 0.001
+
+# Tasks that read headers only: planning a scheme, joining products.
+_HEADER_TASK_SECONDS = 5.0
 
 
 def of_planning(context: Context, parameters: Json) -> dict[str, float]:
@@ -115,3 +121,39 @@ def _expected(
         "estimated_duration_minutes": max(_LEAST_MINUTES, round(expected.minutes, 3)),
         "estimated_memory_mb": round(expected.memory_mb, 1),
     }
+
+
+def expect_task(
+    task_type: str,
+    layout: Layout | None = None,
+    *,
+    variants: Sequence[str | None] = (None,),
+    warps: bool = False,
+    tile_size: int | None = None,
+    cores: int | None = None,
+) -> Expectation:
+    """What a task of a raster is expected to take, for routing and admission.
+
+    Parameters
+    ----------
+    layout : Layout, optional
+        What is known of the raster; a task that reads headers only needs none.
+    variants : sequence
+        One for each product that the task makes, as `estimate_layout` takes it.
+    warps, tile_size, cores
+        As `estimate_layout` takes them.
+
+    Raises
+    ------
+    InvalidParameter
+        A variant is unknown, or `cores` is not positive.
+    """
+    name = normal_task_type(task_type)
+    operation = "extract_tiles" if name in EXTRACTION_TASKS else "create_cog" if name in COG_TASKS else None
+    if operation is None or layout is None:
+        return Expectation(_HEADER_TASK_SECONDS / 60, SHARED_BYTES / 1e6)
+    found = [
+        estimate_layout(operation, layout, variant=variant, warps=warps, tile_size=tile_size, cores=cores)
+        for variant in variants
+    ]
+    return Expectation(sum(each.minutes for each in found), max(each.peak_memory_mb for each in found))

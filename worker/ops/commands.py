@@ -51,7 +51,7 @@ def _provision(given: argparse.Namespace) -> int:
 def _doctor(given: argparse.Namespace) -> int:
     logs.write_text("ERROR")
     from worker.ops.doctor import examine, of_configuration
-    from worker.ops.doctor_findings import Finding
+    from worker.ops.doctor_services import Finding
 
     async def run(settings: Settings) -> list[Finding]:
         return await examine(settings)

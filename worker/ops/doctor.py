@@ -16,7 +16,7 @@ from pathlib import Path
 
 from worker.errors import ConfigurationError
 from worker.ops import doctor_services
-from worker.ops.doctor_findings import Finding
+from worker.ops.doctor_services import Finding
 from worker.settings import Settings
 
 CHECK_SECONDS = 40.0

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import Literal
 from uuid import uuid4
 
 from gdaltools import storage
@@ -13,7 +15,6 @@ from gdaltools.errors import GdalToolsError, StorageDenied
 from worker.database.connections import DatabaseRefused
 from worker.database.jobs import PlatformDatabase
 from worker.errors import BusAuthenticationError, BusError, QueueNotFound
-from worker.ops.doctor_findings import Finding
 from worker.queue.bus import Bus
 from worker.queue.settings import QueueManagement, wanted_queues
 from worker.service import backing
@@ -21,6 +22,8 @@ from worker.settings import Settings
 
 CLOCK_SECONDS = 30.0
 """By how much this machine's clock may be off; tokens and signatures allow some minutes, people fewer."""
+
+State = Literal["ok", "problem", "unknown"]
 
 
 async def storage_works(settings: Settings) -> list[Finding]:
@@ -218,3 +221,13 @@ def _clock(ahead: timedelta) -> Finding:
     if abs(seconds) > CLOCK_SECONDS:
         return Finding("clock", "problem", told, "let the machine's time be set by NTP")
     return Finding("clock", "ok", told)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What a check found; `remedy` says what to do about a problem."""
+
+    part: str
+    state: State
+    said: str
+    remedy: str = ""

@@ -23,8 +23,8 @@ from pydantic import (
 )
 
 from gdaltools.errors import GdalToolsError
-from worker.job.routing import normal_task_type
 from worker.protocol.json_text import dumps
+from worker.protocol.routing import normal_task_type
 
 MAX_MESSAGE_BYTES = 256 * 1024
 """What Service Bus's standard tier accepts, properties included."""

@@ -11,9 +11,9 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
-from worker.database.retry import is_set_within
 from worker.errors import BusError
 from worker.queue.bus import Bus, Message
+from worker.waiting import is_set_within
 
 WAIT_SECONDS = 30.0
 """How long one receive waits for a message."""

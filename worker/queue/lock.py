@@ -9,9 +9,9 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Protocol
 
-from worker.database.retry import is_set_within
 from worker.errors import BusError, LockLost
 from worker.telemetry.metrics import METRICS
+from worker.waiting import is_set_within
 
 MIN_PAUSE_SECONDS = 0.1  # between renewals
 # However long the lock is said to last: that is said by a clock which need not go like ours.

@@ -13,12 +13,12 @@ from collections.abc import Callable, Sequence
 
 from gdaltools.errors import GdalToolsError
 from gdaltools.runtime import crash_points
-from worker.database.retry import is_set_within
 from worker.database.tasks import Database, OutboxBatch
 from worker.errors import MessageTooLarge, QueueNotFound
 from worker.protocol.rows import OutboxRow
 from worker.queue.bus import Bus, OutgoingMessage
 from worker.telemetry import logs, traces
+from worker.waiting import is_set_within
 
 # How long a row that a dead worker left waits at most, in seconds.
 SWEEP_SECONDS = 2.0

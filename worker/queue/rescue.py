@@ -13,10 +13,10 @@ from random import uniform
 
 from gdaltools.errors import GdalToolsError
 from gdaltools.runtime import crash_points
-from worker.database.retry import is_set_within
 from worker.database.tasks import Database
 from worker.queue.dead_letters import DeadLetters
 from worker.queue.outbox import Outbox
+from worker.waiting import is_set_within
 
 # How often is looked, in seconds: a sixth of the lease for rows and a third for letters, within these.
 _SOONEST_SECONDS, _LATEST_SECONDS, _LATEST_LETTERS_SECONDS = 0.5, 15.0, 60.0

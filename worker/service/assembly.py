@@ -25,16 +25,16 @@ from gdaltools import storage
 from gdaltools.errors import GdalToolsError
 from gdaltools.runtime import scratch
 from worker.database.jobs import PlatformDatabase
-from worker.database.retry import is_set_within
 from worker.database.tasks import DatabaseError
 from worker.errors import BusError, ConfigurationError, NotReady, Stopped
 from worker.job.coordinator import Coordinator
 from worker.job.definitions import Context
 from worker.job.machine import Machine
-from worker.job.routing import RoutingRules, route
+from worker.protocol.routing import RoutingRules, route
 from worker.queue.bus import Bus
 from worker.queue.dead_letters import DeadLetters
 from worker.queue.listener import Process, listen
+from worker.queue.observed import observed
 from worker.queue.outbox import Outbox
 from worker.queue.rescue import Rescue
 from worker.service import backing
@@ -45,6 +45,7 @@ from worker.task.pressure import Pressure
 from worker.task.processor import Processor, ProcessorOptions
 from worker.task.runner import Runner, RunnerOptions
 from worker.telemetry import logs, traces
+from worker.waiting import is_set_within
 from worker.web import api, health
 from worker.web.access import Access
 from worker.web.gauges import Measures
@@ -54,7 +55,7 @@ from worker.web.status.board import Board
 from worker.web.status.facts import About
 
 if TYPE_CHECKING:
-    from gdaltools.cost.estimation import Expectation
+    from worker.job.definitions import Expectation
 
 _LONGEST_BACKOFF_SECONDS = 30.0
 # How often a fault that looks like a wrong configuration is tried, as a role just granted takes a moment.
@@ -285,7 +286,7 @@ def _listeners(
         return listen(
             bus,
             queue,
-            shift.watched(traces.observed(process)),
+            shift.watched(observed(process)),
             relieved=relieved,
             stopping=stopping,
             on_error=on_error,
@@ -369,7 +370,7 @@ def _about(settings: Settings) -> About:
 
 def _expect_task(*task: Any, **options: Any) -> Expectation:
     # With rasterio and numpy: only where jobs are planned.
-    from gdaltools.cost.estimation import expect_task
+    from worker.job.expectations import expect_task
 
     return expect_task(*task, **options)
 

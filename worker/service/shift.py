@@ -11,9 +11,9 @@ import asyncio
 import time
 from collections.abc import Callable
 
-from worker.database.retry import is_set_within
 from worker.queue.bus import Message
 from worker.queue.listener import WAIT_SECONDS, Process
+from worker.waiting import is_set_within
 
 # How soon it is noticed that the last slot has heard from its queue.
 _LOOK_SECONDS = 0.1

@@ -24,8 +24,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from gdaltools.display.progress import Progress
 from gdaltools.errors import GdalToolsError
-from gdaltools.redaction import redacted
 from gdaltools.runtime import crash_points, phases, scratch
+from gdaltools.runtime.text import redacted
 from worker.telemetry import logs
 
 if TYPE_CHECKING:

@@ -23,15 +23,15 @@ from gdaltools import storage
 from gdaltools.cost.estimation import Estimate, estimate_workload, layout_of
 from gdaltools.cost.workload import Layout, Workload
 from gdaltools.display.progress import ProgressOption
-from gdaltools.errors import GdalToolsError, InvalidParameter, UnknownTaskType
+from gdaltools.errors import GdalToolsError, InvalidParameter
 from gdaltools.geo.crs import parse_crs
 from gdaltools.raster.dataset import numpy_dtypes, open_dataset
 from gdaltools.raster.detect import RASTER_TYPES, RasterType
 from gdaltools.raster.roughness import is_rough
 from gdaltools.storage import Location
-from worker.errors import ConfigurationError
-from worker.job.routing import normal_task_type
+from worker.errors import ConfigurationError, UnknownTaskType
 from worker.protocol.messages import describe_problems
+from worker.protocol.routing import normal_task_type
 
 _SILVER_COGS = "silver-cogs"
 _SILVER_MOSAICS = "silver-mosaicjson"
@@ -119,14 +119,47 @@ def generate_tiling_scheme(parameters: TilingParameters, progress: ProgressOptio
     )
     name = parameters.output_blob_name or f"{_scope(parameters)}{source.stem}_tiling_scheme.geojson"
     target = storage.blob(parameters.output_container, name)
-    scheme.write(target, overwrite=True)
+    facts = scheme_facts(scheme)
+    scheme.write(target, overwrite=True, metadata=facts)
     return {
         "tiling_scheme_blob": name,
         "tiling_scheme_container": parameters.output_container,
         "source_blob": parameters.blob_name,
         "source_container": parameters.container_name,
-        **scheme.facts(),
+        **facts,
         "processing_time_seconds": _since(started),
+    }
+
+
+def scheme_facts(scheme: gt.TilingScheme) -> dict[str, Any]:
+    """Return what stage 1's result says of a scheme, with the keys of protocol.md §5."""
+    grid = scheme.grid
+    return {
+        "total_tiles": len(scheme),
+        "grid": {
+            "rows": scheme.rows,
+            "cols": scheme.cols,
+            "tile_size_pixels": scheme.tile_size,
+            "overlap_pixels": scheme.overlap,
+            "effective_tile_size": scheme.tile_size - scheme.overlap,
+            "total_tiles": len(scheme),
+            "overlap_percentage": round(100 * scheme.overlap / scheme.tile_size, 2),
+            "cog_blocksize": scheme.cog_blocksize,
+        },
+        "source_crs": scheme.source_grid.crs,
+        "target_crs": grid.crs,
+        "target_bounds": list(grid.bounds),
+        "target_dimensions": [grid.width, grid.height],
+        "target_resolution": list(grid.resolution),
+        "raster_metadata": {
+            "band_count": scheme.band_count,
+            "actual_band_count": scheme.band_count,
+            "data_type": scheme.data_type,
+            "detected_type": scheme.raster_type,
+            "detection_confidence": scheme.detection_confidence,
+            "auto_band_names": scheme.auto_band_names,
+            "used_band_names": scheme.used_band_names,
+        },
     }
 
 
@@ -134,7 +167,7 @@ def extract_tiles(parameters: ExtractionParameters, progress: ProgressOption) ->
     """Cut a raster into the tiles of its scheme, warped onto the scheme's grid."""
     started = time.monotonic()
     source = storage.blob(parameters.container_name, parameters.blob_name)
-    scheme = gt.TilingScheme.read(
+    scheme = gt.read_tiling_scheme(
         storage.blob(parameters.tiling_scheme_container, parameters.tiling_scheme_blob),
         raster=source,
         input_crs=parameters.input_crs,
@@ -158,7 +191,7 @@ def extract_tiles(parameters: ExtractionParameters, progress: ProgressOption) ->
         "tiling_scheme_blob": parameters.tiling_scheme_blob,
         # Stage 3 takes this for the CRS of the tiles that it reads, and they are on the target grid.
         "source_crs": scheme.grid.crs,
-        "raster_metadata": scheme.facts()["raster_metadata"],
+        "raster_metadata": scheme_facts(scheme)["raster_metadata"],
         "extraction_time_seconds": extracted.seconds,
         "upload_time_seconds": 0.0,
         "processing_time_seconds": _since(started),
@@ -295,7 +328,7 @@ def _extraction_workloads(parameters: ExtractionParameters) -> list[Workload]:
         layout = _layout(dataset, source)
     if storage.stat(plan).size > _LARGE_SCHEME_BYTES:
         return [Workload("extract_tiles", "warp", layout, CPU_COUNT)]
-    scheme = gt.TilingScheme.read(plan, raster=source, input_crs=parameters.input_crs)
+    scheme = gt.read_tiling_scheme(plan, raster=source, input_crs=parameters.input_crs)
     variant = "warp" if scheme.warps else "window"
     return [Workload("extract_tiles", variant, layout, CPU_COUNT, tile_size=scheme.tile_size)]
 

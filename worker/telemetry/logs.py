@@ -18,8 +18,7 @@ from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import Any
 
-from gdaltools.redaction import redacted
-from gdaltools.runtime.text import shortened
+from gdaltools.runtime.text import redacted, shortened
 from worker.settings import Settings
 
 FIELDS = ("task_id", "job_id", "stage", "correlation_id")

@@ -9,7 +9,6 @@ loaded.
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import os
 import time
@@ -20,11 +19,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from worker.errors import ConfigurationError
-from worker.job.routing import RASTER_TASKS, normal_task_type
 from worker.protocol.messages import TaskMessage
-from worker.queue.bus import Message
-from worker.queue.listener import Process
-from worker.telemetry import logs
+from worker.protocol.routing import RASTER_TASKS, normal_task_type
 from worker.telemetry.metrics import METRICS, Metrics, Outcome
 
 if TYPE_CHECKING:
@@ -40,14 +36,13 @@ _OTLP = (
     "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
     "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT",
 )
-_LONGEST_FIELD = 100
 _FLUSH_MILLISECONDS = 5000
 
 Attributes = Mapping[str, str | int | float | bool]
 
 log = logging.getLogger(__name__)
 
-_tracer: ContextVar[Any] = ContextVar("tracer", default=None)
+current_tracer: ContextVar[Any] = ContextVar("tracer", default=None)
 
 
 @asynccontextmanager
@@ -78,12 +73,12 @@ async def exporting(name: str) -> AsyncIterator[None]:
         ) from error
     except ValueError as error:
         raise ConfigurationError(f"{' or '.join(wanted)} cannot be used: {error}") from error
-    token = _tracer.set(tracers.get_tracer("gdaltools.worker"))
+    token = current_tracer.set(tracers.get_tracer("gdaltools.worker"))
     forwarded = _forward(METRICS, meters.get_meter("gdaltools.worker"))
     try:
         yield
     finally:
-        _tracer.reset(token)
+        current_tracer.reset(token)
         for records, record in forwarded:
             records.remove(record)
         tracers.force_flush(_FLUSH_MILLISECONDS)
@@ -143,7 +138,7 @@ def _forward(metrics: Metrics, meter: Any) -> list[tuple[list[Any], Any]]:
 @contextmanager
 def span(name: str, attributes: Attributes | None = None) -> Iterator[None]:
     """A step, from entry to exit, below the span that is current here; an exception marks it as failed."""
-    tracer = _tracer.get()
+    tracer = current_tracer.get()
     if tracer is None:
         yield
         return
@@ -153,7 +148,7 @@ def span(name: str, attributes: Attributes | None = None) -> Iterator[None]:
 
 def note_step(name: str, began: float, ended: float, attributes: Attributes | None = None) -> None:
     """A step that was done elsewhere, in seconds since 1970, below the span that is current here."""
-    tracer = _tracer.get()
+    tracer = current_tracer.get()
     if tracer is not None:
         made = tracer.start_span(name, start_time=int(began * 1e9), attributes=attributes)
         made.end(end_time=int(ended * 1e9))
@@ -161,75 +156,13 @@ def note_step(name: str, began: float, ended: float, attributes: Attributes | No
 
 def properties() -> dict[str, str]:
     """What a message that is sent because of the current span carries."""
-    if _tracer.get() is None:
+    if current_tracer.get() is None:
         return {}
     from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
     carrier: dict[str, str] = {}
     TraceContextTextMapPropagator().inject(carrier)
     return carrier
-
-
-def observed(process: Process) -> Process:
-    """`process`, with each message's ids on all that is logged and a span around all that is done."""
-
-    async def observed(message: Message) -> None:
-        METRICS.in_hand.inc()
-        try:
-            about = fields_of(message)
-            with logs.about(about), _received(message, about):
-                await process(message)
-        finally:
-            METRICS.in_hand.dec()
-
-    return observed
-
-
-@contextmanager
-def _received(message: Message, about: logs.About) -> Iterator[None]:
-    tracer = _tracer.get()
-    if tracer is None:
-        yield
-        return
-    from opentelemetry.trace import SpanKind
-    from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
-
-    parent = TraceContextTextMapPropagator().extract(
-        {name: str(value) for name, value in message.application_properties.items()}
-    )
-    attributes: dict[str, str | int] = {
-        "messaging.system": "servicebus",
-        "messaging.destination.name": message.queue,
-        "messaging.message.id": message.message_id or "",
-        "messaging.servicebus.message.delivery_count": message.delivery_count,
-        **{f"gdaltools.{name}": value for name, value in about.items() if value is not None},
-    }
-    kind = "task" if about.get("task_id") else "job message"
-    with tracer.start_as_current_span(kind, context=parent, kind=SpanKind.CONSUMER, attributes=attributes):
-        yield
-
-
-def fields_of(message: Message) -> logs.About:
-    """The ids that a message is about, as far as it says; it may be anybody's and say anything."""
-    try:
-        body = json.loads(message.body)
-    except (ValueError, RecursionError):
-        body = None
-    if not isinstance(body, dict):
-        body = {}
-    job_id = _short(body.get("parent_job_id") or body.get("job_id"))
-    correlation = _short(message.correlation_id or body.get("correlation_id"))
-    stage = body.get("stage", body.get("completed_stage"))
-    return {
-        "task_id": _short(body.get("task_id")),
-        "job_id": job_id,
-        "stage": stage if isinstance(stage, int) else None,
-        "correlation_id": correlation or (f"docker-{job_id[:8]}" if job_id else None),
-    }
-
-
-def _short(value: object) -> str | None:
-    return value[:_LONGEST_FIELD] if isinstance(value, str) and value else None
 
 
 @dataclass

@@ -16,7 +16,7 @@ from rasterio.io import DatasetReader
 from rasterio.transform import from_origin
 from rasterio.windows import Window
 
-from benchmarks.compare.cases import Case
+from benchmarks.compare.sources.cases import Case
 from benchmarks.compare.sources.scenes import Frame
 from gdaltools.errors import SourceNotFound, UnsupportedRaster
 

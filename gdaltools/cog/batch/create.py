@@ -26,10 +26,11 @@ from gdaltools.cog.batch.result import BatchedCog, CogsResult
 from gdaltools.cog.batch.run import BatchRun, Outcome, Waiting, failed
 from gdaltools.cog.plan import Wanted
 from gdaltools.cog.planning import check_overviews, chosen_profile
-from gdaltools.cog.warped import tile_matrix_set
-from gdaltools.display.progress import ProgressOption, reporting
+from gdaltools.display.progress import ProgressOption
+from gdaltools.display.reporting import reporting
 from gdaltools.errors import GdalToolsError, InvalidParameter, SourceNotFound, TargetExists
 from gdaltools.geo.crs import parse_crs
+from gdaltools.geo.tms import tile_matrix_set
 from gdaltools.raster.detect import RasterType
 from gdaltools.storage import Location, Stat, StrPath
 

@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict
 
 from gdaltools.errors import InvalidParameter
 from gdaltools.raster.detect import RASTER_TYPES, RasterType
+from gdaltools.raster.tiff import BLOCK_UNIT
 
 Tier = Literal["visualization", "analysis", "fast", "archive"]
 
@@ -60,8 +61,6 @@ REPROJECT_RESAMPLINGS = (
     "sum",
     "rms",
 )
-# TIFF 6.0 §15: tile sides are multiples of 16.
-BLOCK_STEP = 16
 MIN_BLOCKSIZE, MAX_BLOCKSIZE = 64, 4096
 
 
@@ -401,5 +400,5 @@ def _check_number(parameter: str, value: int, low: int, high: int) -> None:
 
 def _check_blocksize(blocksize: int) -> None:
     _check_number("blocksize", blocksize, MIN_BLOCKSIZE, MAX_BLOCKSIZE)
-    if blocksize % BLOCK_STEP:
-        raise InvalidParameter(f"blocksize {blocksize} is not a multiple of {BLOCK_STEP}: try 256 or 512")
+    if blocksize % BLOCK_UNIT:
+        raise InvalidParameter(f"blocksize {blocksize} is not a multiple of {BLOCK_UNIT}: try 256 or 512")

@@ -4,16 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-
-@dataclass(frozen=True)
-class Span:
-    """A range of rows or columns: `start` included, `stop` not."""
-
-    start: int
-    stop: int
-
-    def __len__(self) -> int:
-        return self.stop - self.start
+from gdaltools.geo.window import Span
 
 
 @dataclass(frozen=True)

@@ -19,10 +19,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gdaltools.cog.overviews.averages import average
-from gdaltools.cog.overviews.axis import Axis, Span
+from gdaltools.cog.overviews.axis import Axis
 from gdaltools.cog.overviews.kernels import CONVOLUTIONS, as_half_floats, resampled, resampled_weighed
 from gdaltools.cog.overviews.palettes import Palette, blend, is_identity
 from gdaltools.cog.overviews.windows import any_below
+from gdaltools.geo.window import Span
 
 Pixels = NDArray[Any]
 Valid = NDArray[np.bool_]

@@ -15,8 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from gdaltools.cog.overviews.axis import Axis, Span
+from gdaltools.cog.overviews.axis import Axis
 from gdaltools.cog.overviews.halving import Rule, halve_planes
+from gdaltools.geo.window import Span
 from gdaltools.raster.pixels.source import Pixels, Source, Valid
 
 # GDAL_OVR_CHUNK_MAX_SIZE; GDAL compares some rows of the raster with it, we the whole, to read little twice.

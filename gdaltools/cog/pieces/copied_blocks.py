@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from gdaltools import storage
 from gdaltools.cog.format.template import Tag, Template
-from gdaltools.cog.overviews.axis import Span
 from gdaltools.errors import CorruptRaster
+from gdaltools.geo.window import Span
 from gdaltools.raster import tiff
 from gdaltools.raster.pixels.source import Pixels, RasterSource, Valid
 from gdaltools.storage import Location

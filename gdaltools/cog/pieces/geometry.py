@@ -12,8 +12,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
-from gdaltools.cog.overviews.axis import Axis, Span
+from gdaltools.cog.overviews.axis import Axis
 from gdaltools.cog.overviews.halving import Rule, needed
+from gdaltools.geo.window import Span
 
 # Source rows (or columns) on each side of a seam that what is pending there is computed from.
 _STRIP_AVERAGE = 4

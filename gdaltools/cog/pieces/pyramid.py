@@ -16,12 +16,13 @@ from numpy.typing import NDArray
 from gdaltools.cog.encode.adaptive import Policy, Trial, try_block
 from gdaltools.cog.encode.codec import BlockEncoder, Encoding, encode_mask_block, framed, predicted
 from gdaltools.cog.format.layout import BLOCK_FRAME
-from gdaltools.cog.overviews.axis import Axis, Span
+from gdaltools.cog.overviews.axis import Axis
 from gdaltools.cog.overviews.halving import Rule, halve, halve_planes
 from gdaltools.cog.pieces.copied_blocks import LiftedSource, StoredBlocks
 from gdaltools.cog.pieces.geometry import LevelAxis, Step
 from gdaltools.cog.pieces.sink import Sink
 from gdaltools.cog.pieces.statistics import Statistics, statistics_of
+from gdaltools.geo.window import Span
 from gdaltools.raster.pixels.nodata import holding_data
 from gdaltools.raster.pixels.source import Pixels, Source, Valid
 from gdaltools.runtime.phases import phase

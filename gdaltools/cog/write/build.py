@@ -24,11 +24,12 @@ from gdaltools.cog.plan import CogPlan
 from gdaltools.cog.result import CogResult
 from gdaltools.cog.write.assemble import assemble, check_made, record_tasks
 from gdaltools.cog.write.reuse import copy_checked
-from gdaltools.display.progress import ProgressOption, Share, reporting
+from gdaltools.display.progress import ProgressOption, Share
 from gdaltools.display.relay import Relay
+from gdaltools.display.reporting import reporting
 from gdaltools.errors import CorruptRaster, UnsupportedRaster
-from gdaltools.extent import geographic_bounds
 from gdaltools.geo.crs import Bounds, crs_name
+from gdaltools.geo.footprint import geographic_bounds
 from gdaltools.raster.dataset import open_dataset
 from gdaltools.raster.pixels.decoded import decoded
 from gdaltools.raster.pixels.raw import raw_source

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from gdaltools.cog.encode.adaptive import Policy
-from gdaltools.cog.overviews.axis import Span
 from gdaltools.cog.pieces.pyramid import Carry, Record, join_pieces, read_piece
 from gdaltools.cog.pieces.sink import Sink
 from gdaltools.cog.plan import CogPlan
 from gdaltools.cog.write.assemble import assemble
+from gdaltools.geo.window import Span
 from gdaltools.raster.pixels.source import Pixels, Valid, stacked
 
 

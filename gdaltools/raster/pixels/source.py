@@ -19,7 +19,7 @@ from rasterio.transform import Affine
 from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window
 
-from gdaltools.cog.overviews.axis import Span
+from gdaltools.geo.window import Span
 from gdaltools.raster.dataset import open_dataset, reading
 from gdaltools.raster.pixels.nodata import holding_data
 from gdaltools.storage import Location

@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gdaltools import storage
-from gdaltools.cog.overviews.axis import Span
 from gdaltools.errors import CorruptRaster, UnsupportedRaster
+from gdaltools.geo.window import Span
 from gdaltools.raster import tiff
 from gdaltools.raster.pixels.source import Pixels, RasterSource, Source, Valid
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from rasterio.io import DatasetReader
 from rasterio.windows import Window
 
-from gdaltools.cog.overviews.axis import Span
+from gdaltools.geo.window import Span
 from gdaltools.raster.dataset import numpy_dtypes, read_window, reading
 from gdaltools.raster.facts import facts_of
 from gdaltools.raster.info import mask_kind

@@ -16,7 +16,7 @@ from functools import lru_cache
 from typing import Any
 
 from gdaltools.errors import InvalidParameter
-from gdaltools.redaction import redacted
+from gdaltools.runtime.text import redacted
 
 _CONNECT_SECONDS, _READ_SECONDS = 10, 60
 

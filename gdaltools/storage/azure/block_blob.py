@@ -25,6 +25,7 @@ from gdaltools.errors import GdalToolsError, SourceChanged, SourceNotFound, Stor
 from gdaltools.runtime.interruption import Interruption
 from gdaltools.storage.azure import accounts, blobs
 from gdaltools.storage.azure.retries import persistently
+from gdaltools.storage.store import BlobTraits
 
 #: Blocks that a blob can have (learn.microsoft.com, "Scalability targets for Blob storage").
 MOST_BLOCKS = 50_000
@@ -36,20 +37,6 @@ _SENDERS = 4
 _RUN_KEY = "gdaltools_run"
 # A file's bytes, as the one thing that is stored in blocks of it.
 _WHOLE = "whole"
-
-
-@dataclass(frozen=True)
-class BlobTraits:
-    """What a blob is to be but for its bytes.
-
-    Attributes
-    ----------
-    access_tier : str or None
-        Hot, Cool, Cold or Archive; None for the account's default.
-    """
-
-    content_type: str
-    access_tier: str | None = None
 
 
 @dataclass(frozen=True)

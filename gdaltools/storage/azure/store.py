@@ -13,9 +13,9 @@ from urllib.parse import quote
 from gdaltools.runtime import interruption
 from gdaltools.runtime.scratch import scratch_folder
 from gdaltools.storage.azure import accounts, blobs, download, gdal
-from gdaltools.storage.azure.block_blob import BlobTraits, StagedBlob, put_file
+from gdaltools.storage.azure.block_blob import StagedBlob, put_file
 from gdaltools.storage.location import Location
-from gdaltools.storage.store import Stat
+from gdaltools.storage.store import BlobTraits, Stat
 
 
 class AzureStore:

@@ -26,8 +26,9 @@ from dask.delayed import Delayed
 
 from gdaltools import storage
 from gdaltools.cog.encode.adaptive import Policy
-from gdaltools.display.progress import ProgressOption, expecting, reporting
+from gdaltools.display.progress import ProgressOption
 from gdaltools.display.relay import Relay
+from gdaltools.display.reporting import expecting, reporting
 from gdaltools.errors import InvalidParameter, StorageError
 from gdaltools.raster.pixels.decoded import decoded
 from gdaltools.runtime import graph
@@ -389,5 +390,6 @@ def _result(order: Order, ends: Sequence[ExtractedTile | str]) -> ExtractionResu
         cogs=plan.layout.cogs,
         warped=plan.warp is not None,
         resampling=plan.warp.resampling if plan.warp is not None else None,
-        facts=plan.scheme.facts(),
+        tile_size=plan.scheme.tile_size,
+        overlap=plan.scheme.overlap,
     )

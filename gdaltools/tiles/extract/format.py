@@ -16,13 +16,15 @@ from rasterio.transform import Affine
 from gdaltools.cog.encode.profiles import MIN_BLOCKSIZE, CogProfile
 from gdaltools.cog.plan import CogPlan, Wanted
 from gdaltools.cog.planning import plan_of_facts, profile_of_facts
+from gdaltools.cost.tiles_memory import goes_by_rows, plain_step
 from gdaltools.geo.crs import parse_crs
+from gdaltools.geo.window import PixelWindow
 from gdaltools.raster.facts import Facts, facts_of
 from gdaltools.raster.info import mask_kind
 from gdaltools.storage import Location
-from gdaltools.tiles.scheme import PixelWindow, TilingScheme
+from gdaltools.tiles.scheme import TilingScheme
 from gdaltools.warp.strips import WarpPlan
-from gdaltools.warp.target import TargetPixels, TileSource, plain_step
+from gdaltools.warp.target import TargetPixels, TileSource
 
 # What places the whole raster, or sums it up, and not a part of it.
 _DROPPED_TAGS = ("STATISTICS_", "TIFFTAG_XRESOLUTION", "TIFFTAG_YRESOLUTION", "TIFFTAG_RESOLUTIONUNIT")
@@ -30,8 +32,6 @@ _DROPPED_DOMAINS = ("TILING_SCHEME",)
 _MANY_BANDS = 8
 # Of tiles that no block of a sensible size divides.
 _ODD_BLOCKSIZE = 256
-# One row of blocks of a tile, of all bands, uncompressed: up to this a tile is written from top to bottom.
-_ROW_BYTES = 64 << 20
 
 
 @dataclass(frozen=True)
@@ -68,15 +68,6 @@ class TileFormat:
     def by_rows(self, width: int) -> bool:
         """Whether a row of blocks of a tile so wide fits the memory that one may take."""
         return goes_by_rows(width, self.profile.blocksize, self.facts.pixel_bytes)
-
-
-def goes_by_rows(width: int, block: int, pixel_bytes: int) -> bool:
-    """`TileFormat.by_rows` for a tile of which no more is known.
-
-    >>> goes_by_rows(5120, 512, 16), goes_by_rows(5120, 512, 120)
-    (True, False)
-    """
-    return block * width * pixel_bytes <= _ROW_BYTES
 
 
 def tile_wanted(scheme: TilingScheme, bands: int) -> Wanted:

@@ -6,7 +6,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from gdaltools.tiles.scheme import PixelWindow, TilingScheme
+from gdaltools.geo.window import PixelWindow
+from gdaltools.tiles.scheme import TilingScheme
 
 Position = tuple[int, int]
 Strip = tuple[int, int, int, int]
@@ -98,3 +99,28 @@ def hilbert(row: int, col: int, side: int) -> int:
             col, row = row, col
         half //= 2
     return distance
+
+
+def _by_group(
+    only: frozenset[Position] | None, rows: Sequence[range], columns: Sequence[range]
+) -> dict[Position, frozenset[Position]]:
+    """The tiles of `only` by the row and column of their group."""
+    down = {row: index for index, part in enumerate(rows) for row in part}
+    across = {col: index for index, part in enumerate(columns) for col in part}
+    found: dict[Position, set[Position]] = {}
+    for place in only or ():
+        found.setdefault((down[place[0]], across[place[1]]), set()).add(place)
+    return {group: frozenset(places) for group, places in found.items()}
+
+
+def _columns(scheme: TilingScheme, widest: int) -> list[range]:
+    """Columns of tiles in parts at most `widest` pixels wide, and at least one column."""
+    found, first = [], 0
+    for col in range(1, scheme.cols + 1):
+        if col < scheme.cols:
+            window = scheme.window(0, col)
+            if window.col_off + window.width - scheme.window(0, first).col_off <= widest:
+                continue
+        found.append(range(first, col))
+        first = col
+    return found

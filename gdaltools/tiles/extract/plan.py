@@ -22,7 +22,7 @@ from gdaltools.raster.pixels.blocks import Reading, StoredBlocks, reading_of
 from gdaltools.storage import Location
 from gdaltools.storage.near import is_worth_fetching
 from gdaltools.tiles.extract.format import TileFormat
-from gdaltools.tiles.extract.groups import Position, Strip, TileGroup, hilbert
+from gdaltools.tiles.extract.groups import Position, Strip, TileGroup, _by_group, _columns, hilbert
 from gdaltools.tiles.scheme import TilingScheme
 from gdaltools.warp.strips import WarpPlan
 from gdaltools.warp.target import TargetPixels
@@ -316,18 +316,6 @@ def _groups(
     return tuple(group for _, group in found)
 
 
-def _by_group(
-    only: frozenset[Position] | None, rows: Sequence[range], columns: Sequence[range]
-) -> dict[Position, frozenset[Position]]:
-    """The tiles of `only` by the row and column of their group."""
-    down = {row: index for index, part in enumerate(rows) for row in part}
-    across = {col: index for index, part in enumerate(columns) for col in part}
-    found: dict[Position, set[Position]] = {}
-    for place in only or ():
-        found.setdefault((down[place[0]], across[place[1]]), set()).add(place)
-    return {group: frozenset(places) for group, places in found.items()}
-
-
 def _rows(plan: ExtractionPlan, columns: Sequence[range], size: int) -> Iterator[range]:
     """Rows of tiles that make up about `size` bytes in a group."""
     scheme = plan.scheme
@@ -341,19 +329,6 @@ def _rows(plan: ExtractionPlan, columns: Sequence[range], size: int) -> Iterator
         if held >= size or row == scheme.rows - 1:
             yield range(first, row + 1)
             first, held = row + 1, 0
-
-
-def _columns(scheme: TilingScheme, widest: int) -> list[range]:
-    """Columns of tiles in parts at most `widest` pixels wide, and at least one column."""
-    found, first = [], 0
-    for col in range(1, scheme.cols + 1):
-        if col < scheme.cols:
-            window = scheme.window(0, col)
-            if window.col_off + window.width - scheme.window(0, first).col_off <= widest:
-                continue
-        found.append(range(first, col))
-        first = col
-    return found
 
 
 def _busy(plan: ExtractionPlan, groups: Sequence[TileGroup]) -> float:

@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from gdaltools.display import html
-from gdaltools.display.on_map import OnMap
+from gdaltools.raster.maps import OnMap
 from gdaltools.raster.picture import file_name
 from gdaltools.runtime.text import megabytes
 
@@ -53,8 +53,8 @@ class ExtractionResult(OnMap, BaseModel):
         Whether pixels were resampled, by `resampling`.
     seconds : float
         From the first tile's start to the last one's end, resumed ones left out.
-    facts : dict
-        The scheme's (`TilingScheme.facts`).
+    tile_size, overlap : int
+        The largest side of a tile, and what neighbours share, in pixels.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -69,7 +69,8 @@ class ExtractionResult(OnMap, BaseModel):
     cogs: bool = False
     warped: bool
     resampling: str | None
-    facts: dict[str, Any]
+    tile_size: int
+    overlap: int
 
     def __str__(self) -> str:
         rows = self._rows()
@@ -80,11 +81,10 @@ class ExtractionResult(OnMap, BaseModel):
         return "\n".join([head + kept + empty, *listed])
 
     def _rows(self) -> dict[str, str]:
-        grid = self.facts["grid"]
         rows = {
             "source": self.source,
             "tiles": f"{len(self.tiles)} {'COGs' if self.cogs else 'tiles'} of up to "
-            f"{grid['tile_size_pixels']} pixels that share {grid['overlap_pixels']}",
+            f"{self.tile_size} pixels that share {self.overlap}",
             "pixels": f"warped ({self.resampling})" if self.warped else "cut out, not resampled",
             "size": f"{megabytes(self.total_bytes)} for {self.total_pixels / 1e6:,.1f} Mpixels",
             "time": f"{self.seconds:.1f} s",

@@ -21,6 +21,7 @@ from gdaltools.cog.plan import CogPlan
 from gdaltools.cog.write.assemble import check_made
 from gdaltools.cog.write.rows import CogRows
 from gdaltools.errors import StorageError
+from gdaltools.geo.window import PixelWindow
 from gdaltools.raster.dataset import block_cache
 from gdaltools.raster.pixels.source import Pixels, Valid
 from gdaltools.runtime import crash_points
@@ -28,7 +29,6 @@ from gdaltools.storage import Location
 from gdaltools.tiles.extract.groups import Position, TileGroup
 from gdaltools.tiles.extract.plan import ExtractionPlan
 from gdaltools.tiles.extract.result import ExtractedTile
-from gdaltools.tiles.scheme import PixelWindow
 from gdaltools.warp.target import holds_data
 
 # Tiles up to this, uncompressed, wait in memory until they are whole: a file for each row of them costs more.

@@ -5,10 +5,11 @@ from typing import Any
 
 import pytest
 
-from gdaltools.cost.estimation import expect_task
-from gdaltools.errors import InvalidParameter, SourceNotFound, UnknownTaskType
+from gdaltools.errors import InvalidParameter, SourceNotFound
 from worker.database.jobs import PlatformDatabase
+from worker.errors import UnknownTaskType
 from worker.job.definitions import Context, UnknownJobType
+from worker.job.expectations import expect_task
 from worker.job.machine import Machine
 from worker.protocol.messages import JobMessage, StageComplete, TaskMessage, parse_jobs_queue, parse_task
 from worker.protocol.rows import Claimed, NewJob, OutboxMessage

@@ -15,11 +15,11 @@ from rasterio.transform import Affine
 from gdaltools.cog import planning
 from gdaltools.cog.encode.codec import Encoding
 from gdaltools.cog.encode.profiles import choose_profile
-from gdaltools.cog.overviews.axis import Span
 from gdaltools.cog.overviews.halving import level_sizes
 from gdaltools.cog.pieces.sink import MemorySink
 from gdaltools.cog.plan import CogPlan
 from gdaltools.cog.write.assemble import assemble, record_tasks
+from gdaltools.geo.window import Span
 from gdaltools.raster.facts import Facts
 from gdaltools.raster.pixels.source import stacked
 

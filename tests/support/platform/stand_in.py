@@ -44,9 +44,9 @@ from tests.support.platform.tables import (
     transaction,
     until_done,
 )
-from worker.database.retry import is_set_within
 from worker.errors import BusError, LockLost
 from worker.queue.bus import Bus, OutgoingMessage
+from worker.waiting import is_set_within
 
 SWEEP_SECONDS = 1.0
 OVER = ("completed", "failed", "completed_with_errors")

@@ -17,7 +17,7 @@ from benchmarks.calibrate.kinds import KINDS
 from benchmarks.calibrate.misrouting import examples, misrouted, simulated_jobs
 from benchmarks.calibrate.places import place
 from benchmarks.calibrate.store import Store, store_in
-from benchmarks.compare.cases import CASES
+from benchmarks.compare.sources.cases import CASES
 from benchmarks.compare.sources.rasters import Source, given_source
 from benchmarks.errors import StoreError, TooFewRuns
 from gdaltools import storage

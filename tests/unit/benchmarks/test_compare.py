@@ -11,7 +11,6 @@ import pytest
 import rasterio
 
 from benchmarks.compare import command
-from benchmarks.compare.cases import CASES, cases_named
 from benchmarks.compare.checks.cogs import check
 from benchmarks.compare.checks.tiles import check_tiles
 from benchmarks.compare.comparison import Plan, compare
@@ -23,6 +22,7 @@ from benchmarks.compare.methods.tiles import tile_methods
 from benchmarks.compare.peers.tiles import TILE_WRITERS
 from benchmarks.compare.report.tables import failures, tables, to_markdown
 from benchmarks.compare.results import CaseResult, Check, MethodResult, Report, Run
+from benchmarks.compare.sources.cases import CASES, cases_named
 from benchmarks.compare.sources.rasters import Source, given_source, made_source
 from benchmarks.compare.sources.scenes import Frame
 from benchmarks.compare.work import TilesWork

@@ -21,10 +21,11 @@ from gdaltools.cost.calibration import (
     model_for,
     processor_name,
 )
-from gdaltools.cost.estimation import estimate, estimate_workload, expect_task
+from gdaltools.cost.estimation import estimate, estimate_workload
 from gdaltools.cost.workload import VARIANTS, Layout, Workload, square_layout
 from gdaltools.errors import InvalidParameter
 from tests.support.rasters import UTM, UTM_GRID, smooth, write_raster
+from worker.job.expectations import expect_task
 
 EVEN = Spread(low=1.0, median=1.0, high=1.0)
 MODEL = OperationModel(

@@ -21,6 +21,7 @@ from gdaltools.display import html
 from gdaltools.display.sliders import what_if
 from gdaltools.raster.picture import picture, thumbnail
 from tests.support.rasters import UTM, UTM_GRID, categories, smooth, write_raster
+from worker.protocol.routing import route
 
 HOSTILE = "<script>alert(1)</script>'\"><img src=x onerror=alert(2)>&lt;\x9b2J\u202e"
 ALLOWED = {"div", "style", "header", "b", "small", "span", "i", "details", "summary", "pre", "img"}
@@ -96,7 +97,7 @@ def test_whatever_a_raster_says_of_itself_stays_text(hostile: Path, tmp_path: Pa
         gt.create_mosaicjson(cogs, tmp_path / "m.json", name=HOSTILE),
         gt.create_stac_collection(cogs, tmp_path / "stac"),
         gt.estimate(hostile),
-        gt.route("create_cog", {"file_size_mb": 5000}),
+        route("create_cog", {"file_size_mb": 5000}),
         gt.open(hostile).gt.inspect(),
         trace_reads(cog.location),
         ReadTrace(HOSTILE, (2, 3), 10, (Request(0, 5),)),

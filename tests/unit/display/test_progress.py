@@ -13,7 +13,8 @@ import pytest
 
 import gdaltools as gt
 from gdaltools.display.pace import Pace, memory_bytes, seconds_left
-from gdaltools.display.progress import Progress, expecting, reporting, watched
+from gdaltools.display.progress import Progress
+from gdaltools.display.reporting import expecting, reporting, watched
 from tests.support.rasters import UTM, UTM_GRID, smooth, write_raster
 
 

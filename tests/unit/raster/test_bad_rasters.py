@@ -10,7 +10,7 @@ import pytest
 from rasterio._err import CPLE_AppDefinedError
 from rasterio.transform import from_origin
 
-import gdaltools.raster.info as raster
+import gdaltools as gt
 from gdaltools.errors import CorruptRaster, InvalidLocation, SourceNotFound, UnsupportedRaster
 from gdaltools.raster.dataset import open_dataset
 from gdaltools.raster.info import inspect
@@ -75,7 +75,7 @@ def test_a_file_cut_short_is_corrupt_before_a_pixel_is_asked_for(
 def test_a_jpeg_cut_short_is_corrupt_when_it_is_read(tmp_path: Path) -> None:
     path = truncate(write_raster(tmp_path / "a.jpg", smooth(3, 700, 900), driver="JPEG"), 0.6)
     with pytest.raises(CorruptRaster):
-        raster.open(path).compute()
+        gt.open(path).compute()
 
 
 @pytest.mark.parametrize("target", ["EPSG:4326", UTM])
@@ -99,7 +99,7 @@ def test_a_block_that_cannot_be_decoded_fails_the_call_and_names_the_window(
     for tile in whole:
         assert inspect(tile).count == 3
     with pytest.raises(CorruptRaster, match=r"columns"):
-        raster.open(path).compute()
+        gt.open(path).compute()
 
 
 def test_errors_say_nothing_on_the_terminal(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -109,7 +109,7 @@ def test_errors_say_nothing_on_the_terminal(tmp_path: Path, capfd: pytest.Captur
     rasterio_log.propagate, before = False, rasterio_log.propagate
     try:
         with pytest.raises(CorruptRaster):
-            raster.open(path).compute()
+            gt.open(path).compute()
         with pytest.raises(UnsupportedRaster):
             inspect(tmp_path / "text.tif")
     finally:

@@ -9,7 +9,7 @@ import pytest
 from rasterio.enums import ColorInterp
 from rasterio.transform import Affine, from_origin
 
-import gdaltools.raster.info as raster
+import gdaltools as gt
 from gdaltools.errors import InvalidParameter
 from gdaltools.geo.crs import crs_name, parse_crs
 from gdaltools.raster.info import RasterInfo, inspect
@@ -96,16 +96,16 @@ def test_bounds_on_earth_hold_the_pole_and_cross_the_antimeridian(tmp_path: Path
 def test_pixels_are_opened_lazily_in_chunks_of_whole_blocks(tmp_path: Path) -> None:
     pixels = smooth(3, 700, 900)
     path = write_raster(tmp_path / "a.tif", pixels, crs=UTM, transform=UTM_GRID, nodata=0, block=128)
-    array = raster.open(path, chunks=256)
+    array = gt.open(path, chunks=256)
     assert array.dims == ("band", "y", "x")
     assert array.data.chunksize == (3, 256, 256)
     assert (str(array.rio.crs), array.rio.transform(), array.rio.nodata) == (UTM, UTM_GRID, 0)
     np.testing.assert_array_equal(array.values, pixels)
     np.testing.assert_array_equal(array[:, ::7, 5].values, pixels[:, ::7, 5])
     np.testing.assert_array_equal(array[1, 10:20, ::-3].values, pixels[1, 10:20, ::-3])
-    auto = raster.open(path).data.chunksize
+    auto = gt.open(path).data.chunksize
     assert auto[1] % 128 in (0, 700 % 128)
-    assert raster.open(path, chunks=None).equals(array.compute())
+    assert gt.open(path, chunks=None).equals(array.compute())
 
 
 def test_masked_pixels_become_nan(tmp_path: Path) -> None:
@@ -115,7 +115,7 @@ def test_masked_pixels_become_nan(tmp_path: Path) -> None:
     by_mask = write_raster(tmp_path / "mask.tif", pixels, mask=~gap)
     by_value = write_raster(tmp_path / "nodata.tif", np.where(gap, 0, pixels).astype("uint8"), nodata=0)
     for path in (by_mask, by_value):
-        array = raster.open(path, masked=True)
+        array = gt.open(path, masked=True)
         assert array.dtype == "float32"
         np.testing.assert_array_equal(np.isnan(array.values), np.broadcast_to(gap, (3, 300, 400)))
 
@@ -126,7 +126,7 @@ def test_a_blob_of_the_local_blob_folder_opens_like_a_file(
     monkeypatch.setenv("GDALTOOLS_BLOB_ROOT", str(tmp_path))
     write_raster(tmp_path / "bronze-rasters" / "a.tif", smooth())
     assert inspect("abfs://bronze-rasters/a.tif").location == "abfs://bronze-rasters/a.tif"
-    assert raster.open("abfs://bronze-rasters/a.tif").shape == (3, 300, 400)
+    assert gt.open("abfs://bronze-rasters/a.tif").shape == (3, 300, 400)
 
 
 def test_odd_file_names_open(tmp_path: Path) -> None:
@@ -161,11 +161,11 @@ def test_wrong_chunks_are_refused(tmp_path: Path) -> None:
     path = write_raster(tmp_path / "a.tif", smooth())
     for chunks in (0, -5, "big", (1, 2, 3), (1.5, 2)):
         with pytest.raises(InvalidParameter, match="chunks"):
-            raster.open(path, chunks=chunks)
+            gt.open(path, chunks=chunks)
 
 
 def test_a_rotated_raster_opens_without_coordinates(tmp_path: Path) -> None:
     path = write_raster(tmp_path / "a.tif", smooth(), crs=UTM, transform=ROTATED)
-    array = raster.open(path)
+    array = gt.open(path)
     assert "x" not in array.coords
     assert array.rio.transform().almost_equals(ROTATED)

@@ -14,8 +14,8 @@ from rasterio.windows import Window
 
 import gdaltools as gt
 from gdaltools import storage
-from gdaltools.cog.overviews.axis import Span
 from gdaltools.errors import CorruptRaster, SourceChanged
+from gdaltools.geo.window import Span
 from gdaltools.raster.dataset import open_dataset
 from gdaltools.raster.facts import Facts, facts_of
 from gdaltools.raster.pixels.raw import RawSource, raw_source

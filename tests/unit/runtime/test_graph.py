@@ -13,7 +13,8 @@ from dask import delayed
 from distributed import Client, LocalCluster
 
 from gdaltools import storage
-from gdaltools.display.progress import Progress, reporting
+from gdaltools.display.progress import Progress
+from gdaltools.display.reporting import reporting
 from gdaltools.raster.dataset import read_window
 from gdaltools.runtime import interruption
 from gdaltools.runtime.graph import cluster_threads, run, run_each, thread_count, using_threads

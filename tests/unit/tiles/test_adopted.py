@@ -62,7 +62,7 @@ def _stored(folder: Path, document: dict[str, Any]) -> Path:
 def test_its_tiles_are_cut_as_they_are(tmp_path: Path, target: str) -> None:
     raster = write_raster(tmp_path / "scene.tif", smooth(3, 300, 420), crs=UTM, transform=UTM_GRID)
     document = _foreign(raster, target, 128, 16)
-    scheme = gt.TilingScheme.read(_stored(tmp_path, document), raster=raster)
+    scheme = gt.read_tiling_scheme(_stored(tmp_path, document), raster=raster)
     wanted = {f["properties"]["tile_id"]: f["properties"]["pixel_window"] for f in document["features"]}
     assert {tile.tile_id: tile.window.model_dump() for tile in scheme.tiles()} == wanted
     assert gt.TilingScheme.from_geojson(scheme.to_geojson()) == scheme
@@ -74,7 +74,7 @@ def test_its_tiles_are_cut_as_they_are(tmp_path: Path, target: str) -> None:
 
 def test_its_grid_is_found_to_the_pixel(tmp_path: Path) -> None:
     raster = write_raster(tmp_path / "scene.tif", smooth(1, 300, 420), crs=UTM, transform=UTM_GRID)
-    scheme = gt.TilingScheme.read(_stored(tmp_path, _foreign(raster, WGS84, 128, 16)), raster=raster)
+    scheme = gt.read_tiling_scheme(_stored(tmp_path, _foreign(raster, WGS84, 128, 16)), raster=raster)
     gt.extract_tiles(raster, scheme, tmp_path / "tiles", tiles=["tile_1_1"], progress=False)
     with rasterio.open(raster) as source, rasterio.open(tmp_path / "tiles" / "scene_tile_1_1.tif") as tile:
         whole, width, height = calculate_default_transform(
@@ -124,7 +124,7 @@ def test_a_scheme_that_makes_no_sense_is_refused(tmp_path: Path, harm: Any) -> N
     document = _foreign(raster, "EPSG:3857", 128, 16)
     harm(document)
     with pytest.raises(InvalidParameter, match="tiling scheme"):
-        gt.TilingScheme.read(_stored(tmp_path, document), raster=raster)
+        gt.read_tiling_scheme(_stored(tmp_path, document), raster=raster)
 
 
 def test_without_its_raster_it_says_what_is_missing(tmp_path: Path) -> None:

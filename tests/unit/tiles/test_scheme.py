@@ -203,25 +203,6 @@ def test_what_cannot_be_a_scheme_is_refused(tmp_path: Path, parameters: dict[str
         generate_tiling_scheme(path, **parameters)
 
 
-def test_the_facts_have_the_protocols_keys(tmp_path: Path) -> None:
-    path = write_raster(tmp_path / "a.tif", smooth(3), crs=UTM, transform=UTM_GRID)
-    facts = generate_tiling_scheme(path, 128, 16, band_names={"1": "Rot"}).facts()
-    assert set(facts) == {
-        "total_tiles", "grid", "source_crs", "target_crs", "target_bounds", "target_dimensions",
-        "target_resolution", "raster_metadata",
-    }  # fmt: skip
-    assert facts["grid"] == {
-        "rows": 3, "cols": 4, "tile_size_pixels": 128, "overlap_pixels": 16, "effective_tile_size": 112,
-        "total_tiles": 12, "overlap_percentage": 12.5, "cog_blocksize": 128,
-    }  # fmt: skip
-    assert set(facts["raster_metadata"]) == {
-        "band_count", "actual_band_count", "data_type", "detected_type", "detection_confidence",
-        "auto_band_names", "used_band_names",
-    }  # fmt: skip
-    assert facts["raster_metadata"]["used_band_names"] == {"1": "Rot", "2": "Green", "3": "Blue"}
-    json.dumps(facts, allow_nan=False)
-
-
 def test_the_geojson_is_the_protocols(tmp_path: Path) -> None:
     path = write_raster(tmp_path / "a.tif", smooth(3), crs=UTM, transform=UTM_GRID)
     scheme = generate_tiling_scheme(path, 128, 16, UTM)

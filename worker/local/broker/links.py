@@ -10,20 +10,28 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Literal, Protocol
 from urllib.parse import urlsplit
+from uuid import UUID
 
-from worker.local.amqp.frames import ACCEPTED, REJECTED, Attach, Detach, Flow, Transfer, amqp_error, outcome
+from worker.local.amqp.frames import (
+    ACCEPTED,
+    REJECTED,
+    Attach,
+    Detach,
+    Flow,
+    Performative,
+    Transfer,
+    amqp_error,
+    outcome,
+)
 from worker.local.amqp.message import BATCH_FORMAT, Message, decode_batch, decode_message, encode_message
 from worker.local.amqp.types import DecodeError, Described, Symbol
 from worker.local.broker.management import manage, put_token
 from worker.local.queues.journal import NotSaved
-from worker.local.queues.namespace import SERVER_BUSY
+from worker.local.queues.namespace import SERVER_BUSY, Namespace
 from worker.local.queues.peek_lock import Queue
 from worker.local.queues.stored import Stored
-
-if TYPE_CHECKING:
-    from worker.local.broker.session import Session
 
 MAX_MESSAGE_BYTES = 256 * 1024  # Service Bus, standard tier
 GRANTED_CREDIT = 1000
@@ -61,10 +69,55 @@ def address_of(terminus: Described | None) -> str:
     return str(fields[0]) if isinstance(fields, list) and fields and fields[0] is not None else ""
 
 
+class Wire(Protocol):
+    """The connection below a session, as far as sessions and links use it."""
+
+    namespace: Namespace
+    is_authorized: bool
+    is_writable: bool
+    max_frame_size: int
+
+    def send_frame(self, frame: bytes) -> None:
+        """Send a frame."""
+
+    def send_answer(self, node: Node, reply_to: str, answer: bytes) -> None:
+        """Send an answer on the link that the client attached for it."""
+
+
+class Sender(Protocol):
+    """The session of a link, as far as the link uses it."""
+
+    @property
+    def connection(self) -> Wire:
+        """The connection below the session."""
+
+    @property
+    def namespace(self) -> Namespace:
+        """The broker's queues."""
+
+    def can_send(self) -> bool:
+        """Whether the client takes another transfer."""
+
+    def send(self, body: Performative) -> None:
+        """Send a frame of the session."""
+
+    def send_flow(self, flow: Flow) -> None:
+        """Send a flow frame."""
+
+    def settle_incoming(self, delivery_id: int, state: Described) -> None:
+        """Tell the client the outcome of a message that it sent."""
+
+    def send_message(self, link: SendingLink, data: bytes, token: UUID | None) -> None:
+        """Send a message on a link."""
+
+    def forget_deliveries(self, link: SendingLink) -> None:
+        """Ignore what the client says of the link's deliveries."""
+
+
 class Link:
     """What both kinds of links have: a name, a handle, and an end."""
 
-    def __init__(self, session: Session, attach: Attach, node: Node, queue: Queue | None) -> None:
+    def __init__(self, session: Sender, attach: Attach, node: Node, queue: Queue | None) -> None:
         self.session = session
         self.handle = attach.handle
         self.name = attach.name
@@ -85,7 +138,7 @@ class Link:
 class ReceivingLink(Link):
     """A link on which a client sends."""
 
-    def __init__(self, session: Session, attach: Attach, node: Node, queue: Queue | None) -> None:
+    def __init__(self, session: Sender, attach: Attach, node: Node, queue: Queue | None) -> None:
         super().__init__(session, attach, node, queue)
         self._delivery_count = attach.initial_delivery_count or 0
         self._credit = GRANTED_CREDIT
@@ -167,7 +220,7 @@ class ReceivingLink(Link):
 class SendingLink(Link):
     """A link on which a client receives: a queue's messages, or the answers of a request-response node."""
 
-    def __init__(self, session: Session, attach: Attach, node: Node, queue: Queue | None) -> None:
+    def __init__(self, session: Sender, attach: Attach, node: Node, queue: Queue | None) -> None:
         super().__init__(session, attach, node, queue)
         self.deletes = attach.snd_settle_mode == _SETTLED
         self.reply_address = address_of(attach.target)

@@ -5,7 +5,7 @@ Source: OASIS AMQP 1.0 part 2 §2.5 and part 3 §3.4 (outcomes).
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from uuid import UUID
 
 from worker.local.amqp.frames import (
@@ -30,6 +30,7 @@ from worker.local.broker.links import (
     Node,
     ReceivingLink,
     SendingLink,
+    Wire,
     address_of,
     attach_answer,
     parse_address,
@@ -37,9 +38,6 @@ from worker.local.broker.links import (
 from worker.local.queues.journal import NotSaved
 from worker.local.queues.namespace import LOCK_LOST, SERVER_BUSY, Namespace
 from worker.local.queues.peek_lock import LockNotHeld, Queue
-
-if TYPE_CHECKING:
-    from worker.local.broker.connection import Connection
 
 WINDOW = 65_536  # transfers
 MAX_HANDLE = 1023
@@ -59,7 +57,7 @@ class ProtocolError(Exception):
 class Session:
     """One session of a connection."""
 
-    def __init__(self, connection: Connection, channel: int, begin: Begin) -> None:
+    def __init__(self, connection: Wire, channel: int, begin: Begin) -> None:
         self.connection = connection
         self.namespace: Namespace = connection.namespace
         self.channel = channel

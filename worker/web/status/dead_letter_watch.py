@@ -12,8 +12,8 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 
 from gdaltools.errors import GdalToolsError
-from worker.database.retry import is_set_within
 from worker.queue.dead_letters import DeadLetters, Look
+from worker.waiting import is_set_within
 from worker.web.status.facts import Letters, said
 
 MOST_LETTERS = 20

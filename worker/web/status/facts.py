@@ -9,8 +9,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from gdaltools.display.pace import duration, rate, seconds_left
-from gdaltools.redaction import redacted
-from gdaltools.runtime.text import shortened
+from gdaltools.runtime.text import redacted, shortened
 from worker.database.overview import MOST_WAITING, FailedTask, JobStage, Overview, RecentJob, RunningTask
 from worker.queue.dead_letter import DeadLetter
 from worker.task.running import Run

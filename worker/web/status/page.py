@@ -18,8 +18,8 @@ from secrets import token_urlsafe
 from aiohttp import web
 
 from gdaltools.errors import InvalidParameter
-from worker.database.retry import is_set_within
 from worker.queue.dead_letter import Choice, parse_sequence_number
+from worker.waiting import is_set_within
 from worker.web.access import COOKIE, COOKIE_SECONDS, Access
 from worker.web.status import html
 from worker.web.status.board import Board

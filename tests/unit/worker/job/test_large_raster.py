@@ -1,9 +1,9 @@
 import pytest
 
-from gdaltools.cost.estimation import Expectation
 from gdaltools.errors import InvalidParameter
 from worker.job.definitions import (
     Context,
+    Expectation,
     FinishedJob,
     StageError,
     UnknownJobType,

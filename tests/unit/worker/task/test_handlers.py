@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import gdaltools as gt
-from gdaltools.errors import InvalidParameter, UnknownTaskType
+from gdaltools.errors import InvalidParameter
 from tests.support.rasters import UTM, UTM_GRID, smooth, write_raster
-from worker.errors import ConfigurationError
+from worker.errors import ConfigurationError, UnknownTaskType
 from worker.task import handlers
 
 SOURCE = {"container_name": "bronze-rasters", "blob_name": "scene.tif", "_job_id": "0" * 64}
@@ -154,3 +155,22 @@ def test_modules_of_ones_own_bring_further_task_types(
         monkeypatch.setenv("WORKER_HANDLERS", name)
         with pytest.raises(ConfigurationError, match=name):
             handlers.run("double_it", {"number": 4})
+
+
+def test_the_facts_have_the_protocols_keys(tmp_path: Path) -> None:
+    path = write_raster(tmp_path / "a.tif", smooth(3), crs=UTM, transform=UTM_GRID)
+    facts = handlers.scheme_facts(gt.generate_tiling_scheme(path, 128, 16, band_names={"1": "Rot"}))
+    assert set(facts) == {
+        "total_tiles", "grid", "source_crs", "target_crs", "target_bounds", "target_dimensions",
+        "target_resolution", "raster_metadata",
+    }  # fmt: skip
+    assert facts["grid"] == {
+        "rows": 3, "cols": 4, "tile_size_pixels": 128, "overlap_pixels": 16, "effective_tile_size": 112,
+        "total_tiles": 12, "overlap_percentage": 12.5, "cog_blocksize": 128,
+    }  # fmt: skip
+    assert set(facts["raster_metadata"]) == {
+        "band_count", "actual_band_count", "data_type", "detected_type", "detection_confidence",
+        "auto_band_names", "used_band_names",
+    }  # fmt: skip
+    assert facts["raster_metadata"]["used_band_names"] == {"1": "Rot", "2": "Green", "3": "Blue"}
+    json.dumps(facts, allow_nan=False)

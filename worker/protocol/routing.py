@@ -26,7 +26,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gdaltools.display.shown import Shown
-from gdaltools.errors import InvalidParameter, UnknownTaskType
+from gdaltools.errors import InvalidParameter
+from worker.errors import UnknownTaskType
 
 if TYPE_CHECKING:  # it stands on this module
     from gdaltools.cost.estimation import Estimate

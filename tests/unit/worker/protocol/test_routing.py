@@ -9,8 +9,9 @@ import pytest
 from gdaltools.cost.calibration import DEFAULT_FILE, Thresholds, load
 from gdaltools.cost.estimation import estimate_layout
 from gdaltools.cost.workload import square_layout
-from gdaltools.errors import InvalidParameter, UnknownTaskType
-from worker.job.routing import RoutingRules, route
+from gdaltools.errors import InvalidParameter
+from worker.errors import UnknownTaskType
+from worker.protocol.routing import RoutingRules, route
 
 RULES = RoutingRules()
 
