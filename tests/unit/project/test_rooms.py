@@ -30,7 +30,7 @@ def test_a_folder_has_at_most_16_entries(folder: Path) -> None:
     [
         folder
         for folder in FOLDERS
-        if (folder / "__init__.py").exists() and ROOT / "tests" not in folder.parents
+        if (folder / "__init__.py").exists() and folder.relative_to(ROOT).parts[0] != "tests"
     ],
     ids=lambda folder: str(folder.relative_to(ROOT)),
 )
