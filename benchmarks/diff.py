@@ -141,11 +141,11 @@ def _table(before: Contents, after: Contents, found: Sequence[Difference]) -> It
             f"{each.noise:6.0%}  {each.verdict}{loud}"
         )
     counts = {word: sum(each.verdict == word for each in found) for word in ("faster", "same", "slower")}
-    told = ", ".join(f"{count} {word}" for word, count in counts.items())
+    text = ", ".join(f"{count} {word}" for word, count in counts.items())
     walls, cpus = (
         geometric_mean(getattr(each, name) for each in found) for name in ("seconds", "cpu_seconds")
     )
-    yield f"{len(found)} cells: {told}; B takes {walls:.2f} times A's wall and {cpus:.2f} times its CPU time"
+    yield f"{len(found)} cells: {text}; B takes {walls:.2f} times A's wall and {cpus:.2f} times its CPU time"
 
 
 def _changed_versions(before: Contents, after: Contents) -> Iterator[str]:

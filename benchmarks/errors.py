@@ -16,9 +16,9 @@ class UnknownMethod(InvalidParameter):
 class MissingPackage(InvalidParameter):
     """What was asked for needs a package that is not installed."""
 
-    def __init__(self, wanted: str, package: str) -> None:
+    def __init__(self, required: str, package: str) -> None:
         super().__init__(
-            f"{wanted} needs the package {package}, which is not installed: "
+            f"{required} needs the package {package}, which is not installed: "
             f"run it by `make bench`, or pip install -e '.[bench]'"
         )
 

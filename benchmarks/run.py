@@ -105,7 +105,7 @@ def _measure(given: argparse.Namespace, results: Results) -> None:
         cells = grid(
             budget, operations=given.operations, cores=given.cores, storage=where.kind, seed=given.seed
         )
-        wanted = _still_wanted(cells, budget, results.store.contents().runs)
+        remaining = _remaining(cells, budget, results.store.contents().runs)
         sitting = uuid4().hex[:12]
         line = Sitting(sitting=sitting, created=_now(), machine=this_machine(), options=_options(given))
         results.store.append(line)
@@ -118,9 +118,9 @@ def _measure(given: argparse.Namespace, results: Results) -> None:
             keep_free_mb=given.keep_free_mb,
         )
         measuring = Measuring(conditions, where, results.store, _say)
-        _say(f"{len(wanted)} runs of {len(cells)} cells, into {results.folder}")
+        _say(f"{len(remaining)} runs of {len(cells)} cells, into {results.folder}")
         try:
-            measuring.run(wanted)
+            measuring.run(remaining)
         except NothingToMeasure as error:
             if not measured_runs(results.store.contents().runs):
                 raise
@@ -134,7 +134,7 @@ def _measure(given: argparse.Namespace, results: Results) -> None:
         _compare_peers(given, results)
 
 
-def _still_wanted(cells: Sequence[Cell], budget: Budget, runs: Sequence[Run]) -> list[tuple[Cell, int]]:
+def _remaining(cells: Sequence[Cell], budget: Budget, runs: Sequence[Run]) -> list[tuple[Cell, int]]:
     """The runs of the grid that the store has not got yet, as cells and the numbers of their rounds."""
     done = Counter(run.cell.key for run in runs if run.cell is not None and run.measured)
     rounds = dict(zip(budget.sizes, budget.rounds, strict=True))
@@ -295,16 +295,16 @@ def _folder(given: argparse.Namespace) -> Path:
 
 def _note(results: Results) -> str:
     """How the runs came about, by what the store says of them."""
-    told = []
+    text = []
     for sitting in results.store.contents().sittings:
         options = sitting.options
         if options.get("from_database"):
-            told.append("tasks of production")
+            text.append("tasks of production")
         elif options:
-            told.append(
+            text.append(
                 f"scale {options.get('scale')}, storage {str(options.get('storage')).partition(':')[0]}"
             )
-    return f"Fitted to {'; '.join(dict.fromkeys(told)) or 'runs of unknown origin'}."
+    return f"Fitted to {'; '.join(dict.fromkeys(text)) or 'runs of unknown origin'}."
 
 
 def _options(given: argparse.Namespace) -> dict[str, Any]:

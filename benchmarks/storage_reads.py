@@ -28,7 +28,7 @@ from rasterio.windows import Window
 from gdaltools import storage
 from gdaltools.errors import GdalToolsError
 from gdaltools.raster.dataset import open_dataset, read_window
-from gdaltools.storage import Location, near
+from gdaltools.storage import Location, staging
 
 OK, SLOWER, USAGE = 0, 1, 2
 
@@ -119,7 +119,7 @@ def _cases(
                 for way in order:
                     seconds[way].append(_seconds(ways[way]))
             medians = {way: statistics.median(each) for way, each in seconds.items()}
-            yield Case(layout, share, **medians, fetches=near.is_worth_fetching(location, share))
+            yield Case(layout, share, **medians, fetches=staging.is_worth_staging(location, share))
         storage.delete(location)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from gdaltools.errors import GdalToolsError, InvalidParameter
+from gdaltools.runtime.moved import moved
 
 
 class WorkerError(GdalToolsError):
@@ -90,7 +91,7 @@ class JobNotFound(WorkerError):
     retryable = False
 
 
-class LetterNotFound(WorkerError):
+class DeadLetterNotFound(WorkerError):
     """No dead letter has this sequence number."""
 
     retryable = False
@@ -108,3 +109,9 @@ class UnknownTaskType(WorkerError, InvalidParameter):
     """A task type is on no routing list, or no handler runs it."""
 
     retryable = False
+
+
+def __getattr__(name: str) -> object:
+    if name == "LetterNotFound":
+        return moved("worker.errors.LetterNotFound", "worker.errors.DeadLetterNotFound")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

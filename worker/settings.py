@@ -177,7 +177,7 @@ class Settings(ServiceSettings):
             self.raster_tasks_queue: mode.listens_to_raster_tasks,
             self.vector_tasks_queue: mode.listens_to_vector_tasks,
         }
-        return tuple(queue for queue, wanted in listens.items() if wanted)
+        return tuple(queue for queue, is_served in listens.items() if is_served)
 
     @property
     def queues(self) -> tuple[str, ...]:

@@ -38,7 +38,7 @@ _CHILD = "benchmarks.calibrate.child"
 # Of a child around its call: interpreter, imports, and the reference loop twice.
 _AROUND_SECONDS = 2.5
 # At which pace sources are made, uncompressed; read and written once.
-_MAKING_MB_PER_SECOND = 25.0
+_WRITING_MB_PER_SECOND = 25.0
 # What a source and its output may take of disk: spool and file, and temporary files.
 _DISK_FACTOR = 2.5
 _WARM_UP_MB = 2.0
@@ -117,7 +117,7 @@ class Measuring:
             done += 1
             self._took += time.monotonic() - began
             self._expected += _expected_seconds(cell)
-            self.say(f"{done} done, {len(affordable) - 1} to go: {cell.key}: {_told(run)}")
+            self.say(f"{done} done, {len(affordable) - 1} to go: {cell.key}: {_text(run)}")
         if pending:
             self.say(f"{len(pending)} runs were left out to keep to {self.conditions.minutes:g} minutes")
         if not done and cells:
@@ -135,7 +135,7 @@ class Measuring:
             cell, key = pending[at][0], _source_key(pending[at][0])
             left -= pace * _expected_seconds(cell)
             if key not in made and not self._is_kept(key):
-                left -= cell.megabytes / _MAKING_MB_PER_SECOND
+                left -= cell.megabytes / _WRITING_MB_PER_SECOND
             if left < 0:
                 break
             made.add(key)
@@ -312,7 +312,7 @@ def _weight(cell: Cell, number: int) -> tuple[bool, float, float]:
     return number > 1, cell.megabytes, _expected_seconds(cell)
 
 
-def _told(run: Run) -> str:
+def _text(run: Run) -> str:
     if run.error is not None:
         return f"FAILED, {run.error}"
     noisy = "" if run.quiet else ", not quiet"

@@ -111,7 +111,7 @@ def compare(source: Source, plan: Plan, *, warm_up: Source | None, say: Say) -> 
             for tally in tallies:
                 if tally.goes_on:
                     bench.measure(tally, source, number)
-                    say(f"{source.name}, round {number}: {_told(tally)}")
+                    say(f"{source.name}, round {number}: {_text(tally)}")
         limit, limit_missing = bench.limit(source)
         scaling = bench.scaling(source, say) if plan.scaling else None
     return CaseResult(
@@ -246,7 +246,7 @@ def _tally(method: Method) -> _Tally:
     return _Tally(method, skipped=missing and f"{missing} is not installed (extra: bench)")
 
 
-def _told(tally: _Tally) -> str:
+def _text(tally: _Tally) -> str:
     if tally.failed:
         return f"{tally.method.label} FAILED: {tally.failed}"
     run = tally.runs[-1]

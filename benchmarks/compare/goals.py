@@ -73,7 +73,7 @@ class Verdict:
     case: str
     method: str
     measure: str
-    wanted: float
+    required: float
     at_most: bool
     measured: float | None
 
@@ -82,7 +82,7 @@ class Verdict:
         """Whether the goal is reached; None where nothing was measured."""
         if self.measured is None:
             return None
-        return self.measured <= self.wanted if self.at_most else self.measured >= self.wanted
+        return self.measured <= self.required if self.at_most else self.measured >= self.required
 
 
 def verdicts(result: CaseResult) -> Iterator[Verdict]:
@@ -91,9 +91,9 @@ def verdicts(result: CaseResult) -> Iterator[Verdict]:
         method = result.method(goal.method)
         if result.name not in goal.cases or method is None:
             continue
-        for peer, wanted in goal.times_faster:
+        for peer, required in goal.times_faster:
             yield Verdict(
-                result.name, goal.method, f"times {peer}", wanted, False, result.ratio(peer, goal.method)
+                result.name, goal.method, f"times {peer}", required, False, result.ratio(peer, goal.method)
             )
         if goal.size is not None:
             larger = result.size_against(goal.method, "gdal")

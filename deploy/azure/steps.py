@@ -13,7 +13,7 @@ from typing import Any
 
 from deploy.azure.app_settings import app_settings
 from deploy.azure.config import Config
-from worker.queue.settings import QueueSettings, wanted_queues
+from worker.queue.settings import QueueSettings, required_queues
 from worker.settings import AppMode, Settings
 
 Command = tuple[str, ...]
@@ -110,7 +110,7 @@ def _bus(config: Config) -> Iterator[Step]:
         ("servicebus", "namespace", "show", *here),
         ("servicebus", "namespace", "create", *here, "--location", config.location, "--sku", "Standard"),
     )
-    for name, wanted in wanted_queues(_settings_of(config)).items():
+    for name, wanted in required_queues(_settings_of(config)).items():
         queue = ("--name", name, "--namespace-name", config.service_bus_namespace, *group)
         changeable = _queue_options(wanted)
         duplicates = ("--duplicate-detection", "true") if wanted.detects_duplicates else ()

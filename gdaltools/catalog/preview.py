@@ -18,10 +18,8 @@ from gdaltools import storage
 from gdaltools.errors import CorruptRaster, InvalidParameter
 from gdaltools.geo.crs import WGS84, transform_bounds
 from gdaltools.raster.dataset import open_dataset
+from gdaltools.raster.picture import STRETCH_PERCENTILES
 from gdaltools.storage import Location, StrPath
-
-# What is darkest and brightest in a picture of data that are not 8-bit colours, in percent of the pixels.
-_STRETCH = (2, 98)
 
 
 def preview_mosaic(mosaicjson: StrPath | Location, dst: StrPath | Location, *, width: int = 1600) -> Location:
@@ -106,7 +104,7 @@ class _Canvas:
         seen = self._pixels[:, self._painted > 0]
         if not seen.size:
             return self._pixels
-        low, high = np.nanpercentile(seen, _STRETCH)
+        low, high = np.nanpercentile(seen, STRETCH_PERCENTILES)
         stretched: NDArray[np.float32] = np.nan_to_num((self._pixels - low) / max(high - low, 1e-9) * 255)
         return stretched
 

@@ -25,12 +25,12 @@ from gdaltools.display.progress import ProgressOption
 from gdaltools.display.reporting import reporting
 from gdaltools.display.shown import Shown
 from gdaltools.errors import GdalToolsError, InvalidParameter, UnsupportedRaster
+from gdaltools.geo.crs import Bounds
 from gdaltools.runtime import graph
 from gdaltools.storage import Location, StrPath
 
 __all__ = ["StacResult", "create_stac_collection", "create_stac_item"]
 
-Bounds = tuple[float, float, float, float]
 
 _COLLECTION = "collection.json"
 _JSON = "application/json"

@@ -15,10 +15,11 @@ from rasterio.crs import CRS
 
 from gdaltools import storage
 from gdaltools.cog.encode.profiles import CogProfile
-from gdaltools.cog.plan import CogPlan, Wanted
+from gdaltools.cog.options import CogOptions
+from gdaltools.cog.plan import CogPlan
 from gdaltools.cog.planning import plan_for, profile_for, with_estimate
 from gdaltools.cog.result import CogResult
-from gdaltools.cog.write.build import copy_planned, make_in_memory, make_later, make_planned
+from gdaltools.cog.write.build import build_cog, build_in_memory, build_later, copy_cog
 from gdaltools.cog.write.reuse import reused
 from gdaltools.display.progress import ProgressOption
 from gdaltools.display.relay import Relay
@@ -203,7 +204,7 @@ def create_cog(
     >>> cog.compression, cog.predictor
     ('ZSTD', 2)
     """
-    wanted = Wanted(
+    options = CogOptions(
         profile=profile,
         raster_type=raster_type,
         target_crs=target_crs,
@@ -227,11 +228,11 @@ def create_cog(
     if not isinstance(dst, (str, os.PathLike, Location)):
         if not compute:
             raise InvalidParameter("compute=False needs a path or URL: an open file is of this process alone")
-        return make_in_memory(plan_for(src, wanted), dst, progress)
+        return build_in_memory(plan_for(src, options), dst, progress)
     target = storage.locate(dst)
     storage.check_target(target, overwrite=overwrite)
-    plan = plan_for(src, wanted)
-    make = copy_planned if reuse and reused(plan, wanted) == "copy" else make_planned
+    plan = plan_for(src, options)
+    make = copy_cog if reuse and reused(plan, options) == "copy" else build_cog
     if not compute:
         relay = Relay(
             progress,
@@ -240,7 +241,7 @@ def create_cog(
             unit="blocks",
             expected=lambda: _expected_seconds(plan),
         )
-        delayed = dask.delayed(make_later, pure=False, traverse=False)
+        delayed = dask.delayed(build_later, pure=False, traverse=False)
         return cast(Delayed, delayed(make, plan, target, overwrite=overwrite, relay=relay))
     source_bytes = _source_bytes(plan)
     with expecting(lambda: _expected_seconds(plan)):
@@ -299,7 +300,7 @@ def plan_cog(
     >>> plan.blocks
     5
     """
-    wanted = Wanted(
+    options = CogOptions(
         profile=profile,
         raster_type=raster_type,
         target_crs=target_crs,
@@ -320,7 +321,7 @@ def plan_cog(
         tms=tms,
         access_tier=access_tier,
     )
-    return with_estimate(plan_for(src, wanted))
+    return with_estimate(plan_for(src, options))
 
 
 def cog_profile(
@@ -340,4 +341,4 @@ def cog_profile(
     """
     source = storage.locate(src)
     with open_dataset(source) as dataset:
-        return profile_for(dataset, source, Wanted(profile=profile, raster_type=raster_type))
+        return profile_for(dataset, source, CogOptions(profile=profile, raster_type=raster_type))

@@ -9,10 +9,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from dask.system import CPU_COUNT
-from rasterio.crs import CRS
 
 from gdaltools import storage
 from gdaltools.cog.encode.adaptive import Policy
@@ -23,7 +22,7 @@ from gdaltools.cog.overviews.reduced import cascading_levels
 from gdaltools.cog.pieces.geometry import LevelAxis, level_axes
 from gdaltools.cog.pieces.pyramid import Work
 from gdaltools.cog.pieces.sink import Sink
-from gdaltools.cost.cog_memory import memory_bound
+from gdaltools.cost.cog_memory import cog_memory_bound
 from gdaltools.display import html
 from gdaltools.display.shown import ShownInOneLine
 from gdaltools.raster.facts import Facts
@@ -32,10 +31,8 @@ from gdaltools.raster.pixels.source import Source
 from gdaltools.storage import BlobTraits
 from gdaltools.warp.target import TileSource
 
-Overviews = Literal["build", "keep", "none"]
-
 # A block is sent again as a whole: small ones first.
-_STAGING_BYTES = (4 << 20, 16 << 20, 64 << 20, 1 << 30)
+_UPLOAD_BLOCK_BYTES = (4 << 20, 16 << 20, 64 << 20, 1 << 30)
 
 
 @dataclass(frozen=True, repr=False)
@@ -50,9 +47,9 @@ class CogPlan(ShownInOneLine):
         Width and height of every level, the full resolution first.
     piece : (int, int)
         Rows and columns of the full resolution that one task holds.
-    staged : bool
+    decode_first : bool
         Whether the source is decoded into a scratch file first, as its format has no random access.
-    fetched : bool
+    staged : bool
         Whether the source is brought from Azure to the local disk first.
     rereads : float
         How often a stored block of the source is decoded on average; 1 is once.
@@ -72,13 +69,13 @@ class CogPlan(ShownInOneLine):
     piece: tuple[int, int]
     source_crs_wkt: str | None
     warps: bool
-    staged: bool
+    decode_first: bool
     rereads: float
     kept: bool
     sparse: bool
     statistics: bool = False
     estimated_bytes: int | None = None
-    fetched: bool = False
+    staged: bool = False
     policy: Policy | None = None
 
     @property
@@ -133,12 +130,12 @@ class CogPlan(ShownInOneLine):
         return math.ceil(width / block) * math.ceil(height / block) * self.planes
 
     @property
-    def staging_bytes(self) -> int | None:
+    def upload_block_bytes(self) -> int | None:
         """The largest block of a blob (not of the TIFF) that the file is staged in where it goes to Azure.
 
         The smallest with which a blob's blocks suffice; None where they would not, however large.
         """
-        for size in _STAGING_BYTES:
+        for size in _UPLOAD_BLOCK_BYTES:
             if self.staged_blocks(size) <= storage.MOST_BLOCKS:
                 return size
         return None
@@ -171,7 +168,7 @@ class CogPlan(ShownInOneLine):
         True
         """
         facts, (width, height) = self.facts, self.levels[0]
-        return memory_bound(
+        return cog_memory_bound(
             width,
             height,
             facts.count,
@@ -246,7 +243,7 @@ class CogPlan(ShownInOneLine):
             level = f"quality {profile.quality}"
         lines = {
             "source": self.source.name
-            + (", brought to the local disk first" if self.fetched else "")
+            + (", brought to the local disk first" if self.staged else "")
             + self._warped(),
             "image": f"{width} x {height} pixels, {facts.count} x {facts.dtype}, by {profile.interleave}",
             "levels": ", ".join(f"{w} x {h}" for w, h in self.levels)
@@ -256,7 +253,7 @@ class CogPlan(ShownInOneLine):
             ),
             "blocks": f"{self.blocks} of {profile.blocksize} x {profile.blocksize}",
             "tasks": f"{self.pieces} pieces of {self.piece[0]} rows by {across}"
-            + (", decoded once into a scratch file" if self.staged else ""),
+            + (", decoded once into a scratch file" if self.decode_first else ""),
             "decoding": "each stored block once"
             if self.rereads < 1.05
             else f"each stored block {self.rereads:.1f} times, as rows of blocks would not fit the memory",
@@ -287,28 +284,3 @@ class CogPlan(ShownInOneLine):
             for level, (width, height) in enumerate(self.levels)
         )
         yield html.table(("level", "pixels", "blocks"), rows)
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """What a caller asked for, before it is checked: the arguments of `create_cog`."""
-
-    profile: str = "analysis"
-    raster_type: str = "auto"
-    target_crs: str | CRS | None = None
-    input_crs: str | CRS | None = None
-    codec: str | None = None
-    level: int | None = None
-    size_tolerance: float | None = None
-    predictor: int | str = "auto"
-    quality: int = 85
-    max_z_error: float = 0.0
-    blocksize: int = 512
-    interleave: str = "pixel"
-    overviews: str = "build"
-    overview_resampling: str | None = None
-    reproject_resampling: str | None = None
-    sparse: bool = False
-    statistics: bool = False
-    tms: str | None = None
-    access_tier: str | None = None

@@ -17,8 +17,9 @@ from gdaltools.cog.arrays import array_source, array_type, is_array
 from gdaltools.cog.encode.adaptive import Policy
 from gdaltools.cog.encode.codec import BlockEncoder, Encoding
 from gdaltools.cog.encode.profiles import CogProfile, choose_profile
+from gdaltools.cog.options import CogOptions, Overviews
 from gdaltools.cog.overviews.halving import level_sizes
-from gdaltools.cog.plan import CogPlan, Overviews, Wanted
+from gdaltools.cog.plan import CogPlan
 from gdaltools.cog.warped import aligned_grid, vrt_source, warped_source
 from gdaltools.cost.cog_memory import affordable_blocksize, narrowed, piece_shape
 from gdaltools.errors import InvalidParameter
@@ -29,11 +30,11 @@ from gdaltools.raster.detect import RasterType, detect
 from gdaltools.raster.facts import Facts, facts_of, sample_bits
 from gdaltools.raster.info import mask_kind, source_crs
 from gdaltools.raster.pixels.blocks import reading_of, stored_blocks
-from gdaltools.raster.pixels.decoded import is_worth_staging
+from gdaltools.raster.pixels.decoded import is_worth_decoding_first
 from gdaltools.raster.pixels.raw import RawSource, raw_source
 from gdaltools.raster.pixels.source import RasterSource, Source
 from gdaltools.storage import Location
-from gdaltools.storage.near import is_worth_fetching
+from gdaltools.storage.staging import is_worth_staging
 from gdaltools.warp.target import TileSource
 
 # Formats that can only be decoded from the top.
@@ -43,7 +44,7 @@ _SAMPLED_BLOCKS = 6
 _PIECES_LOOKED_AT = 24
 
 
-def plan_for(src: Any, wanted: Wanted) -> CogPlan:
+def plan_for(src: Any, options: CogOptions) -> CogPlan:
     """The plan of a raster in storage, of an open WarpedVRT or of an xarray.DataArray.
 
     Raises
@@ -51,16 +52,16 @@ def plan_for(src: Any, wanted: Wanted) -> CogPlan:
     InvalidParameter, SourceNotFound, UnsupportedRaster, CorruptRaster, StorageError
         As `create_cog` does.
     """
-    check_overviews(wanted.overviews)
+    check_overviews(options.overviews)
     if is_array(src):
-        return _of_array(src, wanted)
+        return _of_array(src, options)
     if isinstance(src, WarpedVRT):
-        return _of_warped(src, wanted)
+        return _of_warped(src, options)
     location = storage.pinned(src)
     with open_dataset(location) as dataset:
-        profile = profile_for(dataset, location, wanted)
-        plan = _planned(dataset, location, profile, wanted)
-    return replace(plan, fetched=is_worth_fetching(location, 1.0))
+        profile = profile_for(dataset, location, options)
+        plan = _planned(dataset, location, profile, options)
+    return replace(plan, staged=is_worth_staging(location, 1.0))
 
 
 def check_overviews(name: str) -> None:
@@ -75,40 +76,40 @@ def check_overviews(name: str) -> None:
         raise InvalidParameter(f"overviews {name!r} is unknown: use {', '.join(get_args(Overviews))}")
 
 
-def _of_array(array: Any, wanted: Wanted) -> CogPlan:
-    if wanted.target_crs is not None or wanted.tms is not None or wanted.overviews == "keep":
+def _of_array(array: Any, options: CogOptions) -> CogPlan:
+    if options.target_crs is not None or options.tms is not None or options.overviews == "keep":
         raise InvalidParameter(
             "an array is not warped and has no overviews to keep: use rio.reproject, overviews='build'"
         )
     source, facts = array_source(array)
-    if wanted.input_crs is not None:
-        facts = replace(facts, crs_wkt=parse_crs(wanted.input_crs, "input_crs").to_wkt())
-    profile = profile_of_facts(facts, array_type(facts, wanted.raster_type), wanted)
+    if options.input_crs is not None:
+        facts = replace(facts, crs_wkt=parse_crs(options.input_crs, "input_crs").to_wkt())
+    profile = profile_of_facts(facts, array_type(facts, options.raster_type), options)
     if not profile.lossless and facts.nodata is not None:
         facts = replace(facts, masked=True)
         source = replace(source, nodata=facts.nodata, masked=True)
-    return plan_of_facts(source, facts, profile, wanted)
+    return plan_of_facts(source, facts, profile, options)
 
 
-def _of_warped(vrt: WarpedVRT, wanted: Wanted) -> CogPlan:
-    if wanted.target_crs is not None or wanted.tms is not None or wanted.overviews == "keep":
+def _of_warped(vrt: WarpedVRT, options: CogOptions) -> CogPlan:
+    if options.target_crs is not None or options.tms is not None or options.overviews == "keep":
         raise InvalidParameter("a WarpedVRT is warped already and has no overviews to keep")
     location = storage.locate(vrt.src_dataset.name)
-    profile = profile_for(vrt, location, wanted)
+    profile = profile_for(vrt, location, options)
     source, facts = vrt_source(vrt, location, mask_nodata=not profile.lossless)
-    plan = plan_of_facts(source, facts, profile, wanted)
+    plan = plan_of_facts(source, facts, profile, options)
     return replace(plan, warps=True, source_crs_wkt=source.source_wkt)
 
 
-def profile_for(dataset: DatasetReader, location: Location, wanted: Wanted) -> CogProfile:
+def profile_for(dataset: DatasetReader, location: Location, options: CogOptions) -> CogProfile:
     """How the raster would be encoded."""
-    asked = wanted.raster_type
+    asked = options.raster_type
     raster_type = detect(dataset, location).raster_type if asked == "auto" else cast(RasterType, asked)
     dtypes, bits = numpy_dtypes(dataset), sample_bits(dataset)
-    return chosen_profile(wanted, raster_type, dtypes, bits=bits, colorinterp=dataset.colorinterp)
+    return chosen_profile(options, raster_type, dtypes, bits=bits, colorinterp=dataset.colorinterp)
 
 
-def profile_of_facts(facts: Facts, raster_type: RasterType, wanted: Wanted) -> CogProfile:
+def profile_of_facts(facts: Facts, raster_type: RasterType, options: CogOptions) -> CogProfile:
     """How pixels of which such facts are known would be encoded.
 
     Raises
@@ -117,11 +118,11 @@ def profile_of_facts(facts: Facts, raster_type: RasterType, wanted: Wanted) -> C
         What is wanted does not go together, or not with the pixels.
     """
     dtypes = (facts.numpy_dtype.name,) * facts.count
-    return chosen_profile(wanted, raster_type, dtypes, bits=facts.sample_bits, colorinterp=facts.colorinterp)
+    return chosen_profile(options, raster_type, dtypes, bits=facts.sample_bits, colorinterp=facts.colorinterp)
 
 
 def chosen_profile(
-    wanted: Wanted,
+    options: CogOptions,
     raster_type: RasterType,
     dtypes: tuple[str, ...],
     *,
@@ -136,23 +137,23 @@ def chosen_profile(
         As `choose_profile` does.
     """
     return choose_profile(
-        wanted.profile,
+        options.profile,
         raster_type=raster_type,
         dtypes=dtypes,
         sample_bits=bits,
         alpha=ColorInterp.alpha in colorinterp,
         colour_table=ColorInterp.palette in colorinterp,
-        codec=wanted.codec,
-        level=wanted.level,
-        size_tolerance=wanted.size_tolerance,
-        predictor=wanted.predictor,
-        quality=wanted.quality,
-        max_z_error=wanted.max_z_error,
-        blocksize=wanted.blocksize,
-        interleave=wanted.interleave,
-        overview_resampling=wanted.overview_resampling,
-        reproject_resampling=wanted.reproject_resampling,
-        access_tier=wanted.access_tier,
+        codec=options.codec,
+        level=options.level,
+        size_tolerance=options.size_tolerance,
+        predictor=options.predictor,
+        quality=options.quality,
+        max_z_error=options.max_z_error,
+        blocksize=options.blocksize,
+        interleave=options.interleave,
+        overview_resampling=options.overview_resampling,
+        reproject_resampling=options.reproject_resampling,
+        access_tier=options.access_tier,
     )
 
 
@@ -176,17 +177,17 @@ def with_estimate(plan: CogPlan) -> CogPlan:
     return replace(plan, estimated_bytes=round(stored / pixels * total))
 
 
-def _planned(dataset: DatasetReader, location: Location, profile: CogProfile, wanted: Wanted) -> CogPlan:
-    aligned = None if wanted.tms is None else aligned_grid(dataset, location, wanted.tms, profile.blocksize)
-    target = None if wanted.target_crs is None else parse_crs(wanted.target_crs, "target_crs")
+def _planned(dataset: DatasetReader, location: Location, profile: CogProfile, options: CogOptions) -> CogPlan:
+    aligned = None if options.tms is None else aligned_grid(dataset, location, options.tms, profile.blocksize)
+    target = None if options.target_crs is None else parse_crs(options.target_crs, "target_crs")
     if aligned is not None:
         if target is not None and target != aligned.crs:
-            raise InvalidParameter(f"tms {wanted.tms!r} has a CRS of its own: leave target_crs out")
+            raise InvalidParameter(f"tms {options.tms!r} has a CRS of its own: leave target_crs out")
         target = aligned.crs
     if target is not None:
-        found = source_crs(dataset, location, wanted.input_crs)
+        found = source_crs(dataset, location, options.input_crs)
     else:
-        found = parse_crs(wanted.input_crs, "input_crs") if wanted.input_crs is not None else dataset.crs
+        found = parse_crs(options.input_crs, "input_crs") if options.input_crs is not None else dataset.crs
     warps = target is not None and (target != found or aligned is not None)
     kind = mask_kind(dataset)
     # Only a mask can promise which pixels are nodata where the codec changes values.
@@ -210,9 +211,9 @@ def _planned(dataset: DatasetReader, location: Location, profile: CogProfile, wa
         source = RasterSource(location, dataset.count, masked)
         facts = replace(facts_of(dataset, masked=masked), crs_wkt=found.to_wkt() if found else None)
     stored_rows, stored_cols = dataset.block_shapes[0]
-    plan = plan_of_facts(source, facts, profile, wanted, stored_rows=1 if warps else stored_rows)
+    plan = plan_of_facts(source, facts, profile, options, stored_rows=1 if warps else stored_rows)
     plan = replace(plan, source_crs_wkt=found.to_wkt() if found else None, warps=warps)
-    if wanted.overviews == "keep":
+    if options.overviews == "keep":
         sizes = _own_levels(dataset, location, facts, plan.profile.blocksize, warps)
         plan = replace(plan, levels=sizes, kept=True)
     if plan.pieces == 1:
@@ -220,8 +221,8 @@ def _planned(dataset: DatasetReader, location: Location, profile: CogProfile, wa
     compressed = dataset.compression is not None
     if isinstance(source, TileSource):
         rereads, size = _warp_rereads(dataset, source, plan)
-        staged = compressed and source.pixels.by_kernel and is_worth_staging(rereads, size)
-        return replace(plan, staged=True) if staged else replace(plan, rereads=rereads)
+        decode_first = compressed and source.pixels.by_kernel and is_worth_decoding_first(rereads, size)
+        return replace(plan, decode_first=True) if decode_first else replace(plan, rereads=rereads)
     if (
         not (compressed or plan.kept)
         and isinstance(source, RasterSource)
@@ -230,14 +231,14 @@ def _planned(dataset: DatasetReader, location: Location, profile: CogProfile, wa
         return replace(plan, piece=narrowed(plan.piece, facts.pixel_bytes, plan.profile.blocksize))
     rereads = _rereads(facts, plan.piece, stored_rows, stored_cols)
     # A scratch file holds the full resolution alone.
-    often = compressed and is_worth_staging(rereads, facts.width * facts.height * facts.pixel_bytes)
+    often = compressed and is_worth_decoding_first(rereads, facts.width * facts.height * facts.pixel_bytes)
     if not plan.kept and (dataset.driver in _SEQUENTIAL or often):
-        return replace(plan, staged=True)
+        return replace(plan, decode_first=True)
     return replace(plan, rereads=rereads)
 
 
 def plan_of_facts(
-    source: Source, facts: Facts, profile: CogProfile, wanted: Wanted, *, stored_rows: int = 1
+    source: Source, facts: Facts, profile: CogProfile, options: CogOptions, *, stored_rows: int = 1
 ) -> CogPlan:
     """The plan of a source that is read in any order, once, by a profile that was chosen before.
 
@@ -251,7 +252,7 @@ def plan_of_facts(
     InvalidParameter
         Statistics are wanted of complex samples.
     """
-    if wanted.statistics and facts.numpy_dtype.kind == "c":
+    if options.statistics and facts.numpy_dtype.kind == "c":
         raise InvalidParameter(f"statistics of {facts.dtype} have no order: leave statistics out")
     bands = 1 if profile.interleave == "band" else facts.count
     block = affordable_blocksize(profile.blocksize, bands, facts.numpy_dtype.itemsize)
@@ -267,15 +268,15 @@ def plan_of_facts(
             facts.sample_bits,
             ycbcr=profile.compression == "JPEG" and facts.count == 3,
         ),
-        levels=(full,) if wanted.overviews == "none" else level_sizes(*full, block),
+        levels=(full,) if options.overviews == "none" else level_sizes(*full, block),
         piece=piece_shape(facts.width, facts.height, facts.pixel_bytes, block, stored_rows),
         source_crs_wkt=facts.crs_wkt,
         warps=False,
-        staged=False,
+        decode_first=False,
         rereads=1.0,
         kept=False,
-        sparse=wanted.sparse,
-        statistics=wanted.statistics,
+        sparse=options.sparse,
+        statistics=options.statistics,
     )
 
 

@@ -24,7 +24,7 @@ SHARED_BYTES = _BASE_BYTES + (CACHE_MB << 20)
 KERNEL_BYTES = 140 << 20
 _THREAD_BYTES = 16 << 20
 _STRIPS_BYTES = 24 << 20
-_LIFTING_BYTES = 24 << 20
+_GDAL_BYTES = 24 << 20
 _BLOCK_TABLE_BYTES = 64
 
 
@@ -85,7 +85,7 @@ def strips_bytes(piece_bytes: int) -> int:
     return 2 * piece_bytes + _STRIPS_BYTES
 
 
-def memory_bound(
+def cog_memory_bound(
     width: int,
     height: int,
     bands: int,
@@ -110,7 +110,7 @@ def memory_bound(
     rows, cols = piece or piece_shape(width, height, bands * itemsize, block)
     held = min(rows, height) * min(cols, width) * (bands * itemsize + (1 if masked else 0))
     block_bytes = block**2 * bands // planes * itemsize
-    encoding = 3 * block_bytes + (_LIFTING_BYTES + 2 * block_bytes if by_gdal else 0)
+    encoding = 3 * block_bytes + (_GDAL_BYTES + 2 * block_bytes if by_gdal else 0)
     working = held + held // 4 + encoding + _THREAD_BYTES + (strips_bytes(held) if warps else 0)
     # Where pieces have neighbours beside them, three wait for the fourth at every level.
     depth = math.ceil(math.log2(max(width / cols, height / rows, 1))) + 1 if cols < width else 1

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 
-from gdaltools.cost.cog_memory import KERNEL_BYTES, SHARED_BYTES, piece_shape, strips_bytes
-from gdaltools.cost.cog_memory import memory_bound as cog_memory_bound
+from gdaltools.cost.cog_memory import KERNEL_BYTES, SHARED_BYTES, cog_memory_bound, piece_shape, strips_bytes
 from gdaltools.raster.dataset import CACHE_MB
 from gdaltools.warp.plan import cell_side
 
@@ -30,7 +29,7 @@ _PLAIN_ROWS, _LEAST_ROWS = 512, 64
 _PLAIN_BYTES = 16 << 20
 
 
-def memory_bound(
+def extraction_memory_bound(
     pixel_bytes: int,
     *,
     width: int,
@@ -73,7 +72,7 @@ def tiles_memory_bound(
     step = cell_side(tile_size, 1) if warps else plain_step(1, side * pixel_bytes)
     across = 2 * width if warps else width
     busy = min(threads, math.ceil(height / tile_size) * math.ceil(width / side))
-    return memory_bound(
+    return extraction_memory_bound(
         pixel_bytes,
         width=max(side, min(across, STRIP_BYTES // (step * pixel_bytes))),
         tile_width=side,

@@ -210,7 +210,7 @@ def features(workload: Workload) -> dict[str, float]:
 
 def memory_bound_mb(workload: Workload) -> float:
     """What an operation takes at most, by its plan's own bound; megabytes of 10⁶ bytes."""
-    from gdaltools.cost.cog_memory import memory_bound
+    from gdaltools.cost.cog_memory import cog_memory_bound
     from gdaltools.cost.tiles_memory import auto_tile_size, tiles_memory_bound
 
     layout = workload.layout
@@ -225,7 +225,7 @@ def memory_bound_mb(workload: Workload) -> float:
             warps=workload.variant == "warp",
         )
         return bound / 1e6
-    bound = memory_bound(
+    bound = cog_memory_bound(
         layout.width,
         layout.height,
         layout.bands,

@@ -52,7 +52,11 @@ def showing(expected: float | None, begun: int = 0) -> Iterator[Callable[[Progre
         return
     with _TERMINAL.bar() as (bars, task):
         yield lambda state: bars.update(
-            task, description=state.label, completed=state.done, total=state.total, detail=pace.tell(state)
+            task,
+            description=state.label,
+            completed=state.done,
+            total=state.total,
+            detail=pace.describe(state),
         )
 
 
@@ -81,7 +85,9 @@ class _NotebookBar:
 
         assert self._state is not None
         self._updated = time.monotonic()
-        shown = _Shown(self._state, "stopped" if stopped else self._pace.tell(self._state), stopped=stopped)
+        shown = _Shown(
+            self._state, "stopped" if stopped else self._pace.describe(self._state), stopped=stopped
+        )
         if self._handle is None:
             self._handle = display(shown, display_id=True)
         else:
@@ -91,15 +97,15 @@ class _NotebookBar:
 class _Shown:
     """A state of work as a notebook shows it."""
 
-    def __init__(self, state: Progress, told: str, *, stopped: bool) -> None:
-        self._state, self._told, self._stopped = state, told, stopped
+    def __init__(self, state: Progress, text: str, *, stopped: bool) -> None:
+        self._state, self._text, self._stopped = state, text, stopped
 
     def __repr__(self) -> str:
-        return f"{self._state.label}: {self._state.fraction:.0%}, {self._told}"
+        return f"{self._state.label}: {self._state.fraction:.0%}, {self._text}"
 
     def _repr_html_(self) -> str:
-        told: Html = toned(self._told, "bad") if self._stopped else html(self._told)
-        return strip(self._state.label, bar(self._state.fraction), f"{self._state.fraction:.0%}", told)
+        text: Html = toned(self._text, "bad") if self._stopped else html(self._text)
+        return strip(self._state.label, bar(self._state.fraction), f"{self._state.fraction:.0%}", text)
 
 
 class _Terminal:

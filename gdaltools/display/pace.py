@@ -39,20 +39,20 @@ class Pace:
         self._looked = float("-inf")
         self._memory: float | None = None
 
-    def tell(self, state: Progress) -> str:
+    def describe(self, state: Progress) -> str:
         """Rate, time that is left and memory, of what there is.
 
         >>> now = iter((0.0, 2.0))
-        >>> Pace(clock=lambda: next(now)).told(Progress("cog", 50, 100, "blocks"))
+        >>> Pace(clock=lambda: next(now)).describe_rate(Progress("cog", 50, 100, "blocks"))
         '25.0 blocks/s, 2 s left'
         """
         self._look()
-        told = self.told(state)
+        describe_rate = self.describe_rate(state)
         held = "" if self._memory is None else megabytes(self._memory)
-        return ", ".join(part for part in (told, held) if part)
+        return ", ".join(part for part in (describe_rate, held) if part)
 
-    def told(self, state: Progress) -> str:
-        """`tell` without memory."""
+    def describe_rate(self, state: Progress) -> str:
+        """`describe` without memory."""
         seconds = self._clock() - self._began
         done, total = state.done - self._begun, state.total - self._begun
         speed = done / seconds if seconds else None

@@ -49,11 +49,11 @@ class Share:
     def __init__(self, size: int, advance: Callable[[int], None]) -> None:
         self._size = size
         self._advance = advance
-        self.told = 0
+        self.reported = 0
 
     def __call__(self, state: Progress) -> None:
         """Hear of the part's own progress."""
         done = int(self._size * state.fraction)
-        if done > self.told:
-            step, self.told = done - self.told, done
+        if done > self.reported:
+            step, self.reported = done - self.reported, done
             self._advance(step)

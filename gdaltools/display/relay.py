@@ -1,7 +1,7 @@
 """Progress of a dask Delayed: computed later, perhaps in other processes, and shown in the one that made it.
 
 A `Relay` travels with the tasks. In its own process it shows what they tell it. What arrives in a worker of a
-cluster is a `Sender`, which sends the same as dask's events to the client that was active at first.
+cluster is a `RelaySender`, which sends the same as dask's events to the client that was active at first.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _TOPIC = "gdaltools-progress"
 # A person sees no more than so many pictures a second.
 _SEND_SECONDS = 0.25
 
-Told = Literal["begin", "advance", "end"]
+RelayEvent = Literal["begin", "advance", "end"]
 
 
 class Relay:
@@ -90,20 +90,20 @@ class Relay:
             self.end()
             raise
 
-    def hear(self, told: Told, step: int) -> None:
-        """Do what a `Sender` was told."""
-        if told == "advance":
+    def hear(self, event: RelayEvent, step: int) -> None:
+        """Do what a `RelaySender` was told."""
+        if event == "advance":
             self.advance(step)
-        elif told == "begin":
+        elif event == "begin":
             self.begin()
         else:
             self.end()
 
-    def __reduce__(self) -> tuple[Callable[[str], Relay | Sender], tuple[str]]:
+    def __reduce__(self) -> tuple[Callable[[str], Relay | RelaySender], tuple[str]]:
         return _arrived, (self._name if self._option is not False else "",)
 
 
-class Sender:
+class RelaySender:
     """A `Relay` in another process; without a name there is nobody who would listen."""
 
     def __init__(self, name: str) -> None:
@@ -136,7 +136,7 @@ class Sender:
             raise
         self._send("advance", held)
 
-    def _send(self, told: Told, step: int = 0) -> None:
+    def _send(self, event: RelayEvent, step: int = 0) -> None:
         distributed = sys.modules.get("distributed")
         if not self._name or distributed is None:
             return
@@ -144,9 +144,9 @@ class Sender:
             worker = distributed.get_worker()
         except ValueError:  # another kind of process, which has no way back
             return
-        worker.log_event(_TOPIC, [self._name, told, step])
+        worker.log_event(_TOPIC, [self._name, event, step])
 
-    def __reduce__(self) -> tuple[Callable[[str], Relay | Sender], tuple[str]]:
+    def __reduce__(self) -> tuple[Callable[[str], Relay | RelaySender], tuple[str]]:
         return _arrived, (self._name,)
 
 
@@ -154,9 +154,9 @@ _relays: WeakValueDictionary[str, Relay] = WeakValueDictionary()
 _clients: WeakSet[Any] = WeakSet()
 
 
-def _arrived(name: str) -> Relay | Sender:
+def _arrived(name: str) -> Relay | RelaySender:
     """The relay in the process that has it, else what sends to that."""
-    return _relays.get(name) or Sender(name)
+    return _relays.get(name) or RelaySender(name)
 
 
 def _listen() -> None:
@@ -166,8 +166,8 @@ def _listen() -> None:
         _clients.add(client)
 
 
-def _heard(event: tuple[float, tuple[str, Told, int]]) -> None:
-    _, (name, told, step) = event
+def _heard(message: tuple[float, tuple[str, RelayEvent, int]]) -> None:
+    _, (name, event, step) = message
     relay = _relays.get(name)
     if relay is not None:
-        relay.hear(told, step)
+        relay.hear(event, step)

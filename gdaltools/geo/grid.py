@@ -149,18 +149,18 @@ def target_grid(source: Grid, target_crs: CRS, resolution: Resolution | None = N
     UnsupportedRaster
         The footprint crosses the antimeridian or leaves the target CRS's area.
     """
-    wanted = _checked_resolution(resolution)
+    requested = _checked_resolution(resolution)
     source_crs = parse_crs(source.crs, "source CRS")
-    if source_crs == target_crs and source.north_up and wanted in (None, source.resolution):
+    if source_crs == target_crs and source.north_up and requested in (None, source.resolution):
         return source.model_copy(update={"crs": crs_name(target_crs)})
     bounds = _target_bounds(source, source_crs, target_crs)
     local = _local_resolution(source, source_crs, target_crs)
-    if wanted is None:
-        wanted = _default_resolution(source, bounds, local, same_crs=source_crs == target_crs)
-        if target_crs.is_geographic and bounds[2] - bounds[0] >= 360 - wanted[0]:
+    if requested is None:
+        requested = _default_resolution(source, bounds, local, same_crs=source_crs == target_crs)
+        if target_crs.is_geographic and bounds[2] - bounds[0] >= 360 - requested[0]:
             # Around the Earth pixels divide a quarter of it, so that none is lost at ±180 and ±90.
-            wanted = (90 / math.ceil(90 / wanted[0]), 90 / math.ceil(90 / wanted[1]))
-        cols, rows = (bounds[2] - bounds[0]) / wanted[0], (bounds[3] - bounds[1]) / wanted[1]
+            requested = (90 / math.ceil(90 / requested[0]), 90 / math.ceil(90 / requested[1]))
+        cols, rows = (bounds[2] - bounds[0]) / requested[0], (bounds[3] - bounds[1]) / requested[1]
         growth = cols * rows / (source.width * source.height)
         stretch = math.hypot(cols, rows) / math.hypot(source.width, source.height)
         if min(growth, stretch) > _MAX_GROWTH:
@@ -168,7 +168,7 @@ def target_grid(source: Grid, target_crs: CRS, resolution: Resolution | None = N
                 f"in {_short(target_crs)} the raster would stretch over {cols:.0f} x {rows:.0f} pixels, "
                 f"{growth:.0f} times its own: it crosses a seam of that CRS; choose another target_crs"
             )
-    return _snapped(bounds, wanted, target_crs)
+    return _snapped(bounds, requested, target_crs)
 
 
 def _checked_resolution(resolution: Resolution | None) -> tuple[float, float] | None:

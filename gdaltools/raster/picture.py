@@ -29,8 +29,8 @@ Picture = NDArray[np.uint8]
 THUMBNAIL = 192
 #: Decoding more than this for a picture takes longer than a person waits for an answer.
 GLANCE_PIXELS = 24_000_000
-# What is darkest and brightest in a picture of data that are not 8-bit colours, in percent of the pixels.
-_STRETCH = (2, 98)
+#: The percentiles that become black and white in a picture of data that are not 8-bit colours.
+STRETCH_PERCENTILES = (2, 98)
 # Levels of a colour that a thumbnail keeps: a step that nobody sees halves its bytes.
 _THUMBNAIL_STEP = 4
 
@@ -139,9 +139,9 @@ def _read(
 def _bands(dataset: DatasetReader | WarpedVRT) -> list[int]:
     if ColorInterp.palette in dataset.colorinterp:
         return [dataset.colorinterp.index(ColorInterp.palette) + 1]
-    wanted = (ColorInterp.red, ColorInterp.green, ColorInterp.blue)
-    if all(colour in dataset.colorinterp for colour in wanted):
-        return [dataset.colorinterp.index(colour) + 1 for colour in wanted]
+    colours = (ColorInterp.red, ColorInterp.green, ColorInterp.blue)
+    if all(colour in dataset.colorinterp for colour in colours):
+        return [dataset.colorinterp.index(colour) + 1 for colour in colours]
     return [1, 2, 3] if dataset.count >= 3 else [1]
 
 
@@ -158,7 +158,7 @@ def brightness(data: NDArray[Any], seen: NDArray[np.bool_]) -> tuple[float, floa
     """What is darkest and brightest: all but the outermost two percent lie between."""
     if not seen.any():
         return 0.0, 1.0
-    low, high = np.nanpercentile(data[:, seen].astype("float64"), _STRETCH)
+    low, high = np.nanpercentile(data[:, seen].astype("float64"), STRETCH_PERCENTILES)
     return float(low), float(high)
 
 

@@ -58,10 +58,10 @@ def _sampled(src: str, names: Sequence[str]) -> tuple[dict[str, NDArray[Any]], s
     location = storage.locate(src)
     with open_dataset(location, verify=False) as dataset:
         rows, cols, count = dataset.height, dataset.width, min(dataset.count, _MOST_BANDS)
-        window, told = Window(0, 0, cols, rows), "an overview"
+        window, sampled = Window(0, 0, cols, rows), "an overview"
         if glance_cost(dataset, PICTURE_SIDE) > GLANCE_PIXELS:
             across, down = min(cols, PICTURE_SIDE), min(rows, PICTURE_SIDE)
-            window, told = Window((cols - across) // 2, (rows - down) // 2, across, down), "its middle"
+            window, sampled = Window((cols - across) // 2, (rows - down) // 2, across, down), "its middle"
         scale = max(1.0, max(window.width, window.height) / PICTURE_SIDE)
         shape = max(1, round(window.height / scale)), max(1, round(window.width / scale))
         with reading(location, window):
@@ -70,4 +70,4 @@ def _sampled(src: str, names: Sequence[str]) -> tuple[dict[str, NDArray[Any]], s
     values = np.abs(data) if np.iscomplexobj(data) else data
     labels = distinct(names)
     bands = {label: band[seen & np.isfinite(band)] for label, band in zip(labels, values, strict=False)}
-    return bands, f"{told} of {shape[1]} x {shape[0]} pixels"
+    return bands, f"{sampled} of {shape[1]} x {shape[0]} pixels"

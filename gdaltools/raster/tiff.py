@@ -46,7 +46,7 @@ COMPRESSION_NAMES = {
 TYPE_BYTES = dict(zip(range(1, 19), (1, 1, 2, 4, 8, 1, 1, 2, 4, 8, 4, 8, 4, 0, 0, 8, 8, 8), strict=True))
 #: The unsigned integer types, the only ones that layout tags use.
 INTEGER_TYPES = {1: "u1", 3: "u2", 4: "u4", 13: "u4", 16: "u8", 18: "u8"}
-_WANTED = frozenset(
+_READ_TAGS = frozenset(
     {
         NEW_SUBFILE_TYPE,
         IMAGE_WIDTH,
@@ -232,7 +232,7 @@ class _Reader:
 
     def _tags(self, position: int) -> tuple[dict[int, NDArray[np.uint64]], int]:
         entries, following = self._entries(position)
-        tags = {tag: self._integers(tag, kind, rest) for tag, kind, rest in entries if tag in _WANTED}
+        tags = {tag: self._integers(tag, kind, rest) for tag, kind, rest in entries if tag in _READ_TAGS}
         return tags, following
 
     def values(self, position: int, tags: frozenset[int]) -> dict[int, tuple[int, ...] | bytes]:
@@ -314,10 +314,10 @@ class _Reader:
         if min(sides) < 1:
             raise CorruptRaster(f"{where} an image or block of no pixels {sides}")
         across, down = -(-ifd.width // ifd.block_width), -(-ifd.height // ifd.block_height)
-        wanted = across * down * (ifd.samples if ifd.planar == 2 else 1)
-        if ifd.offsets.size != wanted or ifd.counts.size != wanted:
+        expected = across * down * (ifd.samples if ifd.planar == 2 else 1)
+        if ifd.offsets.size != expected or ifd.counts.size != expected:
             raise CorruptRaster(
-                f"{where} {wanted} blocks, but {ifd.offsets.size} offsets and {ifd.counts.size} sizes"
+                f"{where} {expected} blocks, but {ifd.offsets.size} offsets and {ifd.counts.size} sizes"
             )
         ends = ifd.offsets.astype(np.float64) + ifd.counts.astype(np.float64)
         if ends.size and float(ends.max()) > self._size:

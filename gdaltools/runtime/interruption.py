@@ -15,21 +15,21 @@ class Interruption:
     """The interruption of one run, which may never come; every thread of the run watches for it."""
 
     def __init__(self) -> None:
-        self._told = threading.Event()
+        self._requested = threading.Event()
 
     def tell(self) -> None:
         """Interrupt every thread that watches, at its next `check`."""
-        self._told.set()
+        self._requested.set()
 
     def watch(self) -> None:
         """Make `check` in this thread ask for this interruption."""
-        _THREAD.told = self._told
+        _THREAD.requested = self._requested
 
 
-def is_told() -> bool:
+def is_requested() -> bool:
     """Whether this thread's run was interrupted."""
-    told: threading.Event | None = getattr(_THREAD, "told", None)
-    return told is not None and told.is_set()
+    requested: threading.Event | None = getattr(_THREAD, "told", None)
+    return requested is not None and requested.is_set()
 
 
 def check() -> None:
@@ -40,5 +40,5 @@ def check() -> None:
     KeyboardInterrupt
         It was.
     """
-    if is_told():
+    if is_requested():
         raise KeyboardInterrupt

@@ -14,14 +14,14 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-Listener = Callable[[str, float, float], None]
+PhaseListener = Callable[[str, float, float], None]
 """``(name, began, ended)``, in seconds since 1970; called on whichever thread has done the work."""
 
-_listeners: list[Listener] = []
+_listeners: list[PhaseListener] = []
 
 
 @contextmanager
-def listening(listener: Listener) -> Iterator[None]:
+def listening(listener: PhaseListener) -> Iterator[None]:
     """Have a listener told of every phase that ends in this process, from entry to exit."""
     _listeners.append(listener)
     try:

@@ -23,7 +23,7 @@ _LOCK_NAME = ".lock"
 # How long an end waits at most for threads that are making or filling a folder just then.
 _ABANDON_SECONDS = 0.5
 _open_folders: set[Path] = set()
-_threads_making: set[int] = set()
+_threads_creating: set[int] = set()
 # No lock guards these: `abandon` runs in a signal's handler, whose thread may be the one that holds it.
 _abandoned = False
 
@@ -63,7 +63,7 @@ def abandon() -> None:
     this_thread = threading.get_ident()
     deadline = time.monotonic() + _ABANDON_SECONDS
     while True:
-        making = _threads_making - {this_thread}
+        creating = _threads_creating - {this_thread}
         folders = list(_open_folders)
         for folder in folders:
             # Under another name no thread puts more into it.
@@ -72,7 +72,7 @@ def abandon() -> None:
                 folder.rename(doomed)
             shutil.rmtree(doomed, ignore_errors=True)
         there = any(folder.exists() for folder in folders)
-        if not (making or there) or time.monotonic() > deadline:
+        if not (creating or there) or time.monotonic() > deadline:
             return
         time.sleep(0.001)
 
@@ -122,7 +122,7 @@ def _made(folder: Path) -> IO[str] | None:
     this_thread = threading.get_ident()
     lock = None
     # `abandon` is to know of the folder before it is there, and to wait until it is.
-    _threads_making.add(this_thread)
+    _threads_creating.add(this_thread)
     _open_folders.add(folder)
     try:
         if _abandoned:
@@ -142,5 +142,5 @@ def _made(folder: Path) -> IO[str] | None:
     finally:
         if lock is None:
             _open_folders.discard(folder)
-        _threads_making.discard(this_thread)
+        _threads_creating.discard(this_thread)
     return lock

@@ -12,7 +12,7 @@ without it blobs are Azure's, reached by its SDK, adlfs and GDAL's ``/vsiaz/`` w
 b'seen'
 """
 
-from gdaltools.storage.azure.block_blob import MOST_BLOCKS, StagedBlob, Uploads
+from gdaltools.storage.azure.block_blob import MOST_BLOCKS, UncommittedBlob, Uploads
 from gdaltools.storage.location import Location, StrPath, blob, check_blob_name, check_container_name, locate
 from gdaltools.storage.reading import (
     check_unchanged,
@@ -30,8 +30,8 @@ from gdaltools.storage.reading import (
     url,
 )
 from gdaltools.storage.store import BlobTraits, Stat
-from gdaltools.storage.streamed import Wait, arriving
-from gdaltools.storage.uncommitted import Staging, is_staged, staging
+from gdaltools.storage.streamed import Wait, streamed
+from gdaltools.storage.uncommitted import BlobAssembly, takes_blocks, uncommitted
 from gdaltools.storage.writing import append_bytes, check_target, copy, delete, write_bytes, writing
 
 #: OGC 21-026 §11, the media type of a Cloud Optimized GeoTIFF.
@@ -40,16 +40,15 @@ COG_TYPE = "image/tiff; application=geotiff; profile=cloud-optimized"
 __all__ = [
     "COG_TYPE",
     "MOST_BLOCKS",
+    "BlobAssembly",
     "BlobTraits",
     "Location",
-    "StagedBlob",
-    "Staging",
     "Stat",
     "StrPath",
+    "UncommittedBlob",
     "Uploads",
     "Wait",
     "append_bytes",
-    "arriving",
     "blob",
     "check_blob_name",
     "check_container_name",
@@ -62,15 +61,16 @@ __all__ = [
     "filesystem",
     "gdal_name",
     "gdal_options",
-    "is_staged",
     "list_names",
     "locate",
     "opening",
     "pinned",
     "read_bytes",
     "read_range",
-    "staging",
     "stat",
+    "streamed",
+    "takes_blocks",
+    "uncommitted",
     "url",
     "write_bytes",
     "writing",

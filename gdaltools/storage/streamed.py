@@ -16,7 +16,7 @@ Wait = Callable[[Iterable[tuple[int, int]]], None]
 
 
 @contextmanager
-def arriving(source: Location, path: Path, *, first: Iterable[int]) -> Iterator[tuple[Location, Wait]]:
+def streamed(source: Location, path: Path, *, first: Iterable[int]) -> Iterator[tuple[Location, Wait]]:
     """As `fetch` of a blob in Azure, but the block begins at once, with a file whose parts come one by one.
 
     What has not been waited for reads as zeros. When the block ends the file is whole, at `path`, and was
@@ -35,7 +35,7 @@ def arriving(source: Location, path: Path, *, first: Iterable[int]) -> Iterator[
     found = check_unchanged(source)
     check_space(source, found.size, path.parent)
     container = str(source.container)
-    with download.arriving(
+    with download.streamed(
         container, source.name, path, etag=found.etag, size=found.size, first=first
     ) as file:
         yield replace(source, path=file.path, etag=None), file.wait

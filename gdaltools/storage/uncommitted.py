@@ -7,17 +7,17 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from gdaltools.runtime import crash_points, interruption
-from gdaltools.storage.azure.block_blob import StagedBlob
+from gdaltools.storage.azure.block_blob import UncommittedBlob
 from gdaltools.storage.location import Location, StrPath, locate
 from gdaltools.storage.store import BlobTraits
 from gdaltools.storage.writing import check_target
 
 
 @dataclass
-class Staging:
+class BlobAssembly:
     """A blob in the making, and of which of its blocks it is to be made."""
 
-    blob: StagedBlob
+    blob: UncommittedBlob
     blocks: list[str] = field(default_factory=list)
     size: int = 0
 
@@ -33,13 +33,15 @@ class Staging:
         self.size = sum(length for _, _, length in parts)
 
 
-def is_staged(target: Location) -> bool:
+def takes_blocks(target: Location) -> bool:
     """Whether blocks can wait where the target will be, as they can in Azure."""
     return target.in_azure
 
 
 @contextmanager
-def staging(target: StrPath | Location, traits: BlobTraits, *, overwrite: bool = False) -> Iterator[Staging]:
+def uncommitted(
+    target: StrPath | Location, traits: BlobTraits, *, overwrite: bool = False
+) -> Iterator[BlobAssembly]:
     """A blob put together of blocks, by any processes; it appears when the ``with`` ends without an error.
 
     Otherwise as `writing`; what is left of a run that died is invisible, and Azure drops it after a week.
@@ -53,7 +55,7 @@ def staging(target: StrPath | Location, traits: BlobTraits, *, overwrite: bool =
     """
     location = locate(target)
     check_target(location, overwrite=overwrite)
-    made = Staging(StagedBlob(str(location.container), location.name))
+    made = BlobAssembly(UncommittedBlob(str(location.container), location.name))
     yield made
     interruption.check()
     crash_points.reach("blob-before-publish")

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from gdaltools.errors import InvalidParameter, TargetExists
-from gdaltools.storage.azure.block_blob import StagedBlob, copy_blob
+from gdaltools.storage.azure.block_blob import UncommittedBlob, copy_blob
 from gdaltools.storage.location import Location, StrPath, locate
 from gdaltools.storage.reading import exists, fetch, pinned, stat, store_of
 from gdaltools.storage.store import BlobTraits, Stat
@@ -80,7 +80,7 @@ def copy(source: StrPath | Location, target: StrPath | Location, *, overwrite: b
     origin, goal = pinned(source), locate(target)
     check_target(goal, overwrite=overwrite)
     if origin.in_azure and goal.in_azure:
-        blob = StagedBlob(str(goal.container), goal.name)
+        blob = UncommittedBlob(str(goal.container), goal.name)
         made = copy_blob((str(origin.container), origin.name), blob, overwrite=overwrite)
         return Stat(made.size, made.etag, made.modified)
     with writing(goal, overwrite=overwrite) as path:

@@ -25,7 +25,7 @@ from gdaltools.geo.window import PixelWindow
 from gdaltools.raster.tiff import BLOCK_UNIT
 from gdaltools.storage import Location, StrPath
 from gdaltools.tiles import geojson
-from gdaltools.tiles.axis import Span
+from gdaltools.tiles.axis import Interval
 from gdaltools.tiles.generate import generate_tiling_scheme
 from gdaltools.tiles.scheme import MAX_TILES, TilingScheme
 
@@ -139,9 +139,9 @@ def _tiles(features: object) -> list[_Properties]:
     return tiles
 
 
-def _spans(pieces: Sequence[tuple[int, int, int]]) -> tuple[Span, ...]:
+def _spans(pieces: Sequence[tuple[int, int, int]]) -> tuple[Interval, ...]:
     """Start and length of each row or column; every tile of one must agree."""
-    found: dict[int, Span] = {}
+    found: dict[int, Interval] = {}
     for index, start, length in pieces:
         if found.setdefault(index, (start, length)) != (start, length):
             raise InvalidParameter(
@@ -152,7 +152,7 @@ def _spans(pieces: Sequence[tuple[int, int, int]]) -> tuple[Span, ...]:
     return tuple(found[index] for index in sorted(found))
 
 
-def _neighbours(*axes: tuple[Span, ...]) -> list[tuple[Span, Span]]:
+def _neighbours(*axes: tuple[Interval, ...]) -> list[tuple[Interval, Interval]]:
     return [pair for spans in axes for pair in pairwise(spans)]
 
 

@@ -10,14 +10,14 @@ from gdaltools.raster.tiff import BLOCK_UNIT
 
 _SLIVER = 8  # a last piece that adds less than this part of a step shares with the one before
 
-Span = tuple[int, int]
+Interval = tuple[int, int]
 
 
 @dataclass(frozen=True)
-class Axis:
+class TileAxis:
     """How an extent in pixels is cut into pieces of at most `size` that share `overlap` with the next.
 
-    >>> Axis(extent=100, size=48, overlap=16).spans
+    >>> TileAxis(extent=100, size=48, overlap=16).spans
     [(0, 48), (32, 48), (64, 36)]
     """
 
@@ -36,7 +36,7 @@ class Axis:
         return max(1, -(-(self.extent - self.overlap) // self.step))
 
     @cached_property
-    def _shared(self) -> Span | None:
+    def _shared(self) -> Interval | None:
         """Lengths of the last two pieces where the last alone would be a sliver, else None."""
         new = self.extent - self.overlap - (self.count - 1) * self.step
         if self.count < 2 or new >= self.step // _SLIVER:
@@ -47,7 +47,7 @@ class Axis:
         better = first <= self.size and min(first, last) - self.overlap > new
         return (first, last) if better else None
 
-    def span(self, index: int) -> Span:
+    def span(self, index: int) -> Interval:
         """Start and length of a piece."""
         start = index * self.step
         if self._shared is not None and index >= self.count - 2:
@@ -60,29 +60,29 @@ class Axis:
     def holding(self, pixel: int) -> int:
         """The last piece that holds a pixel.
 
-        >>> [Axis(extent=100, size=48, overlap=16).holding(pixel) for pixel in (0, 31, 32, 47, 99)]
+        >>> [TileAxis(extent=100, size=48, overlap=16).holding(pixel) for pixel in (0, 31, 32, 47, 99)]
         [0, 0, 1, 1, 2]
         """
         return _last_before(self, pixel)
 
     @property
-    def spans(self) -> list[Span]:
+    def spans(self) -> list[Interval]:
         """All pieces."""
         return [self.span(index) for index in range(self.count)]
 
 
 @dataclass(frozen=True)
-class GivenAxis:
+class ListedAxis:
     """Pieces as somebody else has cut them."""
 
-    spans: tuple[Span, ...]
+    spans: tuple[Interval, ...]
 
     @property
     def count(self) -> int:
         """Number of pieces."""
         return len(self.spans)
 
-    def span(self, index: int) -> Span:
+    def span(self, index: int) -> Interval:
         """Start and length of a piece."""
         return self.spans[index]
 
@@ -91,6 +91,6 @@ class GivenAxis:
         return _last_before(self, pixel)
 
 
-def _last_before(axis: Axis | GivenAxis, pixel: int) -> int:
+def _last_before(axis: TileAxis | ListedAxis, pixel: int) -> int:
     """The last piece that does not begin behind a pixel: pieces leave nothing out, so it holds it."""
     return bisect_right(range(axis.count), pixel, key=lambda index: axis.span(index)[0]) - 1

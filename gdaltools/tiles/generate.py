@@ -20,7 +20,7 @@ from gdaltools.raster.detect import RASTER_TYPES, RasterType
 from gdaltools.raster.info import describe, source_crs
 from gdaltools.raster.tiff import BLOCK_UNIT
 from gdaltools.storage import Location, StrPath
-from gdaltools.tiles.axis import Axis
+from gdaltools.tiles.axis import TileAxis
 from gdaltools.tiles.scheme import MAX_TILES, TilingScheme
 
 #: The target unless another is asked for (protocol.md §5).
@@ -99,7 +99,7 @@ def generate_tiling_scheme(
         size = budgeted_tile_size(pixel_bytes, tile_mb)
     if overlap >= size:
         raise InvalidParameter(f"overlap {overlap} is not smaller than the tile size {size}: lower it")
-    down, across = (Axis(extent, size, overlap).count for extent in (grid.height, grid.width))
+    down, across = (TileAxis(extent, size, overlap).count for extent in (grid.height, grid.width))
     if down * across > MAX_TILES:
         raise InvalidParameter(
             f"{down} x {across} tiles are more than {MAX_TILES}: choose a larger tile_size, "

@@ -29,7 +29,7 @@ from gdaltools.raster.tiff import BLOCK_UNIT
 from gdaltools.runtime.moved import moved
 from gdaltools.storage import Location, StrPath
 from gdaltools.tiles import geojson
-from gdaltools.tiles.axis import Axis, GivenAxis, Span
+from gdaltools.tiles.axis import Interval, ListedAxis, TileAxis
 
 MAX_TILES = 1_000_000
 
@@ -92,8 +92,8 @@ class TilingScheme(OnMap, BaseModel):
     detection_confidence: Annotated[float, Field(ge=0, le=1)]
     auto_band_names: dict[str, str]
     used_band_names: dict[str, str]
-    row_spans: tuple[Span, ...] | None = None
-    col_spans: tuple[Span, ...] | None = None
+    row_spans: tuple[Interval, ...] | None = None
+    col_spans: tuple[Interval, ...] | None = None
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
@@ -117,12 +117,12 @@ class TilingScheme(OnMap, BaseModel):
         return self._axes[1].count
 
     @cached_property
-    def _axes(self) -> tuple[Axis | GivenAxis, Axis | GivenAxis]:
-        down = Axis(self.grid.height, self.tile_size, self.overlap)
-        across = Axis(self.grid.width, self.tile_size, self.overlap)
+    def _axes(self) -> tuple[TileAxis | ListedAxis, TileAxis | ListedAxis]:
+        down = TileAxis(self.grid.height, self.tile_size, self.overlap)
+        across = TileAxis(self.grid.width, self.tile_size, self.overlap)
         return (
-            down if self.row_spans is None else GivenAxis(self.row_spans),
-            across if self.col_spans is None else GivenAxis(self.col_spans),
+            down if self.row_spans is None else ListedAxis(self.row_spans),
+            across if self.col_spans is None else ListedAxis(self.col_spans),
         )
 
     def __len__(self) -> int:
@@ -533,7 +533,7 @@ def _validated(content: object) -> TilingScheme:
     return scheme
 
 
-def _covers(spans: tuple[Span, ...], extent: int) -> bool:
+def _covers(spans: tuple[Interval, ...], extent: int) -> bool:
     """Whether pieces, each beginning after the one before, lie within the extent and leave nothing out."""
     reached = 0
     for number, (start, length) in enumerate(spans):

@@ -28,7 +28,7 @@ Points = NDArray[np.float64]
 MAX_ERROR = 1e-3
 # A step is halved until three in four places err by so little that hardly a sample is rounded to another
 # level. The fourth may be where the projection is torn or near a pole, whose cells GDAL takes.
-_WANTED_ERROR = 2e-5
+_TARGET_ERROR = 2e-5
 _MOST = 0.75
 _STEPS = (32, 16, 8, 4)
 
@@ -151,7 +151,7 @@ def node_step(source: Grid, target: Grid) -> int | None:
     error = math.inf
     for step in _STEPS:
         error = _measured_error(source, target, step, places)
-        if error <= _WANTED_ERROR:
+        if error <= _TARGET_ERROR:
             return step
     return _STEPS[-1] if error <= MAX_ERROR else None
 

@@ -234,7 +234,7 @@ def check_resampling(name: str) -> None:
         raise InvalidParameter(f"resampling {name!r}: give one of {known}")
 
 
-def chosen_resampling(dataset: DatasetReader, wanted: str | None, *, categorical: bool) -> str:
+def chosen_resampling(dataset: DatasetReader, requested: str | None, *, categorical: bool) -> str:
     """The resampling that is wanted; without a wish nearest for classes and colour tables, else bilinear.
 
     Raises
@@ -243,7 +243,7 @@ def chosen_resampling(dataset: DatasetReader, wanted: str | None, *, categorical
         GDAL's warp has no such resampling, or it would mix the numbers of a colour table.
     """
     palette = ColorInterp.palette in dataset.colorinterp
-    name = wanted or ("nearest" if categorical or palette else "bilinear")
+    name = requested or ("nearest" if categorical or palette else "bilinear")
     check_resampling(name)
     if palette and name not in CLASS_RESAMPLING:
         raise InvalidParameter(

@@ -127,12 +127,12 @@ class _Accessor:
         >>> len(ds.gt.to_tiles("tiles/", tile_size=512, progress=False).tiles)
         4
         """
-        from gdaltools.cog.plan import Wanted
+        from gdaltools.cog.options import CogOptions
         from gdaltools.errors import InvalidParameter
         from gdaltools.xr.tiles import array_tiles
 
         try:
-            wanted = Wanted(profile=profile, **options)
+            cog_options = CogOptions(profile=profile, **options)
         except TypeError as error:
             raise InvalidParameter(f"to_tiles: {error}") from error
         return array_tiles(
@@ -141,7 +141,7 @@ class _Accessor:
             tile_size=tile_size,
             overlap=overlap,
             stem=stem,
-            wanted=wanted,
+            options=cog_options,
             overwrite=overwrite,
             progress=progress,
         )

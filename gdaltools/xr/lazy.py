@@ -33,17 +33,17 @@ class LazyPixels(ABC):
         self.etag = storage.stat(location).etag
 
     def __getitem__(self, key: tuple[slice | int, ...]) -> NDArray[Any]:
-        wanted = [
+        requested = [
             range(length)[part] if isinstance(part, slice) else range(length)[part : part + 1 or None]
             for part, length in zip(key, self.shape, strict=True)
         ]
-        if all(wanted):
-            bands, rows, cols = (range(min(part), max(part) + 1) for part in wanted)
+        if all(requested):
+            bands, rows, cols = (range(min(part), max(part) + 1) for part in requested)
             window = Window(cols.start, rows.start, len(cols), len(rows))
             data = self.read(window, [band + 1 for band in bands])
-            data = data[tuple(slice(None, None, part.step) for part in wanted)]
+            data = data[tuple(slice(None, None, part.step) for part in requested)]
         else:
-            data = np.empty(tuple(len(part) for part in wanted), self.dtype)
+            data = np.empty(tuple(len(part) for part in requested), self.dtype)
         return data[tuple(slice(None) if isinstance(part, slice) else 0 for part in key)]
 
     @abstractmethod

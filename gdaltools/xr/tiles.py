@@ -14,9 +14,10 @@ from typing import Any
 
 from gdaltools import storage
 from gdaltools.cog.arrays import array_source
-from gdaltools.cog.plan import CogPlan, Wanted
+from gdaltools.cog.options import CogOptions
+from gdaltools.cog.plan import CogPlan
 from gdaltools.cog.planning import plan_for
-from gdaltools.cog.write.build import make_planned
+from gdaltools.cog.write.build import build_cog
 from gdaltools.cost.tiles_memory import auto_tile_size
 from gdaltools.display.progress import ProgressOption
 from gdaltools.display.reporting import reporting
@@ -25,7 +26,7 @@ from gdaltools.raster.facts import Facts
 from gdaltools.raster.tiff import BLOCK_UNIT
 from gdaltools.runtime import graph
 from gdaltools.storage import Location, StrPath
-from gdaltools.tiles.axis import Axis
+from gdaltools.tiles.axis import TileAxis
 from gdaltools.tiles.extract.result import ExtractedTile, ExtractionResult
 from gdaltools.tiles.scheme import MAX_TILES
 
@@ -47,7 +48,7 @@ def array_tiles(
     tile_size: int | None = None,
     overlap: int = 0,
     stem: str | None = None,
-    wanted: Wanted | None = None,
+    options: CogOptions | None = None,
     overwrite: bool = False,
     progress: ProgressOption = "auto",
 ) -> ExtractionResult:
@@ -68,7 +69,7 @@ def array_tiles(
         Pixels that neighbours share.
     stem : str, optional
         First part of the names; by default the array's name, or "array".
-    wanted : Wanted, optional
+    options : CogOptions, optional
         How the COGs are encoded.
 
     Raises
@@ -83,7 +84,7 @@ def array_tiles(
     source, facts = array_source(array)
     size = tile_size if tile_size is not None else _size_of(source.array, facts.pixel_bytes)
     _check(size, overlap)
-    down, across = Axis(facts.height, size, overlap), Axis(facts.width, size, overlap)
+    down, across = TileAxis(facts.height, size, overlap), TileAxis(facts.width, size, overlap)
     if down.count * across.count > MAX_TILES:
         raise InvalidParameter(
             f"{down.count} x {across.count} tiles are more than {MAX_TILES}: choose a larger tile_size"
@@ -99,7 +100,7 @@ def array_tiles(
         for row, col in places:
             (top, height), (left, width) = down.span(row), across.span(col)
             part = array.isel({y: slice(top, top + height), x: slice(left, left + width)})
-            plan = plan_for(part, wanted or Wanted())
+            plan = plan_for(part, options or CogOptions())
             yield _Made(f"tile_{row}_{col}", _placed(plan, facts, left, top), targets[row, col], overwrite)
 
     made: dict[str, ExtractedTile] = {}
@@ -145,7 +146,7 @@ def _make_alone(tile: _Made) -> ExtractedTile:
 
 def _make(tile: _Made) -> ExtractedTile:
     started = time.time()
-    make_planned(tile.plan, tile.target, overwrite=tile.overwrite, progress=False)
+    build_cog(tile.plan, tile.target, overwrite=tile.overwrite, progress=False)
     stat, facts = storage.stat(tile.target), tile.plan.facts
     return ExtractedTile(
         tile_id=tile.tile_id,

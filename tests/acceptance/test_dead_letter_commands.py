@@ -274,10 +274,10 @@ def test_through_a_worker_a_failed_job_is_mended_and_completes(standalone: Stand
     (queue,) = [each["queue"] for each in overview["queues"] if each["total"]]
     listed = standalone.command("dead-letters", "list", "--queue", queue)
     assert "UnsupportedRaster" in listed.stdout or "CorruptRaster" in listed.stdout
-    (letter,) = json.loads(standalone.command("dead-letters", "list", "--queue", queue, "--json").stdout)[
-        "letters"
-    ]
-    number = str(letter["sequenceNumber"])
+    (dead_letter,) = json.loads(
+        standalone.command("dead-letters", "list", "--queue", queue, "--json").stdout
+    )["letters"]
+    number = str(dead_letter["sequenceNumber"])
     shown = standalone.command("dead-letters", "show", number, "--queue", queue)
     assert job_id in shown.stdout
 

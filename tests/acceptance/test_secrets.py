@@ -168,8 +168,8 @@ async def test_no_secret_is_seen_whatever_fails(secured: Secured, worker: Worker
         await eventually(lambda: all(over(client, job) for job in jobs[1:]), within_seconds=120)
         await eventually(lambda: "docker-tasks" in get(worker, "/api/dead-letters/docker-tasks")[1])
         await eventually(lambda: "failed and is tried again" in worker.log, within_seconds=60)
-        letters = dead_letters(bus)
-    seen = {f"letter {number}": text for number, text in enumerate(letters)}
+        found = dead_letters(bus)
+    seen = {f"letter {number}": text for number, text in enumerate(found)}
     seen |= answers(worker, jobs)
     assert "leak-at-once.tif" in seen["/"], "the status page shows what failed"
     seen |= rows(secured.owner)
@@ -210,7 +210,7 @@ def answers(worker: WorkerProcess, jobs: list[str]) -> dict[str, str]:
     for queue in QUEUES:
         paths.append(f"/api/dead-letters/{queue}")
         listed = json.loads(get(worker, paths[-1])[1].partition("Content-Type")[0])
-        paths += [f"/api/dead-letters/{queue}/{letter}" for letter in _numbers(listed)]
+        paths += [f"/api/dead-letters/{queue}/{dead_letter}" for dead_letter in _numbers(listed)]
     found = {path: get(worker, path)[1] for path in paths}
     return found | {f"{path} for nobody": get(worker, path, shown=None)[1] for path in paths}
 
@@ -240,9 +240,9 @@ def dead_letters(bus: ServiceBusClient) -> list[str]:
     for queue in QUEUES:
         with bus.get_queue_receiver(queue, sub_queue=ServiceBusSubQueue.DEAD_LETTER) as receiver:
             found += [
-                f"{letter} {letter.dead_letter_reason} {letter.dead_letter_error_description} "
-                f"{letter.application_properties} {letter.raw_amqp_message}"
-                for letter in receiver.peek_messages(50)
+                f"{dead_letter} {dead_letter.dead_letter_reason} {dead_letter.dead_letter_error_description} "
+                f"{dead_letter.application_properties} {dead_letter.raw_amqp_message}"
+                for dead_letter in receiver.peek_messages(50)
             ]
     assert found
     return found

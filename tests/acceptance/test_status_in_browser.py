@@ -165,8 +165,8 @@ def test_a_failure_is_shown_with_its_reason_and_redriven_by_a_click(
         reason = "broken.tif has a header that cannot be read"
         page.locator("#failed").get_by_text(reason).wait_for(timeout=PATIENCE)
         page.locator("#jobs").get_by_text(reason).wait_for(timeout=PATIENCE)
-        letter = page.locator("#letters li", has_text=reason)
-        letter.wait_for(timeout=PATIENCE)
+        dead_letter = page.locator("#letters li", has_text=reason)
+        dead_letter.wait_for(timeout=PATIENCE)
         for theme in ("light", "dark"):
             page.emulate_media(color_scheme=theme)
             picture(page, f"desktop-{theme}")
@@ -174,7 +174,7 @@ def test_a_failure_is_shown_with_its_reason_and_redriven_by_a_click(
         assert page.evaluate(FAULTS) == []
         (bronze / "broken.tif").unlink()
         write_raster(bronze / "broken.tif", smooth(3, 300, 400))
-        letter.get_by_role("button", name="Redrive").click()
+        dead_letter.get_by_role("button", name="Redrive").click()
         page.locator(".notice").get_by_text("redriven, the task is queued again").wait_for(timeout=PATIENCE)
         picture(page, "redriven")
         page.locator(f"#jobs li[data-key='{job.job_id}']").get_by_text("completed").wait_for(timeout=PATIENCE)

@@ -84,10 +84,10 @@ def _sample(seen: Seen, name: str, **labels: str) -> float:
 
 def test_every_line_of_the_log_has_the_fields(seen: Seen) -> None:
     assert all(set(FIELDS) <= line.keys() for line in seen.lines)
-    told = [line for line in seen.lines if seen.job_id[:8] in line["message"]]
-    assert told
-    assert all(line["job_id"] == seen.job_id and line["stage"] == 1 for line in told)
-    assert all(line["correlation_id"] == f"docker-{seen.job_id[:8]}" for line in told)
+    text = [line for line in seen.lines if seen.job_id[:8] in line["message"]]
+    assert text
+    assert all(line["job_id"] == seen.job_id and line["stage"] == 1 for line in text)
+    assert all(line["correlation_id"] == f"docker-{seen.job_id[:8]}" for line in text)
 
 
 def test_a_tasks_process_logs_with_its_ids(seen: Seen) -> None:

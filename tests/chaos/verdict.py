@@ -69,8 +69,8 @@ def _wrong_jobs(world: World, jobs: Jobs) -> list[str]:
     found = []
     for row in query(world, "select job_id, status::text, error_details from app.jobs"):
         kind = jobs.kinds.get(row["job_id"], "?")
-        wanted = "failed" if kind == "broken" else "completed"
-        if row["status"] != wanted:
+        expected = "failed" if kind == "broken" else "completed"
+        if row["status"] != expected:
             found.append(f"{kind} job {row['job_id'][:8]} is {row['status']}: {row['error_details']}")
     unfinished = query(
         world,
@@ -113,19 +113,19 @@ async def _wrong_dead_letters(world: World) -> list[str]:
     rows = query(world, "select task_id, error_details from app.tasks where status = 'failed'")
     failed = {row["task_id"]: row["error_details"] for row in rows}
     dead_letters = DeadLetters(world.bus, queues=world.queues)
-    letters = [
-        letter
+    dead_letters = [
+        dead_letter
         for queue in world.queues
-        for letter in (await dead_letters.listing(queue, limit=10_000)).letters
+        for dead_letter in (await dead_letters.listing(queue, limit=10_000)).dead_letters
     ]
     found = []
-    for letter in letters:
-        if letter.task_id not in failed:
-            reason = letter.message.dead_letter_reason
-            found.append(f"task {letter.task_id} has a dead letter and has not failed: {reason}")
-        elif letter.message.dead_letter_description != failed[letter.task_id]:
-            found.append(f"task {letter.task_id}'s dead letter does not say why it failed")
-    missing = failed.keys() - {letter.task_id for letter in letters}
+    for dead_letter in dead_letters:
+        if dead_letter.task_id not in failed:
+            reason = dead_letter.message.dead_letter_reason
+            found.append(f"task {dead_letter.task_id} has a dead letter and has not failed: {reason}")
+        elif dead_letter.message.dead_letter_description != failed[dead_letter.task_id]:
+            found.append(f"task {dead_letter.task_id}'s dead letter does not say why it failed")
+    missing = failed.keys() - {dead_letter.task_id for dead_letter in dead_letters}
     return found + [f"failed task {task_id} has no dead letter" for task_id in sorted(missing)]
 
 

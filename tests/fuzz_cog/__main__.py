@@ -36,11 +36,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     )  # fmt: skip
     if options.json is not None:
         options.json.write_text(json.dumps(report, indent=2))
-    print(told(report))
+    print(text(report))
     return 1 if report["findings"] else 0
 
 
-def told(report: dict[str, Any]) -> str:
+def text(report: dict[str, Any]) -> str:
     """The report for people."""
     lines = [f"seed {report['seed']}: {report['tries']} tries in {report['seconds']} s"]
     lines += [f"{count:8} {ended}" for ended, count in report["ended"].items()]

@@ -40,7 +40,7 @@ class Case:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class DemoOutcome:
     """What came of a try.
 
     Attributes
@@ -74,7 +74,7 @@ def case_of(seed: int, number: int, sources: Path) -> tuple[Case, bytes]:
     return Case(number, path.name, whole, piece, options), content
 
 
-def attempt(seed: int, number: int, sources: Path, folder: Path) -> Outcome:
+def attempt(seed: int, number: int, sources: Path, folder: Path) -> DemoOutcome:
     """Try it in `folder`, which is emptied first."""
     shutil.rmtree(folder, ignore_errors=True)
     (folder / "out").mkdir(parents=True)
@@ -87,16 +87,16 @@ def attempt(seed: int, number: int, sources: Path, folder: Path) -> Outcome:
         ended = _make(source, target, case.options)
     except GdalToolsError as error:
         if list((folder / "out").iterdir()):
-            return Outcome(case, type(error).__name__, "something is left behind an error")
-        return Outcome(case, type(error).__name__)
+            return DemoOutcome(case, type(error).__name__, "something is left behind an error")
+        return DemoOutcome(case, type(error).__name__)
     except BaseException as error:  # noqa: BLE001 - this is what is looked for
         where = "".join(traceback.format_exception(error)[-3:])
-        return Outcome(case, type(error).__name__, f"an error that is none of ours: {where}")
+        return DemoOutcome(case, type(error).__name__, f"an error that is none of ours: {where}")
     if ended == "opened":
-        return Outcome(case, ended)
+        return DemoOutcome(case, ended)
     if [entry.name for entry in (folder / "out").iterdir()] != ["cog.tif"]:
-        return Outcome(case, ended, "something is left beside the target")
-    return Outcome(case, ended, _wrong(source, target, case))
+        return DemoOutcome(case, ended, "something is left beside the target")
+    return DemoOutcome(case, ended, _wrong(source, target, case))
 
 
 def _cut(case: Case) -> None:

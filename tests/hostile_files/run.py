@@ -82,8 +82,8 @@ def _reads(whole: Path, files: int, seed: int) -> Iterator[Read]:
         while number < files:
             began = time.monotonic()
             try:
-                told = here.poll(_SECONDS)
-                read = here.recv() if told else None
+                text = here.poll(_SECONDS)
+                read = here.recv() if text else None
             except EOFError:
                 read = None
             if read is None:
@@ -97,7 +97,7 @@ def _reads(whole: Path, files: int, seed: int) -> Iterator[Read]:
         child.join()
 
 
-def _child(whole: Path, first: int, files: int, seed: int, told: Connection) -> None:
+def _child(whole: Path, first: int, files: int, seed: int, text: Connection) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (_MEMORY_BYTES, _MEMORY_BYTES))
     sources = sorted(whole.iterdir())
     for number in range(first, files):
@@ -107,7 +107,7 @@ def _child(whole: Path, first: int, files: int, seed: int, told: Connection) -> 
         path.write_bytes(damaged(source.read_bytes(), random))
         began = time.monotonic()
         ended, typed = _outcome(path)
-        told.send(Read(number, source.name, ended, typed, time.monotonic() - began))
+        text.send(Read(number, source.name, ended, typed, time.monotonic() - began))
         path.unlink()
 
 

@@ -71,13 +71,13 @@ def still(engine: Engine, target: str) -> list[str]:
     if size_mb > LARGEST_MB[target]:
         problems.append(f"it has {size_mb:.0f} MB, more than {LARGEST_MB[target]}")
     configuration = engine.inspect(image)["Config"]
-    for name, wanted in {
+    for name, expected in {
         "Cmd": ["python", "-m", "worker"],
         "StopSignal": "SIGTERM",
         "User": str(USER),
     }.items():
-        if configuration.get(name) != wanted:
-            problems.append(f"{name} is {configuration.get(name)}, not {wanted}")
+        if configuration.get(name) != expected:
+            problems.append(f"{name} is {configuration.get(name)}, not {expected}")
     for script, meaning in {
         f'test "$(id -u)" = {USER}': "it runs as another user",
         "! command -v cc gcc g++ make": "there are compilers in it",

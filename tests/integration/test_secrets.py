@@ -104,7 +104,7 @@ def held(location: storage.Location) -> list[Any]:
     """What a notebook may show of things that have, or lead to, a secret."""
     account = accounts.account_of("bronze-rasters")
     found = [account, accounts.service(account), accounts.filesystem(account), load_service_settings()]
-    found.append(storage.StagedBlob("silver-cogs", "x"))
+    found.append(storage.UncommittedBlob("silver-cogs", "x"))
     with suppress(gt.errors.GdalToolsError):
         scheme = gt.generate_tiling_scheme(location, 256, 0)
         found += [gt.plan_cog(location), gt.inspect(location), gt.open(location), scheme]

@@ -33,8 +33,8 @@ def test_info_tells_people_and_programs(scene: Path, capsys: pytest.CaptureFixtu
     assert main(["info", str(scene)]) == 0
     assert "EPSG:32637" in capsys.readouterr().out
     assert main(["info", str(scene), "--json"]) == 0
-    told = json.loads(capsys.readouterr().out)
-    assert (told["width"], told["height"], told["count"]) == (700, 600, 3)
+    text = json.loads(capsys.readouterr().out)
+    assert (text["width"], text["height"], text["count"]) == (700, 600, 3)
 
 
 def test_tiles_are_planned_limited_and_made_cogs(
@@ -123,7 +123,7 @@ def test_a_whole_process_works_and_keeps_its_streams_apart(scene: Path, tmp_path
     ],
 )
 def test_each_kind_of_failure_has_its_code_and_one_clear_line(
-    scene: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], arguments: list[str], code: int, told: str
+    scene: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], arguments: list[str], code: int, text: str
 ) -> None:
     (tmp_path / "text.tif").write_text("no raster")
     (tmp_path / "empty.tif").touch()
@@ -133,7 +133,7 @@ def test_each_kind_of_failure_has_its_code_and_one_clear_line(
     assert main([argument.format(**places) for argument in arguments]) == code
     streams = capfd.readouterr()
     assert streams.out == ""
-    assert told in streams.err
+    assert text in streams.err
     assert "Traceback" not in streams.err
     if "usage" not in streams.err:
         assert streams.err.count("\n") == 1
@@ -185,7 +185,7 @@ def test_ctrl_c_ends_at_once_with_130_and_no_target(tmp_path: Path) -> None:
         assert time.monotonic() < deadline
         assert process.poll() is None
     process.send_signal(signal.SIGINT)
-    _, told = process.communicate(timeout=60)
-    assert process.returncode == 130, told
-    assert "Traceback" not in told
+    _, text = process.communicate(timeout=60)
+    assert process.returncode == 130, text
+    assert "Traceback" not in text
     assert not (out / "b.tif").exists()

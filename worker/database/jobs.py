@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from worker.database.connections import Connection, DatabaseError
 from worker.database.tasks import Database
 from worker.protocol.json_text import clean_text, dumps
-from worker.protocol.rows import OVER, Advance, Json, NewJob, NewTask, OutboxMessage, Submission
+from worker.protocol.rows import OVER_STATUSES, Advance, Json, NewJob, NewTask, OutboxMessage, Submission
 
 
 class TaskIdTaken(DatabaseError):
@@ -59,7 +59,7 @@ class PlatformDatabase(Database):
 
         async def work(connection: Connection) -> int:
             job = await self._db.one(connection, "lock_job", job_id=job_id)
-            if job is None or job["status"] in OVER or job["stage"] != stage:
+            if job is None or job["status"] in OVER_STATUSES or job["stage"] != stage:
                 return 0
             await self._db.one(connection, "begin_job", job_id=job_id)
             return await self._create_tasks(connection, job_id, stage, tasks)
@@ -87,7 +87,7 @@ class PlatformDatabase(Database):
 
         async def work(connection: Connection) -> Advance:
             job = await self._db.one(connection, "lock_job", job_id=job_id)
-            if job is None or job["status"] in OVER or job["stage"] != completed_stage:
+            if job is None or job["status"] in OVER_STATUSES or job["stage"] != completed_stage:
                 return Advance(advanced=False)
             stage = completed_stage
             for result in results:

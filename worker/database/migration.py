@@ -107,8 +107,8 @@ async def check(connections: Connections, *, timeout: float | None = None) -> No
         for row in await functions.fetchall():
             takes.setdefault(row["name"], []).append(set(row["arguments"]))
     problems = [f"table {table} is missing" for table in COLUMNS if table not in has]
-    for table, wanted in COLUMNS.items():
-        if table in has and (lacking := sorted(set(wanted.split()) - has[table])):
+    for table, required in COLUMNS.items():
+        if table in has and (lacking := sorted(set(required.split()) - has[table])):
             problems.append(f"table {table} lacks {', '.join(lacking)}")
     for function, arguments in ARGUMENTS.items():
         if function not in takes:

@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 
-async def persistently(
+async def with_retries(
     attempt: Callable[[], Awaitable[T]], *, pause: Callable[[float], Awaitable[None]]
 ) -> T:
     """What `attempt` returns, tried again after each error of the database that may pass.

@@ -25,7 +25,7 @@ from worker.database.outbox_table import OutboxBatch, OutboxTable
 from worker.database.overview import Overview, read_overview
 from worker.protocol.json_text import clean_text, dumps
 from worker.protocol.rows import (
-    OVER,
+    OVER_STATUSES,
     Burial,
     Claim,
     Claimed,
@@ -169,7 +169,7 @@ class Database(OutboxTable):
             if task.status not in ("queued", "processing"):
                 return Finished(task.status, _burial(task, held))
             job = await self._db.one(connection, "job_status", job_id=job_id)
-            if job is not None and job["status"] in OVER:
+            if job is not None and job["status"] in OVER_STATUSES:
                 return JobOver(job["status"])
             claim = Claim(task_id, job_id, task.stage, token, task.created_at)
             if task.status == "processing":
@@ -272,7 +272,7 @@ class Database(OutboxTable):
             signal_id = None
             if last:
                 job = await self._db.one(connection, "job_status", job_id=claim.job_id)
-                if job is not None and job["status"] not in OVER:
+                if job is not None and job["status"] not in OVER_STATUSES:
                     (signal_id,) = await self._owe(connection, [signal], job_id=claim.job_id)
             return Completion(accepted=True, last=last, remaining=remaining, signal_id=signal_id)
 

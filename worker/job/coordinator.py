@@ -10,10 +10,10 @@ import asyncio
 import logging
 
 from gdaltools.runtime import crash_points
-from worker.database.retry import persistently
+from worker.database.retry import with_retries
 from worker.database.tasks import DatabaseError
 from worker.errors import BusError, LockLost
-from worker.job.machine import Handled, Machine
+from worker.job.machine import JobOutcome, Machine
 from worker.protocol.messages import InvalidMessage, JobMessage, StageComplete, parse_jobs_queue
 from worker.queue.bus import Message
 from worker.queue.outbox import Outbox
@@ -41,18 +41,18 @@ class Coordinator:
                     )
                     await message.dead_letter("InvalidMessage", str(error))
                     return
-                handled = await self._handled(parsed, lost)
+                outcomes = await self._outcome(parsed, lost)
                 crash_points.reach("job-message-handled")
-                log.info("job %s: %s: %s", handled.job_id[:8], handled.action, handled.detail)
+                log.info("job %s: %s: %s", outcomes.job_id[:8], outcomes.action, outcomes.detail)
                 await self._outbox.publish_or_leave()
                 await message.complete()
         except (BusError, DatabaseError) as error:
             log.error("message %s comes again when its lock ends: %s", message.message_id, error)
 
-    async def _handled(self, message: JobMessage | StageComplete, lost: asyncio.Event) -> Handled:
+    async def _outcome(self, message: JobMessage | StageComplete, lost: asyncio.Event) -> JobOutcome:
         async def pause(seconds: float) -> None:
             if lost.is_set():
                 raise LockLost("the message's lock was lost while the database did not answer")
             await asyncio.sleep(seconds)
 
-        return await persistently(lambda: self._machine.handle(message), pause=pause)
+        return await with_retries(lambda: self._machine.handle(message), pause=pause)

@@ -30,7 +30,7 @@ from worker.protocol.rows import JobRow, Json, NewJob, NewTask, OutboxMessage, S
 
 log = logging.getLogger(__name__)
 
-Route = Callable[[str, Json], str]
+ChooseQueue = Callable[[str, Json], str]
 """``(task_type, parameters) → queue name``."""
 
 BlobSize = Callable[[str, str], Awaitable[int]]
@@ -40,7 +40,7 @@ BYTES_PER_MB = 2**20
 
 
 @dataclass(frozen=True)
-class Handled:
+class JobOutcome:
     """What a message of the jobs queue came to, for the log."""
 
     action: Literal["started", "advanced", "finished", "failed", "ignored"]
@@ -68,7 +68,7 @@ class Machine:
         self,
         database: PlatformDatabase,
         *,
-        route: Route,
+        route: ChooseQueue,
         blob_size: BlobSize,
         context: Context,
         jobs_queue: str = "geospatial-jobs",
@@ -115,7 +115,7 @@ class Machine:
         ).body()
         return await self._database.submit_job(job, message=OutboxMessage(self._jobs_queue, body))
 
-    async def handle(self, message: JobMessage | StageComplete) -> Handled:
+    async def handle(self, message: JobMessage | StageComplete) -> JobOutcome:
         """Do what a message of the jobs queue asks for; afterwards it can be settled.
 
         Raises
@@ -125,12 +125,12 @@ class Machine:
         """
         job = await self._database.job(message.job_id)
         if job is None:
-            return Handled("ignored", message.job_id, "there is no such job")
+            return JobOutcome("ignored", message.job_id, "there is no such job")
         if job.over:
-            return Handled("ignored", job.job_id, f"the job is {job.status}")
+            return JobOutcome("ignored", job.job_id, f"the job is {job.status}")
         stage = message.completed_stage if isinstance(message, StageComplete) else message.stage
         if stage != job.stage:
-            return Handled(
+            return JobOutcome(
                 "ignored", job.job_id, f"the message is about stage {stage}, the job at {job.stage}"
             )
         try:
@@ -146,18 +146,18 @@ class Machine:
             log.exception("job %s: an error that was not foreseen", job.job_id)
             return await self._fail(job, f"stage {job.stage}: {type(error).__name__}: {error}")
 
-    async def _start(self, job: JobRow, chosen: JobDefinition) -> Handled:
+    async def _start(self, job: JobRow, chosen: JobDefinition) -> JobOutcome:
         tasks = self._new_tasks(job, job.stage, await self._plan(job, chosen, job.stage))
         new = await self._database.start_stage(job.job_id, job.stage, tasks)
         if new == 0:
-            return Handled("ignored", job.job_id, f"stage {job.stage} has its tasks already")
-        return Handled("started", job.job_id, f"stage {job.stage}: {new} tasks")
+            return JobOutcome("ignored", job.job_id, f"stage {job.stage} has its tasks already")
+        return JobOutcome("started", job.job_id, f"stage {job.stage}: {new} tasks")
 
-    async def _move_on(self, job: JobRow, chosen: JobDefinition, signal: StageComplete) -> Handled:
+    async def _move_on(self, job: JobRow, chosen: JobDefinition, signal: StageComplete) -> JobOutcome:
         tasks = await self._database.tasks(job.job_id, stage=job.stage)
         unfinished = [task for task in tasks if not task.finished]
         if not tasks or unfinished:
-            return Handled(
+            return JobOutcome(
                 "ignored", job.job_id, f"{len(unfinished)} tasks of stage {job.stage} are unfinished"
             )
         failed = [task for task in tasks if task.status == "failed"]
@@ -185,10 +185,10 @@ class Machine:
             job.job_id, job.stage, results=[summary, *passed_over], tasks=planned
         )
         if not moved.advanced:
-            return Handled("ignored", job.job_id, f"stage {job.stage} was signalled before")
-        return Handled("advanced", job.job_id, f"stage {moved.stage}: {len(planned)} tasks")
+            return JobOutcome("ignored", job.job_id, f"stage {job.stage} was signalled before")
+        return JobOutcome("advanced", job.job_id, f"stage {moved.stage}: {len(planned)} tasks")
 
-    async def _finish(self, job: JobRow, chosen: JobDefinition, summary: Json) -> Handled:
+    async def _finish(self, job: JobRow, chosen: JobDefinition, summary: Json) -> JobOutcome:
         tasks = await self._database.tasks(job.job_id)
         counts: dict[str, int] = {}
         for task in tasks:
@@ -197,21 +197,21 @@ class Machine:
         with _clear_errors("the job's result"):
             result = chosen.result(FinishedJob(job.job_id, job.parameters, results, counts))
         if not await self._database.finish_job(job.job_id, job.stage, stage_results=summary, result=result):
-            return Handled("ignored", job.job_id, "the job was finished before")
-        return Handled("finished", job.job_id, f"{len(tasks)} tasks")
+            return JobOutcome("ignored", job.job_id, "the job was finished before")
+        return JobOutcome("finished", job.job_id, f"{len(tasks)} tasks")
 
-    async def _fail(self, job: JobRow, error_details: str) -> Handled:
+    async def _fail(self, job: JobRow, error_details: str) -> JobOutcome:
         if not await self._database.fail_job(job.job_id, error_details=error_details):
-            return Handled("ignored", job.job_id, "the job was over before")
-        return Handled("failed", job.job_id, error_details)
+            return JobOutcome("ignored", job.job_id, "the job was over before")
+        return JobOutcome("failed", job.job_id, error_details)
 
     async def _plan(
         self, job: JobRow, chosen: JobDefinition, stage: int, *, before: Sequence[TaskRow] | None = None
     ) -> list[PlannedTask]:
         earlier = [number for number in chosen.stages(job.parameters) if number < stage]
-        wanted = {*chosen.reads(stage), *earlier[-1:]}
+        needed = {*chosen.reads(stage), *earlier[-1:]}
         results: dict[int, list[Json]] = {}
-        for number in sorted(wanted):
+        for number in sorted(needed):
             if before is not None and before and before[0].stage == number:
                 results[number] = _results(before, number)
             else:

@@ -51,7 +51,7 @@ class EmbeddedPostgresError(GdalToolsError):
 
 
 @dataclass(frozen=True)
-class Account:
+class SystemAccount:
     """Who runs the server; ``switch`` says that it is not ourselves."""
 
     uid: int
@@ -59,7 +59,7 @@ class Account:
     switch: bool
 
     @classmethod
-    def unprivileged(cls, owner_of: Path | None = None) -> Account:
+    def unprivileged(cls, owner_of: Path | None = None) -> SystemAccount:
         """Return ourselves, or for root an account that may run a server (PostgreSQL refuses root).
 
         A cluster that exists already is run by the account that it belongs to.
@@ -79,11 +79,11 @@ class Account:
             "as; start as another user"
         )
 
-    def may(self, path: Path, wanted: int) -> bool:
-        """Return whether the account has `wanted` (stat's S_I*OTH bits) on `path` itself."""
+    def may(self, path: Path, required: int) -> bool:
+        """Return whether the account has `required` (stat's S_I*OTH bits) on `path` itself."""
         found = path.stat()
         shift = 6 if found.st_uid == self.uid else 3 if found.st_gid == self.gid else 0
-        return (found.st_mode >> shift) & wanted == wanted
+        return (found.st_mode >> shift) & required == required
 
     def reaches(self, path: Path) -> bool:
         """Return whether the account can enter `path` and every folder above it."""
@@ -139,7 +139,7 @@ class EmbeddedPostgres:
         self.folder = Path(folder).expanduser().absolute()
         self.fsync = fsync
         self._home = Home(self.folder)
-        self._account = Account(0, 0, switch=False)
+        self._account = SystemAccount(0, 0, switch=False)
         self._binaries = Path()
         self._run_folder: Path | None = None
         self._lock: TextIO | None = None
@@ -229,7 +229,7 @@ class EmbeddedPostgres:
             return False
         try:
             server._home = _home_of(server.folder)
-            server._account = Account.unprivileged(server._home.data)
+            server._account = SystemAccount.unprivileged(server._home.data)
             server._stop_leftover()
             if server._home.folder != server.folder:
                 shutil.rmtree(server._home.folder, ignore_errors=True)
@@ -280,7 +280,7 @@ class EmbeddedPostgres:
     def _settle_home(self) -> None:
         """Find the folder where the data is, or shall be, and see that the account can work there."""
         self._home = _home_of(self.folder)
-        self._account = Account.unprivileged(self._home.data)
+        self._account = SystemAccount.unprivileged(self._home.data)
         if self._home.folder == self.folder and not self._account.reaches(self.folder):
             moved = _temporary_folder("gdaltools-data-", self._account)
             (self.folder / "moved-to").write_text(f"{moved}\n")
@@ -476,7 +476,7 @@ def _home_of(folder: Path) -> Home:
     return Home(folder)
 
 
-def _temporary_folder(prefix: str, account: Account) -> Path:
+def _temporary_folder(prefix: str, account: SystemAccount) -> Path:
     """Make a folder that the account can reach and whose sockets have a short enough path."""
     for parent in (tempfile.gettempdir(), "/tmp", "/var/tmp", "/dev/shm"):
         place = Path(parent)
@@ -492,7 +492,7 @@ def _temporary_folder(prefix: str, account: Account) -> Path:
     )
 
 
-def _whole_tree_readable(root: Path, account: Account) -> bool:
+def _whole_tree_readable(root: Path, account: SystemAccount) -> bool:
     if not account.reaches(root):
         return False
     for folder, _, files in os.walk(root):

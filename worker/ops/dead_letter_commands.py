@@ -17,19 +17,19 @@ from gdaltools.errors import InvalidParameter
 from gdaltools.runtime.text import one_line, printable
 from worker.errors import QueueNotFound
 from worker.ops.terminal import print_table
-from worker.queue.dead_letter import Choice, Order, parse_sequence_number, pretty
+from worker.queue.dead_letter import Selection, SortOrder, parse_sequence_number, pretty
 from worker.settings import ServiceSettings, load_service_settings
 from worker.telemetry import logs
 from worker.web.client import Client
 
-# Letters that a list can hold.
+# The most dead letters in one list.
 _MAX_LIMIT = 100_000
 
 
-class Letters(Protocol):
+class DeadLetterDoor(Protocol):
     """Dead letters, wherever they are; answers as the HTTP door has them."""
 
-    def dead_letters(self, queue: str, *, order: Order, limit: int) -> dict[str, Any]:
+    def dead_letters(self, queue: str, *, order: SortOrder, limit: int) -> dict[str, Any]:
         """A queue's letters, and how many there are."""
 
     def dead_letter(self, queue: str, sequence_number: int) -> dict[str, Any]:
@@ -50,7 +50,7 @@ def add_to(commands: Any) -> None:
     listing = verbs.add_parser("list", help="list dead letters; of all queues their number")
     listing.add_argument("--queue", metavar="NAME", help="only this queue's, one line each")
     listing.add_argument(
-        "--order", choices=get_args(Order), default="newest", help="which come first (default: newest)"
+        "--order", choices=get_args(SortOrder), default="newest", help="which come first (default: newest)"
     )
     listing.add_argument("--limit", type=_limit, default=50, metavar="N", help="how many (default: 50)")
     listing.set_defaults(command=_list)
@@ -80,10 +80,10 @@ def add_to(commands: Any) -> None:
 
 
 def _list(given: argparse.Namespace) -> int:
-    settings, letters = _opened()
+    settings, dead_letters = _opened()
     if given.queue is None:
-        return _list_queues(given, settings, letters)
-    found = letters.dead_letters(given.queue, order=given.order, limit=given.limit)
+        return _list_queues(given, settings, dead_letters)
+    found = dead_letters.dead_letters(given.queue, order=given.order, limit=given.limit)
     if given.json:
         return _print_json(found)
     headings = ("sequence", "enqueued", "task", "stage", "reason", "description")
@@ -91,14 +91,14 @@ def _list(given: argparse.Namespace) -> int:
         headings,
         (
             (
-                letter["sequenceNumber"],
-                _time(letter),
-                letter["taskId"],
-                letter["stage"],
-                letter["reason"],
-                letter["description"],
+                dead_letter["sequenceNumber"],
+                _time(dead_letter),
+                dead_letter["taskId"],
+                dead_letter["stage"],
+                dead_letter["reason"],
+                dead_letter["description"],
             )
-            for letter in found["letters"]
+            for dead_letter in found["letters"]
         ),
         shortened=("description",),
     )
@@ -106,10 +106,10 @@ def _list(given: argparse.Namespace) -> int:
     return 0
 
 
-def _list_queues(given: argparse.Namespace, settings: ServiceSettings, letters: Letters) -> int:
+def _list_queues(given: argparse.Namespace, settings: ServiceSettings, dead_letters: DeadLetterDoor) -> int:
     def listed(queue: str) -> dict[str, Any]:
         try:
-            return letters.dead_letters(queue, order=given.order, limit=1)
+            return dead_letters.dead_letters(queue, order=given.order, limit=1)
         except QueueNotFound:
             return {"queue": queue, "total": None, "letters": []}
 
@@ -125,8 +125,12 @@ def _list_queues(given: argparse.Namespace, settings: ServiceSettings, letters: 
                 "no such queue" if each["total"] is None else each["total"],
                 *(
                     value
-                    for letter in each["letters"] or [{}]
-                    for value in (_time(letter), letter.get("reason"), letter.get("description"))
+                    for dead_letter in each["letters"] or [{}]
+                    for value in (
+                        _time(dead_letter),
+                        dead_letter.get("reason"),
+                        dead_letter.get("description"),
+                    )
                 ),
             )
             for each in queues
@@ -137,13 +141,13 @@ def _list_queues(given: argparse.Namespace, settings: ServiceSettings, letters: 
 
 
 def _show(given: argparse.Namespace) -> int:
-    settings, letters = _opened()
+    settings, dead_letters = _opened()
     number = parse_sequence_number(given.sequence)
-    letter = letters.dead_letter(given.queue or settings.docker_tasks_queue, number)
+    dead_letter = dead_letters.dead_letter(given.queue or settings.docker_tasks_queue, number)
     if given.json:
-        return _print_json(letter)
-    body = letter.pop("body")
-    for name, value in letter.items():
+        return _print_json(dead_letter)
+    body = dead_letter.pop("body")
+    for name, value in dead_letter.items():
         for label, shown in (
             ((f"{name}.{key}", each) for key, each in value.items())
             if isinstance(value, dict)
@@ -156,12 +160,12 @@ def _show(given: argparse.Namespace) -> int:
 
 
 def _redrive(given: argparse.Namespace) -> int:
-    settings, letters = _opened()
-    return _report(given, letters.redrive(given.queue or settings.docker_tasks_queue, _choice(given)))
+    settings, dead_letters = _opened()
+    return _report(given, dead_letters.redrive(given.queue or settings.docker_tasks_queue, _choice(given)))
 
 
 def _purge(given: argparse.Namespace) -> int:
-    settings, letters = _opened()
+    settings, dead_letters = _opened()
     queue, choice = given.queue or settings.docker_tasks_queue, _choice(given)
     if not given.yes:
         if not sys.stdin.isatty():
@@ -171,7 +175,7 @@ def _purge(given: argparse.Namespace) -> int:
         sys.stderr.flush()
         if sys.stdin.readline().strip().lower() not in ("y", "yes"):
             raise InvalidParameter("nothing was purged")
-    return _report(given, letters.purge(queue, choice))
+    return _report(given, dead_letters.purge(queue, choice))
 
 
 def _choice(given: argparse.Namespace) -> dict[str, Any]:
@@ -184,30 +188,30 @@ def _choice(given: argparse.Namespace) -> dict[str, Any]:
     chosen = {name: value for name, value in chosen.items() if value not in (None, [], False)}
     if not chosen:
         raise InvalidParameter("say which letters: --sequence N, --task TASK_ID, --reason TEXT or --all")
-    Choice.of(chosen)
+    Selection.of(chosen)
     return chosen
 
 
 def _report(given: argparse.Namespace, done: dict[str, Any]) -> int:
-    handled = done["letters"]
+    rows = done["letters"]
     if given.json:
         _print_json(done)
-    elif handled:
+    elif rows:
         print_table(
             ("sequence", "task", "outcome", "detail"),
-            ((each["sequenceNumber"], each["taskId"], each["outcome"], each["detail"]) for each in handled),
+            ((each["sequenceNumber"], each["taskId"], each["outcome"], each["detail"]) for each in rows),
             wrapped=("detail",),
         )
     else:
         print(f"no such dead letter in {one_line(done['queue'])}")
-    outcomes = {each["outcome"] for each in handled}
+    outcomes = {each["outcome"] for each in rows}
     if "left" in outcomes:
         return 4
-    missed = outcomes & {"refused", "absent"} or not (handled or given.all)
+    missed = outcomes & {"refused", "absent"} or not (rows or given.all)
     return 3 if missed else 0
 
 
-def _opened() -> tuple[ServiceSettings, Letters]:
+def _opened() -> tuple[ServiceSettings, DeadLetterDoor]:
     settings = load_service_settings()
     if not settings.names_a_bus:
         return settings, Client.from_environment()
@@ -225,8 +229,8 @@ def _limit(text: str) -> int:
     raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 to {_MAX_LIMIT}")
 
 
-def _time(letter: dict[str, Any]) -> str:
-    return str(letter.get("enqueuedAt") or "")[:16].replace("T", " ")
+def _time(dead_letter: dict[str, Any]) -> str:
+    return str(dead_letter.get("enqueuedAt") or "")[:16].replace("T", " ")
 
 
 def _print_json(answer: dict[str, Any]) -> int:

@@ -36,13 +36,13 @@ from worker.web.api import describe_job, describe_task
 FOLDER = Path("demo")
 _BRONZE = "bronze-rasters"
 _RELIEF = "natural-earth-relief.tif"
-_TILES_WANTED = 12
+_TILE_COUNT = 12
 _OVERLAP = 256
 _POLL_SECONDS = 0.25
 
 
 @dataclass(frozen=True)
-class Outcome:
+class DemoOutcome:
     """The job and its tasks when it was over."""
 
     job: JobRow
@@ -113,14 +113,14 @@ def _stored(source: Path | None, console: Console) -> Location:
 def _tile_size(blob: Location) -> int | None:
     """The largest tile that still gives enough tiles to look at; None (automatic) for a small raster."""
     for size in range(5120, _OVERLAP, -512):
-        if len(gt.generate_tiling_scheme(blob, size, _OVERLAP)) >= _TILES_WANTED:
+        if len(gt.generate_tiling_scheme(blob, size, _OVERLAP)) >= _TILE_COUNT:
             return size
     return None
 
 
 async def _job_over(
     service: Service, blob: Location, stopping: asyncio.Event, console: Console
-) -> Outcome | None:
+) -> DemoOutcome | None:
     """Submit the job and show it until it is over; None when the demo was stopped before."""
     tile_size = await asyncio.to_thread(_tile_size, blob)
     parameters: dict[str, Any] = {"container_name": blob.container, "blob_name": blob.name}
@@ -141,12 +141,12 @@ async def _job_over(
             )
             live.update(view)
             if job.over:
-                return Outcome(job, tasks, time.monotonic() - began)
+                return DemoOutcome(job, tasks, time.monotonic() - began)
             await asyncio.sleep(_POLL_SECONDS)
     return None
 
 
-def _summary(outcome: Outcome, console: Console) -> bool:
+def _summary(outcome: DemoOutcome, console: Console) -> bool:
     """Show what was made and check it; whether every COG is valid."""
     result = dict(outcome.job.result_data or {})
     cogs = [

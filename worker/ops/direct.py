@@ -11,7 +11,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, TypeVar
 
 from worker.queue.bus import Bus
-from worker.queue.dead_letter import Choice, Order, describe_done, describe_listing, describe_whole
+from worker.queue.dead_letter import Selection, SortOrder, describe_done, describe_listing, describe_whole
 from worker.queue.dead_letters import DeadLetters
 from worker.service import backing
 from worker.settings import ServiceSettings
@@ -25,29 +25,33 @@ class Direct:
     def __init__(self, settings: ServiceSettings) -> None:
         self._settings = settings
 
-    def dead_letters(self, queue: str, *, order: Order, limit: int) -> dict[str, Any]:
+    def dead_letters(self, queue: str, *, order: SortOrder, limit: int) -> dict[str, Any]:
         """A queue's dead letters, and how many there are; QueueNotFound when there is no such queue."""
-        return describe_listing(self._run(lambda letters: letters.listing(queue, order=order, limit=limit)))
+        return describe_listing(
+            self._run(lambda dead_letters: dead_letters.listing(queue, order=order, limit=limit))
+        )
 
     def dead_letter(self, queue: str, sequence_number: int) -> dict[str, Any]:
-        """One dead letter, whole; LetterNotFound when there is none of this number."""
-        return describe_whole(self._run(lambda letters: letters.show(queue, sequence_number), rows=True))
+        """One dead letter, whole; DeadLetterNotFound when there is none of this number."""
+        return describe_whole(
+            self._run(lambda dead_letters: dead_letters.show(queue, sequence_number), rows=True)
+        )
 
     def redrive(self, queue: str, choice: dict[str, Any]) -> dict[str, Any]:
         """Let the tasks of the chosen dead letters begin anew; what became of each."""
-        meant = Choice.of(choice)
-        done = self._run(lambda letters: letters.redrive(queue, meant), rows=True)
+        meant = Selection.of(choice)
+        done = self._run(lambda dead_letters: dead_letters.redrive(queue, meant), rows=True)
         return describe_done(queue, done)
 
     def purge(self, queue: str, choice: dict[str, Any]) -> dict[str, Any]:
         """Remove the chosen dead letters; what became of each."""
-        meant = Choice.of(choice)
-        return describe_done(queue, self._run(lambda letters: letters.purge(queue, meant)))
+        meant = Selection.of(choice)
+        return describe_done(queue, self._run(lambda dead_letters: dead_letters.purge(queue, meant)))
 
     def _run(self, work: Callable[[DeadLetters], Awaitable[T]], *, rows: bool = False) -> T:
         async def run() -> T:
-            async with self._opened(rows=rows) as letters:
-                return await work(letters)
+            async with self._opened(rows=rows) as dead_letters:
+                return await work(dead_letters)
 
         return asyncio.run(run())
 

@@ -83,21 +83,21 @@ async def _within(part: str, check: Check) -> list[Finding]:
 
 
 async def _identity(settings: Settings) -> list[Finding]:
-    wanted = []
+    parts = []
     if settings.service_bus_namespace and not settings.service_bus_connection_string:
-        wanted.append("queues")
+        parts.append("queues")
     if settings.use_managed_identity and not settings.embeds_database:
-        wanted.append("database")
+        parts.append("database")
     if _storage_by_identity():
-        wanted.append("storage")
-    if not wanted:
+        parts.append("storage")
+    if not parts:
         return [Finding("identity", "ok", "none is needed: keys and passwords are set")]
     from azure.core.exceptions import AzureError
     from azure.identity.aio import DefaultAzureCredential
 
     found = []
     async with DefaultAzureCredential() as credential:
-        for part in wanted:
+        for part in parts:
             try:
                 await credential.get_token(_AUDIENCES[part])
             except AzureError as error:
@@ -180,10 +180,10 @@ def _try_gdal() -> list[Finding]:
                 "use rasterio's wheel, or a libgdal that was built with these",
             )
         ]
-    told = f"GDAL {rasterio.__gdal_version__} by rasterio {rasterio.__version__}"
+    text = f"GDAL {rasterio.__gdal_version__} by rasterio {rasterio.__version__}"
     if abs(x - 20037508.34) > 1:
-        return [Finding("gdal", "problem", f"{told} transforms wrongly", "reinstall rasterio and pyproj")]
-    return [Finding("gdal", "ok", told)]
+        return [Finding("gdal", "problem", f"{text} transforms wrongly", "reinstall rasterio and pyproj")]
+    return [Finding("gdal", "ok", text)]
 
 
 def _first_line(error: Exception) -> str:

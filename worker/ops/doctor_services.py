@@ -16,7 +16,7 @@ from worker.database.connections import DatabaseRefused
 from worker.database.jobs import PlatformDatabase
 from worker.errors import BusAuthenticationError, BusError, QueueNotFound
 from worker.queue.bus import Bus
-from worker.queue.settings import QueueManagement, wanted_queues
+from worker.queue.settings import QueueManagement, required_queues
 from worker.service import backing
 from worker.settings import Settings
 
@@ -121,7 +121,7 @@ async def queues_are_set(settings: Settings) -> list[Finding]:
     async with QueueManagement.connect(
         connection_string=text, namespace=settings.service_bus_namespace
     ) as management:
-        for queue, wanted in wanted_queues(settings).items():
+        for queue, required in required_queues(settings).items():
             part = f"settings of {queue}"
             try:
                 seen = await management.look(queue)
@@ -140,15 +140,15 @@ async def queues_are_set(settings: Settings) -> list[Finding]:
                 ]
             if seen is None:
                 continue  # told by who wanted to receive or send
-            differ = seen.differences(wanted)
-            if not wanted.detects_duplicates:
+            differ = seen.differences(required)
+            if not required.detects_duplicates:
                 differ.pop("detects_duplicates", None)
             if differ:
-                told = "; ".join(f"{name} is {mine}, not {theirs}" for name, (mine, theirs) in differ.items())
+                text = "; ".join(f"{name} is {mine}, not {theirs}" for name, (mine, theirs) in differ.items())
                 remedy = "set them: python -m worker provision --update"
                 if "detects_duplicates" in differ:
                     remedy += "; duplicate detection needs a new queue"
-                found.append(Finding(part, "problem", told, remedy))
+                found.append(Finding(part, "problem", text, remedy))
             else:
                 found.append(Finding(part, "ok", "as they should be"))
     return found
@@ -217,10 +217,10 @@ async def _schema(settings: Settings, database: PlatformDatabase) -> Finding:
 
 def _clock(ahead: timedelta) -> Finding:
     seconds = ahead.total_seconds()
-    told = f"{abs(seconds):.1f} s {'ahead of' if seconds > 0 else 'behind'} the database's"
+    text = f"{abs(seconds):.1f} s {'ahead of' if seconds > 0 else 'behind'} the database's"
     if abs(seconds) > CLOCK_SECONDS:
-        return Finding("clock", "problem", told, "let the machine's time be set by NTP")
-    return Finding("clock", "ok", told)
+        return Finding("clock", "problem", text, "let the machine's time be set by NTP")
+    return Finding("clock", "ok", text)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from worker.database.jobs import PlatformDatabase
-from worker.queue.settings import QueueManagement, QueueSettings, wanted_queues
+from worker.queue.settings import QueueManagement, QueueSettings, required_queues
 from worker.service import backing
 from worker.settings import Settings
 
@@ -100,17 +100,17 @@ async def _queues(settings: Settings, *, update: bool, what_if: bool) -> list[Pr
         namespace=settings.service_bus_namespace,
     ) as management:
         made = []
-        for queue, wanted in wanted_queues(settings).items():
+        for queue, required in required_queues(settings).items():
             found = await management.look(queue)
             if found is None:
                 if not what_if:
-                    await management.create(queue, wanted)
+                    await management.create(queue, required)
                 made.append(Provided(f"queue {queue}", "to make" if what_if else "made"))
                 continue
-            changeable, fixed = _differences(found, wanted)
+            changeable, fixed = _differences(found, required)
             if changeable and update:
                 if not what_if:
-                    await management.update(queue, wanted)
+                    await management.update(queue, required)
                 made.append(Provided(f"queue {queue}", "to change" if what_if else "changed", changeable))
             elif changeable:
                 made.append(Provided(f"queue {queue}", "differs", f"{changeable}; --update sets it"))
@@ -121,15 +121,15 @@ async def _queues(settings: Settings, *, update: bool, what_if: bool) -> list[Pr
         return made
 
 
-def _differences(found: QueueSettings, wanted: QueueSettings) -> tuple[str, str]:
+def _differences(found: QueueSettings, required: QueueSettings) -> tuple[str, str]:
     """What can be changed and what cannot, in words."""
-    differ = found.differences(wanted)
+    differ = found.differences(required)
     fixed = differ.pop("detects_duplicates", None)
-    told = "; ".join(f"{name} is {mine}, should be {theirs}" for name, (mine, theirs) in differ.items())
-    if fixed is None or not wanted.detects_duplicates:
-        return told, ""
+    text = "; ".join(f"{name} is {mine}, should be {theirs}" for name, (mine, theirs) in differ.items())
+    if fixed is None or not required.detects_duplicates:
+        return text, ""
     return (
-        told,
+        text,
         "it detects no duplicates, as only a new queue can: empty it, delete it, run this again",
     )
 

@@ -142,7 +142,7 @@ class RoutingRules:
 
 
 @dataclass(frozen=True)
-class Step:
+class RuleCheck:
     """One of the three rules, as it was looked at.
 
     Attributes
@@ -169,7 +169,7 @@ class Route(Shown):
 
     queue: str
     reason: str = field(compare=False)
-    steps: tuple[Step, ...] = field(default=(), compare=False)
+    steps: tuple[RuleCheck, ...] = field(default=(), compare=False)
 
     def __str__(self) -> str:
         return "\n  ".join([f"{self.queue}: {self.reason}", *map(str, self.steps)])
@@ -225,7 +225,7 @@ def route(
             f"task type {task_type!r} is on no routing list: name a raster or vector task type, "
             "or add it to DOCKER_TASK_TYPES"
         )
-    steps: list[Step] = []
+    steps: list[RuleCheck] = []
     for step in _steps(name, parameters, rules, estimate):
         steps.append(step)
         if step.fired:
@@ -237,10 +237,10 @@ def route(
 
 def _steps(
     name: str, parameters: Mapping[str, Any], rules: RoutingRules, estimate: Estimate | None
-) -> Iterator[Step]:
+) -> Iterator[RuleCheck]:
     """The three rules, in their order."""
     is_docker = name in rules.docker_task_types
-    yield Step("type", f"{name} is {'' if is_docker else 'not '}in DOCKER_TASK_TYPES", is_docker)
+    yield RuleCheck("type", f"{name} is {'' if is_docker else 'not '}in DOCKER_TASK_TYPES", is_docker)
     minutes = parameters.get("estimated_duration_minutes")
     if minutes is None and estimate is not None:
         minutes = round(estimate.minutes, 3)
@@ -261,11 +261,13 @@ def _steps(
         ),
     ):
         if given is None:
-            yield Step(rule, f"{key} is not given", False)
+            yield RuleCheck(rule, f"{key} is not given", False)
             continue
         value = _number(key, given)
         fired = value > limit
-        yield Step(rule, f"{key} {value:g} is {'over' if fired else 'within'} {variable} {limit:g}", fired)
+        yield RuleCheck(
+            rule, f"{key} {value:g} is {'over' if fired else 'within'} {variable} {limit:g}", fired
+        )
 
 
 def normal_task_type(task_type: str) -> str:

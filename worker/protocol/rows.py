@@ -14,7 +14,7 @@ from uuid import UUID, uuid4
 JobStatus = Literal["queued", "processing", "completed", "failed", "completed_with_errors"]
 TaskStatus = Literal["queued", "processing", "completed", "failed", "retrying", "pending_retry", "cancelled"]
 
-OVER: frozenset[str] = frozenset({"completed", "failed", "completed_with_errors"})
+OVER_STATUSES: frozenset[str] = frozenset({"completed", "failed", "completed_with_errors"})
 """The states that a job does not leave by itself."""
 
 Json = Mapping[str, Any]
@@ -40,7 +40,7 @@ class JobRow:
     @property
     def over(self) -> bool:
         """Whether nothing more happens to the job."""
-        return self.status in OVER
+        return self.status in OVER_STATUSES
 
 
 @dataclass(frozen=True)

@@ -427,7 +427,7 @@ class Message:
         async with self._one_at_a_time:
             # Not longer than half of what is left, so that a failure leaves time for another try.
             timeout = max(min(ATTEMPT_SECONDS, self.remaining_seconds / 2), MIN_RENEW_SECONDS)
-            await self._persist(
+            await self._with_retries(
                 lambda: self._receiver.renew_message_lock(self._received, timeout=timeout), "renewing"
             )
             self._ends = _end_of_lock(self._received)
@@ -438,10 +438,10 @@ class Message:
 
     async def _settle(self, action: Callable[[], Awaitable[object]], doing: str) -> None:
         async with self._one_at_a_time:
-            await self._persist(action, doing)
+            await self._with_retries(action, doing)
             self.is_settled = True
 
-    async def _persist(self, action: Callable[[], Awaitable[object]], doing: str) -> None:
+    async def _with_retries(self, action: Callable[[], Awaitable[object]], doing: str) -> None:
         """Do something to the message, again when the SDK's receiver has died under it.
 
         A link that was detached while the message was held fails the settlement without a retry and shuts the
@@ -541,8 +541,8 @@ def _body_of(received: ServiceBusReceivedMessage) -> bytes:
 def _end_of_lock(received: ServiceBusReceivedMessage) -> float:
     """When a lock that has just begun ends, on the monotonic clock."""
     until = received.locked_until_utc
-    told = (until - datetime.now(UTC)).total_seconds() if until is not None else 0.0
-    return time.monotonic() + (told if 0 < told <= MAX_LOCK_SECONDS + 1 else DOUBTED_LOCK_SECONDS)
+    remaining = (until - datetime.now(UTC)).total_seconds() if until is not None else 0.0
+    return time.monotonic() + (remaining if 0 < remaining <= MAX_LOCK_SECONDS + 1 else DOUBTED_LOCK_SECONDS)
 
 
 def _text(value: object) -> str | None:

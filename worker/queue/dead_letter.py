@@ -18,7 +18,7 @@ if TYPE_CHECKING:
         PeekedMessage,  # it brings the SDK, which a command that asks a worker can spare
     )
 
-Order = Literal["newest", "oldest"]
+SortOrder = Literal["newest", "oldest"]
 Outcome = Literal["redriven", "resent", "purged", "removed", "refused", "left", "absent"]
 
 
@@ -51,21 +51,21 @@ class Listing:
 
     queue: str
     total: int
-    letters: tuple[DeadLetter, ...]
+    dead_letters: tuple[DeadLetter, ...]
 
 
 @dataclass(frozen=True)
-class WholeLetter:
+class DeadLetterDetails:
     """A letter with its task's row and job; ``note`` says why they are not there."""
 
-    letter: DeadLetter
+    dead_letter: DeadLetter
     row: TaskRow | None = None
     job: JobRow | None = None
     note: str | None = None
 
 
 @dataclass(frozen=True)
-class Handled:
+class DeadLetterResult:
     """What became of a chosen letter.
 
     ``redriven``: its task begins anew; ``resent``: a copy is in its queue again; ``purged``; ``removed``, as
@@ -89,7 +89,7 @@ def parse_sequence_number(text: str) -> int:
     raise InvalidParameter(f"{text!r} is not a sequence number: list the letters to see theirs")
 
 
-class Choice(BaseModel):
+class Selection(BaseModel):
     """Which letters are meant: all, or those to which everything applies that is given."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
@@ -120,17 +120,17 @@ class Choice(BaseModel):
             raise ValueError("choose by sequence numbers, task, reason, or else all")
         return self
 
-    def takes(self, letter: DeadLetter) -> bool:
+    def takes(self, dead_letter: DeadLetter) -> bool:
         """Whether the letter is meant. Reasons are compared whole, without regard to case."""
-        reason = letter.message.dead_letter_reason or ""
+        reason = dead_letter.message.dead_letter_reason or ""
         return (
-            (not self.sequences or letter.sequence_number in self.sequences)
-            and (self.task_id is None or self.task_id == letter.task_id)
+            (not self.sequences or dead_letter.sequence_number in self.sequences)
+            and (self.task_id is None or self.task_id == dead_letter.task_id)
             and (self.reason is None or self.reason.casefold() == reason.casefold())
         )
 
 
-def letter_of(message: PeekedMessage) -> DeadLetter:
+def dead_letter_of(message: PeekedMessage) -> DeadLetter:
     """The letter that a message of a dead-letter sub-queue is."""
     try:
         return DeadLetter(message, parse_task(message.body))
@@ -138,22 +138,22 @@ def letter_of(message: PeekedMessage) -> DeadLetter:
         return DeadLetter(message)
 
 
-def describe(letter: DeadLetter) -> dict[str, Any]:
+def describe(dead_letter: DeadLetter) -> dict[str, Any]:
     """A letter as JSON has it."""
-    message, task = letter.message, letter.task
+    message, task = dead_letter.message, dead_letter.task
     return {
         "queue": message.queue,
-        "sequenceNumber": letter.sequence_number,
+        "sequenceNumber": dead_letter.sequence_number,
         "messageId": message.message_id,
         "enqueuedAt": message.enqueued_at.isoformat() if message.enqueued_at else None,
         "deliveryCount": message.delivery_count,
         "reason": message.dead_letter_reason,
         "description": message.dead_letter_description,
-        "taskId": letter.task_id,
+        "taskId": dead_letter.task_id,
         "jobId": task.parent_job_id if task else None,
         "taskType": task.task_type if task else None,
         "stage": task.stage if task else None,
-        "body": letter.text,
+        "body": dead_letter.text,
     }
 
 
@@ -162,15 +162,15 @@ def describe_listing(listing: Listing) -> dict[str, Any]:
     return {
         "queue": listing.queue,
         "total": listing.total,
-        "letters": [describe(letter) for letter in listing.letters],
+        "letters": [describe(dead_letter) for dead_letter in listing.dead_letters],
     }
 
 
-def describe_whole(whole: WholeLetter) -> dict[str, Any]:
+def describe_whole(whole: DeadLetterDetails) -> dict[str, Any]:
     """A letter with every property, its task's row and its job, as JSON has them."""
-    message, row, job = whole.letter.message, whole.row, whole.job
+    message, row, job = whole.dead_letter.message, whole.row, whole.job
     return {
-        **describe(whole.letter),
+        **describe(whole.dead_letter),
         "correlationId": message.correlation_id,
         "contentType": message.content_type,
         "applicationProperties": dict(message.application_properties),
@@ -187,7 +187,7 @@ def describe_whole(whole: WholeLetter) -> dict[str, Any]:
     }
 
 
-def describe_done(queue: str, handled: Iterable[Handled]) -> dict[str, Any]:
+def describe_done(queue: str, outcomes: Iterable[DeadLetterResult]) -> dict[str, Any]:
     """What became of a queue's chosen letters, as JSON has it."""
     return {
         "queue": queue,
@@ -198,7 +198,7 @@ def describe_done(queue: str, handled: Iterable[Handled]) -> dict[str, Any]:
                 "outcome": each.outcome,
                 "detail": each.detail,
             }
-            for each in handled
+            for each in outcomes
         ],
     }
 

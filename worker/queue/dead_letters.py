@@ -13,19 +13,19 @@ from contextlib import asynccontextmanager
 
 from gdaltools.runtime import crash_points
 from worker.database.tasks import Database, DatabaseError
-from worker.errors import BusError, ConfigurationError, LetterNotFound, QueueNotFound
+from worker.errors import BusError, ConfigurationError, DeadLetterNotFound, QueueNotFound
 from worker.protocol.messages import TaskMessage, utc_now
 from worker.protocol.rows import OutboxMessage, Redriven, TaskRow
 from worker.queue.bus import Bus, Message, OutgoingMessage, QueueReceiver
 from worker.queue.dead_letter import (
-    Choice,
     DeadLetter,
-    Handled,
+    DeadLetterDetails,
+    DeadLetterResult,
     Listing,
-    Order,
     Outcome,
-    WholeLetter,
-    letter_of,
+    Selection,
+    SortOrder,
+    dead_letter_of,
 )
 from worker.queue.outbox import Outbox
 
@@ -53,7 +53,7 @@ class DeadLetters:
         self._queues = tuple(queues)
         self._database = database
 
-    async def listing(self, queue: str, *, order: Order = "newest", limit: int = 50) -> Listing:
+    async def listing(self, queue: str, *, order: SortOrder = "newest", limit: int = 50) -> Listing:
         """The first `limit` letters of a queue in that order.
 
         Raises
@@ -67,11 +67,11 @@ class DeadLetters:
         oldest: list[DeadLetter] = []
         total = 0
         async with self._receiver(queue) as receiver:
-            async for letter in _letters(receiver):
+            async for dead_letter in _dead_letters(receiver):
                 total += 1
-                newest.append(letter)
+                newest.append(dead_letter)
                 if len(oldest) < limit:
-                    oldest.append(letter)
+                    oldest.append(dead_letter)
         return Listing(queue, total, tuple(oldest if order == "oldest" else reversed(newest)))
 
     @asynccontextmanager
@@ -84,16 +84,16 @@ class DeadLetters:
         async with self._receiver(queue) as receiver:
 
             async def look(limit: int) -> tuple[DeadLetter, ...]:
-                return tuple(letter_of(message) for message in await receiver.peek(max_count=limit))
+                return tuple(dead_letter_of(message) for message in await receiver.peek(max_count=limit))
 
             yield look
 
-    async def show(self, queue: str, sequence_number: int) -> WholeLetter:
+    async def show(self, queue: str, sequence_number: int) -> DeadLetterDetails:
         """One letter, with its task's row and job where the database has them.
 
         Raises
         ------
-        LetterNotFound
+        DeadLetterNotFound
             There is no letter of this number.
         QueueNotFound, BusError
             As `listing`.
@@ -101,22 +101,22 @@ class DeadLetters:
         async with self._receiver(queue) as receiver:
             found = await receiver.peek(from_sequence=sequence_number, max_count=1)
         if not found or found[0].sequence_number != sequence_number:
-            raise LetterNotFound(f"{queue} has no dead letter {sequence_number}: list them")
-        letter = letter_of(found[0])
-        if letter.task is None:
-            return WholeLetter(letter, note="not a task")
+            raise DeadLetterNotFound(f"{queue} has no dead letter {sequence_number}: list them")
+        dead_letter = dead_letter_of(found[0])
+        if dead_letter.task is None:
+            return DeadLetterDetails(dead_letter, note="not a task")
         if self._database is None:
-            return WholeLetter(letter, note="no database is configured")
+            return DeadLetterDetails(dead_letter, note="no database is configured")
         try:
-            row = await self._database.task(letter.task.task_id)
-            job = await self._database.job(letter.task.parent_job_id)
+            row = await self._database.task(dead_letter.task.task_id)
+            job = await self._database.job(dead_letter.task.parent_job_id)
         except DatabaseError as error:  # the letter itself is worth seeing all the same
-            return WholeLetter(letter, note=str(error))
-        if row is None or row.parent_job_id != letter.task.parent_job_id:
-            return WholeLetter(letter, job=job, note="the task has no row")
-        return WholeLetter(letter, row, job)
+            return DeadLetterDetails(dead_letter, note=str(error))
+        if row is None or row.parent_job_id != dead_letter.task.parent_job_id:
+            return DeadLetterDetails(dead_letter, job=job, note="the task has no row")
+        return DeadLetterDetails(dead_letter, row, job)
 
-    async def redrive(self, queue: str, choice: Choice) -> list[Handled]:
+    async def redrive(self, queue: str, choice: Selection) -> list[DeadLetterResult]:
         """Let the chosen letters' tasks begin anew, and send what is no task back to its queue as it is.
 
         First all rows are reset, a job's in one transaction (see `Database.redrive`); then the messages that
@@ -130,22 +130,26 @@ class DeadLetters:
             Not everything was done; what was is durable, and doing all of it again does no harm.
         """
         async with self._receiver(queue) as receiver:
-            chosen = [letter async for letter in _letters(receiver) if choice.takes(letter)]
-            tasks = await self._reset(queue, [letter for letter in chosen if letter.task is not None])
-            told = {letter.sequence_number: _told(letter, tasks) for letter in chosen}
+            chosen = [
+                dead_letter async for dead_letter in _dead_letters(receiver) if choice.takes(dead_letter)
+            ]
+            tasks = await self._reset(
+                queue, [dead_letter for dead_letter in chosen if dead_letter.task is not None]
+            )
+            planned = {dead_letter.sequence_number: _outcome_of(dead_letter, tasks) for dead_letter in chosen}
 
-            async def settle(message: Message, letter: DeadLetter) -> Handled:
-                if letter.task is None:
-                    await self._bus.send(queue, [_copy_of(letter)])
-                return await _removed(message, told[letter.sequence_number])
+            async def settle(message: Message, dead_letter: DeadLetter) -> DeadLetterResult:
+                if dead_letter.task is None:
+                    await self._bus.send(queue, [_copy_of(dead_letter)])
+                return await _removed(message, planned[dead_letter.sequence_number])
 
-            refused = [each for each in told.values() if each.outcome == "refused"]
+            refused = [each for each in planned.values() if each.outcome == "refused"]
             stay = {each.sequence_number for each in refused}
-            taken = [letter for letter in chosen if letter.sequence_number not in stay]
-            handled = await _settled(receiver, taken, settle)
-        return _in_order([*handled, *refused], choice)
+            taken = [dead_letter for dead_letter in chosen if dead_letter.sequence_number not in stay]
+            outcomes = await _settled(receiver, taken, settle)
+        return _in_order([*outcomes, *refused], choice)
 
-    async def purge(self, queue: str, choice: Choice) -> list[Handled]:
+    async def purge(self, queue: str, choice: Selection) -> list[DeadLetterResult]:
         """Remove the chosen letters for good; rows and jobs stay as they are.
 
         Raises
@@ -154,12 +158,16 @@ class DeadLetters:
             Not all were removed.
         """
 
-        async def settle(message: Message, letter: DeadLetter) -> Handled:
-            reason = letter.message.dead_letter_reason or "dead-lettered without a reason"
-            return await _removed(message, Handled(letter.sequence_number, "purged", reason, letter.task_id))
+        async def settle(message: Message, dead_letter: DeadLetter) -> DeadLetterResult:
+            reason = dead_letter.message.dead_letter_reason or "dead-lettered without a reason"
+            return await _removed(
+                message, DeadLetterResult(dead_letter.sequence_number, "purged", reason, dead_letter.task_id)
+            )
 
         async with self._receiver(queue) as receiver:
-            chosen = [letter async for letter in _letters(receiver) if choice.takes(letter)]
+            chosen = [
+                dead_letter async for dead_letter in _dead_letters(receiver) if choice.takes(dead_letter)
+            ]
             return _in_order(await _settled(receiver, chosen, settle), choice)
 
     async def take_back(self, queue: str) -> list[str]:
@@ -178,22 +186,24 @@ class DeadLetters:
         assert database is not None
         asked: list[str] = []
 
-        async def settle(message: Message, letter: DeadLetter) -> Handled:
-            assert letter.task is not None
-            again = OutboxMessage(queue, letter.text, correlation_id=letter.message.correlation_id)
-            found = await database.ask_again(letter.task.task_id, letter.task.parent_job_id, message=again)
+        async def settle(message: Message, dead_letter: DeadLetter) -> DeadLetterResult:
+            assert dead_letter.task is not None
+            again = OutboxMessage(queue, dead_letter.text, correlation_id=dead_letter.message.correlation_id)
+            found = await database.ask_again(
+                dead_letter.task.task_id, dead_letter.task.parent_job_id, message=again
+            )
             crash_points.reach("letter-answered")
             if found == "asked":
-                asked.append(letter.task.task_id)
+                asked.append(dead_letter.task.task_id)
             if found != "unknown":
                 await message.complete()
-            return Handled(letter.sequence_number, "removed", found, letter.task_id)
+            return DeadLetterResult(dead_letter.sequence_number, "removed", found, dead_letter.task_id)
 
         async with self._receiver(queue) as receiver:
             given_up = [
-                letter
-                async for letter in _letters(receiver)
-                if letter.message.dead_letter_reason == _GIVEN_UP and letter.task is not None
+                dead_letter
+                async for dead_letter in _dead_letters(receiver)
+                if dead_letter.message.dead_letter_reason == _GIVEN_UP and dead_letter.task is not None
             ]
             await _settled(receiver, given_up, settle)
         return asked
@@ -203,13 +213,13 @@ class DeadLetters:
             raise QueueNotFound(f"queue {queue!r} is not one of {', '.join(self._queues)}")
         return self._bus.receiver(queue, sub_queue="dead-letter")
 
-    async def _reset(self, queue: str, letters: Iterable[DeadLetter]) -> dict[tuple[str, str], Redriven]:
+    async def _reset(self, queue: str, dead_letters: Iterable[DeadLetter]) -> dict[tuple[str, str], Redriven]:
         """Reset the rows of the letters' tasks and publish what is owed for them; by job and task."""
         by_job: dict[str, dict[str, OutboxMessage]] = {}
-        for letter in letters:  # of several letters of a task the newest is copied
-            assert letter.task is not None
-            owed = OutboxMessage(queue, letter.text, correlation_id=letter.message.correlation_id)
-            by_job.setdefault(letter.task.parent_job_id, {})[letter.task.task_id] = owed
+        for dead_letter in dead_letters:  # of several letters of a task the newest is copied
+            assert dead_letter.task is not None
+            owed = OutboxMessage(queue, dead_letter.text, correlation_id=dead_letter.message.correlation_id)
+            by_job.setdefault(dead_letter.task.parent_job_id, {})[dead_letter.task.task_id] = owed
         if not by_job:
             return {}
         if self._database is None:
@@ -229,12 +239,12 @@ class DeadLetters:
         return found
 
 
-async def _letters(receiver: QueueReceiver) -> AsyncIterator[DeadLetter]:
+async def _dead_letters(receiver: QueueReceiver) -> AsyncIterator[DeadLetter]:
     """Every letter that is there now, in order."""
     after = 0
     while page := await receiver.peek(from_sequence=after + 1, max_count=_BATCH):
         for message in page:
-            yield letter_of(message)
+            yield dead_letter_of(message)
         if page[-1].sequence_number <= after:
             return
         after = page[-1].sequence_number
@@ -243,31 +253,31 @@ async def _letters(receiver: QueueReceiver) -> AsyncIterator[DeadLetter]:
 async def _settled(
     receiver: QueueReceiver,
     chosen: Sequence[DeadLetter],
-    settle: Callable[[Message, DeadLetter], Awaitable[Handled]],
-) -> list[Handled]:
+    settle: Callable[[Message, DeadLetter], Awaitable[DeadLetterResult]],
+) -> list[DeadLetterResult]:
     """Lock the chosen letters, which can only be had in order, and settle each.
 
     It takes as many rounds as are needed, each from the front and for a part of a lock's time, so that
     letters that were not chosen are given back while they are still locked for us.
     """
-    handled: list[Handled] = []
-    waiting = {letter.sequence_number: letter for letter in chosen}
+    outcomes: list[DeadLetterResult] = []
+    waiting = {dead_letter.sequence_number: dead_letter for dead_letter in chosen}
     while waiting:
         before = len(waiting)
-        await _round(receiver, waiting, settle, handled)
+        await _round(receiver, waiting, settle, outcomes)
         if len(waiting) == before:
             break
-    for letter in waiting.values():
+    for dead_letter in waiting.values():
         detail = "somebody else has it, or it has gone: list, and try again"
-        handled.append(Handled(letter.sequence_number, "absent", detail, letter.task_id))
-    return handled
+        outcomes.append(DeadLetterResult(dead_letter.sequence_number, "absent", detail, dead_letter.task_id))
+    return outcomes
 
 
 async def _round(
     receiver: QueueReceiver,
     waiting: dict[int, DeadLetter],
-    settle: Callable[[Message, DeadLetter], Awaitable[Handled]],
-    handled: list[Handled],
+    settle: Callable[[Message, DeadLetter], Awaitable[DeadLetterResult]],
+    outcomes: list[DeadLetterResult],
 ) -> None:
     held: list[Message] = []
     seconds = 0.0
@@ -279,9 +289,9 @@ async def _round(
             held += received
             seconds = seconds or _SHARE_OF_LOCK * held[0].remaining_seconds
             for message in received:
-                letter = waiting.pop(message.sequence_number, None)
-                if letter is not None:
-                    handled.append(await settle(message, letter))
+                dead_letter = waiting.pop(message.sequence_number, None)
+                if dead_letter is not None:
+                    outcomes.append(await settle(message, dead_letter))
     finally:
         await _give_back(message for message in held if not message.is_settled)
 
@@ -294,27 +304,29 @@ async def _give_back(messages: Iterable[Message]) -> None:
             continue
 
 
-async def _removed(message: Message, handled: Handled) -> Handled:
+async def _removed(message: Message, outcome: DeadLetterResult) -> DeadLetterResult:
     try:
         await message.complete()
     except BusError as error:
-        detail = f"{handled.detail}; but the letter stays: {error}"
-        return Handled(handled.sequence_number, "left", detail, handled.task_id)
-    return handled
+        detail = f"{outcome.detail}; but the letter stays: {error}"
+        return DeadLetterResult(outcome.sequence_number, "left", detail, outcome.task_id)
+    return outcome
 
 
-def _in_order(handled: Iterable[Handled], choice: Choice) -> list[Handled]:
-    found = {each.sequence_number: each for each in handled}
+def _in_order(outcomes: Iterable[DeadLetterResult], choice: Selection) -> list[DeadLetterResult]:
+    found = {each.sequence_number: each for each in outcomes}
     for number in choice.sequences - found.keys():
-        found[number] = Handled(number, "absent", "no letter of this number is what was asked for")
+        found[number] = DeadLetterResult(number, "absent", "no letter of this number is what was asked for")
     return [found[number] for number in sorted(found)]
 
 
-def _told(letter: DeadLetter, tasks: Mapping[tuple[str, str], Redriven]) -> Handled:
+def _outcome_of(dead_letter: DeadLetter, tasks: Mapping[tuple[str, str], Redriven]) -> DeadLetterResult:
     """What a redrive makes of a letter, once it can be removed."""
-    if letter.task is None:
-        return Handled(letter.sequence_number, "resent", "no task: it is in its queue again, as it was")
-    task_id, job_id = letter.task.task_id, letter.task.parent_job_id
+    if dead_letter.task is None:
+        return DeadLetterResult(
+            dead_letter.sequence_number, "resent", "no task: it is in its queue again, as it was"
+        )
+    task_id, job_id = dead_letter.task.task_id, dead_letter.task.parent_job_id
     found = tasks[job_id, task_id]
     outcome: Outcome
     match found.outcome:
@@ -342,13 +354,13 @@ def _told(letter: DeadLetter, tasks: Mapping[tuple[str, str], Redriven]) -> Hand
             outcome, detail = "refused", f"the task is {found.status}: that is the platform's to end"
         case "missing":
             outcome, detail = "refused", f"the task has no row in job {job_id}: resubmit the job"
-    return Handled(letter.sequence_number, outcome, detail, task_id)
+    return DeadLetterResult(dead_letter.sequence_number, outcome, detail, task_id)
 
 
-def _copy_of(letter: DeadLetter) -> OutgoingMessage:
+def _copy_of(dead_letter: DeadLetter) -> OutgoingMessage:
     """The letter's message once more: the same for the same letter, and no duplicate of the first one."""
-    message = letter.message
-    message_id = f"redriven:{letter.sequence_number}:{message.message_id or ''}"
+    message = dead_letter.message
+    message_id = f"redriven:{dead_letter.sequence_number}:{message.message_id or ''}"
     plain = (str, int, float, bool)
     return OutgoingMessage(
         body=message.body,

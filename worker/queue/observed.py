@@ -19,13 +19,13 @@ def observed(process: Process) -> Process:
     """`process`, with each message's ids on all that is logged and a span around all that is done."""
 
     async def observed(message: Message) -> None:
-        METRICS.in_hand.inc()
+        METRICS.messages_running.inc()
         try:
             about = fields_of(message)
             with logs.about(about), _received(message, about):
                 await process(message)
         finally:
-            METRICS.in_hand.dec()
+            METRICS.messages_running.dec()
 
     return observed
 

@@ -19,7 +19,7 @@ from worker.queue.outbox import Outbox
 from worker.waiting import is_set_within
 
 # How often is looked, in seconds: a sixth of the lease for rows and a third for letters, within these.
-_SOONEST_SECONDS, _LATEST_SECONDS, _LATEST_LETTERS_SECONDS = 0.5, 15.0, 60.0
+_SOONEST_SECONDS, _LATEST_SECONDS, _LATEST_DEAD_LETTERS_SECONDS = 0.5, 15.0, 60.0
 
 log = logging.getLogger(__name__)
 
@@ -52,12 +52,12 @@ class Rescue:
         pause = min(max(self._lease_seconds / 6, _SOONEST_SECONDS), _LATEST_SECONDS)
         await _repeat(self._tasks, stopping, on_error, pause=pause, pause_after_fault=self._lease_seconds / 2)
 
-    async def sweep_letters(
+    async def sweep_dead_letters(
         self, stopping: asyncio.Event, on_error: Callable[[GdalToolsError | None], None]
     ) -> None:
         """Take up what the broker gave up, until `stopping`, as `sweep_tasks` does for rows."""
-        pause = min(max(self._lease_seconds / 3, _SOONEST_SECONDS), _LATEST_LETTERS_SECONDS)
-        await _repeat(self._letters, stopping, on_error, pause=pause, pause_after_fault=2 * pause)
+        pause = min(max(self._lease_seconds / 3, _SOONEST_SECONDS), _LATEST_DEAD_LETTERS_SECONDS)
+        await _repeat(self._take_back, stopping, on_error, pause=pause, pause_after_fault=2 * pause)
 
     async def _tasks(self) -> None:
         rescued = await self._database.rescue(self._queues, lease_seconds=self._lease_seconds)
@@ -66,7 +66,7 @@ class Rescue:
             crash_points.reach("task-rescued")
             await self._outbox.publish_or_leave()
 
-    async def _letters(self) -> None:
+    async def _take_back(self) -> None:
         for queue in self._queues:
             taken = await self._dead_letters.take_back(queue)
             if taken:

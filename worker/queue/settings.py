@@ -45,22 +45,22 @@ class QueueSettings:
     dead_letters_expired: bool = True
     detects_duplicates: bool = False
 
-    def differences(self, wanted: QueueSettings) -> dict[str, tuple[Any, Any]]:
+    def differences(self, required: QueueSettings) -> dict[str, tuple[Any, Any]]:
         """What is otherwise than wanted: by name, what it is and what it should be."""
         return {
             each.name: (mine, theirs)
             for each in fields(self)
-            if (mine := getattr(self, each.name)) != (theirs := getattr(wanted, each.name))
+            if (mine := getattr(self, each.name)) != (theirs := getattr(required, each.name))
         }
 
 
-def wanted_queues(settings: Settings) -> dict[str, QueueSettings]:
+def required_queues(settings: Settings) -> dict[str, QueueSettings]:
     """The queues that a worker of these settings receives from and sends to, as they should be.
 
     The jobs queue detects duplicates: a stage's signal that was sent twice is then read once.
     """
-    wanted = dict.fromkeys(settings.task_queues, QueueSettings())
-    return wanted | {settings.jobs_queue: QueueSettings(detects_duplicates=True)}
+    required = dict.fromkeys(settings.task_queues, QueueSettings())
+    return required | {settings.jobs_queue: QueueSettings(detects_duplicates=True)}
 
 
 class QueueManagement:

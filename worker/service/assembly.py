@@ -48,11 +48,11 @@ from worker.telemetry import logs, traces
 from worker.waiting import is_set_within
 from worker.web import api, health
 from worker.web.access import Access
-from worker.web.gauges import Measures
+from worker.web.gauges import Gauges
 from worker.web.health import Readiness
 from worker.web.status import page
 from worker.web.status.board import Board
-from worker.web.status.facts import About
+from worker.web.status.facts import WorkerFacts
 
 if TYPE_CHECKING:
     from worker.job.definitions import Expectation
@@ -111,9 +111,9 @@ class Service:
                     raise
             await asyncio.sleep(1)
         needed = {*self.settings.queues, "database", "disk"}
-        told = [f"{part}: {text}" for part, text in self.readiness.problems.items() if part in needed]
-        if told:
-            raise NotReady(f"the worker ends although messages may wait: {'; '.join(told)}")
+        problems = [f"{part}: {text}" for part, text in self.readiness.problems.items() if part in needed]
+        if problems:
+            raise NotReady(f"the worker ends although messages may wait: {'; '.join(problems)}")
 
 
 @asynccontextmanager
@@ -139,7 +139,7 @@ async def serving(
     token = settings.worker_api_token.get_secret_value() if settings.worker_api_token else None
     access = Access(token)
     jobs_door = api.routes(platform, token=token) if settings.app_mode is AppMode.STANDALONE else ()
-    measures = Measures(settings.all_queues)
+    gauges = Gauges(settings.all_queues)
     board = Board(
         _about(settings),
         readiness,
@@ -155,7 +155,7 @@ async def serving(
                 name=settings.app_name,
                 host=settings.host,
                 port=settings.port,
-                measures=measures,
+                gauges=gauges,
                 access=access,
                 routes=(*page.routes(board, access, streams), *jobs_door),
                 on_shutdown=streams.close,
@@ -218,13 +218,13 @@ async def serving(
             queues=settings.task_queues,
             lease_seconds=settings.worker_lease_seconds,
         )
-        measures.use(database)
+        gauges.use(database)
         platform.machine, platform.database = machine, database
         platform.dead_letters = DeadLetters(bus, queues=settings.all_queues, database=database)
         board.use(
             database=database,
             dead_letters=platform.dead_letters,
-            in_hand=processor.in_hand,
+            running_tasks=processor.running_tasks,
             queues=settings.all_queues,
         )
         slots = tuple(
@@ -233,7 +233,7 @@ async def serving(
                 *_listeners(settings, bus, processor, coordinator, pressure, readiness, stopping, shift),
                 outbox.sweep(stopping, lambda error: _tell(readiness, "outbox", error)),
                 rescue.sweep_tasks(stopping, lambda error: _tell(readiness, "rescue", error)),
-                rescue.sweep_letters(stopping, lambda error: _tell(readiness, "dead letters", error)),
+                rescue.sweep_dead_letters(stopping, lambda error: _tell(readiness, "dead letters", error)),
                 _housekeeping(database, stopping),
                 shift.run(),
             )
@@ -358,8 +358,8 @@ async def _until_it_answers(
         wait = min(2 * wait, _LONGEST_BACKOFF_SECONDS)
 
 
-def _about(settings: Settings) -> About:
-    return About(
+def _about(settings: Settings) -> WorkerFacts:
+    return WorkerFacts(
         name=settings.app_name,
         mode=settings.app_mode,
         queues=settings.queues,

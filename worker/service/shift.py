@@ -42,7 +42,7 @@ class Shift:
         """Whether it was the end of the work that set `stopping`."""
         self._stopping = stopping
         self._idle_seconds = idle_seconds
-        self._in_hand = 0
+        self._running = 0
         self._unheard = 0  # slots of which no receive has ended yet
         self._idle_since = time.monotonic()
 
@@ -75,11 +75,11 @@ class Shift:
         """`process`, seen by this shift."""
 
         async def watched(message: Message) -> None:
-            self._in_hand += 1
+            self._running += 1
             try:
                 await process(message)
             finally:
-                self._in_hand -= 1
+                self._running -= 1
                 self._idle_since = time.monotonic()
                 if self.once:
                     self._end()
@@ -94,7 +94,7 @@ class Shift:
             return
         left = self._idle_seconds
         while not await is_set_within(self._stopping, left):
-            idle = 0.0 if self._in_hand else time.monotonic() - self._idle_since
+            idle = 0.0 if self._running else time.monotonic() - self._idle_since
             left = self._idle_seconds - idle
             if self._unheard:
                 left = max(left, _LOOK_SECONDS)

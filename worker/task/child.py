@@ -74,7 +74,7 @@ class Failure:
 
 
 @dataclass(frozen=True)
-class Step:
+class PhaseTime:
     """What a task did from when to when, in seconds since 1970, and for how many seconds over all threads."""
 
     name: str
@@ -95,7 +95,7 @@ class Usage:
         The most that was resident at a time, megabytes of 10⁶ bytes.
     read_bytes, written_bytes : float
         Of files; 0 where nobody counts.
-    steps : tuple of Step
+    steps : tuple of PhaseTime
         The phases of the run.
     processor : str
         The machine's.
@@ -108,7 +108,7 @@ class Usage:
     peak_memory_mb: float
     read_bytes: float = 0.0
     written_bytes: float = 0.0
-    steps: tuple[Step, ...] = ()
+    steps: tuple[PhaseTime, ...] = ()
     processor: str = ""
     estimate: dict[str, Any] | None = None
 
@@ -128,20 +128,20 @@ class Steps:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._steps: dict[str, Step] = {}
+        self._steps: dict[str, PhaseTime] = {}
 
     def note(self, name: str, began: float, ended: float) -> None:
         """Add a phase to its step."""
         with self._lock:
-            known = self._steps.get(name, Step(name, began, ended, 0.0))
-            self._steps[name] = Step(
+            known = self._steps.get(name, PhaseTime(name, began, ended, 0.0))
+            self._steps[name] = PhaseTime(
                 name,
                 min(known.began, began),
                 max(known.ended, ended),
                 known.busy_seconds + ended - began,
             )
 
-    def done(self) -> tuple[Step, ...]:
+    def done(self) -> tuple[PhaseTime, ...]:
         """All of them, by their beginning."""
         return tuple(sorted(self._steps.values(), key=lambda step: step.began))
 

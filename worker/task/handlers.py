@@ -210,8 +210,8 @@ def create_cog(parameters: CogParameters, progress: ProgressOption) -> Result:
         input_crs = None if dataset.crs else parameters.source_crs
     is_classes = raster_type == "categorical"
     made: dict[str, tuple[str, gt.CogResult]] = {}
-    for wanted in _TIERS if asked == "all" else (asked,):
-        profile = gt.cog_profile(source, wanted, raster_type=raster_type)
+    for tier in _TIERS if asked == "all" else (asked,):
+        profile = gt.cog_profile(source, tier, raster_type=raster_type)
         if profile.tier in made:
             continue
         name = _cog_name(parameters, source, profile.tier)
@@ -219,7 +219,7 @@ def create_cog(parameters: CogParameters, progress: ProgressOption) -> Result:
         cog = gt.create_cog(
             source,
             storage.blob(parameters.output_container, name),
-            wanted,
+            tier,
             raster_type=profile.raster_type,
             target_crs=parameters.target_crs,
             input_crs=input_crs,

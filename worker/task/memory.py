@@ -113,7 +113,7 @@ def _cgroup(folder: Path, limit_name: str, usage_name: str, prefix: str) -> Memo
     return Memory(limit / MB, (limit - usage + cache) / MB)
 
 
-class MemoryBudget:
+class TaskMemoryBudget:
     """Who may start, and who must end, of the tasks of one worker."""
 
     def __init__(self, *, limit_mb: float | None = None) -> None:

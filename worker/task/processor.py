@@ -16,7 +16,7 @@ from uuid import uuid4
 
 from gdaltools.errors import StorageError
 from gdaltools.runtime import crash_points
-from worker.database.retry import persistently
+from worker.database.retry import with_retries
 from worker.database.tasks import Database, DatabaseError, DatabaseRejected
 from worker.errors import (
     BusError,
@@ -44,9 +44,9 @@ from worker.queue.outbox import Outbox
 from worker.task.heartbeat import Heartbeat
 from worker.task.pressure import Pressure
 from worker.task.runner import Runner
-from worker.task.running import InHand
+from worker.task.running import RunningTasks
 from worker.telemetry import traces
-from worker.telemetry.metrics import METRICS, Outcome
+from worker.telemetry.metrics import METRICS, TaskOutcome
 
 MAX_RETRIES = 3
 _RETRY_FIRST_SECONDS = 5
@@ -61,7 +61,7 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 
-class Interruption(Enum):
+class StopReason(Enum):
     """Why a task is stopped from outside."""
 
     LOCK_LOST = "the message's lock was lost"
@@ -70,7 +70,7 @@ class Interruption(Enum):
 
 
 class _Interrupted(Exception):
-    def __init__(self, reason: Interruption) -> None:
+    def __init__(self, reason: StopReason) -> None:
         super().__init__(reason.value)
         self.reason = reason
 
@@ -107,8 +107,8 @@ class Processor:
         self._heartbeat = heartbeat
         self._pressure = pressure
         self._options = options
-        self._held: set[asyncio.Future[Interruption]] = set()
-        self.in_hand = InHand()
+        self._held: set[asyncio.Future[StopReason]] = set()
+        self.running_tasks = RunningTasks()
         """The tasks that run now."""
 
     @property
@@ -119,7 +119,7 @@ class Processor:
     def shut_down(self) -> None:
         """Stop every task in hand; each goes back to its queue."""
         for interrupted in self._held:
-            _interrupt(interrupted, Interruption.SHUTDOWN)
+            _interrupt(interrupted, StopReason.SHUTDOWN)
 
     async def process(self, message: Message) -> None:
         """Take one message from receipt to settlement.
@@ -127,10 +127,10 @@ class Processor:
         It returns when the message is settled, or when its lock is lost, in which case nothing was
         written and the message comes again.
         """
-        interrupted: asyncio.Future[Interruption] = asyncio.get_running_loop().create_future()
+        interrupted: asyncio.Future[StopReason] = asyncio.get_running_loop().create_future()
         self._held.add(interrupted)
         try:
-            async with message.lock_kept(lambda: _interrupt(interrupted, Interruption.LOCK_LOST)):
+            async with message.lock_kept(lambda: _interrupt(interrupted, StopReason.LOCK_LOST)):
                 crash_points.reach("message-received")
                 await self._through_its_steps(message, interrupted)
                 crash_points.reach("message-settled")
@@ -143,7 +143,7 @@ class Processor:
         finally:
             self._held.discard(interrupted)
 
-    async def _through_its_steps(self, message: Message, interrupted: asyncio.Future[Interruption]) -> None:
+    async def _through_its_steps(self, message: Message, interrupted: asyncio.Future[StopReason]) -> None:
         try:
             task = parse_task(message.body)
         except InvalidMessage as error:
@@ -154,7 +154,7 @@ class Processor:
             await self._as_claimed(message, task, interrupted)
 
     async def _as_claimed(
-        self, message: Message, task: TaskMessage, interrupted: asyncio.Future[Interruption]
+        self, message: Message, task: TaskMessage, interrupted: asyncio.Future[StopReason]
     ) -> None:
         with traces.span("claim"):
             outcome = await self._claimed(message, task, interrupted)
@@ -182,11 +182,11 @@ class Processor:
                 await _dead_letter(message, "TaskNotFound", reason)
 
     async def _claimed(
-        self, message: Message, task: TaskMessage, interrupted: asyncio.Future[Interruption]
+        self, message: Message, task: TaskMessage, interrupted: asyncio.Future[StopReason]
     ) -> ClaimOutcome:
         token = uuid4()  # one for every try: an answer that got lost on its way does not lose the claim
         for _ in range(_MISSING_LOOKS):
-            outcome = await self._persistently(
+            outcome = await self._with_retries(
                 lambda: self._database.claim(
                     task.task_id,
                     task.parent_job_id,
@@ -207,8 +207,8 @@ class Processor:
         message: Message,
         task: TaskMessage,
         claimed: Claimed,
-        interrupted: asyncio.Future[Interruption],
-    ) -> Outcome:
+        interrupted: asyncio.Future[StopReason],
+    ) -> TaskOutcome:
         claim = claimed.claim
         if claimed.crashes >= self._options.crash_limit:
             await self._fail(message, claim, WorkerDied(_story(claimed)), interrupted)
@@ -227,9 +227,9 @@ class Processor:
             with (
                 traces.span("run"),
                 self._heartbeat.kept(
-                    claim, lambda: _interrupt(interrupted, Interruption.CLAIM_LOST)
+                    claim, lambda: _interrupt(interrupted, StopReason.CLAIM_LOST)
                 ) as on_progress,
-                self.in_hand.running(task, message.queue) as run,
+                self.running_tasks.running(task, message.queue) as run,
             ):
                 result = await _unless(
                     interrupted,
@@ -248,7 +248,7 @@ class Processor:
         except (TaskFailed, TaskTimedOut, ChildDied) as error:
             return await self._retry_or_fail(message, claimed, error, interrupted)
         except _Interrupted as stop:
-            if stop.reason is not Interruption.SHUTDOWN:
+            if stop.reason is not StopReason.SHUTDOWN:
                 raise
             log.info("task %s goes back to its queue: %s", claim.task_id, stop)
             await self._release(message, claim)
@@ -269,7 +269,7 @@ class Processor:
         claim: Claim,
         result: dict[str, Any],
         measured: dict[str, Any],
-        interrupted: asyncio.Future[Interruption],
+        interrupted: asyncio.Future[StopReason],
     ) -> None:
         signal = StageComplete.of(
             task.parent_job_id,
@@ -283,12 +283,12 @@ class Processor:
             body=signal.body(),
             correlation_id=signal.correlation_id,
         )
-        completion = await self._persistently(
+        completion = await self._with_retries(
             lambda: self._database.complete(claim, result, signal=outgoing, measured=measured or None),
             interrupted,
         )
         if not completion.accepted:
-            raise _Interrupted(Interruption.CLAIM_LOST)
+            raise _Interrupted(StopReason.CLAIM_LOST)
         crash_points.reach("task-completed")
         log.info("task %s is completed; %d remain in its stage", task.task_id, completion.remaining)
         if completion.last:
@@ -299,8 +299,8 @@ class Processor:
         message: Message,
         claimed: Claimed,
         error: TaskFailed | TaskTimedOut | ChildDied,
-        interrupted: asyncio.Future[Interruption],
-    ) -> Outcome:
+        interrupted: asyncio.Future[StopReason],
+    ) -> TaskOutcome:
         claim, attempt = claimed.claim, claimed.retry_count
         if isinstance(error, TaskFailed) and error.error_type == StorageError.__name__:
             self._pressure.storage_failed(str(error))
@@ -312,10 +312,10 @@ class Processor:
         delay = min(_RETRY_FIRST_SECONDS * 2**attempt, _RETRY_LONGEST_SECONDS)
         log.warning("task %s failed and is tried again in %d s: %s", claim.task_id, delay, error)
         again = _copy(message, delay_seconds=delay)
-        if not await self._persistently(
+        if not await self._with_retries(
             lambda: self._database.retry(claim, message=again, error=str(error), deaths=deaths), interrupted
         ):
-            raise _Interrupted(Interruption.CLAIM_LOST)
+            raise _Interrupted(StopReason.CLAIM_LOST)
         crash_points.reach("task-retried")
         await self._outbox.publish_or_leave()
         await message.complete()
@@ -326,7 +326,7 @@ class Processor:
         message: Message,
         claim: Claim,
         error: TaskFailed | TaskTimedOut | ChildDied | WorkerDied,
-        interrupted: asyncio.Future[Interruption],
+        interrupted: asyncio.Future[StopReason],
         *,
         retries: int = 0,
     ) -> None:
@@ -341,11 +341,11 @@ class Processor:
             "error_type": error_type,
             "retryable": error.retryable,
         }
-        if not await self._persistently(
+        if not await self._with_retries(
             lambda: self._database.fail(claim, reason=error_type, error_details=details, result=failure),
             interrupted,
         ):
-            raise _Interrupted(Interruption.CLAIM_LOST)
+            raise _Interrupted(StopReason.CLAIM_LOST)
         crash_points.reach("task-failed")
         await self._bury(message, claim.task_id, Burial(error_type, details))
 
@@ -356,7 +356,7 @@ class Processor:
 
     async def _release(self, message: Message, claim: Claim, *, delay_seconds: float = 0) -> None:
         again = _copy(message, delay_seconds=delay_seconds)
-        if await persistently(lambda: self._database.release(claim, message=again), pause=asyncio.sleep):
+        if await with_retries(lambda: self._database.release(claim, message=again), pause=asyncio.sleep):
             crash_points.reach("task-released")
             await self._outbox.publish_or_leave()
             await message.complete()
@@ -368,11 +368,11 @@ class Processor:
         await self._outbox.publish_or_leave()
         await message.complete()
 
-    async def _persistently(
-        self, attempt: Callable[[], Awaitable[T]], interrupted: asyncio.Future[Interruption]
+    async def _with_retries(
+        self, attempt: Callable[[], Awaitable[T]], interrupted: asyncio.Future[StopReason]
     ) -> T:
         """What the database answers, asked again for as long as the task is not interrupted."""
-        return await persistently(attempt, pause=lambda seconds: _wait(seconds, interrupted))
+        return await with_retries(attempt, pause=lambda seconds: _wait(seconds, interrupted))
 
 
 async def _dead_letter(message: Message, reason: str, description: str) -> None:
@@ -397,16 +397,16 @@ def _story(claimed: Claimed) -> str:
     )
 
 
-def _interrupt(interrupted: asyncio.Future[Interruption], reason: Interruption) -> None:
+def _interrupt(interrupted: asyncio.Future[StopReason], reason: StopReason) -> None:
     if not interrupted.done():
         interrupted.set_result(reason)
 
 
-async def _wait(seconds: float, interrupted: asyncio.Future[Interruption]) -> None:
+async def _wait(seconds: float, interrupted: asyncio.Future[StopReason]) -> None:
     await _unless(interrupted, asyncio.sleep(seconds))
 
 
-async def _unless(interrupted: asyncio.Future[Interruption], work: Coroutine[Any, Any, T]) -> T:
+async def _unless(interrupted: asyncio.Future[StopReason], work: Coroutine[Any, Any, T]) -> T:
     """The work's result, unless the interruption comes first: then the work is cancelled and waited for."""
     task = asyncio.create_task(work)
     try:

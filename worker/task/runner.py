@@ -28,7 +28,7 @@ from gdaltools.errors import StorageError
 from gdaltools.runtime import scratch
 from worker.errors import ChildDied, OutOfMemory, TaskFailed, TaskStalled, TaskTimedOut
 from worker.task import child
-from worker.task.memory import MemoryBudget
+from worker.task.memory import TaskMemoryBudget
 from worker.telemetry import logs
 from worker.telemetry.metrics import METRICS
 from worker.telemetry.traces import note_step, task_label
@@ -43,7 +43,7 @@ _SOCKET_PARENT_BYTES = 107 - len("/pymp-xxxxxxxx/listener-xxxxxxxx")
 
 ProgressSink = Callable[[dict[str, Any]], None]
 #: Takes ``{"actual": …, "estimate": …}`` of a task that succeeded: what it took, and what was expected.
-MeasureSink = Callable[[dict[str, Any]], None]
+UsageSink = Callable[[dict[str, Any]], None]
 #: Takes the process's id, and the seconds that the task is expected to take where that is known.
 StartSink = Callable[[int, float | None], None]
 
@@ -100,7 +100,7 @@ class Runner:
 
     def __init__(self, options: RunnerOptions) -> None:
         self._options = options
-        self._memory = MemoryBudget(limit_mb=options.memory_limit_mb)
+        self._memory = TaskMemoryBudget(limit_mb=options.memory_limit_mb)
         self._context: ForkServerContext = multiprocessing.get_context("forkserver")
         self._context.set_forkserver_preload(child.PRELOAD)
         self._needed_by = 0
@@ -131,7 +131,7 @@ class Runner:
         parameters: Mapping[str, Any],
         *,
         on_progress: ProgressSink,
-        on_measured: MeasureSink = lambda _: None,
+        on_measured: UsageSink = lambda _: None,
         on_started: StartSink = lambda *_: None,
     ) -> dict[str, Any]:
         """The handler's result envelope.
@@ -156,13 +156,13 @@ class Runner:
             args=(theirs, task_type, dict(parameters), dict(os.environ), logs.carried()),
             daemon=True,
         )
-        patience = 0.0
+        wait_seconds = 0.0
         try:
             await _uninterrupted(process.start)
             theirs.close()
             async with asyncio.timeout(self._options.timeout_seconds):
                 outcome = await self._converse(process, ours, task_type, on_progress, on_measured, on_started)
-            patience = _EXIT_SECONDS
+            wait_seconds = _EXIT_SECONDS
         except TimeoutError as error:
             raise TaskTimedOut(
                 f"{task_type} did not finish in {self._options.timeout_seconds / 60:g} minutes: "
@@ -170,7 +170,7 @@ class Runner:
             ) from error
         finally:
             if process.pid is not None:
-                await _uninterrupted(lambda: _stop(process, patience))
+                await _uninterrupted(lambda: _stop(process, wait_seconds))
             ours.close()
             theirs.close()
         if outcome is None:
@@ -186,7 +186,7 @@ class Runner:
         connection: Connection,
         task_type: str,
         on_progress: ProgressSink,
-        on_measured: MeasureSink,
+        on_measured: UsageSink,
         on_started: StartSink,
     ) -> tuple[str, Any] | None:
         """The child's last message; None when it went away without one."""
@@ -220,16 +220,16 @@ class Runner:
         readable: asyncio.Event,
         task_type: str,
         on_progress: ProgressSink,
-        on_measured: MeasureSink,
+        on_measured: UsageSink,
     ) -> tuple[str, Any] | None:
         """The child's last message, unless it shows progress and then no more for too long."""
         stall_seconds = self._options.stall_seconds
         shown: dict[str, Any] = {}
         moved: float | None = None  # when it last came further; None while there is nothing to expect
         while True:
-            patience = None if moved is None else max(0.0, moved + stall_seconds - time.monotonic())
+            wait_seconds = None if moved is None else max(0.0, moved + stall_seconds - time.monotonic())
             try:
-                async with asyncio.timeout(patience):
+                async with asyncio.timeout(wait_seconds):
                     message = await _next(connection, readable)
             except TimeoutError:
                 raise TaskStalled(
@@ -296,8 +296,8 @@ def _end_forkserver() -> None:
     server._stop()
 
 
-def _stop(process: ForkServerProcess, patience_seconds: float) -> None:
-    process.join(patience_seconds)
+def _stop(process: ForkServerProcess, grace_seconds: float) -> None:
+    process.join(grace_seconds)
     if process.is_alive():
         process.terminate()
         process.join(_TERMINATE_SECONDS)

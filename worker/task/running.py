@@ -13,7 +13,7 @@ from worker.protocol.messages import TaskMessage
 
 
 @dataclass(eq=False)
-class Run:
+class LocalRun:
     """A task that runs here.
 
     Attributes
@@ -58,21 +58,21 @@ class Run:
         return time.monotonic() - self._label_since
 
 
-class InHand:
+class RunningTasks:
     """The tasks that run here."""
 
     def __init__(self) -> None:
-        self._runs: set[Run] = set()
+        self._runs: set[LocalRun] = set()
 
     @property
-    def runs(self) -> tuple[Run, ...]:
+    def runs(self) -> tuple[LocalRun, ...]:
         """All of them, the longest first."""
         return tuple(sorted(self._runs, key=lambda run: run.began))
 
     @contextmanager
-    def running(self, task: TaskMessage, queue: str) -> Iterator[Run]:
+    def running(self, task: TaskMessage, queue: str) -> Iterator[LocalRun]:
         """Keep a task among them from entry to exit."""
-        run = Run(task, queue)
+        run = LocalRun(task, queue)
         self._runs.add(run)
         try:
             yield run

@@ -14,13 +14,13 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
 
-Outcome = Literal["completed", "failed", "retried", "released", "lost"]
+TaskOutcome = Literal["completed", "failed", "retried", "released", "lost"]
 
 _SECONDS = (1, 5, 15, 30, 60, 120, 300, 600, 1200, 1800, 2700, 3600)
 _RATIOS = (0.1, 0.25, 0.5, 0.75, 0.9, 1.1, 1.5, 2, 4, 10)
 _MEGABYTES = (64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384)
 
-Record = Callable[[str, float, dict[str, str]], None]
+Recorder = Callable[[str, float, dict[str, str]], None]
 """``(name, value, labels)`` of a counter's step or a histogram's value, for whoever sends them on."""
 
 
@@ -30,7 +30,7 @@ class Count:
     def __init__(self, name: str, text: str, labels: Sequence[str], registry: CollectorRegistry) -> None:
         self.name = name
         self._counter = Counter(name, text, labels, registry=registry)
-        self.records: list[Record] = []
+        self.records: list[Recorder] = []
 
     def add(self, amount: float = 1, **labels: str) -> None:
         """Count so many more."""
@@ -53,7 +53,7 @@ class Distribution:
     ) -> None:
         self.name = name
         self._histogram = Histogram(name, text, labels, buckets=buckets, registry=registry)
-        self.records: list[Record] = []
+        self.records: list[Recorder] = []
 
     def note(self, value: float, **labels: str) -> None:
         """Add a value."""
@@ -106,7 +106,7 @@ class Metrics:
         self.lock_renewals = count("gdaltools_lock_renewals", "Renewals of messages' locks.")
         self.lock_losses = count("gdaltools_lock_losses", "Locks of messages that were lost.")
 
-        self.in_hand = gauge("gdaltools_messages_in_hand", "Messages that are worked on now.")
+        self.messages_running = gauge("gdaltools_messages_in_hand", "Messages that are worked on now.")
         self.children_mb = gauge(
             "gdaltools_task_memory_megabytes", "Memory that only the tasks' processes use now."
         )

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from worker.errors import ConfigurationError
 from worker.protocol.messages import TaskMessage
 from worker.protocol.routing import RASTER_TASKS, normal_task_type
-from worker.telemetry.metrics import METRICS, Metrics, Outcome
+from worker.telemetry.metrics import METRICS, Metrics, TaskOutcome
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.metrics import MeterProvider
@@ -59,8 +59,8 @@ async def exporting(name: str) -> AsyncIterator[None]:
     ConfigurationError
         It says so wrongly, or OpenTelemetry is not installed.
     """
-    wanted = [each for each in (_APPLICATION_INSIGHTS, *_OTLP) if os.environ.get(each)]
-    if not wanted or os.environ.get("OTEL_SDK_DISABLED", "").lower() == "true":
+    named = [each for each in (_APPLICATION_INSIGHTS, *_OTLP) if os.environ.get(each)]
+    if not named or os.environ.get("OTEL_SDK_DISABLED", "").lower() == "true":
         yield
         return
     try:
@@ -68,11 +68,11 @@ async def exporting(name: str) -> AsyncIterator[None]:
         tracers, meters = await asyncio.to_thread(_providers, os.environ.get("OTEL_SERVICE_NAME") or name)
     except ImportError as error:
         raise ConfigurationError(
-            f"{wanted[0]} is set and OpenTelemetry is not installed ({error}): install "
+            f"{named[0]} is set and OpenTelemetry is not installed ({error}): install "
             "'gdaltools[worker,telemetry]', or unset it"
         ) from error
     except ValueError as error:
-        raise ConfigurationError(f"{' or '.join(wanted)} cannot be used: {error}") from error
+        raise ConfigurationError(f"{' or '.join(named)} cannot be used: {error}") from error
     token = current_tracer.set(tracers.get_tracer("gdaltools.worker"))
     forwarded = _forward(METRICS, meters.get_meter("gdaltools.worker"))
     try:
@@ -169,7 +169,7 @@ def properties() -> dict[str, str]:
 class TaskRun:
     """One run of a task, as it is counted at its end; it is lost unless somebody says what became of it."""
 
-    outcome: Outcome = "lost"
+    outcome: TaskOutcome = "lost"
 
 
 @contextmanager

@@ -16,14 +16,14 @@ from aiohttp import web
 
 from gdaltools.errors import GdalToolsError, InvalidParameter, SourceNotFound
 from worker.database.jobs import PlatformDatabase
-from worker.errors import JobNotFound, LetterNotFound, NotReady, QueueNotFound
+from worker.errors import DeadLetterNotFound, JobNotFound, NotReady, QueueNotFound
 from worker.job.definitions import UnknownJobType
 from worker.job.machine import Machine
 from worker.protocol.json_text import dumps
 from worker.protocol.rows import JobRow, TaskRow
 from worker.queue.dead_letter import (
-    Choice,
-    Order,
+    Selection,
+    SortOrder,
     describe_done,
     describe_listing,
     describe_whole,
@@ -119,12 +119,12 @@ def _job_routes(platform: Platform) -> Iterable[web.RouteDef]:
 def _dead_letter_routes(platform: Platform) -> Iterable[web.RouteDef]:
     async def listing(request: web.Request) -> web.Response:
         order, limit = request.query.get("order", "newest"), request.query.get("limit", "50")
-        if order not in get_args(Order):
-            raise InvalidParameter(f"order {order!r} is not one of {', '.join(get_args(Order))}")
+        if order not in get_args(SortOrder):
+            raise InvalidParameter(f"order {order!r} is not one of {', '.join(get_args(SortOrder))}")
         if not (limit.isascii() and limit.isdecimal() and len(limit) <= _LONGEST_LIMIT):
             raise InvalidParameter(f"limit {limit!r} is not a number of letters")
         found = await platform.opened_dead_letters().listing(
-            request.match_info["queue"], order=cast("Order", order), limit=int(limit)
+            request.match_info["queue"], order=cast("SortOrder", order), limit=int(limit)
         )
         return _answer(describe_listing(found))
 
@@ -141,13 +141,13 @@ def _dead_letter_routes(platform: Platform) -> Iterable[web.RouteDef]:
         queue, choice = await _chosen(request)
         return _answer(describe_done(queue, await platform.opened_dead_letters().purge(queue, choice)))
 
-    async def _chosen(request: web.Request) -> tuple[str, Choice]:
+    async def _chosen(request: web.Request) -> tuple[str, Selection]:
         # A page in a browser may send any other type to this port without asking first.
         if request.content_type != "application/json":
             raise _UnsupportedType(
                 f"the content type is {request.content_type}: send the choice as application/json"
             )
-        return request.match_info["queue"], Choice.of(await _json_object(request, "a choice of letters"))
+        return request.match_info["queue"], Selection.of(await _json_object(request, "a choice of letters"))
 
     return [
         web.get("/api/dead-letters/{queue}", _reporting(listing)),
@@ -218,7 +218,7 @@ def _reporting(handler: Handler) -> Handler:
 
 
 def _status_of(error: GdalToolsError) -> HTTPStatus:
-    if isinstance(error, SourceNotFound | UnknownJobType | JobNotFound | LetterNotFound | QueueNotFound):
+    if isinstance(error, SourceNotFound | UnknownJobType | JobNotFound | DeadLetterNotFound | QueueNotFound):
         return HTTPStatus.NOT_FOUND
     if isinstance(error, _UnsupportedType):
         return HTTPStatus.UNSUPPORTED_MEDIA_TYPE

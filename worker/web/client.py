@@ -13,15 +13,15 @@ from collections.abc import Generator, Mapping
 from typing import Any
 
 from gdaltools.errors import GdalToolsError, InvalidParameter
-from worker.errors import JobFailed, JobNotFound, LetterNotFound, QueueNotFound, WorkerError
-from worker.queue.dead_letter import Order
+from worker.errors import DeadLetterNotFound, JobFailed, JobNotFound, QueueNotFound, WorkerError
+from worker.protocol.rows import OVER_STATUSES
+from worker.queue.dead_letter import SortOrder
 from worker.web import job_view
 
 _TIMEOUT_SECONDS = 60
 # Every chosen letter is settled before the worker answers.
 _SETTLE_SECONDS = 900
 
-OVER = ("completed", "failed", "completed_with_errors")
 _POLL_SECONDS = 0.5
 
 
@@ -69,21 +69,21 @@ class Client:
         """A job's tasks, by stage; JobNotFound when there is no such job."""
         return list(self._call(f"jobs/tasks/{urllib.parse.quote(job_id, safe='')}")["tasks"])
 
-    def dead_letters(self, queue: str, *, order: Order, limit: int) -> dict[str, Any]:
+    def dead_letters(self, queue: str, *, order: SortOrder, limit: int) -> dict[str, Any]:
         """A queue's dead letters, and how many there are; QueueNotFound when there is no such queue."""
-        return self._call(f"{_letters_of(queue)}?order={order}&limit={limit}")
+        return self._call(f"{_dead_letters_of(queue)}?order={order}&limit={limit}")
 
     def dead_letter(self, queue: str, sequence_number: int) -> dict[str, Any]:
-        """One dead letter, whole; LetterNotFound when there is none of this number."""
-        return self._call(f"{_letters_of(queue)}/{sequence_number}")
+        """One dead letter, whole; DeadLetterNotFound when there is none of this number."""
+        return self._call(f"{_dead_letters_of(queue)}/{sequence_number}")
 
     def redrive(self, queue: str, choice: dict[str, Any]) -> dict[str, Any]:
         """Let the tasks of the chosen dead letters begin anew; what became of each."""
-        return self._call(f"{_letters_of(queue)}/redrive", choice, timeout=_SETTLE_SECONDS)
+        return self._call(f"{_dead_letters_of(queue)}/redrive", choice, timeout=_SETTLE_SECONDS)
 
     def purge(self, queue: str, choice: dict[str, Any]) -> dict[str, Any]:
         """Remove the chosen dead letters; what became of each."""
-        return self._call(f"{_letters_of(queue)}/purge", choice, timeout=_SETTLE_SECONDS)
+        return self._call(f"{_dead_letters_of(queue)}/purge", choice, timeout=_SETTLE_SECONDS)
 
     def _call(
         self, path: str, body: dict[str, Any] | None = None, *, timeout: float = _TIMEOUT_SECONDS
@@ -105,7 +105,7 @@ class Client:
             ) from error
 
 
-def _letters_of(queue: str) -> str:
+def _dead_letters_of(queue: str) -> str:
     return f"dead-letters/{urllib.parse.quote(queue, safe='')}"
 
 
@@ -116,7 +116,7 @@ def _refusal(error: urllib.error.HTTPError) -> GdalToolsError:
     except (ValueError, KeyError, TypeError):
         message, kind = f"the worker answered {error.code} {error.reason}", None
     if error.code == 404:
-        missing = {each.__name__: each for each in (LetterNotFound, QueueNotFound)}
+        missing = {each.__name__: each for each in (DeadLetterNotFound, QueueNotFound)}
         return missing.get(kind, JobNotFound)(message)
     return InvalidParameter(message) if error.code < 500 else WorkerError(message)
 
@@ -152,11 +152,11 @@ class Job:
     @property
     def over(self) -> bool:
         """Whether nothing of it runs any more."""
-        return self.status()["status"] in OVER
+        return self.status()["status"] in OVER_STATUSES
 
     def wait(self) -> dict[str, Any]:
         """The job when it is over."""
-        while (job := self.status())["status"] not in OVER:
+        while (job := self.status())["status"] not in OVER_STATUSES:
             time.sleep(_POLL_SECONDS)
         return job
 
@@ -170,7 +170,7 @@ class Job:
             while True:
                 job = self.status()
                 show(job, self.tasks(), time.monotonic() - began)
-                if job["status"] in OVER:
+                if job["status"] in OVER_STATUSES:
                     return
                 time.sleep(_POLL_SECONDS)
 

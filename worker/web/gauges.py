@@ -17,7 +17,7 @@ from worker.telemetry.metrics import METRICS
 _FRESH_SECONDS = 5.0
 
 
-class Measures:
+class Gauges:
     """The gauges of `worker.telemetry.metrics`, once there is a database to ask."""
 
     def __init__(self, queues: Sequence[str]) -> None:

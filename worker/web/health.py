@@ -21,7 +21,7 @@ from aiohttp.typedefs import Handler, Middleware
 from worker.errors import ConfigurationError
 from worker.telemetry.metrics import CONTENT_TYPE, METRICS
 from worker.web.access import Access
-from worker.web.gauges import Measures
+from worker.web.gauges import Gauges
 
 # A part that fails again so soon has the same fault still.
 _ONE_OUTAGE_SECONDS = 30.0
@@ -88,14 +88,14 @@ async def serving(
     name: str,
     host: str,
     port: int,
-    measures: Measures | None = None,
+    gauges: Gauges | None = None,
     access: Access | None = None,
     routes: Iterable[web.RouteDef] = (),
     on_shutdown: Callable[[web.Application], Awaitable[None]] | None = None,
 ) -> AsyncIterator[int]:
     """Serve the probes and metrics, and `routes` beside them; yields the port (0 asks for any).
 
-    `measures` brings up to date what is measured only when somebody asks; without `access` only this machine
+    `gauges` brings up to date what is measured only when somebody asks; without `access` only this machine
     is answered. `on_shutdown` is called at exit, before answers that are under way are waited for.
 
     Raises
@@ -113,8 +113,8 @@ async def serving(
 
     async def metrics(_: web.Request) -> web.Response:
         METRICS.ready.set(readiness.ready)
-        if measures is not None:
-            await measures.refresh()
+        if gauges is not None:
+            await gauges.refresh()
         return web.Response(body=METRICS.rendered(), headers={"Content-Type": CONTENT_TYPE})
 
     app = web.Application(client_max_size=_LARGEST_BODY, middlewares=[_guard(access or Access())])

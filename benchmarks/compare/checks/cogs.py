@@ -38,47 +38,47 @@ def check(source: Path, target: Path) -> dict[str, Any]:
     layout = [*errors, *warnings]
     with (
         rasterio.Env(GDAL_CACHEMAX=_CACHE_MB),
-        rasterio.open(source) as wanted,
+        rasterio.open(source) as expected,
         rasterio.open(target) as found,
     ):
-        pixels = _pixel_problems(wanted, found)
-        rest = [*_header_problems(wanted, found), *_overview_problems(wanted, target, found)]
+        pixels = _pixel_problems(expected, found)
+        rest = [*_header_problems(expected, found), *_overview_problems(expected, target, found)]
     return {"valid": not layout, "pixels_identical": not pixels, "problems": [*layout, *pixels, *rest]}
 
 
-def _pixel_problems(wanted: DatasetReader, found: DatasetReader) -> list[str]:
-    kinds = [(each.count, each.dtypes[0]) for each in (wanted, found)]
-    if kinds[0] != kinds[1] or found.height < wanted.height or found.width < wanted.width:
-        return [f"{_shape(found)} instead of {_shape(wanted)}"]
-    for row in range(0, wanted.height, _ROWS):
-        window = Window(0, row, wanted.width, min(_ROWS, wanted.height - row))
+def _pixel_problems(expected: DatasetReader, found: DatasetReader) -> list[str]:
+    kinds = [(each.count, each.dtypes[0]) for each in (expected, found)]
+    if kinds[0] != kinds[1] or found.height < expected.height or found.width < expected.width:
+        return [f"{_shape(found)} instead of {_shape(expected)}"]
+    for row in range(0, expected.height, _ROWS):
+        window = Window(0, row, expected.width, min(_ROWS, expected.height - row))
         # As bytes, so that NaN equals NaN and -0.0 is not 0.0.
-        left, right = (each.read(window=window).view("uint8") for each in (wanted, found))
+        left, right = (each.read(window=window).view("uint8") for each in (expected, found))
         if not np.array_equal(left, right):
             return [f"pixels differ from the source's, first in rows {row} to {row + _ROWS}"]
     return []
 
 
-def _header_problems(wanted: DatasetReader, found: DatasetReader) -> list[str]:
+def _header_problems(expected: DatasetReader, found: DatasetReader) -> list[str]:
     problems = []
-    if found.shape != wanted.shape:
-        problems.append(f"padded: {_shape(found)} instead of {_shape(wanted)}")
-    if wanted.crs != found.crs or not wanted.transform.almost_equals(found.transform):
+    if found.shape != expected.shape:
+        problems.append(f"padded: {_shape(found)} instead of {_shape(expected)}")
+    if expected.crs != found.crs or not expected.transform.almost_equals(found.transform):
         problems.append("the georeference was lost")
-    if not np.array_equal(wanted.nodatavals, found.nodatavals, equal_nan=wanted.nodata is not None):
-        problems.append(f"nodata is {found.nodata} instead of {wanted.nodata}")
+    if not np.array_equal(expected.nodatavals, found.nodatavals, equal_nan=expected.nodata is not None):
+        problems.append(f"nodata is {found.nodata} instead of {expected.nodata}")
     return problems
 
 
-def _overview_problems(wanted: DatasetReader, target: Path, found: DatasetReader) -> list[str]:
+def _overview_problems(expected: DatasetReader, target: Path, found: DatasetReader) -> list[str]:
     levels = len(found.overviews(1))
     if not levels:
         return [] if max(found.shape) <= max(found.block_shapes[0]) else ["there are no overviews"]
     with rasterio.open(target, overview_level=levels - 1) as smallest:
         overview = smallest.read(masked=True).astype("float64")
-    if found.shape != wanted.shape:
+    if found.shape != expected.shape:
         return []  # it shows another area
-    averaged = wanted.read(masked=True, out_shape=overview.shape, resampling=Resampling.average)
+    averaged = expected.read(masked=True, out_shape=overview.shape, resampling=Resampling.average)
     spread = float(averaged.std()) or 1.0
     difference = float(abs(overview - averaged).mean()) / spread
     if difference > _OVERVIEW_TOLERANCE:

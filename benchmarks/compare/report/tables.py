@@ -228,7 +228,7 @@ def _goal_row(verdict: Verdict) -> tuple[str, ...]:
         verdict.case,
         verdict.method,
         verdict.measure,
-        f"{sign} {_quantity(verdict, verdict.wanted)}",
+        f"{sign} {_quantity(verdict, verdict.required)}",
         _NOTHING if verdict.measured is None else _quantity(verdict, verdict.measured),
         {True: "yes", False: "NO", None: _NOTHING}[verdict.reached],
     )

@@ -23,8 +23,8 @@ from gdaltools.cog.batch.budget import free_bytes
 from gdaltools.cog.batch.journal import CogJournal, Origin, parameters_hash
 from gdaltools.cog.batch.pairs import Pair, Sources, folder_of, pairs
 from gdaltools.cog.batch.result import BatchedCog, CogsResult
-from gdaltools.cog.batch.run import BatchRun, Outcome, Waiting, failed
-from gdaltools.cog.plan import Wanted
+from gdaltools.cog.batch.run import BatchRun, CogOutcome, Waiting, failed
+from gdaltools.cog.options import CogOptions
 from gdaltools.cog.planning import check_overviews, chosen_profile
 from gdaltools.display.progress import ProgressOption
 from gdaltools.display.reporting import reporting
@@ -122,7 +122,7 @@ def create_cogs(
     1
     """
     began = time.perf_counter()
-    wanted = Wanted(
+    options = CogOptions(
         profile=profile,
         raster_type=raster_type,
         target_crs=target_crs,
@@ -143,51 +143,53 @@ def create_cogs(
         tms=tms,
         access_tier=access_tier,
     )
-    _check(wanted)
+    _check(options)
     for name, value in (("files_at_once", files_at_once), ("memory_mb", memory_mb)):
         if value is not None and (isinstance(value, bool) or not value >= 1):
             raise InvalidParameter(f"{name} {value!r} is not a number of at least 1")
     folder = folder_of(dst)
     chosen = pairs(sources, folder)
     journal = CogJournal(folder)
-    digest = parameters_hash(wanted, reuse=reuse)
+    digest = parameters_hash(options, reuse=reuse)
     with ThreadPoolExecutor(_LOOKS_AT_ONCE) as pool:
         looked = list(
             pool.map(lambda pair: _look(pair, journal, digest, force=force, overwrite=overwrite), chosen)
         )
     waiting = [each for each in looked if isinstance(each, Waiting)]
     allowed = free_bytes() * _MEMORY_SHARE if memory_mb is None else memory_mb * 1e6
-    run = BatchRun(wanted, journal, reuse=reuse, files=len(waiting), allowed_bytes=int(allowed))
+    run = BatchRun(options, journal, reuse=reuse, files=len(waiting), allowed_bytes=int(allowed))
     total = sum(each.origin.size_bytes for each in waiting)
     with reporting(progress, label=run.label, total=total, unit="bytes") as advance:
         outcomes = run.outcomes(waiting, advance, files_at_once=files_at_once)
-    outcomes += [each for each in looked if isinstance(each, Outcome)]
+    outcomes += [each for each in looked if isinstance(each, CogOutcome)]
     return _result(folder, chosen, outcomes, seconds=time.perf_counter() - began)
 
 
-def _check(wanted: Wanted) -> None:
+def _check(options: CogOptions) -> None:
     """Refuse what no raster could be encoded with, before thousands of files say so one by one."""
     for name in ("target_crs", "input_crs"):
-        if getattr(wanted, name) is not None:
-            parse_crs(getattr(wanted, name), name)
-    check_overviews(wanted.overviews)
-    if wanted.tms is not None:
-        tile_matrix_set(wanted.tms)
-    _check_profile(wanted, ("float32",), otherwise=("uint8", "uint8", "uint8"))
+        if getattr(options, name) is not None:
+            parse_crs(getattr(options, name), name)
+    check_overviews(options.overviews)
+    if options.tms is not None:
+        tile_matrix_set(options.tms)
+    _check_profile(options, ("float32",), otherwise=("uint8", "uint8", "uint8"))
 
 
-def _check_profile(wanted: Wanted, dtypes: tuple[str, ...], *, otherwise: tuple[str, ...] = ()) -> None:
+def _check_profile(options: CogOptions, dtypes: tuple[str, ...], *, otherwise: tuple[str, ...] = ()) -> None:
     """Every codec holds one of the two."""
-    raster_type = "multispectral" if wanted.raster_type == "auto" else wanted.raster_type
+    raster_type = "multispectral" if options.raster_type == "auto" else options.raster_type
     try:
-        chosen_profile(wanted, cast(RasterType, raster_type), dtypes)
+        chosen_profile(options, cast(RasterType, raster_type), dtypes)
     except InvalidParameter:
         if not otherwise:
             raise
-        _check_profile(wanted, otherwise)
+        _check_profile(options, otherwise)
 
 
-def _look(pair: Pair, journal: CogJournal, digest: str, *, force: bool, overwrite: bool) -> Waiting | Outcome:
+def _look(
+    pair: Pair, journal: CogJournal, digest: str, *, force: bool, overwrite: bool
+) -> Waiting | CogOutcome:
     """Whether a COG is there already, is to be made, or cannot be."""
     try:
         found = storage.stat(pair.source)
@@ -204,8 +206,8 @@ def _look(pair: Pair, journal: CogJournal, digest: str, *, force: bool, overwrit
             source_bytes=found.size,
             size_bytes=there.size,
         )
-        return Outcome(pair.name, "skipped", cog)
-    ours = whole or journal.is_in_hand(pair.name)
+        return CogOutcome(pair.name, "skipped", cog)
+    ours = whole or journal.is_running(pair.name)
     if there is not None and not (ours or force or overwrite):
         return failed(
             pair,
@@ -225,13 +227,13 @@ def _stat(target: Location) -> Stat | None:
 
 
 def _result(
-    folder: Location, chosen: Sequence[Pair], outcomes: Sequence[Outcome], *, seconds: float
+    folder: Location, chosen: Sequence[Pair], outcomes: Sequence[CogOutcome], *, seconds: float
 ) -> CogsResult:
     """Everything in the order in which the sources were given."""
     places = {pair.name: place for place, pair in enumerate(chosen)}
     found: dict[str, list[Any]] = {"made": [], "copied": [], "skipped": [], "failed": []}
     for outcome in sorted(outcomes, key=lambda each: places[each.name]):
-        found[outcome.how].append(outcome.told)
+        found[outcome.how].append(outcome.reported)
     return CogsResult(
         folder=str(folder),
         made=tuple(found["made"]),

@@ -17,7 +17,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from gdaltools import storage
-from gdaltools.cog.plan import Wanted
+from gdaltools.cog.options import CogOptions
 from gdaltools.errors import SourceNotFound
 from gdaltools.runtime import crash_points
 from gdaltools.storage import Location, Stat
@@ -89,7 +89,7 @@ class CogJournal:
         """The COG as it was last published, when the journal was opened."""
         return self._made.get(name)
 
-    def is_in_hand(self, name: str) -> bool:
+    def is_running(self, name: str) -> bool:
         """Whether a COG was begun and never ended: what is in its place is ours, or was to be replaced."""
         last = self._last.get(name)
         return last is not None and last.state == "begun"
@@ -122,13 +122,13 @@ class CogJournal:
             log.warning("%s: %d lines are ignored: this version cannot read them", self._target, unread)
 
 
-def parameters_hash(wanted: Wanted, *, reuse: bool) -> str:
+def parameters_hash(options: CogOptions, *, reuse: bool) -> str:
     """Of all that decides how a source is encoded, and was not left as it is by default.
 
-    >>> parameters_hash(Wanted(level=5), reuse=True) == parameters_hash(Wanted(), reuse=True)
+    >>> parameters_hash(CogOptions(level=5), reuse=True) == parameters_hash(CogOptions(), reuse=True)
     False
     """
-    default = asdict(Wanted())
-    chosen = {name: value for name, value in asdict(wanted).items() if value != default[name]}
+    default = asdict(CogOptions())
+    chosen = {name: value for name, value in asdict(options).items() if value != default[name]}
     decided = {"format": _COG_FORMAT, "reuse": reuse} | chosen
     return hashlib.sha256(json.dumps(decided, sort_keys=True, default=str).encode()).hexdigest()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable
 
 from pydantic import BaseModel, ConfigDict
@@ -19,7 +20,7 @@ class BatchedCog(BaseModel):
     ----------
     source_bytes, size_bytes : int
         What the source and the COG take in storage.
-    lifted : bool
+    from_stored_blocks : bool
         Whether the blocks of its full resolution are the source's own, taken over as they were stored.
     seconds : float
         What it took; 0 where nothing was done.
@@ -31,8 +32,14 @@ class BatchedCog(BaseModel):
     location: str
     source_bytes: int
     size_bytes: int
-    lifted: bool = False
+    from_stored_blocks: bool = False
     seconds: float = 0.0
+
+    @property
+    def lifted(self) -> bool:
+        """Deprecated: `from_stored_blocks`."""
+        warnings.warn("lifted is now from_stored_blocks", DeprecationWarning, stacklevel=2)
+        return self.from_stored_blocks
 
 
 class FailedCog(BaseModel):
@@ -87,9 +94,10 @@ class CogsResult(Shown, BaseModel):
         return "\n".join([head, *map(_failure, self.failed)])
 
     def _rows(self) -> dict[str, str]:
-        lifted = sum(cog.lifted for cog in self.made)
+        from_stored_blocks = sum(cog.from_stored_blocks for cog in self.made)
         parts = [
-            f"{len(self.made)} made" + (f" ({lifted} of them from stored blocks)" if lifted else ""),
+            f"{len(self.made)} made"
+            + (f" ({from_stored_blocks} of them from stored blocks)" if from_stored_blocks else ""),
             f"{len(self.copied)} copied" if self.copied else "",
             f"{len(self.skipped)} skipped, as they were whole already" if self.skipped else "",
             f"{len(self.failed)} failed",

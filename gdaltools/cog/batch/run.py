@@ -15,10 +15,11 @@ from gdaltools.cog.batch.budget import MemoryBudget
 from gdaltools.cog.batch.journal import CogJournal, Origin
 from gdaltools.cog.batch.pairs import Pair
 from gdaltools.cog.batch.result import BatchedCog, FailedCog
-from gdaltools.cog.pieces.copied_blocks import LiftedSource
-from gdaltools.cog.plan import CogPlan, Wanted
+from gdaltools.cog.options import CogOptions
+from gdaltools.cog.pieces.copied_blocks import CopiedSource
+from gdaltools.cog.plan import CogPlan
 from gdaltools.cog.planning import plan_for
-from gdaltools.cog.write.build import make_planned
+from gdaltools.cog.write.build import build_cog
 from gdaltools.cog.write.reuse import copy_checked, reused
 from gdaltools.cost.cog_memory import SHARED_BYTES
 from gdaltools.display.progress import Progress, Share
@@ -40,24 +41,24 @@ class Waiting:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class CogOutcome:
     """What became of a COG."""
 
     name: str
     how: Literal["made", "copied", "skipped", "failed"]
-    told: BatchedCog | FailedCog
+    reported: BatchedCog | FailedCog
 
 
-def failed(pair: Pair, error: Exception) -> Outcome:
+def failed(pair: Pair, error: Exception) -> CogOutcome:
     """The outcome of an error."""
-    told = FailedCog(
+    reported = FailedCog(
         source=str(pair.source),
         location=str(pair.target),
         error_type=type(error).__name__,
         error=str(error),
         retryable=not isinstance(error, GdalToolsError) or error.retryable,
     )
-    return Outcome(pair.name, "failed", told)
+    return CogOutcome(pair.name, "failed", reported)
 
 
 class _Stopped(BaseException):
@@ -76,9 +77,9 @@ class BatchRun:
     """
 
     def __init__(
-        self, wanted: Wanted, journal: CogJournal, *, reuse: bool, files: int, allowed_bytes: int
+        self, options: CogOptions, journal: CogJournal, *, reuse: bool, files: int, allowed_bytes: int
     ) -> None:
-        self._wanted = wanted
+        self._options = options
         self._journal = journal
         self._reuse = reuse
         self._files = files
@@ -86,7 +87,7 @@ class BatchRun:
         self._budget = MemoryBudget(self._allowed)
         self._lock = threading.Lock()
         self._advance: Callable[[int], None] = lambda _: None
-        self._outcomes: list[Outcome] = []
+        self._outcomes: list[CogOutcome] = []
         self._failures = 0
         self._large: dict[str, CogPlan] = {}
         self._stopped_by: BaseException | None = None
@@ -99,7 +100,7 @@ class BatchRun:
 
     def outcomes(
         self, waiting: Sequence[Waiting], advance: Callable[[int], None], *, files_at_once: int | None
-    ) -> list[Outcome]:
+    ) -> list[CogOutcome]:
         """Make all of them; `advance` is told the sources' bytes.
 
         Raises
@@ -138,7 +139,7 @@ class BatchRun:
         """A file on one thread, or the plan of a large one."""
         self._go_on()
         try:
-            plan = plan_for(each.pair.source, self._wanted)
+            plan = plan_for(each.pair.source, self._options)
         except Exception as error:  # noqa: BLE001 - the border of a file: the others are made
             self._end(failed(each.pair, error), each)
             return
@@ -164,27 +165,27 @@ class BatchRun:
         pair, began = each.pair, time.perf_counter()
         share = Share(each.origin.size_bytes, self._step)
         try:
-            form = reused(plan, self._wanted) if self._reuse else plan
+            form = reused(plan, self._options) if self._reuse else plan
             self._journal.begun(pair.name, each.origin)
             with self._giving_up(each):
                 if form == "copy" and not _copied(each, plan, share):
                     form = plan
                 if form != "copy":
-                    make_planned(form, pair.target, overwrite=each.replaces, progress=share)
+                    build_cog(form, pair.target, overwrite=each.replaces, progress=share)
             stat = storage.stat(pair.target)
             self._journal.made(pair.name, each.origin, stat)
         except Exception as error:  # noqa: BLE001 - the border of a file: the others are made
-            self._end(failed(pair, error), each, share.told)
+            self._end(failed(pair, error), each, share.reported)
             return
         cog = BatchedCog(
             source=str(pair.source),
             location=str(pair.target),
             source_bytes=each.origin.size_bytes,
             size_bytes=stat.size,
-            lifted=form != "copy" and isinstance(form.source, LiftedSource),
+            from_stored_blocks=form != "copy" and isinstance(form.source, CopiedSource),
             seconds=time.perf_counter() - began,
         )
-        self._end(Outcome(pair.name, "copied" if form == "copy" else "made", cog), each, share.told)
+        self._end(CogOutcome(pair.name, "copied" if form == "copy" else "made", cog), each, share.reported)
 
     @contextmanager
     def _giving_up(self, each: Waiting) -> Iterator[None]:
@@ -196,11 +197,11 @@ class BatchRun:
                 self._journal.failed(each.pair.name, each.origin)
             raise
 
-    def _end(self, outcome: Outcome, each: Waiting, told: int = 0) -> None:
+    def _end(self, outcome: CogOutcome, each: Waiting, reported: int = 0) -> None:
         with self._lock:
             self._outcomes.append(outcome)
             self._failures += outcome.how == "failed"
-        self._step(each.origin.size_bytes - told)
+        self._step(each.origin.size_bytes - reported)
 
     def _step(self, size_bytes: int) -> None:
         self._go_on()

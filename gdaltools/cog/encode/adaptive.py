@@ -136,7 +136,7 @@ class Choice:
 
 
 @dataclass(frozen=True)
-class Step:
+class Candidate:
     """To a faster encoder: the shares of a kind's time that it saves and of its size that it costs."""
 
     encoder: str
@@ -145,7 +145,7 @@ class Step:
 
 
 @dataclass(frozen=True)
-class Kind:
+class DataKind:
     """What trials told of a kind of block.
 
     Attributes
@@ -154,14 +154,14 @@ class Kind:
         What the reference takes for a byte of its pixels: time, of which the unit does not matter, and bytes.
     encoder : str
         The best of those that are no larger than the reference.
-    steps : tuple of Step
+    steps : tuple of Candidate
         From it to ever faster and larger ones, each with less saved for a byte than the one before.
     """
 
     seconds: float
     stored: float
     encoder: str
-    steps: tuple[Step, ...]
+    steps: tuple[Candidate, ...]
 
 
 @dataclass(frozen=True)
@@ -174,7 +174,7 @@ class Policy:
         The share by which blocks that are chosen for together may become larger than the reference's.
     """
 
-    kinds: Mapping[int, Kind] = field(default_factory=dict)
+    kinds: Mapping[int, DataKind] = field(default_factory=dict)
     tolerance: float = 0.0
 
     def choices(self, blocks: Iterable[int]) -> dict[int, Choice]:
@@ -226,7 +226,7 @@ def find_policy(trials: Iterable[Trial], tolerance: float) -> Policy:
     return Policy(known, max(0.0, planned))
 
 
-def _known(kind: int, trials: list[Trial]) -> Kind:
+def _known(kind: int, trials: list[Trial]) -> DataKind:
     """The encoders that are worth a thought: the best that is free, and a chain of steps from it."""
     feared = {
         encoder: _feared(trials, encoder)
@@ -235,10 +235,10 @@ def _known(kind: int, trials: list[Trial]) -> Kind:
     }
     free = (encoder for encoder, share in feared.items() if share <= 0)
     first = current = min(free, key=lambda encoder: encoder.cost(kind) + _WORTH * feared[encoder])
-    steps: list[Step] = []
+    steps: list[Candidate] = []
     while True:
         faster = [
-            Step(e.name, current.cost(kind) - e.cost(kind), share - feared[current])
+            Candidate(e.name, current.cost(kind) - e.cost(kind), share - feared[current])
             for e, share in feared.items()
             if e.cost(kind) < current.cost(kind) and share > feared[current]
         ]
@@ -248,7 +248,7 @@ def _known(kind: int, trials: list[Trial]) -> Kind:
         steps.append(best)
         current = _BY_NAME[best.encoder]
     stored = sum(trial.sizes[REFERENCE.name] for trial in trials) / sum(trial.raw for trial in trials)
-    return Kind(1 / _of_entropy(_SPEEDS, kind), stored, first.name, tuple(steps))
+    return DataKind(1 / _of_entropy(_SPEEDS, kind), stored, first.name, tuple(steps))
 
 
 def _feared(trials: list[Trial], encoder: Encoder) -> float:

@@ -32,7 +32,7 @@ Pixels = NDArray[Any]
 #: libdeflate's level behind GDAL's DEFLATE level 6, its default.
 GDAL_DEFAULT_DEFLATE = 7
 # Blocks that GDAL writes at once: enough to hide what a file in memory costs.
-_LIFTED_BYTES = 8 << 20
+_GDAL_BYTES = 8 << 20
 _EDGE = struct.Struct("<I")
 
 
@@ -112,10 +112,10 @@ class BlockEncoder:
         """
         interruption.check()
         if self._encoding.by_gdal:
-            yield from self._lifted(pixels, left_out)
+            yield from self._gdal_blocks(pixels, left_out)
             return
         predictor = self._encoding.profile.predictor
-        wanted = [
+        kept = [
             self._block(pixels, left)
             for left in range(0, pixels.shape[1], self._size)
             if not (left_out and left_out[left // self._size])
@@ -125,8 +125,8 @@ class BlockEncoder:
             interruption.check()
             return encode(predicted(block, predictor))
 
-        encoded = map(encoded_block, wanted, self._encoders(wanted))
-        yield from (b"" if out else next(encoded) for out in left_out or [False] * len(wanted))
+        encoded = map(encoded_block, kept, self._encoders(kept))
+        yield from (b"" if out else next(encoded) for out in left_out or [False] * len(kept))
 
     def _block(self, pixels: Pixels, left: int) -> Pixels:
         """A whole block, filled with zeros where the row of blocks ends."""
@@ -145,16 +145,16 @@ class BlockEncoder:
         rows = (predicted(block[:: adaptive.KIND_ROWS], profile.predictor) for block in blocks)
         return self._adaptive.encoders(list(rows))
 
-    def _lifted(self, pixels: Pixels, left_out: Sequence[bool]) -> Iterator[bytes]:
+    def _gdal_blocks(self, pixels: Pixels, left_out: Sequence[bool]) -> Iterator[bytes]:
         size = self._size
         block_bytes = size * size * pixels.shape[2] * pixels.dtype.itemsize
-        step = max(1, _LIFTED_BYTES // block_bytes) * size
+        step = max(1, _GDAL_BYTES // block_bytes) * size
         for left in range(0, pixels.shape[1], step):
-            unwanted = left_out[left // size : (left + step) // size]
-            if unwanted and all(unwanted):
-                yield from (b"" for _ in unwanted)
+            omitted = left_out[left // size : (left + step) // size]
+            if omitted and all(omitted):
+                yield from (b"" for _ in omitted)
             else:
-                yield from lift_blocks(pixels[:, left : left + step], self._encoding)
+                yield from encode_by_gdal(pixels[:, left : left + step], self._encoding)
 
 
 def predicted(block: Pixels, predictor: int) -> Pixels:
@@ -215,7 +215,7 @@ def framed(block: bytes) -> bytes:
     return _EDGE.pack(len(block)) + block + block[-4:].rjust(4, b"\0")
 
 
-def lift_blocks(pixels: Pixels, encoding: Encoding) -> list[bytes]:
+def encode_by_gdal(pixels: Pixels, encoding: Encoding) -> list[bytes]:
     """The blocks of `pixels`, shape (rows, cols, samples), as GDAL encodes them.
 
     Raises

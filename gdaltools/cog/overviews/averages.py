@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gdaltools.cog.overviews.axis import Axis
+from gdaltools.cog.overviews.axis import HalvingAxis
 from gdaltools.cog.overviews.windows import Strip, Weights
 from gdaltools.raster.pixels.nodata import comparable, holding_data, keep_apart
 
@@ -37,7 +37,7 @@ _CLOSE = {np.dtype(np.uint8): 5e-4, np.dtype(np.uint16): 1e-6}
 
 
 def average(
-    pixels: Pixels, valid: Valid | None, rows: Axis, cols: Axis, nodata: float | None
+    pixels: Pixels, valid: Valid | None, rows: HalvingAxis, cols: HalvingAxis, nodata: float | None
 ) -> tuple[Pixels, Valid | None]:
     """The averages of a window of the next level, and where its mask has data.
 
@@ -82,15 +82,15 @@ def _average(strip: Strip, there: NDArray[np.bool_], out: Pixels, nodata: Any) -
         _average_all(strip, out, masked=True)
         keep_apart(out, nodata, None)
         return
-    for wanted, kind in _stretches(strip.across, there):
-        part, target = strip.segment(wanted), out[:, wanted]
+    for chosen, kind in _stretches(strip.across, there):
+        part, target = strip.segment(chosen), out[:, chosen]
         if kind is _Kind.EMPTY:
             target[...] = 0 if nodata is None else nodata
         elif kind is _Kind.WHOLE:
             _average_all(part, target, masked=True)
             keep_apart(target, nodata, None)
         else:
-            known = there[:, strip.across.span(wanted)]
+            known = there[:, strip.across.span(chosen)]
             for lines in _strips(part, _FEW_MIXED_ROWS):
                 _average_some(part.lines(lines), known[part.down.span(lines)], target[lines], nodata)
 
@@ -327,10 +327,10 @@ def _exactly(strip: Strip, places: tuple[NDArray[np.intp], ...], masked: bool) -
     return np.asarray(total / _weight(strip, rows, cols, masked) + 0.5)
 
 
-def _share(weights: Weights, position: int, wanted: NDArray[np.intp]) -> NDArray[np.float64] | float:
+def _share(weights: Weights, position: int, chosen: NDArray[np.intp]) -> NDArray[np.float64] | float:
     if position == 0:
-        return weights.left[wanted]
-    return weights.right[wanted] if position == weights.length - 1 else 1.0
+        return weights.left[chosen]
+    return weights.right[chosen] if position == weights.length - 1 else 1.0
 
 
 def _sums(pixels: Pixels, strip: Strip, dtype: Any) -> Pixels:

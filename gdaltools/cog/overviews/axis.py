@@ -8,10 +8,10 @@ from gdaltools.geo.window import Span
 
 
 @dataclass(frozen=True)
-class Axis:
+class HalvingAxis:
     """One axis of a step from a level to the next: both sizes, what is wanted and what is at hand."""
 
     source: int
     target: int
     window: Span
-    given: Span
+    available: Span

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gdaltools.cog.overviews.averages import average
-from gdaltools.cog.overviews.axis import Axis
+from gdaltools.cog.overviews.axis import HalvingAxis
 from gdaltools.cog.overviews.kernels import CONVOLUTIONS, as_half_floats, resampled, resampled_weighed
 from gdaltools.cog.overviews.palettes import Palette, blend, is_identity
 from gdaltools.cog.overviews.windows import any_below
@@ -128,7 +128,7 @@ def needed(window: Span, source: int, target: int, rule: Rule) -> Span:
 
 
 def halve_planes(
-    planes: Pixels, valid: Valid | None, rows: Axis, cols: Axis, rule: Rule
+    planes: Pixels, valid: Valid | None, rows: HalvingAxis, cols: HalvingAxis, rule: Rule
 ) -> tuple[Pixels, Valid | None]:
     """`halve` for all planes, shape (planes, rows, cols, samples), with what alpha bands hide of them."""
     halves, found = [], None
@@ -150,14 +150,15 @@ def halve_planes(
 
 
 def halve(
-    pixels: Pixels, valid: Valid | None, rows: Axis, cols: Axis, rule: Rule
+    pixels: Pixels, valid: Valid | None, rows: HalvingAxis, cols: HalvingAxis, rule: Rule
 ) -> tuple[Pixels, Valid | None]:
     """The window of the next level that `rows` and `cols` name.
 
     Parameters
     ----------
     pixels : ndarray, shape (rows, cols, samples)
-        The part of the level that ``rows.given`` and ``cols.given`` name, at least what `needed` says.
+        The part of the level that ``rows.available`` and ``cols.available`` name, at least what `needed`
+        says.
     valid : ndarray of bool, shape (rows, cols), optional
         The per-dataset mask of the same part.
 
@@ -191,7 +192,7 @@ def halve(
     return average(pixels, valid, rows, cols, rule.nodata)
 
 
-def _halving(rows: Axis, cols: Axis) -> bool:
+def _halving(rows: HalvingAxis, cols: HalvingAxis) -> bool:
     """Whether a pixel covers little more than two source pixels each way; not so of a `ReducedSource`."""
     return max(rows.source / rows.target, cols.source / cols.target) <= 3
 
@@ -213,13 +214,13 @@ def _opacity(alpha: Pixels, samples: int, *, own: bool) -> NDArray[np.uint8]:
     return weights
 
 
-def _nearest(axis: Axis) -> NDArray[np.intp]:
+def _nearest(axis: HalvingAxis) -> NDArray[np.intp]:
     ratio = axis.source / axis.target
-    wanted = np.arange(axis.window.start, axis.window.stop)
-    return np.minimum((0.5 + wanted * ratio).astype(np.intp), axis.source - 1) - axis.given.start
+    chosen = np.arange(axis.window.start, axis.window.stop)
+    return np.minimum((0.5 + chosen * ratio).astype(np.intp), axis.source - 1) - axis.available.start
 
 
-def _average_complex(pixels: Pixels, rows: Axis, cols: Axis, *, squares: bool) -> Pixels:
+def _average_complex(pixels: Pixels, rows: HalvingAxis, cols: HalvingAxis, *, squares: bool) -> Pixels:
     """In whole pixels and, whatever the dtype, to single precision: as GDALResampleChunkC32R has it."""
     down, across = _edges(rows), _edges(cols)
     wide = pixels[: down[-1], : across[-1]].astype(np.complex64).astype(np.complex128)
@@ -242,18 +243,18 @@ def _whole(values: Pixels) -> Pixels:
     return values
 
 
-def _any_near(valid: Valid, rows: Axis, cols: Axis) -> Valid:
+def _any_near(valid: Valid, rows: HalvingAxis, cols: HalvingAxis) -> Valid:
     down, across = _edges(rows), _edges(cols)
     wide = valid[: down[-1], : across[-1]]
     near = np.logical_or.reduceat(np.logical_or.reduceat(wide, across[:-1], axis=1), down[:-1], axis=0)
     return np.asarray(near)
 
 
-def _edges(axis: Axis) -> NDArray[np.intp]:
+def _edges(axis: HalvingAxis) -> NDArray[np.intp]:
     """Where the whole source pixels of each target pixel begin, and where the last of them ends."""
     edges = (0.5 + np.arange(axis.window.start, axis.window.stop + 1) * (axis.source / axis.target)).astype(
         np.intp
     )
     if axis.window.stop == axis.target:
         edges[-1] = axis.source
-    return edges - axis.given.start
+    return edges - axis.available.start

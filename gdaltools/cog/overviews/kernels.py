@@ -15,7 +15,7 @@ from rasterio.enums import Resampling
 from rasterio.io import MemoryFile
 from rasterio.windows import Window
 
-from gdaltools.cog.overviews.axis import Axis
+from gdaltools.cog.overviews.axis import HalvingAxis
 from gdaltools.cog.overviews.windows import any_below
 from gdaltools.raster.pixels.nodata import comparable, holding_data
 
@@ -31,8 +31,8 @@ CONVOLUTIONS = ("bilinear", "cubic", "cubic_spline", "lanczos")
 def resampled(
     pixels: Pixels,
     valid: Valid | None,
-    rows: Axis,
-    cols: Axis,
+    rows: HalvingAxis,
+    cols: HalvingAxis,
     resampling: str,
     *,
     dtype: str,
@@ -55,7 +55,7 @@ def resampled(
 
 
 def resampled_weighed(
-    pixels: Pixels, weights: NDArray[np.uint8], rows: Axis, cols: Axis, resampling: str
+    pixels: Pixels, weights: NDArray[np.uint8], rows: HalvingAxis, cols: HalvingAxis, resampling: str
 ) -> Pixels:
     """The same of samples that count by their `weights`, shape (rows, cols, samples).
 
@@ -74,8 +74,8 @@ def resampled_weighed(
 def _read(
     pixels: Pixels,
     valid: Valid | None,
-    rows: Axis,
-    cols: Axis,
+    rows: HalvingAxis,
+    cols: HalvingAxis,
     resampling: str,
     *,
     dtype: str,
@@ -87,15 +87,15 @@ def _read(
     height, width, samples = pixels.shape
     down, across = rows.source / rows.target, cols.source / cols.target
     window = Window(
-        cols.window.start * across - cols.given.start,
-        rows.window.start * down - rows.given.start,
+        cols.window.start * across - cols.available.start,
+        rows.window.start * down - rows.available.start,
         len(cols.window) * across,
         len(rows.window) * down,
     )
-    wanted = list(range(1, samples + (not alpha)))
+    chosen = list(range(1, samples + (not alpha)))
     # Kernels that overshoot are cut off at what so many bits can hold.
     options = {"nbits": sample_bits} if sample_bits else {}
-    out = np.empty((len(rows.window), len(cols.window), len(wanted)), pixels.dtype)
+    out = np.empty((len(rows.window), len(cols.window), len(chosen)), pixels.dtype)
     with (
         rasterio.Env(GDAL_TIFF_INTERNAL_MASK="YES", GDAL_PAM_ENABLED="NO"),
         MemoryFile() as memory,
@@ -117,7 +117,7 @@ def _read(
             if valid is not None:
                 dataset.write_mask(valid)
         with memory.open() as dataset:
-            dataset.read(wanted, out=out.transpose(2, 0, 1), window=window, resampling=Resampling[resampling])
+            dataset.read(chosen, out=out.transpose(2, 0, 1), window=window, resampling=Resampling[resampling])
     return out
 
 

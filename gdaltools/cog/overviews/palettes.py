@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gdaltools.cog.overviews.axis import Axis
+from gdaltools.cog.overviews.axis import HalvingAxis
 from gdaltools.cog.overviews.windows import Weights
 
 Pixels = NDArray[Any]
@@ -28,8 +28,8 @@ _DISTANCES = 4 << 20
 def blend(
     indices: Pixels,
     valid: Valid | None,
-    rows: Axis,
-    cols: Axis,
+    rows: HalvingAxis,
+    cols: HalvingAxis,
     *,
     palette: Palette,
     nodata: float | None,
@@ -43,7 +43,7 @@ def blend(
     Parameters
     ----------
     indices : ndarray of uint8 or uint16, shape (rows, cols, 1)
-        The part of the level that ``rows.given`` and ``cols.given`` name.
+        The part of the level that ``rows.available`` and ``cols.available`` name.
     valid : ndarray of bool, shape (rows, cols), optional
         The per-dataset mask; what it hides counts for nothing.
     """
@@ -102,14 +102,14 @@ class _Table:
         entries, first = np.unique(self.colours[indices], axis=0, return_index=True)
         order = np.argsort(first)
         entries, indices = entries[order].astype(np.float32), indices[first[order]]
-        wanted = np.stack([blends >> 16, blends >> 8 & 255, blends & 255], axis=1).astype(np.float32)
+        chosen = np.stack([blends >> 16, blends >> 8 & 255, blends & 255], axis=1).astype(np.float32)
         # Squared distances but for what they have in common: whole numbers, exact in singles.
         lengths = (entries * entries).sum(axis=1)
         found = np.empty(len(blends), np.intp)
         step = max(1, _DISTANCES // len(entries))
         for begin in range(0, len(blends), step):
             part = slice(begin, begin + step)
-            found[part] = np.argmin(lengths - 2 * (wanted[part] @ entries.T), axis=1)
+            found[part] = np.argmin(lengths - 2 * (chosen[part] @ entries.T), axis=1)
         return indices[found]
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from gdaltools.cog.overviews.axis import Axis
+from gdaltools.cog.overviews.axis import HalvingAxis
 from gdaltools.cog.overviews.halving import Rule, halve_planes
 from gdaltools.geo.window import Span
 from gdaltools.raster.pixels.source import Pixels, Source, Valid
@@ -73,11 +73,11 @@ class ReducedSource:
         """As `Source.read`, and raising what the source raises."""
         across = _below(cols, self.full[0], self.size[0])
         ratio = self.full[1] / self.size[1]
-        step = max(1, int(_PIXELS / (ratio * len(across.given))) - 2 * _REACH)
+        step = max(1, int(_PIXELS / (ratio * len(across.available))) - 2 * _REACH)
         pixels, valid = [], []
         for start in range(rows.start, rows.stop, step):
             down = _below(Span(start, min(start + step, rows.stop)), self.full[1], self.size[1])
-            base, hidden = self.source.read(down.given, across.given, dtype, planes=planes)
+            base, hidden = self.source.read(down.available, across.available, dtype, planes=planes)
             part, found = halve_planes(base, hidden, down, across, self.rule)
             pixels.append(part)
             valid.append(found)
@@ -85,8 +85,8 @@ class ReducedSource:
         return np.concatenate(pixels, axis=1), np.concatenate(masks) if masks else None
 
 
-def _below(window: Span, source: int, target: int) -> Axis:
+def _below(window: Span, source: int, target: int) -> HalvingAxis:
     ratio = source / target
     start = math.floor((window.start - _REACH) * ratio)
     stop = math.ceil((window.stop + _REACH) * ratio)
-    return Axis(source, target, window, Span(max(0, start), min(source, stop)))
+    return HalvingAxis(source, target, window, Span(max(0, start), min(source, stop)))

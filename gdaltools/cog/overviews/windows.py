@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gdaltools.cog.overviews.axis import Axis
+from gdaltools.cog.overviews.axis import HalvingAxis
 
 Pixels = NDArray[Any]
 
@@ -20,7 +20,7 @@ Pixels = NDArray[Any]
 _EPSILON = 1e-8
 
 
-def any_below(there: NDArray[np.bool_], rows: Axis, cols: Axis) -> NDArray[np.bool_]:
+def any_below(there: NDArray[np.bool_], rows: HalvingAxis, cols: HalvingAxis) -> NDArray[np.bool_]:
     """Whether any source pixel that a target pixel covers, in part or whole, is `there`."""
     return Weights.of(cols).any(Weights.of(rows).any(there, axis=0), axis=1)
 
@@ -40,19 +40,19 @@ class Weights:
     total: NDArray[np.float64]
 
     @classmethod
-    def of(cls, axis: Axis) -> Weights:
+    def of(cls, axis: HalvingAxis) -> Weights:
         """The weights of the target pixels in the window of `axis`."""
         ratio = axis.source / axis.target
-        wanted = np.arange(axis.window.start, axis.window.stop)
-        begin, end = wanted * ratio, (wanted + 1) * ratio
+        chosen = np.arange(axis.window.start, axis.window.stop)
+        begin, end = chosen * ratio, (chosen + 1) * ratio
         first = (begin + _EPSILON).astype(np.int64)
         last = np.minimum(np.ceil(end - _EPSILON).astype(np.int64), axis.source)
         length = int(last[0] - first[0])
-        left = np.ones(len(wanted)) if length == 1 else 1 - (begin - first)
+        left = np.ones(len(chosen)) if length == 1 else 1 - (begin - first)
         right = 1 - (last - end)
         total = left if length == 1 else left + (length - 2) + right
         return cls(
-            int(first[0]) - axis.given.start, len(wanted), length, *map(np.asarray, (left, right, total))
+            int(first[0]) - axis.available.start, len(chosen), length, *map(np.asarray, (left, right, total))
         )
 
     @property
@@ -71,19 +71,19 @@ class Weights:
         ones = np.ones(self.count)
         return replace(self, left=ones, right=ones, total=ones * self.length)
 
-    def picked(self, wanted: NDArray[np.intp]) -> Weights:
+    def picked(self, chosen: NDArray[np.intp]) -> Weights:
         """The weights of single target pixels; where those lie is no longer told."""
-        return replace(self, left=self.left[wanted], right=self.right[wanted], total=self.total[wanted])
+        return replace(self, left=self.left[chosen], right=self.right[chosen], total=self.total[chosen])
 
-    def span(self, wanted: slice) -> slice:
+    def span(self, chosen: slice) -> slice:
         """The source pixels of some of the target's."""
-        start = self.first + wanted.start * self.step
-        return slice(start, start + (wanted.stop - wanted.start - 1) * self.step + self.length)
+        start = self.first + chosen.start * self.step
+        return slice(start, start + (chosen.stop - chosen.start - 1) * self.step + self.length)
 
-    def part(self, wanted: slice) -> Weights:
+    def part(self, chosen: slice) -> Weights:
         """The weights of some target pixels alone, counted from the first of their source pixels."""
-        chosen = (self.left[wanted], self.right[wanted], self.total[wanted])
-        return Weights(0, wanted.stop - wanted.start, self.length, *chosen)
+        weights = (self.left[chosen], self.right[chosen], self.total[chosen])
+        return Weights(0, chosen.stop - chosen.start, self.length, *weights)
 
     def any(self, there: NDArray[np.bool_], axis: int) -> NDArray[np.bool_]:
         """Whether any source pixel of each window along `axis` is `there`."""
@@ -133,11 +133,11 @@ class Strip:
         """Where any source pixel of a target pixel is `there`."""
         return self.across.any(self.down.any(there, axis=0), axis=1)
 
-    def lines(self, wanted: slice) -> Strip:
+    def lines(self, chosen: slice) -> Strip:
         """Some of its target rows."""
-        return Strip(self.pixels[self.down.span(wanted)], self.down.part(wanted), self.across, self.vectors)
+        return Strip(self.pixels[self.down.span(chosen)], self.down.part(chosen), self.across, self.vectors)
 
-    def segment(self, wanted: slice) -> Strip:
+    def segment(self, chosen: slice) -> Strip:
         """Some of its target columns."""
-        pixels = np.ascontiguousarray(self.pixels[:, self.across.span(wanted)])
-        return Strip(pixels, self.down, self.across.part(wanted), self.vectors - wanted.start)
+        pixels = np.ascontiguousarray(self.pixels[:, self.across.span(chosen)])
+        return Strip(pixels, self.down, self.across.part(chosen), self.vectors - chosen.start)

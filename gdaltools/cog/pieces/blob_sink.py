@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
 
-from gdaltools.cog.pieces.sink import Run
-from gdaltools.storage import StagedBlob, Staging, Uploads
+from gdaltools.cog.pieces.sink import ByteRun
+from gdaltools.storage import BlobAssembly, UncommittedBlob, Uploads
 
 _HEADER = "header"
 
@@ -28,13 +28,13 @@ class BlobSink:
         The file's first bytes, after the commit.
     """
 
-    def __init__(self, staging: Staging, uploads: Uploads, block_bytes: int) -> None:
-        self._staging = staging
+    def __init__(self, assembly: BlobAssembly, uploads: Uploads, block_bytes: int) -> None:
+        self._staging = assembly
         self._uploads = uploads
-        self._blocks = BlobBlocks(staging.blob, block_bytes)
+        self._blocks = BlobBlocks(assembly.blob, block_bytes)
         self.header = b""
 
-    def __reduce__(self) -> tuple[type[BlobBlocks], tuple[StagedBlob, int]]:
+    def __reduce__(self) -> tuple[type[BlobBlocks], tuple[UncommittedBlob, int]]:
         return BlobBlocks, (self._staging.blob, self._blocks.size)
 
     def reachable(self) -> bool:
@@ -52,7 +52,7 @@ class BlobSink:
         for offset, data in _cut(pieces, ends, self._blocks.size):
             self._uploads.send(len(data), partial(self._blocks.stage, name, offset, data))
 
-    def commit(self, header: bytes, runs: Iterable[Run]) -> None:
+    def commit(self, header: bytes, runs: Iterable[ByteRun]) -> None:
         """As `Sink.commit`: order the blocks, to be published by `gdaltools.storage.uncommitted`.
 
         Raises
@@ -77,7 +77,7 @@ class BlobBlocks:
         Bytes of a block at most.
     """
 
-    blob: StagedBlob
+    blob: UncommittedBlob
     size: int
 
     def reachable(self) -> bool:

@@ -33,7 +33,7 @@ class BlockTable:
 
 
 @dataclass(frozen=True)
-class StoredBlocks:
+class EncodedBlocks:
     """The stored blocks of a piece: bytes by (plane, block row); None where one of the row is not stored."""
 
     rows: dict[tuple[int, int], tuple[bytes, ...] | None] = field(repr=False)
@@ -44,7 +44,7 @@ class StoredBlocks:
 
 
 @dataclass(frozen=True)
-class LiftedSource:
+class CopiedSource:
     """A raster file, and where its blocks are.
 
     Attributes
@@ -83,7 +83,7 @@ class LiftedSource:
         """As `RasterSource.read`."""
         return replace(self.raster, level=self.level).read(rows, cols, dtype, planes=planes)
 
-    def stored(self, rows: Span, cols: Span) -> StoredBlocks:
+    def stored(self, rows: Span, cols: Span) -> EncodedBlocks:
         """The blocks of a window that begins at the edge of a block.
 
         Raises
@@ -111,7 +111,7 @@ class LiftedSource:
                         raise CorruptRaster(f"{self.name} ended while it was read at byte {offset}")
                     blocks.append(block)
                 found[plane, line] = tuple(blocks)
-        return StoredBlocks(found)
+        return EncodedBlocks(found)
 
     def tags(self, template: Template, *, kept: bool) -> Template:
         """The template with the JPEG tables that the blocks were stored with."""

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
-from gdaltools.cog.overviews.axis import Axis
+from gdaltools.cog.overviews.axis import HalvingAxis
 from gdaltools.cog.overviews.halving import Rule, needed
 from gdaltools.geo.window import Span
 
@@ -39,7 +39,7 @@ class LevelAxis:
 
 
 @dataclass(frozen=True)
-class Step:
+class LevelStep:
     """One axis of the step from a level to the next."""
 
     source: LevelAxis
@@ -56,9 +56,9 @@ class Step:
         """How much of its border a piece hands on."""
         return _STRIP_KERNEL if self.rule.by_gdal else _STRIP_AVERAGE
 
-    def axis(self, window: Span, given: Span) -> Axis:
-        """The step for `window` of the target, from `given` of the source."""
-        return Axis(self.source.size, self.target.size, window, given)
+    def axis(self, window: Span, available: Span) -> HalvingAxis:
+        """The step for `window` of the target, from `available` of the source."""
+        return HalvingAxis(self.source.size, self.target.size, window, available)
 
     def needs(self, window: Span) -> Span:
         """What of the source `window` of the target is computed from."""

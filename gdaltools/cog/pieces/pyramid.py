@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from gdaltools.cog.encode.adaptive import Policy, Trial, try_block
 from gdaltools.cog.encode.codec import BlockEncoder, Encoding, encode_mask_block, framed, predicted
 from gdaltools.cog.format.layout import BLOCK_FRAME
-from gdaltools.cog.overviews.axis import Axis
+from gdaltools.cog.overviews.axis import HalvingAxis
 from gdaltools.cog.overviews.halving import Rule, halve, halve_planes
-from gdaltools.cog.pieces.copied_blocks import LiftedSource, StoredBlocks
-from gdaltools.cog.pieces.geometry import LevelAxis, Step
+from gdaltools.cog.pieces.copied_blocks import CopiedSource, EncodedBlocks
+from gdaltools.cog.pieces.geometry import LevelAxis, LevelStep
 from gdaltools.cog.pieces.sink import Sink
 from gdaltools.cog.pieces.statistics import Statistics, statistics_of
 from gdaltools.geo.window import Span
@@ -28,7 +28,7 @@ from gdaltools.raster.pixels.source import Pixels, Source, Valid
 from gdaltools.runtime.phases import phase
 
 # Of a block so many bytes, or a quarter, tell what the whole takes: DEFLATE's window is small beside them.
-_TRIED_BYTES = 160 << 10
+_TRIAL_BYTES = 160 << 10
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class Patch:
 
 
 @dataclass(frozen=True)
-class Carry:
+class Halo:
     """What a piece hands on: its complete part of the next level, and strips of its own border."""
 
     half: Patch | None
@@ -67,7 +67,7 @@ class Carry:
 
 
 @dataclass(frozen=True)
-class Record:
+class PieceRecord:
     """What was encoded of a piece.
 
     Attributes
@@ -146,17 +146,17 @@ class Work:
     statistics: bool
     sink: Sink
 
-    def ends(self, record: Record) -> list[int]:
+    def ends(self, record: PieceRecord) -> list[int]:
         """Where others can come between the stored bytes of a piece in the file, and where they end."""
         starts = record.row_starts()
         ends = starts[:, -1] if self.cols[record.level].count == 1 else starts[:, 1:].ravel()
         return [int(end) for end in ends]
 
-    def steps(self, level: int) -> tuple[Step, Step]:
+    def steps(self, level: int) -> tuple[LevelStep, LevelStep]:
         """Rows and columns of the step from a level to the next."""
         return (
-            Step(self.rows[level], self.rows[level + 1], self.rule),
-            Step(self.cols[level], self.cols[level + 1], self.rule),
+            LevelStep(self.rows[level], self.rows[level + 1], self.rule),
+            LevelStep(self.cols[level], self.cols[level + 1], self.rule),
         )
 
 
@@ -166,7 +166,7 @@ def try_blocks(work: Work, source: Source, row: int, cols: Sequence[int]) -> lis
     height, width = work.rows[0].size, work.cols[0].size
     top = row * size
     row_bytes = size * work.bands_together * work.dtype.itemsize
-    tried = min(size, max(size // 4, _TRIED_BYTES // row_bytes))
+    tried = min(size, max(size // 4, _TRIAL_BYTES // row_bytes))
     rows = Span(top, min(top + tried, height))
     trials = []
     for col in cols:
@@ -183,18 +183,18 @@ def try_blocks(work: Work, source: Source, row: int, cols: Sequence[int]) -> lis
 def _like_an_overview(work: Work, plane: Pixels) -> Pixels:
     """The pixels at half their size, whatever their place in the raster."""
     height, width = (side // 2 for side in plane.shape[:2])
-    rows, cols = (Axis(2 * side, side, Span(0, side), Span(0, 2 * side)) for side in (height, width))
+    rows, cols = (HalvingAxis(2 * side, side, Span(0, side), Span(0, 2 * side)) for side in (height, width))
     return halve(np.ascontiguousarray(plane[: 2 * height, : 2 * width]), None, rows, cols, work.rule)[0]
 
 
 def read_piece(
     work: Work, policy: Policy, source: Source, level: int, row: int, col: int
-) -> tuple[Record, Carry | None]:
+) -> tuple[PieceRecord, Halo | None]:
     """Read, encode and halve a piece that the source itself has."""
     rows, cols = work.rows[level].span(row), work.cols[level].span(col)
     with phase("read"):
         pixels, valid = source.read(rows, cols, work.dtype, planes=work.planes)
-    stored = source.stored(rows, cols) if isinstance(source, LiftedSource) else None
+    stored = source.stored(rows, cols) if isinstance(source, CopiedSource) else None
     return _done(work, policy, level, row, col, Patch(rows, cols, pixels, valid), stored)
 
 
@@ -204,9 +204,9 @@ def join_pieces(
     level: int,
     row: int,
     col: int,
-    children: Sequence[Carry],
+    children: Sequence[Halo],
     around: Iterable[Sequence[Patch]],
-) -> tuple[Record, Carry | None]:
+) -> tuple[PieceRecord, Halo | None]:
     """Put a piece of an overview together, encode and halve it."""
     rows, cols = work.rows[level].span(row), work.cols[level].span(col)
     halves = [child.half for child in children if child.half is not None]
@@ -229,16 +229,16 @@ def _done(
     row: int,
     col: int,
     patch: Patch,
-    stored: StoredBlocks | None = None,
-) -> tuple[Record, Carry | None]:
+    stored: EncodedBlocks | None = None,
+) -> tuple[PieceRecord, Halo | None]:
     record = _encoded(work, policy, level, row, col, patch, stored)
     if work.statistics and level == 0:
         record = replace(record, statistics=statistics_of(patch.pixels, patch.valid, work.rule.nodata))
     last = work.kept or level + 1 == len(work.rows)
-    return record, None if last else _carry(work, level, row, col, patch)
+    return record, None if last else _halo(work, level, row, col, patch)
 
 
-def _carry(work: Work, level: int, row: int, col: int, patch: Patch) -> Carry:
+def _halo(work: Work, level: int, row: int, col: int, patch: Patch) -> Halo:
     down, across = work.steps(level)
     rows, cols = down.complete(row), across.complete(col)
     half = None
@@ -246,17 +246,17 @@ def _carry(work: Work, level: int, row: int, col: int, patch: Patch) -> Carry:
         half = _halved(work, (down, across), rows, cols, patch)
     strips = [patch.part(border, patch.cols) for border in down.borders(row)]
     strips += [patch.part(patch.rows, border) for border in across.borders(col)]
-    return Carry(half, tuple(strips))
+    return Halo(half, tuple(strips))
 
 
-def _halved(work: Work, steps: tuple[Step, Step], rows: Span, cols: Span, patch: Patch) -> Patch:
+def _halved(work: Work, steps: tuple[LevelStep, LevelStep], rows: Span, cols: Span, patch: Patch) -> Patch:
     down, across = steps[0].axis(rows, patch.rows), steps[1].axis(cols, patch.cols)
     pixels, valid = halve_planes(patch.pixels, patch.valid, down, across, work.rule)
     return Patch(rows, cols, pixels, valid)
 
 
 def _finish(
-    work: Work, patch: Patch, strips: list[Patch], steps: tuple[Step, Step], rows: Span, cols: Span
+    work: Work, patch: Patch, strips: list[Patch], steps: tuple[LevelStep, LevelStep], rows: Span, cols: Span
 ) -> None:
     """Compute what is pending in a window of `patch` from the strips along the seam."""
     needs = steps[0].needs(rows), steps[1].needs(cols)
@@ -291,8 +291,8 @@ def _encoded(
     row: int,
     col: int,
     patch: Patch,
-    stored: StoredBlocks | None,
-) -> Record:
+    stored: EncodedBlocks | None,
+) -> PieceRecord:
     """Encode the blocks of a piece and store them: in rows, each mask block right behind its pixels.
 
     Blocks that the source has `stored` are taken from it.
@@ -318,8 +318,8 @@ def _encoded(
                 work.sparse and _without_data(pixels[part], patch.valid, part, work.rule.nodata)
                 for part in parts
             ]
-            lifted = stored.row(plane, block_row) if stored is not None else None
-            for block_col, block in enumerate(lifted or encoder.encode_row(pixels[lines], left_out)):
+            copied = stored.row(plane, block_row) if stored is not None else None
+            for block_col, block in enumerate(copied or encoder.encode_row(pixels[lines], left_out)):
                 part, empty = parts[block_col], left_out[block_col]
                 if not empty:
                     keep(block, sizes, (plane, block_row, block_col))
@@ -329,7 +329,7 @@ def _encoded(
         for place in np.ndindex(*shape):
             window = tuple(slice(index * size, (index + 1) * size) for index in place)
             keep(encode_mask_block(patch.valid[window], size), mask_sizes, place)
-    record = Record(level, row, col, sizes, mask_sizes)
+    record = PieceRecord(level, row, col, sizes, mask_sizes)
     if not work.sink.reachable():
         return replace(record, stored=b"".join(pieces))
     work.sink.store(record.name, pieces, work.ends(record))

@@ -23,7 +23,7 @@ _COPY_BYTES = 16 << 20
 
 
 @dataclass(frozen=True)
-class Run:
+class ByteRun:
     """Bytes of a stored chunk that belong together in the file."""
 
     name: str
@@ -40,7 +40,7 @@ class Sink(Protocol):
     def store(self, name: str, pieces: Sequence[bytes], ends: Sequence[int]) -> None:
         """Keep the bytes of a chunk under its name; where they may be cut in the file, they have `ends`."""
 
-    def commit(self, header: bytes, runs: Iterable[Run]) -> None:
+    def commit(self, header: bytes, runs: Iterable[ByteRun]) -> None:
         """Write the file: the header, then the runs in their order."""
 
 
@@ -80,7 +80,7 @@ class FileSink:
                 unfinished.unlink(missing_ok=True)
             raise self._error(error) from error
 
-    def commit(self, header: bytes, runs: Iterable[Run]) -> None:
+    def commit(self, header: bytes, runs: Iterable[ByteRun]) -> None:
         """As `Sink.commit`.
 
         Raises
@@ -128,7 +128,7 @@ class MemorySink:
         """As `Sink.store`."""
         self._chunks[name] = b"".join(pieces)
 
-    def commit(self, header: bytes, runs: Iterable[Run]) -> None:
+    def commit(self, header: bytes, runs: Iterable[ByteRun]) -> None:
         """As `Sink.commit`."""
         parts = [header]
         parts += [self._chunks[run.name][run.offset : run.offset + run.length] for run in runs]

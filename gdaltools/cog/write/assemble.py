@@ -17,9 +17,9 @@ from gdaltools.cog.format.layout import Image, header
 from gdaltools.cog.format.structure import check_structure, images
 from gdaltools.cog.format.template import template
 from gdaltools.cog.overviews.reduced import ReducedSource
-from gdaltools.cog.pieces.copied_blocks import LiftedSource
-from gdaltools.cog.pieces.pyramid import Carry, Patch, Record, Work, join_pieces, read_piece, try_blocks
-from gdaltools.cog.pieces.sink import Run, Sink
+from gdaltools.cog.pieces.copied_blocks import CopiedSource
+from gdaltools.cog.pieces.pyramid import Halo, Patch, PieceRecord, Work, join_pieces, read_piece, try_blocks
+from gdaltools.cog.pieces.sink import ByteRun, Sink
 from gdaltools.cog.pieces.statistics import joined
 from gdaltools.cog.plan import CogPlan
 from gdaltools.errors import GdalToolsError, StorageError
@@ -58,7 +58,7 @@ def record_tasks(plan: CogPlan, work: Work) -> list[Delayed]:
     for level in range(1, plan.cascading):
         down, across = work.steps(level - 1)
         joined = down.joined or across.joined
-        strips = {place: strips_of(carry) for place, carry in carries.items()} if joined else {}
+        strips = {place: strips_of(halo) for place, halo in carries.items()} if joined else {}
         made: dict[_Place, Delayed] = {}
         for row, col in _places(work, level):
             children = [carries[place] for place in product(down.children(row), across.children(col))]
@@ -116,9 +116,9 @@ def trial_places(plan: CogPlan) -> list[tuple[int, list[int]]]:
     down, across = -(-plan.levels[0][1] // size), -(-plan.levels[0][0] // size)
     if down * across < _FEW_BLOCKS:
         return []
-    wanted = min(_MOST_TRIALS, down * across // _TRIALS_SHARE)
-    rows = min(down, _TRIAL_ROWS, wanted)
-    cols = min(across, -(-wanted // rows))
+    count = min(_MOST_TRIALS, down * across // _TRIALS_SHARE)
+    rows = min(down, _TRIAL_ROWS, count)
+    cols = min(across, -(-count // rows))
     places = []
     for number in range(rows):
         row = (2 * number + 1) * down // (2 * rows)
@@ -140,11 +140,11 @@ def _places(work: Work, level: int) -> Iterator[_Place]:
     return product(range(work.rows[level].count), range(work.cols[level].count))
 
 
-def _strips(carry: Carry) -> tuple[Patch, ...]:
-    return carry.strips
+def _strips(halo: Halo) -> tuple[Patch, ...]:
+    return halo.strips
 
 
-def assemble(plan: CogPlan, records: Sequence[Record], sink: Sink) -> None:
+def assemble(plan: CogPlan, records: Sequence[PieceRecord], sink: Sink) -> None:
     """Write the file from what is stored.
 
     Raises
@@ -162,7 +162,7 @@ def assemble(plan: CogPlan, records: Sequence[Record], sink: Sink) -> None:
         tags = (without_statistics(known) | found.tags(band) for band, known in enumerate(facts.band_tags))
         facts = replace(facts, band_tags=tuple(tags))
     parts = template(facts, plan.encoding)
-    if isinstance(plan.source, LiftedSource):
+    if isinstance(plan.source, CopiedSource):
         parts = plan.source.tags(parts, kept=plan.kept)
     front = header(stored, parts, plan.profile.blocksize)
     with phase("commit"):
@@ -179,7 +179,7 @@ class _Level:
         masked = plan.facts.masked
         self._axes = tuple(axis[level] for axis in plan.axes)
         self._size = size
-        self._records: dict[_Place, Record] = {}
+        self._records: dict[_Place, PieceRecord] = {}
         self.image = Image(
             width,
             height,
@@ -187,7 +187,7 @@ class _Level:
             np.zeros(shape, np.uint32) if masked else None,
         )
 
-    def enter(self, record: Record) -> None:
+    def enter(self, record: PieceRecord) -> None:
         self._records[record.row, record.col] = record
         top = record.row * self._axes[0].piece // self._size
         left = record.col * self._axes[1].piece // self._size
@@ -196,11 +196,11 @@ class _Level:
         if self.image.mask_sizes is not None and record.mask_sizes is not None:
             self.image.mask_sizes[top : top + rows, left : left + cols] = record.mask_sizes
 
-    def runs(self) -> Iterator[Run]:
+    def runs(self) -> Iterator[ByteRun]:
         """The stored bytes in the order of the file."""
         starts = {place: record.row_starts() for place, record in self._records.items()}
         parts = next(iter(starts.values())).shape[0]
-        waiting: Run | None = None
+        waiting: ByteRun | None = None
         for part in range(parts):
             for row in range(self._axes[0].count):
                 lines = starts[row, 0].shape[1] - 1
@@ -208,11 +208,11 @@ class _Level:
                     begin, end = starts[row, col][part, line : line + 2]
                     name = self._records[row, col].name
                     if waiting and waiting.name == name and waiting.offset + waiting.length == begin:
-                        waiting = Run(name, waiting.offset, int(end) - waiting.offset)
+                        waiting = ByteRun(name, waiting.offset, int(end) - waiting.offset)
                         continue
                     if waiting and waiting.length:
                         yield waiting
-                    waiting = Run(name, int(begin), int(end - begin))
+                    waiting = ByteRun(name, int(begin), int(end - begin))
         if waiting and waiting.length:
             yield waiting
 

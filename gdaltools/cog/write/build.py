@@ -17,8 +17,8 @@ from rasterio.io import DatasetReader, MemoryFile
 
 from gdaltools import storage
 from gdaltools.cog.pieces.blob_sink import BlobSink, Front
-from gdaltools.cog.pieces.copied_blocks import LiftedSource
-from gdaltools.cog.pieces.pyramid import Record
+from gdaltools.cog.pieces.copied_blocks import CopiedSource
+from gdaltools.cog.pieces.pyramid import PieceRecord
 from gdaltools.cog.pieces.sink import FileSink, MemorySink, Sink
 from gdaltools.cog.plan import CogPlan
 from gdaltools.cog.result import CogResult
@@ -34,19 +34,21 @@ from gdaltools.raster.dataset import open_dataset
 from gdaltools.raster.pixels.decoded import decoded
 from gdaltools.raster.pixels.raw import raw_source
 from gdaltools.raster.pixels.source import RasterSource, WarpedSource
-from gdaltools.raster.pixels.streamed import ArrivingSource, places_of
+from gdaltools.raster.pixels.streamed import StreamedSource, places_of
 from gdaltools.runtime import graph
 from gdaltools.runtime.scratch import scratch_folder
 from gdaltools.storage import Location
-from gdaltools.storage.near import brought_near, coming_near, is_worth_fetching
+from gdaltools.storage.staging import is_worth_staging, staged_copy, streamed_copy
 from gdaltools.warp.target import TileSource
 
 
-def make_planned(plan: CogPlan, target: Location, *, overwrite: bool, progress: ProgressOption) -> CogResult:
+def build_cog(plan: CogPlan, target: Location, *, overwrite: bool, progress: ProgressOption) -> CogResult:
     """What `create_cog` does once it has a plan."""
     began = time.perf_counter()
-    if storage.is_staged(target) and plan.staging_bytes is not None:
-        result = _make_staged(plan, target, plan.staging_bytes, overwrite=overwrite, progress=progress)
+    if storage.takes_blocks(target) and plan.upload_block_bytes is not None:
+        result = _build_by_blocks(
+            plan, target, plan.upload_block_bytes, overwrite=overwrite, progress=progress
+        )
         return result.model_copy(update={"seconds": time.perf_counter() - began})
     with (
         reporting(progress, label=f"cog {target.filename}", total=plan.blocks, unit="blocks") as advance,
@@ -60,7 +62,7 @@ def make_planned(plan: CogPlan, target: Location, *, overwrite: bool, progress: 
     return result.model_copy(update={"seconds": time.perf_counter() - began})
 
 
-def copy_planned(plan: CogPlan, target: Location, *, overwrite: bool, progress: ProgressOption) -> CogResult:
+def copy_cog(plan: CogPlan, target: Location, *, overwrite: bool, progress: ProgressOption) -> CogResult:
     """The COG by copying its source, which is that file already; by making it where a block is damaged."""
     began = time.perf_counter()
     source = cast(RasterSource, plan.source).location
@@ -74,17 +76,17 @@ def copy_planned(plan: CogPlan, target: Location, *, overwrite: bool, progress: 
         else:
             copied = True
     if not copied:
-        return make_planned(plan, target, overwrite=overwrite, progress=progress)
+        return build_cog(plan, target, overwrite=overwrite, progress=progress)
     # Its copy: what is in the archive tier cannot be read.
     with open_dataset(source, verify=False) as made:
         result = _result(plan, str(target), made, size)
     return result.model_copy(update={"seconds": time.perf_counter() - began})
 
 
-def make_later(
+def build_later(
     make: Callable[..., CogResult], plan: CogPlan, target: Location, *, overwrite: bool, relay: Relay
 ) -> CogResult:
-    """`make_planned` or `copy_planned` as a task of dask's, told where it was asked for."""
+    """`build_cog` or `copy_cog` as a task of dask's, told where it was asked for."""
     relay.begin()
     with relay.telling() as advance:
         made = make(plan, target, overwrite=overwrite, progress=Share(plan.blocks, advance))
@@ -92,31 +94,31 @@ def make_later(
     return made
 
 
-def _make_staged(
+def _build_by_blocks(
     plan: CogPlan, target: Location, block_bytes: int, *, overwrite: bool, progress: ProgressOption
 ) -> CogResult:
     """One COG in Azure, of which no part is kept here."""
     with (
         reporting(progress, label=f"cog {target.filename}", total=plan.blocks, unit="blocks") as advance,
         _scratch(plan) as scratch,
-        storage.staging(target, plan.traits, overwrite=overwrite) as staging,
+        storage.uncommitted(target, plan.traits, overwrite=overwrite) as assembly,
     ):
         with storage.Uploads() as uploads:
-            sink = BlobSink(staging, uploads, block_bytes)
+            sink = BlobSink(assembly, uploads, block_bytes)
             _write(plan, sink, scratch, advance)
-        check_made(Front(sink.header, staging.size), plan, name=str(target), edges=False)
+        check_made(Front(sink.header, assembly.size), plan, name=str(target), edges=False)
         with MemoryFile(sink.header) as memory, memory.open() as made:
-            result = _result(plan, str(target), made, staging.size)
+            result = _result(plan, str(target), made, assembly.size)
     return result
 
 
 def _scratch(plan: CogPlan) -> AbstractContextManager[Path]:
-    if plan.staged:
+    if plan.decode_first:
         return scratch_folder(Path(tempfile.gettempdir()))
     return nullcontext(Path())
 
 
-def make_in_memory(plan: CogPlan, target: BinaryIO, progress: ProgressOption) -> CogResult:
+def build_in_memory(plan: CogPlan, target: BinaryIO, progress: ProgressOption) -> CogResult:
     """One COG, written to an open file at the end."""
     began = time.perf_counter()
     name = str(getattr(target, "name", "memory"))
@@ -138,44 +140,44 @@ def _write(plan: CogPlan, sink: Sink, scratch: Path, advance: Callable[[int], No
 
     work = plan.work(sink)
 
-    def ended(_: int, record: Record) -> None:
+    def ended(_: int, record: PieceRecord) -> None:
         if record.stored is not None:
             sink.store(record.name, [record.stored], work.ends(record))
         advance(record.sizes.size)
 
-    with _ready(plan, scratch) as ready:
+    with _prepared(plan, scratch) as ready:
         tasks = record_tasks(ready, work)
         records = graph.run(tasks, ended=ended, keep=lambda record: replace(record, stored=None))
     assemble(plan, records, sink)
 
 
 @contextmanager
-def _ready(plan: CogPlan, scratch: Path) -> Iterator[CogPlan]:
+def _prepared(plan: CogPlan, scratch: Path) -> Iterator[CogPlan]:
     """The plan, with a source that can be read in any order, and as fast as it can be."""
     source = plan.source
-    if plan.fetched and isinstance(source, RasterSource) and not (plan.staged or plan.kept):
-        places = places_of(source) if is_worth_fetching(source.location, 1.0) else None
+    if plan.staged and isinstance(source, RasterSource) and not (plan.decode_first or plan.kept):
+        places = places_of(source) if is_worth_staging(source.location, 1.0) else None
         if places is not None:
-            with coming_near(source.location, first=places.order()) as (near, wait):
+            with streamed_copy(source.location, first=places.order()) as (local, wait):
                 wait(places.rest)
-                inner = raw_source(source.at(near), plan.facts)
-                yield replace(plan, source=ArrivingSource(inner, places.images, wait), fetched=False)
+                inner = raw_source(source.at(local), plan.facts)
+                yield replace(plan, source=StreamedSource(inner, places.images, wait), staged=False)
             return
-    if plan.fetched and isinstance(source, RasterSource | WarpedSource | TileSource | LiftedSource):
+    if plan.staged and isinstance(source, RasterSource | WarpedSource | TileSource | CopiedSource):
         with (
-            brought_near(source.location, share=1.0) as near,
-            _ready(replace(plan, source=source.at(near), fetched=False), scratch) as ready,
+            staged_copy(source.location, share=1.0) as local,
+            _prepared(replace(plan, source=source.at(local), staged=False), scratch) as ready,
         ):
             yield ready
         return
-    if plan.staged and isinstance(source, RasterSource | TileSource):
+    if plan.decode_first and isinstance(source, RasterSource | TileSource):
         masked = source.masked if isinstance(source, RasterSource) else source.pixels.own_mask
         location = decoded(source.location, scratch, plan.profile.blocksize, masked=masked)
         source = source.at(location)
     if isinstance(source, RasterSource) and not plan.kept:
         source = raw_source(source, plan.facts)
     yield replace(plan, source=source)
-    if plan.staged:
+    if plan.decode_first:
         storage.delete(location)
 
 

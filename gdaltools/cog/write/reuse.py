@@ -20,8 +20,9 @@ from rasterio.windows import Window
 from gdaltools import storage
 from gdaltools.cog.format.structure import check_structure, images
 from gdaltools.cog.format.template import template
-from gdaltools.cog.pieces.copied_blocks import BlockTable, LiftedSource
-from gdaltools.cog.plan import CogPlan, Wanted
+from gdaltools.cog.options import CogOptions
+from gdaltools.cog.pieces.copied_blocks import BlockTable, CopiedSource
+from gdaltools.cog.plan import CogPlan
 from gdaltools.display.progress import Progress
 from gdaltools.errors import CorruptRaster, GdalToolsError, StorageError, UnsupportedRaster
 from gdaltools.raster import tiff
@@ -54,7 +55,7 @@ _COPY_BYTES = 8 << 20
 _Values = dict[int, tuple[int, ...] | bytes]
 
 
-def reused(plan: CogPlan, wanted: Wanted) -> CogPlan | Literal["copy"]:
+def reused(plan: CogPlan, options: CogOptions) -> CogPlan | Literal["copy"]:
     """The plan, with a source whose blocks are lifted where they can be; "copy" where all of it is right.
 
     Raises
@@ -64,8 +65,8 @@ def reused(plan: CogPlan, wanted: Wanted) -> CogPlan | Literal["copy"]:
     """
     source = plan.source
     compressions = _COMPRESSIONS.get(plan.profile.compression)
-    asked_for_effort = wanted.level is not None or wanted.size_tolerance is not None
-    if not isinstance(source, RasterSource) or plan.staged or compressions is None or asked_for_effort:
+    asked_for_effort = options.level is not None or options.size_tolerance is not None
+    if not isinstance(source, RasterSource) or plan.decode_first or compressions is None or asked_for_effort:
         return plan
     with storage.opening(source.location) as stream:
         try:
@@ -82,20 +83,20 @@ def reused(plan: CogPlan, wanted: Wanted) -> CogPlan | Literal["copy"]:
                 and tiff.read_values(stream, overview, _TAGS, name=source.name) == values
                 for overview in overviews
             )
-            if alike and _is_whole(plan, wanted, layout, sizes, stream):
+            if alike and _is_whole(plan, options, layout, sizes, stream):
                 return "copy"
         except (CorruptRaster, UnsupportedRaster):
             return plan  # GDAL reads more than is understood here
     if plan.kept and not (alike and sizes == plan.levels[1:]):
         return plan
-    lifted = (main, *overviews) if plan.kept else (main,)
+    copied = (main, *overviews) if plan.kept else (main,)
     tables = values.get(tiff.JPEG_TABLES)
     return replace(
         plan,
-        source=LiftedSource(
+        source=CopiedSource(
             source,
             plan.profile.blocksize,
-            tuple(_table(plan, ifd) for ifd in lifted),
+            tuple(_table(plan, ifd) for ifd in copied),
             tables if isinstance(tables, bytes) else None,
         ),
     )
@@ -222,22 +223,22 @@ def _quality_suffices(plan: CogPlan, source: RasterSource) -> bool:
 
 def _is_whole(
     plan: CogPlan,
-    wanted: Wanted,
+    options: CogOptions,
     layout: TiffLayout,
     sizes: tuple[tuple[int, int], ...],
     stream: IO[bytes],
 ) -> bool:
     """Whether the file is the COG that is wanted, all but the bytes of its own."""
     if (
-        wanted.input_crs is not None
+        options.input_crs is not None
         or plan.sparse
         or plan.statistics
-        or (sizes and wanted.overview_resampling is not None)
+        or (sizes and options.overview_resampling is not None)
     ):
         return False
     size = plan.profile.blocksize
     small = max(sizes[-1] if sizes else plan.levels[0]) <= size
-    if not (sizes == () if wanted.overviews == "none" else small):
+    if not (sizes == () if options.overviews == "none" else small):
         return False
     masks = sum(ifd.is_mask for ifd in layout.ifds)
     if masks != (1 + len(sizes) if plan.facts.masked else 0) or len(layout.ifds) != 1 + len(sizes) + masks:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from gdaltools.cog.encode.adaptive import Policy
-from gdaltools.cog.pieces.pyramid import Carry, Record, join_pieces, read_piece
+from gdaltools.cog.pieces.pyramid import Halo, PieceRecord, join_pieces, read_piece
 from gdaltools.cog.pieces.sink import Sink
 from gdaltools.cog.plan import CogPlan
 from gdaltools.cog.write.assemble import assemble
@@ -21,7 +21,7 @@ from gdaltools.raster.pixels.source import Pixels, Valid, stacked
 
 
 @dataclass(frozen=True)
-class _Given:
+class _Input:
     """The pixels of one piece as the source of it."""
 
     pixels: Pixels
@@ -54,8 +54,8 @@ class CogRows:
         self._sink = sink
         self._policy = policy
         self._work = plan.work(sink)
-        self._records: list[Record] = []
-        self._carries: list[dict[int, Carry]] = [{} for _ in plan.levels]
+        self._records: list[PieceRecord] = []
+        self._carries: list[dict[int, Halo]] = [{} for _ in plan.levels]
         self._made = [0] * len(plan.levels)
         self._pixels: list[Pixels] = []
         self._valid: list[Valid | None] = []
@@ -88,9 +88,9 @@ class CogRows:
         assemble(self._plan, levels, self._sink)
 
     def _encode(self) -> None:
-        given = _Given(_joined(self._pixels, axis=1), _joined_masks(self._valid))
+        available = _Input(_joined(self._pixels, axis=1), _joined_masks(self._valid))
         self._pixels, self._valid = [], []
-        self._keep(0, *read_piece(self._work, self._policy, given, 0, self._made[0], 0))
+        self._keep(0, *read_piece(self._work, self._policy, available, 0, self._made[0], 0))
         for level in range(1, len(self._plan.levels)):
             self._rise(level)
 
@@ -108,9 +108,9 @@ class CogRows:
             for index in [index for index in below if index < needed]:
                 del below[index]
 
-    def _keep(self, level: int, record: Record, carry: Carry | None) -> None:
-        if carry is not None:
-            self._carries[level][self._made[level]] = carry
+    def _keep(self, level: int, record: PieceRecord, halo: Halo | None) -> None:
+        if halo is not None:
+            self._carries[level][self._made[level]] = halo
         self._records.append(record)
         self._made[level] += 1
 

@@ -25,7 +25,7 @@ _MOST_REREADS = 2.0
 _SPACE_SHARE = 0.5
 
 
-def is_worth_staging(rereads: float, size_bytes: int) -> bool:
+def is_worth_decoding_first(rereads: float, size_bytes: int) -> bool:
     """Whether blocks that are decoded so often had better be decoded once, and there is room for them."""
     return (
         rereads > _MOST_REREADS and size_bytes < _SPACE_SHARE * shutil.disk_usage(tempfile.gettempdir()).free
@@ -64,18 +64,18 @@ def decoded(location: Location, folder: Path, blocksize: int, *, masked: bool) -
                 tiled=True,
                 blockxsize=blocksize,
                 blockysize=blocksize,
-            ) as staged,
+            ) as decode_first,
         ):
             if ColorInterp.alpha in dataset.colorinterp:
-                staged.colorinterp = dataset.colorinterp
+                decode_first.colorinterp = dataset.colorinterp
             for top in range(0, dataset.height, step):
                 window = Window(0, top, dataset.width, min(step, dataset.height - top))
                 with reading(location, window):
                     data = dataset.read(window=window)
                     valid = dataset.dataset_mask(window=window) if masked else None
-                staged.write(data, window=window)
+                decode_first.write(data, window=window)
                 if valid is not None:
-                    staged.write_mask(valid, window=window)
+                    decode_first.write_mask(valid, window=window)
     return storage.locate(path)
 
 

@@ -88,7 +88,7 @@ class FilePlaces:
 
 
 @dataclass(frozen=True)
-class ArrivingSource:
+class StreamedSource:
     """A source whose file is on its way."""
 
     inner: Source

@@ -10,7 +10,7 @@ from typing import Any
 
 from gdaltools.errors import SourceChanged, SourceNotFound, TargetExists
 from gdaltools.storage.azure import accounts
-from gdaltools.storage.azure.retries import Incomplete, persistently
+from gdaltools.storage.azure.retries import Incomplete, with_retries
 
 # What is read at once of a stream that is read in small parts, and at most in one request.
 _BUFFER_BYTES = 256 << 10
@@ -44,7 +44,7 @@ def where(container: str, name: str) -> str:
 def properties(container: str, name: str) -> Properties:
     """Of a blob that is there."""
     blob = client(container, name)
-    found = persistently(blob.get_blob_properties, where=where(container, name))
+    found = with_retries(blob.get_blob_properties, where=where(container, name))
     md5 = found.content_settings.content_md5
     return Properties(
         found.size,
@@ -71,7 +71,7 @@ def read_range(container: str, name: str, offset: int, length: int, *, etag: str
         return got
 
     try:
-        return persistently(read, where=where(container, name))
+        return with_retries(read, where=where(container, name))
     except SourceNotFound as error:
         raise changed(container, name) from error
 
@@ -129,7 +129,7 @@ def open_stream(container: str, name: str, *, size: int, etag: str) -> io.Buffer
 def delete(container: str, name: str) -> None:
     """Remove a blob; nothing there is no error."""
     with suppress(SourceNotFound):
-        persistently(client(container, name).delete_blob, where=where(container, name))
+        with_retries(client(container, name).delete_blob, where=where(container, name))
 
 
 def list_names(container: str, prefix: str) -> list[str]:
@@ -143,7 +143,7 @@ def list_names(container: str, prefix: str) -> list[str]:
         return [name for name in names if not name.endswith("/")]
 
     with suppress(SourceNotFound):
-        return sorted(persistently(listed, where=where(container, prefix)))
+        return sorted(with_retries(listed, where=where(container, prefix)))
     return []
 
 
@@ -162,7 +162,7 @@ def append(container: str, name: str, data: bytes) -> None:
                 blob.create_append_blob(match_condition=_conditions().IfMissing)
             blob.append_block(data)
 
-    persistently(once, where=where(container, name))
+    with_retries(once, where=where(container, name))
 
 
 def copy_small(source: tuple[str, str], target: tuple[str, str], *, etag: str, overwrite: bool) -> None:
@@ -180,10 +180,10 @@ def copy_small(source: tuple[str, str], target: tuple[str, str], *, etag: str, o
         )
 
     try:
-        persistently(copy, where=where(*target))
+        with_retries(copy, where=where(*target))
     except SourceNotFound:
         make_container(target[0])
-        persistently(copy, where=where(*target))
+        with_retries(copy, where=where(*target))
 
 
 def make_container(container: str) -> None:
@@ -196,7 +196,7 @@ def make_container(container: str) -> None:
         with suppress(ResourceExistsError):
             found.create_container()
 
-    persistently(make, where=f"abfs://{container}")
+    with_retries(make, where=f"abfs://{container}")
 
 
 def _conditions() -> Any:

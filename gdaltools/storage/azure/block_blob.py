@@ -24,7 +24,7 @@ from uuid import uuid4
 from gdaltools.errors import GdalToolsError, SourceChanged, SourceNotFound, StorageError, TargetExists
 from gdaltools.runtime.interruption import Interruption
 from gdaltools.storage.azure import accounts, blobs
-from gdaltools.storage.azure.retries import persistently
+from gdaltools.storage.azure.retries import with_retries
 from gdaltools.storage.store import BlobTraits
 
 #: Blocks that a blob can have (learn.microsoft.com, "Scalability targets for Blob storage").
@@ -40,7 +40,7 @@ _WHOLE = "whole"
 
 
 @dataclass(frozen=True)
-class StagedBlob:
+class UncommittedBlob:
     """A blob that is being put together; a value that may be sent to other processes and machines.
 
     Attributes
@@ -77,16 +77,16 @@ class StagedBlob:
         blob = blobs.client(self.container, self.name)
         block = self._block_id(what, offset)
         try:
-            persistently(lambda: blob.stage_block(block, data, length=len(data)), where=self.where)
+            with_retries(lambda: blob.stage_block(block, data, length=len(data)), where=self.where)
         except SourceNotFound:
             blobs.make_container(self.container)
-            persistently(lambda: blob.stage_block(block, data, length=len(data)), where=self.where)
+            with_retries(lambda: blob.stage_block(block, data, length=len(data)), where=self.where)
 
     def staged(self) -> Mapping[str, int]:
         """Sizes of the blocks of this run that Azure keeps, by identifier."""
         blob = blobs.client(self.container, self.name)
         try:
-            _, waiting = persistently(lambda: blob.get_block_list("all"), where=self.where)
+            _, waiting = with_retries(lambda: blob.get_block_list("all"), where=self.where)
         except SourceNotFound:
             return {}
         return {block.id: block.size for block in waiting if block.id.startswith(self.run)}
@@ -100,7 +100,7 @@ class StagedBlob:
             A block is missing, or there are too many.
         """
         staged = self.staged()
-        wanted: list[str] = []
+        blocks: list[str] = []
         for what, offset, length in parts:
             end = offset + length
             while offset < end:
@@ -111,11 +111,11 @@ class StagedBlob:
                         f"{self.where}: staged block {what} at {offset} is gone, as when another writes "
                         "to this blob: try again"
                     )
-                wanted.append(block)
+                blocks.append(block)
                 offset += size
-        if len(wanted) > MOST_BLOCKS:
-            raise StorageError(f"{self.where} has {len(wanted)} blocks: Azure allows {MOST_BLOCKS}")
-        return wanted
+        if len(blocks) > MOST_BLOCKS:
+            raise StorageError(f"{self.where} has {len(blocks)} blocks: Azure allows {MOST_BLOCKS}")
+        return blocks
 
     def commit(
         self, blocks: Sequence[str], size: int, traits: BlobTraits, *, overwrite: bool
@@ -174,7 +174,7 @@ class StagedBlob:
 
     def _published(self, put: Callable[[], None], size: int, *, overwrite: bool) -> blobs.Properties:
         try:
-            persistently(put, where=self.where)
+            with_retries(put, where=self.where)
         except (TargetExists, StorageError) as error:
             # The answer to an attempt that went through may have been lost on the way.
             with suppress(GdalToolsError):
@@ -254,7 +254,7 @@ class Uploads:
             raise self._error
 
 
-def put_file(path: Path, blob: StagedBlob, traits: BlobTraits, *, overwrite: bool) -> blobs.Properties:
+def put_file(path: Path, blob: UncommittedBlob, traits: BlobTraits, *, overwrite: bool) -> blobs.Properties:
     """Make a blob of a local file, whole or not at all."""
     size = path.stat().st_size
     if size <= BLOCK_BYTES:
@@ -264,7 +264,7 @@ def put_file(path: Path, blob: StagedBlob, traits: BlobTraits, *, overwrite: boo
         return _in_blocks(blob, size, step, lambda at: os.pread(stream.fileno(), step, at), traits, overwrite)
 
 
-def copy_blob(source: tuple[str, str], target: StagedBlob, *, overwrite: bool) -> blobs.Properties:
+def copy_blob(source: tuple[str, str], target: UncommittedBlob, *, overwrite: bool) -> blobs.Properties:
     """Copy a blob, in Azure where one request does it, else in blocks through this process."""
     found = blobs.properties(*source)
     same_account = accounts.account_of(source[0]) == accounts.account_of(target.container)
@@ -284,7 +284,7 @@ def copy_blob(source: tuple[str, str], target: StagedBlob, *, overwrite: bool) -
 
 
 def _in_blocks(
-    blob: StagedBlob,
+    blob: UncommittedBlob,
     size: int,
     step: int,
     read: Callable[[int], bytes],

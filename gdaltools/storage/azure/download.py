@@ -32,14 +32,14 @@ def fetch(container: str, name: str, path: Path, *, etag: str, size: int) -> Non
     StorageError
         Azure did not answer, the disk is full, or the blob's MD5, where Azure knows it, is another.
     """
-    with arriving(container, name, path, etag=etag, size=size):
+    with streamed(container, name, path, etag=etag, size=size):
         pass
 
 
 @contextmanager
-def arriving(
+def streamed(
     container: str, name: str, path: Path, *, etag: str, size: int, first: Iterable[int] = ()
-) -> Iterator[Arriving]:
+) -> Iterator[StreamedFile]:
     """As `fetch`, but the block begins at once: it may read what has arrived of the file, and wait for more.
 
     After the block the file is whole, at `path`, and checked, or an error is raised.
@@ -52,13 +52,13 @@ def arriving(
     address = f"{accounts.account_of(container).endpoint}/{container}/{name}"
     with downloading(address, path, etag=etag, size=size, step=_RANGE_BYTES) as partial:
         partial.stretch(size)
-        with _bringing((container, name), Arriving(partial, size, first), etag=etag) as bringing:
+        with _bringing((container, name), StreamedFile(partial, size, first), etag=etag) as bringing:
             yield bringing
             bringing.wait_for_all()
         _check(container, name, partial.path, etag=etag, size=size)
 
 
-class Arriving:
+class StreamedFile:
     """A file of which some ranges are there, and the others are on their way, by threads of its own."""
 
     def __init__(self, partial: Partial, size: int, first: Iterable[int]) -> None:
@@ -67,7 +67,7 @@ class Arriving:
         order = dict.fromkeys(place // _RANGE_BYTES * _RANGE_BYTES for place in first)
         order |= dict.fromkeys(range(0, size, _RANGE_BYTES))
         self._missing = dict.fromkeys(each for each in order if each not in partial.arrived)
-        self._wanted = dict.fromkeys(self._missing)
+        self._queued = dict.fromkeys(self._missing)
         self._changed = threading.Condition()
         self._error: BaseException | None = None
 
@@ -91,8 +91,8 @@ class Arriving:
         with self._changed:
             needed &= self._missing.keys()
             if needed:
-                early = [each for each in sorted(needed) if each in self._wanted]
-                self._wanted = dict.fromkeys(early) | self._wanted
+                early = [each for each in sorted(needed) if each in self._queued]
+                self._queued = dict.fromkeys(early) | self._queued
             while needed & self._missing.keys():
                 interruption.check()
                 self._raise()
@@ -105,9 +105,9 @@ class Arriving:
     def take(self) -> int | None:
         """The range to bring next, where there is one."""
         with self._changed:
-            place = None if self._error is not None else next(iter(self._wanted), None)
+            place = None if self._error is not None else next(iter(self._queued), None)
             if place is not None:
-                del self._wanted[place]
+                del self._queued[place]
             return place
 
     def keep(self, place: int, data: bytes) -> None:
@@ -129,7 +129,7 @@ class Arriving:
 
 
 @contextmanager
-def _bringing(blob: tuple[str, str], file: Arriving, *, etag: str) -> Iterator[Arriving]:
+def _bringing(blob: tuple[str, str], file: StreamedFile, *, etag: str) -> Iterator[StreamedFile]:
     stop = Interruption()
 
     def bring() -> None:

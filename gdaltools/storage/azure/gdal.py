@@ -19,7 +19,7 @@ from typing import IO, Any
 from gdaltools.runtime.scratch import locked_folder, release
 from gdaltools.storage.azure import accounts
 from gdaltools.storage.azure.accounts import Account
-from gdaltools.storage.azure.retries import described, persistently
+from gdaltools.storage.azure.retries import described, with_retries
 
 _SCOPE = "https://storage.azure.com/.default"
 # azure-identity gets a new token five minutes before the old one expires, when it is asked.
@@ -72,7 +72,7 @@ class TokenFile:
     def path(self) -> Path:
         """Where the token is; it is a good one now, and from now on."""
         with self._lock:
-            token = persistently(lambda: accounts.identity().get_token(_SCOPE), where="the storage account")
+            token = with_retries(lambda: accounts.identity().get_token(_SCOPE), where="the storage account")
             if self._folder is None:
                 self._folder, self._held = locked_folder(Path(tempfile.gettempdir()))
                 self._folder.chmod(0o700)

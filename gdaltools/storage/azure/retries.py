@@ -39,7 +39,7 @@ class Incomplete(Exception):
     """An answer that ended before what it announced."""
 
 
-def persistently(request: Callable[[], Result], *, where: str) -> Result:
+def with_retries(request: Callable[[], Result], *, where: str) -> Result:
     """What the request returns, as soon as an attempt succeeds.
 
     Raises
@@ -159,8 +159,8 @@ def translated(error: Exception, where: str, *, attempts: int = 1, seconds: floa
 def described(error: Exception) -> str:
     """The kind of an error, with the service's status and code where it gave them."""
     status, code = getattr(error, "status_code", None), _code(error)
-    told = " ".join(str(part) for part in (status, code) if part)
-    return f"{told} ({type(error).__name__})" if told else type(error).__name__
+    text = " ".join(str(part) for part in (status, code) if part)
+    return f"{text} ({type(error).__name__})" if text else type(error).__name__
 
 
 def _code(error: Exception) -> str:

@@ -13,7 +13,7 @@ from urllib.parse import quote
 from gdaltools.runtime import interruption
 from gdaltools.runtime.scratch import scratch_folder
 from gdaltools.storage.azure import accounts, blobs, download, gdal
-from gdaltools.storage.azure.block_blob import StagedBlob, put_file
+from gdaltools.storage.azure.block_blob import UncommittedBlob, put_file
 from gdaltools.storage.location import Location
 from gdaltools.storage.store import BlobTraits, Stat
 
@@ -45,7 +45,7 @@ class AzureStore:
             path = folder / location.filename
             yield path
             interruption.check()
-            blob = StagedBlob(*_place(location))
+            blob = UncommittedBlob(*_place(location))
             put_file(path, blob, traits or _traits(location), overwrite=overwrite)
 
     def append(self, location: Location, data: bytes) -> None:

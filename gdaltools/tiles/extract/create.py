@@ -34,22 +34,22 @@ from gdaltools.raster.pixels.decoded import decoded
 from gdaltools.runtime import graph
 from gdaltools.runtime.scratch import scratch_folder
 from gdaltools.storage import Location, StrPath
-from gdaltools.storage.near import brought_near
+from gdaltools.storage.staging import staged_copy
 from gdaltools.tiles.extract.groups import Position
 from gdaltools.tiles.extract.manifest import FinishedTile, ManifestWriter, TileManifest, known_tiles
 from gdaltools.tiles.extract.plan import ExtractionPlan
 from gdaltools.tiles.extract.planning import (
-    TilesWanted,
+    ExtractionOptions,
     estimated_bytes,
     estimated_seconds,
     planned,
     regrouped,
 )
 from gdaltools.tiles.extract.result import ExtractedTile, ExtractionResult
-from gdaltools.tiles.extract.run import Ends, delayed, listening, name_of
+from gdaltools.tiles.extract.run import TileResults, delayed, listening, name_of
 from gdaltools.tiles.extract.run import run as run_plan
 from gdaltools.tiles.extract.trials import policy_of
-from gdaltools.tiles.extract.walk import Order, tile_id
+from gdaltools.tiles.extract.walk import ExtractionSpec, tile_id
 from gdaltools.tiles.scheme import TilingScheme
 
 __all__ = ["ExtractedTile", "ExtractionPlan", "ExtractionResult", "extract_tiles", "plan_extraction"]
@@ -153,7 +153,7 @@ def extract_tiles(
     >>> extract_tiles("scene.tif", scheme, "tiles/", as_cog=True, resume=True, progress=False).tiles_resumed
     4
     """
-    wanted = TilesWanted(
+    options = ExtractionOptions(
         tiles=tiles,
         area=area,
         resampling=resampling,
@@ -170,29 +170,31 @@ def extract_tiles(
     source = storage.pinned(src)
     found = storage.check_unchanged(source)
     threads = _threads() if compute else 1
-    plan, chosen = planned(source, scheme, wanted, threads, may_stage=compute and not graph.cluster_threads())
+    plan, chosen = planned(
+        source, scheme, options, threads, may_decode_first=compute and not graph.cluster_threads()
+    )
     stem = stem if stem is not None else source.stem
-    order = Order(plan, storage.locate(dst), stem, overwrite, skip_empty, Policy())
+    spec = ExtractionSpec(plan, storage.locate(dst), stem, overwrite, skip_empty, Policy())
     run = TileManifest(
         source=str(source),
         source_size_bytes=found.size,
         source_etag=found.etag,
-        parameters_hash=_parameters_hash(order),
+        parameters_hash=_parameters_hash(spec),
     )
-    target = order.folder.child(f"{stem}_tiles.json")
+    target = spec.folder.child(f"{stem}_tiles.json")
     storage.check_target(target, overwrite=True)
     known = known_tiles(target, run)
     listed = {tile.tile_id: tile for tile in known.tiles}
-    kept = _standing(order, chosen, listed if resume else {})
+    kept = _standing(spec, chosen, listed if resume else {})
     left_out = set(known.skipped) if resume and skip_empty else set()
     empty = {place for place in chosen if tile_id(place) in left_out}
     missing = [place for place in chosen if place not in kept and place not in empty]
-    ends: Ends = {tile_id(place): tile for place, tile in kept.items()}
-    ends |= {tile_id(place): tile_id(place) for place in empty}
+    results: TileResults = {tile_id(place): tile for place, tile in kept.items()}
+    results |= {tile_id(place): tile_id(place) for place in empty}
     if missing and len(missing) < len(chosen):
-        order = replace(order, plan=regrouped(plan, missing))
+        spec = replace(spec, plan=regrouped(plan, missing))
     if missing:
-        _check_space(order)
+        _check_space(spec)
     begun = sum(scheme.window(*place).pixels for place in [*kept, *empty])
     if not compute:
         relay = Relay(
@@ -201,23 +203,23 @@ def extract_tiles(
             total=plan.total_pixels,
             unit="pixels",
             begun=begun,
-            expected=lambda: estimated_seconds(order.plan),
+            expected=lambda: estimated_seconds(spec.plan),
         )
-        parts = delayed(order, relay) if missing else []
-        whole = dask.delayed(order, traverse=False)
-        return dask.delayed(_gathered, pure=False)(whole, chosen, ends, parts, relay)
+        parts = delayed(spec, relay) if missing else []
+        whole = dask.delayed(spec, traverse=False)
+        return dask.delayed(_gathered, pure=False)(whole, chosen, results, parts, relay)
     names = {tile_id(place) for place in missing}
     still = {name: tile for name, tile in listed.items() if name not in names}
     with (
-        expecting(lambda: estimated_seconds(order.plan) if missing else 0.0),
+        expecting(lambda: estimated_seconds(spec.plan) if missing else 0.0),
         reporting(progress, label="tiles", total=plan.total_pixels, unit="pixels", begun=begun) as advance,
         ManifestWriter(target, run, still, set(known.skipped) - names) as manifest,
-        listening(order, advance, manifest, ends) as listener,
+        listening(spec, advance, manifest, results) as listener,
     ):
         if missing:
-            with _at_hand(order.plan, share=len(missing) / len(scheme)) as plan:
-                run_plan(replace(order, plan=plan, policy=policy_of(plan)), listener)
-    return _result(order, [ends[tile_id(place)] for place in chosen])
+            with _at_hand(spec.plan, share=len(missing) / len(scheme)) as plan:
+                run_plan(replace(spec, plan=plan, policy=policy_of(plan)), listener)
+    return _result(spec, [results[tile_id(place)] for place in chosen])
 
 
 def plan_extraction(
@@ -257,7 +259,7 @@ def plan_extraction(
     >>> plan.tiles, plan.rereads, plan.warp is None
     (12, 1.0, True)
     """
-    wanted = TilesWanted(
+    options = ExtractionOptions(
         tiles=tiles,
         area=area,
         resampling=resampling,
@@ -273,7 +275,11 @@ def plan_extraction(
     if threads is not None and threads < 1:
         raise InvalidParameter(f"{threads} threads: give at least 1")
     plan, _ = planned(
-        storage.locate(src), scheme, wanted, threads or _threads(), may_stage=not graph.cluster_threads()
+        storage.locate(src),
+        scheme,
+        options,
+        threads or _threads(),
+        may_decode_first=not graph.cluster_threads(),
     )
     return replace(plan, estimated_bytes=estimated_bytes(plan), estimated_seconds=estimated_seconds(plan))
 
@@ -281,27 +287,27 @@ def plan_extraction(
 @contextmanager
 def _at_hand(plan: ExtractionPlan, *, share: float) -> Iterator[ExtractionPlan]:
     """The plan, its source where and how this share of it is read best, for the length of the block."""
-    with brought_near(plan.source, share=share) as near, ExitStack() as resources:
+    with staged_copy(plan.source, share=share) as local, ExitStack() as resources:
         pixels = plan.pixels
-        if plan.staged:
+        if plan.decode_first:
             folder = resources.enter_context(scratch_folder(Path(tempfile.gettempdir())))
-            near = decoded(near, folder, plan.layout.profile.blocksize, masked=pixels.own_mask)
-        yield replace(plan, pixels=pixels.at(near))
+            local = decoded(local, folder, plan.layout.profile.blocksize, masked=pixels.own_mask)
+        yield replace(plan, pixels=pixels.at(local))
 
 
 def _threads() -> int:
     return graph.cluster_threads() or graph.thread_count()
 
 
-def _parameters_hash(order: Order) -> str:
+def _parameters_hash(spec: ExtractionSpec) -> str:
     """Of all that decides what tiles there are and what is in them; the scheme holds the source's CRS."""
-    plan = order.plan
+    plan = spec.plan
     decided = {
         "format": _TILE_FORMAT,
         # Releases differ in what they warp and compress to, and neighbours must agree.
         "gdal": rasterio.__gdal_version__,
         "scheme": plan.scheme.model_dump(mode="json"),
-        "stem": order.stem,
+        "stem": spec.stem,
         "warp": None if plan.warp is None else asdict(plan.warp),
         "facts": asdict(plan.layout.facts),
         "profile": plan.layout.profile.model_dump(mode="json"),
@@ -310,21 +316,21 @@ def _parameters_hash(order: Order) -> str:
 
 
 def _standing(
-    order: Order, chosen: Sequence[Position], listed: Mapping[str, FinishedTile]
+    spec: ExtractionSpec, chosen: Sequence[Position], listed: Mapping[str, FinishedTile]
 ) -> dict[Position, ExtractedTile]:
     """Tiles that are listed and still whole; of the others none may stand in the way."""
 
     def look(place: Position) -> ExtractedTile | None:
-        target, tile = order.target(place), listed.get(tile_id(place))
+        target, tile = spec.target(place), listed.get(tile_id(place))
         if tile is not None and tile.is_whole(target):
             return _kept(target, tile)
-        storage.check_target(target, overwrite=order.overwrite)
+        storage.check_target(target, overwrite=spec.overwrite)
         return None
 
     there = chosen
     if len(chosen) > _MANY_TILES:
-        names = {name.rpartition("/")[2] for name in storage.list_names(order.folder, depth=1)}
-        there = [place for place in chosen if order.target(place).filename in names]
+        names = {name.rpartition("/")[2] for name in storage.list_names(spec.folder, depth=1)}
+        there = [place for place in chosen if spec.target(place).filename in names]
     with ThreadPoolExecutor(_LOOKS_AT_ONCE) as pool:
         looked = zip(there, pool.map(look, there), strict=True)
         return {place: tile for place, tile in looked if tile is not None}
@@ -344,46 +350,46 @@ def _kept(target: Location, tile: FinishedTile) -> ExtractedTile:
     )
 
 
-def _check_space(order: Order) -> None:
+def _check_space(spec: ExtractionSpec) -> None:
     """Refuse tiles that the disk has no room for, as far as some blocks tell."""
-    if order.folder.path is None:
+    if spec.folder.path is None:
         return
-    folder = Path(order.folder.path)
+    folder = Path(spec.folder.path)
     while not folder.exists() and folder != folder.parent:
         folder = folder.parent
     free = shutil.disk_usage(folder).free
-    plan = order.plan
+    plan = spec.plan
     if plan.total_pixels * plan.layout.facts.pixel_bytes < free:
         return
     expected = estimated_bytes(plan)
     if expected > free:
         raise StorageError(
-            f"{order.folder} has {free / 1e6:,.0f} MB free, and {plan.tiles} tiles will take about "
+            f"{spec.folder} has {free / 1e6:,.0f} MB free, and {plan.tiles} tiles will take about "
             f"{expected / 1e6:,.0f} MB: make room, or choose another place"
         )
 
 
 def _gathered(
-    order: Order,
+    spec: ExtractionSpec,
     chosen: Sequence[Position],
-    ends: Ends,
+    results: TileResults,
     parts: Sequence[Sequence[ExtractedTile | str]],
     relay: Relay,
 ) -> ExtractionResult:
     relay.end()
-    ends = ends | {name_of(tile): tile for part in parts for tile in part}
-    return _result(order, [ends[tile_id(place)] for place in chosen])
+    results = results | {name_of(tile): tile for part in parts for tile in part}
+    return _result(spec, [results[tile_id(place)] for place in chosen])
 
 
-def _result(order: Order, ends: Sequence[ExtractedTile | str]) -> ExtractionResult:
-    plan = order.plan
-    tiles = [tile for tile in ends if isinstance(tile, ExtractedTile)]
+def _result(spec: ExtractionSpec, results: Sequence[ExtractedTile | str]) -> ExtractionResult:
+    plan = spec.plan
+    tiles = [tile for tile in results if isinstance(tile, ExtractedTile)]
     made = [tile for tile in tiles if not tile.resumed]
     return ExtractionResult(
         source=str(plan.source),
         tiles=tuple(tiles),
         tiles_resumed=len(tiles) - len(made),
-        skipped=tuple(tile for tile in ends if isinstance(tile, str)),
+        skipped=tuple(tile for tile in results if isinstance(tile, str)),
         total_bytes=sum(tile.size_bytes for tile in tiles),
         total_pixels=sum(tile.shape[1] * tile.shape[2] for tile in tiles),
         seconds=max((t.finished for t in made), default=0.0) - min((t.started for t in made), default=0.0),

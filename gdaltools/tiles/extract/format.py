@@ -14,7 +14,8 @@ from rasterio.io import DatasetReader
 from rasterio.transform import Affine
 
 from gdaltools.cog.encode.profiles import MIN_BLOCKSIZE, CogProfile
-from gdaltools.cog.plan import CogPlan, Wanted
+from gdaltools.cog.options import CogOptions
+from gdaltools.cog.plan import CogPlan
 from gdaltools.cog.planning import plan_of_facts, profile_of_facts
 from gdaltools.cost.tiles_memory import goes_by_rows, plain_step
 from gdaltools.geo.crs import parse_crs
@@ -48,7 +49,7 @@ class TileFormat:
 
     facts: Facts
     profile: CogProfile
-    wanted: Wanted
+    options: CogOptions
     cogs: bool
 
     def plan_of(self, scheme: TilingScheme, window: PixelWindow, pixels: TargetPixels) -> CogPlan:
@@ -59,7 +60,7 @@ class TileFormat:
             height=window.height,
             transform=Affine(*scheme.transform_of(window)),
         )
-        plan = plan_of_facts(TileSource(pixels, window), facts, self.profile, self.wanted)
+        plan = plan_of_facts(TileSource(pixels, window), facts, self.profile, self.options)
         if not self.by_rows(window.width):
             return plan
         block = plan.profile.blocksize
@@ -70,9 +71,9 @@ class TileFormat:
         return goes_by_rows(width, self.profile.blocksize, self.facts.pixel_bytes)
 
 
-def tile_wanted(scheme: TilingScheme, bands: int) -> Wanted:
+def tile_options(scheme: TilingScheme, bands: int) -> CogOptions:
     """What plain tiles are asked to be."""
-    return Wanted(
+    return CogOptions(
         codec="ZSTD",
         level=1,
         overviews="none",
@@ -86,7 +87,7 @@ def tile_format(
     location: Location,
     scheme: TilingScheme,
     warp: WarpPlan | None,
-    wanted: Wanted,
+    options: CogOptions,
     *,
     cogs: bool,
 ) -> tuple[TileFormat, TargetPixels]:
@@ -115,8 +116,8 @@ def tile_format(
         },
     )
     if not cogs and (facts.colormap is not None or scheme.raster_type == "categorical"):
-        wanted = replace(wanted, predictor=1)
-    profile = profile_of_facts(facts, scheme.raster_type, wanted)
+        options = replace(options, predictor=1)
+    profile = profile_of_facts(facts, scheme.raster_type, options)
     hidden = facts.nodata if kind == "nodata" and not profile.lossless else None
     if hidden is not None:
         facts = replace(facts, masked=True)
@@ -124,7 +125,7 @@ def tile_format(
     stored_rows, _ = dataset.block_shapes[0]
     step = warp.cell if warp is not None else plain_step(stored_rows, widest * facts.pixel_bytes)
     pixels = TargetPixels(location, warp, masked, hidden, step)
-    return TileFormat(facts, profile, wanted, cogs), pixels
+    return TileFormat(facts, profile, options, cogs), pixels
 
 
 def _kept(tags: Mapping[str, str]) -> dict[str, str]:

@@ -10,7 +10,7 @@ from gdaltools.geo.window import PixelWindow
 from gdaltools.tiles.scheme import TilingScheme
 
 Position = tuple[int, int]
-Strip = tuple[int, int, int, int]
+TileStrip = tuple[int, int, int, int]
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class TileGroup:
             if only is None or only:
                 yield TileGroup(self.rows, cols, only)
 
-    def strips(self, scheme: TilingScheme, step: int) -> Iterator[tuple[Strip, tuple[Position, ...]]]:
+    def strips(self, scheme: TilingScheme, step: int) -> Iterator[tuple[TileStrip, tuple[Position, ...]]]:
         """Windows (top, bottom, left, right) from top to bottom, none over a gap, and the tiles in each."""
         windows = {place: scheme.window(*place) for place in self}
         by_row: dict[int, list[Position]] = {}

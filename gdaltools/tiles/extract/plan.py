@@ -15,14 +15,14 @@ from itertools import islice
 
 from gdaltools.cog.plan import CogPlan
 from gdaltools.cost.cog_memory import KERNEL_BYTES, strips_bytes
-from gdaltools.cost.tiles_memory import CACHE_BYTES, STRIP_BYTES, memory_bound
+from gdaltools.cost.tiles_memory import CACHE_BYTES, STRIP_BYTES, extraction_memory_bound
 from gdaltools.display.shown import ShownInOneLine
 from gdaltools.raster.dataset import CACHE_MB
 from gdaltools.raster.pixels.blocks import Reading, StoredBlocks, reading_of
 from gdaltools.storage import Location
-from gdaltools.storage.near import is_worth_fetching
+from gdaltools.storage.staging import is_worth_staging
 from gdaltools.tiles.extract.format import TileFormat
-from gdaltools.tiles.extract.groups import Position, Strip, TileGroup, _by_group, _columns, hilbert
+from gdaltools.tiles.extract.groups import Position, TileGroup, TileStrip, _by_group, _columns, hilbert
 from gdaltools.tiles.scheme import TilingScheme
 from gdaltools.warp.strips import WarpPlan
 from gdaltools.warp.target import TargetPixels
@@ -57,9 +57,9 @@ class ExtractionPlan(ShownInOneLine):
         How often stored blocks are decoded, by what was looked at.
     cached : bool
         Whether a row of a group's cells fits GDAL's block cache with those of the other threads.
-    staged : bool
+    decode_first : bool
         Whether the source is decoded once into a scratch file, of which any part can be read.
-    fetched : bool
+    staged : bool
         Whether the source is brought from Azure to the local disk first.
     estimated_bytes, estimated_seconds : number or None
         Of all tiles together; None where it was not asked for.
@@ -76,8 +76,8 @@ class ExtractionPlan(ShownInOneLine):
     side_by_side: bool
     reading: Reading
     cached: bool
+    decode_first: bool = False
     staged: bool = False
-    fetched: bool = False
     estimated_bytes: int | None = None
     estimated_seconds: float | None = None
 
@@ -99,13 +99,13 @@ class ExtractionPlan(ShownInOneLine):
     @property
     def in_any_order(self) -> bool:
         """Whether any part of the source can be read for itself: nothing beside it is decoded in vain."""
-        return self.staged or self.pixels.raw is not None
+        return self.decode_first or self.pixels.raw is not None
 
     @property
     def cache_bytes(self) -> int:
         """What GDAL's block cache is to hold."""
-        wanted = self.reading.cache_bytes * self.threads
-        return min(CACHE_BYTES, max(CACHE_MB << 20, wanted))
+        options = self.reading.cache_bytes * self.threads
+        return min(CACHE_BYTES, max(CACHE_MB << 20, options))
 
     @property
     def _more_cache(self) -> int:
@@ -151,7 +151,7 @@ class ExtractionPlan(ShownInOneLine):
             return tile.memory_bytes(threads) + threads * strips_bytes(piece) + kernels + self._more_cache
         busy = min(threads, len(self.groups))
         widest = max(self._width(group) for group in self.groups)
-        return memory_bound(
+        return extraction_memory_bound(
             self.layout.facts.pixel_bytes,
             width=widest,
             tile_width=self.scheme.tile_size,
@@ -178,13 +178,13 @@ class ExtractionPlan(ShownInOneLine):
             how = f"warped in cells of {self.warp.cell} pixels, {self.warp}"
         lines = {
             "source": f"{self.source}, blocks of {self.blocks.cols} x {self.blocks.rows} pixels"
-            + (", brought to the local disk first" if self.fetched else ""),
+            + (", brought to the local disk first" if self.staged else ""),
             "tiles": f"{self.tiles} of up to {scheme.tile_size} pixels that share {scheme.overlap}, "
             f"{self.total_pixels / 1e6:,.1f} Mpixels",
             "pixels": how,
             "written": f"{kind}, {profile.compression}{level}, predictor {profile.predictor}, "
             f"blocks of {profile.blocksize}",
-            "order": self._order(),
+            "order": self._spec(),
             "decoding": self._decoding(),
             "memory": f"at most {self.memory_bytes() / 1e6:,.0f} MB on {self.threads} threads",
         }
@@ -197,7 +197,7 @@ class ExtractionPlan(ShownInOneLine):
     def _about(self) -> str:
         return self.source.filename
 
-    def _order(self) -> str:
+    def _spec(self) -> str:
         if not self.side_by_side:
             return "one tile after the other, each by all threads"
         most = max(len(group.rows) * len(group.cols) for group in self.groups)
@@ -207,7 +207,7 @@ class ExtractionPlan(ShownInOneLine):
     def _decoding(self) -> str:
         if self.pixels.raw is not None:
             return "none, as nothing is compressed: only what is needed of a block is read"
-        if self.staged:
+        if self.decode_first:
             return f"each stored block once, into a scratch file of {self.blocks.decoded_bytes / 1e6:,.0f} MB"
         if self.rereads < 1.02:
             return "each stored block once"
@@ -233,7 +233,7 @@ def grouped(
     chosen: Sequence[Position] | None,
     threads: int,
     *,
-    staged: bool = False,
+    decode_first: bool = False,
 ) -> ExtractionPlan:
     """The plan for the `chosen` tiles, None for all, on so many threads."""
     only = None if chosen is None or len(chosen) == len(scheme) else frozenset(chosen)
@@ -250,8 +250,8 @@ def grouped(
         side_by_side=True,
         reading=Reading(0, 0, 0, 0),
         cached=True,
-        staged=staged,
-        fetched=is_worth_fetching(pixels.location, tiles / len(scheme)),
+        decode_first=decode_first,
+        staged=is_worth_staging(pixels.location, tiles / len(scheme)),
     )
     widest = max(
         1,
@@ -350,7 +350,7 @@ def _looked_at(plan: ExtractionPlan) -> ExtractionPlan:
     chosen = (
         {begin + index for begin in begins for index in range(part)} if count > _LOOKED_AT else range(count)
     )
-    readers: list[Iterator[Strip]] = []
+    readers: list[Iterator[TileStrip]] = []
     for group in (plan.groups[index] for index in sorted(chosen)):
         strips = (strip for strip, _ in islice(group.strips(plan.scheme, step), _STRIPS_LOOKED_AT))
         if plan.side_by_side:
@@ -361,7 +361,7 @@ def _looked_at(plan: ExtractionPlan) -> ExtractionPlan:
     return replace(plan, reading=reading, cached=reading.cache_bytes * plan.threads <= CACHE_BYTES)
 
 
-def _pieces(plan: ExtractionPlan, group: TileGroup) -> Iterator[Strip]:
+def _pieces(plan: ExtractionPlan, group: TileGroup) -> Iterator[TileStrip]:
     for place in islice(group, _LOOKED_AT):
         window, tile = plan.scheme.window(*place), plan.plan_of(place)
         for top in range(0, window.height, tile.piece[0]):

@@ -6,17 +6,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from gdaltools.cog.plan import Wanted
+from gdaltools.cog.options import CogOptions
 from gdaltools.cog.planning import with_estimate
 from gdaltools.cost.estimation import Layout, estimate_layout
 from gdaltools.errors import InvalidParameter
 from gdaltools.raster.dataset import open_dataset
 from gdaltools.raster.pixels.blocks import StoredBlocks, stored_blocks
-from gdaltools.raster.pixels.decoded import is_worth_staging
+from gdaltools.raster.pixels.decoded import is_worth_decoding_first
 from gdaltools.raster.pixels.windows import raw_pixels
 from gdaltools.storage import Location
 from gdaltools.tiles.area import tiles_within
-from gdaltools.tiles.extract.format import tile_format, tile_wanted
+from gdaltools.tiles.extract.format import tile_format, tile_options
 from gdaltools.tiles.extract.groups import Position
 from gdaltools.tiles.extract.plan import ExtractionPlan, grouped
 from gdaltools.tiles.scheme import TilingScheme
@@ -27,7 +27,7 @@ _SENT_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
-class TilesWanted:
+class ExtractionOptions:
     """What a caller asked for, before it is checked: the arguments that decide the tiles."""
 
     tiles: Sequence[str] | None = None
@@ -49,13 +49,18 @@ class TilesWanted:
 
 
 def planned(
-    source: Location, scheme: TilingScheme, wanted: TilesWanted, threads: int, *, may_stage: bool
+    source: Location,
+    scheme: TilingScheme,
+    options: ExtractionOptions,
+    threads: int,
+    *,
+    may_decode_first: bool,
 ) -> tuple[ExtractionPlan, list[Position]]:
     """The plan, and the tiles that it is for in the order in which they were asked for.
 
     Parameters
     ----------
-    may_stage : bool
+    may_decode_first : bool
         Whether readers would find a scratch file of this machine.
 
     Raises
@@ -63,29 +68,31 @@ def planned(
     InvalidParameter, SourceNotFound, UnsupportedRaster, CorruptRaster, StorageError
         As `extract_tiles` does.
     """
-    options = wanted.cog_options()
-    if options and not wanted.as_cog:
+    encoding = options.cog_options()
+    if encoding and not options.as_cog:
         raise InvalidParameter(
-            f"{', '.join(options)} is said of COGs: pass as_cog=True as well, or leave it out"
+            f"{', '.join(encoding)} is said of COGs: pass as_cog=True as well, or leave it out"
         )
-    chosen = _chosen(scheme, wanted)
+    chosen = _chosen(scheme, options)
     with open_dataset(source) as dataset:
-        scheme.check_belongs(dataset, source, wanted.input_crs)
-        warp = _warp(dataset, scheme, wanted.resampling)
-        asked = tile_wanted(scheme, dataset.count)
-        if wanted.as_cog:
-            asked = Wanted(blocksize=asked.blocksize, **options)
-        layout, pixels = tile_format(dataset, source, scheme, warp, asked, cogs=wanted.as_cog)
+        scheme.check_belongs(dataset, source, options.input_crs)
+        warp = _warp(dataset, scheme, options.resampling)
+        asked = tile_options(scheme, dataset.count)
+        if options.as_cog:
+            asked = CogOptions(blocksize=asked.blocksize, **encoding)
+        layout, pixels = tile_format(dataset, source, scheme, warp, asked, cogs=options.as_cog)
         raw = raw_pixels(dataset, source)
-        if raw is not None and (may_stage or raw.offsets.nbytes <= _SENT_BYTES):
+        if raw is not None and (may_decode_first or raw.offsets.nbytes <= _SENT_BYTES):
             pixels = replace(pixels, raw=raw)
         blocks = stored_blocks(dataset, scheme.source_grid, scheme.grid, warps=scheme.warps)
         # A scratch file is no source for GDAL's warp, and nothing gained where nothing is compressed.
-        stageable = may_stage and dataset.compression is not None and (warp is None or pixels.by_kernel)
+        can_decode_first = (
+            may_decode_first and dataset.compression is not None and (warp is None or pixels.by_kernel)
+        )
     _check_meets(blocks, scheme, source)
     plan = grouped(scheme, pixels, layout, blocks, chosen, threads)
-    if stageable and is_worth_staging(plan.rereads, blocks.decoded_bytes):
-        plan = grouped(scheme, pixels, layout, blocks, chosen, threads, staged=True)
+    if can_decode_first and is_worth_decoding_first(plan.rereads, blocks.decoded_bytes):
+        plan = grouped(scheme, pixels, layout, blocks, chosen, threads, decode_first=True)
     return plan, chosen
 
 
@@ -107,16 +114,16 @@ def _check_meets(blocks: StoredBlocks, scheme: TilingScheme, source: Location) -
         )
 
 
-def _chosen(scheme: TilingScheme, wanted: TilesWanted) -> list[Position]:
-    if isinstance(wanted.tiles, str):
-        raise InvalidParameter(f"tiles {wanted.tiles!r}: give a list of tile ids")
-    if wanted.tiles is not None:
-        chosen = [scheme.position(name) for name in dict.fromkeys(wanted.tiles)]
+def _chosen(scheme: TilingScheme, options: ExtractionOptions) -> list[Position]:
+    if isinstance(options.tiles, str):
+        raise InvalidParameter(f"tiles {options.tiles!r}: give a list of tile ids")
+    if options.tiles is not None:
+        chosen = [scheme.position(name) for name in dict.fromkeys(options.tiles)]
     else:
         chosen = [(row, col) for row in range(scheme.rows) for col in range(scheme.cols)]
-    if wanted.area is None:
+    if options.area is None:
         return chosen
-    inside = tiles_within(scheme, wanted.area)
+    inside = tiles_within(scheme, options.area)
     chosen = [place for place in chosen if place in inside]
     if not chosen:
         raise InvalidParameter(
@@ -128,7 +135,13 @@ def _chosen(scheme: TilingScheme, wanted: TilesWanted) -> list[Position]:
 def regrouped(plan: ExtractionPlan, missing: Sequence[Position]) -> ExtractionPlan:
     """The plan for some of its tiles."""
     return grouped(
-        plan.scheme, plan.pixels, plan.layout, plan.blocks, missing, plan.threads, staged=plan.staged
+        plan.scheme,
+        plan.pixels,
+        plan.layout,
+        plan.blocks,
+        missing,
+        plan.threads,
+        decode_first=plan.decode_first,
     )
 
 

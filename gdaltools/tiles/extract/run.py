@@ -15,7 +15,7 @@ from rasterio.windows import Window
 
 from gdaltools import storage
 from gdaltools.cog.encode.adaptive import Policy
-from gdaltools.cog.write.build import make_planned
+from gdaltools.cog.write.build import build_cog
 from gdaltools.display.progress import Share
 from gdaltools.display.relay import Relay
 from gdaltools.raster.dataset import block_cache
@@ -24,27 +24,27 @@ from gdaltools.tiles.extract.groups import Position, TileGroup
 from gdaltools.tiles.extract.manifest import FinishedTile, ManifestWriter
 from gdaltools.tiles.extract.plan import ExtractionPlan
 from gdaltools.tiles.extract.result import ExtractedTile
-from gdaltools.tiles.extract.trials import Tried, Trying, decided, trial_rows
-from gdaltools.tiles.extract.walk import Order, Told, extracted, is_empty, tile_id, walk
+from gdaltools.tiles.extract.trials import TrialResult, TrialTask, decided, trial_rows
+from gdaltools.tiles.extract.walk import Callbacks, ExtractionSpec, extracted, is_empty, tile_id, walk
 
-Ends = dict[str, ExtractedTile | str]
+TileResults = dict[str, ExtractedTile | str]
 
 
-class Listener:
+class ProgressListener:
     """Hears of pixels and tiles, from any thread, and tells progress and manifest of them."""
 
     def __init__(
         self,
-        order: Order,
+        spec: ExtractionSpec,
         advance: Callable[[int], None],
         manifest: ManifestWriter,
-        ends: Ends,
+        results: TileResults,
     ) -> None:
         self.name = uuid4().hex
-        self._order = order
+        self._spec = spec
         self._advance = advance
         self._manifest = manifest
-        self._ends = ends
+        self._results = results
         self._by_pixels = False
         self._lock = threading.Lock()
 
@@ -64,16 +64,16 @@ class Listener:
         """A tile ended; one that was heard of already counts once."""
         name = name_of(tile)
         with self._lock:
-            if name in self._ends:
+            if name in self._results:
                 return
-            self._ends[name] = tile
+            self._results[name] = tile
             if isinstance(tile, str):
                 self._manifest.leave_out(tile)
             else:
                 self._manifest.enter(_finished(tile))
         if not self._by_pixels:
-            place = self._order.plan.scheme.position(name)
-            self._advance(self._order.plan.scheme.window(*place).pixels)
+            place = self._spec.plan.scheme.position(name)
+            self._advance(self._spec.plan.scheme.window(*place).pixels)
 
 
 def name_of(tile: ExtractedTile | str) -> str:
@@ -93,18 +93,18 @@ def _finished(tile: ExtractedTile) -> FinishedTile:
 
 # Readers in this process find their caller by name; in another process, as on a cluster, the name is unknown,
 # and tiles count when their group has ended.
-_listeners: dict[str, Listener] = {}
+_listeners: dict[str, ProgressListener] = {}
 
 
 @contextmanager
 def listening(
-    order: Order,
+    spec: ExtractionSpec,
     advance: Callable[[int], None],
     manifest: ManifestWriter,
-    ends: Ends,
-) -> Iterator[Listener]:
+    results: TileResults,
+) -> Iterator[ProgressListener]:
     """A listener that readers in this process find by its name, for the length of the block."""
-    listener = Listener(order, advance, manifest, ends)
+    listener = ProgressListener(spec, advance, manifest, results)
     _listeners[listener.name] = listener
     try:
         yield listener
@@ -112,90 +112,94 @@ def listening(
         del _listeners[listener.name]
 
 
-def run(order: Order, listener: Listener) -> None:
+def run(spec: ExtractionSpec, listener: ProgressListener) -> None:
     """Make all tiles of the plan."""
-    plan = order.plan
+    plan = spec.plan
     if plan.side_by_side:
         threads = None if graph.cluster_threads() else plan.threads
         graph.run_each(
-            _Walking(_sent(order), listener.name), plan.groups, ended=listener.group, threads=threads
+            _Walking(_sent(spec), listener.name), plan.groups, ended=listener.group, threads=threads
         )
         return
     for place in plan.positions():
-        listener.tile(_alone(order, place, listener.pixels))
+        listener.tile(_alone(spec, place, listener.pixels))
 
 
-def _sent(order: Order) -> Order:
+def _sent(spec: ExtractionSpec) -> ExtractionSpec:
     """What a reader needs of it: on the way to another machine all groups would be a burden to each."""
-    return replace(order, plan=replace(order.plan, groups=()))
+    return replace(spec, plan=replace(spec.plan, groups=()))
 
 
 @dataclass(frozen=True)
 class _Walking:
     """The call that makes one group; in this process it tells its caller how far it is."""
 
-    order: Order
+    spec: ExtractionSpec
     channel: str | None
 
     def __call__(self, group: TileGroup) -> list[ExtractedTile | str]:
         listener = _listeners.get(self.channel) if self.channel is not None else None
-        told = Told() if listener is None else Told(listener.pixels, listener.tile)
-        return walk(self.order, group, told)
+        callback = Callbacks() if listener is None else Callbacks(listener.pixels, listener.tile)
+        return walk(self.spec, group, callback)
 
 
-def _alone(order: Order, place: Position, told: Callable[[int], None]) -> ExtractedTile | str:
+def _alone(spec: ExtractionSpec, place: Position, callback: Callable[[int], None]) -> ExtractedTile | str:
     """One tile by all threads."""
     started = time.time()
-    plan, target = replace(order.plan.plan_of(place), policy=order.policy), order.target(place)
-    pixels = order.plan.scheme.window(*place).pixels
-    if order.skip_empty and not _holds_data(order, place):
-        if order.overwrite:
+    plan, target = replace(spec.plan.plan_of(place), policy=spec.policy), spec.target(place)
+    pixels = spec.plan.scheme.window(*place).pixels
+    if spec.skip_empty and not _holds_data(spec, place):
+        if spec.overwrite:
             storage.delete(target)
         return tile_id(place)
-    with block_cache(order.plan.cache_bytes):
-        made = make_planned(plan, target, overwrite=order.overwrite, progress=Share(pixels, told))
+    with block_cache(spec.plan.cache_bytes):
+        made = build_cog(plan, target, overwrite=spec.overwrite, progress=Share(pixels, callback))
     return extracted(target, place, plan, made.size_bytes, started)
 
 
-def _holds_data(order: Order, place: Position) -> bool:
-    plan, window = order.plan.plan_of(place), order.plan.scheme.window(*place)
+def _holds_data(spec: ExtractionSpec, place: Position) -> bool:
+    plan, window = spec.plan.plan_of(place), spec.plan.scheme.window(*place)
     across = min(window.width, plan.piece[1])
-    with order.plan.pixels.opened() as source:
+    with spec.plan.pixels.opened() as source:
         for left in range(window.col_off, window.col_off + window.width, across):
             width = min(across, window.col_off + window.width - left)
             part = Window(left, window.row_off, width, window.height)
-            for pixels, valid in order.plan.pixels.strips(source, part):
+            for pixels, valid in spec.plan.pixels.strips(source, part):
                 if not is_empty(plan, pixels, valid):
                     return True
     return False
 
 
-def delayed(order: Order, relay: Relay) -> list[Delayed]:
+def delayed(spec: ExtractionSpec, relay: Relay) -> list[Delayed]:
     """The same as tasks of dask's, each of which makes some tiles and tells `relay` of it."""
-    sent = _sent(order)
+    sent = _sent(spec)
     shared = dask.delayed(sent, traverse=False)
     plan = dask.delayed(sent.plan, traverse=False)
-    attempt = dask.delayed(Trying(sent.plan), pure=False)
-    tried = [attempt(each) for each in enumerate(trial_rows(order.plan))]
+    attempt = dask.delayed(TrialTask(sent.plan), pure=False)
+    tried = [attempt(each) for each in enumerate(trial_rows(spec.plan))]
     policy = dask.delayed(_decided, pure=False)(plan, tried, relay)
-    if order.plan.side_by_side:
+    if spec.plan.side_by_side:
         make = dask.delayed(_make_group, pure=False)
-        return [make(shared, policy, group, relay) for group in order.plan.groups]
+        return [make(shared, policy, group, relay) for group in spec.plan.groups]
     one = dask.delayed(_make_tile, pure=False)
-    return [one(shared, policy, place, relay) for place in order.plan.positions()]
+    return [one(shared, policy, place, relay) for place in spec.plan.positions()]
 
 
-def _decided(plan: ExtractionPlan, tried: Sequence[Tried], relay: Relay) -> Policy:
+def _decided(plan: ExtractionPlan, tried: Sequence[TrialResult], relay: Relay) -> Policy:
     """What all tiles wait for: the work begins with it."""
     relay.begin()
     return decided(plan, [trials for _, trials in tried])
 
 
-def _make_group(order: Order, policy: Policy, group: TileGroup, relay: Relay) -> list[ExtractedTile | str]:
+def _make_group(
+    spec: ExtractionSpec, policy: Policy, group: TileGroup, relay: Relay
+) -> list[ExtractedTile | str]:
     with relay.telling() as advance:
-        return walk(replace(order, policy=policy), group, Told(pixels=advance))
+        return walk(replace(spec, policy=policy), group, Callbacks(pixels=advance))
 
 
-def _make_tile(order: Order, policy: Policy, place: Position, relay: Relay) -> list[ExtractedTile | str]:
+def _make_tile(
+    spec: ExtractionSpec, policy: Policy, place: Position, relay: Relay
+) -> list[ExtractedTile | str]:
     with graph.using_threads(1), relay.telling() as advance:
-        return [_alone(replace(order, policy=policy), place, advance)]
+        return [_alone(replace(spec, policy=policy), place, advance)]

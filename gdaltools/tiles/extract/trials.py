@@ -22,7 +22,7 @@ from gdaltools.warp.target import OpenTile, TileSource
 # none where there are few.
 _ROWS, _COLS, _SHARE, _FEW_BLOCKS = 8, 8, 8, 64
 
-Tried = tuple[int, list[Trial]]
+TrialResult = tuple[int, list[Trial]]
 Block = tuple[Position, int, int]
 
 
@@ -30,10 +30,10 @@ def policy_of(plan: ExtractionPlan) -> Policy:
     """How DEFLATE is written in all tiles, after blocks from all over the grid were tried."""
     found: dict[int, list[Trial]] = {}
 
-    def ended(answer: Tried) -> None:
+    def ended(answer: TrialResult) -> None:
         found[answer[0]] = answer[1]
 
-    graph.run_each(Trying(replace(plan, groups=())), list(enumerate(trial_rows(plan))), ended=ended)
+    graph.run_each(TrialTask(replace(plan, groups=())), list(enumerate(trial_rows(plan))), ended=ended)
     return decided(plan, [found[index] for index in sorted(found)])
 
 
@@ -44,12 +44,12 @@ def decided(plan: ExtractionPlan, trials: Sequence[Sequence[Trial]]) -> Policy:
 
 
 @dataclass(frozen=True)
-class Trying:
+class TrialTask:
     """The call that tries a row of blocks."""
 
     plan: ExtractionPlan
 
-    def __call__(self, given: tuple[int, list[Block]]) -> Tried:
+    def __call__(self, given: tuple[int, list[Block]]) -> TrialResult:
         """What the encoders make of the blocks of a numbered row, and its number."""
         index, blocks = given
         trials: list[Trial] = []

@@ -36,7 +36,7 @@ _IN_MEMORY_BYTES = 4 << 20
 
 
 @dataclass(frozen=True)
-class Order:
+class ExtractionSpec:
     """What every reader is told beside its group.
 
     Attributes
@@ -58,7 +58,7 @@ class Order:
 
 
 @dataclass(frozen=True)
-class Told:
+class Callbacks:
     """Whom a reader tells how far it is: of pixels that it wrote, and of tiles that ended."""
 
     pixels: Callable[[int], None] = lambda _: None
@@ -70,7 +70,7 @@ def tile_id(place: Position) -> str:
     return f"tile_{place[0]}_{place[1]}"
 
 
-def walk(order: Order, group: TileGroup, told: Told) -> list[ExtractedTile | str]:
+def walk(spec: ExtractionSpec, group: TileGroup, callbacks: Callbacks) -> list[ExtractedTile | str]:
     """Make the tiles of a group; of one that is left out, as it has no data, only the id is returned.
 
     Raises
@@ -78,7 +78,7 @@ def walk(order: Order, group: TileGroup, told: Told) -> list[ExtractedTile | str
     CorruptRaster, StorageError, TargetExists
         The source cannot be read or decoded, or a tile cannot be written; those that were whole remain.
     """
-    plan = order.plan
+    plan = spec.plan
     made: list[ExtractedTile | str] = []
     tiles: dict[Position, _Tile] = {}
     with block_cache(plan.cache_bytes), plan.pixels.opened() as source:
@@ -86,17 +86,17 @@ def walk(order: Order, group: TileGroup, told: Told) -> list[ExtractedTile | str
             for (top, bottom, left, right), places in group.strips(plan.scheme, plan.pixels.step):
                 for place in places:
                     if place not in tiles:
-                        tiles[place] = _Tile.begun(order, place)
+                        tiles[place] = _Tile.begun(spec, place)
                 row, window = top, Window(left, top, right - left, bottom - top)
                 for pixels, valid in plan.pixels.strips(source, window):
                     for place in places:
-                        told.pixels(tiles[place].add(row, left, pixels, valid))
+                        callbacks.pixels(tiles[place].add(row, left, pixels, valid))
                     row += pixels.shape[1]
                     del pixels, valid  # before the next strip takes as much
                 for place in [place for place in places if tiles[place].bottom <= bottom]:
                     made.append(tiles[place].end())
                     del tiles[place]
-                    told.tile(made[-1])
+                    callbacks.tile(made[-1])
         finally:
             for tile in tiles.values():
                 tile.abandon()
@@ -107,7 +107,7 @@ def walk(order: Order, group: TileGroup, told: Told) -> list[ExtractedTile | str
 class _Tile:
     """A tile of which rows are missing still."""
 
-    order: Order
+    spec: ExtractionSpec
     place: Position
     window: PixelWindow
     plan: CogPlan
@@ -118,17 +118,17 @@ class _Tile:
     empty: bool = field(default=True)
 
     @classmethod
-    def begun(cls, order: Order, place: Position) -> _Tile:
+    def begun(cls, spec: ExtractionSpec, place: Position) -> _Tile:
         """A tile without rows; if it is large it has a scratch folder from here on."""
-        window, plan = order.plan.scheme.window(*place), order.plan.plan_of(place)
+        window, plan = spec.plan.scheme.window(*place), spec.plan.plan_of(place)
         resources = ExitStack()
         sink: FileSink | MemorySink
         if window.width * window.height * plan.facts.pixel_bytes <= _IN_MEMORY_BYTES:
             sink = MemorySink()
         else:
-            sink = FileSink(resources.enter_context(_writing(order, place, plan)))
-        rows = CogRows(plan, sink, order.policy)
-        return cls(order, place, window, plan, rows, sink, resources, time.time())
+            sink = FileSink(resources.enter_context(_writing(spec, place, plan)))
+        rows = CogRows(plan, sink, spec.policy)
+        return cls(spec, place, window, plan, rows, sink, resources, time.time())
 
     @property
     def bottom(self) -> int:
@@ -144,16 +144,16 @@ class _Tile:
         begin = self.window.col_off - left
         part = slice(first, last), slice(begin, begin + self.window.width)
         own, mask = pixels[:, *part], None if valid is None else valid[part]
-        self.empty = self.empty and self.order.skip_empty and is_empty(self.plan, own, mask)
+        self.empty = self.empty and self.spec.skip_empty and is_empty(self.plan, own, mask)
         self.rows.add(own, mask)
         return int(last - first) * self.window.width
 
     def end(self) -> ExtractedTile | str:
         """Publish it."""
-        target = self.order.target(self.place)
+        target = self.spec.target(self.place)
         if self.empty:
             self.abandon()
-            if self.order.overwrite:
+            if self.spec.overwrite:
                 storage.delete(target)
             return tile_id(self.place)
         self.rows.finish()
@@ -163,7 +163,7 @@ class _Tile:
         else:
             check_made(io.BytesIO(self.sink.content), self.plan, name=str(target))
             size = len(self.sink.content)
-            with _writing(self.order, self.place, self.plan) as path:
+            with _writing(self.spec, self.place, self.plan) as path:
                 _store(path, self.sink.content)
         return extracted(target, self.place, self.plan, size, self.started)
 
@@ -204,10 +204,10 @@ class _Abandoned(Exception):
 
 
 @contextmanager
-def _writing(order: Order, place: Position, plan: CogPlan) -> Iterator[Path]:
+def _writing(spec: ExtractionSpec, place: Position, plan: CogPlan) -> Iterator[Path]:
     """`storage.writing` for a tile, and nothing is written if the block ends with `_Abandoned`."""
-    target, traits = order.target(place), plan.traits if order.plan.layout.cogs else None
-    with suppress(_Abandoned), storage.writing(target, overwrite=order.overwrite, traits=traits) as path:
+    target, traits = spec.target(place), plan.traits if spec.plan.layout.cogs else None
+    with suppress(_Abandoned), storage.writing(target, overwrite=spec.overwrite, traits=traits) as path:
         yield path
 
 

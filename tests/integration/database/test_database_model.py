@@ -29,14 +29,14 @@ from tests.support.database_model.choices import (
     DISTURBANCES,
     FATES,
     WORKERS,
-    Choice,
+    Selection,
     choices,
     claims_call,
 )
 from tests.support.database_model.observer import Observer
-from tests.support.database_model.world import STAGES, TASKS, Operation, Row, Ticket, World, explain, told
+from tests.support.database_model.world import STAGES, TASKS, Operation, Row, Ticket, World, explain, text
 from worker.database.jobs import PlatformDatabase
-from worker.protocol.rows import OVER, Claim, Claimed
+from worker.protocol.rows import OVER_STATUSES, Claim, Claimed
 
 
 class TaskLives(RuleBasedStateMachine):
@@ -68,24 +68,24 @@ class TaskLives(RuleBasedStateMachine):
         self.perform((0, platform.StartStage(1, 0)))
 
     @rule(choice=choices)
-    def somebody_acts(self, choice: Choice) -> None:
+    def somebody_acts(self, choice: Selection) -> None:
         self.perform((choice.worker, self.operation(choice)))
 
     @rule(one=choices, two=choices)
-    def two_act_at_once(self, one: Choice, two: Choice) -> None:
+    def two_act_at_once(self, one: Selection, two: Selection) -> None:
         acting = [(one.worker, self.operation(one)), (two.worker, self.operation(two))]
         if all(isinstance(operation, platform.Submit) for _, operation in acting):
             acting.pop()  # one of them may be refused, and is then tried again
         self.perform(*acting)
 
     @rule(choice=choices)
-    def one_acts_twice_at_once(self, choice: Choice) -> None:
+    def one_acts_twice_at_once(self, choice: Selection) -> None:
         operation = self.operation(choice)
         if not isinstance(operation, platform.Submit):
             self.perform((choice.worker, operation), (choice.worker, operation))
 
     @rule(call=st.sampled_from(CLAIMS_CALLS), choice=choices)
-    def a_worker_wakes_as_it_is_rescued(self, call: str, choice: Choice) -> None:
+    def a_worker_wakes_as_it_is_rescued(self, call: str, choice: Selection) -> None:
         ticket = self.ticket(replace(choice, zombie=False))
         if ticket is not None:
             self.perform((0, platform.LeaseRunsOut(ticket.task)))
@@ -143,7 +143,7 @@ class TaskLives(RuleBasedStateMachine):
             new = [key for key in self.seen.outbox if key[0] == f"signal {stage}"]
             new = [key for key in new if key not in self.before.outbox]
             finished = {self.seen.rows[t].status for t in newly_finished(self.before, self.seen, tasks)}
-            over = self.seen.job is None or self.seen.job.status in OVER
+            over = self.seen.job is None or self.seen.job.status in OVER_STATUSES
             if not finished or self.seen.unfinished(stage):
                 assert new == [], "the stage did not end"
             elif finished == {"failed"}:
@@ -181,7 +181,7 @@ class TaskLives(RuleBasedStateMachine):
         outcomes = self.run(
             together(*(operation.perform(self.workers[worker]) for worker, operation in acting))
         )
-        answers = [told(outcome) for outcome in outcomes]
+        answers = [text(outcome) for outcome in outcomes]
         self.before, self.seen = self.seen, self.observer.world()
         after = explain(self.model, operations, answers, self.seen)
         assert after is not None, (
@@ -207,7 +207,7 @@ class TaskLives(RuleBasedStateMachine):
         if ticket not in self.tickets:
             self.tickets.append(ticket)
 
-    def operation(self, choice: Choice) -> Operation:
+    def operation(self, choice: Selection) -> Operation:
         """The call that a choice comes to in the present world: a sensible one, or any for a zombie."""
         number, call = self.next_number(), choice.call
         if call == "disturbance":
@@ -246,13 +246,13 @@ class TaskLives(RuleBasedStateMachine):
             self.task(choice, lambda row: row.stale or row.status == "queued"), number, number
         )
 
-    def task(self, choice: Choice, fits: Callable[[Row], bool]) -> str:
+    def task(self, choice: Selection, fits: Callable[[Row], bool]) -> str:
         """A task whose row fits, if there is one; any for a zombie."""
         fitting = [task for task, row in self.model.rows.items() if fits(row)]
         among = TASKS if choice.zombie or not fitting else sorted(fitting)
         return among[choice.pick % len(among)]
 
-    def ticket(self, choice: Choice) -> Ticket | None:
+    def ticket(self, choice: Selection) -> Ticket | None:
         """A claim that stands, or any that was ever made for a zombie; the newest first."""
         held = [ticket for ticket in self.tickets if self.model.standing(ticket) == "held"]
         among = self.tickets if choice.zombie else held

@@ -153,8 +153,8 @@ async def test_the_tasks_carry_what_routing_decides_by(database, machine):
     submission = await machine.submit(JOB_TYPE, GIVEN)
     await run_to_the_end(database, machine)
     for task in await database.tasks(submission.job_id):
-        told = {"file_size_mb", "estimated_duration_minutes", "estimated_memory_mb"}
-        assert told <= set(task.parameters)
+        text = {"file_size_mb", "estimated_duration_minutes", "estimated_memory_mb"}
+        assert text <= set(task.parameters)
         assert task.parameters["estimated_duration_minutes"] > 0
         assert task.parameters["estimated_memory_mb"] > 100
         assert task.target_queue == route(task.task_type, task.parameters)

@@ -13,7 +13,13 @@ import pytest
 
 from worker.database.connections import DatabaseError
 from worker.database.tasks import Database
-from worker.local.postgres import PACKAGE, Account, EmbeddedPostgres, EmbeddedPostgresError, _wheel_folder
+from worker.local.postgres import (
+    PACKAGE,
+    EmbeddedPostgres,
+    EmbeddedPostgresError,
+    SystemAccount,
+    _wheel_folder,
+)
 
 SITE = Path(psycopg.__file__).parents[2]
 ROOT = Path(__file__).parents[3]
@@ -201,7 +207,7 @@ def test_as_root_a_folder_that_nobody_reaches_stays_so_and_its_data_is_found_aga
         assert serve(home / "project" / "pg") == (2, data)
         assert modes_above(home / "project" / "x") == before
         assert stat.S_IMODE(home.stat().st_mode) == 0o700
-        assert data.stat().st_uid == Account.unprivileged().uid
+        assert data.stat().st_uid == SystemAccount.unprivileged().uid
         assert stat.S_IMODE(data.stat().st_mode) == 0o700
     finally:
         EmbeddedPostgres.remove(home / "project" / "pg")
@@ -228,7 +234,7 @@ def test_as_root_an_environment_that_nobody_reaches_is_copied_and_stays_so(place
 
 @as_root
 def test_another_account_runs_its_own_server(place):
-    account = Account.unprivileged()
+    account = SystemAccount.unprivileged()
     python = interpreter_for(account.uid)
     os.chown(place, account.uid, account.gid)
     visits, data = serve(place / "pg", uid=account.uid, python=python)

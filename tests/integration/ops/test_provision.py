@@ -79,9 +79,9 @@ async def test_a_queue_that_is_set_otherwise_is_told_and_changed_only_when_asked
 ) -> None:
     await provision(settings)
     management.queues["docker-tasks"] |= {"LockDuration": "PT1M", "UserMetadata": "kept"}
-    told = [each for each in await provision(settings) if each.done == "differs"]
-    assert [each.part for each in told] == ["queue docker-tasks"]
-    assert "0:01:00, should be 0:05:00" in told[0].detail
+    text = [each for each in await provision(settings) if each.done == "differs"]
+    assert [each.part for each in text] == ["queue docker-tasks"]
+    assert "0:01:00, should be 0:05:00" in text[0].detail
     assert management.queues["docker-tasks"]["LockDuration"] == "PT1M"
 
     assert _by_part(await provision(settings, update=True))["queue docker-tasks"] == "changed"
@@ -104,11 +104,11 @@ async def test_credentials_that_may_not_manage_are_told(settings: Settings, mana
 
 
 async def test_settings_are_read_as_they_were_written(management: Management) -> None:
-    wanted = QueueSettings(timedelta(seconds=90), 7, timedelta(hours=30), False, True)
+    expected = QueueSettings(timedelta(seconds=90), 7, timedelta(hours=30), False, True)
     async with QueueManagement.connect(namespace=management.namespace) as queues:
         assert await queues.look("other") is None
-        await queues.create("other", wanted)
-        assert await queues.look("other") == wanted
+        await queues.create("other", expected)
+        assert await queues.look("other") == expected
 
 
 async def test_another_role_may_use_the_schema_after_a_grant(settings: Settings, empty_conninfo: str) -> None:

@@ -18,17 +18,17 @@ from tests.support.bench import JOB, JOBS, QUEUE, SCENE, Bench, working
 from tests.support.eventually import eventually
 from tests.support.rasters import smooth, write_raster
 from worker.database.jobs import PlatformDatabase
-from worker.errors import ConfigurationError, LetterNotFound, QueueNotFound
+from worker.errors import ConfigurationError, DeadLetterNotFound, QueueNotFound
 from worker.local.broker.server import BrokerThread, QueueSpec
 from worker.protocol.rows import Claimed, NewJob, NewTask, OutboxMessage, TaskRow
 from worker.queue.bus import Bus, OutgoingMessage
-from worker.queue.dead_letter import Choice, Handled
+from worker.queue.dead_letter import DeadLetterResult, Selection
 from worker.queue.dead_letters import DeadLetters
 from worker.queue.outbox import Outbox
 
 pytestmark = pytest.mark.timeout(120)
 
-ALL = Choice(everything=True)
+ALL = Selection(everything=True)
 LOCK_SECONDS = 5.0
 
 
@@ -40,7 +40,7 @@ def broker() -> Iterator[BrokerThread]:
 
 
 @pytest.fixture
-def letters(bus: Bus, database: PlatformDatabase) -> DeadLetters:
+def dead_letters(bus: Bus, database: PlatformDatabase) -> DeadLetters:
     return DeadLetters(bus, queues=(QUEUE, JOBS), database=database)
 
 
@@ -81,8 +81,11 @@ async def fail(database: PlatformDatabase, task_id: str) -> None:
     )
 
 
-async def sequences(letters: DeadLetters, queue: str = QUEUE) -> list[int]:
-    return [letter.sequence_number for letter in (await letters.listing(queue, order="oldest")).letters]
+async def sequences(dead_letters: DeadLetters, queue: str = QUEUE) -> list[int]:
+    return [
+        dead_letter.sequence_number
+        for dead_letter in (await dead_letters.listing(queue, order="oldest")).dead_letters
+    ]
 
 
 async def task(database: PlatformDatabase, task_id: str) -> TaskRow:
@@ -97,7 +100,7 @@ async def job_status(database: PlatformDatabase) -> tuple[str, str | None]:
     return found.status, found.error_details
 
 
-def outcomes(handled: list[Handled]) -> list[str]:
+def outcomes(handled: list[DeadLetterResult]) -> list[str]:
     return [each.outcome for each in handled]
 
 
@@ -105,62 +108,64 @@ def outcomes(handled: list[Handled]) -> list[str]:
 
 
 async def test_a_list_says_reason_and_description_in_words_and_what_task_it_is(
-    letters: DeadLetters, bus: Bus
+    dead_letters: DeadLetters, bus: Bus
 ) -> None:
     await bury(bus, body("a"), reason="SourceNotFound", text="bronze-rasters/scene.tif does not exist")
-    found = await letters.listing(QUEUE)
-    assert (found.queue, found.total, len(found.letters)) == (QUEUE, 1, 1)
-    (letter,) = found.letters
-    assert letter.message.dead_letter_reason == "SourceNotFound"
-    assert letter.message.dead_letter_description == "bronze-rasters/scene.tif does not exist"
-    assert letter.task is not None
-    assert (letter.task.task_id, letter.task.parent_job_id, letter.task.stage) == ("a", JOB, 1)
-    assert letter.task.task_type == "create_cog"
-    assert letter.message.enqueued_at is not None
-    assert letter.text == body("a")
+    found = await dead_letters.listing(QUEUE)
+    assert (found.queue, found.total, len(found.dead_letters)) == (QUEUE, 1, 1)
+    (dead_letter,) = found.dead_letters
+    assert dead_letter.message.dead_letter_reason == "SourceNotFound"
+    assert dead_letter.message.dead_letter_description == "bronze-rasters/scene.tif does not exist"
+    assert dead_letter.task is not None
+    assert (dead_letter.task.task_id, dead_letter.task.parent_job_id, dead_letter.task.stage) == ("a", JOB, 1)
+    assert dead_letter.task.task_type == "create_cog"
+    assert dead_letter.message.enqueued_at is not None
+    assert dead_letter.text == body("a")
 
 
 async def test_looking_locks_nothing_and_counts_no_delivery(
-    letters: DeadLetters, bus: Bus, broker: BrokerThread
+    dead_letters: DeadLetters, bus: Bus, broker: BrokerThread
 ) -> None:
     await bury(bus, body("a"), body("b"))
-    first = await letters.listing(QUEUE)
-    await letters.show(QUEUE, first.letters[0].sequence_number)
-    again = await letters.listing(QUEUE)
+    first = await dead_letters.listing(QUEUE)
+    await dead_letters.show(QUEUE, first.dead_letters[0].sequence_number)
+    again = await dead_letters.listing(QUEUE)
     assert again == first
     async with bus.receiver(QUEUE, sub_queue="dead-letter") as receiver:
         assert len(await receiver.receive_many(2, wait_seconds=2)) == 2
 
 
-async def test_a_list_is_as_long_as_asked_from_the_end_that_was_asked(letters: DeadLetters, bus: Bus) -> None:
+async def test_a_list_is_as_long_as_asked_from_the_end_that_was_asked(
+    dead_letters: DeadLetters, bus: Bus
+) -> None:
     await bury(bus, *(body(f"t{number}") for number in range(120)))
-    newest = await letters.listing(QUEUE, limit=2)
-    oldest = await letters.listing(QUEUE, limit=2, order="oldest")
+    newest = await dead_letters.listing(QUEUE, limit=2)
+    oldest = await dead_letters.listing(QUEUE, limit=2, order="oldest")
     assert newest.total == oldest.total == 120
-    assert [letter.task_id for letter in newest.letters] == ["t119", "t118"]
-    assert [letter.task_id for letter in oldest.letters] == ["t0", "t1"]
+    assert [dead_letter.task_id for dead_letter in newest.dead_letters] == ["t119", "t118"]
+    assert [dead_letter.task_id for dead_letter in oldest.dead_letters] == ["t0", "t1"]
 
 
 async def test_a_queue_that_is_not_ours_and_a_letter_that_is_not_there_are_refused(
-    letters: DeadLetters,
+    dead_letters: DeadLetters,
 ) -> None:
     with pytest.raises(QueueNotFound, match="docker-tasks"):
-        await letters.listing("other-tasks")
-    with pytest.raises(LetterNotFound, match="7"):
-        await letters.show(QUEUE, 7)
+        await dead_letters.listing("other-tasks")
+    with pytest.raises(DeadLetterNotFound, match="7"):
+        await dead_letters.show(QUEUE, 7)
 
 
 async def test_a_letter_is_shown_with_its_task_and_job(
-    letters: DeadLetters, bus: Bus, job: PlatformDatabase
+    dead_letters: DeadLetters, bus: Bus, job: PlatformDatabase
 ) -> None:
     await fail(job, "a")
     await bury(bus, body("a"), "no task at all")
-    first, second = await sequences(letters)
-    shown = await letters.show(QUEUE, first)
+    first, second = await sequences(dead_letters)
+    shown = await dead_letters.show(QUEUE, first)
     assert shown.row is not None
     assert shown.job is not None
     assert (shown.row.status, shown.row.error_details, shown.job.status) == ("failed", "broke", "failed")
-    assert (await letters.show(QUEUE, second)).note == "not a task"
+    assert (await dead_letters.show(QUEUE, second)).note == "not a task"
 
 
 @pytest.mark.parametrize(
@@ -181,7 +186,7 @@ async def test_a_letter_is_shown_with_its_task_and_job(
 )
 def test_a_choice_of_nothing_or_of_nonsense_is_refused(given: object) -> None:
     with pytest.raises(InvalidParameter):
-        Choice.of(given)
+        Selection.of(given)
 
 
 # Redriving
@@ -203,14 +208,14 @@ async def bench(
 
 
 async def test_a_failed_task_is_redriven_and_really_completes(
-    bench: Bench, letters: DeadLetters, blobs: Path
+    bench: Bench, dead_letters: DeadLetters, blobs: Path
 ) -> None:
     bench.create("late")
     await bench.send("late")
     await bench.until("late", "failed")
     await eventually(lambda: bench.broker.counts(QUEUE).dead_letter == 1)
     write_raster(blobs / "bronze-rasters" / "scene.tif", smooth(3, 128, 128))
-    (handled,) = await letters.redrive(QUEUE, Choice(task_id="late"))
+    (handled,) = await dead_letters.redrive(QUEUE, Selection(task_id="late"))
     assert (handled.outcome, handled.task_id) == ("redriven", "late")
     assert "its job goes on at stage 3" in handled.detail
     row = await bench.until("late", "completed")
@@ -221,7 +226,7 @@ async def test_a_failed_task_is_redriven_and_really_completes(
 
 
 async def test_tasks_whose_messages_were_dropped_with_the_failed_job_run_as_well(
-    bench: Bench, letters: DeadLetters, blobs: Path
+    bench: Bench, dead_letters: DeadLetters, blobs: Path
 ) -> None:
     for name in ("failing", "beside"):
         bench.create(name)
@@ -230,7 +235,7 @@ async def test_tasks_whose_messages_were_dropped_with_the_failed_job_run_as_well
     await bench.send("beside")  # dropped: its job is over
     await bench.quiet()
     write_raster(blobs / "bronze-rasters" / "scene.tif", smooth(3, 128, 128))
-    (handled,) = await letters.redrive(QUEUE, ALL)
+    (handled,) = await dead_letters.redrive(QUEUE, ALL)
     assert "its job goes on at stage 3" in handled.detail
     assert "1 unfinished" in handled.detail
     for name in ("failing", "beside"):
@@ -240,7 +245,7 @@ async def test_tasks_whose_messages_were_dropped_with_the_failed_job_run_as_well
 
 
 async def test_redriving_resets_row_and_job_and_makes_the_old_claim_worthless(
-    letters: DeadLetters, bus: Bus, broker: BrokerThread, job: PlatformDatabase, conninfo: str
+    dead_letters: DeadLetters, bus: Bus, broker: BrokerThread, job: PlatformDatabase, conninfo: str
 ) -> None:
     zombie = await job.claim("a", JOB, worker="zombie", lease_seconds=60)
     assert isinstance(zombie, Claimed)
@@ -252,7 +257,7 @@ async def test_redriving_resets_row_and_job_and_makes_the_old_claim_worthless(
         connection.execute("update app.jobs set status = 'failed', error_details = 'janitor'")
         connection.execute("update app.worker_claims set takeovers = 2, deaths = 1")
     await bury(bus, body("a"))
-    (handled,) = await letters.redrive(QUEUE, Choice(reason="testreason"))
+    (handled,) = await dead_letters.redrive(QUEUE, Selection(reason="testreason"))
     assert handled.outcome == "redriven"
     row = await task(job, "a")
     assert (row.status, row.retry_count, row.error_details) == ("queued", 0, None)
@@ -269,11 +274,11 @@ async def test_redriving_resets_row_and_job_and_makes_the_old_claim_worthless(
 
 
 async def test_the_copy_has_the_letters_body_and_an_id_of_its_own(
-    letters: DeadLetters, bus: Bus, job: PlatformDatabase
+    dead_letters: DeadLetters, bus: Bus, job: PlatformDatabase
 ) -> None:
     await fail(job, "a")
     await bury(bus, body("a", retry_count=2))
-    await letters.redrive(QUEUE, ALL)
+    await dead_letters.redrive(QUEUE, ALL)
     bodies, ids = set(), set()
     async with bus.receiver(QUEUE) as receiver:
         while received := await receiver.receive_many(10, wait_seconds=1):
@@ -286,35 +291,35 @@ async def test_the_copy_has_the_letters_body_and_an_id_of_its_own(
 
 
 async def test_one_of_thirty_is_redriven_and_the_others_keep_place_and_order(
-    letters: DeadLetters, bus: Bus, job: PlatformDatabase
+    dead_letters: DeadLetters, bus: Bus, job: PlatformDatabase
 ) -> None:
     await fail(job, "a")
     await bury(bus, *(body("a") if number == 17 else body(f"other-{number}") for number in range(30)))
-    before = await sequences(letters)
-    (handled,) = await letters.redrive(QUEUE, Choice(sequences=frozenset({before[17]})))
+    before = await sequences(dead_letters)
+    (handled,) = await dead_letters.redrive(QUEUE, Selection(sequences=frozenset({before[17]})))
     assert handled.outcome == "redriven"
-    after = await letters.listing(QUEUE, order="oldest")
-    assert [each.sequence_number for each in after.letters] == before[:17] + before[18:]
-    assert [each.task_id for each in after.letters] == [f"other-{n}" for n in range(30) if n != 17]
+    after = await dead_letters.listing(QUEUE, order="oldest")
+    assert [each.sequence_number for each in after.dead_letters] == before[:17] + before[18:]
+    assert [each.task_id for each in after.dead_letters] == [f"other-{n}" for n in range(30) if n != 17]
     async with bus.receiver(QUEUE, sub_queue="dead-letter") as receiver:
         unlocked = await receiver.receive_many(30, wait_seconds=2)
         assert [message.sequence_number for message in unlocked] == before[:17] + before[18:]
 
 
 async def test_redriving_twice_does_no_harm(
-    letters: DeadLetters, bus: Bus, broker: BrokerThread, job: PlatformDatabase
+    dead_letters: DeadLetters, bus: Bus, broker: BrokerThread, job: PlatformDatabase
 ) -> None:
     await fail(job, "a")
     await bury(bus, body("a"))
-    assert outcomes(await letters.redrive(QUEUE, ALL)) == ["redriven"]
-    assert await letters.redrive(QUEUE, ALL) == []
-    (absent,) = await letters.redrive(QUEUE, Choice(sequences=frozenset({1})))
+    assert outcomes(await dead_letters.redrive(QUEUE, ALL)) == ["redriven"]
+    assert await dead_letters.redrive(QUEUE, ALL) == []
+    (absent,) = await dead_letters.redrive(QUEUE, Selection(sequences=frozenset({1})))
     assert absent.outcome == "absent"
     assert (await task(job, "a")).status == "queued"
 
 
 async def test_a_crash_before_the_letter_is_removed_leaves_it_to_be_redriven_again(
-    letters: DeadLetters, bus: Bus, broker: BrokerThread, job: PlatformDatabase
+    dead_letters: DeadLetters, bus: Bus, broker: BrokerThread, job: PlatformDatabase
 ) -> None:
     await fail(job, "a")
     await bury(bus, body("a"))
@@ -322,7 +327,7 @@ async def test_a_crash_before_the_letter_is_removed_leaves_it_to_be_redriven_aga
     found = await job.redrive(JOB, owed, message_of=lambda row: OutboxMessage(QUEUE, body(row.task_id)))
     assert found["a"].outcome == "reset"
     assert broker.counts(QUEUE).active == 0  # it ends here: nothing was published, the letter is there
-    (again,) = await letters.redrive(QUEUE, ALL)
+    (again,) = await dead_letters.redrive(QUEUE, ALL)
     assert again.outcome == "resent"
     assert broker.counts(QUEUE).dead_letter == 0
     assert broker.counts(QUEUE).active == 4, "what the crash left, b and c with it, and a copy more"
@@ -330,28 +335,28 @@ async def test_a_crash_before_the_letter_is_removed_leaves_it_to_be_redriven_aga
 
 
 async def test_a_letter_that_could_not_be_removed_is_said_to_stay(
-    letters: DeadLetters, bus: Bus, broker: BrokerThread, job: PlatformDatabase
+    dead_letters: DeadLetters, bus: Bus, broker: BrokerThread, job: PlatformDatabase
 ) -> None:
     await fail(job, "a")
     await bury(bus, body("a"))
     broker.faults.fail_next("settle", "com.microsoft:message-lock-lost", queue=f"{QUEUE}/$DeadLetterQueue")
-    (left,) = await letters.redrive(QUEUE, ALL)
+    (left,) = await dead_letters.redrive(QUEUE, ALL)
     assert left.outcome == "left"
     assert (await task(job, "a")).status == "queued"
     broker.faults.expire_locks(f"{QUEUE}/$DeadLetterQueue")
-    assert outcomes(await letters.redrive(QUEUE, ALL)) == ["resent"]
+    assert outcomes(await dead_letters.redrive(QUEUE, ALL)) == ["resent"]
 
 
 @pytest.mark.parametrize("status", ["processing", "completed"])
 async def test_a_letter_of_a_task_that_runs_or_is_completed_is_only_removed(
-    letters: DeadLetters, bus: Bus, broker: BrokerThread, job: PlatformDatabase, status: str
+    dead_letters: DeadLetters, bus: Bus, broker: BrokerThread, job: PlatformDatabase, status: str
 ) -> None:
     claimed = await job.claim("a", JOB, worker="w", lease_seconds=60)
     assert isinstance(claimed, Claimed)
     if status == "completed":
         await job.complete(claimed.claim, {}, signal=OutboxMessage(JOBS, "{}"))
     await bury(bus, body("a"))
-    (handled,) = await letters.redrive(QUEUE, ALL)
+    (handled,) = await dead_letters.redrive(QUEUE, ALL)
     assert handled.outcome == "removed"
     assert status in handled.detail
     counts = broker.counts(QUEUE)
@@ -360,14 +365,14 @@ async def test_a_letter_of_a_task_that_runs_or_is_completed_is_only_removed(
 
 
 async def test_what_the_worker_could_do_nothing_with_is_refused_and_stays(
-    letters: DeadLetters, bus: Bus, broker: BrokerThread, job: PlatformDatabase, conninfo: str
+    dead_letters: DeadLetters, bus: Bus, broker: BrokerThread, job: PlatformDatabase, conninfo: str
 ) -> None:
     await fail(job, "a")
     with psycopg.connect(conninfo, autocommit=True) as connection:
         connection.execute("update app.jobs set stage = 2")
         connection.execute("update app.tasks set status = 'cancelled' where task_id = 'b'")
     await bury(bus, body("nowhere"), body("a"), body("b"), body("c", parent_job_id="f" * 64))
-    missing, over, cancelled, stranger = await letters.redrive(QUEUE, ALL)
+    missing, over, cancelled, stranger = await dead_letters.redrive(QUEUE, ALL)
     assert {each.outcome for each in (missing, over, cancelled, stranger)} == {"refused"}
     assert "resubmit the job" in missing.detail
     assert "stage 2" in over.detail
@@ -380,7 +385,7 @@ async def test_what_the_worker_could_do_nothing_with_is_refused_and_stays(
 
 
 async def test_tasks_that_stay_failed_in_the_stage_are_told_of(
-    letters: DeadLetters, bus: Bus, job: PlatformDatabase
+    dead_letters: DeadLetters, bus: Bus, job: PlatformDatabase
 ) -> None:
     for name in ("a", "b"):
         claimed = await job.claim(name, JOB, worker="w", lease_seconds=60)
@@ -390,14 +395,14 @@ async def test_tasks_that_stay_failed_in_the_stage_are_told_of(
     await job.fail(first, reason="Broke", error_details="broke", result={})
     await job.fail(claimed.claim, reason="Broke", error_details="broke too", result={})
     await bury(bus, body("a"), body("b"))
-    (handled,) = await letters.redrive(QUEUE, Choice(task_id="a"))
+    (handled,) = await dead_letters.redrive(QUEUE, Selection(task_id="a"))
     assert "1 others of its stage are still failed" in handled.detail
-    (handled,) = await letters.redrive(QUEUE, ALL)
+    (handled,) = await dead_letters.redrive(QUEUE, ALL)
     assert "still failed" not in handled.detail
 
 
 async def test_a_stage_does_not_end_between_the_letters_of_one_redrive(
-    letters: DeadLetters, bus: Bus, job: PlatformDatabase
+    dead_letters: DeadLetters, bus: Bus, job: PlatformDatabase
 ) -> None:
     claims = {}
     for name in "abc":
@@ -407,7 +412,7 @@ async def test_a_stage_does_not_end_between_the_letters_of_one_redrive(
     for claim in claims.values():
         await job.fail(claim, reason="Broke", error_details="broke", result={})
     await bury(bus, *(body(name) for name in "abc"))
-    await letters.redrive(QUEUE, ALL)
+    await dead_letters.redrive(QUEUE, ALL)
     for name, last in (("b", False), ("a", False), ("c", True)):
         claimed = await job.claim(name, JOB, worker="w", lease_seconds=60)
         assert isinstance(claimed, Claimed)
@@ -441,10 +446,10 @@ async def test_a_completion_at_the_same_time_never_signals_a_stage_that_is_redri
 
 @pytest.mark.parametrize("content", ["hello", '["no task"]', b"\xff\xfe\x00"])
 async def test_a_letter_that_is_no_task_goes_back_to_its_queue_as_it_was(
-    letters: DeadLetters, bus: Bus, broker: BrokerThread, content: str | bytes
+    dead_letters: DeadLetters, bus: Bus, broker: BrokerThread, content: str | bytes
 ) -> None:
     await bury(bus, content)
-    (handled,) = await letters.redrive(QUEUE, ALL)
+    (handled,) = await dead_letters.redrive(QUEUE, ALL)
     assert (handled.outcome, handled.task_id) == ("resent", None)
     assert broker.counts(QUEUE).dead_letter == 0
     async with bus.receiver(QUEUE) as receiver:
@@ -457,78 +462,78 @@ async def test_a_letter_that_is_no_task_goes_back_to_its_queue_as_it_was(
 async def test_a_jobs_queue_letter_is_redriven_past_duplicate_detection_and_without_a_database(
     bus: Bus, broker: BrokerThread
 ) -> None:
-    letters = DeadLetters(bus, queues=(QUEUE, JOBS))
+    dead_letters = DeadLetters(bus, queues=(QUEUE, JOBS))
     signal = json.dumps({"message_type": "stage_complete", "job_id": JOB, "job_type": "any_job"})
     await bury(bus, signal, queue=JOBS)
-    assert outcomes(await letters.redrive(JOBS, ALL)) == ["resent"]
+    assert outcomes(await dead_letters.redrive(JOBS, ALL)) == ["resent"]
     counts = broker.counts(JOBS)
     assert (counts.active, counts.dead_letter) == (1, 0)
     await bury(bus, body("a"))
     with pytest.raises(ConfigurationError, match="POSTGIS_HOST"):
-        await letters.redrive(QUEUE, ALL)
+        await dead_letters.redrive(QUEUE, ALL)
     assert broker.counts(QUEUE).dead_letter == 1
 
 
 async def test_many_letters_between_many_others_are_found_however_short_the_locks(
     bus: Bus, broker: BrokerThread
 ) -> None:
-    letters = DeadLetters(bus, queues=(QUEUE,))
+    dead_letters = DeadLetters(bus, queues=(QUEUE,))
     await bury(bus, *(f"{number}" for number in range(150)), reason="Other")
     await bury(bus, *(f"wanted {number}" for number in range(150)), reason="Wanted")
-    before = await sequences(letters)
-    handled = await letters.purge(QUEUE, Choice(reason="wanted"))
+    before = await sequences(dead_letters)
+    handled = await dead_letters.purge(QUEUE, Selection(reason="wanted"))
     assert outcomes(handled) == ["purged"] * 150
-    found = await letters.listing(QUEUE, order="oldest", limit=200)
-    assert [letter.text for letter in found.letters] == [f"{number}" for number in range(150)]
-    assert before[:50] == [letter.sequence_number for letter in found.letters[:50]]
+    found = await dead_letters.listing(QUEUE, order="oldest", limit=200)
+    assert [dead_letter.text for dead_letter in found.dead_letters] == [f"{number}" for number in range(150)]
+    assert before[:50] == [dead_letter.sequence_number for dead_letter in found.dead_letters[:50]]
 
 
 async def test_letters_that_somebody_else_holds_are_said_to_be_absent(bus: Bus) -> None:
-    letters = DeadLetters(bus, queues=(QUEUE,))
+    dead_letters = DeadLetters(bus, queues=(QUEUE,))
     await bury(bus, "held", "free")
     async with bus.receiver(QUEUE, sub_queue="dead-letter") as other:
         held = await other.receive(wait_seconds=5)
         assert held is not None
         async with held.lock_kept(lambda: None):
-            assert outcomes(await letters.purge(QUEUE, ALL)) == ["absent", "purged"]
+            assert outcomes(await dead_letters.purge(QUEUE, ALL)) == ["absent", "purged"]
         await held.abandon()
-    assert outcomes(await letters.purge(QUEUE, ALL)) == ["purged"]
+    assert outcomes(await dead_letters.purge(QUEUE, ALL)) == ["purged"]
 
 
 # Purging
 
 
 async def test_purging_by_reason_leaves_the_others_rows_and_jobs(
-    letters: DeadLetters, bus: Bus, job: PlatformDatabase
+    dead_letters: DeadLetters, bus: Bus, job: PlatformDatabase
 ) -> None:
     await fail(job, "a")
     await bury(bus, body("a"), reason="Hopeless")
     await bury(bus, body("b"), reason="HopelessToo")
-    (purged,) = await letters.purge(QUEUE, Choice(reason="hopeless"))
+    (purged,) = await dead_letters.purge(QUEUE, Selection(reason="hopeless"))
     assert (purged.outcome, purged.task_id, purged.detail) == ("purged", "a", "Hopeless")
-    (left,) = (await letters.listing(QUEUE)).letters
+    (left,) = (await dead_letters.listing(QUEUE)).dead_letters
     assert left.task_id == "b"
     assert (await task(job, "a")).status == "failed"
 
 
-async def test_what_is_asked_for_together_must_apply_together(letters: DeadLetters, bus: Bus) -> None:
+async def test_what_is_asked_for_together_must_apply_together(dead_letters: DeadLetters, bus: Bus) -> None:
     await bury(bus, body("a"), body("b"), reason="One")
     await bury(bus, body("a"), reason="Two")
-    first = (await sequences(letters))[0]
-    assert await letters.purge(QUEUE, Choice(task_id="b", reason="two")) == []
-    wrong = Choice(sequences=frozenset({first}), reason="two")
-    assert outcomes(await letters.purge(QUEUE, wrong)) == ["absent"]
-    assert outcomes(await letters.purge(QUEUE, Choice(task_id="a", reason="two"))) == ["purged"]
-    assert len(await sequences(letters)) == 2
+    first = (await sequences(dead_letters))[0]
+    assert await dead_letters.purge(QUEUE, Selection(task_id="b", reason="two")) == []
+    wrong = Selection(sequences=frozenset({first}), reason="two")
+    assert outcomes(await dead_letters.purge(QUEUE, wrong)) == ["absent"]
+    assert outcomes(await dead_letters.purge(QUEUE, Selection(task_id="a", reason="two"))) == ["purged"]
+    assert len(await sequences(dead_letters)) == 2
 
 
 async def test_what_is_owed_after_a_redrive_is_sent_when_the_queue_works_again(
-    letters: DeadLetters, bus: Bus, broker: BrokerThread, job: PlatformDatabase
+    dead_letters: DeadLetters, bus: Bus, broker: BrokerThread, job: PlatformDatabase
 ) -> None:
     await fail(job, "a")
     await bury(bus, body("a"))
     broker.faults.fail_next("send", queue=QUEUE, times=20)
-    assert outcomes(await letters.redrive(QUEUE, ALL)) == ["redriven"]
+    assert outcomes(await dead_letters.redrive(QUEUE, ALL)) == ["redriven"]
     assert broker.counts(QUEUE).active == 0
     broker.faults.clear()
     await Outbox(job, bus).publish()

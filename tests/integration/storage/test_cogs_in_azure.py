@@ -43,9 +43,9 @@ def service(connection_string: str, monkeypatch: pytest.MonkeyPatch) -> Iterator
     storage.delete(TARGET)
 
 
-def planned(wanted: dict[str, Any]) -> dict[str, Any]:
+def planned(expected: dict[str, Any]) -> dict[str, Any]:
     """What of the options the plan takes."""
-    return {name: value for name, value in wanted.items() if name != "progress"}
+    return {name: value for name, value in expected.items() if name != "progress"}
 
 
 @pytest.fixture
@@ -65,13 +65,13 @@ def test_a_cog_in_azure_is_the_local_one_to_the_byte(
     options: dict[str, Any],
 ) -> None:
     cut_pieces(monkeypatch, *piece)
-    wanted = {"blocksize": 64, "raster_type": "rgb", "progress": False, **options}
-    here = gt.create_cog(masked, masked.with_name("b.tif"), **wanted)
-    there = gt.create_cog(masked, TARGET, **wanted)
+    expected = {"blocksize": 64, "raster_type": "rgb", "progress": False, **options}
+    here = gt.create_cog(masked, masked.with_name("b.tif"), **expected)
+    there = gt.create_cog(masked, TARGET, **expected)
     assert storage.read_bytes(TARGET) == masked.with_name("b.tif").read_bytes()
     blob = service.get_blob_client("silver-cogs", "made/world.tif")
     blocks = blob.get_block_list("committed")[0]
-    assert len(blocks) <= gt.plan_cog(masked, **planned(wanted)).staged_blocks(4 << 20)
+    assert len(blocks) <= gt.plan_cog(masked, **planned(expected)).staged_blocks(4 << 20)
     unlike = {"location", "seconds"}
     assert there.model_dump(exclude=unlike) == here.model_dump(exclude=unlike)
 
@@ -218,12 +218,12 @@ def test_a_cluster_stages_from_its_workers(masked: Path, monkeypatch: pytest.Mon
 
 def test_a_huge_raster_is_staged_in_fewer_and_larger_blocks(masked: Path) -> None:
     small = gt.plan_cog(masked)
-    assert small.staging_bytes == 4 << 20
+    assert small.upload_block_bytes == 4 << 20
 
     def of_size(side: int) -> CogPlan:
         facts = replace(small.facts, width=side, height=side)
         piece = piece_shape(side, side, 3, 512)
         return replace(small, facts=facts, levels=level_sizes(side, side, 512), piece=piece)
 
-    assert (of_size(100_000).staging_bytes, of_size(300_000).staging_bytes) == (4 << 20, 16 << 20)
-    assert of_size(2_000_000).staging_bytes is None
+    assert (of_size(100_000).upload_block_bytes, of_size(300_000).upload_block_bytes) == (4 << 20, 16 << 20)
+    assert of_size(2_000_000).upload_block_bytes is None

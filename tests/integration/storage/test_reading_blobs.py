@@ -14,7 +14,7 @@ from benchmarks import storage_reads
 from gdaltools import storage
 from gdaltools.errors import SourceChanged, StorageError, TargetExists
 from gdaltools.raster.dataset import open_dataset
-from gdaltools.storage import near
+from gdaltools.storage import staging
 from tests.support.rasters import smooth, write_raster
 from tests.support.services.azurite import azurite
 
@@ -59,16 +59,16 @@ def test_a_blob_that_is_read_whole_is_brought_near_and_left_nowhere(
     scratch = tmp_path / "tmp"
     scratch.mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(scratch))
-    fetched: list[str] = []
+    staged: list[str] = []
     for name in ("fetch", "arriving"):
-        monkeypatch.setattr(storage, name, noted(getattr(storage, name), fetched))
+        monkeypatch.setattr(storage, name, noted(getattr(storage, name), staged))
     assert "brought to the local disk first" in str(gt.plan_cog(SOURCE))
     cog = gt.create_cog(SOURCE, tmp_path / "b.tif", blocksize=64, progress=False)
     assert (gt.open(cog.location).compute().values == PIXELS).all()
     scheme = gt.generate_tiling_scheme(SOURCE, 256, 0)
     assert "brought to the local disk first" in str(gt.plan_extraction(SOURCE, scheme))
     gt.extract_tiles(SOURCE, scheme, tmp_path / "all", progress=False)
-    assert fetched == [f"arriving {SOURCE}", f"fetch {SOURCE}"]
+    assert staged == [f"arriving {SOURCE}", f"fetch {SOURCE}"]
     assert list(scratch.iterdir()) == []
 
 
@@ -87,7 +87,7 @@ def test_a_blob_is_read_by_windows_where_the_disk_has_no_space_for_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     usage = shutil.disk_usage(tmp_path)._replace(free=1000)
-    monkeypatch.setattr(near.shutil, "disk_usage", lambda _: usage)
+    monkeypatch.setattr(staging.shutil, "disk_usage", lambda _: usage)
     assert "brought to the local disk" not in str(gt.plan_cog(SOURCE))
     cog = gt.create_cog(SOURCE, tmp_path / "b.tif", blocksize=64, progress=False)
     assert (gt.open(cog.location).compute().values == PIXELS).all()
@@ -124,7 +124,7 @@ def test_a_blob_that_is_replaced_while_it_is_open_is_an_error(tmp_path: Path) ->
 def test_a_blob_that_is_replaced_after_the_plan_makes_no_cog(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, share: float
 ) -> None:
-    monkeypatch.setattr(near, "ENOUGH", 0.35 if share else 2.0)
+    monkeypatch.setattr(staging, "ENOUGH", 0.35 if share else 2.0)
     target = tmp_path / "b.tif"
     work = gt.create_cog(SOURCE, target, blocksize=64, compute=False)
     replace_scene(tmp_path)

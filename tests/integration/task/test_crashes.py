@@ -45,8 +45,8 @@ async def bench(
         yield made
 
 
-async def letters(bench: Bench) -> tuple[DeadLetter, ...]:
-    return (await DeadLetters(bench.bus, queues=[QUEUE]).listing(QUEUE)).letters
+async def dead_letters(bench: Bench) -> tuple[DeadLetter, ...]:
+    return (await DeadLetters(bench.bus, queues=[QUEUE]).listing(QUEUE)).dead_letters
 
 
 async def crashed(bench: Bench, task_id: str, *, times: int) -> None:
@@ -70,9 +70,9 @@ async def test_a_task_whose_process_dies_three_times_is_failed_with_that_story(b
     assert "ChildDied: the process of leave ended with exit code 7" in str(task.error_details)
     assert task.retry_count == 2, "two retries, and the third death is the last"
     await bench.quiet()
-    (letter,) = await letters(bench)
-    assert letter.message.dead_letter_reason == "ChildDied"
-    assert letter.message.dead_letter_description == task.error_details
+    (dead_letter,) = await dead_letters(bench)
+    assert dead_letter.message.dead_letter_reason == "ChildDied"
+    assert dead_letter.message.dead_letter_description == task.error_details
 
 
 async def test_a_task_that_took_three_workers_down_is_failed_and_not_run(bench: Bench) -> None:
@@ -84,8 +84,8 @@ async def test_a_task_that_took_three_workers_down_is_failed_and_not_run(bench: 
         task.error_details
     )
     await bench.quiet()
-    (letter,) = await letters(bench)
-    assert letter.message.dead_letter_reason == "WorkerDied"
+    (dead_letter,) = await dead_letters(bench)
+    assert dead_letter.message.dead_letter_reason == "WorkerDied"
     assert await bench.signals() == []
 
 
@@ -106,9 +106,9 @@ async def test_a_failure_is_dead_lettered_although_its_worker_died_in_between(be
     )
     await bench.send("failed", task_type="do_nothing", parameters={})
     await eventually(lambda: bench.broker.counts(QUEUE).dead_letter == 1, within_seconds=20)
-    (letter,) = await letters(bench)
-    assert letter.message.dead_letter_reason == "SourceNotFound"
-    assert letter.message.dead_letter_description == "SourceNotFound: no blob"
+    (dead_letter,) = await dead_letters(bench)
+    assert dead_letter.message.dead_letter_reason == "SourceNotFound"
+    assert dead_letter.message.dead_letter_description == "SourceNotFound: no blob"
     await bench.send("failed", task_type="do_nothing", parameters={})
     await bench.quiet()
     assert bench.broker.counts(QUEUE).dead_letter == 1, "one letter is enough"
@@ -136,7 +136,7 @@ async def test_a_message_that_the_broker_gave_up_before_it_was_claimed_is_taken_
                 lease_seconds=3,
             )
             stopping = asyncio.Event()
-            sweeping = asyncio.create_task(rescue.sweep_letters(stopping, lambda _: None))
+            sweeping = asyncio.create_task(rescue.sweep_dead_letters(stopping, lambda _: None))
             await bench.until("unlucky", "completed")
             await bench.quiet()
             await eventually(lambda: broker.counts(QUEUE).dead_letter == 0, within_seconds=20)

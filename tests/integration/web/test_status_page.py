@@ -25,14 +25,14 @@ from tests.support.rasters import smooth, write_raster
 from worker.database.jobs import PlatformDatabase
 from worker.queue.bus import Bus
 from worker.queue.dead_letters import DeadLetters
-from worker.task.running import InHand
+from worker.task.running import RunningTasks
 from worker.telemetry import logs
 from worker.web import health
 from worker.web.access import Access
 from worker.web.health import Readiness
 from worker.web.status import page
 from worker.web.status.board import Board
-from worker.web.status.facts import About
+from worker.web.status.facts import WorkerFacts
 from worker.web.status.html import SECTIONS
 
 pytestmark = pytest.mark.timeout(120)
@@ -76,19 +76,19 @@ class Site:
         async with self.session.post(f"{self.url}/status/redrive", data=data) as answer:
             assert answer.status == 200
             shown = await answer.text()
-        told = re.search(r'<p class="notice" role="status">(.*?)<a', shown, re.DOTALL)
-        assert told is not None
-        return unescape(told[1])
+        text = re.search(r'<p class="notice" role="status">(.*?)<a', shown, re.DOTALL)
+        assert text is not None
+        return unescape(text[1])
 
 
 @asynccontextmanager
-async def site(database: PlatformDatabase, bus: Bus, in_hand: InHand) -> AsyncIterator[Site]:
+async def site(database: PlatformDatabase, bus: Bus, running_tasks: RunningTasks) -> AsyncIterator[Site]:
     """The page of a worker that has these, from entry to exit."""
     access, readiness, streams = Access(), Readiness(phase=None), page.Streams()
-    about = About("test-worker", "worker_docker", (QUEUE,), "0", datetime.now(UTC))
+    about = WorkerFacts("test-worker", "worker_docker", (QUEUE,), "0", datetime.now(UTC))
     board = Board(about, readiness, form_key=access.form_key)
-    letters = DeadLetters(bus, queues=(QUEUE, JOBS), database=database)
-    board.use(database=database, dead_letters=letters, in_hand=in_hand, queues=(QUEUE, JOBS))
+    dead_letters = DeadLetters(bus, queues=(QUEUE, JOBS), database=database)
+    board.use(database=database, dead_letters=dead_letters, running_tasks=running_tasks, queues=(QUEUE, JOBS))
     async with (
         health.serving(
             readiness,
@@ -119,14 +119,14 @@ def blobs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 async def shown(bench: Bench, caplog: pytest.LogCaptureFixture) -> AsyncIterator[Site]:
     caplog.set_level(logging.WARNING, "azure")  # as in a worker, whatever other tests left
     with logs.TAIL.listening():
-        async with site(bench.database, bench.bus, bench.processor.in_hand) as made:
+        async with site(bench.database, bench.bus, bench.processor.running_tasks) as made:
             yield made
 
 
 @pytest_asyncio.fixture
 async def seen(database: PlatformDatabase, bus: Bus) -> AsyncIterator[Site]:
     """A page beside which nothing runs."""
-    async with site(database, bus, InHand()) as made:
+    async with site(database, bus, RunningTasks()) as made:
         yield made
 
 
@@ -156,8 +156,8 @@ async def test_what_failed_is_shown_with_its_reason_and_redriven(
     assert number is not None
     assert "1 dead letter 0 in the outbox" in await shown.section("summary")
     write_raster(blobs / "scene.tif", smooth(3, 64, 64))
-    told = await shown.redrive(sequence=number[1])
-    assert f"letter {number[1]}: redriven, the task is queued again" in told
+    text = await shown.redrive(sequence=number[1])
+    assert f"letter {number[1]}: redriven, the task is queued again" in text
     await bench.until("t-1", "completed")
     assert "There are none." in await shown.until("letters", "There are none.")
     assert "Nothing failed." in await shown.until("failed", "Nothing failed.")
@@ -272,7 +272,7 @@ async def test_a_change_reaches_whoever_watches(seen: Site, conninfo: str) -> No
 
 async def test_without_a_database_the_page_says_so(bus: Bus) -> None:
     away = PlatformDatabase.connect("host=127.0.0.1 port=1 dbname=none user=none")
-    async with away as database, site(database, bus, InHand()) as made:
+    async with away as database, site(database, bus, RunningTasks()) as made:
         html = await made.html()
         assert html.count("Not known right now: no connection to the database") == 5
         assert "There are none." in await made.until("letters", "There are none.")
@@ -281,7 +281,7 @@ async def test_without_a_database_the_page_says_so(bus: Bus) -> None:
 
 async def test_without_a_broker_the_page_says_so(database: PlatformDatabase) -> None:
     nowhere = "Endpoint=sb://127.0.0.1:1;SharedAccessKeyName=n;SharedAccessKey=k;UseDevelopmentEmulator=true"
-    async with Bus.connect(connection_string=nowhere) as bus, site(database, bus, InHand()) as made:
+    async with Bus.connect(connection_string=nowhere) as bus, site(database, bus, RunningTasks()) as made:
         assert "Nothing runs." in await made.section("running")
         assert "Not known right now" in await made.section("letters")
         assert f"{QUEUE} not known right now" in await made.until("letters", "not known right now")

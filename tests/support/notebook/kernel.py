@@ -38,10 +38,10 @@ class Kernel:
         """Run a cell; interrupt it once `interrupted_when` says so."""
         found = Outputs()
         asked = self._client.execute(code)
-        deadline, told = time.monotonic() + _SECONDS, None
+        deadline, text = time.monotonic() + _SECONDS, None
         while time.monotonic() < deadline:
-            if interrupted_when is not None and told is None and interrupted_when():
-                told = time.monotonic()
+            if interrupted_when is not None and text is None and interrupted_when():
+                text = time.monotonic()
                 self._manager.interrupt_kernel()
             try:
                 message = self._client.get_iopub_msg(timeout=0.05)
@@ -50,7 +50,7 @@ class Kernel:
             if message["parent_header"].get("msg_id") != asked:
                 continue
             if _over(message):
-                found.stopped_after = None if told is None else time.monotonic() - told
+                found.stopped_after = None if text is None else time.monotonic() - text
                 return found
             _keep(found, message)
         raise TimeoutError(f"the cell did not end: {code}")

@@ -49,7 +49,7 @@ from worker.queue.bus import Bus, OutgoingMessage
 from worker.waiting import is_set_within
 
 SWEEP_SECONDS = 1.0
-OVER = ("completed", "failed", "completed_with_errors")
+OVER_STATUSES = ("completed", "failed", "completed_with_errors")
 
 _SENT_AT_ONCE = 500
 _LOGGER = logging.getLogger(__name__)
@@ -155,7 +155,9 @@ class Platform:
                     if self._runs is not None and self._runs.done():
                         self._runs.result()
                     rows = await until_done(jobs)
-                    if len(rows) == len(set(job_ids)) and all(row["status"] in OVER for row in rows.values()):
+                    if len(rows) == len(set(job_ids)) and all(
+                        row["status"] in OVER_STATUSES for row in rows.values()
+                    ):
                         return rows
                     await asyncio.sleep(0.1)
         except TimeoutError:

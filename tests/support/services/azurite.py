@@ -30,15 +30,15 @@ _START_SECONDS = 60
 
 def _install() -> None:
     """Install what the lock file names, once, also when several processes ask for it at a time."""
-    wanted = (_HERE / "package-lock.json").read_bytes()
+    expected = (_HERE / "package-lock.json").read_bytes()
     _HOME.mkdir(exist_ok=True)
     with (_HOME / "installed").open("a+b") as installed:
         fcntl.flock(installed, fcntl.LOCK_EX)
         installed.seek(0)
-        if installed.read() != wanted:
+        if installed.read() != expected:
             _fetch()
             installed.truncate(0)
-            installed.write(wanted)
+            installed.write(expected)
 
 
 def _fetch() -> None:

@@ -68,7 +68,7 @@ class Fault:
 @dataclass
 class _Rule:
     fault: Fault
-    wanted: Callable[[Request], bool]
+    expected: Callable[[Request], bool]
     left: int
 
 
@@ -105,7 +105,7 @@ class StorageProxy:
     def _fault_for(self, request: Request) -> Fault:
         self.seen.append(request)
         for rule in self._rules:
-            if rule.left and rule.wanted(request):
+            if rule.left and rule.expected(request):
                 rule.left -= 1
                 if rule.fault != Fault():
                     self.spoilt.append((request, rule.fault))

@@ -178,10 +178,10 @@ class TestAnswer:
     ) -> None:
         for each in found.largest:
             assert each.bound_by == "time"
-            for factor, wanted in ((0.99, True), (1.02, False)):
+            for factor, expected in ((0.99, True), (1.02, False)):
                 layout = each.kind.layout(each.megabytes * factor, remote=True)
                 work = Workload(each.task.operation, each.task.variant, layout, 2, warps=each.task.warps)
-                assert fits(APP, work, calibration)[0] is wanted, each
+                assert fits(APP, work, calibration)[0] is expected, each
 
     def test_the_settings_can_be_sourced_and_say_why(self, found: Answer) -> None:
         lines = found.environment_file().splitlines()
@@ -189,7 +189,7 @@ class TestAnswer:
         assert float(settings["SIZE_THRESHOLD_MB"]) == found.thresholds.size_threshold_mb
         assert 0 < float(settings["DURATION_THRESHOLD_MINUTES"]) <= 30
         assert settings["FUNCTION_APP_CORES"] == "2"
-        told = " ".join(found.reasons)
+        text = " ".join(found.reasons)
         for words in (
             "the tightest usual kind",
             "is enough: no kind",
@@ -197,7 +197,7 @@ class TestAnswer:
             "an extrapolation",
             "change it most",
         ):
-            assert words in told
+            assert words in text
 
     def test_half_the_time_is_about_half_the_size(self, calibration: Calibration, found: Answer) -> None:
         half = Target("app", minutes=15, cores=2, memory_mb=7000, disk_mb=500, remote=True)

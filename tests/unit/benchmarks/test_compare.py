@@ -380,9 +380,9 @@ class TestTiles:
         last.write_bytes(second.read_bytes())
         found = check_tiles(job)
         assert not found["pixels_identical"]
-        told = " ".join(found["problems"])
+        text = " ".join(found["problems"])
         for expected in ("is missing", "and 2 more like it", "standard deviations"):
-            assert expected in told
+            assert expected in text
 
     def test_the_goals_of_tiles_are_their_own(self) -> None:
         case = case_of(

@@ -20,7 +20,7 @@ from rasterio.errors import RasterioError
 
 from gdaltools.cli import main
 from gdaltools.cog.batch import run
-from gdaltools.cog.batch.budget import MemoryBudget, free_bytes
+from gdaltools.cog.batch.budget import TaskMemoryBudget, free_bytes
 from gdaltools.cog.batch.create import create_cogs
 from gdaltools.cog.batch.journal import JOURNAL_NAME
 from gdaltools.cog.batch.pairs import pairs
@@ -235,18 +235,18 @@ def test_an_error_of_the_callback_ends_the_run_and_the_next_goes_on(
 def test_progress_counts_the_bytes_of_sources_that_are_made(tmp_path: Path) -> None:
     pattern, out = scenes(tmp_path / "in", 4), tmp_path / "out"
     truncate(tmp_path / "in" / "zone1" / "3.tif")
-    told: list[Progress] = []
-    create_cogs(pattern, out, progress=told.append)
+    text: list[Progress] = []
+    create_cogs(pattern, out, progress=text.append)
     size = sum(path.stat().st_size for path in (tmp_path / "in").rglob("*.tif"))
-    assert {(state.total, state.unit) for state in told} == {(size, "bytes")}
-    done = [state.done for state in told]
+    assert {(state.total, state.unit) for state in text} == {(size, "bytes")}
+    done = [state.done for state in text]
     assert done == sorted(done)
     assert done[-1] == size
-    assert told[0].label == "cogs 0/4"
-    assert told[-1].label == "cogs 4/4, 1 failed"
-    told.clear()
-    create_cogs(pattern, out, progress=told.append)
-    assert told[-1].total == (tmp_path / "in" / "zone1" / "3.tif").stat().st_size
+    assert text[0].label == "cogs 0/4"
+    assert text[-1].label == "cogs 4/4, 1 failed"
+    text.clear()
+    create_cogs(pattern, out, progress=text.append)
+    assert text[-1].total == (tmp_path / "in" / "zone1" / "3.tif").stat().st_size
 
 
 def test_small_files_are_made_side_by_side_and_a_large_one_alone(
@@ -262,9 +262,9 @@ def test_small_files_are_made_side_by_side_and_a_large_one_alone(
         if "large" not in target.filename:
             together.wait(30)
         made.append((target.filename, graph.thread_count()))
-        return make_planned(plan, target, **options)
+        return build_cog(plan, target, **options)
 
-    make_planned = run.make_planned
+    build_cog = run.build_cog
     monkeypatch.setattr(run, "make_planned", recorded)
     with dask.config.set(num_workers=3):
         result = create_cogs(pattern, out, files_at_once=2)
@@ -275,7 +275,7 @@ def test_small_files_are_made_side_by_side_and_a_large_one_alone(
 
 
 def test_work_waits_until_there_is_memory_for_it_and_the_first_never_does() -> None:
-    budget = MemoryBudget(100)
+    budget = TaskMemoryBudget(100)
     taken, most, lock = 0, 0, threading.Lock()
 
     def work() -> None:
@@ -449,12 +449,12 @@ def test_blobs_become_blobs_below_a_prefix(tmp_path: Path, monkeypatch: pytest.M
 def test_an_error_that_nobody_foresaw_is_told_and_the_others_are_made(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    make_planned = run.make_planned
+    build_cog = run.build_cog
 
     def failing(plan: Any, target: Any, **options: Any) -> Any:
         if target.filename == "1.tif":
             raise RasterioError("what GDAL said")
-        return make_planned(plan, target, **options)
+        return build_cog(plan, target, **options)
 
     monkeypatch.setattr(run, "make_planned", failing)
     result = create_cogs(scenes(tmp_path / "in", 3), tmp_path / "out")
@@ -474,8 +474,8 @@ def test_the_command_line_makes_many(quiet: Path, capsys: pytest.CaptureFixture[
     scenes(quiet / "in", 3)
     command = ["cog", "in/**/*.tif", "out/", "--quiet"]
     assert main([*command, "--json", "--codec", "zstd"]) == 0
-    told = json.loads(capsys.readouterr().out)
-    assert [len(told[how]) for how in ("made", "copied", "skipped", "failed")] == [3, 0, 0, 0]
+    text = json.loads(capsys.readouterr().out)
+    assert [len(text[how]) for how in ("made", "copied", "skipped", "failed")] == [3, 0, 0, 0]
     assert validate_cog(quiet / "out" / "zone0" / "0.tif").compression == "ZSTD"
     assert main([*command, "--codec", "zstd"]) == 0
     assert "3 skipped" in capsys.readouterr().out
@@ -504,12 +504,12 @@ def test_the_command_line_makes_many(quiet: Path, capsys: pytest.CaptureFixture[
     ],
 )
 def test_a_wrong_command_is_one_clear_line(
-    quiet: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], code: int, told: str
+    quiet: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], code: int, text: str
 ) -> None:
     scenes(quiet / "in", 2)
     assert main(["cog", *arguments]) == code
     streams = capsys.readouterr()
-    assert told in streams.err
+    assert text in streams.err
     assert streams.err.count("\n") == 1
     assert streams.out == ""
     assert os.listdir() == ["in"]

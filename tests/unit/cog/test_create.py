@@ -302,11 +302,11 @@ def test_a_warped_cog_has_the_pixels_of_the_warp_in_any_order(
     with monkeypatch.context() as narrow:
         cut_pieces(narrow, 128, 256)
         plan = plan_cog(source, target_crs="EPSG:4326", blocksize=128)
-        assert plan.staged, "each strip would be decoded for many pieces"
+        assert plan.decode_first, "each strip would be decoded for many pieces"
         assert "by own kernel" in str(plan)
-        staged = made(source, target_crs="EPSG:4326", blocksize=128)
+        decode_first = made(source, target_crs="EPSG:4326", blocksize=128)
     once = create_cog(source, tmp_path / "once.tif", target_crs="EPSG:4326", blocksize=128, progress=False)
-    np.testing.assert_array_equal(pixels(staged.location), pixels(once.location))
+    np.testing.assert_array_equal(pixels(decode_first.location), pixels(once.location))
     with rasterio.open(once.location) as dataset:
         (width, height), transform = (dataset.width, dataset.height), tuple(dataset.transform)[:6]
         target = Grid(crs="EPSG:4326", transform=transform, width=width, height=height)
@@ -476,9 +476,9 @@ def test_a_cluster_makes_the_same_cog(tmp_path: Path) -> None:
         distributed.Client(cluster),
     ):
         result = create_cog(source, tmp_path / "b.tif", progress=False)
-        told: list[Progress] = []
-        create_cog(source, tmp_path / "d.tif", progress=told.append, compute=False).compute()
-        assert (told[0].done, told[-1].done, told[-1].total) == (0, 5, 5)
+        text: list[Progress] = []
+        create_cog(source, tmp_path / "d.tif", progress=text.append, compute=False).compute()
+        assert (text[0].done, text[-1].done, text[-1].total) == (0, 5, 5)
         with pytest.raises(CorruptRaster):
             create_cog(tmp_path / "bad.tif", tmp_path / "c.tif", raster_type="rgb", progress=False)
     np.testing.assert_array_equal(pixels(result.location), pixels(source))

@@ -177,9 +177,9 @@ def test_a_process_that_is_ended_leaves_no_target_and_the_next_sweeps(
     out = tmp_path / "out"
     process = going(source, out / "b.tif", how)
     process.send_signal(sent)
-    _, told = process.communicate(timeout=60)
+    _, text = process.communicate(timeout=60)
     if sent == signal.SIGINT:
-        assert "KeyboardInterrupt" in told
+        assert "KeyboardInterrupt" in text
         assert left_in(out) == set()
     else:
         assert process.returncode == -signal.SIGKILL

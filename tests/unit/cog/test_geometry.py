@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, available, settings
 from hypothesis import strategies as st
 from rasterio.io import MemoryFile
 
@@ -18,8 +18,8 @@ from gdaltools.cog.create import plan_cog
 from gdaltools.cog.format.layout import BLOCK_FRAME, Image, header
 from gdaltools.cog.format.template import template
 from gdaltools.cog.overviews.halving import Rule, Span, half
-from gdaltools.cog.pieces.geometry import Step, level_axes
-from gdaltools.cost.cog_memory import memory_bound, piece_shape
+from gdaltools.cog.pieces.geometry import LevelStep, level_axes
+from gdaltools.cost.cog_memory import cog_memory_bound, piece_shape
 from gdaltools.raster.tiff import read_layout
 from tests.support.cogs.by_pieces import content_of, plan_of
 from tests.support.rasters import smooth, write_raster
@@ -31,19 +31,19 @@ sides = st.integers(1, 3000)
 pieces = st.integers(1, 6).map(lambda blocks: blocks * BLOCK)
 
 
-def steps(size: int, piece: int, rule: Rule) -> list[Step]:
+def steps(size: int, piece: int, rule: Rule) -> list[LevelStep]:
     sizes = [size]
     while sizes[-1] > BLOCK:
         sizes.append(half(sizes[-1]))
     axes = level_axes(tuple(sizes), piece, BLOCK)
-    return [Step(source, target, rule) for source, target in pairwise(axes)]
+    return [LevelStep(source, target, rule) for source, target in pairwise(axes)]
 
 
 def pixels_of(spans: list[Span]) -> list[int]:
     return [pixel for span in spans for pixel in range(span.start, span.stop)]
 
 
-@given(sides, pieces, st.sampled_from(RULES))
+@available(sides, pieces, st.sampled_from(RULES))
 def test_every_pixel_of_an_overview_is_made_once(size: int, piece: int, rule: Rule) -> None:
     for step in steps(size, piece, rule):
         count = step.source.count
@@ -52,7 +52,7 @@ def test_every_pixel_of_an_overview_is_made_once(size: int, piece: int, rule: Ru
         assert sorted(pixels_of(alone + seams)) == list(range(step.target.size))
 
 
-@given(sides, pieces, st.sampled_from(RULES))
+@available(sides, pieces, st.sampled_from(RULES))
 def test_a_piece_finishes_what_its_children_could_not(size: int, piece: int, rule: Rule) -> None:
     for step in steps(size, piece, rule):
         for index in range(step.target.count):
@@ -62,7 +62,7 @@ def test_a_piece_finishes_what_its_children_could_not(size: int, piece: int, rul
             assert sorted(within + pixels_of(list(step.seams(index)))) == list(range(span.start, span.stop))
 
 
-@given(sides, pieces, st.sampled_from(RULES))
+@available(sides, pieces, st.sampled_from(RULES))
 def test_what_is_complete_needs_its_piece_alone(size: int, piece: int, rule: Rule) -> None:
     for step in steps(size, piece, rule):
         for index in range(step.source.count):
@@ -73,7 +73,7 @@ def test_what_is_complete_needs_its_piece_alone(size: int, piece: int, rule: Rul
                 assert needs.stop <= span.stop
 
 
-@given(sides, pieces, st.sampled_from(RULES))
+@available(sides, pieces, st.sampled_from(RULES))
 def test_borders_hold_what_is_needed_along_a_seam(size: int, piece: int, rule: Rule) -> None:
     for step in steps(size, piece, rule):
         for index in range(step.target.count):
@@ -82,7 +82,7 @@ def test_borders_hold_what_is_needed_along_a_seam(size: int, piece: int, rule: R
                 assert set(pixels_of([step.needs(pending)])) <= held
 
 
-@given(sides, pieces, st.sampled_from(RULES))
+@available(sides, pieces, st.sampled_from(RULES))
 def test_a_pixel_needs_pixels_of_the_level_before(size: int, piece: int, rule: Rule) -> None:
     for step in steps(size, piece, rule):
         needs = [step.needs(Span(pixel, pixel + 1)) for pixel in range(step.target.size)]
@@ -94,7 +94,7 @@ shapes = st.tuples(st.integers(1, 400), st.integers(1, 400))
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(
+@available(
     shapes,
     st.tuples(pieces, pieces),
     st.sampled_from(["average", "nearest", "average", "nearest", "cubic"]),
@@ -134,7 +134,7 @@ def test_a_file_does_not_depend_on_how_it_was_cut(
 
 
 @settings(max_examples=40, deadline=None)
-@given(
+@available(
     shapes,
     st.sampled_from([64, 80, 128]),
     st.integers(1, 3),
@@ -212,7 +212,7 @@ class _Padded(io.RawIOBase):
         return data
 
 
-@given(
+@available(
     st.integers(1, 10**6), st.integers(1, 10**6), st.integers(1, 4000),
     st.sampled_from([64, 128, 512, 1024, 4096]), st.integers(1, 2000),
 )  # fmt: skip
@@ -230,7 +230,7 @@ def test_pieces_are_whole_blocks_and_fit_the_memory(
 
 @pytest.mark.parametrize("side", [10_000, 1_000_000])
 def test_the_memory_bound_hardly_grows_with_the_raster(side: int) -> None:
-    assert memory_bound(side, side, 3, 1, threads=2) < 1e9
+    assert cog_memory_bound(side, side, 3, 1, threads=2) < 1e9
 
 
 @pytest.mark.parametrize(
@@ -244,6 +244,6 @@ def test_the_memory_bound_hardly_grows_with_the_raster(side: int) -> None:
         ({"codec": "NONE"}, "NONE"),
     ],
 )
-def test_every_plan_can_be_printed(tmp_path: Path, options: dict[str, Any], told: str) -> None:
+def test_every_plan_can_be_printed(tmp_path: Path, options: dict[str, Any], text: str) -> None:
     source = write_raster(tmp_path / "a.tif", smooth(3, 90, 80))
-    assert told in str(plan_cog(source, **options))
+    assert text in str(plan_cog(source, **options))

@@ -52,12 +52,12 @@ def edited(path: Path, edit: Edit) -> Path:
 def assert_told(source: Path, *, by_both: bool = True, **options: Any) -> None:
     """Our COG tells what its source does and, `by_both`, what GDAL's COG of it does."""
     target, result = ours(source, **options)
-    told = facts_told(target)
+    text = facts_told(target)
     if by_both:
         others = facts_told(by_gdal(source, source.with_name("gdal.tif"), result.tier_profile))
-        assert {name: told[name] for name in told if told[name] != others[name]} == {}
+        assert {name: text[name] for name in text if text[name] != others[name]} == {}
     before = facts_told(source)
-    assert {name: told[name] for name in told if told[name] != before[name]} == {}
+    assert {name: text[name] for name in text if text[name] != before[name]} == {}
 
 
 @pytest.mark.parametrize(

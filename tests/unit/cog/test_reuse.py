@@ -66,14 +66,14 @@ def content(path: str | Path) -> list[Any]:
 def assert_lifted(source: Path, **options: Any) -> None:
     """The source's blocks are in the COG, and all else is as if they had been encoded."""
     cog = only(made_of(source, **options))
-    assert cog.lifted
+    assert cog.from_stored_blocks
     assert blocks(cog.location) == blocks(source)
-    lifted = content(cog.location)
-    np.testing.assert_array_equal(lifted[0], content(source)[0])
+    from_stored_blocks = content(cog.location)
+    np.testing.assert_array_equal(from_stored_blocks[0], content(source)[0])
     again = only(made_of(source, reuse=False, **options))
-    assert not again.lifted
+    assert not again.from_stored_blocks
     lossy = options.get("codec") == "JPEG"
-    for ours, theirs in zip(lifted, content(again.location), strict=True):
+    for ours, theirs in zip(from_stored_blocks, content(again.location), strict=True):
         if lossy:
             np.testing.assert_allclose(ours.astype(int), theirs.astype(int), atol=40)
         else:
@@ -116,7 +116,7 @@ def test_masks_nodata_and_colour_tables_stay_what_they_are(tmp_path: Path) -> No
     assert_lifted(tiled(tmp_path / "n.tif", image, nodata=0))
     holes = tiled(tmp_path / "s.tif", image, nodata=0, sparse_ok="yes")
     cog = only(made_of(holes))
-    assert cog.lifted
+    assert cog.from_stored_blocks
     np.testing.assert_array_equal(content(cog.location)[0], image)
     assert blocks(holes)[0] == b""
     assert blocks(cog.location)[2:] == blocks(holes)[2:]
@@ -128,9 +128,9 @@ def test_jpeg_blocks_are_lifted_with_their_tables_unless_a_lower_quality_is_want
     source = tiled(tmp_path / "a.tif", compress="jpeg", predictor=1, photometric="ycbcr", jpeg_quality=70)
     assert_lifted(source, codec="JPEG", quality=85)
     assert_lifted(source, codec="JPEG", quality=70)
-    assert not only(made_of(source, codec="JPEG", quality=60)).lifted
+    assert not only(made_of(source, codec="JPEG", quality=60)).from_stored_blocks
     rgb = tiled(tmp_path / "b.tif", compress="jpeg", predictor=1, photometric="rgb", jpeg_quality=70)
-    assert not only(made_of(rgb, codec="JPEG")).lifted
+    assert not only(made_of(rgb, codec="JPEG")).from_stored_blocks
     grey = tiled(tmp_path / "c.tif", smooth(1, 225, 251), compress="jpeg", predictor=1, jpeg_quality=70)
     assert_lifted(grey, codec="JPEG")
 
@@ -154,7 +154,7 @@ def test_blocks_that_mean_something_else_are_encoded_anew(tmp_path: Path, differ
     with rasterio.open(source) as before, rasterio.open(cog.location) as after:
         np.testing.assert_array_equal(after.read(), before.read())
         assert after.colorinterp == before.colorinterp
-    assert cog.lifted == ("photometric" in differs)
+    assert cog.from_stored_blocks == ("photometric" in differs)
 
 
 def test_bits_and_their_order_are_looked_at(tmp_path: Path) -> None:
@@ -169,13 +169,13 @@ def test_bits_and_their_order_are_looked_at(tmp_path: Path) -> None:
     turned = tmp_path / "b.tif"
     turned.write_bytes(content)
     result = create_cogs(turned, tmp_path / "out", blocksize=128)
-    assert not any(cog.lifted for cog in result.made)
+    assert not any(cog.from_stored_blocks for cog in result.made)
 
 
 def test_asking_for_an_effort_or_for_no_reuse_encodes_anew(tmp_path: Path) -> None:
     source = tiled(tmp_path / "a.tif", photometric="rgb")
     for options in ({"level": 9}, {"size_tolerance": 0.0}, {"reuse": False}, {"target_crs": "EPSG:3857"}):
-        assert not only(made_of(source, **options)).lifted
+        assert not only(made_of(source, **options)).from_stored_blocks
 
 
 def test_a_cog_that_is_as_wanted_is_copied_byte_by_byte(tmp_path: Path) -> None:
@@ -197,8 +197,8 @@ def test_a_cog_that_is_as_wanted_is_copied_byte_by_byte(tmp_path: Path) -> None:
         {"sparse": True},
     ):
         assert not made_of(inner, **options).copied, options
-    assert only(made_of(inner, overviews="none")).lifted
-    assert only(made_of(inner, overview_resampling="nearest")).lifted
+    assert only(made_of(inner, overviews="none")).from_stored_blocks
+    assert only(made_of(inner, overview_resampling="nearest")).from_stored_blocks
 
 
 def test_gdals_own_cogs_are_copied_and_edited_ones_put_in_order(tmp_path: Path) -> None:
@@ -212,14 +212,14 @@ def test_gdals_own_cogs_are_copied_and_edited_ones_put_in_order(tmp_path: Path) 
     assert not validate_cog(badly).valid
     assert_lifted(badly)
     cog = only(made_of(badly, overviews="keep"))
-    assert cog.lifted
+    assert cog.from_stored_blocks
     for ours, theirs in zip(content(cog.location), content(badly), strict=True):
         np.testing.assert_array_equal(ours, theirs)
 
 
 def test_a_file_that_claims_huge_blocks_is_not_lifted(tmp_path: Path) -> None:
     source = tiled(tmp_path / "a.tif", smooth(3, 600, 700), block=512, photometric="rgb")
-    assert create_cogs(source, tmp_path / "before").made[0].lifted
+    assert create_cogs(source, tmp_path / "before").made[0].from_stored_blocks
     with source.open("ab") as stream:
         stream.write(bytes(4 << 20))
     with source.open("rb") as stream:
@@ -229,7 +229,7 @@ def test_a_file_that_claims_huge_blocks_is_not_lifted(tmp_path: Path) -> None:
     assert content.count(table) == 1
     source.write_bytes(content.replace(table, np.full(4, 4 << 20, "<u4").tobytes()))
     result = create_cogs(source, tmp_path / "out")
-    assert not any(cog.lifted for cog in result.made)
+    assert not any(cog.from_stored_blocks for cog in result.made)
 
 
 def test_a_damaged_block_is_not_passed_on(tmp_path: Path) -> None:

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from gdaltools.cog.create import create_cog
-from gdaltools.cog.pieces.pyramid import Record
-from gdaltools.cog.pieces.sink import FileSink, MemorySink, Run
+from gdaltools.cog.pieces.pyramid import PieceRecord
+from gdaltools.cog.pieces.sink import ByteRun, FileSink, MemorySink
 from gdaltools.cog.write.assemble import assemble, record_tasks
 from gdaltools.errors import CorruptRaster, StorageError
 from gdaltools.runtime import graph
@@ -91,7 +91,7 @@ def test_memory_on_this_side_takes_what_a_cluster_encodes(client: Any) -> None:
     plan = plan_of(smooth(2, 300, 200), None, piece=(64, 64))
     sink = MemorySink()
 
-    def ended(_: int, record: Record) -> None:
+    def ended(_: int, record: PieceRecord) -> None:
         assert record.stored is not None
         sink.store(record.name, [record.stored], [len(record.stored)])
 
@@ -114,7 +114,7 @@ def test_a_chunk_stored_again_changes_nothing(tmp_path: Path) -> None:
         for _ in range(2):
             sink.store("one", [b"abc", b"def"], [6])
             sink.store("two", [b"", b"xyz"], [3])
-        sink.commit(b"<", [Run("two", 0, 3), Run("one", 2, 3), Run("one", 0, 0)])
+        sink.commit(b"<", [ByteRun("two", 0, 3), ByteRun("one", 2, 3), ByteRun("one", 0, 0)])
     assert (tmp_path / "a.bin").read_bytes() == b"<xyzcde"
     assert sink.content == b"<xyzcde"
 
@@ -129,7 +129,7 @@ def test_a_file_system_that_cannot_copy_ranges_gets_the_same_bytes(
     monkeypatch.setattr(os, "copy_file_range", refuse)
     sink = FileSink(tmp_path / "a.bin")
     sink.store("one", [bytes(range(256)) * 300], [76_800])
-    sink.commit(b"<", [Run("one", 1, 70_000)])
+    sink.commit(b"<", [ByteRun("one", 1, 70_000)])
     assert (tmp_path / "a.bin").read_bytes() == b"<" + (bytes(range(256)) * 300)[1:70_001]
 
 
@@ -137,9 +137,9 @@ def test_a_chunk_that_went_away_or_was_cut_short_is_a_storage_error(tmp_path: Pa
     sink = FileSink(tmp_path / "a.bin")
     sink.store("one", [b"abc"], [3])
     with pytest.raises(StorageError):
-        sink.commit(b"", [Run("one", 1, 3)])
+        sink.commit(b"", [ByteRun("one", 1, 3)])
     sink.discard("one")
     with pytest.raises(StorageError):
-        sink.commit(b"", [Run("one", 0, 3)])
+        sink.commit(b"", [ByteRun("one", 0, 3)])
     with pytest.raises(StorageError):
         FileSink(tmp_path / "none" / "a.bin").store("one", [b"abc"], [3])

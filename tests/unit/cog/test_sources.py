@@ -216,8 +216,8 @@ def test_a_plan_says_what_will_be_done(tmp_path: Path) -> None:
     assert plan.memory_bytes(1) < plan.memory_bytes(2)
     made = gt.create_cog(source, tmp_path / "b.tif")
     assert plan.estimated_bytes == pytest.approx(made.size_bytes, rel=0.2)
-    told = str(plan)
+    text = str(plan)
     for part in ("1400 x 1300", "DEFLATE", "predictor 2", "MB on"):
-        assert part in told
+        assert part in text
     with pytest.raises(TargetExists):
         gt.create_cog(source, tmp_path / "b.tif")

@@ -64,8 +64,8 @@ def test_bars_of_several_threads_are_drawn_together(capsys: pytest.CaptureFixtur
 def test_what_was_done_before_says_nothing_of_the_pace() -> None:
     now = iter((0.0, 2.0, 4.0))
     pace = Pace(None, 80, clock=lambda: next(now))
-    assert pace.told(Progress("tiles", 85, 100, "tiles")) == "2.5 tiles/s, 6 s left"
-    assert pace.told(Progress("tiles", 100, 100, "tiles")) == "5.0 tiles/s, in 4 s"
+    assert pace.describe_rate(Progress("tiles", 85, 100, "tiles")) == "2.5 tiles/s, 6 s left"
+    assert pace.describe_rate(Progress("tiles", 100, 100, "tiles")) == "5.0 tiles/s, in 4 s"
 
 
 def test_work_that_is_computed_later_shows_its_bar_then(
@@ -84,22 +84,22 @@ def test_work_that_is_computed_later_shows_its_bar_then(
 def test_work_that_was_cancelled_later_begins_anew_when_it_is_computed_again(tmp_path: Path) -> None:
     source = write_raster(tmp_path / "a.tif", smooth(3, 600, 700), crs=UTM, transform=UTM_GRID)
     scheme = gt.generate_tiling_scheme(source, 256, 32)
-    told: list[Progress] = []
-    wanted = False
+    describe_rate: list[Progress] = []
+    expected = False
 
     def hear(state: Progress) -> None:
-        told.append(state)
-        if state.done and not wanted:
+        describe_rate.append(state)
+        if state.done and not expected:
             raise InterruptedError
 
     later = gt.extract_tiles(source, scheme, tmp_path / "tiles", overwrite=True, progress=hear, compute=False)
     with pytest.raises(InterruptedError), dask.config.set(scheduler="synchronous"):
         later.compute()
-    assert 0 < told[-1].done < told[-1].total
-    told.clear()
-    wanted = True
+    assert 0 < describe_rate[-1].done < describe_rate[-1].total
+    describe_rate.clear()
+    expected = True
     later.compute(scheduler="threads")
-    assert (told[0].done, told[-1].done) == (0, told[-1].total)
+    assert (describe_rate[0].done, describe_rate[-1].done) == (0, describe_rate[-1].total)
 
 
 def test_the_estimate_is_asked_only_where_there_is_a_bar() -> None:
@@ -113,10 +113,10 @@ def test_the_estimate_is_asked_only_where_there_is_a_bar() -> None:
 
 
 def test_what_is_left_goes_from_the_estimate_to_what_was_measured() -> None:
-    told = [seconds_left(share, 10 * share, 100) for share in (0.0, 0.05, 0.1, 0.2, 0.9)]
-    assert told[0] == 100
-    assert told == sorted(told, key=lambda left: -(left or 0))
-    assert told[-1] == pytest.approx(1)
+    describe_rate = [seconds_left(share, 10 * share, 100) for share in (0.0, 0.05, 0.1, 0.2, 0.9)]
+    assert describe_rate[0] == 100
+    assert describe_rate == sorted(describe_rate, key=lambda left: -(left or 0))
+    assert describe_rate[-1] == pytest.approx(1)
     held = memory_bytes()
     assert held is not None
     assert held > 20e6

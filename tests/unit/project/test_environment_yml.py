@@ -45,10 +45,10 @@ def test_names_and_bounds_are_those_of_pyproject(
     lines = project["dependencies"] + [
         line for extra in EXTRAS for line in project["optional-dependencies"][extra]
     ]
-    wanted = {CONDA_NAMES.get(each.name, each.name): each.specifier for each in map(Requirement, lines)}
+    expected = {CONDA_NAMES.get(each.name, each.name): each.specifier for each in map(Requirement, lines)}
     found = _bounds(environment)
-    assert {name: bounds for name, bounds in found.items() if name not in CONDA_ONLY} == wanted
-    assert found.keys() - wanted.keys() == CONDA_ONLY
+    assert {name: bounds for name, bounds in found.items() if name not in CONDA_ONLY} == expected
+    assert found.keys() - expected.keys() == CONDA_ONLY
 
 
 def test_the_python_is_the_projects(project: dict[str, Any], environment: dict[str, Any]) -> None:

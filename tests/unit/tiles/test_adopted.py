@@ -63,11 +63,11 @@ def test_its_tiles_are_cut_as_they_are(tmp_path: Path, target: str) -> None:
     raster = write_raster(tmp_path / "scene.tif", smooth(3, 300, 420), crs=UTM, transform=UTM_GRID)
     document = _foreign(raster, target, 128, 16)
     scheme = gt.read_tiling_scheme(_stored(tmp_path, document), raster=raster)
-    wanted = {f["properties"]["tile_id"]: f["properties"]["pixel_window"] for f in document["features"]}
-    assert {tile.tile_id: tile.window.model_dump() for tile in scheme.tiles()} == wanted
+    expected = {f["properties"]["tile_id"]: f["properties"]["pixel_window"] for f in document["features"]}
+    assert {tile.tile_id: tile.window.model_dump() for tile in scheme.tiles()} == expected
     assert gt.TilingScheme.from_geojson(scheme.to_geojson()) == scheme
     made = gt.extract_tiles(raster, scheme, tmp_path / "tiles", progress=False)
-    assert len(made.tiles) == len(wanted)
+    assert len(made.tiles) == len(expected)
     for tile, feature in zip(scheme.tiles(), document["features"], strict=True):
         assert np.allclose(tile.bounds_4326, feature["properties"]["bounds_4326"], atol=1e-6)
 

@@ -250,14 +250,14 @@ def test_a_cluster_threads_and_delayed_write_the_same(
     on_cluster = extract_tiles(path, scheme, tmp_path / "cluster", progress=seen.append)
     with dask.config.set(scheduler="threads"):
         on_threads = extract_tiles(path, scheme, tmp_path / "threads")
-        told: list[Progress] = []
-        delayed = extract_tiles(path, scheme, tmp_path / "delayed", compute=False, progress=told.append)
+        text: list[Progress] = []
+        delayed = extract_tiles(path, scheme, tmp_path / "delayed", compute=False, progress=text.append)
         assert isinstance(delayed, Delayed)
-        assert not told
+        assert not text
         assert not (tmp_path / "delayed").exists()
         later = delayed.compute()
-    assert (told[0].done, told[-1].done, told[-1].total) == (0, later.total_pixels, later.total_pixels)
-    assert len(told) > len(later.tiles)
+    assert (text[0].done, text[-1].done, text[-1].total) == (0, later.total_pixels, later.total_pixels)
+    assert len(text) > len(later.tiles)
     assert seen[-1].done == seen[-1].total == on_cluster.total_pixels
     expected = joined(scheme, on_threads)
     for result in (on_cluster, later):

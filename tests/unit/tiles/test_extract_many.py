@@ -224,9 +224,9 @@ def test_an_area_limits_the_tiles(tmp_path: Path, scene: Path, target: str) -> N
     found = {tile.tile_id for tile in result.tiles}
     assert tiles[len(tiles) // 2].tile_id in found
     assert len(found) < len(tiles)
-    wanted = {tile.tile_id for tile in tiles if shape(tile.geometry).intersects(shape(area))}
+    expected = {tile.tile_id for tile in tiles if shape(tile.geometry).intersects(shape(area))}
     near = {tile.tile_id for tile in tiles if shape(tile.geometry).distance(shape(area)) < 1e-6}
-    assert wanted <= found <= near
+    assert expected <= found <= near
     feature = {"type": "Feature", "properties": {}, "geometry": area}
     file = tmp_path / "area.geojson"
     file.write_text(json.dumps({"type": "FeatureCollection", "features": [feature]}))
@@ -247,8 +247,8 @@ def test_an_area_limits_the_tiles(tmp_path: Path, scene: Path, target: str) -> N
         (17, "not a int"),
     ],
 )
-def test_an_area_that_is_none_is_refused(tmp_path: Path, scene: Path, area: Any, told: str) -> None:
-    with pytest.raises(InvalidParameter, match=told):
+def test_an_area_that_is_none_is_refused(tmp_path: Path, scene: Path, area: Any, text: str) -> None:
+    with pytest.raises(InvalidParameter, match=text):
         extract_tiles(scene, generate_tiling_scheme(scene, 64, 8), tmp_path / "tiles", area=area)
     assert not (tmp_path / "tiles").exists()
 

@@ -83,17 +83,17 @@ def test_what_would_be_decoded_often_is_decoded_once_into_a_scratch_file(
     scheme = generate_tiling_scheme(path, 256, 0, target)
     with dask.config.set(scheduler="threads", num_workers=8):
         plan = plan_extraction(path, scheme)
-        assert plan.staged
+        assert plan.decode_first
         assert "each stored block once, into a scratch file of 3 MB" in str(plan)
-        staged = extract_tiles(path, scheme, tmp_path / "staged", as_cog=True, progress=False)
+        decode_first = extract_tiles(path, scheme, tmp_path / "staged", as_cog=True, progress=False)
         assert not list(scratch.iterdir())
         usage = type("Usage", (), {"free": 5_000_000})()
         monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
         plan = plan_extraction(path, scheme)
-        assert not plan.staged, "where there is no room for it"
+        assert not plan.decode_first, "where there is no room for it"
         assert plan.rereads > 2
         read = extract_tiles(path, scheme, tmp_path / "read", as_cog=True, progress=False)
-    for ours, theirs in zip(staged.tiles, read.tiles, strict=True):
+    for ours, theirs in zip(decode_first.tiles, read.tiles, strict=True):
         assert Path(ours.location).read_bytes() == Path(theirs.location).read_bytes()
 
 

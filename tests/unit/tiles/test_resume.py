@@ -167,14 +167,14 @@ def test_a_finished_run_is_resumed_without_writing_anything(tmp_path: Path, scen
     assert first.tiles_resumed == 0
     assert "earlier run" not in str(first)
     before, manifest = seen(tiles), storage.stat(tiles / "scene_tiles.json")
-    told: list[Progress] = []
-    again = extract_tiles(*scene, tiles, resume=True, progress=told.append)
+    text: list[Progress] = []
+    again = extract_tiles(*scene, tiles, resume=True, progress=text.append)
     assert seen(tiles) == before
     assert storage.stat(tiles / "scene_tiles.json") == manifest
     assert again.tiles_resumed == len(scene[1])
     assert f"{len(scene[1])} of them by an earlier run" in str(again)
     assert again.seconds == 0
-    assert [state.done for state in told] == [again.total_pixels]
+    assert [state.done for state in text] == [again.total_pixels]
     said = {"resumed", "started", "finished"}
     for ours, theirs in zip(again.tiles, first.tiles, strict=True):
         assert ours.model_dump(exclude=said) == theirs.model_dump(exclude=said)
@@ -183,10 +183,10 @@ def test_a_finished_run_is_resumed_without_writing_anything(tmp_path: Path, scen
 def test_tiles_that_are_kept_count_as_done_at_once(tmp_path: Path, scene: Scene) -> None:
     chosen = ["tile_0_0", "tile_1_1"]
     done = extract_tiles(*scene, tmp_path / "tiles", tiles=chosen).total_pixels
-    told: list[Progress] = []
-    result = extract_tiles(*scene, tmp_path / "tiles", resume=True, progress=told.append)
-    assert told[0].done == done
-    assert told[-1].done == told[-1].total == result.total_pixels
+    text: list[Progress] = []
+    result = extract_tiles(*scene, tmp_path / "tiles", resume=True, progress=text.append)
+    assert text[0].done == done
+    assert text[-1].done == text[-1].total == result.total_pixels
 
 
 def _replaced(path: Path) -> None:

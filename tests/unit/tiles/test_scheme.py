@@ -378,8 +378,8 @@ def test_a_tile_keeps_to_its_budget(tmp_path: Path) -> None:
     ],
 )
 def test_what_does_not_go_together_in_a_scheme_is_refused(
-    tmp_path: Path, options: dict[str, Any], told: str
+    tmp_path: Path, options: dict[str, Any], text: str
 ) -> None:
     path = write_raster(tmp_path / "a.tif", smooth(3), crs=UTM, transform=UTM_GRID)
-    with pytest.raises(InvalidParameter, match=told):
+    with pytest.raises(InvalidParameter, match=text):
         generate_tiling_scheme(path, overlap=0, **options)

@@ -84,7 +84,7 @@ class Broker:
             queues, accept_token=accept_token, clock=clock, journal=self._journal or MEMORY_ONLY
         )
         self._host = host
-        self._wanted_port = port
+        self._requested_port = port
         self._server: asyncio.Server | None = None
         self._opened = ExitStack()
         self.faults = Faults(self._namespace, lambda function: function())
@@ -98,7 +98,7 @@ class Broker:
                 self._namespace.restore()
             # The address is free again at once after a broker that was killed, whatever its clients do.
             self._server = await loop.create_server(
-                lambda: Connection(self._namespace), self._host, self._wanted_port, reuse_address=True
+                lambda: Connection(self._namespace), self._host, self._requested_port, reuse_address=True
             )
             self._opened = stack.pop_all()
         self._namespace.wake()

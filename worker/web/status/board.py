@@ -20,16 +20,16 @@ from markupsafe import Markup
 from gdaltools.errors import GdalToolsError
 from worker.database.overview import JobStage, Overview
 from worker.database.tasks import Database, DatabaseError
-from worker.protocol.rows import OVER
-from worker.queue.dead_letter import Choice
+from worker.protocol.rows import OVER_STATUSES
+from worker.queue.dead_letter import Selection
 from worker.queue.dead_letters import DeadLetters
 from worker.task.memory import MB, container_memory, working_set_mb
-from worker.task.running import InHand
+from worker.task.running import RunningTasks
 from worker.telemetry import logs
 from worker.web.health import Readiness
 from worker.web.status import facts
-from worker.web.status.dead_letter_watch import LetterWatch
-from worker.web.status.facts import About, Facts, Resources
+from worker.web.status.dead_letter_watch import DeadLetterWatch
+from worker.web.status.facts import PageFacts, Resources, WorkerFacts
 from worker.web.status.html import rendered
 
 # How long what was looked up is shown: at least, when it was not to be had, and by how long it took.
@@ -44,7 +44,7 @@ class Board:
     """The facts of one worker and, by the names of `worker.web.status.html.SECTIONS`, their HTML."""
 
     def __init__(
-        self, about: About, readiness: Readiness, *, form_key: str, memory_limit_mb: float | None = None
+        self, about: WorkerFacts, readiness: Readiness, *, form_key: str, memory_limit_mb: float | None = None
     ) -> None:
         self.about = about
         self._readiness = readiness
@@ -52,7 +52,7 @@ class Board:
         self._memory_limit_mb = memory_limit_mb
         self._database: Database | None = None
         self._dead_letters: DeadLetters | None = None
-        self._in_hand: InHand | None = None
+        self._running_tasks: RunningTasks | None = None
         self._turn = asyncio.Lock()
         self._fresh_until = float("-inf")
         self._rest_seconds = 0.0
@@ -61,15 +61,20 @@ class Board:
         self._stages: dict[tuple[str, datetime], tuple[JobStage, ...]] = {}
         self._resources: Resources | None = None
         self._resources_at = float("-inf")
-        self._watch: LetterWatch | None = None
+        self._watch: DeadLetterWatch | None = None
         self._notices: dict[str, str] = {}
 
     def use(
-        self, *, database: Database, dead_letters: DeadLetters, in_hand: InHand, queues: tuple[str, ...]
+        self,
+        *,
+        database: Database,
+        dead_letters: DeadLetters,
+        running_tasks: RunningTasks,
+        queues: tuple[str, ...],
     ) -> None:
         """Look there from now on."""
-        self._database, self._dead_letters, self._in_hand = database, dead_letters, in_hand
-        self._watch = LetterWatch(dead_letters, queues, on_news=self._refresh)
+        self._database, self._dead_letters, self._running_tasks = database, dead_letters, running_tasks
+        self._watch = DeadLetterWatch(dead_letters, queues, on_news=self._refresh)
 
     async def leave_queues(self) -> None:
         """Look no further into the queues, and redrive nothing: the worker stops."""
@@ -86,27 +91,27 @@ class Board:
                 self._fresh_until = time.monotonic() + self._rest_seconds
             return self._fragments
 
-    async def redrive(self, queue: str, choice: Choice) -> str:
+    async def redrive(self, queue: str, choice: Selection) -> str:
         """Redrive dead letters; a key by which `notice` tells what became of it."""
         if self._dead_letters is None:
             return self._note(
                 "The worker is starting or stopping: nothing was redriven, try again in a moment."
             )
         try:
-            handled = await self._dead_letters.redrive(queue, choice)
+            outcomes = await self._dead_letters.redrive(queue, choice)
         except GdalToolsError as error:
             return self._note(f"Not everything was redriven: {facts.said(str(error))}")
         finally:
             if self._watch is not None:
                 self._watch.look_again()
             self._refresh()
-        log.info("redriven by the status page: %d letters of %s", len(handled), queue)
-        told = "; ".join(
+        log.info("redriven by the status page: %d letters of %s", len(outcomes), queue)
+        text = "; ".join(
             f"letter {each.sequence_number}: {each.outcome}, {facts.said(each.detail)}"
-            for each in handled[:5]
+            for each in outcomes[:5]
         )
-        more = f"; and {len(handled) - 5} more" if len(handled) > 5 else ""
-        return self._note(f"{queue}: {told or 'there was nothing to redrive'}{more}")
+        more = f"; and {len(outcomes) - 5} more" if len(outcomes) > 5 else ""
+        return self._note(f"{queue}: {text or 'there was nothing to redrive'}{more}")
 
     def notice(self, key: str) -> str | None:
         """What was told under a key."""
@@ -122,16 +127,16 @@ class Board:
             del self._notices[next(iter(self._notices))]
         return key
 
-    async def _look(self) -> Facts:
-        runs = () if self._in_hand is None else self._in_hand.runs
-        (overview, unknown), resources, letters = await asyncio.gather(
+    async def _look(self) -> PageFacts:
+        runs = () if self._running_tasks is None else self._running_tasks.runs
+        (overview, unknown), resources, dead_letters = await asyncio.gather(
             self._overview(),
             self._look_at_resources(tuple(run.pid for run in runs if run.pid is not None)),
-            _nothing() if self._watch is None else self._watch.letters(),
+            _nothing() if self._watch is None else self._watch.dead_letters(),
         )
         now = datetime.now(UTC) if overview is None else facts.aware(overview.now)
         lines = logs.TAIL.lines
-        return Facts(
+        return PageFacts(
             now=now,
             about=self.about,
             phase=self._readiness.phase,
@@ -140,7 +145,7 @@ class Board:
             unknown=unknown,
             running=facts.running(overview, runs, lines, resources, name=self.about.name, now=now),
             jobs=facts.jobs(overview, self._stages_of(overview)),
-            letters=letters,
+            dead_letters=dead_letters,
             resources=resources,
             lines=facts.newest(lines),
         )
@@ -166,7 +171,7 @@ class Board:
         for stage in overview.stages:
             read.setdefault(stage.job_id, []).append(stage)
         found = {job.key: self._stages.get(job.key, tuple(read.get(job.job_id, ()))) for job in overview.jobs}
-        self._stages = {job.key: found[job.key] for job in overview.jobs if job.status in OVER}
+        self._stages = {job.key: found[job.key] for job in overview.jobs if job.status in OVER_STATUSES}
         return {job_id: stages for (job_id, _), stages in found.items()}
 
     async def _look_at_resources(self, pids: tuple[int, ...]) -> Resources:

@@ -14,9 +14,9 @@ from contextlib import asynccontextmanager
 from gdaltools.errors import GdalToolsError
 from worker.queue.dead_letters import DeadLetters, Look
 from worker.waiting import is_set_within
-from worker.web.status.facts import Letters, said
+from worker.web.status.facts import QueueDeadLetters, said
 
-MOST_LETTERS = 20
+MOST_DEAD_LETTERS = 20
 """How many of a queue are shown."""
 
 _EVERY_SECONDS = 5.0
@@ -26,7 +26,7 @@ _IDLE_SECONDS = 30.0
 _LOOK_SECONDS, _FIRST_SECONDS = 10.0, 1.0
 
 
-class LetterWatch:
+class DeadLetterWatch:
     """Watches some queues from the first question on; `on_news` is called when something else was found.
 
     To be closed when it is no longer needed.
@@ -38,12 +38,12 @@ class LetterWatch:
         self._dead_letters = dead_letters
         self._queues = queues
         self._on_news = on_news
-        self._found: tuple[Letters, ...] | None = None
+        self._found: tuple[QueueDeadLetters, ...] | None = None
         self._asked = float("-inf")
-        self._wanted, self._news = asyncio.Event(), asyncio.Event()
+        self._due, self._news = asyncio.Event(), asyncio.Event()
         self._watching: asyncio.Task[None] | None = None
 
-    async def letters(self) -> tuple[Letters, ...] | None:
+    async def dead_letters(self) -> tuple[QueueDeadLetters, ...] | None:
         """What was found last, by queue; None while nothing was found yet."""
         self._asked = time.monotonic()
         if self._watching is None or self._watching.done():
@@ -55,7 +55,7 @@ class LetterWatch:
 
     def look_again(self) -> None:
         """Have the queues looked at now, as something has changed."""
-        self._wanted.set()
+        self._due.set()
 
     async def close(self) -> None:
         """End the watch."""
@@ -66,13 +66,13 @@ class LetterWatch:
     async def _watch(self) -> None:
         async with _links(self._dead_letters, self._queues) as looks:
             while time.monotonic() - self._asked < _IDLE_SECONDS:
-                self._wanted.clear()
+                self._due.clear()
                 found = tuple(await asyncio.gather(*(_seen(queue, look) for queue, look in looks)))
                 if found != self._found:
                     self._found = found
                     self._news.set()
                     self._on_news()
-                await is_set_within(self._wanted, _EVERY_SECONDS)
+                await is_set_within(self._due, _EVERY_SECONDS)
 
 
 @asynccontextmanager
@@ -86,12 +86,12 @@ async def _links(dead_letters: DeadLetters, queues: Sequence[str]) -> AsyncItera
         await asyncio.gather(*(link.__aexit__(None, None, None) for link in links))
 
 
-async def _seen(queue: str, look: Look) -> Letters:
+async def _seen(queue: str, look: Look) -> QueueDeadLetters:
     try:
         async with asyncio.timeout(_LOOK_SECONDS):
-            found = await look(MOST_LETTERS + 1)
+            found = await look(MOST_DEAD_LETTERS + 1)
     except TimeoutError:
-        return Letters(queue, problem=f"no answer within {_LOOK_SECONDS:g} s")
+        return QueueDeadLetters(queue, problem=f"no answer within {_LOOK_SECONDS:g} s")
     except GdalToolsError as error:
-        return Letters(queue, problem=said(str(error)))
-    return Letters(queue, found[:MOST_LETTERS], more=len(found) > MOST_LETTERS)
+        return QueueDeadLetters(queue, problem=said(str(error)))
+    return QueueDeadLetters(queue, found[:MOST_DEAD_LETTERS], more=len(found) > MOST_DEAD_LETTERS)

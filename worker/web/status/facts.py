@@ -12,7 +12,7 @@ from gdaltools.display.pace import duration, rate, seconds_left
 from gdaltools.runtime.text import redacted, shortened
 from worker.database.overview import MOST_WAITING, FailedTask, JobStage, Overview, RecentJob, RunningTask
 from worker.queue.dead_letter import DeadLetter
-from worker.task.running import Run
+from worker.task.running import LocalRun
 from worker.telemetry.logs import Line
 from worker.web.status.timeline import Timeline, timeline
 
@@ -32,20 +32,22 @@ def said(text: str | None) -> str:
 
 
 @dataclass(frozen=True)
-class Pace:
+class ShownPace:
     """How far work is, as its newest progress has it.
 
-    >>> Pace.of({"unit": "blocks", "done": 50, "total": 200}, seconds=10, expected=None)
-    Pace(percent=25.0, told='50 of 200 blocks, 5.0 blocks/s, 30 s left')
-    >>> Pace.of({"done": "many"}, seconds=10, expected=None) is None
+    >>> ShownPace.of({"unit": "blocks", "done": 50, "total": 200}, seconds=10, expected=None)
+    ShownPace(percent=25.0, told='50 of 200 blocks, 5.0 blocks/s, 30 s left')
+    >>> ShownPace.of({"done": "many"}, seconds=10, expected=None) is None
     True
     """
 
     percent: float
-    told: str
+    text: str
 
     @classmethod
-    def of(cls, progress: Mapping[str, Any] | None, *, seconds: float, expected: float | None) -> Pace | None:
+    def of(
+        cls, progress: Mapping[str, Any] | None, *, seconds: float, expected: float | None
+    ) -> ShownPace | None:
         """The pace; None where nothing tells, as of a row that somebody else has written."""
         given = progress or {}
         done, total = _number(given.get("done")), _number(given.get("total"))
@@ -84,14 +86,14 @@ class Running:
     worker: str
     here: bool
     began: datetime | None
-    pace: Pace | None
+    pace: ShownPace | None
     memory_mb: float | None
     quiet_seconds: float | None
     lines: tuple[Line, ...]
 
 
 @dataclass(frozen=True)
-class Job:
+class ShownJob:
     """A recent job and its timeline."""
 
     row: RecentJob
@@ -100,11 +102,11 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Letters:
+class QueueDeadLetters:
     """The oldest dead letters of a queue; `problem` says why they are not known."""
 
     queue: str
-    letters: tuple[DeadLetter, ...] = ()
+    dead_letters: tuple[DeadLetter, ...] = ()
     more: bool = False
     problem: str | None = None
 
@@ -120,7 +122,7 @@ class Resources:
 
 
 @dataclass(frozen=True)
-class About:
+class WorkerFacts:
     """Which worker it is."""
 
     name: str
@@ -131,26 +133,26 @@ class About:
 
 
 @dataclass(frozen=True)
-class Facts:
+class PageFacts:
     """All that the page shows at one moment.
 
     Attributes
     ----------
     overview : Overview or None
         What the database says; None while it is not known, for which `unknown` is the reason.
-    letters : tuple of Letters or None
+    dead_letters : tuple of QueueDeadLetters or None
         None before the queues have answered for the first time.
     """
 
     now: datetime
-    about: About
+    about: WorkerFacts
     phase: str | None
     problems: Mapping[str, str]
     overview: Overview | None
     unknown: str | None
     running: tuple[Running, ...]
-    jobs: tuple[Job, ...]
-    letters: tuple[Letters, ...] | None
+    jobs: tuple[ShownJob, ...]
+    dead_letters: tuple[QueueDeadLetters, ...] | None
     resources: Resources | None
     lines: tuple[Line, ...]
 
@@ -173,10 +175,10 @@ class Facts:
     @property
     def dead(self) -> str:
         """How many dead letters are known of."""
-        if self.letters is None:
+        if self.dead_letters is None:
             return "?"
-        more = any(each.more for each in self.letters)
-        return f"{sum(len(each.letters) for each in self.letters)}{'+' if more else ''}"
+        more = any(each.more for each in self.dead_letters)
+        return f"{sum(len(each.dead_letters) for each in self.dead_letters)}{'+' if more else ''}"
 
 
 def aware(time: datetime) -> datetime:
@@ -186,7 +188,7 @@ def aware(time: datetime) -> datetime:
 
 def running(
     overview: Overview | None,
-    runs: Sequence[Run],
+    runs: Sequence[LocalRun],
     lines: Iterable[Line],
     resources: Resources | None,
     *,
@@ -210,7 +212,7 @@ def running(
 
 
 def _running_here(
-    run: Run,
+    run: LocalRun,
     row: RunningTask | None,
     lines: Sequence[Line],
     memory: Mapping[int, float],
@@ -229,7 +231,7 @@ def _running_here(
         worker=name,
         here=True,
         began=run.began,
-        pace=Pace.of(run.progress, seconds=run.seconds, expected=run.expected_seconds),
+        pace=ShownPace.of(run.progress, seconds=run.seconds, expected=run.expected_seconds),
         memory_mb=None if run.pid is None else memory.get(run.pid),
         quiet_seconds=None,
         lines=tuple(lines[-_TASK_LINES:]),
@@ -250,7 +252,7 @@ def _running_elsewhere(row: RunningTask, *, now: datetime) -> Running:
         worker=said(row.worker),
         here=False,
         began=None if row.began is None else aware(row.began),
-        pace=Pace.of(progress, seconds=seconds, expected=None),
+        pace=ShownPace.of(progress, seconds=seconds, expected=None),
         memory_mb=None,
         quiet_seconds=quiet,
         lines=(),
@@ -260,13 +262,13 @@ def _running_elsewhere(row: RunningTask, *, now: datetime) -> Running:
 _TONES = {"completed": "good", "failed": "bad", "completed_with_errors": "warn", "processing": "now"}
 
 
-def jobs(overview: Overview | None, stages: Mapping[str, Sequence[JobStage]]) -> tuple[Job, ...]:
+def jobs(overview: Overview | None, stages: Mapping[str, Sequence[JobStage]]) -> tuple[ShownJob, ...]:
     """The newest jobs, each with its timeline."""
     if overview is None:
         return ()
     now = overview.now.replace(second=overview.now.second // _STEP_SECONDS * _STEP_SECONDS, microsecond=0)
     return tuple(
-        Job(
+        ShownJob(
             row,
             timeline(row, stages.get(row.job_id, ()), now=now),
             _TONES.get(row.status, "dim"),

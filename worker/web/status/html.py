@@ -13,7 +13,7 @@ from markupsafe import Markup, escape
 from gdaltools.display.pace import duration
 from gdaltools.runtime.text import megabytes, printable
 from worker.database.overview import MOST_COUNTED, MOST_FAILED, MOST_RUNNING
-from worker.web.status.facts import Facts, aware, said
+from worker.web.status.facts import PageFacts, aware, said
 from worker.web.status.timeline import done_of
 
 SECTIONS = ("summary", "running", "waiting", "failed", "jobs", "letters", "outbox", "health", "log")
@@ -22,7 +22,7 @@ SECTIONS = ("summary", "running", "waiting", "failed", "jobs", "letters", "outbo
 _MOST_WAITING_SHOWN = 10
 
 
-def rendered(facts: Facts, *, form_key: str) -> Mapping[str, Markup]:
+def rendered(facts: PageFacts, *, form_key: str) -> Mapping[str, Markup]:
     """The HTML of each section; `form_key` goes into the forms."""
     return {
         name: Markup(_TEMPLATES.get_template(f"{name}.html").render(facts=facts, form_key=form_key))

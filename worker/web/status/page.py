@@ -18,7 +18,7 @@ from secrets import token_urlsafe
 from aiohttp import web
 
 from gdaltools.errors import InvalidParameter
-from worker.queue.dead_letter import Choice, parse_sequence_number
+from worker.queue.dead_letter import Selection, parse_sequence_number
 from worker.waiting import is_set_within
 from worker.web.access import COOKIE, COOKIE_SECONDS, Access
 from worker.web.status import html
@@ -114,7 +114,7 @@ def routes(board: Board, access: Access, streams: Streams) -> Iterable[web.Route
     async def redrive(request: web.Request) -> web.Response:
         form = await request.post()
         numbers = frozenset(parse_sequence_number(str(each)) for each in form.getall("sequence", ()))
-        choice = Choice.of({"sequences": numbers, "all": form.get("all") == "all"})
+        choice = Selection.of({"sequences": numbers, "all": form.get("all") == "all"})
         key = await board.redrive(str(form.get("queue", "")), choice)
         return _see_other(f"../?told={key}")
 

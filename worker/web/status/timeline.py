@@ -8,7 +8,7 @@ from datetime import datetime
 
 from gdaltools.display.pace import duration
 from worker.database.overview import JobStage, RecentJob
-from worker.protocol.rows import OVER
+from worker.protocol.rows import OVER_STATUSES
 
 # A stage of milliseconds in a job of hours is still to be seen; percent of the lane.
 _THINNEST = 0.6
@@ -26,7 +26,7 @@ class Bar:
         In percent of the lane.
     tone : str
         "good", "bad", or "now" for one that is not over.
-    told : str
+    text : str
         The same in words.
     """
 
@@ -34,7 +34,7 @@ class Bar:
     left: float
     width: float
     tone: str
-    told: str
+    text: str
 
     @property
     def numbered(self) -> bool:
@@ -59,15 +59,15 @@ class Timeline:
     seconds: float
 
     @property
-    def told(self) -> str:
+    def text(self) -> str:
         """All of it in words."""
-        return "; ".join(bar.told for lane in self.lanes for bar in lane.bars) or "no stage has begun"
+        return "; ".join(bar.text for lane in self.lanes for bar in lane.bars) or "no stage has begun"
 
 
 def timeline(job: RecentJob, stages: Iterable[JobStage], *, now: datetime) -> Timeline:
     """The timeline of a job, from its submission to its end or to `now`."""
     mine = tuple(stages)
-    end = job.updated if job.status in OVER else now
+    end = job.updated if job.status in OVER_STATUSES else now
     last = max([end, *(stage.ended for stage in mine if stage.ended is not None)])
     seconds = max((last - job.created).total_seconds(), 1.0)
     queues = sorted({stage.queue for stage in mine}, key=lambda queue: (_first(mine, queue), queue))

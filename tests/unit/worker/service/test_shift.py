@@ -54,10 +54,10 @@ async def test_it_is_not_idle_while_a_message_is_in_hand() -> None:
     stopping = asyncio.Event()
     shift = Shift(stopping, idle_seconds=0.05)
     running = asyncio.create_task(shift.run())
-    in_hand = asyncio.ensure_future(shift.watched(_forever)(MESSAGE))
+    running_tasks = asyncio.ensure_future(shift.watched(_forever)(MESSAGE))
     await asyncio.wait({running}, timeout=0.3)
     assert not running.done()
-    in_hand.cancel()
+    running_tasks.cancel()
     await running
     assert shift.is_over
 

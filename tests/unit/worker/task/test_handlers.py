@@ -40,9 +40,9 @@ def test_a_second_extraction_writes_only_what_is_missing(blob_root: Path) -> Non
     before = {tile: tile.stat() for tile in tiles if tile.exists()}
     again = handlers.run("extract_tiles", parameters)["result"]
     assert {tile for tile in tiles if before.get(tile) == tile.stat()} == {tiles[0], *tiles[3:]}
-    told = {"extraction_time_seconds", "processing_time_seconds"}
-    assert {k: v for k, v in first.items() if k not in told} == {
-        k: v for k, v in again.items() if k not in told
+    text = {"extraction_time_seconds", "processing_time_seconds"}
+    assert {k: v for k, v in first.items() if k not in text} == {
+        k: v for k, v in again.items() if k not in text
     }
 
 
@@ -78,10 +78,10 @@ def test_a_cog_that_is_warped_takes_more_memory(blob_root: Path) -> None:
 def test_what_is_expected_says_what_will_be_done_and_by_which_calibration(blob_root: Path) -> None:
     expected = handlers.expectation("create_cog", SOURCE | {"output_tier": "all"})
     assert expected is not None
-    told = expected.to_dict()
-    assert [each["variant"] for each in told["workloads"]] == ["analysis", "visualization", "archive"]
-    assert 0 < told["seconds"] <= told["seconds_high"]
-    assert told["basis"]
+    text = expected.to_dict()
+    assert [each["variant"] for each in text["workloads"]] == ["analysis", "visualization", "archive"]
+    assert 0 < text["seconds"] <= text["seconds_high"]
+    assert text["basis"]
 
 
 @pytest.mark.parametrize(
@@ -128,10 +128,10 @@ def test_a_tile_that_is_the_cog_of_its_tier_is_copied(blob_root: Path, tier: str
         results[kind] = handlers.run("create_cog", parameters)["result"]
     made = (blob_root / results["cog"]["cog_container"] / results["cog"]["cog_blob"]).read_bytes()
     assert (made == Path(extracted.tiles[0].location).read_bytes()) or tier == "archive"
-    told = set(results["plain"]) - {"source_blob", "cog_blob", "size_mb", "processing_time_seconds"}
+    text = set(results["plain"]) - {"source_blob", "cog_blob", "size_mb", "processing_time_seconds"}
     assert set(results["cog"]) == set(results["plain"])
     if tier != "visualization":
-        assert {key: results["cog"][key] for key in told} == {key: results["plain"][key] for key in told}
+        assert {key: results["cog"][key] for key in text} == {key: results["plain"][key] for key in text}
     assert results["cog"]["size_mb"] == len(made) / 1e6
 
 

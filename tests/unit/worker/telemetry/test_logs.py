@@ -43,7 +43,7 @@ def test_secrets_are_in_no_message_and_in_no_exception(
 
 
 async def test_what_a_line_is_about_is_inherited_by_tasks_and_ends() -> None:
-    async def inner() -> logs.About:
+    async def inner() -> logs.WorkerFacts:
         return dict(logs.current())
 
     with logs.about({"task_id": "a", "stage": 2}), logs.about({"stage": 3}):

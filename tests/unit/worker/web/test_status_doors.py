@@ -18,10 +18,10 @@ from worker.web.access import COOKIE, Access
 from worker.web.health import Readiness
 from worker.web.status import page
 from worker.web.status.board import Board
-from worker.web.status.facts import About
+from worker.web.status.facts import WorkerFacts
 
 TOKEN = "a-token-of-some-length"
-ABOUT = About("a-worker", "worker_docker", ("docker-tasks",), "0", datetime.now(UTC))
+ABOUT = WorkerFacts("a-worker", "worker_docker", ("docker-tasks",), "0", datetime.now(UTC))
 
 
 @asynccontextmanager

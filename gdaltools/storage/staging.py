@@ -26,7 +26,7 @@ ENOUGH = 0.35
 _SPACE_SHARE = 0.5
 
 
-def is_worth_fetching(location: Location, share: float) -> bool:
+def is_worth_staging(location: Location, share: float) -> bool:
     """Whether to bring a raster near of which this share is going to be read."""
     if not location.in_azure or share < ENOUGH or graph.cluster_threads():
         return False
@@ -34,7 +34,7 @@ def is_worth_fetching(location: Location, share: float) -> bool:
 
 
 @contextmanager
-def coming_near(location: Location, *, first: Iterable[int]) -> Iterator[tuple[Location, Wait]]:
+def streamed_copy(location: Location, *, first: Iterable[int]) -> Iterator[tuple[Location, Wait]]:
     """A raster of which all is read, on its way to the local disk, and how to wait for parts of it.
 
     Raises
@@ -44,13 +44,13 @@ def coming_near(location: Location, *, first: Iterable[int]) -> Iterator[tuple[L
     """
     with (
         scratch_folder(Path(tempfile.gettempdir())) as folder,
-        storage.arriving(location, folder / location.filename, first=first) as (near, wait),
+        storage.streamed(location, folder / location.filename, first=first) as (near, wait),
     ):
         yield near, wait
 
 
 @contextmanager
-def brought_near(location: Location, *, share: float) -> Iterator[Location]:
+def staged_copy(location: Location, *, share: float) -> Iterator[Location]:
     """The location, its bytes on the local disk for the length of the block where that is worth it.
 
     Raises
@@ -58,7 +58,7 @@ def brought_near(location: Location, *, share: float) -> Iterator[Location]:
     SourceChanged, StorageError
         As `gdaltools.storage.fetch` does.
     """
-    if not is_worth_fetching(location, share):
+    if not is_worth_staging(location, share):
         yield location
         return
     with scratch_folder(Path(tempfile.gettempdir())) as folder:
