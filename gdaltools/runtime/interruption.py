@@ -28,7 +28,7 @@ class Interruption:
 
 def is_requested() -> bool:
     """Whether this thread's run was interrupted."""
-    requested: threading.Event | None = getattr(_THREAD, "told", None)
+    requested: threading.Event | None = getattr(_THREAD, "requested", None)
     return requested is not None and requested.is_set()
 
 

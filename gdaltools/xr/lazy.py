@@ -78,6 +78,8 @@ def labelled(
     import rioxarray  # noqa: F401 - gives DataArray its .rio
     import xarray
 
+    import gdaltools.xr.accessor  # noqa: F401 - gives DataArray its .gt
+
     colours = [getattr(colour, "name", "") for colour in dataset.colorinterp]
     names = named(dataset.descriptions, colours)
     coords: dict[str, Any] = {"band": list(dataset.indexes), BAND_NAME: ("band", names)}

@@ -46,7 +46,7 @@ def ready(worker: WorkerProcess) -> dict[str, Any]:
         return {"ready": False, "problems": {}}
 
 
-async def text(worker: WorkerProcess, part: str) -> None:
+async def reported(worker: WorkerProcess, part: str) -> None:
     """Wait until a part is told to have a problem."""
     await eventually(lambda: part in ready(worker)["problems"], within_seconds=60)
 
@@ -81,7 +81,7 @@ async def test_a_database_that_crashes_mid_task_costs_nothing(made: World) -> No
     down = made.postgres.down(crash=True)
     await asyncio.to_thread(down.__enter__)
     try:
-        await text(worker, "database")
+        await reported(worker, "database")
     finally:
         await asyncio.to_thread(down.__exit__, None, None, None)
     await completed(made, job_id)
@@ -98,7 +98,7 @@ async def test_a_broker_that_dies_mid_task_costs_nothing(made: World) -> None:
     job_id = await sleeping_job(made, tasks=2, seconds=3)
     await asyncio.to_thread(made.broker.kill)
     try:
-        await text(worker, "docker-tasks")
+        await reported(worker, "docker-tasks")
     finally:
         await asyncio.to_thread(made.broker.start)
     await completed(made, job_id)
@@ -114,7 +114,7 @@ async def test_storage_that_refuses_is_told_and_tried_again(made: World) -> None
     job_id = await made.platform.submit(
         {"stages": 1, "tasks": 1, "task_type": "create_cog", "task_parameters": SOURCE}, job_type=NOOP
     )
-    await text(worker, "storage")
+    await reported(worker, "storage")
     (made.blobs / "silver-cogs").unlink()
     await completed(made, job_id)
     await well(worker)
@@ -156,7 +156,7 @@ async def test_a_worker_told_to_stop_hands_its_extraction_back_and_the_next_goes
 async def test_a_full_disk_keeps_a_worker_from_receiving() -> None:
     async with world(workers=1, seed=0, environment={"WORKER_MIN_FREE_DISK_MB": "1e12"}) as made:
         (worker,) = made.workers
-        await text(worker, "disk")
+        await reported(worker, "disk")
         job_id = await made.platform.submit(
             {"stages": 1, "tasks": 1, "task_type": "do_nothing", "task_parameters": {}}, job_type=NOOP
         )

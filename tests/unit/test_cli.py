@@ -103,7 +103,7 @@ def test_a_whole_process_works_and_keeps_its_streams_apart(scene: Path, tmp_path
 
 
 @pytest.mark.parametrize(
-    ("arguments", "code", "told"),
+    ("arguments", "code", "text"),
     [
         ([], 2, "usage"),
         (["fly"], 2, "usage"),

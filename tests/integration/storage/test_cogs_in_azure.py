@@ -92,7 +92,7 @@ def test_more_blocks_than_azure_allows_go_by_a_local_file(
     masked: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(storage, "MOST_BLOCKS", 5)
-    monkeypatch.setattr(storage, "staging", None)
+    monkeypatch.setattr(storage, "uncommitted", None)
     gt.create_cog(masked, TARGET, blocksize=64, progress=False)
     assert gt.validate_cog(TARGET).valid
 

@@ -60,7 +60,7 @@ def test_a_blob_that_is_read_whole_is_brought_near_and_left_nowhere(
     scratch.mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(scratch))
     staged: list[str] = []
-    for name in ("fetch", "arriving"):
+    for name in ("fetch", "streamed"):
         monkeypatch.setattr(storage, name, noted(getattr(storage, name), staged))
     assert "brought to the local disk first" in str(gt.plan_cog(SOURCE))
     cog = gt.create_cog(SOURCE, tmp_path / "b.tif", blocksize=64, progress=False)
@@ -68,7 +68,7 @@ def test_a_blob_that_is_read_whole_is_brought_near_and_left_nowhere(
     scheme = gt.generate_tiling_scheme(SOURCE, 256, 0)
     assert "brought to the local disk first" in str(gt.plan_extraction(SOURCE, scheme))
     gt.extract_tiles(SOURCE, scheme, tmp_path / "all", progress=False)
-    assert staged == [f"arriving {SOURCE}", f"fetch {SOURCE}"]
+    assert staged == [f"streamed {SOURCE}", f"fetch {SOURCE}"]
     assert list(scratch.iterdir()) == []
 
 

@@ -77,7 +77,7 @@ def plan_of(
     return CogPlan(
         source=MaskedArray(array, valid), facts=facts, profile=profile,
         encoding=Encoding(profile, facts.dtype), levels=level_sizes(width, height, blocksize), piece=piece,
-        source_crs_wkt=None, warps=False, staged=False, rereads=1.0, kept=False, sparse=False,
+        source_crs_wkt=None, warps=False, decode_first=False, rereads=1.0, kept=False, sparse=False,
     )  # fmt: skip
 
 

@@ -123,8 +123,8 @@ class Release(Operation):
 
     async def perform(self, database: PlatformDatabase) -> Any:
         message = OutboxMessage(QUEUE, f"release #{self.number}", f"release-{self.number}")
-        available = message if self.how == "with a message" else None
-        return await database.release(self.ticket.claim, message=available)
+        given = message if self.how == "with a message" else None
+        return await database.release(self.ticket.claim, message=given)
 
     def predict(self, world: World) -> Any:
         standing = world.standing(self.ticket)

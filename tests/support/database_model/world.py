@@ -216,10 +216,10 @@ def explain(
     for ways in product(*(op.ways(world, answer) for op, answer in zip(operations, answers, strict=True))):
         turns = [which for which, steps in enumerate(ways) for _ in steps]
         for order in sorted(set(permutations(turns))):
-            trial, available = deepcopy(world), [[] for _ in operations]
+            trial, given = deepcopy(world), [[] for _ in operations]
             for which in order:
-                available[which].append(ways[which][len(available[which])](trial))
-            said = [op.summary(steps) for op, steps in zip(operations, available, strict=True)]
+                given[which].append(ways[which][len(given[which])](trial))
+            said = [op.summary(steps) for op, steps in zip(operations, given, strict=True)]
             if said == list(answers) and trial == observed:
                 return trial
     return None

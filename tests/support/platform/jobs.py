@@ -109,55 +109,55 @@ def job_result(job: Values, tasks: Sequence[Values]) -> dict[str, Any]:
 
 def _noop_tasks(job: Values, stage: int) -> list[NewTask]:
     """So many tasks of one type; their parameters as given, ``{index}`` in a text replaced by the index."""
-    available = job["parameters"]
+    given = job["parameters"]
     return [
         NewTask(
             f"{job['job_id'][:8]}-s{stage}-{index}",
-            available["task_type"],
+            given["task_type"],
             {
                 name: value.replace("{index}", str(index)) if isinstance(value, str) else value
-                for name, value in available["task_parameters"].items()
+                for name, value in given["task_parameters"].items()
             }
             | {"index": index},
             str(index),
         )
-        for index in range(available["tasks"])
+        for index in range(given["tasks"])
     ]
 
 
 def _tiling(job: Values, previous: Sequence[Values]) -> list[NewTask]:
-    available = job["parameters"]
+    given = job["parameters"]
     parameters = {
-        "container_name": available["container_name"],
-        "blob_name": available["blob_name"],
-        "tile_size": available.get("tile_size"),
-        "overlap": available.get("overlap", 512),
+        "container_name": given["container_name"],
+        "blob_name": given["blob_name"],
+        "tile_size": given.get("tile_size"),
+        "overlap": given.get("overlap", 512),
         "output_container": "silver-cogs",
-        "band_names": available.get("band_names"),
-        "target_crs": available.get("target_crs", "EPSG:4326"),
+        "band_names": given.get("band_names"),
+        "target_crs": given.get("target_crs", "EPSG:4326"),
     }
     return [NewTask(f"{job['job_id'][:8]}-s1-tiling", "generate_tiling_scheme", parameters)]
 
 
 def _extraction(job: Values, previous: Sequence[Values]) -> list[NewTask]:
-    available, scheme = job["parameters"], previous[0]["result"]
+    given, scheme = job["parameters"], previous[0]["result"]
     parameters = {
-        "container_name": available["container_name"],
-        "blob_name": available["blob_name"],
+        "container_name": given["container_name"],
+        "blob_name": given["blob_name"],
         "tiling_scheme_blob": scheme["tiling_scheme_blob"],
         "tiling_scheme_container": scheme["tiling_scheme_container"],
         "output_container": "silver-mosaicjson",
         "job_id": job["job_id"],
-        "band_names": available.get("band_names"),
+        "band_names": given.get("band_names"),
     }
     return [NewTask(f"{job['job_id'][:8]}-s2-extract", "extract_tiles", parameters)]
 
 
 def _cogs(job: Values, previous: Sequence[Values]) -> list[NewTask]:
-    available, extraction = job["parameters"], previous[0]["result"]
+    given, extraction = job["parameters"], previous[0]["result"]
     facts = extraction["raster_metadata"]
-    stem = PurePosixPath(available["blob_name"]).stem
-    folder = f"{available['output_folder']}/" if available.get("output_folder") else ""
+    stem = PurePosixPath(given["blob_name"]).stem
+    folder = f"{given['output_folder']}/" if given.get("output_folder") else ""
     raster_type = {
         "detected_type": facts["detected_type"],
         "band_count": facts["band_count"],
@@ -171,12 +171,12 @@ def _cogs(job: Values, previous: Sequence[Values]) -> list[NewTask]:
             "container_name": extraction["tiles_container"],
             "blob_name": tile,
             "source_crs": extraction["source_crs"],
-            "target_crs": available.get("target_crs", "EPSG:4326"),
+            "target_crs": given.get("target_crs", "EPSG:4326"),
             "raster_type": raster_type,
-            "output_tier": available.get("output_tier", "analysis"),
+            "output_tier": given.get("output_tier", "analysis"),
             "output_blob_name": f"{folder}{stem}_{name}_cog.tif",
             "output_container": "silver-cogs",
-            "jpeg_quality": available.get("jpeg_quality", 85),
+            "jpeg_quality": given.get("jpeg_quality", 85),
             "overview_resampling": "average",
             "reproject_resampling": "bilinear",
             "in_memory": True,

@@ -42,13 +42,13 @@ class Received:
     def of(cls, message: Message) -> Received:
         """What a receiver gave."""
         # The worker needs neither of these two, so its Message does not show them.
-        available = message._received
+        given = message._received
         return cls(
             body=message.body,
-            identity=f"{available.sequence_number} of {available.enqueued_time_utc}",
+            identity=f"{given.sequence_number} of {given.enqueued_time_utc}",
             message_id=message.message_id,
             content_type=message.content_type,
-            session_id=available.session_id,
+            session_id=given.session_id,
         )
 
     def document(self) -> dict[str, Any] | None:

@@ -42,7 +42,7 @@ class Endpoint:
         By resource, tokens to give instead of new ones.
     asked : list of dict
         The queries that came.
-    available : list of str
+    given : list of str
         The tokens that were answered.
     """
 
@@ -53,7 +53,7 @@ class Endpoint:
     status: int = 200
     tokens: dict[str, str] = field(default_factory=dict)
     asked: list[dict[str, str]] = field(default_factory=list)
-    available: list[str] = field(default_factory=list)
+    given: list[str] = field(default_factory=list)
 
     def resources(self) -> list[str]:
         """What tokens were asked for."""
@@ -74,10 +74,10 @@ def identity_endpoint(*, secret: str = "header-secret") -> Iterator[Endpoint]:
             expires = int(time.time() + endpoint.lifetime)
             answer: dict[str, Any] = {"statusCode": status, "message": "injected"}
             if status == 200:
-                available = endpoint.tokens.get(query["resource"]) or token(query["resource"], expires)
-                endpoint.available.append(available)
+                given = endpoint.tokens.get(query["resource"]) or token(query["resource"], expires)
+                endpoint.given.append(given)
                 answer = {
-                    "access_token": available,
+                    "access_token": given,
                     "expires_on": str(expires),
                     "resource": query["resource"],
                     "token_type": "Bearer",

@@ -73,9 +73,9 @@ def empty(conninfo: str, schema: str) -> None:
 @contextlib.contextmanager
 def server() -> Iterator[Server]:
     """Lend a server for a test session."""
-    available = os.environ.get("TEST_DATABASE_URL")
-    if available:
-        yield Server(available)
+    given = os.environ.get("TEST_DATABASE_URL")
+    if given:
+        yield Server(given)
         return
     _sweep()
     folder = Path(tempfile.mkdtemp(prefix=FOLDER_PREFIX))
@@ -97,11 +97,11 @@ def _sweep() -> None:
 
 def parts(conninfo: str) -> dict[str, Any]:
     """The worker's settings for a connection string."""
-    available = conninfo_to_dict(conninfo)
+    given = conninfo_to_dict(conninfo)
     return {
-        "postgis_host": available["host"],
-        "postgis_port": int(available.get("port") or 5432),
-        "postgis_database": available["dbname"],
-        "postgis_user": available["user"],
-        "postgis_password": available.get("password"),
+        "postgis_host": given["host"],
+        "postgis_port": int(given.get("port") or 5432),
+        "postgis_database": given["dbname"],
+        "postgis_user": given["user"],
+        "postgis_password": given.get("password"),
     }

@@ -64,8 +64,8 @@ def queue_management(certificate: tuple[Path, Path]) -> Iterator[Management]:
                     return
                 described = ElementTree.fromstring(body).find(f".//{{{_QUEUE}}}QueueDescription")
                 assert described is not None, body
-                available = {each.tag.partition("}")[2]: each.text or "" for each in described}
-                management.queues[name] = {**management.queues.get(name, {}), **available}
+                given = {each.tag.partition("}")[2]: each.text or "" for each in described}
+                management.queues[name] = {**management.queues.get(name, {}), **given}
             self._answer(_entry(name, management.queues.get(name, {})), status=201)
 
         def _answer(self, text: str, *, status: int = 200) -> None:

@@ -20,7 +20,7 @@ from rasterio.errors import RasterioError
 
 from gdaltools.cli import main
 from gdaltools.cog.batch import run
-from gdaltools.cog.batch.budget import TaskMemoryBudget, free_bytes
+from gdaltools.cog.batch.budget import MemoryBudget, free_bytes
 from gdaltools.cog.batch.create import create_cogs
 from gdaltools.cog.batch.journal import JOURNAL_NAME
 from gdaltools.cog.batch.pairs import pairs
@@ -265,7 +265,7 @@ def test_small_files_are_made_side_by_side_and_a_large_one_alone(
         return build_cog(plan, target, **options)
 
     build_cog = run.build_cog
-    monkeypatch.setattr(run, "make_planned", recorded)
+    monkeypatch.setattr(run, "build_cog", recorded)
     with dask.config.set(num_workers=3):
         result = create_cogs(pattern, out, files_at_once=2)
     assert [name for name, _ in made][-1] == "a_large.tif"
@@ -275,7 +275,7 @@ def test_small_files_are_made_side_by_side_and_a_large_one_alone(
 
 
 def test_work_waits_until_there_is_memory_for_it_and_the_first_never_does() -> None:
-    budget = TaskMemoryBudget(100)
+    budget = MemoryBudget(100)
     taken, most, lock = 0, 0, threading.Lock()
 
     def work() -> None:
@@ -456,7 +456,7 @@ def test_an_error_that_nobody_foresaw_is_told_and_the_others_are_made(
             raise RasterioError("what GDAL said")
         return build_cog(plan, target, **options)
 
-    monkeypatch.setattr(run, "make_planned", failing)
+    monkeypatch.setattr(run, "build_cog", failing)
     result = create_cogs(scenes(tmp_path / "in", 3), tmp_path / "out")
     assert [(each.error_type, each.error, each.retryable) for each in result.failed] == [
         ("RasterioError", "what GDAL said", True)
@@ -492,7 +492,7 @@ def test_the_command_line_makes_many(quiet: Path, capsys: pytest.CaptureFixture[
 
 
 @pytest.mark.parametrize(
-    ("arguments", "code", "told"),
+    ("arguments", "code", "text"),
     [
         (["in/*.png", "out/"], 3, "no file matches 'in/*.png'"),
         (["in/**/*.tif", "out"], 2, "end it with a slash, 'out/'"),

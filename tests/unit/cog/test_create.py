@@ -304,9 +304,9 @@ def test_a_warped_cog_has_the_pixels_of_the_warp_in_any_order(
         plan = plan_cog(source, target_crs="EPSG:4326", blocksize=128)
         assert plan.decode_first, "each strip would be decoded for many pieces"
         assert "by own kernel" in str(plan)
-        decode_first = made(source, target_crs="EPSG:4326", blocksize=128)
+        staged = made(source, target_crs="EPSG:4326", blocksize=128)
     once = create_cog(source, tmp_path / "once.tif", target_crs="EPSG:4326", blocksize=128, progress=False)
-    np.testing.assert_array_equal(pixels(decode_first.location), pixels(once.location))
+    np.testing.assert_array_equal(pixels(staged.location), pixels(once.location))
     with rasterio.open(once.location) as dataset:
         (width, height), transform = (dataset.width, dataset.height), tuple(dataset.transform)[:6]
         target = Grid(crs="EPSG:4326", transform=transform, width=width, height=height)

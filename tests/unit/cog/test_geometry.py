@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, available, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from rasterio.io import MemoryFile
 
@@ -43,7 +43,7 @@ def pixels_of(spans: list[Span]) -> list[int]:
     return [pixel for span in spans for pixel in range(span.start, span.stop)]
 
 
-@available(sides, pieces, st.sampled_from(RULES))
+@given(sides, pieces, st.sampled_from(RULES))
 def test_every_pixel_of_an_overview_is_made_once(size: int, piece: int, rule: Rule) -> None:
     for step in steps(size, piece, rule):
         count = step.source.count
@@ -52,7 +52,7 @@ def test_every_pixel_of_an_overview_is_made_once(size: int, piece: int, rule: Ru
         assert sorted(pixels_of(alone + seams)) == list(range(step.target.size))
 
 
-@available(sides, pieces, st.sampled_from(RULES))
+@given(sides, pieces, st.sampled_from(RULES))
 def test_a_piece_finishes_what_its_children_could_not(size: int, piece: int, rule: Rule) -> None:
     for step in steps(size, piece, rule):
         for index in range(step.target.count):
@@ -62,7 +62,7 @@ def test_a_piece_finishes_what_its_children_could_not(size: int, piece: int, rul
             assert sorted(within + pixels_of(list(step.seams(index)))) == list(range(span.start, span.stop))
 
 
-@available(sides, pieces, st.sampled_from(RULES))
+@given(sides, pieces, st.sampled_from(RULES))
 def test_what_is_complete_needs_its_piece_alone(size: int, piece: int, rule: Rule) -> None:
     for step in steps(size, piece, rule):
         for index in range(step.source.count):
@@ -73,7 +73,7 @@ def test_what_is_complete_needs_its_piece_alone(size: int, piece: int, rule: Rul
                 assert needs.stop <= span.stop
 
 
-@available(sides, pieces, st.sampled_from(RULES))
+@given(sides, pieces, st.sampled_from(RULES))
 def test_borders_hold_what_is_needed_along_a_seam(size: int, piece: int, rule: Rule) -> None:
     for step in steps(size, piece, rule):
         for index in range(step.target.count):
@@ -82,7 +82,7 @@ def test_borders_hold_what_is_needed_along_a_seam(size: int, piece: int, rule: R
                 assert set(pixels_of([step.needs(pending)])) <= held
 
 
-@available(sides, pieces, st.sampled_from(RULES))
+@given(sides, pieces, st.sampled_from(RULES))
 def test_a_pixel_needs_pixels_of_the_level_before(size: int, piece: int, rule: Rule) -> None:
     for step in steps(size, piece, rule):
         needs = [step.needs(Span(pixel, pixel + 1)) for pixel in range(step.target.size)]
@@ -94,7 +94,7 @@ shapes = st.tuples(st.integers(1, 400), st.integers(1, 400))
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@available(
+@given(
     shapes,
     st.tuples(pieces, pieces),
     st.sampled_from(["average", "nearest", "average", "nearest", "cubic"]),
@@ -134,7 +134,7 @@ def test_a_file_does_not_depend_on_how_it_was_cut(
 
 
 @settings(max_examples=40, deadline=None)
-@available(
+@given(
     shapes,
     st.sampled_from([64, 80, 128]),
     st.integers(1, 3),
@@ -212,7 +212,7 @@ class _Padded(io.RawIOBase):
         return data
 
 
-@available(
+@given(
     st.integers(1, 10**6), st.integers(1, 10**6), st.integers(1, 4000),
     st.sampled_from([64, 128, 512, 1024, 4096]), st.integers(1, 2000),
 )  # fmt: skip
@@ -234,7 +234,7 @@ def test_the_memory_bound_hardly_grows_with_the_raster(side: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "told"),
+    ("options", "text"),
     [
         ({}, "adaptive, at most 1.5% larger"),
         ({"level": 9}, "DEFLATE, level 9, predictor 2"),

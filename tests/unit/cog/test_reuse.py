@@ -68,12 +68,12 @@ def assert_lifted(source: Path, **options: Any) -> None:
     cog = only(made_of(source, **options))
     assert cog.from_stored_blocks
     assert blocks(cog.location) == blocks(source)
-    from_stored_blocks = content(cog.location)
-    np.testing.assert_array_equal(from_stored_blocks[0], content(source)[0])
+    copied_blocks = content(cog.location)
+    np.testing.assert_array_equal(copied_blocks[0], content(source)[0])
     again = only(made_of(source, reuse=False, **options))
     assert not again.from_stored_blocks
     lossy = options.get("codec") == "JPEG"
-    for ours, theirs in zip(from_stored_blocks, content(again.location), strict=True):
+    for ours, theirs in zip(copied_blocks, content(again.location), strict=True):
         if lossy:
             np.testing.assert_allclose(ours.astype(int), theirs.astype(int), atol=40)
         else:

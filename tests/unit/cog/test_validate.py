@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import rasterio
 import rasterio.shutil
-from hypothesis import HealthCheck, available, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gdaltools.cog.create import create_cog
@@ -141,7 +141,7 @@ def test_a_chain_of_ifds_that_bites_its_tail_is_refused(tmp_path: Path) -> None:
     suppress_health_check=[HealthCheck.function_scoped_fixture],
     derandomize=True,
 )
-@available(changes=st.lists(st.tuples(st.integers(0, 1499), st.integers(0, 255)), min_size=1, max_size=6))
+@given(changes=st.lists(st.tuples(st.integers(0, 1499), st.integers(0, 255)), min_size=1, max_size=6))
 def test_damaged_headers_never_do_worse_than_a_typed_error(
     cog: Path, tmp_path: Path, changes: list[tuple[int, int]]
 ) -> None:
@@ -160,7 +160,7 @@ def test_damaged_headers_never_do_worse_than_a_typed_error(
     suppress_health_check=[HealthCheck.function_scoped_fixture],
     derandomize=True,
 )
-@available(changes=st.lists(st.tuples(st.integers(0, 3000), st.integers(0, 255)), min_size=1, max_size=4))
+@given(changes=st.lists(st.tuples(st.integers(0, 3000), st.integers(0, 255)), min_size=1, max_size=4))
 def test_validating_a_damaged_file_reports_or_raises_our_errors(
     cog: Path, tmp_path: Path, changes: list[tuple[int, int]]
 ) -> None:

@@ -90,9 +90,9 @@ def test_a_raster_and_its_layout_are_estimated_alike(tmp_path: Path) -> None:
         found = estimate(path, "extract_tiles", target_crs=target)
         assert found == estimate_layout("extract_tiles", Layout(400, 300, 8, 2), variant=variant)
         assert found.uncompressed_mb == 400 * 300 * 16 / 1e6
-    for expected, warps in ((None, False), (UTM, False), ("EPSG:4326", True)):
+    for target_crs, warps in ((None, False), (UTM, False), ("EPSG:4326", True)):
         expected = estimate_layout("create_cog", Layout(400, 300, 8, 2), variant="analysis", warps=warps)
-        assert estimate(path, target_crs=expected) == expected
+        assert estimate(path, target_crs=target_crs) == expected
 
 
 def test_the_cores_are_those_that_the_process_may_use() -> None:
@@ -112,7 +112,7 @@ def test_a_size_that_is_none_is_refused(size: float) -> None:
 
 
 @pytest.mark.parametrize(
-    ("operation", "options", "told"),
+    ("operation", "options", "text"),
     [("fly", {}, "fly"), ("create_cog", {"variant": "warp"}, "warp"), ("create_cog", {"cores": 0}, "cores")],
 )
 def test_what_is_not_known_is_refused(operation: str, options: dict[str, Any], text: str) -> None:

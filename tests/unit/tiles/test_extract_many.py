@@ -237,7 +237,7 @@ def test_an_area_limits_the_tiles(tmp_path: Path, scene: Path, target: str) -> N
 
 
 @pytest.mark.parametrize(
-    ("area", "told"),
+    ("area", "text"),
     [
         (box(10, 10, 11, 11), "touches none"),
         (box(470000, 999000, 471000, 1000000), "longitude and latitude"),

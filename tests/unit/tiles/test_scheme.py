@@ -20,7 +20,7 @@ from shapely.geometry import box, shape
 from gdaltools.errors import InvalidParameter, TargetExists, UnsupportedRaster
 from gdaltools.geo.crs import transform_points
 from gdaltools.geo.grid import Grid, target_grid
-from gdaltools.tiles.axis import Axis
+from gdaltools.tiles.axis import TileAxis
 from gdaltools.tiles.generate import generate_tiling_scheme
 from gdaltools.tiles.scheme import TilingScheme
 from tests.support.rasters import UTM, UTM_GRID, WGS84, smooth, write_raster
@@ -43,15 +43,15 @@ def scheme_of(grid: Grid, source: Grid, tile_size: int, overlap: int) -> TilingS
 
 
 @st.composite
-def axes(draw: st.DrawFn) -> Axis:
+def axes(draw: st.DrawFn) -> TileAxis:
     size = 16 * draw(st.integers(1, 64))
-    return Axis(
+    return TileAxis(
         extent=draw(st.integers(1, 20_000)), size=size, overlap=draw(st.integers(0, min(size - 1, 600)))
     )
 
 
 @given(axes())
-def test_pieces_cover_the_extent_and_share_exactly_the_overlap(axis: Axis) -> None:
+def test_pieces_cover_the_extent_and_share_exactly_the_overlap(axis: TileAxis) -> None:
     if axis.count > 3000:
         return
     spans = axis.spans
@@ -65,15 +65,15 @@ def test_pieces_cover_the_extent_and_share_exactly_the_overlap(axis: Axis) -> No
 
 
 @given(axes())
-def test_the_fewest_pieces_are_used(axis: Axis) -> None:
+def test_the_fewest_pieces_are_used(axis: TileAxis) -> None:
     fewest = max(1, -(-(axis.extent - axis.overlap) // (axis.size - axis.overlap)))
     assert axis.count == fewest
 
 
 def test_a_sliver_is_shared_with_the_tile_before() -> None:
-    assert Axis(extent=1030, size=512, overlap=0).spans == [(0, 512), (512, 272), (784, 246)]
-    assert Axis(extent=1024, size=512, overlap=0).spans == [(0, 512), (512, 512)]
-    assert Axis(extent=1100, size=512, overlap=0).spans == [(0, 512), (512, 512), (1024, 76)]
+    assert TileAxis(extent=1030, size=512, overlap=0).spans == [(0, 512), (512, 272), (784, 246)]
+    assert TileAxis(extent=1024, size=512, overlap=0).spans == [(0, 512), (512, 512)]
+    assert TileAxis(extent=1100, size=512, overlap=0).spans == [(0, 512), (512, 512), (1024, 76)]
 
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -366,7 +366,7 @@ def test_a_tile_keeps_to_its_budget(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "told"),
+    ("options", "text"),
     [
         ({"tile_mb": 100, "tile_size": 512}, "both say"),
         ({"tile_mb": -1}, "tile_mb"),

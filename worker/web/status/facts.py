@@ -36,7 +36,7 @@ class ShownPace:
     """How far work is, as its newest progress has it.
 
     >>> ShownPace.of({"unit": "blocks", "done": 50, "total": 200}, seconds=10, expected=None)
-    ShownPace(percent=25.0, told='50 of 200 blocks, 5.0 blocks/s, 30 s left')
+    ShownPace(percent=25.0, text='50 of 200 blocks, 5.0 blocks/s, 30 s left')
     >>> ShownPace.of({"done": "many"}, seconds=10, expected=None) is None
     True
     """
