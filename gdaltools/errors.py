@@ -78,10 +78,12 @@ class StorageDenied(StorageError):
     """Storage knows who asks, or does not, and refuses."""
 
 
+# Names that have moved; for one version they are also found here. (`runtime.moved` is a floor above this one.)
+_MOVED = {"UnknownTaskType": "worker.errors"}
+
+
 def __getattr__(name: str) -> object:
-    if name == "UnknownTaskType":
-        warnings.warn(
-            f"gdaltools.errors.{name} is now worker.errors.{name}", DeprecationWarning, stacklevel=2
-        )
-        return getattr(import_module("worker.errors"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name not in _MOVED:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    warnings.warn(f"{__name__}.{name} is now {_MOVED[name]}.{name}", DeprecationWarning, stacklevel=2)
+    return getattr(import_module(_MOVED[name]), name)
