@@ -78,7 +78,7 @@ class StorageDenied(StorageError):
     """Storage knows who asks, or does not, and refuses."""
 
 
-# Names that have moved; for one version they are also found here. (`runtime.moved` is a floor above this one.)
+# Names that have moved; for one version they are also found here. `runtime.moved` is a floor above.
 _MOVED = {"UnknownTaskType": "worker.errors"}
 
 
