@@ -70,7 +70,7 @@ def abandon() -> None:
             doomed = folder.with_name(f"{_PREFIX}{uuid4().hex}")
             with suppress(OSError):
                 folder.rename(doomed)
-            shutil.rmtree(doomed, ignore_errors=True)
+            _remove(doomed)
         there = any(folder.exists() for folder in folders)
         if not (creating or there) or time.monotonic() > deadline:
             return
@@ -89,7 +89,7 @@ def sweep(folders: Iterable[Path]) -> None:
     for folder in folders:
         with suppress(OSError), (folder / _LOCK_NAME).open("r") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            shutil.rmtree(folder, ignore_errors=True)
+            _remove(folder)
 
 
 def sweep_below(root: Path) -> None:
@@ -113,8 +113,21 @@ def locked_folder(beside: Path) -> tuple[Path, IO[str]]:
 
 def release(folder: Path) -> None:
     """Remove such a folder."""
-    shutil.rmtree(folder, ignore_errors=True)
+    _remove(folder)
     _open_folders.discard(folder)
+
+
+def _remove(folder: Path) -> None:
+    """Remove a folder, its lock last: what a process that dies meanwhile leaves is swept like any other."""
+    with suppress(OSError):
+        for name in os.listdir(folder):
+            if name != _LOCK_NAME:
+                path = folder / name
+                if path.is_dir() and not path.is_symlink():
+                    shutil.rmtree(path, ignore_errors=True)
+                else:
+                    path.unlink(missing_ok=True)
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _made(folder: Path) -> IO[str] | None:

@@ -34,7 +34,16 @@ from tests.support.database_model.choices import (
     claims_call,
 )
 from tests.support.database_model.observer import Observer
-from tests.support.database_model.world import STAGES, TASKS, Operation, Row, Ticket, World, explain, text
+from tests.support.database_model.world import (
+    STAGES,
+    TASKS,
+    Operation,
+    Row,
+    Ticket,
+    World,
+    answer_of,
+    explain,
+)
 from worker.database.jobs import PlatformDatabase
 from worker.protocol.rows import OVER_STATUSES, Claim, Claimed
 
@@ -181,7 +190,7 @@ class TaskLives(RuleBasedStateMachine):
         outcomes = self.run(
             together(*(operation.perform(self.workers[worker]) for worker, operation in acting))
         )
-        answers = [text(outcome) for outcome in outcomes]
+        answers = [answer_of(outcome) for outcome in outcomes]
         self.before, self.seen = self.seen, self.observer.world()
         after = explain(self.model, operations, answers, self.seen)
         assert after is not None, (

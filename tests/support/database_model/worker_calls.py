@@ -9,7 +9,7 @@ from itertools import permutations
 from typing import Any, Literal
 from uuid import UUID
 
-from tests.support.database_model.world import JOB, QUEUE, Held, Operation, PhaseTime, Ticket, World
+from tests.support.database_model.world import JOB, QUEUE, Held, Operation, Ticket, Transaction, World
 from worker.database.jobs import PlatformDatabase
 from worker.protocol.rows import OVER_STATUSES, OutboxMessage, OutboxRow
 
@@ -171,7 +171,7 @@ class Rescue(Operation):
     async def perform(self, database: PlatformDatabase) -> Any:
         return await database.rescue([QUEUE], lease_seconds=LEASE_SECONDS)
 
-    def ways(self, world: World, answer: Any) -> Iterator[Sequence[PhaseTime]]:
+    def ways(self, world: World, answer: Any) -> Iterator[Sequence[Transaction]]:
         running = [task for task, row in world.rows.items() if row.status == "processing"]
         for order in permutations(running):
             yield [partial(self._rescue_one, task) for task in order]
@@ -225,14 +225,22 @@ class Sweep(Operation):
             pass
         return Swept(*(frozenset(message_key(row.message) for row in part) for part in (rows, sent, failed)))
 
-    def ways(self, world: World, answer: Any) -> Iterator[Sequence[PhaseTime]]:
-        yield [partial(self._sweep, answer)]
+    def ways(self, world: World, answer: Any) -> Iterator[Sequence[Transaction]]:
+        yield [self._forget, partial(self._lend, answer)]
+
+    def summary(self, answers: list[Any]) -> Any:
+        return answers[-1]
 
     @staticmethod
-    def _sweep(swept: Swept, world: World) -> Swept | None:
+    def _forget(world: World) -> bool:
         for owed in world.outbox.values():
             if world.job is None or owed.job_life != world.job.life:
                 owed.settled = True  # what a run left unsaid is not said into the next
+        return True
+
+    @staticmethod
+    def _lend(swept: Swept, world: World) -> Swept | None:
+        """Another statement, which sees what was committed since the first."""
         if any(key not in world.outbox or world.outbox[key].settled for key in swept.lent):
             return None
         for key in swept.sent:

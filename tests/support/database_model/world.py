@@ -161,7 +161,7 @@ class Ticket:
         return self.claim.task_id
 
 
-PhaseTime = Callable[[World], Any]
+Transaction = Callable[[World], Any]
 
 
 @dataclass(frozen=True)
@@ -172,10 +172,10 @@ class Operation:
         raise NotImplementedError
 
     def predict(self, world: World) -> Any:
-        """Do to the world what the call does, and return its answer as `text` gives it."""
+        """Do to the world what the call does, and return its answer as `answer_of` gives it."""
         raise NotImplementedError
 
-    def ways(self, world: World, answer: Any) -> Iterator[Sequence[PhaseTime]]:
+    def ways(self, world: World, answer: Any) -> Iterator[Sequence[Transaction]]:
         """The transactions that the call may consist of, in each order that it may choose."""
         yield [self.predict]
 
@@ -184,7 +184,7 @@ class Operation:
         return answers[0]
 
 
-def text(outcome: Any) -> Any:
+def answer_of(outcome: Any) -> Any:
     """What an answer says, without what only a clock can know."""
     match outcome:
         case Claimed():

@@ -32,29 +32,29 @@ def _tasks(values: list[int]) -> list[dask.delayed]:
 
 
 def test_results_come_in_order_and_each_is_told_once_with_its_position() -> None:
-    text: list[tuple[int, int]] = []
-    assert run(_tasks([3, 1, 2]), ended=lambda *ended: text.append(ended)) == [6, 2, 4]
-    assert sorted(text) == [(0, 6), (1, 2), (2, 4)]
+    note: list[tuple[int, int]] = []
+    assert run(_tasks([3, 1, 2]), ended=lambda *ended: note.append(ended)) == [6, 2, 4]
+    assert sorted(note) == [(0, 6), (1, 2), (2, 4)]
 
 
 def test_a_result_is_told_before_the_next_task_has_ended() -> None:
-    text = threading.Event()
+    note = threading.Event()
 
     def after(first: int) -> int:
-        assert text.wait(30)
+        assert note.wait(30)
         return first
 
     tasks = [delayed(_double)(1), delayed(after)(2)]
-    assert run(tasks, ended=lambda position, _: text.set() if position == 0 else None) == [2, 2]
+    assert run(tasks, ended=lambda position, _: note.set() if position == 0 else None) == [2, 2]
 
 
 def test_a_cluster_gives_the_same() -> None:
-    text: list[tuple[int, int]] = []
+    note: list[tuple[int, int]] = []
     with LocalCluster(n_workers=1, processes=False, dashboard_address=None) as cluster, Client(cluster):
-        assert run(_tasks([3, 1, 2]), ended=lambda *ended: text.append(ended)) == [6, 2, 4]
+        assert run(_tasks([3, 1, 2]), ended=lambda *ended: note.append(ended)) == [6, 2, 4]
         with pytest.raises(ValueError, match="-1"):
-            run(_tasks([-1]), ended=lambda *ended: text.append(ended))
-    assert sorted(text) == [(0, 6), (1, 2), (2, 4)]
+            run(_tasks([-1]), ended=lambda *ended: note.append(ended))
+    assert sorted(note) == [(0, 6), (1, 2), (2, 4)]
 
 
 def test_no_task_still_runs_when_the_first_error_is_raised() -> None:
@@ -94,20 +94,20 @@ def test_with_one_thread_tasks_run_in_the_callers_own_whatever_is_configured() -
 
 
 def test_runs_of_several_threads_at_a_time_are_told_of_their_own_tasks() -> None:
-    text: dict[int, list[int]] = {}
+    note: dict[int, list[int]] = {}
 
     def several(number: int) -> None:
-        text[number] = []
+        note[number] = []
         with using_threads(1 + number % 2):
             for round_ in range(20):
-                run(_tasks([number, round_]), ended=lambda _, result: text[number].append(result))
+                run(_tasks([number, round_]), ended=lambda _, result: note[number].append(result))
 
     threads = [threading.Thread(target=several, args=(number,)) for number in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join(60)
-    for number, results in text.items():
+    for number, results in note.items():
         expected = [2 * number] * 20 + [2 * round_ for round_ in range(20)]
         assert sorted(results) == sorted(expected)
 
@@ -185,13 +185,13 @@ def test_of_very_many_calls_only_a_few_are_handed_out_at_a_time() -> None:
 
     results: list[int] = []
 
-    def text(result: int) -> None:
+    def note(result: int) -> None:
         nonlocal ended
         ended += 1
         results.append(result)
 
     with dask.config.set(scheduler="threads", num_workers=3):
-        run_each(abs, arguments(), ended=text)
+        run_each(abs, arguments(), ended=note)
     assert sorted(results) == list(range(5000))
     assert most <= 6
     run_each(abs, iter(range(3)), ended=results.append, threads=1)

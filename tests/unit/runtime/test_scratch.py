@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -82,3 +85,34 @@ def test_a_process_that_is_ending_opens_no_folder(tmp_path: Path) -> None:
         pass
     assert list(tmp_path.iterdir()) == []
     assert not scratch._open_folders
+
+
+# Dies, as by `kill -9`, once it has removed so many of the six files of its folder.
+DIES_REMOVING = """
+import os, signal, sys
+from pathlib import Path
+from gdaltools.runtime.scratch import scratch_folder
+
+unlink, left = os.unlink, [int(sys.argv[2])]
+
+def last(*args, **options):
+    unlink(*args, **options)
+    left[0] -= 1
+    if not left[0]:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+with scratch_folder(Path(sys.argv[1])) as folder:
+    for number in range(5):
+        (folder / str(number)).touch()
+    os.unlink = last
+"""
+
+
+@pytest.mark.parametrize("removed", range(1, 7))
+def test_a_folder_whose_owner_died_removing_it_is_swept(tmp_path: Path, removed: int) -> None:
+    done = subprocess.run([sys.executable, "-c", DIES_REMOVING, str(tmp_path), str(removed)], check=False)
+    assert done.returncode == -signal.SIGKILL
+    assert len(list(tmp_path.iterdir())) == 1
+    with scratch.scratch_folder(tmp_path):
+        assert len(list(tmp_path.iterdir())) == 1
+    assert list(tmp_path.iterdir()) == []
