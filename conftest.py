@@ -36,7 +36,7 @@ def example_scheme(example_scene: Path) -> TilingScheme:
 
 @pytest.fixture(autouse=True)
 def _examples(request: pytest.FixtureRequest) -> None:
-    if isinstance(request.node, pytest.DoctestItem) and request.node.name.startswith("gdaltools"):
+    if isinstance(request.node, pytest.DoctestItem) and request.node.name.startswith(("gdaltools", "worker")):
         if request.node.name == "gdaltools.raster.vrt.create_vrt":
             pytest.importorskip("osgeo")
         request.getfixturevalue("_at_hand")
