@@ -111,7 +111,7 @@ def _inset(box: Bounds) -> Bounds:
 def _tile_range(box: Bounds, zoom: int) -> tuple[range, range]:
     """Columns and rows of the map tiles that a box touches."""
     left, bottom, right, top = box
-    count = 2**zoom
+    count = 1 << zoom
 
     def index(share: float) -> int:
         return min(max(math.floor(share * count), 0), count - 1)
