@@ -1,7 +1,7 @@
 """Many COGs as one map: a MosaicJSON document that says which of them each map tile needs.
 
-The document is cogeo-mosaic's own (github.com/developmentseed/mosaicjson-spec, 0.0.3); it is made from the
-COGs' footprints, which are read here, so that their names stay exactly as they were given.
+The document (`gdaltools.catalog.mosaicjson`) is made from the COGs' footprints, which are read here, so that
+their names stay exactly as they were given.
 """
 
 from __future__ import annotations
@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 import dask
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from gdaltools import storage
+from gdaltools.catalog.mosaicjson import LATITUDE_LIMIT, Bounds, MosaicDocument, quadkey_zoom, tiles_of
 from gdaltools.display.progress import ProgressOption
 from gdaltools.display.reporting import reporting
 from gdaltools.errors import InvalidParameter, UnsupportedRaster
@@ -24,18 +25,13 @@ from gdaltools.raster.picture import file_name
 from gdaltools.runtime import graph
 from gdaltools.storage import Location, StrPath
 
-Bounds = tuple[float, float, float, float]
-
-# Web Mercator: metres a degree at the equator, metres a pixel at zoom 0, and where its square world ends.
+# Web Mercator: metres a degree at the equator, metres a pixel at zoom 0.
 _METRES_A_DEGREE = 111_319.490793
 _ZOOM_0_METRES = 156_543.033928
-_LATITUDE_LIMIT = 85.0511287798
 _TILE_PIXELS = 256
 _MAX_ZOOM = 24
-# More entries than this make a document that no reader wants; a coarser quadkey says the same.
-_MAX_QUADKEYS = 10_000
-# Degrees (about a centimetre) by which footprints shrink, so that neighbours of a tile's edge stay out of it.
-_INSET = 1e-7
+# Degrees; a raster of no height or width has this much.
+_LEAST_SIDE = 1e-7
 
 
 class MosaicResult(OnMap, BaseModel):
@@ -108,7 +104,7 @@ class _Footprint:
     @property
     def beyond_web_maps(self) -> bool:
         """Whether no part of it lies where web maps are drawn."""
-        return self.bounds[1] >= _LATITUDE_LIMIT or self.bounds[3] <= -_LATITUDE_LIMIT
+        return self.bounds[1] >= LATITUDE_LIMIT or self.bounds[3] <= -LATITUDE_LIMIT
 
 
 def create_mosaicjson(
@@ -171,7 +167,7 @@ def create_mosaicjson(
         raise InvalidParameter(f"the COGs' dtypes differ ({', '.join(dtypes)}): make a mosaic of each")
     low, high = _zooms(footprints, minzoom, maxzoom)
     document = _document(footprints, name, low, high)
-    content = document.model_dump_json(exclude_none=True, indent=None).encode()
+    content = document.model_dump_json().encode()
     storage.write_bytes(target, content, overwrite=overwrite)
     return MosaicResult(
         location=str(target),
@@ -225,73 +221,38 @@ def _metres_a_pixel(bounds: Bounds, width: int, height: int) -> float:
     left, bottom, right, top = bounds
     across = right - left if right > left else right - left + 360
     nearest = 0.0 if bottom <= 0 <= top else min(abs(bottom), abs(top))
-    stretch = 1 / math.cos(math.radians(min(nearest, _LATITUDE_LIMIT)))
-    x = max(across, _INSET) * _METRES_A_DEGREE / width
-    y = max(top - bottom, _INSET) * _METRES_A_DEGREE * stretch / height
+    stretch = 1 / math.cos(math.radians(min(nearest, LATITUDE_LIMIT)))
+    x = max(across, _LEAST_SIDE) * _METRES_A_DEGREE / width
+    y = max(top - bottom, _LEAST_SIDE) * _METRES_A_DEGREE * stretch / height
     return min(x, y)
 
 
-def _document(footprints: list[_Footprint], name: str, minzoom: int, maxzoom: int) -> Any:
-    from cogeo_mosaic.mosaic import MosaicJSON
-    from pydantic import ValidationError
-
-    parts = [(f.name, part) for f in footprints for part in _parts(f.bounds)]
-    boxes = [box for _, box in parts]
-    zoom = minzoom
-    while zoom > 0 and _tiles_covered(boxes, zoom) > _MAX_QUADKEYS:
-        zoom -= 1
+def _document(footprints: list[_Footprint], name: str, minzoom: int, maxzoom: int) -> MosaicDocument:
+    boxes = [(f.name, part) for f in footprints for part in _parts(f.bounds)]
+    zoom = quadkey_zoom([box for _, box in boxes], minzoom)
+    bounds = _union(footprints)
     try:
-        # A quadkey_zoom of 0 would be read as none given: cogeo-mosaic then takes minzoom.
-        made = MosaicJSON.from_features(
-            [_feature(cog, box) for cog, box in parts], minzoom=zoom, maxzoom=maxzoom, quadkey_zoom=zoom
+        return MosaicDocument(
+            name=name,
+            minzoom=minzoom,
+            maxzoom=maxzoom,
+            quadkey_zoom=zoom,
+            bounds=bounds,
+            center=_center(bounds, minzoom),
+            tiles=tiles_of(boxes, zoom),
         )
-        made.name, made.minzoom, made.quadkey_zoom = name, minzoom, zoom
-        made.tiles = {key: list(dict.fromkeys(assets)) for key, assets in made.tiles.items()}
-        made.bounds = _union(footprints)
-        made.center = _center(made.bounds, minzoom)
-        MosaicJSON.model_validate_json(made.model_dump_json(exclude_none=True))
     except ValidationError as error:
         raise InvalidParameter(f"the mosaic would not be a valid MosaicJSON: {error}") from error
-    return made
 
 
 def _parts(bounds: Bounds) -> list[Bounds]:
     """The box, cut in two where it crosses the antimeridian and to the latitudes of Web Mercator."""
     left, bottom, right, top = bounds
-    bottom, top = max(bottom, -_LATITUDE_LIMIT), min(top, _LATITUDE_LIMIT)
+    bottom, top = max(bottom, -LATITUDE_LIMIT), min(top, LATITUDE_LIMIT)
     if left < right:
         return [(left, bottom, right, top)]
     halves = [(left, bottom, 180.0, top), (-180.0, bottom, right, top)]
     return [half for half in halves if half[0] < half[2]]
-
-
-def _feature(cog: str, box: Bounds) -> dict[str, Any]:
-    left, bottom, right, top = box
-    dx, dy = min(_INSET, (right - left) / 4), min(_INSET, (top - bottom) / 4)
-    left, bottom, right, top = left + dx, bottom + dy, right - dx, top - dy
-    ring = [[left, bottom], [right, bottom], [right, top], [left, top], [left, bottom]]
-    return {
-        "type": "Feature",
-        "bbox": [left, bottom, right, top],
-        "properties": {"path": cog},
-        "geometry": {"type": "Polygon", "coordinates": [ring]},
-    }
-
-
-def _tiles_covered(boxes: list[Bounds], zoom: int) -> float:
-    """At most how many map tiles the boxes touch, overlaps counted twice."""
-    count = 0.0
-    for left, bottom, right, top in boxes:
-        across = (right - left) / 360 * 2**zoom
-        down = (_mercator(top) - _mercator(bottom)) * 2**zoom
-        count += (across + 2) * (down + 2)
-    return min(count, 4.0**zoom)
-
-
-def _mercator(latitude: float) -> float:
-    """Share of Web Mercator's height, from its south end (EPSG guidance note 7-2, Popular Visualisation)."""
-    radians = math.radians(latitude)
-    return math.log(math.tan(math.pi / 4 + radians / 2)) / (2 * math.pi) + 0.5
 
 
 def _union(footprints: list[_Footprint]) -> Bounds:

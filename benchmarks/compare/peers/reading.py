@@ -49,12 +49,10 @@ def rioxarray_dask(job: ReadJob) -> Read:
 def odc_stac(job: ReadJob) -> Read:
     """odc-stac's ``load`` of an item that was made before, summed by dask."""
     import odc.stac
-    import rio_stac
 
-    item = rio_stac.create_stac_item(
-        job.source, id="source", with_proj=True, with_raster=True, asset_name="data",
-        asset_media_type="image/tiff; application=geotiff",
-    )  # fmt: skip
+    import gdaltools as gt
+
+    item = gt.create_stac_item(job.source, item_id="source")
     bands = len(item.assets["data"].extra_fields["raster:bands"])
     names = [f"data.{band}" for band in range(1, bands + 1)]
 

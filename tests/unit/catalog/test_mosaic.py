@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import math
-import subprocess
-import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+from cogeo_mosaic.mosaic import MosaicJSON
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 
 from gdaltools.catalog.mosaic import create_mosaicjson
+from gdaltools.catalog.mosaicjson import LATITUDE_LIMIT, Bounds, MosaicDocument, quadkey_zoom, tiles_of
 from gdaltools.errors import (
     CorruptRaster,
     InvalidParameter,
@@ -48,8 +51,6 @@ def read(path: Path) -> dict[str, object]:
 def test_the_document_is_a_valid_mosaic_that_keeps_names_as_given(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from cogeo_mosaic.mosaic import MosaicJSON
-
     monkeypatch.setenv("GDALTOOLS_BLOB_ROOT", str(tmp_path))
     monkeypatch.chdir(tmp_path)
     write_raster(tmp_path / "silver-cogs" / "b.tif", smooth(3, 300, 400), crs=UTM, transform=UTM_GRID)
@@ -153,6 +154,109 @@ def test_a_cog_beyond_web_maps_is_left_out_and_named(tmp_path: Path) -> None:
     assert str(polar) not in (tmp_path / "m.json").read_text()
 
 
-def test_importing_the_module_does_not_import_cogeo_mosaic() -> None:
-    check = "import gdaltools.catalog.mosaic, sys; sys.exit('cogeo_mosaic' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", check], check=False).returncode == 0
+def edge(zoom: int, row: int) -> float:
+    """Latitude of the north side of a row of map tiles, cut at the limit of web maps."""
+    latitude = math.degrees(math.atan(math.sinh(math.pi * (1 - 2 * row / 2**zoom))))
+    return min(max(latitude, -LATITUDE_LIMIT), LATITUDE_LIMIT)
+
+
+@st.composite
+def boxes_and_zooms(draw: st.DrawFn) -> tuple[list[tuple[str, Bounds]], int]:
+    """Boxes from a metre to the whole world, in any place or on the edges of map tiles, at a fitting zoom."""
+    deepest = draw(st.integers(0, 24))
+    boxes: list[tuple[str, Bounds]] = []
+    for number in range(draw(st.integers(1, 4))):
+        if draw(st.booleans()):  # whole map tiles
+            zoom = draw(st.integers(0, deepest))
+            cols, rows = (
+                sorted(draw(st.lists(st.integers(0, 2**zoom), min_size=2, max_size=2, unique=True)))
+                for _ in "xy"
+            )
+            (left, right), (top, bottom) = (
+                (col / 2**zoom * 360 - 180 for col in cols),
+                (edge(zoom, row) for row in rows),
+            )
+        else:
+            left = draw(st.integers(-18_000_000, 17_999_999)) / 1e5
+            bottom = draw(st.integers(-8_505_112, 8_505_111)) / 1e5
+            size = st.sampled_from([1e-5, 1e-3, 1.0, 40.0, 360.0])
+            right, top = min(left + draw(size), 180.0), min(bottom + draw(size), LATITUDE_LIMIT)
+        boxes.append((f"{draw(st.sampled_from('abc'))}{number // 2}.tif", (left, bottom, right, top)))
+    deepest = min(deepest, quadkey_zoom([box for _, box in boxes], deepest))
+    while len(tiles_of(boxes, deepest)) > 100:  # cogeo-mosaic takes milliseconds a tile
+        deepest -= 1
+    return boxes, deepest
+
+
+def judged(boxes: list[tuple[str, Bounds]], zoom: int) -> dict[str, list[str]]:
+    """The tiles that cogeo-mosaic makes of the same boxes, a centimetre smaller on each side."""
+    features = []
+    for name, (left, bottom, right, top) in boxes:
+        dx, dy = min(1e-7, (right - left) / 4), min(1e-7, (top - bottom) / 4)
+        west, south, east, north = left + dx, bottom + dy, right - dx, top - dy
+        ring = [[west, south], [east, south], [east, north], [west, north], [west, south]]
+        features.append(
+            {"properties": {"path": name}, "geometry": {"type": "Polygon", "coordinates": [ring]}}
+        )
+    # A quadkey_zoom of 0 is none given, for cogeo-mosaic: it takes minzoom.
+    mosaic = MosaicJSON.from_features(features, minzoom=zoom, maxzoom=24, quadkey_zoom=zoom)
+    return {key: list(dict.fromkeys(names)) for key, names in mosaic.tiles.items()}
+
+
+def barely_touched(key: str, name: str, boxes: list[tuple[str, Bounds]]) -> bool:
+    """Whether a COG's boxes enter a map tile by less than a thousandth of its side.
+
+    GDAL's rasterizer, by which cogeo-mosaic finds the tiles, rounds so little away, and with it whole COGs.
+    """
+    side = 2 ** len(key)
+    west, north = corner(key)
+    col, row = round((west + 180) / 360 * side), round(down(north, side))
+    entered = [
+        min(
+            min((right + 180) / 360 * side, col + 1) - max((left + 180) / 360 * side, col),
+            min(down(bottom, side), row + 1) - max(down(top, side), row),
+        )
+        for each, (left, bottom, right, top) in boxes
+        if each == name
+    ]
+    return max(entered) < 1e-3
+
+
+def down(latitude: float, side: int) -> float:
+    """Map tiles between the north end of the world and a latitude."""
+    return (0.5 - math.asinh(math.tan(math.radians(latitude))) / (2 * math.pi)) * side
+
+
+@settings(max_examples=100, deadline=None)
+@given(boxes_and_zooms())
+@example(([("a", (-180.0, -LATITUDE_LIMIT, 180.0, LATITUDE_LIMIT))], 3))
+@example(([("a", (170.0, -10.0, 180.0, 10.0)), ("a", (-180.0, -10.0, -170.0, 10.0))], 7))
+@example(([("a", (0.0, 0.0, 90.0, edge(2, 1)))], 2))
+@example(([("a", (0.0, 0.0, 1e-5, 1e-5))], 1))
+@example(([("a", (0.0, 0.0, 1e-5, 1e-5)), ("b", (-1e-5, -1e-5, 0.0, 0.0))], 24))
+def test_the_tiles_are_those_of_cogeo_mosaic(case: tuple[list[tuple[str, Bounds]], int]) -> None:
+    boxes, zoom = case
+    expected = judged(boxes, zoom)
+    found = tiles_of(boxes, zoom)
+    own = {
+        key: [name for name in names if name in expected.get(key, ()) or not barely_touched(key, name, boxes)]
+        for key, names in found.items()
+    }
+    assert list({key: names for key, names in own.items() if names}.items()) == list(expected.items())
+    document = MosaicDocument(
+        name="m", minzoom=zoom, maxzoom=24, quadkey_zoom=zoom, bounds=(-180, -90, 180, 90),
+        center=(0, 0, zoom), tiles=found,
+    )  # fmt: skip
+    read_back = MosaicJSON.model_validate_json(document.model_dump_json())
+    assert read_back.model_dump_json(exclude_none=True) == document.model_dump_json()
+
+
+@pytest.mark.parametrize("wrong", [{"name": 5}, {"bounds": (math.nan, 0, 1, 1)}, {"quadkey_zoom": 31}])
+def test_what_no_mosaicjson_may_hold_is_refused(wrong: dict[str, Any]) -> None:
+    fields = {
+        "name": "m", "minzoom": 0, "maxzoom": 1, "quadkey_zoom": 0, "bounds": (0, 0, 1, 1),
+        "center": (0, 0, 0), "tiles": {},
+    }  # fmt: skip
+    MosaicDocument.model_validate(fields)
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        MosaicDocument.model_validate({**fields, **wrong})

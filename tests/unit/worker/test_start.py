@@ -18,7 +18,6 @@ settings.load_settings()
 print(json.dumps(sorted(sys.modules)))
 """
 OF_TASKS = {
-    "cogeo_mosaic",
     "dask",
     "imagecodecs",
     "numpy",
