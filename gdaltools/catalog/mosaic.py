@@ -16,10 +16,11 @@ import dask
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from gdaltools import storage
-from gdaltools.catalog.mosaicjson import LATITUDE_LIMIT, Bounds, MosaicDocument, quadkey_zoom, tiles_of
+from gdaltools.catalog.mosaicjson import LATITUDE_LIMIT, MosaicDocument, quadkey_zoom, tiles_of
 from gdaltools.display.progress import ProgressOption
 from gdaltools.display.reporting import reporting
 from gdaltools.errors import InvalidParameter, UnsupportedRaster
+from gdaltools.geo.crs import Bounds
 from gdaltools.raster.maps import OnMap
 from gdaltools.raster.picture import file_name
 from gdaltools.runtime import graph

@@ -17,7 +17,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-Bounds = tuple[float, float, float, float]
+from gdaltools.geo.crs import Bounds
 
 # Degrees, where the square world of Web Mercator ends.
 LATITUDE_LIMIT = 85.0511287798
