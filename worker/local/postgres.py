@@ -470,7 +470,7 @@ def _wheel_folder() -> Path:
 
 
 def _home_of(folder: Path) -> Home:
-    """Return the home in `folder`, or where an earlier run's ``moved-to`` note says the data is."""
+    """Return the home in `folder`, or the one to which an earlier run's ``moved-to`` note points."""
     note = folder / "moved-to"
     if note.is_file():
         moved = Path(note.read_text().strip())

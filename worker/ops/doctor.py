@@ -1,4 +1,4 @@
-"""``python -m worker doctor``: report what of this setup works from here, and how to fix the rest.
+"""``python -m worker doctor``: report which parts of this setup work from here, and how to fix the others.
 
 Each check asks the real service, within a time limit, and leaves nothing changed: a blob is written and
 deleted again, queues are only peeked at. A check that needs a failed one does not report its fault again.

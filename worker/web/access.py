@@ -1,4 +1,4 @@
-"""Who may use the worker's HTTP side: clients that know WORKER_API_TOKEN, or without one only this machine.
+"""The rule for access over HTTP: clients that show WORKER_API_TOKEN or, without one, only this machine.
 
 A program sends the token as ``Authorization: Bearer TOKEN``. A browser sends it once, in a form, and then
 uses a cookie that is derived from the token and expires after 12 hours. A form is acted on only when one of
@@ -79,7 +79,7 @@ class Access:
 def _is_of_this_machine(request: web.Request) -> bool:
     """Return whether peer and Host header are both loopback, and no proxy is in between.
 
-    The Host header counts because any site can point a DNS name of its own at this machine.
+    The Host header is checked because any site can point a DNS name at this machine.
     """
     if any(name in request.headers for name in _FORWARDED):
         return False

@@ -40,7 +40,7 @@ _LONGEST_LIMIT = 6
 
 @dataclass
 class Platform:
-    """What the routes answer from; its fields are None until the database has answered for the first time."""
+    """The sources of the routes' answers; None until the database has answered for the first time."""
 
     machine: Machine | None = None
     database: PlatformDatabase | None = None

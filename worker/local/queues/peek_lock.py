@@ -118,7 +118,7 @@ class Queue:
         return self.spec.name if self.dead_letters is not None else f"{self.spec.name}/$DeadLetterQueue"
 
     def restore(self) -> None:
-        """Load the queue and its sub-queue from the journal; what has become due meanwhile happens now.
+        """Load the queue and its sub-queue from the journal, and apply what has become due meanwhile.
 
         Raises
         ------

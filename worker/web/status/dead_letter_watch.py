@@ -1,4 +1,4 @@
-"""The dead letters of some queues, watched only while somebody views the page.
+"""The dead letters of some queues, watched only while the page is viewed.
 
 The first request opens a link to each queue and peeks over it every 5 s; 30 s after the last request the
 links are closed. A request waits at most 1 s, even when the broker is slow or down.
