@@ -1,1 +1,1 @@
-"""How the worker comes into a container and into Azure."""
+"""The worker's deployment: its container image, and its resources in Azure."""

@@ -1,1 +1,1 @@
-"""A worker in Azure: python -m deploy.azure CONFIG.toml [--what-if]."""
+"""Deployment of a worker to Azure: ``python -m deploy.azure CONFIG.toml [--what-if]``."""

@@ -1,8 +1,9 @@
-"""Make or update a deployment of the worker: ``python -m deploy.azure CONFIG.toml [--what-if]``.
+"""Create or update a deployment of the worker: ``python -m deploy.azure CONFIG.toml [--what-if]``.
 
-It can be repeated: what is as it should be is left alone. With ``--what-if`` nothing is changed, and each az
-command that would be run is printed. It runs az as whoever is logged in, who needs Contributor and the right
-to assign roles; the database's part also needs to be its Entra administrator (postgres_admin).
+It can be repeated: resources that are already as configured stay unchanged. With ``--what-if`` it changes
+nothing and prints each az command that it would run. It runs az as the account that is logged in, which needs
+Contributor and the right to assign roles; for the database it must also be the Entra administrator
+(postgres_admin).
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ _NOT_YET = "00000000-0000-0000-0000-000000000000"
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Deploy; the exit code."""
+    """Deploy; return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m deploy.azure", description=__doc__)
     parser.add_argument("config", type=Path, metavar="CONFIG.toml", help="see deploy/azure/example.toml")
     parser.add_argument("--what-if", action="store_true", help="only say what would be done")
@@ -77,7 +78,7 @@ def _provision_database(config: Config, *, what_if: bool) -> int:
         **app_settings(config, client_id=""),
         "POSTGIS_USER": config.postgres_admin,
     }
-    # It is the one who is logged in that makes the schema; the queues are made by now.
+    # The logged-in account, not the app's identity, creates the schema; the queues already exist.
     del environment["AZURE_CLIENT_ID"]
     command = [sys.executable, "-m", "worker", "provision", "--database-only", "--grant-to", config.identity]
     print("~ database", flush=True)

@@ -1,4 +1,4 @@
-"""The Web App's settings, from the worker's own: a name that `worker.settings` does not know is refused."""
+"""The Web App's settings, derived from the worker's own; a name that the worker does not know is refused."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ from worker.settings import AppMode, Settings
 
 PORT = 8080
 STOP_SECONDS = 120
-"""App Service's longest time between SIGTERM and SIGKILL (learn.microsoft.com, "Environment variables and app
-settings in Azure App Service")."""
+"""The most seconds that App Service allows between SIGTERM and SIGKILL (learn.microsoft.com, "Environment
+variables and app settings in Azure App Service")."""
 
 _START_SECONDS = 600
 _HEALTH_FAILURES = 10
 
-# What reads the environment by itself: routing, storage, limits, GDAL, azure-identity, libpq and telemetry.
+# Variables of code that reads the environment directly: routing, storage, limits, GDAL, azure-identity, libpq
+# and telemetry.
 OTHER_VARIABLES = frozenset(
     {
         "APPLICATIONINSIGHTS_CONNECTION_STRING",
@@ -39,17 +40,17 @@ OTHER_VARIABLES = frozenset(
 
 
 def app_settings(config: Config, *, client_id: str) -> dict[str, str]:
-    """Every setting of the Web App, checked as the worker itself will check them at its start.
+    """Return every setting of the Web App, validated as the worker validates them when it starts.
 
     Parameters
     ----------
     client_id
-        Of the identity.
+        The client id of the app's identity.
 
     Raises
     ------
     InvalidParameter
-        The worker would refuse them; the text names each.
+        The worker would refuse some of the settings; the message names each.
     """
     given = {name.upper(): _text(value) for name, value in config.settings.items()}
     of_worker = {

@@ -1,4 +1,4 @@
-"""The az command, as far as steps need it."""
+"""Runs the az command for the deployment's steps and returns its JSON output."""
 
 from __future__ import annotations
 
@@ -9,22 +9,24 @@ from typing import Any
 
 from gdaltools.errors import GdalToolsError, InvalidParameter
 
-_NOT_FOUND = 3  # az's exit code where a resource is not there (Azure CLI, "az", exit codes)
+_NOT_FOUND = 3  # az's exit code for a resource that does not exist (Azure CLI, "az", exit codes)
 
 
 class AzError(GdalToolsError):
-    """az refused, or failed."""
+    """The az command refused or failed."""
 
     retryable = False
 
 
 def look(command: Sequence[str]) -> Any | None:
-    """What a command shows; None where what it looks for is not there.
+    """Run a command that shows a resource and return its output; None when the resource does not exist.
 
     Raises
     ------
     AzError
-        It failed for another reason.
+        The command failed for another reason.
+    InvalidParameter
+        The Azure CLI is not installed.
     """
     done = _run(command)
     if done.returncode == _NOT_FOUND:
@@ -33,7 +35,10 @@ def look(command: Sequence[str]) -> Any | None:
 
 
 def run(command: Sequence[str]) -> Any:
-    """What a command shows when it has done what it does. Raises as `look`."""
+    """Run a command and return its output, None when it prints none. Raises as `look`.
+
+    A resource that does not exist is an `AzError` here.
+    """
     return _shown(command, _run(command))
 
 

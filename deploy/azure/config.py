@@ -1,4 +1,4 @@
-"""What a deployment is called and where it goes: example.toml, typed and checked before anything is asked."""
+"""The configuration of a deployment: example.toml, typed and validated before Azure is asked anything."""
 
 from __future__ import annotations
 
@@ -43,12 +43,12 @@ class Config(BaseModel):
 
     @classmethod
     def read(cls, path: Path) -> Self:
-        """Read a file.
+        """Read the configuration from a TOML file.
 
         Raises
         ------
         InvalidParameter
-            It is not there, not TOML, or a field is wrong; the text names each.
+            The file does not exist, is not TOML, or has invalid fields; the message names each.
         """
         try:
             return cls.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
@@ -60,17 +60,17 @@ class Config(BaseModel):
 
     @property
     def platforms_group(self) -> str:
-        """Where the namespace, the storage accounts and the database are."""
+        """The resource group of the namespace, the storage accounts and the database."""
         return self.platform_resource_group or self.resource_group
 
     @property
     def storage_accounts(self) -> tuple[str, ...]:
-        """Each account once."""
+        """The storage accounts, each once."""
         return tuple(dict.fromkeys((self.bronze_storage_account, self.silver_storage_account)))
 
     @property
     def identity(self) -> str:
-        """The identity's name, which is its role's in the database as well."""
+        """The identity's name, which is also the name of its database role."""
         return f"{self.name}-identity"
 
     @property
@@ -80,5 +80,5 @@ class Config(BaseModel):
 
     @property
     def full_image(self) -> str:
-        """The image with its registry."""
+        """The image's name, including the registry."""
         return f"{self.registry}.azurecr.io/{self.image}"

@@ -1,6 +1,6 @@
-"""What is to be there in Azure, as steps: how each is looked for, made, and brought up to date by az.
+"""The required Azure resources as steps: the az commands that look up, create and update each.
 
-Nothing here runs anything. The order is the order in which things need one another.
+Nothing here runs a command. The steps are in order of dependency.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from worker.settings import AppMode, Settings
 Command = tuple[str, ...]
 
 HEALTH_PATH = "/livez"
-"""Liveness alone: a database that does not answer must not end a task (README.md, "What it survives")."""
+"""Liveness only: a database that does not answer must not end a task (README.md, "What it survives")."""
 
 _STORAGE_ROLES = ("Storage Blob Data Contributor",)
 _BUS_ROLES = ("Azure Service Bus Data Receiver", "Azure Service Bus Data Sender")
@@ -27,7 +27,7 @@ _BUS_ROLES = ("Azure Service Bus Data Receiver", "Azure Service Bus Data Sender"
 
 @dataclass(frozen=True)
 class Facts:
-    """What only Azure knows."""
+    """Ids that only Azure knows: the subscription's, and the identity's principal and client ids."""
 
     subscription: str
     principal_id: str
@@ -36,22 +36,22 @@ class Facts:
 
 @dataclass(frozen=True)
 class Step:
-    """One thing that is to be there.
+    """One resource, role or configuration that must exist.
 
     Attributes
     ----------
     what
-        In words.
+        The resource in words.
     look
-        Shows it; fails with exit code 3, or shows an empty list, where it is not there.
+        The command that shows it; exits with code 3, or shows an empty list, when it does not exist.
     make
-        Makes it; none for what others own.
+        The command that creates it; empty for what others own.
     change
-        Sets `wants`; none where there is nothing to set.
+        The command that sets `wants`; empty when there is nothing to set.
     wants
-        By name, what `look` should show.
+        The required values in the output of `look`, by name.
     shown
-        Makes a mapping of what `look` shows.
+        Converts the output of `look` to a mapping of the names in `wants`.
     """
 
     what: str
@@ -62,13 +62,13 @@ class Step:
     shown: Callable[[Any], Mapping[str, Any]] = dict
 
     def differences(self, found: Any) -> list[str]:
-        """The names of `wants` that are otherwise in what was found."""
+        """Return the names in `wants` whose values differ in `found`, the output of `look`."""
         seen = self.shown(found)
         return [name for name, value in self.wants.items() if seen.get(name) != value]
 
 
 def first_steps(config: Config) -> Iterator[Step]:
-    """The resource group and the identity, whose ids the other steps need."""
+    """Yield the steps for the resource group and for the identity, whose ids the other steps need."""
     yield Step(
         f"resource group {config.resource_group}",
         ("group", "show", "--name", config.resource_group),
@@ -83,7 +83,7 @@ def first_steps(config: Config) -> Iterator[Step]:
 
 
 def steps(config: Config, facts: Facts) -> Iterator[Step]:
-    """All that follows."""
+    """Yield all other steps, which need `facts`."""
     yield from _registry(config)
     yield from _bus(config)
     yield from _roles(config, facts)
@@ -222,7 +222,7 @@ def _web_app(config: Config, facts: Facts) -> Iterator[Step]:
 
 
 def _settings_of(config: Config) -> Settings:
-    """The worker's own view, for the names of its queues."""
+    """Return the worker's settings for this deployment, for the names of its queues."""
     names = ("docker_tasks_queue", "jobs_queue")
     return Settings(
         app_mode=AppMode.WORKER_DOCKER,
@@ -233,7 +233,7 @@ def _settings_of(config: Config) -> Settings:
 
 
 def _iso(duration: timedelta) -> str:
-    """ISO 8601, as Service Bus writes it.
+    """Return a duration in ISO 8601, as Service Bus writes it.
 
     >>> _iso(timedelta(minutes=5)), _iso(timedelta(days=7))
     ('PT5M', 'P7D')

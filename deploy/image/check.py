@@ -1,7 +1,7 @@
-"""See, in the image's build, that what was installed works: libraries load, pixels come back the same.
+"""Check during the image's build that the installed packages work: libraries load, pixels round-trip.
 
-With ``--with-osgeo`` also that rasterio and the GDAL bindings share one libgdal, that gdal_array is there,
-and that a warp by the one is a warp by the other.
+With ``--with-osgeo`` also check that rasterio and the GDAL bindings share one libgdal, that gdal_array is
+installed, and that both give the same warp.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from rasterio.vrt import WarpedVRT
 import gdaltools as gt
 
 _DRIVERS = ("GTiff", "COG", "VRT", "JPEG", "PNG", "WEBP", "JP2OpenJPEG")
-# numba's other ways to run threads, for whoever has installed them.
+# numba's optional threading layers, whose libraries need not be installed.
 _OPTIONAL = ("tbbpool", "omppool")
 _CODECS = ("DEFLATE", "ZSTD", "LZW", "LERC", "LERC_DEFLATE", "LERC_ZSTD", "NONE")
 
 
 def main(arguments: list[str]) -> None:
-    """Check, or fail with what is wrong."""
+    """Run the checks; fail at the first problem, with its description."""
     _check_libraries(Path(sysconfig.get_path("purelib")))
     with tempfile.TemporaryDirectory() as folder:
         source = _raster(Path(folder) / "source.tif")
@@ -37,7 +37,7 @@ def main(arguments: list[str]) -> None:
 
 
 def _check_libraries(packages: Path) -> None:
-    """Load every one: the base may lack what a wheel takes for granted, as libexpat."""
+    """Check that every library loads: the base image may lack what a wheel expects, such as libexpat."""
     failed = {}
     for library in sorted(packages.rglob("*.so")):
         if library.name.split(".")[0] in _OPTIONAL:
@@ -111,7 +111,7 @@ def _check_osgeo(source: Path) -> None:
 
 
 def _check_vrt(source: Path) -> None:
-    """Tiles of a raster, joined, are the raster, also where the folder is moved to."""
+    """Check that a VRT of a raster's tiles has the raster's pixels, also after its folder has moved."""
     folder = source.with_name("tiles")
     folder.mkdir()
     with rasterio.open(source) as dataset:

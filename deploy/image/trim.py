@@ -1,8 +1,8 @@
-"""Take out of this Python's site-packages what no worker reads, and compile what is left.
+"""Remove from this Python's site-packages what no worker reads, and compile the rest.
 
-It is for the image's build. What goes: tests, headers and sources of extensions, type stubs, symbols that no
-loader needs, and of imagecodecs all codecs but those that gdaltools encodes with, with the libraries that
-only they need. check.py then loads every library that is left.
+It is for the image's build. It removes tests, headers and sources of extensions, type stubs, symbols that no
+loader needs, and all codecs of imagecodecs that gdaltools does not encode with, along with the libraries that
+only they need. check.py then loads every remaining library.
 """
 
 from __future__ import annotations
@@ -15,24 +15,24 @@ import sys
 import sysconfig
 from pathlib import Path
 
-# Of imagecodecs; what it is imported with, and what gdaltools.cog calls.
+# The extensions of imagecodecs that stay: those that its import needs and those that gdaltools.cog calls.
 _CODECS = ("deflate", "zstd", "shared", "shared_cython", "imcd")
 _SOURCES = ("*.h", "*.hpp", "*.c", "*.cpp", "*.pyx", "*.pxd", "*.pxi", "*.pyi", "*.a")
-# Folders that are tests, wherever they lie; numpy.testing and the like are no tests.
+# Names of test folders, at any depth; numpy.testing and the like are not tests.
 _TESTS = ("tests", "test")
-# numba imports a folder that is named so.
+# Packages that keep such folders: numba imports one.
 _KEEP_TESTS_OF = ("numba",)
 
 
 def main() -> None:
-    """Trim and compile; print the megabytes before and after."""
+    """Trim and compile site-packages; print the megabytes before and after."""
     packages = Path(sysconfig.get_path("purelib"))
     before = _megabytes(packages)
     for folder in [each for name in _TESTS for each in packages.rglob(name)]:
         if folder.is_dir() and folder.relative_to(packages).parts[0] not in _KEEP_TESTS_OF:
             shutil.rmtree(folder, ignore_errors=True)
     ours = f".cpython-{sys.version_info.major}{sys.version_info.minor}-"
-    for library in packages.rglob("*.cpython-*.so"):  # some wheels carry other Pythons' extensions
+    for library in packages.rglob("*.cpython-*.so"):  # some wheels ship extensions for other Pythons
         if ours not in library.name:
             library.unlink()
     for pattern in _SOURCES:
@@ -55,7 +55,7 @@ def _trim_imagecodecs(packages: Path) -> None:
     needed: set[str] = set()
     waiting = list((packages / "imagecodecs").glob("_*.so"))
     while waiting:
-        # A needed library's name stands, whole, in the table of strings of the file that needs it.
+        # The full name of a needed library is in the string table of the file that needs it.
         content = waiting.pop().read_bytes()
         found = {name for name in libraries if b"\0" + name.encode() + b"\0" in content} - needed
         needed |= found

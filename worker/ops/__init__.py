@@ -1,1 +1,1 @@
-"""Commands for whoever sets a worker up or finds that it fails: doctor, provision, demo, dead letters."""
+"""Commands to set up a worker and to find out why it fails: provision, doctor, demo, dead-letters."""

@@ -1,4 +1,4 @@
-"""``python -m worker provision|doctor``: for whoever sets a worker up, or finds that it does not work."""
+"""``python -m worker provision|doctor``: set up a worker, and diagnose one that does not work."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""``python -m worker dead-letters list|show|redrive|purge``: for the engineer whose task has failed.
+"""``python -m worker dead-letters list|show|redrive|purge``: inspect and redrive failed tasks.
 
-Where SERVICE_BUS_CONNECTION_STRING or SERVICE_BUS_NAMESPACE is set the commands go to the queues, and to the
-database of POSTGIS_*, themselves; otherwise they ask a standalone worker, as ``submit`` and ``status`` do.
+When SERVICE_BUS_CONNECTION_STRING or SERVICE_BUS_NAMESPACE is set, the commands connect to the queues and to
+the database of POSTGIS_* themselves. Otherwise they ask a standalone worker, as ``submit`` and ``status`` do.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ _MAX_LIMIT = 100_000
 
 
 class DeadLetterDoor(Protocol):
-    """Dead letters, wherever they are; answers as the HTTP door has them."""
+    """Access to dead letters, directly or through a worker; results have the form of the HTTP API's."""
 
     def dead_letters(self, queue: str, *, order: SortOrder, limit: int) -> dict[str, Any]:
-        """A queue's letters, and how many there are."""
+        """Return up to `limit` dead letters of `queue`, and their total."""
 
     def dead_letter(self, queue: str, sequence_number: int) -> dict[str, Any]:
-        """One letter, whole."""
+        """Return one dead letter in full."""
 
     def redrive(self, queue: str, choice: dict[str, Any]) -> dict[str, Any]:
-        """Let tasks begin anew."""
+        """Restart the tasks of the selected dead letters; return the outcome of each."""
 
     def purge(self, queue: str, choice: dict[str, Any]) -> dict[str, Any]:
-        """Remove letters for good."""
+        """Remove the selected dead letters for good; return the outcome of each."""
 
 
 def add_to(commands: Any) -> None:
@@ -218,7 +218,7 @@ def _opened() -> tuple[ServiceSettings, DeadLetterDoor]:
     from worker.ops.direct import Direct
 
     logs.write_text("WARNING")
-    # What the SDK will try again it tells as an error; the last one is ours to tell.
+    # The SDK logs as errors what it then retries; we report the final one ourselves.
     logging.getLogger("azure").setLevel(logging.CRITICAL)
     return settings, Direct(settings)
 

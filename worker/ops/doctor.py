@@ -1,7 +1,7 @@
-"""``python -m worker doctor``: what of this set-up works, from where it runs, and what to do about the rest.
+"""``python -m worker doctor``: report which parts of this setup work from here, and how to fix the others.
 
-Each check asks the real thing, within a time limit, and changes nothing that stays: a blob is written and
-deleted again, queues are peeked at. What one check needs of another, it does not report a second time.
+Each check asks the real service, within a time limit, and leaves nothing changed: a blob is written and
+deleted again, queues are only peeked at. A check that needs a failed one does not report its fault again.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from worker.ops.doctor_services import Finding
 from worker.settings import Settings
 
 CHECK_SECONDS = 40.0
-"""How long one check may take."""
+"""The time limit of one check."""
 
 _AUDIENCES = {
     "storage": "https://storage.azure.com/.default",
@@ -34,17 +34,17 @@ Check = Callable[[], Awaitable[list[Finding]]]
 
 
 async def examine(settings: Settings, *, now: Callable[[], float] = time.time) -> list[Finding]:
-    """What works and what does not, in the order in which things need one another.
+    """Check everything that a worker needs and return the findings, in order of dependency.
 
     Parameters
     ----------
     settings
-        Of the worker that is to run here.
+        The settings of the worker that is to run here.
     now
         This machine's clock, in seconds since 1970.
     """
     identity = await _within("identity", lambda: _identity(settings))
-    # Without a token, what is reached by it fails too, and says nothing new.
+    # Without a token, the checks that need it would fail too and add nothing.
     closed = {finding.part for finding in identity if finding.state == "problem"}
     checks: list[tuple[str, str, Check]] = [
         ("gdal", "", _gdal),
@@ -61,7 +61,7 @@ async def examine(settings: Settings, *, now: Callable[[], float] = time.time) -
 
 
 def of_configuration(error: ConfigurationError) -> Finding:
-    """What to say where the settings themselves are wrong."""
+    """Return the finding for settings that are invalid."""
     return Finding(
         "settings", "problem", str(error), "set the variable; README.md, 'Environment', has all of them"
     )

@@ -1,4 +1,4 @@
-"""The doctor's checks of what lies outside of the machine: storage, the queues, the database."""
+"""The doctor's checks of services outside this machine: storage, the queues, the database."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from worker.service import backing
 from worker.settings import Settings
 
 CLOCK_SECONDS = 30.0
-"""By how much this machine's clock may be off; tokens and signatures allow some minutes, people fewer."""
+"""The most that this machine's clock may be off. Tokens and signatures tolerate minutes, people less."""
 
 State = Literal["ok", "problem", "unknown"]
 
 
 async def storage_works(settings: Settings) -> list[Finding]:
-    """Write, read and delete a blob, as tasks do."""
+    """Check that a blob can be written, read and deleted, as tasks do."""
     return await asyncio.to_thread(_try_storage, settings.intermediate_tiles_container)
 
 
@@ -72,10 +72,10 @@ async def _opened_bus(settings: Settings) -> AsyncIterator[Bus]:
 
 
 async def queues_are_open(settings: Settings) -> list[Finding]:
-    """Peek at each queue that is received from, and open a link to each that is sent to."""
+    """Check the rights on the queues: peek at those received from, open a link to those sent to."""
     async with _opened_bus(settings) as bus:
         receiving = {queue: ("receive from", bus.check_receiving, queue) for queue in settings.queues}
-        # Retries and what is handed back are sent to the queue that they came from.
+        # Retries and returned messages are sent to the queue that they came from.
         sending = {
             queue: ("send to", bus.check_sending, queue)
             for queue in (*settings.task_queues, settings.jobs_queue)
@@ -110,7 +110,7 @@ async def _try_queue(doing: str, attempt: Callable[[str], Awaitable[None]], queu
 
 
 async def queues_are_set(settings: Settings) -> list[Finding]:
-    """Compare the queues' settings with what the worker counts on, where the credentials show them."""
+    """Compare the queues' settings with those that the worker requires, if the credentials may read them."""
     if settings.embeds_broker:
         return []
     given = settings.service_bus_connection_string
@@ -139,7 +139,7 @@ async def queues_are_set(settings: Settings) -> list[Finding]:
                     Finding("queue settings", "unknown", str(error), "port 443 of the namespace is needed")
                 ]
             if seen is None:
-                continue  # told by who wanted to receive or send
+                continue  # the checks of receiving and sending report it
             differ = seen.differences(required)
             if not required.detects_duplicates:
                 differ.pop("detects_duplicates", None)
@@ -155,7 +155,7 @@ async def queues_are_set(settings: Settings) -> list[Finding]:
 
 
 async def database_works(settings: Settings, now: Callable[[], float]) -> list[Finding]:
-    """Connect; look at the schema and our rights in it; compare its clock with `now`."""
+    """Check the connection, the schema, the worker's rights in it, and the server's clock against `now`."""
     if settings.embeds_database:
         return [Finding("database", "ok", "embedded")]
     async with backing.conninfo(settings) as conninfo:
@@ -225,7 +225,7 @@ def _clock(ahead: timedelta) -> Finding:
 
 @dataclass(frozen=True)
 class Finding:
-    """What a check found; `remedy` says what to do about a problem."""
+    """The result of one check; `remedy` says how to fix a problem."""
 
     part: str
     state: State

@@ -1,7 +1,7 @@
-"""``python -m worker provision``: the queues and the schema that a worker of these settings needs.
+"""``python -m worker provision``: create the queues and the schema that a worker of these settings needs.
 
-It can be repeated. What is there stays as it is, but for queues that `update` is said for; what cannot be
-changed is told.
+It can be repeated. Existing queues are unchanged unless `update` is set; differences that cannot be changed
+are reported.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Done = Literal["there", "made", "changed", "to make", "to change", "differs"]
 
 @dataclass(frozen=True)
 class Provided:
-    """What became of one part."""
+    """The outcome for one part: a queue, the schema or a role."""
 
     part: str
     done: Done
@@ -36,21 +36,22 @@ async def provision(
     what_if: bool = False,
     grant_to: str | None = None,
 ) -> list[Provided]:
-    """Make what is missing.
+    """Create what is missing and return the outcome for each part.
 
     Parameters
     ----------
     settings
-        Of the worker that is to run; its credentials must allow to manage the namespace and the schema.
+        The settings of the worker that is to run; the credentials must allow managing the namespace and the
+        schema.
     queues
-        Whether the queues are looked after, or the database alone.
+        Whether to provision the queues too, or the database alone.
     update
-        Also set queues that are there as they should be.
+        Also change the settings of existing queues to the required ones.
     what_if
-        Only say what would be done.
+        Change nothing; only return what would be done.
     grant_to
-        A role of the database that may use the schema from then on: the worker's, where it is another. One
-        that the server does not know is made for the identity of that name.
+        A database role that is granted the use of the schema: the worker's, if that is another one. A role
+        that the server does not know is created for the identity of that name.
 
     Raises
     ------
@@ -122,7 +123,7 @@ async def _queues(settings: Settings, *, update: bool, what_if: bool) -> list[Pr
 
 
 def _differences(found: QueueSettings, required: QueueSettings) -> tuple[str, str]:
-    """What can be changed and what cannot, in words."""
+    """Return the differences that can be changed and those that cannot, in words."""
     differ = found.differences(required)
     fixed = differ.pop("detects_duplicates", None)
     text = "; ".join(f"{name} is {mine}, should be {theirs}" for name, (mine, theirs) in differ.items())
@@ -135,6 +136,6 @@ def _differences(found: QueueSettings, required: QueueSettings) -> tuple[str, st
 
 
 def lines(provided: list[Provided]) -> Iterator[tuple[str, str, str]]:
-    """Rows of a table."""
+    """Yield the outcomes as table rows."""
     for each in provided:
         yield each.part, each.done, each.detail

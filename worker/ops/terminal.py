@@ -1,7 +1,7 @@
-"""What a person sees of the worker's commands: tables and lines that no foreign text can steer.
+"""Tables for the output of the worker's commands; text from elsewhere cannot control the terminal.
 
-A task's error, a letter's reason or a blob's name may hold anything; on a terminal its control characters are
-spelled out, and square brackets are no markup.
+A task's error, a dead letter's reason or a blob's name may contain anything: control characters are spelled
+out, and square brackets are not read as markup.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from collections.abc import Collection, Iterable, Sequence
 
 from gdaltools.runtime.text import one_line
 
-# Columns of a table that goes into a file or a pipe.
+# Width, in characters, of a table that is written to a file or a pipe.
 _PIPED_WIDTH = 200
-# Characters that a shortened text keeps.
+# The least width, in characters, of a shortened column.
 _SHORTEST = 24
 
 
@@ -24,9 +24,9 @@ def print_table(
     wrapped: Collection[str] = (),
     shortened: Collection[str] = (),
 ) -> None:
-    """Print a table: one line a row but for `wrapped` columns; `shortened` ones share what room is left.
+    """Print a table, one line per row; only `wrapped` columns wrap, `shortened` ones share the spare width.
 
-    The first column, by which a row is asked for again, is never cut.
+    The first column is never cut, because the reader passes its value to other commands.
     """
     from rich.console import Console
     from rich.table import Table

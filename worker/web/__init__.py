@@ -1,1 +1,1 @@
-"""The worker's HTTP side: the jobs API, its client, health probes and who may use them."""
+"""The worker over HTTP: the jobs API and its client, the health probes, and the access rule."""

@@ -1,8 +1,8 @@
-"""Who is answered: programs and people of this machine, or whoever shows WORKER_API_TOKEN.
+"""The rule for access over HTTP: clients that show WORKER_API_TOKEN or, without one, only this machine.
 
-A program shows the token as ``Authorization: Bearer TOKEN``; a browser once, in a form, and from then on a
-cookie that is made from it and ends after some hours. What a form asks for is done only where the form is a
-page of this worker's own.
+A program sends the token as ``Authorization: Bearer TOKEN``. A browser sends it once, in a form, and then
+uses a cookie that is derived from the token and expires after 12 hours. A form is acted on only when one of
+this worker's own pages sent it.
 """
 
 from __future__ import annotations
@@ -20,44 +20,44 @@ from aiohttp import web
 COOKIE = "gdaltools-status"
 COOKIE_SECONDS = 12 * 3600
 
-# What a proxy in front of us adds: then the nearest address is the proxy's, and says nothing.
+# Headers that a proxy adds: the peer's address is then the proxy's and does not identify the client.
 _FORWARDED = ("Forwarded", "X-Forwarded-For", "X-Real-Ip")
 
 
 def shows_token(request: web.Request, token: str) -> bool:
-    """Whether a request has the token in its header."""
+    """Return whether the request's Authorization header holds `token`; the comparison takes constant time."""
     shown = request.headers.get("Authorization", "").encode()
     return hmac.compare_digest(shown, f"Bearer {token}".encode())
 
 
 @dataclass(frozen=True)
 class Access:
-    """The rule for one worker; without a token only this machine is answered."""
+    """The access rule of one worker; without a token only requests from this machine are allowed."""
 
     token: str | None = field(default=None, repr=False)
     _secret: bytes = field(default_factory=lambda: secrets.token_bytes(32), repr=False)
 
     def allows(self, request: web.Request) -> bool:
-        """Whether a request may see what is not for everybody."""
+        """Return whether `request` may see more than the open paths."""
         if self.token is None:
             return _is_of_this_machine(request)
         return shows_token(request, self.token) or self._is_ticket(request.cookies.get(COOKIE, ""))
 
     def is_token(self, shown: str) -> bool:
-        """Whether it is the token."""
+        """Return whether `shown` is the token."""
         return self.token is not None and hmac.compare_digest(shown.encode(), self.token.encode())
 
     def ticket(self) -> str:
-        """A cookie's value for somebody who has shown the token; the token cannot be had from it."""
+        """Return a cookie value for a client that has shown the token; it does not reveal the token."""
         return self._ticket(int(time.time()) + COOKIE_SECONDS)
 
     @property
     def form_key(self) -> str:
-        """What this worker's own forms carry, and no other page knows."""
+        """The secret field in this worker's own forms, which no other page knows."""
         return hmac.new(self._secret, b"form", sha256).hexdigest()
 
     def trusts_form(self, request: web.Request, form_key: str) -> bool:
-        """Whether a form was sent by a page of ours: by what the browser says of it, and by its key."""
+        """Return whether a page of this worker sent the form, by the browser's headers and by `form_key`."""
         site, origin = request.headers.get("Sec-Fetch-Site"), request.headers.get("Origin")
         if site is not None and site != "same-origin":
             return False
@@ -77,7 +77,10 @@ class Access:
 
 
 def _is_of_this_machine(request: web.Request) -> bool:
-    """A name of its own besides, as any site can have one that leads a browser to this machine."""
+    """Return whether peer and Host header are both loopback, and no proxy is in between.
+
+    The Host header is checked because any site can point a DNS name at this machine.
+    """
     if any(name in request.headers for name in _FORWARDED):
         return False
     return _is_loopback(request.remote) and _is_loopback(urlsplit(f"//{request.host}").hostname)

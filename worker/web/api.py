@@ -1,7 +1,7 @@
-"""The platform's HTTP door, for APP_MODE=standalone: submit a job, see how it goes, mend what failed.
+"""The platform's HTTP API, for APP_MODE=standalone: submit jobs, read their status, redrive dead letters.
 
-The routes of jobs and the keys of their answers are the platform's, so that a curl line written for it works
-here.
+The job routes and the keys of their answers are the platform's, so a curl command written for the platform
+works here.
 """
 
 from __future__ import annotations
@@ -34,36 +34,36 @@ from worker.web.access import shows_token
 
 Handler = Callable[[web.Request], Awaitable[web.Response]]
 
-# Digits of a limit that is still one.
+# The most digits of a `limit` parameter.
 _LONGEST_LIMIT = 6
 
 
 @dataclass
 class Platform:
-    """What the routes answer from: nothing until the database has answered for the first time."""
+    """The sources of the routes' answers; None until the database has answered for the first time."""
 
     machine: Machine | None = None
     database: PlatformDatabase | None = None
     dead_letters: DeadLetters | None = None
 
     def opened(self) -> tuple[Machine, PlatformDatabase]:
-        """The machine and the database; NotReady until they are there."""
+        """Return the machine and the database; raise NotReady while the worker starts."""
         if self.machine is None or self.database is None:
             raise NotReady("the worker is starting: ask again in a moment")
         return self.machine, self.database
 
     def opened_dead_letters(self) -> DeadLetters:
-        """The queues' dead letters; NotReady until they can be had."""
+        """Return the queues' dead letters; raise NotReady while the worker starts."""
         if self.dead_letters is None:
             raise NotReady("the worker is starting: ask again in a moment")
         return self.dead_letters
 
 
 def routes(platform: Platform, *, token: str | None) -> Iterable[web.RouteDef]:
-    """The routes of jobs, tasks and dead letters; with a token, for those alone who show it.
+    """Return the routes of jobs, tasks and dead letters; with a `token`, they require it.
 
-    Without one they are for programs of this machine: a page in a browser, which any site can make send
-    requests to this port, is refused.
+    Without a token they are for programs on this machine. Requests from pages in a browser are refused,
+    because any site can make a browser send requests to this port.
     """
     found = [*_job_routes(platform), *_dead_letter_routes(platform)]
     return [web.route(each.method, each.path, _guarded(cast(Handler, each.handler), token)) for each in found]
@@ -142,7 +142,7 @@ def _dead_letter_routes(platform: Platform) -> Iterable[web.RouteDef]:
         return _answer(describe_done(queue, await platform.opened_dead_letters().purge(queue, choice)))
 
     async def _chosen(request: web.Request) -> tuple[str, Selection]:
-        # A page in a browser may send any other type to this port without asking first.
+        # A page in a browser can send the simple content types to this port without a preflight request.
         if request.content_type != "application/json":
             raise _UnsupportedType(
                 f"the content type is {request.content_type}: send the choice as application/json"
@@ -158,7 +158,7 @@ def _dead_letter_routes(platform: Platform) -> Iterable[web.RouteDef]:
 
 
 def describe_job(job: JobRow) -> dict[str, Any]:
-    """A job as the platform's status route shows it."""
+    """Return the job in the form of the platform's status route."""
     shown = {
         "jobId": job.job_id,
         "jobType": job.job_type,
@@ -174,7 +174,7 @@ def describe_job(job: JobRow) -> dict[str, Any]:
 
 
 def describe_task(task: TaskRow) -> dict[str, Any]:
-    """A task, without its parameters and result."""
+    """Return the task without its parameters and result."""
     return {
         "taskId": task.task_id,
         "taskType": task.task_type,
@@ -191,7 +191,7 @@ def describe_task(task: TaskRow) -> dict[str, Any]:
 
 
 class _UnsupportedType(InvalidParameter):
-    """A body is of a type that is not read here."""
+    """The body has a content type that this route does not accept."""
 
 
 async def _json_object(request: web.Request, meaning: str) -> dict[str, Any]:
@@ -205,7 +205,7 @@ async def _json_object(request: web.Request, meaning: str) -> dict[str, Any]:
 
 
 def _reporting(handler: Handler) -> Handler:
-    """The handler, with our errors as JSON and the status that fits."""
+    """Wrap `handler` so that it answers `GdalToolsError` as JSON with the matching status."""
 
     async def report(request: web.Request) -> web.Response:
         try:

@@ -1,4 +1,4 @@
-"""The other side of `worker.web.api`: jobs and dead letters of a standalone worker, over HTTP."""
+"""The client of `worker.web.api`: jobs and dead letters of a standalone worker, over HTTP."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from worker.queue.dead_letter import SortOrder
 from worker.web import job_view
 
 _TIMEOUT_SECONDS = 60
-# Every chosen letter is settled before the worker answers.
+# The worker answers only after it has settled every selected dead letter.
 _SETTLE_SECONDS = 900
 
 _POLL_SECONDS = 0.5
@@ -30,7 +30,7 @@ class ServiceUnreachable(WorkerError):
 
 
 class Client:
-    """A standalone worker at an address such as ``http://127.0.0.1:8080``."""
+    """Client of the standalone worker at `url`, such as ``http://127.0.0.1:8080``."""
 
     def __init__(self, url: str, *, token: str | None = None) -> None:
         self._url = url.rstrip("/")
@@ -40,12 +40,12 @@ class Client:
 
     @classmethod
     def from_environment(cls) -> Client:
-        """The worker at WORKER_URL, else the one on this machine's PORT (8080); shown WORKER_API_TOKEN."""
+        """Return a client of WORKER_URL, else of PORT (8080) on this machine; it sends WORKER_API_TOKEN."""
         url = os.environ.get("WORKER_URL") or f"http://127.0.0.1:{os.environ.get('PORT') or 8080}"
         return cls(url, token=os.environ.get("WORKER_API_TOKEN"))
 
     def submit(self, job_type: str, parameters: dict[str, Any]) -> Job:
-        """Submit a job; the same parameters again give the same job.
+        """Submit a job; submitting the same parameters again returns the same job.
 
         Raises
         ------
@@ -58,31 +58,31 @@ class Client:
         return Job(self, answer["jobId"], answer)
 
     def job(self, job_id: str) -> Job:
-        """The job of that id; JobNotFound when there is none."""
+        """Return the job `job_id`; raise JobNotFound when it does not exist."""
         return Job(self, self.status(job_id)["jobId"])
 
     def status(self, job_id: str) -> dict[str, Any]:
-        """A job; JobNotFound when there is none."""
+        """Return a job's current state; raise JobNotFound when the job does not exist."""
         return self._call(f"jobs/status/{urllib.parse.quote(job_id, safe='')}")
 
     def tasks(self, job_id: str) -> list[dict[str, Any]]:
-        """A job's tasks, by stage; JobNotFound when there is no such job."""
+        """Return a job's tasks, by stage; raise JobNotFound when the job does not exist."""
         return list(self._call(f"jobs/tasks/{urllib.parse.quote(job_id, safe='')}")["tasks"])
 
     def dead_letters(self, queue: str, *, order: SortOrder, limit: int) -> dict[str, Any]:
-        """A queue's dead letters, and how many there are; QueueNotFound when there is no such queue."""
+        """Return up to `limit` dead letters and their total; raise QueueNotFound for an unknown queue."""
         return self._call(f"{_dead_letters_of(queue)}?order={order}&limit={limit}")
 
     def dead_letter(self, queue: str, sequence_number: int) -> dict[str, Any]:
-        """One dead letter, whole; DeadLetterNotFound when there is none of this number."""
+        """Return one dead letter in full; raise DeadLetterNotFound when `sequence_number` has none."""
         return self._call(f"{_dead_letters_of(queue)}/{sequence_number}")
 
     def redrive(self, queue: str, choice: dict[str, Any]) -> dict[str, Any]:
-        """Let the tasks of the chosen dead letters begin anew; what became of each."""
+        """Restart the tasks of the selected dead letters; return the outcome of each."""
         return self._call(f"{_dead_letters_of(queue)}/redrive", choice, timeout=_SETTLE_SECONDS)
 
     def purge(self, queue: str, choice: dict[str, Any]) -> dict[str, Any]:
-        """Remove the chosen dead letters; what became of each."""
+        """Remove the selected dead letters for good; return the outcome of each."""
         return self._call(f"{_dead_letters_of(queue)}/purge", choice, timeout=_SETTLE_SECONDS)
 
     def _call(
@@ -122,14 +122,14 @@ def _refusal(error: urllib.error.HTTPError) -> GdalToolsError:
 
 
 class Job:
-    """A job of a worker that a `Client` talks to.
+    """A job on the worker that a `Client` talks to; awaiting it returns `result`.
 
     Attributes
     ----------
     job_id : str
-        Its id: that of any other submission of the same parameters, too.
+        The job's id; every submission of the same parameters has the same one.
     submitted : mapping
-        What the worker said to its submission; empty where it was found by its id.
+        The worker's answer to the submission; empty when the job was looked up by its id.
     """
 
     def __init__(self, client: Client, job_id: str, submitted: Mapping[str, Any] | None = None) -> None:
@@ -138,24 +138,24 @@ class Job:
         self.submitted = dict(submitted or {})
 
     def status(self) -> dict[str, Any]:
-        """The job as it is now; JobNotFound when there is none."""
+        """Return the job's current state; raise JobNotFound when the job does not exist."""
         return self._client.status(self.job_id)
 
     def tasks(self) -> list[dict[str, Any]]:
-        """Its tasks as they are now, by stage."""
+        """Return the current state of the job's tasks, by stage."""
         return self._client.tasks(self.job_id)
 
     def failed(self) -> list[dict[str, Any]]:
-        """Its tasks that failed, with what they said."""
+        """Return the failed tasks, with their errors."""
         return [task for task in self.tasks() if task["status"] == "failed"]
 
     @property
     def over(self) -> bool:
-        """Whether nothing of it runs any more."""
+        """Whether the job has reached a final status."""
         return self.status()["status"] in OVER_STATUSES
 
     def wait(self) -> dict[str, Any]:
-        """The job when it is over."""
+        """Wait until the job is over and return its state."""
         while (job := self.status())["status"] not in OVER_STATUSES:
             time.sleep(_POLL_SECONDS)
         return job
@@ -163,7 +163,7 @@ class Job:
     def watch(self) -> None:
         """Show the job in a table that is updated in place until it is over.
 
-        An interruption ends the watching; the job goes on.
+        Interrupting this call does not stop the job.
         """
         began = time.monotonic()
         with job_view.screen() as show:
@@ -175,12 +175,12 @@ class Job:
                 time.sleep(_POLL_SECONDS)
 
     def result(self) -> dict[str, Any]:
-        """What the job made, once it is over.
+        """Wait until the job is over and return its result data.
 
         Raises
         ------
         JobFailed
-            It failed; the message has the errors of its tasks.
+            The job failed; the message has the errors of up to three tasks.
         """
         job = self.wait()
         if job["status"] == "failed":

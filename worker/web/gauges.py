@@ -1,4 +1,4 @@
-"""What is measured only when somebody asks for metrics: the outbox, what waits, the memory of tasks."""
+"""Gauges that are read only when metrics are requested: outbox, waiting tasks, memory of task processes."""
 
 from __future__ import annotations
 
@@ -13,12 +13,15 @@ from worker.database.tasks import Database, DatabaseError
 from worker.task.memory import working_set_mb
 from worker.telemetry.metrics import METRICS
 
-# Whoever asks more often gets what the one before got: measuring is two queries and a walk over processes.
+# More frequent requests get the previous values: a refresh costs two queries and a walk over child processes.
 _FRESH_SECONDS = 5.0
 
 
 class Gauges:
-    """The gauges of `worker.telemetry.metrics`, once there is a database to ask."""
+    """Keeps the gauges of `worker.telemetry.metrics` up to date.
+
+    Those that need the database keep their value until `use` has passed one.
+    """
 
     def __init__(self, queues: Sequence[str]) -> None:
         self._queues = queues
@@ -26,11 +29,11 @@ class Gauges:
         self._refreshed = float("-inf")
 
     def use(self, database: Database) -> None:
-        """Ask this database from now on."""
+        """Read from `database` from now on."""
         self._database = database
 
     async def refresh(self) -> None:
-        """Measure anew, unless it was done just now; a database that does not answer leaves what was."""
+        """Refresh the gauges, at most every 5 s; while the database does not answer, its gauges stay."""
         if time.monotonic() - self._refreshed < _FRESH_SECONDS:
             return
         self._refreshed = time.monotonic()

@@ -1,8 +1,9 @@
-"""What the platform's probes and a person's curl see: a small HTTP server, up before anything else.
+"""The HTTP server for the platform's probes and for curl; it starts before every other part of the worker.
 
-``/livez`` answers as long as the event loop turns; ``/readyz`` answers 200 only while every part that the
-worker needs answers, else 503 with one line for each that does not. ``/metrics`` is for Prometheus. But for
-the probes and `OPEN_PATHS` all of it is for those whom `worker.web.access.Access` allows.
+``/livez`` answers as long as the event loop runs. ``/readyz`` answers 200 only while every part that the
+worker needs works, else 503 with one entry for each part that does not. ``/metrics`` is for Prometheus.
+Everything but `OPEN_PATHS`, which include the probes, is limited to those whom `worker.web.access.Access`
+allows.
 """
 
 from __future__ import annotations
@@ -23,21 +24,21 @@ from worker.telemetry.metrics import CONTENT_TYPE, METRICS
 from worker.web.access import Access
 from worker.web.gauges import Gauges
 
-# A part that fails again so soon has the same fault still.
+# A part that fails again within this time is still in the same outage.
 _ONE_OUTAGE_SECONDS = 30.0
 
-# Of a request; job parameters are far smaller.
+# Bytes of a request's body; job parameters are far smaller.
 _LARGEST_BODY = 1 << 20
 
 OPEN_PATHS = frozenset({"/", "/livez", "/readyz", "/status/sign-in"})
-"""What everybody is answered, be it that there is nothing to see."""
+"""Paths that are answered without access; ``/`` then shows nothing about the worker."""
 
 log = logging.getLogger(__name__)
 
 
 @dataclass
 class Readiness:
-    """What keeps the worker from doing its work, by part; a part is told of here by whoever uses it.
+    """What keeps the worker from working, by part; the code that uses a part reports its problems here.
 
     `phase` is "starting" or "stopping", neither of which is a fault, and None in between.
     """
@@ -47,21 +48,21 @@ class Readiness:
     _worked_at: dict[str, float] = field(default_factory=dict)
 
     def report(self, part: str, problem: Exception | str | None) -> None:
-        """Note that `part` has a problem, or None: that it works."""
+        """Record the problem of `part`; None records that it works."""
         if problem is None:
             if self.problems.pop(part, None) is not None:
                 self._worked_at[part] = time.monotonic()
                 log.info("%s works again", part)
         else:
             if part not in self.problems:
-                # Several use a part, and of one outage one may see the end before another has seen it begin.
+                # A part has several users: one may see an outage end before another has seen it begin.
                 again = time.monotonic() - self._worked_at.get(part, float("-inf")) < _ONE_OUTAGE_SECONDS
                 log.log(logging.INFO if again else logging.WARNING, "%s: %s", part, problem)
             self.problems[part] = str(problem)
 
     @property
     def ready(self) -> bool:
-        """Whether nothing is known to be wrong, and the worker neither starts nor stops."""
+        """Whether no problem is known and the worker is neither starting nor stopping."""
         return self.phase is None and not self.problems
 
 
@@ -93,15 +94,15 @@ async def serving(
     routes: Iterable[web.RouteDef] = (),
     on_shutdown: Callable[[web.Application], Awaitable[None]] | None = None,
 ) -> AsyncIterator[int]:
-    """Serve the probes and metrics, and `routes` beside them; yields the port (0 asks for any).
+    """Serve the probes, the metrics and `routes`; yield the port in use (`port` 0 takes any free one).
 
-    `gauges` brings up to date what is measured only when somebody asks; without `access` only this machine
-    is answered. `on_shutdown` is called at exit, before answers that are under way are waited for.
+    `gauges` are refreshed for each request to ``/metrics``. Without `access` only requests from this machine
+    are allowed. `on_shutdown` is called at exit, before the server waits for answers in progress.
 
     Raises
     ------
     ConfigurationError
-        The port is taken or not allowed.
+        The port is in use or not permitted.
     """
 
     async def alive(_: web.Request) -> web.Response:

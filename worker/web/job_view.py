@@ -1,6 +1,6 @@
-"""A job as a person watches it: one row for each stage, in a terminal by rich, in a notebook as a card.
+"""A job for display, one row per stage: as a rich table in a terminal, as an HTML card in a notebook.
 
-Jobs and tasks come as the HTTP door describes them (`worker.web.api`).
+Jobs and tasks are mappings as the HTTP API returns them (`worker.web.api`).
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ _TONES = {"completed": "good", "failed": "bad", "completed_with_errors": "warn"}
 
 @dataclass(frozen=True)
 class Stage:
-    """How far one stage is.
+    """The progress of one stage.
 
     Attributes
     ----------
     percent : float or None
-        How far its running tasks are on average; None where none runs.
+        Mean progress of the running tasks; None when no task runs.
     seconds : float or None
-        From its first task's start to its last one's end; None while it runs.
+        From the first task's start to the last task's end; None while a task runs, or when none has started.
     """
 
     number: int
@@ -45,11 +45,11 @@ class Stage:
 
     @property
     def over(self) -> bool:
-        """Whether all of its tasks have ended."""
+        """Whether every task is completed or failed."""
         return self.done + self.failed == self.tasks
 
     def cells(self) -> tuple[str, ...]:
-        """What a table shows of it."""
+        """Return the stage's table cells."""
         return (
             str(self.number),
             one_line(self.task_type),
@@ -61,7 +61,7 @@ class Stage:
 
 
 def stages(tasks: Sequence[Mapping[str, Any]]) -> Iterator[Stage]:
-    """The stages that have tasks, in their order."""
+    """Yield the stages that have tasks, in order."""
     for number in sorted({int(task["stage"]) for task in tasks}):
         mine = [task for task in tasks if task["stage"] == number]
         running = [task for task in mine if task["status"] == "processing"]
@@ -91,7 +91,7 @@ Show = Callable[[Mapping[str, Any], Sequence[Mapping[str, Any]], float], None]
 
 @contextmanager
 def screen() -> Iterator[Show]:
-    """A function that shows in place a job, its tasks, and for how many seconds they were watched."""
+    """Yield a function that shows a job, its tasks and the seconds watched so far, updated in place."""
     if bars.in_notebook():
         from IPython.display import HTML, display
 
@@ -105,7 +105,7 @@ def screen() -> Iterator[Show]:
 
 
 def headline(job: Mapping[str, Any], seconds: float | None = None) -> str:
-    """The job in a line."""
+    """Return a one-line summary of the job."""
     took = "" if seconds is None else f", {seconds:.0f} s"
     return f"job {job['jobId'][:8]} is {job['status']}{took}"
 
@@ -117,7 +117,7 @@ def in_terminal(
     seconds: float | None = None,
     problems: Mapping[str, str] | None = None,
 ) -> Group:
-    """The job and its stages as rich shows them."""
+    """Return the job, its stages and the worker's `problems` as a rich group."""
     from rich.console import Group
     from rich.table import Table
     from rich.text import Text
@@ -135,7 +135,7 @@ def in_terminal(
 def in_notebook(
     job: Mapping[str, Any], tasks: Sequence[Mapping[str, Any]], *, seconds: float | None = None
 ) -> html.Html:
-    """The job and its stages as a card, with what its failed tasks said."""
+    """Return the job and its stages as an HTML card, with the errors of failed tasks."""
     rows = []
     for stage in stages(tasks):
         number, task, queue, done, running, took = stage.cells()

@@ -1,7 +1,7 @@
-"""AMQP frames: the nine performatives and SASL's, as values, and their bytes.
+"""AMQP frames: the nine performatives and SASL's as values, encoded and decoded.
 
-Every field of a decoded performative has the type that its definition says, so that the code behind can
-trust it. A peer's frame that does not fit raises `DecodeError`.
+Every field of a decoded performative has the type in its definition, so that later code can rely on it. A
+peer's frame that does not match raises `DecodeError`.
 
 Source: OASIS AMQP 1.0 part 2 §2.3 (framing) and §2.7 (performatives), part 5 §5.3.3 (SASL).
 """
@@ -72,7 +72,7 @@ class Begin(Performative):
 
 @dataclass(slots=True)
 class Attach(Performative):
-    """Attach a link to a session. ``role`` is True for the end that receives."""
+    """Attach a link to a session; `role` is True at the end that receives."""
 
     code: ClassVar[int] = 0x12
     name: str = field(default="", metadata=_STRING)
@@ -111,7 +111,7 @@ class Flow(Performative):
 
 @dataclass(slots=True)
 class Transfer(Performative):
-    """Carry a message, or a part of one; the bytes follow the performative in the frame."""
+    """Transfer a message, or a part of one; the bytes follow the performative in the frame."""
 
     code: ClassVar[int] = 0x14
     handle: int = field(default=0, metadata=_UINT)
@@ -129,7 +129,7 @@ class Transfer(Performative):
 
 @dataclass(slots=True)
 class Disposition(Performative):
-    """Tell the other end the state of deliveries. ``role`` is True when the receiver says it."""
+    """Report the state of deliveries to the other end; `role` is True when the receiver reports."""
 
     code: ClassVar[int] = 0x15
     role: bool = field(default=False, metadata=_BOOLEAN)
@@ -142,7 +142,7 @@ class Disposition(Performative):
 
 @dataclass(slots=True)
 class Detach(Performative):
-    """Detach a link, and close it where ``closed`` says so."""
+    """Detach a link; `closed` also closes it."""
 
     code: ClassVar[int] = 0x16
     handle: int = field(default=0, metadata=_UINT)
@@ -168,7 +168,7 @@ class Close(Performative):
 
 @dataclass(slots=True)
 class SaslMechanisms(Performative):
-    """The ways to sign in that the server offers."""
+    """The SASL mechanisms that the server offers."""
 
     code: ClassVar[int] = 0x40
     mechanisms: Any = field(default=None, metadata=_ANY)
@@ -176,7 +176,7 @@ class SaslMechanisms(Performative):
 
 @dataclass(slots=True)
 class SaslInit(Performative):
-    """The client's choice of a mechanism."""
+    """The client's choice of a SASL mechanism."""
 
     code: ClassVar[int] = 0x41
     mechanism: str = field(default=Symbol("ANONYMOUS"), metadata=_SYMBOL)
@@ -186,7 +186,7 @@ class SaslInit(Performative):
 
 @dataclass(slots=True)
 class SaslOutcome(Performative):
-    """The end of signing in; code 0 means success."""
+    """The outcome of authentication; `outcome` 0 means success."""
 
     code: ClassVar[int] = 0x44
     outcome: int = field(default=0, metadata=_UBYTE)
@@ -203,17 +203,17 @@ _UNSIGNED_LIMIT = {UByte: 1 << 8, UShort: 1 << 16, UInt: 1 << 32, ULong: 1 << 64
 
 
 def amqp_error(condition: str, description: str | None = None) -> Described:
-    """An AMQP error (part 2 §2.8.14), all three fields written: the Python SDK indexes them."""
+    """Return an AMQP error (part 2 §2.8.14) with all three fields, because the Python SDK indexes them."""
     return Described(ULong(0x1D), [Symbol(condition), description, None])
 
 
 def outcome(code: ULong, *values: Any) -> Described:
-    """A delivery's outcome (part 3 §3.4), e.g. ``outcome(ACCEPTED)``."""
+    """Return a delivery's outcome (part 3 §3.4), e.g. ``outcome(ACCEPTED)``."""
     return Described(code, list(values))
 
 
 def encode_frame(body: Performative, payload: bytes = b"", *, channel: int = 0, sasl: bool = False) -> bytes:
-    """One frame, header included."""
+    """Encode one frame, header included."""
     values = []
     for item in fields(body):  # type: ignore[arg-type]
         value, kind = getattr(body, item.name), item.metadata["kind"]
@@ -225,12 +225,12 @@ def encode_frame(body: Performative, payload: bytes = b"", *, channel: int = 0, 
 
 
 def decode_body(content: bytes) -> tuple[Performative, bytes]:
-    """The performative in a frame's body, and the bytes that follow it.
+    """Decode a frame's body; return the performative and the bytes after it.
 
     Raises
     ------
     DecodeError
-        The body is no performative, or a field has another type than its definition says.
+        The body is not a performative, or a field does not have the type in its definition.
     """
     value, end = decode(content)
     if not isinstance(value, Described) or not isinstance(value.value, list):

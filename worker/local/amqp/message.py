@@ -1,4 +1,4 @@
-"""An AMQP message as the broker keeps it: the sections that it may change, and the rest as it came.
+"""An AMQP message as the broker keeps it: decoded sections that it may change, and an unchanged encoded body.
 
 Source: OASIS AMQP 1.0 part 3 §3.2 (message format); the ``x-opt-*`` annotations are Service Bus's
 (learn.microsoft.com, "AMQP 1.0 in Azure Service Bus: protocol guide").
@@ -23,7 +23,7 @@ _MESSAGE_ID, _REPLY_TO, _CORRELATION_ID = 0, 4, 5  # positions in the properties
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One message. ``body`` holds the encoded body sections and footer, untouched."""
+    """One message; `body` holds the encoded body sections and footer, unchanged."""
 
     header: tuple[Any, ...] = ()
     annotations: dict[Any, Any] = field(default_factory=dict)
@@ -33,29 +33,29 @@ class Message:
 
     @property
     def message_id(self) -> Any:
-        """The sender's id of the message, or None."""
+        """The message id that the sender set, or None."""
         return self._property(_MESSAGE_ID)
 
     @property
     def reply_to(self) -> Any:
-        """Where the sender of a request wants the answer."""
+        """The address to which a request's answer goes, or None."""
         return self._property(_REPLY_TO)
 
     @property
     def ttl_seconds(self) -> float | None:
-        """How long the sender lets the message live, or None."""
+        """The time to live that the sender set, in seconds, or None."""
         ttl = self.header[_TTL] if len(self.header) > _TTL else None
         return ttl / 1000 if isinstance(ttl, int) else None
 
     @property
     def scheduled_for(self) -> float | None:
-        """When the sender wants the message to appear, in seconds since 1970, or None."""
+        """The time at which the sender schedules the message, in seconds since 1970, or None."""
         when = self.annotations.get(SCHEDULED_ENQUEUE_TIME)
         return when / 1000 if isinstance(when, int) else None
 
     @property
     def value(self) -> Any:
-        """The body of a message whose body is one AMQP value (requests and tokens are)."""
+        """The body of a message whose body is one AMQP value, as in requests and tokens; else DecodeError."""
         for section in _sections(self.body):
             if section.descriptor == _VALUE:
                 return section.value
@@ -65,18 +65,18 @@ class Message:
         return self.properties[position] if len(self.properties) > position else None
 
     def delivered(self, *, delivery_count: int, annotations: dict[Any, Any]) -> Message:
-        """The message as a receiver gets it: with this count in its header and these annotations added."""
+        """Return the message for a receiver, with `delivery_count` in its header and `annotations` added."""
         header = [*self.header, *[None] * 5][:5]
         header[_DELIVERY_COUNT] = UInt(delivery_count)
         return replace(self, header=tuple(header), annotations={**self.annotations, **annotations})
 
     def with_application_properties(self, added: dict[str, Any]) -> Message:
-        """The message with these application properties added or replaced."""
+        """Return the message with the application properties `added` or replaced."""
         return replace(self, application_properties={**self.application_properties, **added})
 
 
 def encode_message(message: Message) -> bytes:
-    """The bytes of a message, without delivery annotations."""
+    """Encode a message, without delivery annotations."""
     parts = []
     if message.header:
         parts.append(_section(_HEADER, list(message.header)))
@@ -90,19 +90,19 @@ def encode_message(message: Message) -> bytes:
 
 
 def decode_message(data: bytes) -> Message:
-    """The message in ``data``.
+    """Decode the message in `data`.
 
     Raises
     ------
     DecodeError
-        The bytes are not a sequence of message sections with the right contents.
+        The bytes are not a sequence of message sections with valid contents.
     """
     found: dict[int, Any] = {}
     at = 0
     while at < len(data):
         section, end = _decode_section(data, at)
         if section.descriptor in (_DATA, _SEQUENCE, _VALUE, _FOOTER):
-            list(_sections(data[at:]))  # decoded only to be sure that it can be
+            list(_sections(data[at:]))  # decoded only to check that it can be
             break
         found[section.descriptor] = section.value
         at = end
@@ -119,19 +119,19 @@ def decode_message(data: bytes) -> Message:
 
 
 def decode_batch(data: bytes) -> list[Message]:
-    """The messages of a transfer with `BATCH_FORMAT`: each of the envelope's data sections is one.
+    """Decode a transfer with `BATCH_FORMAT`: each data section of the envelope is one message.
 
     Raises
     ------
     DecodeError
-        The envelope or one of the messages is malformed; then none of them is to be taken.
+        The envelope or one of the messages is malformed; none of them may then be accepted.
     """
     envelope = decode_message(data)
     return [decode_message(part.value) for part in _sections(envelope.body) if part.descriptor == _DATA]
 
 
 def response(request: Message, application_properties: dict[str, Any], value: Any) -> bytes:
-    """The answer to a management or token request: correlated by the request's message id."""
+    """Encode the answer to a management or token request, correlated by the request's message id."""
     properties = [None] * _CORRELATION_ID + [request.message_id]
     return b"".join(
         (

@@ -1,8 +1,8 @@
 """The AMQP 1.0 type system: Python values to bytes and back, without loss.
 
-What `decode` returns, `encode` writes again as the same AMQP type: where Python has one type for several of
-AMQP's (the integers, text), the value is an instance of a small subclass below. Plain ``int`` is AMQP's long,
-plain ``float`` its double, plain ``str`` its string.
+`encode` writes what `decode` returned as the same AMQP type. Where Python has one type for several AMQP types
+(integers, text), the value is an instance of a small subclass below. Plain ``int`` is AMQP's long, plain
+``float`` its double, plain ``str`` its string.
 
 Malformed bytes raise `DecodeError` and nothing else, in time and memory proportional to their length.
 
@@ -69,7 +69,7 @@ class Symbol(str):
 
 
 class Decimal(bytes):
-    """AMQP decimal32, decimal64 or decimal128, carried as its 4, 8 or 16 bytes."""
+    """AMQP decimal32, decimal64 or decimal128, as its 4, 8 or 16 raw bytes."""
 
 
 class Array(list[Any]):
@@ -124,12 +124,12 @@ _COMPOUND_WIDTH = {0xC0: 1, 0xC1: 1, 0xE0: 1, 0xD0: 4, 0xD1: 4, 0xF0: 4}
 
 
 def decode(data: bytes, offset: int = 0) -> tuple[Any, int]:
-    """Decode the one value that begins at ``offset``.
+    """Decode the value that begins at `offset`.
 
     Returns
     -------
     tuple
-        The value, and the offset of the first byte behind it.
+        The value, and the offset of the first byte after it.
 
     Raises
     ------
@@ -255,14 +255,14 @@ def _decode_array(data: bytes, at: int, count: int, end: int, depth: int) -> tup
 
 
 def encode(value: Any) -> bytes:
-    """Encode one value, as the AMQP type that its Python type stands for.
+    """Encode one value as the AMQP type that corresponds to its Python type.
 
     Raises
     ------
     ValueError
         The number is outside the range of its AMQP type, or an array's elements are of more than one type.
     TypeError
-        No AMQP type stands for the value's Python type.
+        No AMQP type corresponds to the value's Python type.
     """
     if isinstance(value, Described):
         return b"\x00" + encode(value.descriptor) + encode(value.value)
@@ -272,7 +272,7 @@ def encode(value: Any) -> bytes:
 
 
 def _shorten(code: int, payload: bytes) -> bytes | None:
-    """Write the compact form of a value, where one exists and the peers that we know expect it."""
+    """Return the compact encoding of a value, if one exists and known peers expect it; else None."""
     if code == 0x80 and payload.startswith(bytes(7)):
         return b"\x53" + payload[7:]
     if code in (0xB0, 0xB1, 0xB3) and len(payload) < 4 + 256:
@@ -296,7 +296,7 @@ _INTEGERS: dict[type, int] = {
 
 
 def _encode_payload(value: Any) -> tuple[int, bytes]:
-    """The type code of the widest encoding of ``value``, and its bytes in it."""
+    """Return the type code of `value`'s widest encoding, and its bytes in that encoding."""
     if value is None:
         return 0x40, b""
     if isinstance(value, bool):

@@ -1,1 +1,1 @@
-"""A development Service Bus broker on loopback, which the real SDK cannot tell from the service."""
+"""A development Service Bus broker on loopback; the real SDK cannot tell it from the service."""

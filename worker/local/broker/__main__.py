@@ -1,4 +1,4 @@
-"""``python -m worker.local.broker``: the development broker on its own."""
+"""``python -m worker.local.broker``: run the development broker on its own."""
 
 import sys
 

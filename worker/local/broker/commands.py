@@ -1,4 +1,4 @@
-"""What another process may do to a broker: one command a line, one line in answer; none ends the broker."""
+"""Text commands that control a broker from another process: one line in, one line out; none ends it."""
 
 from __future__ import annotations
 
@@ -17,32 +17,32 @@ from worker.local.queues.peek_lock import QueueCounts
 
 @dataclass(frozen=True, slots=True)
 class Commands:
-    """The commands to one broker.
+    """The commands of one broker.
 
     Parameters
     ----------
     faults
-        The broker's.
+        The broker's fault injection.
     counts
-        How many messages a queue has in each state.
+        Returns the number of messages of a queue in each state.
     """
 
     faults: Faults
     counts: Callable[[str], QueueCounts]
 
     def answer(self, line: str) -> str:
-        """Do what a line asks for.
+        """Run one command and return its answer; errors are answered, not raised.
 
         Parameters
         ----------
         line
-            A command and its arguments, quoted as in a shell; `USAGE` has them all.
+            A command and its arguments, quoted as in a shell; `USAGE` lists all commands.
 
         Returns
         -------
         str
-            ``ok``, with the number of connections, links or locks where there is one; for ``counts``,
-            `QueueCounts` as JSON; or ``error:`` and why.
+            ``ok``, with the number of connections, links or locks where the command has one; for ``counts``,
+            `QueueCounts` as JSON; or ``error:`` and the reason.
         """
         try:
             name, *arguments = shlex.split(line) or [""]

@@ -1,4 +1,6 @@
-"""A client's TCP connection: bytes into frames, frames to sessions. Whatever it sends, only it can suffer.
+"""A client's TCP connection: it splits bytes into frames and passes them to sessions.
+
+Whatever a client sends, only its own connection is affected.
 
 Source: OASIS AMQP 1.0 part 2 §2.2–2.4, part 5 §5.3 (SASL).
 """
@@ -49,7 +51,7 @@ _LOGGER = logging.getLogger(__name__)
 
 
 class Connection(asyncio.Protocol):
-    """One client."""
+    """The connection of one client."""
 
     def __init__(self, namespace: Namespace) -> None:
         self.namespace = namespace
@@ -59,7 +61,7 @@ class Connection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._buffer = bytearray()
         self._sessions: dict[int, Session] = {}
-        self._ended: set[int] = set()  # channels on which the Python SDK still detaches links after its end
+        self._ended: set[int] = set()  # channels on which the Python SDK still detaches links after end
         self._is_past_header = False
         self._is_open = False
         self._is_closing = False
@@ -69,13 +71,13 @@ class Connection(asyncio.Protocol):
     # asyncio.Protocol
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Begin."""
+        """Register the connection with the namespace."""
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
         self.namespace.peers.add(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Let everything go; locks on what was delivered run on."""
+        """Release everything; locks on delivered messages last until they expire."""
         self._is_closing = True
         self.is_writable = False
         self.namespace.peers.discard(self)
@@ -87,16 +89,16 @@ class Connection(asyncio.Protocol):
         self._delayed.clear()
 
     def pause_writing(self) -> None:
-        """Deliver nothing more to a client that does not read."""
+        """Stop delivering to a client that does not read."""
         self.is_writable = False
 
     def resume_writing(self) -> None:
-        """Deliver again."""
+        """Resume delivering."""
         self.is_writable = not self._is_closing
         self.namespace.wake()
 
     def data_received(self, data: bytes) -> None:
-        """Do what the client asks; a breach of the protocol closes this connection."""
+        """Process the client's frames; a protocol violation closes this connection."""
         self._buffer += data
         try:
             while not self._is_closing and self._consume():
@@ -110,13 +112,16 @@ class Connection(asyncio.Protocol):
     # Peer
 
     def drop(self) -> None:
-        """Break the connection without a word."""
+        """Abort the connection without a close frame."""
         self._is_closing, self.is_writable = True, False
         if self._transport is not None:
             self._transport.abort()
 
     def detach_links(self, queue: Queue | None, condition: str) -> int:
-        """Close the links to a queue (None: to all) with an error; management links stay."""
+        """Close the links to `queue` (None: to every queue) with an error; return how many.
+
+        Management links stay attached.
+        """
         links = [
             link
             for session in self._sessions.values()
@@ -130,7 +135,7 @@ class Connection(asyncio.Protocol):
     # Sending
 
     def send_frame(self, frame: bytes) -> None:
-        """Send a frame, later where a delay is set; order is kept."""
+        """Send a frame, after the reply delay if one is set; frames stay in order."""
         if self._is_closing:
             return
         if not self.namespace.reply_delay and not self._delayed:
@@ -142,7 +147,7 @@ class Connection(asyncio.Protocol):
         loop.call_at(self._delayed[-1][0], self._send_delayed)
 
     def send_answer(self, node: Node, reply_to: str, answer: bytes) -> None:
-        """Send an answer on the link that the client has attached for it, or drop it when there is none."""
+        """Send an answer on the link that the client attached for it; drop it when there is none."""
         links = [
             link
             for session in self._sessions.values()
@@ -177,7 +182,7 @@ class Connection(asyncio.Protocol):
     # Receiving
 
     def _consume(self) -> bool:
-        """Take one header or frame off the buffer; False when none is complete."""
+        """Process one header or frame from the buffer; return False when none is complete."""
         if len(self._buffer) < 8:
             return False
         if not self._is_past_header and self._buffer[:4] == b"AMQP":

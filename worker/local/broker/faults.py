@@ -1,4 +1,4 @@
-"""What tests do to the broker that the real service does to everybody: be busy, hang up, be slow."""
+"""Faults of the real service that tests inject into the broker: busy, disconnected, slow."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ DETACH_FORCED = "amqp:link:detach-forced"
 
 
 class Faults:
-    """The knobs. Each takes effect before the method returns, from whichever thread it is called.
+    """Fault injection for one broker; each fault takes effect before its method returns.
 
     Parameters
     ----------
     namespace
-        Whose.
+        The broker's namespace.
     run
-        Runs a function where the namespace may be touched, and returns its result.
+        Runs a function on the thread that may use the namespace, and returns its result.
     """
 
     def __init__(self, namespace: Namespace, run: Callable[[Callable[[], int]], int]) -> None:
@@ -33,7 +33,7 @@ class Faults:
         times: int = 1,
         queue: str | None = None,
     ) -> None:
-        """Let the next operations fail, instead of being done.
+        """Make the next `times` operations of a kind fail; they have no effect.
 
         Parameters
         ----------
@@ -44,14 +44,14 @@ class Faults:
         condition
             The AMQP error condition.
         times
-            How many operations.
+            The number of operations that fail, at least 1.
         queue
-            Only at this queue or sub-queue; at any when None.
+            The queue or sub-queue at which they fail; None for any.
 
         Raises
         ------
         InvalidParameter
-            ``times`` is below 1, or there is no such queue.
+            `times` is below 1, or there is no such queue.
         """
         if times < 1:
             raise InvalidParameter(f"times is {times}; it must be at least 1")
@@ -64,7 +64,7 @@ class Faults:
         self._run(arm)
 
     def clear(self) -> None:
-        """Forget what `fail_next` armed, and answer without delay."""
+        """Clear the faults that `fail_next` has armed, and the reply delay."""
 
         def disarm() -> int:
             self._namespace.disarm_faults()
@@ -73,7 +73,7 @@ class Faults:
         self._run(disarm)
 
     def delay_replies(self, seconds: float) -> None:
-        """Send everything that much later; 0 ends it."""
+        """Delay every AMQP frame that the broker sends by `seconds`; 0 ends the delay."""
 
         def delay() -> int:
             self._namespace.reply_delay = max(0.0, seconds)
@@ -82,7 +82,7 @@ class Faults:
         self._run(delay)
 
     def drop_connections(self) -> int:
-        """Break every TCP connection without a word; says how many there were."""
+        """Abort every TCP connection without a close frame; return how many there were."""
 
         def drop() -> int:
             peers = list(self._namespace.peers)
@@ -93,7 +93,7 @@ class Faults:
         return self._run(drop)
 
     def detach_links(self, queue: str | None = None, *, condition: str = DETACH_FORCED) -> int:
-        """Close the links to a queue, or to all, as the service does when it is updated; says how many."""
+        """Close the links to `queue` (None: all), as the service does when it is updated; return how many."""
 
         def detach() -> int:
             target = self._namespace.get_queue(queue) if queue is not None else None
@@ -102,7 +102,7 @@ class Faults:
         return self._run(detach)
 
     def expire_locks(self, queue: str, *, message_id: str | None = None) -> int:
-        """End the locks at a queue now, all or one message's, as if their time was up; says how many."""
+        """Expire all locks at `queue`, or those of one message id, now; return how many."""
 
         def expire() -> int:
             ended = self._namespace.get_queue(queue).expire_lock(message_id=message_id)

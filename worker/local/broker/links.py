@@ -1,7 +1,7 @@
 """Links: one-way streams of messages between a client and a node of the broker.
 
-`ReceivingLink` takes messages in (for a queue, a management node, or ``$cbs``); `SendingLink` gives them out
-(of a queue, or answers). Names are from the broker's side.
+`ReceivingLink` accepts messages (for a queue, a management node, or ``$cbs``); `SendingLink` sends a queue's
+messages, or answers. The names are from the broker's point of view.
 
 Source: OASIS AMQP 1.0 part 2 §2.6.
 """
@@ -41,14 +41,14 @@ _SETTLED = 1  # snd-settle-mode of receive-and-delete
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """What an address names."""
+    """The node that an address names."""
 
     kind: Literal["cbs", "management", "queue"]
-    path: str  # of the queue; empty for $cbs
+    path: str  # the queue's; empty for $cbs
 
 
 def parse_address(address: str) -> Node:
-    """The node that an address names: bare, or behind ``amqps://host:port/``; case does not matter.
+    """Return the node that `address` names, with or without ``amqps://host:port/``, in any case.
 
     Examples
     --------
@@ -64,13 +64,13 @@ def parse_address(address: str) -> Node:
 
 
 def address_of(terminus: Described | None) -> str:
-    """The address in a source or target, or an empty text."""
+    """Return the address in a source or target, or an empty string."""
     fields = terminus.value if terminus is not None else None
     return str(fields[0]) if isinstance(fields, list) and fields and fields[0] is not None else ""
 
 
 class Wire(Protocol):
-    """The connection below a session, as far as sessions and links use it."""
+    """The part of a connection that sessions and links use."""
 
     namespace: Namespace
     is_authorized: bool
@@ -85,18 +85,18 @@ class Wire(Protocol):
 
 
 class Sender(Protocol):
-    """The session of a link, as far as the link uses it."""
+    """The part of a session that its links use."""
 
     @property
     def connection(self) -> Wire:
-        """The connection below the session."""
+        """The session's connection."""
 
     @property
     def namespace(self) -> Namespace:
         """The broker's queues."""
 
     def can_send(self) -> bool:
-        """Whether the client takes another transfer."""
+        """Return whether the client accepts another transfer."""
 
     def send(self, body: Performative) -> None:
         """Send a frame of the session."""
@@ -105,17 +105,17 @@ class Sender(Protocol):
         """Send a flow frame."""
 
     def settle_incoming(self, delivery_id: int, state: Described) -> None:
-        """Tell the client the outcome of a message that it sent."""
+        """Send the client the outcome of a message that it sent."""
 
     def send_message(self, link: SendingLink, data: bytes, token: UUID | None) -> None:
         """Send a message on a link."""
 
     def forget_deliveries(self, link: SendingLink) -> None:
-        """Ignore what the client says of the link's deliveries."""
+        """Ignore the client's dispositions for the link's deliveries from now on."""
 
 
 class Link:
-    """What both kinds of links have: a name, a handle, and an end."""
+    """The common part of both kinds of links: name, handle and detaching."""
 
     def __init__(self, session: Sender, attach: Attach, node: Node, queue: Queue | None) -> None:
         self.session = session
@@ -132,7 +132,7 @@ class Link:
         self.session.send(Detach(self.handle, True, amqp_error(condition, description)))
 
     def on_closed(self) -> None:
-        """Let go of what the link holds."""
+        """Release what the link holds."""
 
 
 class ReceivingLink(Link):
@@ -153,7 +153,7 @@ class ReceivingLink(Link):
         )
 
     def on_transfer(self, transfer: Transfer, payload: bytes) -> None:
-        """Take in a message, or a part of one."""
+        """Accept a message, or a part of one."""
         if transfer.aborted:
             self._forget_parts()
             return
@@ -230,16 +230,16 @@ class SendingLink(Link):
 
     @property
     def queue(self) -> Queue:
-        """The queue whose messages go out here."""
+        """The queue whose messages this link sends."""
         assert self.bound_queue is not None
         return self.bound_queue
 
     def is_ready(self) -> bool:
-        """Whether the client has given credit, and reads what it was sent."""
+        """Return whether the client has granted credit and accepts another transfer."""
         return self._credit > 0 and not self.is_detached and self.session.can_send()
 
     def deliver(self, stored: Stored) -> None:
-        """Send a message that was locked for this link (or removed for it)."""
+        """Send a message that was locked (or removed) for this link."""
         token = stored.lock_token
         self._use_credit()
         self.session.send_message(self, encode_message(stored.to_wire()), token)
@@ -250,7 +250,7 @@ class SendingLink(Link):
         self._send_answers()
 
     def on_flow(self, flow: Flow) -> None:
-        """Take in the client's credit; `finish_flow` answers once messages have gone out."""
+        """Apply the client's credit; `finish_flow` answers after messages have been sent."""
         if flow.link_credit is not None:
             limit = (flow.delivery_count or 0) + flow.link_credit
             credit = (limit - self._delivery_count) % _SERIAL
@@ -258,7 +258,7 @@ class SendingLink(Link):
         self._send_answers()
 
     def finish_flow(self, flow: Flow) -> None:
-        """Use up the credit that is left of a drain, and echo where that was asked for."""
+        """Use up the remaining credit of a drain, and echo if the client requested it."""
         if flow.drain:
             self._delivery_count = (self._delivery_count + self._credit) % _SERIAL
             self._credit = 0
@@ -274,7 +274,7 @@ class SendingLink(Link):
             )
 
     def on_closed(self) -> None:
-        """Stop taking part; the locks of what was delivered stay until they end."""
+        """Stop consuming; locks on delivered messages last until they expire."""
         if self.node.kind == "queue" and self.bound_queue is not None:
             self.session.namespace.remove_consumer(self)
         self.session.forget_deliveries(self)
@@ -291,7 +291,7 @@ class SendingLink(Link):
 
 
 def attach_answer(attach: Attach, *, refused: bool) -> Attach:
-    """The broker's half of an attach. A refusal names no node at the broker's end (part 2 §2.6.3)."""
+    """Return the broker's half of an attach; a refusal names no node at the broker's end (part 2 §2.6.3)."""
     return Attach(
         name=attach.name,
         handle=attach.handle,

@@ -33,12 +33,12 @@ _Handler = Callable[[Queue, dict[Any, Any]], dict[str, Any] | None]
 
 
 def put_token(namespace: Namespace, request: Message) -> tuple[bool, bytes]:
-    """Answer a request to ``$cbs``: whether the client is let in, and the message that tells it.
+    """Answer a request to ``$cbs``; return whether the token is accepted, and the encoded answer.
 
     Raises
     ------
     DecodeError
-        The request is not what ``$cbs`` takes.
+        The request's body is not an AMQP value.
     """
     asked = request.application_properties
     token = Token(str(asked.get("type")), str(request.value), str(asked.get("name")))
@@ -52,7 +52,7 @@ def put_token(namespace: Namespace, request: Message) -> tuple[bool, bytes]:
 
 
 def manage(namespace: Namespace, queue: Queue, request: Message) -> bytes:
-    """Do what a request to a queue's management node asks for, and encode the answer; it never fails."""
+    """Perform a request to a queue's management node; return the encoded answer, also for a refusal."""
     operation = str(request.application_properties.get("operation"))
     condition = namespace.take_fault(_KINDS.get(operation, "management"), queue)
     if condition is not None:

@@ -1,9 +1,9 @@
 """A Service Bus broker for development: queues on loopback, for the real ``azure-servicebus`` SDK.
 
-It lets everybody in: it is for one machine, not for a network. What it promises of a queue's behaviour is
-what the SDKs can see of the real service, and no more: no topics, no sessions, no transactions, no TLS.
-Messages live in memory, or, with a state file, as long as the file: whoever starts a broker on it goes on
-where the last one ended, even by SIGKILL.
+By default it accepts every client: it is for one machine, not for a network. Its queues behave as the SDKs
+observe the real service, and it offers no more: no topics, no sessions, no transactions, no TLS. Messages
+live in memory or, with a state file, as long as the file: a broker started on it continues where the last one
+ended, even by SIGKILL.
 
 Run it on its own with ``python -m worker.local.broker --queue docker-tasks --queue geospatial-jobs``.
 """
@@ -41,32 +41,33 @@ def _accept_all(token: Token) -> bool:
 
 
 class Broker:
-    """The broker, on the running event loop, for the length of an ``async with``.
+    """The broker on the running event loop, for the duration of an ``async with`` block.
 
     Parameters
     ----------
     queues
-        Queues to have; each has its dead-letter sub-queue.
+        The queues; each has a dead-letter sub-queue.
     host
-        Address to listen on. Anything but loopback gives the queues to the network: there are no passwords.
+        Address to listen on. Any address but loopback exposes the queues to the network: there are no
+        passwords.
     port
         TCP port; 0 takes a free one.
     accept_token
-        Decides about every token that a client shows; it must not wait. By default all are accepted.
+        Returns whether a client's token is accepted; it must not block. By default all are accepted.
     clock
-        Seconds since 1970, by the broker's calendar, which need not be its clients'.
+        Returns the time in seconds since 1970 by the broker's clock, which may differ from its clients'.
     state
-        A file that keeps the queues, made when it is not there; see `worker.local.queues.journal`. What a
-        client was told has happened is in it. Queues in it that are not named stay in it for a broker that
-        names them.
+        A file that keeps the queues, created if missing; see `worker.local.queues.journal`. Every operation
+        confirmed to a client is in it. Queues in the file that are not in `queues` stay in it, for a broker
+        that names them.
 
     Raises
     ------
     InvalidParameter
-        Two queues have one name. On entry: the state file is in use by another broker, damaged, or something
-        else.
+        Two queues have the same name. On entry: the state file is in use by another broker, damaged, not a
+        journal, or cannot be opened.
     OSError
-        On entry: the port is taken.
+        On entry: the port is in use.
     """
 
     def __init__(
@@ -88,7 +89,7 @@ class Broker:
         self._server: asyncio.Server | None = None
         self._opened = ExitStack()
         self.faults = Faults(self._namespace, lambda function: function())
-        """Faults to inject; to be used on the broker's own loop."""
+        """Fault injection; for use on the broker's own event loop."""
 
     async def __aenter__(self) -> Self:
         loop = asyncio.get_running_loop()
@@ -96,7 +97,7 @@ class Broker:
             if self._journal is not None:
                 stack.enter_context(self._journal)
                 self._namespace.restore()
-            # The address is free again at once after a broker that was killed, whatever its clients do.
+            # reuse_address: after a broker was killed its address is free at once, whatever its clients do.
             self._server = await loop.create_server(
                 lambda: Connection(self._namespace), self._host, self._requested_port, reuse_address=True
             )
@@ -122,7 +123,7 @@ class Broker:
 
     @property
     def connection_string(self) -> str:
-        """What a client connects with; the last part makes the SDK use the port, without TLS."""
+        """The clients' connection string; its last part makes the SDK use the port, without TLS."""
         return (
             f"Endpoint=sb://{self._host}:{self.port};SharedAccessKeyName=development;"
             "SharedAccessKey=development;UseDevelopmentEmulator=true;"
@@ -140,10 +141,10 @@ class Broker:
 
 
 class BrokerThread:
-    """The broker on a thread and event loop of its own, for the length of a ``with``: for tests, notebooks.
+    """The broker on its own thread and event loop, for the duration of a ``with`` block.
 
-    Every method may be called from any thread. Parameters are those of `Broker`; ``accept_token`` is
-    called on the broker's thread.
+    It is for tests and notebooks. Every method may be called from any thread. The parameters are those of
+    `Broker`; `accept_token` is called on the broker's thread.
     """
 
     def __init__(
@@ -160,7 +161,7 @@ class BrokerThread:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="development-broker", daemon=True)
         self.faults = Faults(self._broker._namespace, self._call)
-        """Faults to inject, from any thread."""
+        """Fault injection, from any thread."""
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -184,7 +185,7 @@ class BrokerThread:
 
     @property
     def connection_string(self) -> str:
-        """What a client connects with."""
+        """The clients' connection string."""
         return self._broker.connection_string
 
     def counts(self, queue: str) -> QueueCounts:
@@ -223,7 +224,7 @@ async def _serve(broker: Broker, *, take_commands: bool) -> None:
 
 
 def _take_commands(commands: Commands, loop: asyncio.AbstractEventLoop) -> None:
-    """Answer what comes on standard input, on a thread of its own: not every kind of input can be polled."""
+    """Answer commands on standard input, on a separate thread: not every kind of input can be polled."""
 
     async def answer(line: str) -> str:
         return commands.answer(line)

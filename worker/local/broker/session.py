@@ -1,4 +1,4 @@
-"""A session: the links of one client, the numbers of their deliveries, and what is not settled yet.
+"""A session: the links of one client, their delivery ids, and the unsettled deliveries.
 
 Source: OASIS AMQP 1.0 part 2 §2.5 and part 3 §3.4 (outcomes).
 """
@@ -42,12 +42,12 @@ from worker.local.queues.peek_lock import LockNotHeld, Queue
 WINDOW = 65_536  # transfers
 MAX_HANDLE = 1023
 _SERIAL = 1 << 32
-_TRANSFER_OVERHEAD = 128  # bytes; a frame's header and a transfer performative with its tag take fewer
+_TRANSFER_OVERHEAD = 128  # bytes; the frame header and transfer performative with its tag take fewer
 _TERMINAL = (ACCEPTED, REJECTED, RELEASED, MODIFIED)
 
 
 class ProtocolError(Exception):
-    """The client broke a rule of AMQP; its connection is closed with this condition."""
+    """The client violated AMQP; its connection is closed with `condition`."""
 
     def __init__(self, condition: str, description: str) -> None:
         super().__init__(description)
@@ -77,10 +77,10 @@ class Session:
             )
         )
 
-    # What the client says
+    # Frames from the client
 
     def on_attach(self, attach: Attach) -> None:
-        """Attach a link, or refuse it as AMQP does: attach, then detach with the reason."""
+        """Attach a link, or refuse it as AMQP prescribes: attach, then detach with the reason."""
         if attach.handle > MAX_HANDLE or attach.handle in self.links:
             raise ProtocolError("amqp:session:handle-in-use", f"handle {attach.handle} cannot be attached")
         node = parse_address(address_of(attach.source if attach.role else attach.target))
@@ -106,7 +106,7 @@ class Session:
         return None
 
     def on_detach(self, detach: Detach) -> None:
-        """Let a link go."""
+        """Detach a link."""
         link = self.links.pop(detach.handle, None)
         if link is None:
             raise ProtocolError("amqp:session:unattached-handle", f"handle {detach.handle} is not attached")
@@ -116,7 +116,7 @@ class Session:
             self.send(Detach(detach.handle, detach.closed))
 
     def on_flow(self, flow: Flow) -> None:
-        """Take in the session's window and a link's credit."""
+        """Apply the session's window and a link's credit."""
         next_incoming_id = flow.next_incoming_id or 0
         window = (next_incoming_id + flow.incoming_window - self._next_outgoing_id) % _SERIAL
         self._remote_window = window if window < _SERIAL // 2 else 0
@@ -129,7 +129,7 @@ class Session:
             self.send_flow(Flow())
 
     def on_transfer(self, transfer: Transfer, payload: bytes) -> None:
-        """Hand a message, or a part of one, to its link."""
+        """Pass a message, or a part of one, to its link."""
         self._next_incoming_id = (self._next_incoming_id + 1) % _SERIAL
         if self._next_incoming_id % (WINDOW // 4) == 0:
             self.send_flow(Flow())
@@ -138,7 +138,7 @@ class Session:
             link.on_transfer(transfer, payload)
 
     def on_disposition(self, disposition: Disposition) -> None:
-        """Settle deliveries as the client asks, and confirm where it has not settled them itself."""
+        """Settle deliveries as the client requests; confirm those that it has not settled itself."""
         if not disposition.role:
             return
         last = disposition.last if disposition.last is not None else disposition.first
@@ -149,7 +149,7 @@ class Session:
                 self.send(Disposition(False, delivery_id, delivery_id, True, state))
 
     def end(self) -> None:
-        """Let all links go."""
+        """Close all links."""
         for link in self.links.values():
             link.is_detached = True
             link.on_closed()
@@ -178,10 +178,10 @@ class Session:
         except NotSaved as error:
             return outcome(REJECTED, amqp_error(SERVER_BUSY, str(error)))
 
-    # What the broker says
+    # Frames from the broker
 
     def can_send(self) -> bool:
-        """Whether the client takes another transfer."""
+        """Return whether the client accepts another transfer."""
         return self._remote_window > 0 and self.connection.is_writable
 
     def send(self, body: Performative) -> None:
@@ -197,13 +197,13 @@ class Session:
         self.send(flow)
 
     def settle_incoming(self, delivery_id: int, state: Described) -> None:
-        """Tell the client what became of a message that it sent."""
+        """Send the client the outcome of a message that it sent."""
         self.send(Disposition(True, delivery_id, delivery_id, True, state))
 
     def send_message(self, link: SendingLink, data: bytes, token: UUID | None) -> None:
-        """Send a message in as many frames as it takes; with a lock token it stays unsettled.
+        """Send a message in as many frames as it needs; with a lock token it stays unsettled.
 
-        The delivery tag is the token in its little-endian form: that is how the SDKs read it.
+        The delivery tag is the token's little-endian bytes, as the SDKs read it.
         """
         delivery_id = self._next_delivery_id
         self._next_delivery_id = (delivery_id + 1) % _SERIAL
@@ -226,14 +226,14 @@ class Session:
             self._remote_window = max(0, self._remote_window - 1)
 
     def forget_deliveries(self, link: SendingLink) -> None:
-        """Ignore from now on what the client says of a link's deliveries: their locks run on."""
+        """Ignore the client's dispositions for a link's deliveries from now on; their locks run on."""
         gone = [delivery_id for delivery_id, (owner, _) in self._unsettled.items() if owner is link]
         for delivery_id in gone:
             del self._unsettled[delivery_id]
 
 
 def _apply(queue: Queue, token: UUID, state: Described) -> Described:
-    """Settle a message, and say which outcome the client is to read as success: its own, without an error."""
+    """Settle a message; return the outcome that the client reads as success: its own, without an error."""
     fields = state.value if isinstance(state.value, list) else []
     if state.descriptor == ACCEPTED:
         queue.complete(token)

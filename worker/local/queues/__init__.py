@@ -1,1 +1,1 @@
-"""Queues in memory or in a file: peek-lock, expiry, dead letters, and nothing lost when the process dies."""
+"""Queues with peek-lock, expiry and dead letters, in memory or in a file that survives the process."""

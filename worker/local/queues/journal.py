@@ -1,8 +1,8 @@
-"""Where queues are kept when the broker's process dies: in an SQLite file, or nowhere.
+"""Persistence of the broker's queues beyond its process: in an SQLite file, or none.
 
-What `SqliteJournal.write` has returned from is in the file, whatever then becomes of the process; of a write
-that was broken off, all is there or nothing. The file is not synchronized to the disk: a power cut may lose
-the end of it.
+When `SqliteJournal.write` returns, the changes are in the file, even if the process dies next. An interrupted
+write is in the file completely or not at all. The file is not synced to disk: a power cut may lose the most
+recent writes.
 
 Source: sqlite.org, "Write-Ahead Logging" (§8, without shared memory) and "Pragma statements".
 """
@@ -27,47 +27,47 @@ FORMAT_VERSION = 1
 
 
 class NotSaved(Exception):
-    """The journal could not be written; what was asked for has not happened."""
+    """The journal could not be written; the operation has not happened."""
 
 
 class Journal(Protocol):
-    """What keeps queues."""
+    """Persistence for queues."""
 
     def load(self, path: str) -> Contents:
-        """What was saved of a queue or sub-queue; nothing when it is new."""
+        """Return the saved contents of a queue or sub-queue; empty when it is new."""
 
     def write(self, changes: Iterable[Changes]) -> None:
-        """Save all of these, or none and raise `NotSaved`."""
+        """Save all `changes` atomically, or none and raise `NotSaved`."""
 
 
 class MemoryOnly:
-    """Keeps nothing: what is not in memory is gone."""
+    """A journal that saves nothing: queues exist only in memory."""
 
     def load(self, path: str) -> Contents:
-        """Nothing."""
+        """Return empty contents."""
         return Contents()
 
     def write(self, changes: Iterable[Changes]) -> None:
-        """Do nothing: not even look at them, which would cost time."""
+        """Do nothing; `changes` is not even iterated, which would cost time."""
 
 
 MEMORY_ONLY: Journal = MemoryOnly()
 
 
 class SqliteJournal:
-    """Keeps queues in a file, for the length of a ``with``, in which no other process can open it.
+    """A journal in an SQLite file, which no other process can open during the ``with`` block.
 
-    Queues that the file holds and nobody loads stay in it as they are.
+    Queues in the file that are not loaded stay in it unchanged.
 
     Parameters
     ----------
     file
-        Made when it is not there; beside it lies one with ``-wal`` at its end, which belongs to it.
+        The file; created if missing. A second file, with the suffix ``-wal``, belongs to it.
 
     Raises
     ------
     InvalidParameter
-        On entry: the file is another broker's now, is damaged or not one of these, or cannot be opened.
+        On entry: the file is in use by another broker, damaged, not a journal, or cannot be opened.
     """
 
     def __init__(self, file: Path) -> None:
@@ -76,7 +76,7 @@ class SqliteJournal:
 
     def __enter__(self) -> Self:
         try:
-            # Autocommit: transactions are begun below, not by the module.
+            # Autocommit: this class begins its transactions itself.
             self._opened = sqlite3.connect(self._file, timeout=0, isolation_level=None)
             self._prepare(self._opened)
         except sqlite3.Error as error:
@@ -93,12 +93,12 @@ class SqliteJournal:
         self._close()
 
     def load(self, path: str) -> Contents:
-        """What the file holds of a queue or sub-queue.
+        """Return the contents of a queue or sub-queue in the file; empty when the file has none.
 
         Raises
         ------
         InvalidParameter
-            It cannot be read, or makes no sense.
+            The contents cannot be read or decoded.
         """
         database = self._database
         try:
@@ -115,12 +115,12 @@ class SqliteJournal:
             raise InvalidParameter(self._damaged(error)) from error
 
     def write(self, changes: Iterable[Changes]) -> None:
-        """Save all of these at once.
+        """Save all `changes` atomically.
 
         Raises
         ------
         NotSaved
-            The disk is full, or fails; the file is as it was.
+            The disk is full or fails; the file is unchanged.
         """
         database = self._database
         try:
@@ -132,7 +132,7 @@ class SqliteJournal:
             raise NotSaved(f"the state file {self._file} cannot be written: {error}") from error
         finally:
             if database.in_transaction:
-                with suppress(sqlite3.Error):  # what cannot be rolled back now is before the next write
+                with suppress(sqlite3.Error):  # SQLite then rolls back before the next write
                     database.execute("rollback")
 
     @property
@@ -170,7 +170,7 @@ class SqliteJournal:
         return f"the state file {self._file} cannot be opened: {error}"
 
     def _damaged(self, why: object) -> str:
-        reason = " ".join(str(why).split())  # SQLite's has several lines
+        reason = " ".join(str(why).split())  # SQLite's reasons have several lines
         return f"the state file {self._file} is damaged ({reason}): move it away to begin with empty queues"
 
     def _close(self) -> None:
@@ -183,7 +183,7 @@ _CREATE = (
     f"pragma application_id = {APPLICATION_ID}",
     f"pragma user_version = {FORMAT_VERSION}",
     "create table queue (path text primary key, next_sequence integer not null) without rowid",
-    # The content apart: a lock or a settlement does not write it again.
+    # The content has its own table, so that a lock or a settlement does not write it again.
     """create table message (
         path text, sequence integer, content blob not null, primary key (path, sequence)
     ) without rowid""",

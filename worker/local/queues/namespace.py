@@ -1,7 +1,7 @@
-"""The namespace: its queues, who waits at them, when something is due, and which faults are armed.
+"""The namespace: its queues and their consumers, the timer for what is due, and the armed faults.
 
-Everything here runs on one event loop and never waits. Connections tell the namespace what arrived; the
-namespace hands messages to the links that have credit, one each in turn, so that competing consumers share.
+Everything here runs on one event loop and never waits. Connections report what has arrived. The namespace
+delivers messages round-robin to the links that have credit, so that competing consumers share a queue.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Operation = Literal["send", "receive", "settle", "renew", "management"]
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """What a client shows to be let in: the kind of token, the token, and what it wants to reach."""
+    """A client's credentials: the kind of token, its value, and the entity it is for."""
 
     kind: str
     value: str
@@ -40,10 +40,10 @@ class Consumer(Protocol):
 
     @property
     def queue(self) -> Queue:
-        """Whose messages."""
+        """The queue whose messages are delivered."""
 
     def is_ready(self) -> bool:
-        """Whether one more message may be delivered now."""
+        """Return whether one more message may be delivered now."""
 
     def deliver(self, stored: Stored) -> None:
         """Send the message."""
@@ -56,10 +56,10 @@ class Peer(Protocol):
     """A connection."""
 
     def drop(self) -> None:
-        """Break the connection without a word."""
+        """Abort the connection without a close frame."""
 
     def detach_links(self, queue: Queue | None, condition: str) -> int:
-        """Close the links to a queue, or to every queue, with an error; says how many."""
+        """Close the links to `queue` (None: to every queue) with an error; return how many."""
 
 
 @dataclass(slots=True)
@@ -78,16 +78,16 @@ class Namespace:
     specs
         The queues.
     accept_token
-        Whether a client is let in.
+        Returns whether a client with the token is accepted.
     clock
-        Seconds since 1970.
+        Returns the time in seconds since 1970.
     journal
-        What keeps the queues; see `restore`.
+        Saves the queues; see `restore`.
 
     Raises
     ------
     InvalidParameter
-        Two queues have one name.
+        Two queues have the same name.
     """
 
     def __init__(
@@ -115,28 +115,28 @@ class Namespace:
                 self._queues[f"{spec.name.lower()}/{DEAD_LETTER_PATH}"] = queue.dead_letters
 
     def restore(self) -> None:
-        """Begin with what the journal holds.
+        """Load the queues' contents from the journal.
 
         Raises
         ------
         InvalidParameter
-            It cannot be read.
+            The journal cannot be read.
         """
         for queue in self._queues.values():
             if queue.dead_letters is not None:
                 queue.restore()
 
     def find_queue(self, path: str) -> Queue | None:
-        """The queue or sub-queue at an address, whatever its case."""
+        """Return the queue or sub-queue at an address, in any case; None when there is none."""
         return self._queues.get(path.lower())
 
     def get_queue(self, path: str) -> Queue:
-        """The queue or sub-queue at an address that the caller knows to exist.
+        """Return the queue or sub-queue at an address that the caller expects to exist.
 
         Raises
         ------
         InvalidParameter
-            There is none.
+            There is no queue at the address.
         """
         queue = self.find_queue(path)
         if queue is None:
@@ -148,17 +148,17 @@ class Namespace:
     # Delivery
 
     def add_consumer(self, consumer: Consumer) -> None:
-        """Let a link take part in the sharing of its queue's messages."""
+        """Add a link to the consumers that share its queue's messages."""
         self._consumers.setdefault(consumer.queue, []).append(consumer)
 
     def remove_consumer(self, consumer: Consumer) -> None:
-        """Forget a link; its locks stay until they end."""
+        """Remove a link; its locks last until they expire."""
         consumers = self._consumers.get(consumer.queue, [])
         if consumer in consumers:
             consumers.remove(consumer)
 
     def wake(self) -> None:
-        """Deliver what can be delivered, and set the clock for what is due next."""
+        """Deliver what can be delivered, and set the timer for what is due next."""
         for queue, consumers in self._consumers.items():
             while queue.has_active():
                 consumer = next((each for each in consumers if each.is_ready()), None)
@@ -185,12 +185,12 @@ class Namespace:
             self._timer = None
         due = min((queue.next_due() for queue in self._queues.values()), default=float("inf"))
         if due != float("inf"):
-            # A day at most: the loop's clock and the calendar's drift apart, and selectors limit a wait.
+            # A day at most: the loop's clock and the wall clock drift apart, and selectors limit a wait.
             delay = min(max(0.0, due - self._clock()), 86_400.0)
             self._timer = asyncio.get_running_loop().call_later(delay, self.wake)
 
     def close(self) -> None:
-        """Stop the clock and break every connection."""
+        """Cancel the timer and drop every connection."""
         if self._timer is not None:
             self._timer.cancel()
         for peer in list(self.peers):
@@ -199,16 +199,16 @@ class Namespace:
     # Faults
 
     def arm_fault(self, operation: Operation, condition: str, queue: Queue | None, times: int) -> None:
-        """Let the next operations of a kind fail, at one queue or at any."""
+        """Make the next `times` operations of a kind fail, at `queue` or (None) at any queue."""
         self._faults.append(_ArmedFault(operation, condition, queue, times))
 
     def disarm_faults(self) -> None:
-        """Forget every armed fault and the delay."""
+        """Clear every armed fault and the reply delay."""
         self._faults.clear()
         self.reply_delay = 0.0
 
     def take_fault(self, operation: Operation, queue: Queue) -> str | None:
-        """The condition with which this operation is to fail, or None."""
+        """Use up one armed fault for `operation` and return its condition; None when none is armed."""
         for fault in self._faults:
             if fault.operation == operation and fault.queue in (None, queue):
                 fault.left -= 1

@@ -1,9 +1,9 @@
-"""What a Service Bus queue does with its messages: peek-lock, counting, expiry, dead letters.
+"""The behavior of a Service Bus queue: peek-lock, delivery counts, expiry and dead letters.
 
-There is no network here, and no loop. Every message is in one of four states: active (to be received),
-locked, deferred, or scheduled. Its place is its sequence number, which it keeps for life: an abandoned
-message is received again before those behind it. Nothing happens by itself: `Queue.advance` does what has
-become due, and every operation calls it first.
+This module has no network and no event loop. Every message is in one of four states: active (to be received),
+locked, deferred, or scheduled. Its position is its sequence number, which never changes: an abandoned message
+is received again before later ones. Nothing happens on its own: `Queue.advance` applies what has become due,
+and every operation calls it first.
 
 Source: learn.microsoft.com, Service Bus: "Message transfers, locks, and settlement", "Message expiration",
 "Overview of dead-letter queues", "Duplicate detection", "Message sequencing and timestamps".
@@ -25,7 +25,7 @@ MAX_LOCK_SECONDS = 300  # Service Bus's own limit
 
 
 class LockNotHeld(Exception):
-    """The lock token is unknown, expired, or was settled before."""
+    """The lock token is unknown, or its lock has expired or was settled before."""
 
 
 class MessageNotFound(Exception):
@@ -34,22 +34,23 @@ class MessageNotFound(Exception):
 
 @dataclass(frozen=True, slots=True)
 class QueueSpec:
-    """A queue's name and settings, by default those of ``docker-tasks`` (protocol.md §6).
+    """A queue's name and settings; the defaults are those of ``docker-tasks`` (protocol.md §6).
 
     Parameters
     ----------
     name
-        Compared without regard to case.
+        The queue's name, case-insensitive.
     lock_seconds
-        How long a received message is hidden from others, at most 300.
+        How long a received message is hidden from other receivers, at most 300.
     max_delivery_count
-        Deliveries after which a message that was not completed is dead-lettered.
+        The number of deliveries after which a message that was not completed is dead-lettered.
     ttl_seconds
-        How long a message lives; a message's own shorter time to live wins.
+        The time to live of a message; a shorter one set on the message takes precedence.
     dead_letter_on_expiry
-        Whether an expired message is dead-lettered (else it is dropped).
+        Whether an expired message is dead-lettered; otherwise it is dropped.
     duplicate_window_seconds
-        How long a message id is remembered: a second message with it is accepted and dropped. 0 turns it off.
+        How long a message id is remembered: another message with the same id is accepted and dropped. 0
+        disables duplicate detection.
 
     Raises
     ------
@@ -75,7 +76,7 @@ class QueueSpec:
 
 @dataclass(frozen=True, slots=True)
 class QueueCounts:
-    """How many messages of a queue are in each state; ``dead_letter`` counts those of its sub-queue."""
+    """The number of messages of a queue in each state; `dead_letter` counts those in its sub-queue."""
 
     active: int
     locked: int
@@ -87,18 +88,19 @@ class QueueCounts:
 class Queue:
     """One queue, or the dead-letter sub-queue of one.
 
-    Every operation is saved when it returns. One that raises `NotSaved` has not happened.
+    Every operation is saved when it returns. An operation that raises `NotSaved` has not happened.
 
     Parameters
     ----------
     spec
-        Its settings.
+        The queue's settings.
     shelves
-        Where its messages lie, and those of the sub-queue.
+        The messages of the queue and of its sub-queue.
     clock
-        Seconds since 1970.
+        Returns the time in seconds since 1970.
     dead_letters
-        The sub-queue; None makes this one a sub-queue, in which nothing expires or is dead-lettered by count.
+        The sub-queue. None makes this queue itself a sub-queue, in which messages neither expire nor are
+        dead-lettered by delivery count.
     """
 
     def __init__(
@@ -116,7 +118,7 @@ class Queue:
         return self.spec.name if self.dead_letters is not None else f"{self.spec.name}/$DeadLetterQueue"
 
     def restore(self) -> None:
-        """Begin with what the journal holds, of the sub-queue too; what ended meanwhile ends now.
+        """Load the queue and its sub-queue from the journal, and apply what has become due meanwhile.
 
         Raises
         ------
@@ -127,7 +129,7 @@ class Queue:
         self.advance()
 
     def counts(self) -> QueueCounts:
-        """How many messages are in each state now."""
+        """Return the number of messages in each state."""
         self.advance()
         states = [stored.state for stored in self._shelf.in_order()]
         return QueueCounts(
@@ -141,12 +143,12 @@ class Queue:
     # Sending
 
     def send(self, *messages: Message) -> list[int | None]:
-        """Take messages in, all or none, now or when they are scheduled for.
+        """Add all messages or none; each becomes active now, or at the time for which it is scheduled.
 
         Returns
         -------
         list of int or None
-            Their sequence numbers; None for one that was a duplicate, and dropped.
+            The sequence numbers; None for each message that was dropped as a duplicate.
         """
         now = self.advance()
         sequences = [self._take_in(message, now) for message in messages]
@@ -154,12 +156,12 @@ class Queue:
         return sequences
 
     def cancel_scheduled(self, sequences: Iterable[int]) -> None:
-        """Remove scheduled messages: all of them, or none when one is not there.
+        """Remove scheduled messages, all or none.
 
         Raises
         ------
         MessageNotFound
-            One of them was cancelled before or is no longer scheduled.
+            One of them was cancelled before or is no longer scheduled; none is removed.
         """
         self.advance()
         for stored in self._find(sequences, State.SCHEDULED):
@@ -194,7 +196,7 @@ class Queue:
     # Receiving
 
     def receive(self, *, delete: bool = False) -> Stored | None:
-        """The next active message, locked (or, with ``delete``, gone); None when there is none."""
+        """Lock (or, with `delete`, remove) the next active message and return it; None when there is none."""
         now = self.advance()
         stored = self._shelf.first_active()
         if stored is None:
@@ -204,17 +206,17 @@ class Queue:
         return taken
 
     def has_active(self) -> bool:
-        """Whether `receive` would find a message."""
+        """Return whether `receive` would return a message."""
         self.advance()
         return self._shelf.first_active() is not None
 
     def receive_deferred(self, sequences: Iterable[int], *, delete: bool = False) -> list[Stored]:
-        """Lock deferred messages by their sequence numbers.
+        """Lock (or, with `delete`, remove) deferred messages by their sequence numbers, all or none.
 
         Raises
         ------
         MessageNotFound
-            One of them is not deferred; then none of them is locked.
+            One of them is not deferred; none is locked.
         """
         now = self.advance()
         found = self._find(sequences, State.DEFERRED)
@@ -223,7 +225,7 @@ class Queue:
         return taken
 
     def peek(self, from_sequence: int, count: int) -> list[Stored]:
-        """Up to ``count`` messages from that sequence number on, in order, whatever their state."""
+        """Return up to `count` messages in any state, in order, beginning at `from_sequence`."""
         self.advance()
         return [s for s in self._shelf.in_order() if s.sequence >= from_sequence][: max(0, count)]
 
@@ -243,10 +245,10 @@ class Queue:
             raise MessageNotFound(f"{len(found) - len(present)} of {len(found)} are not {state.name.lower()}")
         return present
 
-    # Settling; each raises LockNotHeld when the lock has ended
+    # Settling by token; each operation raises LockNotHeld when the lock has expired or was settled
 
     def renew(self, token: UUID) -> float:
-        """Begin the lock's time anew, and say when it ends."""
+        """Renew the lock for its full duration; return when it expires, in seconds since 1970."""
         renewed = replace(self._held(token), due_at=self._clock() + self.spec.lock_seconds)
         self._shelf.put(renewed)
         self._shelves.save()
@@ -258,27 +260,27 @@ class Queue:
         self._shelves.save()
 
     def release(self, token: UUID) -> None:
-        """Give the message back as if it had not been delivered."""
+        """Return the message to the queue without counting the delivery."""
         self._give_back(self._held(token))
         self._shelves.save()
 
     def abandon(self, token: UUID) -> None:
-        """Give the message back, one delivery counted; the last one permitted dead-letters it."""
+        """Return the message to the queue and count the delivery; at the limit it is dead-lettered."""
         self._count_delivery(self._held(token))
         self._shelves.save()
 
     def defer(self, token: UUID) -> None:
-        """Keep the message until somebody asks for its sequence number."""
+        """Set the message aside until it is received by its sequence number."""
         self._give_back(replace(self._held(token), deferred=True))
         self._shelves.save()
 
     def dead_letter(self, token: UUID, reason: str | None, description: str | None) -> None:
-        """Move the message to the sub-queue; in the sub-queue itself, note the new reason."""
+        """Move the message to the sub-queue; in the sub-queue itself, set the new reason."""
         self._bury(self._held(token), reason, description)
         self._shelves.save()
 
     def expire_lock(self, *, message_id: str | None = None) -> int:
-        """End the locks now, of all messages or those with an id; says how many ended."""
+        """Expire the locks of all messages, or of those with `message_id`, now; return how many."""
         self.advance()
         held = [s for s in self._shelf.locked() if message_id is None or s.message.message_id == message_id]
         for stored in held:
@@ -326,11 +328,11 @@ class Queue:
     # Time
 
     def next_due(self) -> float:
-        """When `advance` will have something to do, at the earliest; infinity for never."""
+        """Return the earliest time at which `advance` may have something to do; infinity for never."""
         return min(self._shelves.messages.next_due(), self._shelves.dead_letters.next_due())
 
     def advance(self) -> float:
-        """Do what has become due (locks that end, schedules that are up, expiry), and say what time it is."""
+        """Apply what has become due (expired locks, scheduled messages, expiry); return the current time."""
         now = self._clock()
         something_was_due = False
         while (stored := self._shelf.take_due(now)) is not None:
@@ -355,7 +357,7 @@ class Queue:
 
 
 def create_queue(spec: QueueSpec, *, clock: Callable[[], float], journal: Journal = MEMORY_ONLY) -> Queue:
-    """A queue with its dead-letter sub-queue; both are empty before `Queue.restore`."""
+    """Return a queue with its dead-letter sub-queue; both are empty until `Queue.restore`."""
     shelves = Shelves(spec.name.lower(), journal)
     dead_letters = Queue(spec, shelves, clock=clock, dead_letters=None)
     return Queue(spec, shelves, clock=clock, dead_letters=dead_letters)

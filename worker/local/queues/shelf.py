@@ -1,7 +1,7 @@
-"""Where a queue's messages lie: found by number, by lock, by time, and kept in step with the journal.
+"""The messages of a queue, indexed by sequence number, lock and time, and kept in step with the journal.
 
-A shelf notes what changes. Its changes are saved, or undone, together with those of the other shelf of the
-same queue, so that what the queue knows and what the journal holds are the same after every operation.
+A shelf records its changes. They are saved, or undone, together with those of the queue's other shelf, so
+that memory and journal agree after every operation.
 """
 
 from __future__ import annotations
@@ -25,25 +25,25 @@ class Shelf:
     Parameters
     ----------
     path
-        Its address, in lower case: its name in the journal.
+        The queue's address in lower case, which is its name in the journal.
     """
 
     def __init__(self, path: str) -> None:
         self.path = path
         self._stored: dict[int, Stored] = {}
         self._active: list[int] = []  # heap of sequence numbers; those no longer active are skipped
-        self._timers: list[tuple[float, int]] = []  # heap of (when, sequence number); the same
+        self._timers: list[tuple[float, int]] = []  # heap of (time, sequence number); likewise
         self._locks: dict[UUID, int] = {}
-        self._remembered: dict[Any, float] = {}  # message id → until when, oldest first
+        self._remembered: dict[Any, float] = {}  # message id → remembered until, oldest first
         self._next_sequence = 1
-        # What is not saved yet
-        self._before: dict[int, Stored | None] = {}  # what lay there when it was last saved
+        # Unsaved changes
+        self._before: dict[int, Stored | None] = {}  # by sequence number, the message at the last save
         self._to_remember: list[Any] = []
         self._to_forget: list[Any] = []
         self._next_sequence_before = 1
 
     def contents(self) -> Contents:
-        """All that lies here."""
+        """Return everything on this shelf."""
         return Contents(self._next_sequence, tuple(self.in_order()), tuple(self._remembered.items()))
 
     # Looking
@@ -52,24 +52,24 @@ class Shelf:
         return len(self._stored)
 
     def find(self, sequence: int) -> Stored | None:
-        """The message with that number."""
+        """Return the message with that sequence number, or None."""
         return self._stored.get(sequence)
 
     def find_locked(self, token: UUID) -> Stored | None:
-        """The message that is locked under that token."""
+        """Return the message that is locked under `token`, or None."""
         sequence = self._locks.get(token)
         return self._stored[sequence] if sequence is not None else None
 
     def locked(self) -> list[Stored]:
-        """The messages that are locked."""
+        """Return the locked messages."""
         return [self._stored[sequence] for sequence in self._locks.values()]
 
     def in_order(self) -> list[Stored]:
-        """Every message, in the order of their numbers."""
+        """Return every message, in the order of their sequence numbers."""
         return [self._stored[sequence] for sequence in sorted(self._stored)]
 
     def first_active(self) -> Stored | None:
-        """The message to be received next."""
+        """Return the message to be received next, or None."""
         while self._active:
             stored = self._stored.get(self._active[0])
             if stored is not None and stored.state is State.ACTIVE:
@@ -78,11 +78,11 @@ class Shelf:
         return None
 
     def next_due(self) -> float:
-        """When `take_due` will find something, at the earliest; infinity for never."""
+        """Return the earliest time at which `take_due` may find a message; infinity for never."""
         return self._timers[0][0] if self._timers else float("inf")
 
     def take_due(self, now: float) -> Stored | None:
-        """A message to which something is to happen by now. It is told once: do it."""
+        """Return a message that is due by `now`, or None; it is returned once: the caller must act on it."""
         while self._timers and self._timers[0][0] <= now:
             stored = self._stored.get(heapq.heappop(self._timers)[1])
             if stored is not None and stored.acts_at <= now:
@@ -92,22 +92,22 @@ class Shelf:
     # Changing
 
     def take_number(self) -> int:
-        """A number for a new message."""
+        """Return the sequence number for a new message."""
         self._next_sequence += 1
         return self._next_sequence - 1
 
     def put(self, stored: Stored) -> None:
-        """Lay a message down, in place of what had its number."""
+        """Store a message, in place of one with the same sequence number."""
         self._before.setdefault(stored.sequence, self._stored.get(stored.sequence))
         self._place(stored)
 
     def remove(self, stored: Stored) -> None:
-        """Take away the message with that one's number."""
+        """Remove the message with the sequence number of `stored`."""
         self._before.setdefault(stored.sequence, self._stored.get(stored.sequence))
         self._take_away(stored.sequence)
 
     def remembers(self, message_id: Any, now: float) -> bool:
-        """Whether there was a message with that id lately."""
+        """Return whether `message_id` is still remembered at `now`."""
         while self._remembered and next(iter(self._remembered.values())) <= now:
             oldest = next(iter(self._remembered))
             del self._remembered[oldest]
@@ -115,7 +115,7 @@ class Shelf:
         return self._remembered.get(message_id, now) > now
 
     def remember(self, message_id: Any, until: float) -> None:
-        """Note a message id."""
+        """Remember a message id until the time `until`."""
         self._remembered.pop(message_id, None)  # it goes to the end
         self._remembered[message_id] = until
         self._to_remember.append(message_id)
@@ -123,7 +123,7 @@ class Shelf:
     # Saving
 
     def changes(self) -> Changes:
-        """What is not saved yet."""
+        """Return the unsaved changes."""
         put = [(self._stored[number], old) for number, old in self._before.items() if number in self._stored]
         return Changes(
             path=self.path,
@@ -142,18 +142,18 @@ class Shelf:
         )
 
     def has_changes(self) -> bool:
-        """Whether something is not saved yet."""
+        """Return whether there are unsaved changes."""
         return bool(self._before or self._to_remember or self._to_forget)
 
     def mark_saved(self) -> None:
-        """Take what lies here as what is saved."""
+        """Record that everything on this shelf is saved."""
         self._before.clear()
         self._to_remember.clear()
         self._to_forget.clear()
         self._next_sequence_before = self._next_sequence
 
     def undo(self) -> None:
-        """Go back to what is saved; what its time has ended ends again by the next look at the clock."""
+        """Return to the saved state; what had become due becomes due again at the next `take_due`."""
         for sequence, stored in self._before.items():
             if stored is None:
                 self._take_away(sequence)
@@ -165,7 +165,7 @@ class Shelf:
         self.mark_saved()
 
     def restore(self, contents: Contents) -> None:
-        """Begin with what was saved."""
+        """Load the saved contents."""
         for stored in contents.stored:
             self._place(stored)
         self._remembered.update(contents.remembered)
@@ -191,14 +191,14 @@ class Shelf:
 
 
 class Shelves:
-    """The two shelves of a queue, and the journal in which both are saved at once.
+    """The two shelves of a queue, which are saved together in a journal.
 
     Parameters
     ----------
     path
-        The queue's address, in lower case.
+        The queue's address in lower case.
     journal
-        Where to save.
+        The journal in which both are saved.
     """
 
     def __init__(self, path: str, journal: Journal) -> None:
@@ -208,17 +208,17 @@ class Shelves:
         self._journal = journal
 
     def restore(self) -> None:
-        """Begin with what the journal holds."""
+        """Load both shelves from the journal."""
         for shelf in self._both:
             shelf.restore(self._journal.load(shelf.path))
 
     def save(self) -> None:
-        """Save what has changed.
+        """Save the changes.
 
         Raises
         ------
         NotSaved
-            The journal could not be written: the shelves are again as they were when they were last saved.
+            The journal could not be written; the shelves are back in the state of the last save.
         """
         try:
             self._write()
@@ -228,9 +228,9 @@ class Shelves:
             raise
 
     def save_passage_of_time(self) -> None:
-        """Save what has changed because its time had come; if that fails, with the next change.
+        """Save the changes that time alone has caused; if that fails, they are saved with the next change.
 
-        Nothing is lost by that: whoever reads the journal finds by the clock what has become due.
+        Nothing is lost by that: what has become due follows from the journal and the clock.
         """
         try:
             self._write()

@@ -1,4 +1,4 @@
-"""What a queue knows, as values: its messages, each in a state, and the message ids that it remembers."""
+"""The contents of a queue as values: its messages, each in a state, and the message ids that it remembers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from worker.local.amqp.types import Int, Symbol, Timestamp
 
 
 class State(Enum):
-    """Where a message is; the values of the first three are those of ``x-opt-message-state``."""
+    """The state of a message; the first three values are those of ``x-opt-message-state``."""
 
     ACTIVE = 0
     DEFERRED = 1
@@ -30,19 +30,19 @@ class Stored:
     enqueued_at: float
     expires_at: float
     failed_deliveries: int = 0
-    due_at: float = 0.0  # when the lock ends, or the schedule is up
+    due_at: float = 0.0  # when the lock expires, or the scheduled message becomes active
     lock_token: UUID | None = None
-    deferred: bool = False  # stays deferred when its lock ends
+    deferred: bool = False  # is deferred again when its lock ends
 
     @property
     def acts_at(self) -> float:
-        """When something happens to it by itself; infinity for never."""
+        """The time at which the message changes state without an operation; infinity for never."""
         if self.state is State.ACTIVE:
             return self.expires_at
         return self.due_at if self.state is not State.DEFERRED else float("inf")
 
     def to_wire(self) -> Message:
-        """The message with the annotations that Service Bus adds."""
+        """Return the message with the annotations that Service Bus adds."""
         annotations: dict[Any, Any] = {
             Symbol("x-opt-sequence-number"): self.sequence,
             Symbol("x-opt-enqueue-sequence-number"): self.sequence,
@@ -56,16 +56,16 @@ class Stored:
 
 @dataclass(frozen=True, slots=True)
 class Contents:
-    """All that a queue or sub-queue knows.
+    """The contents of a queue or sub-queue.
 
     Parameters
     ----------
     next_sequence
-        The number that the next message gets.
+        The sequence number of the next message.
     stored
-        The messages, in the order of their numbers.
+        The messages, in the order of their sequence numbers.
     remembered
-        Message ids, each with the time until when a second message with it is dropped, oldest first.
+        Message ids, oldest first, each with the time until which another message with it is dropped.
     """
 
     next_sequence: int = 1
@@ -75,22 +75,22 @@ class Contents:
 
 @dataclass(frozen=True, slots=True)
 class Changes:
-    """What became different in a queue or sub-queue.
+    """The unsaved changes of a queue or sub-queue.
 
     Parameters
     ----------
     path
-        Which.
+        The queue's address in lower case.
     next_sequence
-        As in `Contents`; None when it is the same.
+        As in `Contents`; None when unchanged.
     put
         Messages that are new or in another state.
     new_messages
-        Those of them whose content is new as well.
+        The messages in `put` whose content is new as well.
     removed
-        Numbers of messages that are gone.
+        Sequence numbers of removed messages.
     remembered, forgotten
-        Message ids.
+        Message ids that are remembered, each with the time until which, and that no longer are.
     """
 
     path: str

@@ -1,4 +1,5 @@
-"""The status page at ``/``: what runs, waits and failed, the newest jobs, dead letters, the outbox, health.
+"""The status page at ``/``: running, waiting and failed tasks, jobs, dead letters, outbox, health and log.
 
-`board` knows it all and says it in pieces of HTML, `facts` are what it knows, `page` answers browsers.
+`facts` are the values that the page shows, `board` collects and renders them as HTML sections, and `page`
+serves browsers.
 """

@@ -1,7 +1,7 @@
-"""What the status page knows, in pieces of HTML: looked up when somebody looks, once for all who do.
+"""The status page's content as HTML sections, collected on request and shared by all viewers.
 
-A look is bounded in time and in what it reads, and afterwards the database rests for twenty times as long;
-what does not answer is not known right now. Without viewers nothing is looked up.
+A collection is bounded in time and in rows; the database is then left alone for at least twenty times as long
+as it took. A source that does not answer is shown as unknown. Without viewers nothing is collected.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from worker.web.status.dead_letter_watch import DeadLetterWatch
 from worker.web.status.facts import PageFacts, Resources, WorkerFacts
 from worker.web.status.html import rendered
 
-# How long what was looked up is shown: at least, when it was not to be had, and by how long it took.
+# How long a collection is reused: the minimum, after a database error, and as a multiple of its duration.
 _FRESH_SECONDS, _UNKNOWN_SECONDS, _REST = 1.0, 3.0, 20.0
 _RESOURCES_SECONDS = 2.0
 _MOST_NOTICES = 50
@@ -41,7 +41,7 @@ log = logging.getLogger(__name__)
 
 
 class Board:
-    """The facts of one worker and, by the names of `worker.web.status.html.SECTIONS`, their HTML."""
+    """Collects the facts of one worker and renders the sections in `worker.web.status.html.SECTIONS`."""
 
     def __init__(
         self, about: WorkerFacts, readiness: Readiness, *, form_key: str, memory_limit_mb: float | None = None
@@ -72,18 +72,18 @@ class Board:
         running_tasks: RunningTasks,
         queues: tuple[str, ...],
     ) -> None:
-        """Look there from now on."""
+        """Collect from these sources from now on."""
         self._database, self._dead_letters, self._running_tasks = database, dead_letters, running_tasks
         self._watch = DeadLetterWatch(dead_letters, queues, on_news=self._refresh)
 
     async def leave_queues(self) -> None:
-        """Look no further into the queues, and redrive nothing: the worker stops."""
+        """Stop watching the queues and refuse redrives, because the worker is stopping."""
         watch, self._watch, self._dead_letters = self._watch, None, None
         if watch is not None:
             await watch.close()
 
     async def fragments(self) -> Mapping[str, Markup]:
-        """The HTML of each section now; equal text says that nothing has changed."""
+        """Return the current HTML of each section, by name; a section whose facts did not change is equal."""
         async with self._turn:
             if self._is_changed or time.monotonic() >= self._fresh_until:
                 self._is_changed = False
@@ -92,7 +92,7 @@ class Board:
             return self._fragments
 
     async def redrive(self, queue: str, choice: Selection) -> str:
-        """Redrive dead letters; a key by which `notice` tells what became of it."""
+        """Redrive the selected dead letters; return the key under which `notice` has the outcome."""
         if self._dead_letters is None:
             return self._note(
                 "The worker is starting or stopping: nothing was redriven, try again in a moment."
@@ -114,7 +114,7 @@ class Board:
         return self._note(f"{queue}: {text or 'there was nothing to redrive'}{more}")
 
     def notice(self, key: str) -> str | None:
-        """What was told under a key."""
+        """Return the notice stored under `key`; None when there is none."""
         return self._notices.get(key)
 
     def _refresh(self) -> None:
@@ -164,7 +164,7 @@ class Board:
         return overview, None
 
     def _stages_of(self, overview: Overview | None) -> Mapping[str, tuple[JobStage, ...]]:
-        """By job; of those that are over they are kept, as they stay what they are."""
+        """Return the stages by job id; those of finished jobs are cached, as they no longer change."""
         if overview is None:
             return {}
         read: dict[str, list[JobStage]] = {}

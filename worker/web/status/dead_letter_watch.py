@@ -1,7 +1,7 @@
-"""The dead letters of some queues, for as long as somebody wants to see them.
+"""The dead letters of some queues, watched only while the page is viewed.
 
-The first question opens a link to each queue, over which it is looked at every few seconds; when nobody has
-asked for a while they are closed. Who asks never waits for a broker that is slow, or away.
+The first request opens a link to each queue and peeks over it every 5 s; 30 s after the last request the
+links are closed. A request waits at most 1 s, even when the broker is slow or down.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ from worker.waiting import is_set_within
 from worker.web.status.facts import QueueDeadLetters, said
 
 MOST_DEAD_LETTERS = 20
-"""How many of a queue are shown."""
+"""The most dead letters shown of one queue."""
 
 _EVERY_SECONDS = 5.0
-# After which time without a question the links are closed.
+# The links are closed after this time without a request.
 _IDLE_SECONDS = 30.0
-# For how long a queue is asked, and a question waits for the first answer.
+# Time limits of one peek at a queue, and of the wait for the first result.
 _LOOK_SECONDS, _FIRST_SECONDS = 10.0, 1.0
 
 
 class DeadLetterWatch:
-    """Watches some queues from the first question on; `on_news` is called when something else was found.
+    """Watches queues from the first request on; calls `on_news` when their dead letters have changed.
 
-    To be closed when it is no longer needed.
+    The caller must close it.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class DeadLetterWatch:
         self._watching: asyncio.Task[None] | None = None
 
     async def dead_letters(self) -> tuple[QueueDeadLetters, ...] | None:
-        """What was found last, by queue; None while nothing was found yet."""
+        """Return the newest result, one entry per queue; None before the first result."""
         self._asked = time.monotonic()
         if self._watching is None or self._watching.done():
             self._found = None
@@ -54,11 +54,11 @@ class DeadLetterWatch:
         return self._found
 
     def look_again(self) -> None:
-        """Have the queues looked at now, as something has changed."""
+        """Peek at the queues now, as they have changed."""
         self._due.set()
 
     async def close(self) -> None:
-        """End the watch."""
+        """Stop watching and close the links."""
         if self._watching is not None:
             self._watching.cancel()
             await asyncio.gather(self._watching, return_exceptions=True)
@@ -77,7 +77,7 @@ class DeadLetterWatch:
 
 @asynccontextmanager
 async def _links(dead_letters: DeadLetters, queues: Sequence[str]) -> AsyncIterator[list[tuple[str, Look]]]:
-    """How to look into each queue; closed all at once, as each takes a second."""
+    """Yield each queue with its `Look`; the links are closed concurrently, as each takes a second."""
     links = [dead_letters.watching(queue) for queue in queues]
     looks = await asyncio.gather(*(link.__aenter__() for link in links))
     try:

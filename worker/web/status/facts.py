@@ -1,4 +1,4 @@
-"""What the status page shows, as values: what others wrote is cut short and without secrets."""
+"""The values that the status page shows; text from elsewhere is shortened, and secrets in it are redacted."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ from worker.telemetry.logs import Line
 from worker.web.status.timeline import Timeline, timeline
 
 _LONGEST_SAID = 2000
-# Of the log: below a task, and at the end of the page.
+# Log lines shown below a task, and at the end of the page.
 _TASK_LINES = 6
 _WORKER_LINES = 30
-# In which a timeline grows: each step is sent to whoever watches.
+# A timeline grows in steps of this length: each step is sent to every viewer.
 _STEP_SECONDS = 5
-# A row that nobody touches for so long is shown as such.
+# A running row without an update for this long is shown as quiet.
 _QUIET_SECONDS = 90.0
 
 
 def said(text: str | None) -> str:
-    """What somebody else wrote, as it may be shown."""
+    """Return text from elsewhere with secrets redacted, shortened to 2000 characters."""
     return shortened(redacted(text or ""), _LONGEST_SAID)
 
 
 @dataclass(frozen=True)
 class ShownPace:
-    """How far work is, as its newest progress has it.
+    """A task's progress, from its newest progress report.
 
     >>> ShownPace.of({"unit": "blocks", "done": 50, "total": 200}, seconds=10, expected=None)
     ShownPace(percent=25.0, text='50 of 200 blocks, 5.0 blocks/s, 30 s left')
@@ -48,7 +48,7 @@ class ShownPace:
     def of(
         cls, progress: Mapping[str, Any] | None, *, seconds: float, expected: float | None
     ) -> ShownPace | None:
-        """The pace; None where nothing tells, as of a row that somebody else has written."""
+        """Return the pace; None without usable numbers, as in a row that another program has written."""
         given = progress or {}
         done, total = _number(given.get("done")), _number(given.get("total"))
         if done is None or total is None or total <= 0:
@@ -75,7 +75,7 @@ def _number(value: object) -> float | None:
 
 @dataclass(frozen=True)
 class Running:
-    """A task that runs, here or elsewhere; memory and log are known of those that run here."""
+    """A task that runs here or on another worker; memory and log lines are known only of those here."""
 
     task_id: str
     job_id: str
@@ -94,7 +94,7 @@ class Running:
 
 @dataclass(frozen=True)
 class ShownJob:
-    """A recent job and its timeline."""
+    """A recent job, its timeline and the tone of its status."""
 
     row: RecentJob
     timeline: Timeline
@@ -103,7 +103,7 @@ class ShownJob:
 
 @dataclass(frozen=True)
 class QueueDeadLetters:
-    """The oldest dead letters of a queue; `problem` says why they are not known."""
+    """The oldest dead letters of a queue; `more` says that there are others, `problem` why none are known."""
 
     queue: str
     dead_letters: tuple[DeadLetter, ...] = ()
@@ -113,7 +113,7 @@ class QueueDeadLetters:
 
 @dataclass(frozen=True)
 class Resources:
-    """What this container has and uses; megabytes of 10⁶ bytes."""
+    """The container's memory and disk, and each task's memory by pid; megabytes of 10⁶ bytes."""
 
     total_mb: float
     available_mb: float
@@ -123,7 +123,7 @@ class Resources:
 
 @dataclass(frozen=True)
 class WorkerFacts:
-    """Which worker it is."""
+    """The worker's identity: its name, mode, queues, version and start."""
 
     name: str
     mode: str
@@ -134,12 +134,12 @@ class WorkerFacts:
 
 @dataclass(frozen=True)
 class PageFacts:
-    """All that the page shows at one moment.
+    """Everything that the page shows at one moment.
 
     Attributes
     ----------
     overview : Overview or None
-        What the database says; None while it is not known, for which `unknown` is the reason.
+        The database's view; None while it is unknown, and `unknown` is then the reason.
     dead_letters : tuple of QueueDeadLetters or None
         None before the queues have answered for the first time.
     """
@@ -158,23 +158,23 @@ class PageFacts:
 
     @property
     def state(self) -> str:
-        """The worker in a word or two."""
+        """The worker's state: its phase, else "ready" or "not ready"."""
         return self.phase or ("not ready" if self.problems else "ready")
 
     @property
     def waiting(self) -> str:
-        """How many tasks wait."""
+        """The number of waiting tasks, as text; counting stops at MOST_WAITING."""
         count = 0 if self.overview is None else self.overview.waiting_count
         return f"{count:,}" + (" or more" if count >= MOST_WAITING else "")
 
     @property
     def failed(self) -> tuple[FailedTask, ...]:
-        """What failed last."""
+        """The tasks that failed last."""
         return () if self.overview is None else self.overview.failed
 
     @property
     def dead(self) -> str:
-        """How many dead letters are known of."""
+        """The number of dead letters known, as text; "+" when there are more, "?" when unknown."""
         if self.dead_letters is None:
             return "?"
         more = any(each.more for each in self.dead_letters)
@@ -182,7 +182,7 @@ class PageFacts:
 
 
 def aware(time: datetime) -> datetime:
-    """A time of the database, which are UTC, with its zone."""
+    """Return `time` with its zone; the database's times are UTC without one."""
     return time.replace(tzinfo=UTC) if time.tzinfo is None else time
 
 
@@ -195,7 +195,7 @@ def running(
     name: str,
     now: datetime,
 ) -> tuple[Running, ...]:
-    """What runs by the database, with what is known here beside it, and what runs here alone."""
+    """Return the tasks that run here, then those that run elsewhere according to the database."""
     of_task: dict[str, list[Line]] = {}
     for line in lines:
         if line.task_id is not None:
@@ -263,7 +263,7 @@ _TONES = {"completed": "good", "failed": "bad", "completed_with_errors": "warn",
 
 
 def jobs(overview: Overview | None, stages: Mapping[str, Sequence[JobStage]]) -> tuple[ShownJob, ...]:
-    """The newest jobs, each with its timeline."""
+    """Return the newest jobs, each with its timeline."""
     if overview is None:
         return ()
     now = overview.now.replace(second=overview.now.second // _STEP_SECONDS * _STEP_SECONDS, microsecond=0)
@@ -278,5 +278,5 @@ def jobs(overview: Overview | None, stages: Mapping[str, Sequence[JobStage]]) ->
 
 
 def newest(lines: Sequence[Line]) -> tuple[Line, ...]:
-    """The end of the log."""
+    """Return the last lines of the log."""
     return tuple(lines[-_WORKER_LINES:])

@@ -1,4 +1,4 @@
-"""HTML of facts, by templates that escape whatever is put into them."""
+"""HTML of the page's facts, from templates that escape every value."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from worker.web.status.facts import PageFacts, aware, said
 from worker.web.status.timeline import done_of
 
 SECTIONS = ("summary", "running", "waiting", "failed", "jobs", "letters", "outbox", "health", "log")
-"""The pieces that change, by the names of their templates, in their order on the page."""
+"""The names of the sections that change, and of their templates, in page order."""
 
 _MOST_WAITING_SHOWN = 10
 
 
 def rendered(facts: PageFacts, *, form_key: str) -> Mapping[str, Markup]:
-    """The HTML of each section; `form_key` goes into the forms."""
+    """Return the HTML of each section, by name; `form_key` goes into the forms."""
     return {
         name: Markup(_TEMPLATES.get_template(f"{name}.html").render(facts=facts, form_key=form_key))
         for name in SECTIONS
@@ -31,22 +31,22 @@ def rendered(facts: PageFacts, *, form_key: str) -> Mapping[str, Markup]:
 
 
 def page(fragments: Mapping[str, Markup], **values: Any) -> str:
-    """The whole page around its sections."""
+    """Return the whole page, with its sections in `fragments`."""
     return _TEMPLATES.get_template("page.html").render(fragments=fragments, sections=SECTIONS, **values)
 
 
 def sign_in(**values: Any) -> str:
-    """What those see who may see nothing."""
+    """Return the sign-in page, for visitors without access."""
     return _TEMPLATES.get_template("sign_in.html").render(**values)
 
 
 def asset(name: str) -> bytes:
-    """A file that the page refers to."""
+    """Return the content of a static file of the page."""
     return files("worker.web.status").joinpath("static", name).read_bytes()
 
 
 def ago(seconds: float) -> str:
-    """How long ago something was, in steps that change seldom.
+    """Return how long ago something was, in coarse steps, so that the text seldom changes.
 
     >>> ago(3), ago(47), ago(200), ago(9000), ago(200_000)
     ('just now', '40 s ago', '3 min ago', '2 h ago', '2 days ago')
@@ -63,7 +63,7 @@ def ago(seconds: float) -> str:
 
 
 def _time(value: datetime, now: datetime) -> Markup:
-    """A time, absolute and relative."""
+    """Return a time as HTML, absolute and relative to `now`."""
     time, today = aware(value).astimezone(UTC), aware(now).astimezone(UTC)
     shown = time.strftime("%H:%M:%S" if time.date() == today.date() else "%Y-%m-%d %H:%M")
     return Markup('<time datetime="{}">{} UTC, {}</time>').format(
@@ -80,7 +80,7 @@ def _short(identifier: str) -> str:
 
 
 def _shown(value: object) -> object:
-    """Whatever a template shows: text that is not HTML is escaped, its control characters are spelled out."""
+    """Finalize a template value: escape text that is not HTML, and spell out its control characters."""
     if isinstance(value, Markup) or not isinstance(value, str):
         return value
     return escape(value if value.isprintable() else printable(value))

@@ -1,7 +1,7 @@
-"""The status page to browsers: HTML that needs no JavaScript, and a stream of what changes for those with it.
+"""The status page for browsers: HTML that works without JavaScript, and with it a live stream of changes.
 
-Nothing that the page holds comes from elsewhere, its address never has the token, and what it does is asked
-for by its own forms alone. A stream ends when the server does, so that it delays no one's shutdown.
+The page loads nothing from other hosts, its address never contains the token, and only its own forms trigger
+actions. A stream ends when the server shuts down, so that it does not delay the shutdown.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from worker.web.status import html
 from worker.web.status.board import Board
 
 MOST_STREAMS = 16
-"""How many may watch at a time; others see the page, and that it is not live."""
+"""The most streams at a time; other viewers see the page, marked as not live."""
 
 _TICK_SECONDS = 1.0
 _KEEP_ALIVE_SECONDS = 15.0
-# How long a browser may take to read what was sent.
+# Time limit for a browser to read what was sent.
 _WRITE_SECONDS = 10.0
 
 _POLICY = (
@@ -39,7 +39,7 @@ _POLICY = (
 _HEADERS = {
     "Cache-Control": "no-store",
     "Content-Security-Policy": _POLICY,
-    # Not less: without a referrer a form's origin would be "null".
+    # Not "no-referrer": without a referrer a form's origin would be "null".
     "Referrer-Policy": "same-origin",
     "X-Content-Type-Options": "nosniff",
 }
@@ -47,7 +47,7 @@ _ASSETS = {"page.css": "text/css", "page.js": "text/javascript"}
 
 
 class Streams:
-    """The streams that are open; they end when `close` is called."""
+    """The open streams, at most MOST_STREAMS; they end when `close` is called."""
 
     def __init__(self) -> None:
         self._closing = asyncio.Event()
@@ -55,7 +55,7 @@ class Streams:
 
     @asynccontextmanager
     async def entered(self) -> AsyncIterator[bool]:
-        """Take a place from entry to exit; yields whether there was one."""
+        """Hold a place for a stream from entry to exit; yield whether one was free."""
         is_free = self._open < MOST_STREAMS
         self._open += is_free
         try:
@@ -64,7 +64,7 @@ class Streams:
             self._open -= is_free
 
     async def pause(self, seconds: float) -> bool:
-        """Wait; whether to go on."""
+        """Wait `seconds`, or until `close` is called; return whether to continue."""
         return not await is_set_within(self._closing, seconds)
 
     async def close(self, _: object) -> None:
@@ -73,7 +73,7 @@ class Streams:
 
 
 def routes(board: Board, access: Access, streams: Streams) -> Iterable[web.RouteDef]:
-    """The page, its stream, its forms, and what it refers to."""
+    """Return the routes of the page, its stream, its forms and its static files."""
     assets = {name: html.asset(name) for name in _ASSETS}
     versions = {name: sha256(content).hexdigest()[:12] for name, content in assets.items()}
 
@@ -126,7 +126,7 @@ def routes(board: Board, access: Access, streams: Streams) -> Iterable[web.Route
                 headers={**_HEADERS, "Content-Type": "text/event-stream", "X-Accel-Buffering": "no"}
             )
             await answer.prepare(request)
-            with suppress(TimeoutError, ConnectionError):  # whoever watched is gone
+            with suppress(TimeoutError, ConnectionError):  # the viewer is gone
                 await _follow(board, streams, answer)
             return answer
 
@@ -165,7 +165,7 @@ def _of_our_forms(
 
 
 async def _follow(board: Board, streams: Streams, answer: web.StreamResponse) -> None:
-    """Send each section when it has changed, until the server ends."""
+    """Send each section when it has changed, until the server shuts down."""
     sent: dict[str, str] = {}
     silent = 0.0
     await _send(answer, "retry: 2000\n\n")
@@ -202,7 +202,7 @@ def _refused(status: HTTPStatus, message: str) -> web.Response:
 
 
 def _nothing_to_see(access: Access, status: HTTPStatus, *, refused: bool = False) -> web.Response:
-    """A plain answer that tells nothing; where there is a token, with a form to give it."""
+    """Return an answer that reveals nothing; when there is a token, with a form to enter it."""
     if access.token is None:
         return web.Response(status=status, text="gdaltools worker\n", headers=_HEADERS)
     nonce = token_urlsafe(16)

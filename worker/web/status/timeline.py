@@ -1,4 +1,4 @@
-"""A job's stages over time: one lane for each queue, a bar for each stage in it."""
+"""A job's stages over time: one lane per queue, with one bar per stage."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from gdaltools.display.pace import duration
 from worker.database.overview import JobStage, RecentJob
 from worker.protocol.rows import OVER_STATUSES
 
-# A stage of milliseconds in a job of hours is still to be seen; percent of the lane.
+# The least width, in percent of the lane: a stage of milliseconds stays visible in a job of hours.
 _THINNEST = 0.6
-# From which width on a bar has room for its number; percent.
+# The least width, in percent, that has room for the stage's number.
 _NUMBERED = 4.0
 
 
@@ -23,11 +23,11 @@ class Bar:
     Attributes
     ----------
     left, width : float
-        In percent of the lane.
+        Position and width, in percent of the lane.
     tone : str
-        "good", "bad", or "now" for one that is not over.
+        "bad" when a task has failed, "good" when the stage is over, else "now".
     text : str
-        The same in words.
+        The stage in words.
     """
 
     stage: int
@@ -38,13 +38,13 @@ class Bar:
 
     @property
     def numbered(self) -> bool:
-        """Whether the stage's number fits into it."""
+        """Whether the stage's number fits into the bar."""
         return self.width >= _NUMBERED
 
 
 @dataclass(frozen=True)
 class Lane:
-    """A queue, and what was done from it."""
+    """A queue and the bars of its stages."""
 
     queue: str
     bars: tuple[Bar, ...]
@@ -52,7 +52,7 @@ class Lane:
 
 @dataclass(frozen=True)
 class Timeline:
-    """A job's lanes, its stages in words, and the seconds that the lanes are wide."""
+    """A job's lanes, its stages, and the `seconds` that a lane's full width stands for."""
 
     lanes: tuple[Lane, ...]
     stages: tuple[JobStage, ...]
@@ -60,12 +60,12 @@ class Timeline:
 
     @property
     def text(self) -> str:
-        """All of it in words."""
+        """The timeline in words."""
         return "; ".join(bar.text for lane in self.lanes for bar in lane.bars) or "no stage has begun"
 
 
 def timeline(job: RecentJob, stages: Iterable[JobStage], *, now: datetime) -> Timeline:
-    """The timeline of a job, from its submission to its end or to `now`."""
+    """Return the timeline of `job` from its submission to its end, or to `now` while it runs."""
     mine = tuple(stages)
     end = job.updated if job.status in OVER_STATUSES else now
     last = max([end, *(stage.ended for stage in mine if stage.ended is not None)])
@@ -101,7 +101,7 @@ def _bars(
 
 
 def done_of(stage: JobStage) -> str:
-    """How far a stage is.
+    """Return a stage's progress in words.
 
     >>> done_of(JobStage("j", 3, "create_cog", "docker-tasks", 15, 4, 1, 2, None, None))
     '4 of 15 done, 2 running, 1 failed'

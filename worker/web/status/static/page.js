@@ -1,7 +1,7 @@
 "use strict";
 
-// What the server sends of a section replaces it piece by piece: an element that is the same stays, and with it
-// the focus, what is selected, what is unfolded and how far it is scrolled.
+// A section from the server is merged element by element: an unchanged element stays, and with it the focus,
+// the selection, what is unfolded and the scroll position.
 (() => {
   const live = document.getElementById("live");
   const say = (text) => {
