@@ -84,7 +84,7 @@ def routes(board: Board, access: Access, streams: Streams) -> Iterable[web.Route
             await board.fragments(),
             name=board.about.name,
             now=datetime.now(UTC).strftime("%H:%M:%S"),
-            notice=board.notice(request.query.get("told", "")),
+            notice=board.notice(request.query.get("notice", "")),
             versions=versions,
             signed_in=COOKIE in request.cookies,
             form_key=access.form_key,
@@ -116,7 +116,7 @@ def routes(board: Board, access: Access, streams: Streams) -> Iterable[web.Route
         numbers = frozenset(parse_sequence_number(str(each)) for each in form.getall("sequence", ()))
         choice = Selection.of({"sequences": numbers, "all": form.get("all") == "all"})
         key = await board.redrive(str(form.get("queue", "")), choice)
-        return _see_other(f"../?told={key}")
+        return _see_other(f"../?notice={key}")
 
     async def stream(request: web.Request) -> web.StreamResponse:
         async with streams.entered() as is_free:

@@ -163,7 +163,7 @@ async def test_only_a_form_of_the_page_itself_redrives(
         status, text = await asked(f"{url}/status/redrive", method="POST", data=data, **sent)
         assert status == expected
         if status == 303:
-            place = re.search(r"\?told=[\w-]+", text)
+            place = re.search(r"\?notice=[\w-]+", text)
             assert place is not None
             assert "nothing was redriven" in (await asked(f"{url}/{place[0]}"))[1]
 
