@@ -161,7 +161,9 @@ class CogPlan(ShownInOneLine):
         return total
 
     def memory_bytes(self, threads: int | None = None) -> int:
-        """Return the most bytes that the process needs for `threads` concurrent tasks (one per core by default).
+        """Return the most bytes that the process needs with `threads` concurrent tasks.
+
+        The default is one task per core.
 
         Examples
         --------

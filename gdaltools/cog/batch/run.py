@@ -115,7 +115,7 @@ class BatchRun:
             try:
                 for future in as_completed(futures):
                     future.result()
-            except BaseException as error:  # noqa: BLE001 - raised again, or replaced by what ended the run
+            except BaseException as error:  # noqa: BLE001 - raised again, or what ended the run in its place
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise self._stop(error) from None
         try:

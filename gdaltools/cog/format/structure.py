@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from gdaltools.raster.tiff import Ifd, TiffLayout
 
-# GDAL's validator: only wider images must be tiled.
+# From GDAL's validator: only wider images must be tiled.
 _UNTILED_WIDTH = 1024
 _SMALL_SIDE = 512
 # The most blocks per IFD whose leader and trailer are compared; if there are more, a regular sample of them.

@@ -163,7 +163,7 @@ def _average_some(strip: Strip, there: NDArray[np.bool_], out: Pixels, nodata: A
     """
     counts = _counts(strip, there)
     whole = strip.down.length * strip.across.length
-    # A count of 0 less 1 is 255.
+    # Counts are uint8, so 0 - 1 wraps to 255 and empty windows are not mixed.
     mixed = np.flatnonzero(counts - np.uint8(1) < whole - 1)
     if mixed.size > _MANY_MIXED * counts.size:
         _average_dense(strip, there, counts, out)

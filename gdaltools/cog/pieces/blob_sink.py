@@ -1,4 +1,4 @@
-"""Stage encoded blocks in Azure as uncommitted blocks of the target blob: nothing of the file is stored locally.
+"""Stage encoded blocks in Azure as uncommitted blocks of the target blob, without a local copy.
 
 Stored bytes are cut wherever the file's order may separate them, and sent as blob blocks small enough to be
 sent again quickly after a failure. The commit gives Azure their order. Header, overviews and full resolution
@@ -101,7 +101,7 @@ class BlobBlocks:
 
 
 def _cut(pieces: Sequence[bytes], ends: Sequence[int], size: int) -> Iterator[tuple[int, bytes]]:
-    """Yield parts of the joined bytes with their offsets; each of `ends` ends a part, and none exceeds `size`.
+    """Yield parts of the joined bytes with their offsets, cut at each of `ends` and at most `size` long.
 
     >>> list(_cut([b"abc", b"def"], [2, 2, 6], 3))
     [(0, b'ab'), (2, b'cde'), (5, b'f')]

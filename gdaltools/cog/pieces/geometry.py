@@ -1,4 +1,4 @@
-"""The geometry of a COG's pieces: how levels are cut, and from which pieces each piece is built. Pure arithmetic.
+"""The geometry of a COG's pieces, as pure arithmetic: how levels are cut, and what each piece is built from.
 
 Each level is a grid of pieces whose sides are whole blocks. A piece of the full resolution is read from the
 source; a piece of an overview is joined from the pieces below it in the level before. If a level has an odd

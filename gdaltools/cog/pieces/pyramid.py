@@ -27,8 +27,8 @@ from gdaltools.raster.pixels.nodata import holding_data
 from gdaltools.raster.pixels.source import Pixels, Source, Valid
 from gdaltools.runtime.phases import phase
 
-# The bytes of a block, at least a quarter of it, that a trial encodes. They represent the whole block, because
-# DEFLATE's window is small in comparison.
+# A trial encodes this many bytes of a block, or a quarter of it if that is more. They represent the whole
+# block, because DEFLATE's window is small in comparison.
 _TRIAL_BYTES = 160 << 10
 
 

@@ -1,6 +1,6 @@
 """Store encoded blocks until the file can be written; the commit then writes it at once.
 
-The process that encodes a piece stores its blocks under the piece's name. Storing the same piece again changes
+The process that encodes a piece stores its blocks under the piece's name. Storing a piece again changes
 nothing, so a task may run twice. The commit puts all blocks in order; before that, nothing is visible under
 the target's name.
 """

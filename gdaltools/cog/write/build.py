@@ -215,5 +215,5 @@ def _result(plan: CogPlan, name: str, made: DatasetReader, size: int) -> CogResu
 def _bounds_4326(made: DatasetReader, name: str) -> Bounds | None:
     try:
         return geographic_bounds(made, name)
-    except UnsupportedRaster:  # without a CRS, or with a local one, it has no place on Earth
+    except UnsupportedRaster:  # a raster without a CRS, or with a local one, has no place on Earth
         return None
