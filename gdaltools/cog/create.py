@@ -121,13 +121,12 @@ def create_cog(
     progress: ProgressOption = "auto",
     compute: bool = True,
 ) -> CogResult | Delayed:
-    """Write `src` as a COG to `dst`.
+    """Write `src` as a COG to `dst`; the file appears only when it is complete and its layout is checked.
 
-    `dst` appears only when the file is complete and its layout has passed a check; after an error nothing
-    of it remains. The source is read and decoded once. Memory depends on the plan (see `plan_cog`), not on
-    the size of the raster. The work runs on threads, or on the cluster of the active `distributed` client.
-    Every lossless codec returns full-resolution pixels bit for bit. Nodata, masks, alpha, colour tables,
-    band names, units, scales, offsets, control points and tags are preserved.
+    After an error nothing of it remains. The source is read and decoded once. Memory depends on the plan (see
+    `plan_cog`), not on the size of the raster. The work runs on threads, or on the cluster of the active
+    `distributed` client. Every lossless codec preserves full-resolution pixels bit for bit. Nodata, masks,
+    alpha, colour tables, band names, units, scales, offsets, control points and tags are preserved.
 
     Parameters
     ----------

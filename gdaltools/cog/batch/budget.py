@@ -13,7 +13,7 @@ _UNKNOWN_BYTES = 2 << 30
 
 
 class MemoryBudget:
-    """Limit the bytes that concurrent work holds; work that runs alone may exceed the limit."""
+    """A limit on the bytes that concurrent work holds; work that runs alone may exceed it."""
 
     def __init__(self, total_bytes: int) -> None:
         self._total = total_bytes

@@ -73,12 +73,11 @@ def create_cogs(
     memory_mb: float | None = None,
     progress: ProgressOption = "auto",
 ) -> CogsResult:
-    """Write each of `sources` as a COG below `dst`.
+    """Write each of `sources` as a COG below `dst`; each COG appears complete or not at all.
 
-    Every COG appears complete or not at all. A later run with the same parameters skips each COG that is
-    complete and whose source is unchanged (same size and ETag). After an interruption, even by ``kill -9``,
-    only the files that were in progress are written again. A file that fails is listed in the result; the
-    others are still written.
+    A later run with the same parameters skips every COG that is complete and whose source is unchanged (same
+    size and ETag). After an interruption, even by ``kill -9``, at most the files that were in progress are
+    written again. A file that fails is listed in the result; the others are still written.
 
     Parameters
     ----------

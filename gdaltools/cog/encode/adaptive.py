@@ -268,7 +268,7 @@ def _feared(trials: list[Trial], encoder: Encoder) -> float:
 
 
 class AdaptiveDeflate:
-    """Choose encoders for the blocks of one piece, one row of blocks at a time."""
+    """Chooses encoders for the blocks of one piece, one row of blocks at a time."""
 
     def __init__(self, policy: Policy, *, overview: bool) -> None:
         self._policy = policy

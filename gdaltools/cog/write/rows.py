@@ -35,7 +35,7 @@ class _Input:
 
 
 class CogRows:
-    """Encode the blocks of a COG from streamed rows, and overviews as soon as their pixels are available.
+    """Encodes a COG's blocks from streamed rows, and its overviews as soon as their pixels are available.
 
     Memory holds only the rows that do not yet fill a piece, and for each level what the next level has not
     used yet.
