@@ -1,7 +1,7 @@
-"""An xarray.DataArray as the source of a COG: its pixels, and what its coordinates and attributes tell.
+"""An xarray.DataArray as the source of a COG: its pixels, and the facts in its coordinates and attributes.
 
-Georeference and nodata are what rioxarray takes them for (``.rio``). An array that dask computes is cut into
-the COG's pieces, and each piece is computed once, as part of the same graph.
+rioxarray (``.rio``) decides the georeference and nodata. A dask array is cut into the COG's pieces; each
+piece is computed once, as part of the same graph.
 """
 
 from __future__ import annotations
@@ -24,27 +24,27 @@ _DTYPES = (
     "float32", "float64", "complex64", "complex128",
 )  # fmt: skip
 _COLOURS = (ColorInterp.red, ColorInterp.green, ColorInterp.blue, ColorInterp.alpha)
-# What rioxarray, xarray and GDAL keep in attributes, and has a place of its own in a file.
+# Attributes of rioxarray, xarray and GDAL that have a place of their own in a file.
 _OWN_ATTRIBUTES = ("long_name", "units", "scale_factor", "add_offset", "_FillValue", "grid_mapping", "nodata")
 
 
 def is_array(source: object) -> bool:
-    """Whether `source` is a DataArray; xarray is not imported to know."""
+    """Return whether `source` is a DataArray, without importing xarray."""
     return type(source).__name__ == "DataArray" and hasattr(source, "dims")
 
 
 def array_source(array: Any) -> tuple[ArraySource, Facts]:
-    """The array as a source, and what is known of it.
+    """Return the array as a source, and its facts.
 
     Parameters
     ----------
     array : xarray.DataArray
-        With the dimensions (y, x) or (band, y, x), under whatever names rioxarray knows them.
+        Dimensions (y, x) or (band, y, x), under any names that rioxarray recognises.
 
     Raises
     ------
     UnsupportedRaster
-        It has other dimensions, no pixels, or a dtype that no TIFF holds.
+        The array has other dimensions, no pixels, or a dtype that no TIFF holds.
     """
     import rioxarray  # noqa: F401 - gives DataArray its .rio
     from rioxarray.exceptions import RioXarrayError
@@ -68,7 +68,7 @@ def array_source(array: Any) -> tuple[ArraySource, Facts]:
     count, height, width = data.shape
     masked = array.rio.encoded_nodata is not None
     nodata = array.rio.nodata
-    if array.dtype.kind == "f" and (masked or nodata is None):  # so xarray says that there is no data
+    if array.dtype.kind == "f" and (masked or nodata is None):  # xarray marks missing floats with NaN
         nodata = np.nan
     facts = Facts(
         width=width,
@@ -93,7 +93,7 @@ def array_source(array: Any) -> tuple[ArraySource, Facts]:
 
 
 def array_type(facts: Facts, asked: str) -> RasterType:
-    """What the bands show, by their number and dtype where nobody says."""
+    """Return the raster type `asked`; for "auto", derive it from the number of bands and their dtype."""
     if asked != "auto":
         return asked  # type: ignore[return-value]
     if facts.colours:
@@ -117,7 +117,11 @@ def _colorinterp(count: int, dtype: str) -> tuple[ColorInterp, ...]:
 
 
 def _descriptions(array: Any, count: int) -> tuple[str | None, ...]:
-    """What ``long_name`` says; the coordinate's names where it says nothing, or the same in another order."""
+    """Return the band names in ``long_name``.
+
+    The names of the band coordinate are used if ``long_name`` is empty or holds the same names in another
+    order.
+    """
     said = _texts(array.attrs.get("long_name"), count)
     coordinate = array.coords.get(BAND_NAME)
     if coordinate is None or coordinate.size != count or coordinate.chunks is not None:

@@ -1,4 +1,4 @@
-"""Any raster into a Cloud Optimized GeoTIFF, in one pass and bounded memory, whole or not at all.
+"""Convert any raster to a Cloud Optimized GeoTIFF in one pass and bounded memory, complete or not at all.
 
 >>> create_cog("scene.tif", "scene_cog_analysis.tif").overview_levels
 (2,)
@@ -121,78 +121,80 @@ def create_cog(
     progress: ProgressOption = "auto",
     compute: bool = True,
 ) -> CogResult | Delayed:
-    """Write `src` as a COG to `dst`.
+    """Write `src` as a COG to `dst`; the file appears only when it is complete and its layout is checked.
 
-    The target appears only when it is whole and its layout was checked; after an error nothing of it is left.
-    The source is read and decoded once; memory follows the plan (`plan_cog`) and not the raster. The work
-    runs on threads, or on the cluster of the active `distributed` client. Full-resolution pixels are
-    bit-identical for every lossless codec; nodata, masks, alpha, colour tables, band names, units, scales,
-    offsets, control points and tags are kept.
+    After an error nothing of it remains. The source is read and decoded once. Memory depends on the plan (see
+    `plan_cog`), not on the size of the raster. The work runs on threads, or on the cluster of the active
+    `distributed` client. Every lossless codec preserves full-resolution pixels bit for bit. Nodata, masks,
+    alpha, colour tables, band names, units, scales, offsets, control points and tags are preserved.
 
     Parameters
     ----------
     src : path, URL, Location, WarpedVRT or xarray.DataArray
-        A local path or ``abfs://container/blob``; an open rasterio WarpedVRT of one; an array of (band, y, x)
-        or (y, x), in memory or to be computed by dask, georeferenced as rioxarray has it.
+        A local path or ``abfs://container/blob``; an open rasterio WarpedVRT of one; or an array of shape
+        (band, y, x) or (y, x), in memory or backed by dask, georeferenced through rioxarray.
     dst : path, URL, Location or binary file
-        Where the COG goes; into a binary file object it is written at the end, in one go.
+        The target. A binary file object receives the complete COG at the end, in one write.
     profile : str
-        "analysis" (DEFLATE), "fast" (ZSTD 3), "archive" (ZSTD 12, or LZW where GDAL lacks it) or
-        "visualization" (JPEG, for three uint8 bands; else it becomes analysis, and the result says why).
+        "analysis" (DEFLATE), "fast" (ZSTD 3), "archive" (ZSTD 12) or "visualization" (JPEG, for three uint8
+        bands). Without ZSTD in GDAL, "fast" and "archive" use LZW. Where JPEG cannot hold the bands,
+        "visualization" becomes "analysis" and the result says why.
     raster_type : str
-        rgb, rgba, dem, categorical, multispectral, nir, or "auto" to look.
+        rgb, rgba, dem, categorical, multispectral, nir, or "auto" to detect it.
     target_crs : str or CRS, optional
-        Warp to this CRS; the same as the source's warps nothing.
+        Warp to this CRS. Nothing is warped if it equals the source's CRS.
     input_crs : str or CRS, optional
-        What the source's CRS is, where the file does not say or is wrong.
+        The source's CRS, where the file has none or a wrong one.
     codec : str, optional
-        Instead of the profile's: DEFLATE, ZSTD, LZW, LERC, LERC_DEFLATE, LERC_ZSTD, JPEG, WEBP or NONE.
+        Override the profile's codec: DEFLATE, ZSTD, LZW, LERC, LERC_DEFLATE, LERC_ZSTD, JPEG, WEBP or NONE.
     level : int, optional
-        Of DEFLATE 1 to 12, with the bytes that GDAL writes; of ZSTD 1 to 22.
+        Compression level: 1 to 12 for DEFLATE, with the same bytes that GDAL writes; 1 to 22 for ZSTD.
     size_tolerance : float, optional
-        DEFLATE without a level chooses the fastest encoder for each block that keeps the whole file within
-        this share above the size that GDAL's level 6 would give it; 0.015 by default, 0 for level 6 itself.
+        DEFLATE without `level` uses the fastest encoder for each block that keeps the whole file within this
+        share above its size at GDAL's level 6. The default is 0.015; 0 means level 6 itself.
     predictor : int or "auto"
-        TIFF's predictor: 1 none, 2 horizontal, 3 floating point; "auto" by dtype.
+        TIFF predictor: 1 none, 2 horizontal, 3 floating point; "auto" chooses by dtype.
     quality : int
-        Of JPEG and WEBP, 1 to 100; WEBP's 100 is lossless.
+        Quality of JPEG and WEBP, 1 to 100; WEBP at 100 is lossless.
     max_z_error : float
-        Of LERC: what a sample may differ by.
+        LERC only: the largest allowed error of a sample.
     blocksize : int
-        Side of a block: a multiple of 16, 64 to 4096; halved for rasters of so many bands that one block of
-        all of them would not fit memory several times.
+        Side of a block in pixels: a multiple of 16, 64 to 4096. For rasters of very many bands it is halved,
+        down to 128, while one decoded block exceeds 64 MiB.
     interleave : str
-        "pixel" (a block holds all bands) or "band".
+        "pixel" (a block holds all bands) or "band" (a block holds one band).
     overviews : str
-        "build", "keep" (the source's own) or "none".
+        "build", "keep" (copy the source's overviews) or "none".
     overview_resampling, reproject_resampling : str, optional
-        GDAL's names; by default average and bilinear, for classes mode and nearest.
+        GDAL's names. The defaults are average and bilinear; for classes, mode and nearest.
     sparse : bool
-        Leave out blocks that hold nothing but nodata (or zeros, where there is no nodata value).
+        Leave out blocks that hold only nodata (or only zeros, where there is no nodata value).
     statistics : bool
-        Compute each band's exact minimum, maximum, mean and standard deviation on the way, and store them.
+        Compute each band's exact minimum, maximum, mean and standard deviation in the same pass, and store
+        them.
     tms : str, optional
-        Warp to the grid of this tile matrix set (morecantile's name, as "WebMercatorQuad"), at the zoom level
-        that is closest to the raster's resolution, so that each block holds whole tiles.
+        Warp to the grid of this tile matrix set (morecantile's name, such as "WebMercatorQuad") at the zoom
+        level closest to the raster's resolution, so that each block holds whole tiles.
     access_tier : str, optional
-        Of a blob in Azure: "hot", "cool", "cold" or "archive"; by default cool for the profile "archive",
-        else hot. What is in the archive tier cannot be read before it is moved to another, which takes hours.
+        Azure access tier of the blob: "hot", "cool", "cold" or "archive". The default is cool for the
+        profile "archive", otherwise hot. A blob in the archive tier cannot be read until it has been moved
+        to another tier, which takes hours.
     reuse : bool
-        Copy a source in storage that is such a COG already, with overviews as they would be by default; its
-        blocks are decoded only to see that they can be. Not with `level` or `size_tolerance`, and never for
-        LERC and WEBP; JPEG only if it was stored with at most the wanted `quality`.
+        Copy a source in storage that already is the requested COG and has the default overviews; its blocks
+        are decoded only to check that they can be. This does not apply with `level` or `size_tolerance`, nor
+        to LERC and WEBP, and to JPEG only if it was stored with at most the requested `quality`.
     overwrite : bool
-        Replace a target that exists.
+        Replace an existing target.
     progress : bool, "auto" or callable
-        As `gdaltools.display.progress` says; the unit is a block. With ``compute=False`` it is shown in this
-        process while the Delayed is computed, also by a cluster that is active now.
+        As in `gdaltools.display.progress`; the unit is a block. With ``compute=False``, progress is shown in
+        this process while the Delayed is computed, even by a cluster, if that cluster is active now.
     compute : bool
-        False gives a dask Delayed of the result, to be computed by any scheduler.
+        False returns a dask Delayed of the result, which any scheduler can compute.
 
     Raises
     ------
     InvalidParameter
-        A value is outside what is allowed, or the source has no place in `target_crs`.
+        A value is out of range, or the source cannot be placed in `target_crs`.
     SourceNotFound, UnsupportedRaster, CorruptRaster
         The source cannot be read, or lacks the CRS that a warp needs.
     TargetExists, StorageError
@@ -285,9 +287,9 @@ def plan_cog(
     tms: str | None = None,
     access_tier: str | None = None,
 ) -> CogPlan:
-    """How `create_cog` would make a COG of `src`: levels, pieces, codec, memory, and the size to expect.
+    """Return the plan by which `create_cog` would write `src`: levels, pieces, codec, memory and file size.
 
-    Six blocks are read and encoded for the expected size; nothing is written.
+    The file size is estimated from six blocks, which are read and encoded. Nothing is written.
 
     Raises
     ------
@@ -327,7 +329,9 @@ def plan_cog(
 def cog_profile(
     src: StrPath | Location, profile: str = "analysis", *, raster_type: str = "auto"
 ) -> CogProfile:
-    """How `create_cog` would encode `src`: its tier may be another than the one asked for, and says why.
+    """Return the profile with which `create_cog` would encode `src`.
+
+    Its `tier` may differ from the requested `profile`; its `reason` then says why.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""What a caller asks of a COG, before it is checked against a raster."""
+"""The options of a COG, before they are checked against a raster."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Overviews = Literal["build", "keep", "none"]
 
 @dataclass(frozen=True)
 class CogOptions:
-    """What a caller asked for, before it is checked: the arguments of `create_cog`."""
+    """The arguments of `create_cog` that describe the file, unchecked."""
 
     profile: str = "analysis"
     raster_type: str = "auto"

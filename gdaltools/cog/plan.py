@@ -1,4 +1,4 @@
-"""Everything about a COG that is decided before its first pixel is read.
+"""The plan of a COG: everything that is decided before the first pixel is read.
 
 >>> gt.plan_cog("scene.tif").levels
 ((800, 600), (400, 300))
@@ -31,13 +31,13 @@ from gdaltools.raster.pixels.source import Source
 from gdaltools.storage import BlobTraits
 from gdaltools.warp.target import TileSource
 
-# A block is sent again as a whole: small ones first.
+# Sizes in ascending order: a failed upload repeats a whole block, so small blocks are preferred.
 _UPLOAD_BLOCK_BYTES = (4 << 20, 16 << 20, 64 << 20, 1 << 30)
 
 
 @dataclass(frozen=True, repr=False)
 class CogPlan(ShownInOneLine):
-    """How a COG will be made.
+    """How a COG will be written.
 
     Attributes
     ----------
@@ -48,17 +48,18 @@ class CogPlan(ShownInOneLine):
     piece : (int, int)
         Rows and columns of the full resolution that one task holds.
     decode_first : bool
-        Whether the source is decoded into a scratch file first, as its format has no random access.
+        Whether the source is first decoded into a scratch file: its format has no random access, or its
+        stored blocks would be decoded too often.
     staged : bool
-        Whether the source is brought from Azure to the local disk first.
+        Whether the source is first copied from Azure to the local disk.
     rereads : float
-        How often a stored block of the source is decoded on average; 1 is once.
+        How often a stored block of the source is decoded, on average; 1 means once.
     kept : bool
-        Whether the overviews are the source's own.
+        Whether the overviews are copied from the source.
     estimated_bytes : int or None
-        The file's size by a sample of its blocks; None where it was not asked for.
+        The file's estimated size, from a sample of its blocks; None if no estimate was requested.
     policy : Policy or None
-        How adaptive DEFLATE is written, where that is decided for more than this COG.
+        The encoders of adaptive DEFLATE, if they were chosen for more than this COG; otherwise None.
     """
 
     source: Source
@@ -80,17 +81,17 @@ class CogPlan(ShownInOneLine):
 
     @property
     def traits(self) -> BlobTraits:
-        """What a blob is to be that holds the COG."""
+        """Content type and access tier of a blob that holds the COG."""
         return BlobTraits(storage.COG_TYPE, self.profile.storage_tier.capitalize())
 
     @property
     def planes(self) -> int:
-        """1 where a block holds all bands, else the number of bands."""
+        """1 if a block holds all bands, otherwise the number of bands."""
         return self.facts.count if self.profile.interleave == "band" else 1
 
     @property
     def axes(self) -> tuple[tuple[LevelAxis, ...], tuple[LevelAxis, ...]]:
-        """The levels' grids of pieces: rows, columns."""
+        """The grid of pieces of every level: its row axes, then its column axes."""
         block = self.profile.blocksize
         widths, heights = zip(*self.levels, strict=True)
         if self.kept:
@@ -100,24 +101,24 @@ class CogPlan(ShownInOneLine):
 
     @property
     def pieces(self) -> int:
-        """Tasks that read the source."""
+        """The number of pieces of the full resolution; one task reads each."""
         return math.ceil(self.levels[0][1] / self.piece[0]) * math.ceil(self.levels[0][0] / self.piece[1])
 
     @property
     def blocks(self) -> int:
-        """Blocks of all levels, masks left out."""
+        """The number of blocks of all levels, without masks."""
         return sum(self.level_blocks(level) for level in range(len(self.levels)))
 
     @property
     def cascading(self) -> int:
-        """How many levels, the full resolution counted, are made of the one before."""
+        """The number of levels, the full resolution included, that are computed from the level before."""
         facts, resampling = self.facts, self.profile.overview_resampling
         return cascading_levels(
             self.levels, resampling, facts.numpy_dtype, colour_table=facts.colormap is not None
         )
 
     def level_blocks(self, level: int) -> int:
-        """Blocks of one level.
+        """Return the number of blocks of one level, without masks.
 
         Examples
         --------
@@ -131,9 +132,10 @@ class CogPlan(ShownInOneLine):
 
     @property
     def upload_block_bytes(self) -> int | None:
-        """The largest block of a blob (not of the TIFF) that the file is staged in where it goes to Azure.
+        """The largest size in bytes of a blob block (not a TIFF block) in an upload to Azure.
 
-        The smallest with which a blob's blocks suffice; None where they would not, however large.
+        It is the smallest size with which the file fits the number of blocks that a blob may have; None if
+        no size suffices.
         """
         for size in _UPLOAD_BLOCK_BYTES:
             if self.staged_blocks(size) <= storage.MOST_BLOCKS:
@@ -141,7 +143,7 @@ class CogPlan(ShownInOneLine):
         return None
 
     def staged_blocks(self, size: int) -> int:
-        """How many such blocks of at most so many bytes there are, at most.
+        """Return an upper bound for the number of blob blocks of at most `size` bytes.
 
         Examples
         --------
@@ -159,7 +161,9 @@ class CogPlan(ShownInOneLine):
         return total
 
     def memory_bytes(self, threads: int | None = None) -> int:
-        """What the process needs at most, with so many tasks at a time (by default one a core).
+        """Return the most bytes that the process needs with `threads` concurrent tasks.
+
+        The default is one task per core.
 
         Examples
         --------
@@ -183,7 +187,7 @@ class CogPlan(ShownInOneLine):
         )
 
     def rule(self) -> Rule:
-        """How overviews are computed.
+        """Return the rule by which overviews are computed.
 
         Examples
         --------
@@ -204,7 +208,7 @@ class CogPlan(ShownInOneLine):
         )
 
     def work(self, sink: Sink) -> Work:
-        """What all of its tasks have in common.
+        """Return what all tasks of the plan have in common; they store their blocks in `sink`.
 
         Examples
         --------
@@ -264,7 +268,7 @@ class CogPlan(ShownInOneLine):
         return lines
 
     def plot(self, ax: Any = None) -> Any:
-        """Draw the levels; the matplotlib Axes. MissingExtra where matplotlib is not installed.
+        """Draw the levels and return the matplotlib Axes; MissingExtra if matplotlib is not installed.
 
         Examples
         --------

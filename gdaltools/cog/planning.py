@@ -1,4 +1,4 @@
-"""How a COG is planned: what was wanted, put together with what the source is."""
+"""Plan a COG from the requested options and the facts of the source."""
 
 from __future__ import annotations
 
@@ -37,15 +37,15 @@ from gdaltools.storage import Location
 from gdaltools.storage.staging import is_worth_staging
 from gdaltools.warp.target import TileSource
 
-# Formats that can only be decoded from the top.
+# Drivers whose files can only be decoded from the top down.
 _SEQUENTIAL = ("PNG", "JPEG", "WEBP", "GIF", "JP2OpenJPEG")
 _SAMPLED_BLOCKS = 6
-# Pieces of a warp that tell how often blocks are decoded for all.
+# Pieces of a warp from which the rereads of all pieces are estimated.
 _PIECES_LOOKED_AT = 24
 
 
 def plan_for(src: Any, options: CogOptions) -> CogPlan:
-    """The plan of a raster in storage, of an open WarpedVRT or of an xarray.DataArray.
+    """Return the plan for a raster in storage, an open WarpedVRT or an xarray.DataArray.
 
     Raises
     ------
@@ -65,12 +65,12 @@ def plan_for(src: Any, options: CogOptions) -> CogPlan:
 
 
 def check_overviews(name: str) -> None:
-    """Refuse what `create_cog` does not do with overviews.
+    """Raise unless `name` is a value that `create_cog` accepts for `overviews`.
 
     Raises
     ------
     InvalidParameter
-        It is none of `Overviews`.
+        `name` is not one of `Overviews`.
     """
     if name not in get_args(Overviews):
         raise InvalidParameter(f"overviews {name!r} is unknown: use {', '.join(get_args(Overviews))}")
@@ -102,7 +102,7 @@ def _of_warped(vrt: WarpedVRT, options: CogOptions) -> CogPlan:
 
 
 def profile_for(dataset: DatasetReader, location: Location, options: CogOptions) -> CogProfile:
-    """How the raster would be encoded."""
+    """Return the profile with which the raster would be encoded."""
     asked = options.raster_type
     raster_type = detect(dataset, location).raster_type if asked == "auto" else cast(RasterType, asked)
     dtypes, bits = numpy_dtypes(dataset), sample_bits(dataset)
@@ -110,12 +110,12 @@ def profile_for(dataset: DatasetReader, location: Location, options: CogOptions)
 
 
 def profile_of_facts(facts: Facts, raster_type: RasterType, options: CogOptions) -> CogProfile:
-    """How pixels of which such facts are known would be encoded.
+    """Return the profile with which a raster with these `facts` would be encoded.
 
     Raises
     ------
     InvalidParameter
-        What is wanted does not go together, or not with the pixels.
+        The options exclude each other, or do not fit the pixels.
     """
     dtypes = (facts.numpy_dtype.name,) * facts.count
     return chosen_profile(options, raster_type, dtypes, bits=facts.sample_bits, colorinterp=facts.colorinterp)
@@ -129,7 +129,7 @@ def chosen_profile(
     bits: int | None = None,
     colorinterp: Sequence[ColorInterp] = (),
 ) -> CogProfile:
-    """How bands of these dtypes would be encoded.
+    """Return the profile with which bands of these `dtypes` would be encoded.
 
     Raises
     ------
@@ -158,7 +158,7 @@ def chosen_profile(
 
 
 def with_estimate(plan: CogPlan) -> CogPlan:
-    """The plan with the size that some of its blocks, read and encoded, let expect."""
+    """Return the plan with `estimated_bytes`, extrapolated from six blocks that are read and encoded."""
     size = plan.profile.blocksize
     width, height = plan.levels[0]
     encoder = BlockEncoder(plan.encoding, Policy())
@@ -190,7 +190,7 @@ def _planned(dataset: DatasetReader, location: Location, profile: CogProfile, op
         found = parse_crs(options.input_crs, "input_crs") if options.input_crs is not None else dataset.crs
     warps = target is not None and (target != found or aligned is not None)
     kind = mask_kind(dataset)
-    # Only a mask can promise which pixels are nodata where the codec changes values.
+    # A lossy codec changes values, so only a mask says reliably which pixels are nodata.
     mask_nodata = not profile.lossless and kind == "nodata"
     source: Source
     if warps and target is not None:
@@ -230,7 +230,7 @@ def _planned(dataset: DatasetReader, location: Location, profile: CogProfile, op
     ):
         return replace(plan, piece=narrowed(plan.piece, facts.pixel_bytes, plan.profile.blocksize))
     rereads = _rereads(facts, plan.piece, stored_rows, stored_cols)
-    # A scratch file holds the full resolution alone.
+    # A scratch file holds only the full resolution, so it cannot serve a plan that keeps overviews.
     often = compressed and is_worth_decoding_first(rereads, facts.width * facts.height * facts.pixel_bytes)
     if not plan.kept and (dataset.driver in _SEQUENTIAL or often):
         return replace(plan, decode_first=True)
@@ -240,17 +240,17 @@ def _planned(dataset: DatasetReader, location: Location, profile: CogProfile, op
 def plan_of_facts(
     source: Source, facts: Facts, profile: CogProfile, options: CogOptions, *, stored_rows: int = 1
 ) -> CogPlan:
-    """The plan of a source that is read in any order, once, by a profile that was chosen before.
+    """Return the plan for a source that can be read in any order, with a profile that is already chosen.
 
     Parameters
     ----------
     stored_rows : int
-        The height of the source's own blocks.
+        The height of the source's stored blocks, in pixels.
 
     Raises
     ------
     InvalidParameter
-        Statistics are wanted of complex samples.
+        The options request statistics of complex samples.
     """
     if options.statistics and facts.numpy_dtype.kind == "c":
         raise InvalidParameter(f"statistics of {facts.dtype} have no order: leave statistics out")
@@ -296,7 +296,10 @@ def _own_levels(
 
 
 def _warp_rereads(dataset: DatasetReader, source: TileSource, plan: CogPlan) -> tuple[float, int]:
-    """How often a stored block is decoded for pieces of a warp, by some of them; bytes of all decoded."""
+    """Return how often the pieces of a warp decode a stored block, and the decoded bytes of all blocks.
+
+    The first number is estimated from some of the pieces.
+    """
     warp = source.pixels.warp
     if warp is None or source.pixels.raw is not None:
         return 1.0, 0
@@ -314,7 +317,7 @@ def _warp_rereads(dataset: DatasetReader, source: TileSource, plan: CogPlan) -> 
 
 
 def _rereads(facts: Facts, piece: tuple[int, int], stored_rows: int, stored_cols: int) -> float:
-    """How often a stored block is decoded, on average over the raster."""
+    """Return how often a stored block is decoded, on average over the raster."""
 
     def along(size: int, part: int, stored: int) -> float:
         touched = sum(

@@ -1,4 +1,4 @@
-"""Plots of COGs: the levels of one, and what readers ask of it."""
+"""Plots of COGs: the levels of a file, and the byte ranges that readers request."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ from gdaltools.display.axes import new_axes
 def plot_pyramid(
     levels: Sequence[tuple[int, int]], ax: Any = None, *, blocksize: int, title: str = ""
 ) -> Any:
-    """The levels of a COG, (width, height) each, the full resolution below; thin lines are blocks."""
+    """Draw the levels of a COG, (width, height) each, the full resolution at the bottom.
+
+    Thin lines separate the columns of blocks.
+    """
     ax = new_axes(ax, width=8.0, height=0.55 * len(levels) + 1.2)
     widest = levels[0][0]
     for level, (width, height) in enumerate(levels):
@@ -36,12 +39,12 @@ def plot_pyramid(
 
 
 def plot_reads(files: Sequence[tuple[str, int, Sequence[tuple[int, int]]]], ax: Any = None) -> Any:
-    """Draw which parts of each file were read, from its first byte to its last, one row a file.
+    """Draw which parts of each file were read, from its first byte to its last, one row per file.
 
     Parameters
     ----------
     files : sequence of (label, size, ranges)
-        The text above a file's row, the file's size in bytes, and the (offset, length) of each request.
+        The text above the file's row, the file's size in bytes, and the (offset, length) of each request.
     """
     ax = new_axes(ax, width=9.0, height=0.9 * len(files) + 0.9)
     for row, (label, size, ranges) in enumerate(files):

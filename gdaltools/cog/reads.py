@@ -1,7 +1,7 @@
-"""What a reader asks of a raster over HTTP to show a part of it: the requests, in their order.
+"""Record the HTTP requests with which GDAL reads a part of a raster, in their order.
 
-GDAL reads the raster by ``/vsicurl`` from a server of this process that listens on loopback, serves this one
-raster under a name that nobody can guess, and writes down each range that it is asked for.
+A server in this process listens on loopback and serves this one raster under an unguessable name. GDAL reads
+from it through ``/vsicurl``, and the server records each requested range.
 
 >>> trace_reads("scene.tif", size=400).shape
 (300, 400)
@@ -32,13 +32,13 @@ from gdaltools.runtime.text import megabytes, redacted
 from gdaltools.storage import Location, StrPath
 
 _RANGE = re.compile(r"bytes=(\d+)-(\d*)\Z")
-# A connection to a data centre nearby, for those who want seconds.
+# A connection to a nearby data centre, by which requests are converted to seconds.
 _LATENCY_SECONDS, _MB_PER_SECOND = 0.05, 20.0
 
 
 @dataclass(frozen=True)
 class Request:
-    """A range of bytes that was asked for."""
+    """A requested range of bytes."""
 
     offset: int
     length: int
@@ -46,16 +46,16 @@ class Request:
 
 @dataclass(frozen=True, repr=False)
 class ReadTrace(Shown):
-    """What a reader asked for.
+    """The requests of one reader.
 
     Attributes
     ----------
     shape : (int, int)
-        Rows and columns that it got.
+        Rows and columns that the reader received.
     size_bytes : int
-        Of the file.
+        The size of the file.
     requests : tuple of Request
-        In their order.
+        The requests in their order.
     """
 
     location: str
@@ -65,13 +65,13 @@ class ReadTrace(Shown):
 
     @property
     def read_bytes(self) -> int:
-        """Bytes of all requests."""
+        """The total bytes of all requests."""
         return sum(request.length for request in self.requests)
 
     def seconds(
         self, latency_seconds: float = _LATENCY_SECONDS, mb_per_second: float = _MB_PER_SECOND
     ) -> float:
-        """What the requests take one after the other over such a connection.
+        """Return the time that the requests take one after another over this connection.
 
         >>> ReadTrace("a.tif", (1, 1), 10**7, (Request(0, 10**6), Request(10**6, 10**6))).seconds(0.1, 10)
         0.4
@@ -79,7 +79,7 @@ class ReadTrace(Shown):
         return len(self.requests) * latency_seconds + self.read_bytes / 1e6 / mb_per_second
 
     def plot(self, *others: ReadTrace, ax: Any = None) -> Any:
-        """Draw which parts of the file were read, of others below; the matplotlib Axes.
+        """Draw which parts of the file were read, with `others` below; return the matplotlib Axes.
 
         Raises
         ------
@@ -127,21 +127,21 @@ class ReadTrace(Shown):
 def trace_reads(
     src: StrPath | Location, *, window: tuple[int, int, int, int] | None = None, size: int = 512
 ) -> ReadTrace:
-    """Read a part of the raster at `src` over HTTP, and tell what was asked for.
+    """Read a part of the raster at `src` over HTTP and return the requests that this took.
 
     Parameters
     ----------
     window : (col_off, row_off, width, height), optional
-        Pixels of the full resolution; by default all of the raster.
+        The part to read, in pixels of the full resolution; by default the whole raster.
     size : int
-        The longer side of what is to be shown, pixels: a reader takes the overview that suits.
+        The longer side of the picture in pixels; GDAL reads the overview that fits it.
 
     Raises
     ------
     InvalidParameter
-        The window leaves the raster, or `size` is not positive.
+        `window` reaches outside the raster, or `size` is not positive.
     SourceNotFound, UnsupportedRaster, CorruptRaster, StorageError
-        As `gdaltools.inspect` does; UnsupportedRaster also where it is no TIFF.
+        As `gdaltools.inspect` does; UnsupportedRaster also if `src` is not a TIFF.
     """
     if size < 1:
         raise InvalidParameter(f"size {size}: give a positive number of pixels")
@@ -179,7 +179,7 @@ _OPTIONS = {
 
 @contextmanager
 def _serving(location: Location) -> Iterator[tuple[str, list[Request]]]:
-    """The raster's address on loopback from entry to exit, and the list that requests are added to."""
+    """Serve the raster on loopback inside the block; yield its URL and the growing list of requests."""
     requests: list[Request] = []
     path = f"/{secrets.token_urlsafe(16)}/{location.stem[:40].encode('ascii', 'ignore').decode()}.tif"
     path = path.replace(" ", "_")
@@ -214,7 +214,7 @@ def _serving(location: Location) -> Iterator[tuple[str, list[Request]]]:
             self.wfile.write(content)
 
         def log_message(self, *_: object) -> None:
-            """Say nothing on standard error."""
+            """Write nothing to standard error."""
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)

@@ -1,4 +1,4 @@
-"""What `create_cog` tells about the COG that it made."""
+"""The result of `create_cog`: where the COG is, and how it was encoded."""
 
 from __future__ import annotations
 
@@ -18,30 +18,30 @@ from gdaltools.runtime.text import megabytes
 
 
 class CogResult(OnMap, BaseModel):
-    """What was made.
+    """A COG that was written, and how it was encoded.
 
     Attributes
     ----------
     location : str
-        Where the COG is.
+        The path or URL of the COG.
     profile : str
-        The tier that was asked for; `tier` is what it became (`tier_profile.reason` says why).
+        The requested tier; `tier` is the one that was used (`tier_profile.reason` says why they differ).
     storage_tier : str
-        The access tier of its blob, where it is one: "hot", "cool", "cold" or "archive".
+        The access tier of the COG's blob, if it is a blob: "hot", "cool", "cold" or "archive".
     overview_levels : tuple of int
-        The overviews' factors.
+        The decimation factors of the overviews.
     source_crs, target_crs : str or None
-        Before and after; `reprojection_performed` is True only if pixels were warped.
+        The CRS of the source and of the COG; `reprojection_performed` is True only if pixels were warped.
     bounds_4326 : tuple of 4 float or None
         left, bottom, right, top in degrees; left > right across the antimeridian.
     shape : tuple of 2 int
         (rows, cols) of the full resolution.
     quality : int or None
-        None for a lossless COG.
+        The quality of JPEG or WEBP; None for other codecs.
     seconds : float
-        What making it took.
+        The time from the start of the work to the published COG.
     source_bytes : int or None
-        What the source takes in storage; None where it is no file.
+        The size of the source in storage; None if the source is not a file.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -73,7 +73,7 @@ class CogResult(OnMap, BaseModel):
 
     @property
     def uncompressed_bytes(self) -> int:
-        """All pixels of the full resolution, as they are in memory."""
+        """The size in memory of all pixels of the full resolution."""
         return self.shape[0] * self.shape[1] * self.band_count * np.dtype(self.dtype).itemsize
 
     def _rows(self) -> dict[str, str]:
@@ -102,13 +102,13 @@ class CogResult(OnMap, BaseModel):
 
     @property
     def levels(self) -> tuple[tuple[int, int], ...]:
-        """Width and height of every level, the full resolution first."""
+        """(width, height) of every level, the full resolution first."""
         rows, cols = self.shape
         factors = (1, *self.overview_levels)
         return tuple((max(1, cols // factor), max(1, rows // factor)) for factor in factors)
 
     def plot(self, ax: Any = None) -> Any:
-        """Draw the levels; the matplotlib Axes. MissingExtra where matplotlib is not installed.
+        """Draw the levels and return the matplotlib Axes; MissingExtra if matplotlib is not installed.
 
         Examples
         --------

@@ -1,7 +1,7 @@
-"""Whether a file is a valid COG, and if not, why, in words that somebody can act on.
+"""Check whether a file is a valid COG; every error says what is wrong in terms that a user can act on.
 
-Two judges: rio-cogeo's ``cog_validate``, and GDAL's rules as `gdaltools.cog.format.structure` checks them
-byte by byte.
+Two validators run: rio-cogeo's ``cog_validate``, and `gdaltools.cog.format.structure`, which checks GDAL's
+rules byte by byte.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from gdaltools.storage import Location, StrPath
 
 
 class CogImage(BaseModel):
-    """One image of the file: the full resolution, an overview, or a mask of either."""
+    """One image of the file: the full resolution, an overview, or the mask of either."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -42,22 +42,22 @@ class CogImage(BaseModel):
 
 
 class CogReport(Shown, BaseModel):
-    """What `validate_cog` found.
+    """The result of `validate_cog`; it is true if the file is valid.
 
     Attributes
     ----------
     valid : bool
-        No errors; with ``strict=True`` no warnings either.
+        Whether the file has no errors and, with ``strict=True``, no warnings.
     errors : tuple of str
-        Rules that the file breaks.
+        The rules that the file breaks.
     warnings : tuple of str
-        What a reader pays for, though it is allowed.
+        What is allowed but makes reading slower.
     images : tuple of CogImage
-        In the order of their IFDs.
+        The images in the order of their IFDs.
     overview_levels : tuple of int
-        The overviews' factors.
+        The decimation factors of the overviews.
     ghost : dict of str to str
-        GDAL's structural metadata; empty where there is none.
+        GDAL's structural metadata (the ghost area); empty if the file has none.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -127,17 +127,19 @@ class CogReport(Shown, BaseModel):
 
 
 def validate_cog(src: StrPath | Location, *, strict: bool = True) -> CogReport:
-    """Check the layout of the file at `src`; pixels are not decoded.
+    """Check whether the file at `src` is laid out as a COG, without decoding its pixels.
+
+    A raster that is not a TIFF is reported as invalid.
 
     Parameters
     ----------
     strict : bool
-        Count a warning as a reason for ``valid=False``.
+        Let a warning make the file invalid.
 
     Raises
     ------
     SourceNotFound, UnsupportedRaster, CorruptRaster, StorageError
-        The file is missing, no raster, or so damaged that nothing can be said about its layout.
+        The file is missing, is not a raster, or is too damaged for its layout to be read.
 
     Examples
     --------
@@ -154,7 +156,7 @@ def validate_cog(src: StrPath | Location, *, strict: bool = True) -> CogReport:
             findings = check_structure(layout, stream)
         errors, warnings = _rio_cogeo(location)
         errors = _without_mistakes(errors, images(layout)[0])
-    # Both judges see most faults: rio-cogeo's words are added only where ours found nothing.
+    # Both validators see most faults: rio-cogeo's errors are used only if ours found none.
     if not findings.errors:
         findings = Findings(errors, findings.warnings or warnings)
     return _report(layout, location, strict, findings, levels)
@@ -175,8 +177,10 @@ def _rio_cogeo(location: Location) -> tuple[tuple[str, ...], tuple[str, ...]]:
 
 
 def _without_mistakes(errors: tuple[str, ...], main: Ifd) -> tuple[str, ...]:
-    """rio-cogeo 7 infers tiling and decimation from widths alone, and errs where an image is a block wide, or
-    a pixel: a column of blocks is tiled, and halves in height.
+    """Return `errors` without those that rio-cogeo 7 reports by mistake.
+
+    It infers tiling and decimation from widths alone, and is wrong where an image is one block or one pixel
+    wide: a single column of blocks is tiled, and its overviews halve the height.
     """
     column = main.tiled and main.width == main.block_width
     return tuple(

@@ -1,4 +1,4 @@
-"""A raster warped to another CRS on the way into a COG: the target grid, and the source that reads it."""
+"""Warp a raster to another CRS while it is written as a COG: the target grid and the source that reads it."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ from gdaltools.storage import Location
 from gdaltools.warp.strips import plan_warp
 from gdaltools.warp.target import TargetPixels, TileSource
 
-# Side of a cell of a warp at most.
+# The largest side of a cell of a warp, in pixels.
 _CELL = 512
-# Options of a WarpedVRT that say how pixels are computed and are not attributes of it.
+# Warp options that decide how pixels are computed and that WarpedVRT has no attribute for.
 _KEPT_OPTIONS = ("XSCALE", "YSCALE", "UNIFIED_SRC_NODATA", "SAMPLE_GRID", "SAMPLE_STEPS", "SOURCE_EXTRA")
 
 
@@ -43,17 +43,18 @@ def warped_source(
     blocksize: int,
     grid: tuple[Affine, int, int] | None = None,
 ) -> tuple[TileSource, Facts]:
-    """The open raster warped to `target_crs`, on `grid` or on the one that GDAL suggests; and its facts.
+    """Return a source that reads the open raster warped to `target_crs`, and its facts.
 
-    Where the source has neither nodata nor alpha, a mask tells the target's pixels that it does not reach;
-    with `mask_nodata` also where it has nodata.
+    The target grid is `grid`, or the one that GDAL suggests. If the source has neither nodata nor alpha, a
+    mask marks the target pixels that the source does not reach; with `mask_nodata`, a source that has nodata
+    gets a mask as well.
 
     Raises
     ------
     InvalidParameter
-        The source has no place in `target_crs`.
+        The source cannot be placed in `target_crs`.
     UnsupportedRaster
-        It would be beyond all measure in it.
+        The warped raster would be larger than the limits allow.
     """
     transform, width, height = grid or _suggested_grid(dataset, location, source_crs, target_crs)
     source = Grid(
@@ -63,7 +64,7 @@ def warped_source(
         height=dataset.height,
     )
     target = Grid(crs=crs_name(target_crs), transform=tuple(transform)[:6], width=width, height=height)
-    # Cells that divide blocks, as pieces are made of whole ones.
+    # Cells divide blocks, because pieces consist of whole blocks.
     warp = plan_warp(dataset, source, target, resampling, cell=math.gcd(blocksize, _CELL))
     masked = warp.adds_mask or mask_nodata
     pixels = TargetPixels(
@@ -81,7 +82,7 @@ def warped_source(
 
 
 def vrt_source(vrt: WarpedVRT, location: Location, *, mask_nodata: bool) -> tuple[WarpedSource, Facts]:
-    """What an open WarpedVRT reads, as a source that any thread can open again."""
+    """Return an open WarpedVRT as a source that any thread can open again, and its facts."""
     kind = mask_kind(vrt)
     masked = kind == "mask" or (mask_nodata and kind == "nodata")
     options = {str(name).upper(): value for name, value in dict(vrt.warp_extras or {}).items()}
@@ -107,7 +108,7 @@ def vrt_source(vrt: WarpedVRT, location: Location, *, mask_nodata: bool) -> tupl
 
 @dataclass(frozen=True)
 class AlignedGrid:
-    """A grid on the tiles of a tiling scheme: (transform, width, height), and what GDAL's files say of it."""
+    """A grid aligned to the tiles of a tiling scheme: (transform, width, height), and GDAL's tags for it."""
 
     crs: CRS
     grid: tuple[Affine, int, int]
@@ -115,12 +116,14 @@ class AlignedGrid:
 
 
 def aligned_grid(dataset: DatasetReader, location: Location, tms: str, blocksize: int) -> AlignedGrid:
-    """The grid of a tile matrix set's zoom level closest to the raster's resolution; blocks hold whole tiles.
+    """Return the grid of the zoom level of `tms` closest to the raster's resolution; blocks hold whole tiles.
 
     Raises
     ------
     InvalidParameter
-        morecantile knows no such set, or the raster has no place in it.
+        morecantile does not know `tms`, or the raster cannot be placed in it.
+    UnsupportedRaster
+        The warped raster would be larger than the limits allow.
     """
     from rio_cogeo.utils import get_web_optimized_params
 

@@ -1,1 +1,1 @@
-"""COGs of many rasters: a shared memory budget, resumable runs, and one bad file never stops the rest."""
+"""COGs of many rasters: a shared memory budget, resumable runs, and no bad file stops the others."""

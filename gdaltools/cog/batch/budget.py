@@ -1,4 +1,4 @@
-"""Memory that work at a time may take together: who does not fit waits until others have ended."""
+"""A memory budget for concurrent work: what does not fit waits until other work has ended."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-# cgroup v2 (docs.kernel.org, admin-guide/cgroup-v2) and v1: what a container may use, in bytes.
+# A container's memory limit in bytes: cgroup v2 (docs.kernel.org, admin-guide/cgroup-v2) and v1.
 _CGROUP_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 _UNKNOWN_BYTES = 2 << 30
 
 
 class MemoryBudget:
-    """Bytes that may be taken at a time; whoever is alone gets what it asks for, be it more than there is."""
+    """A limit on the bytes that concurrent work holds; work that runs alone may exceed it."""
 
     def __init__(self, total_bytes: int) -> None:
         self._total = total_bytes
@@ -22,7 +22,7 @@ class MemoryBudget:
 
     @contextmanager
     def taking(self, size_bytes: int) -> Iterator[None]:
-        """Wait until so many bytes are free, and hold them for the length of the block."""
+        """Wait until `size_bytes` are free, and hold them inside the block."""
         with self._changed:
             self._changed.wait_for(lambda: not self._taken or self._taken + size_bytes <= self._total)
             self._taken += size_bytes
@@ -35,7 +35,7 @@ class MemoryBudget:
 
 
 def free_bytes() -> int:
-    """Memory that this machine has free, or its container's limit where that is less."""
+    """Return the free memory of this machine, or the container's limit if that is less."""
     found = [_UNKNOWN_BYTES]
     with suppress(OSError, ValueError):
         lines = (line.split() for line in Path("/proc/meminfo").read_text().splitlines())

@@ -1,8 +1,9 @@
-"""COGs of many rasters: several at a time, resumable, and no bad file stops the rest.
+"""Write COGs of many rasters: several at a time, resumable, and no bad file stops the others.
 
-Rasters that one thread makes in seconds are made side by side, each in a thread of its own; larger ones come
-after them, one by one, each with all threads. What is made at a time fits the memory that is allowed by the
-plans' own bounds. A journal beside the COGs (`gdaltools.cog.batch.journal`) says what was made of what.
+Small rasters, which take one thread a few seconds, run concurrently, each on its own thread. Larger ones
+follow, one at a time, each on all threads. The memory bounds of the running plans together stay within the
+allowed memory. A journal beside the COGs (`gdaltools.cog.batch.journal`) records which COG was written from
+which source.
 
 >>> result = create_cogs("*.tif", "cogs/", progress=False)
 >>> len(result.made), bool(result)
@@ -36,9 +37,9 @@ from gdaltools.storage import Location, Stat, StrPath
 
 __all__ = ["CogsResult", "create_cogs"]
 
-# Files that are looked at together: one look is a round trip to storage.
+# Files that are checked concurrently: each check is a round trip to storage.
 _LOOKS_AT_ONCE = 32
-# Of the memory that is free when the run begins, by default.
+# The default share of the memory that is free when the run begins.
 _MEMORY_SHARE = 0.5
 
 
@@ -72,42 +73,44 @@ def create_cogs(
     memory_mb: float | None = None,
     progress: ProgressOption = "auto",
 ) -> CogsResult:
-    """Write each of `sources` as a COG below `dst`.
+    """Write each of `sources` as a COG below `dst`; each COG appears complete or not at all.
 
-    Every COG appears whole or not at all. A later run with the same parameters skips those that are whole and
-    whose source is the same (by size and ETag): after an interruption, even by ``kill -9``, at most the files
-    in hand are made again. A file that fails is listed in the result, and the others are made.
+    A later run with the same parameters skips every COG that is complete and whose source is unchanged (same
+    size and ETag). After an interruption, even by ``kill -9``, at most the files that were in progress are
+    written again. A file that fails is listed in the result; the others are still written.
 
     Parameters
     ----------
     sources : path, URL, Location, or a sequence of them
         Strings may be patterns: ``'PREFIX/**/*.tif'``, ``'abfs://container/prefix/*.jp2'``. ``*`` and ``?``
-        stand for parts of a name, ``**/`` for any folders.
+        match characters within one part of a name, ``**/`` matches any folders.
     dst : path, URL or Location
-        A folder, or a container or prefix. Names below a pattern's fixed part are kept.
+        A folder, or a container or prefix. The path of a match below its pattern's fixed part is kept.
     profile, raster_type, ..., access_tier
-        As `create_cog` has them.
+        As for `create_cog`.
     reuse : bool
-        Copy a source that is a valid COG of the wanted codec, predictor, block size and interleave as it is
-        (its blocks are decoded only to see that they can be), and take over the stored full-resolution
-        blocks of one that only lacks overviews or order. Not with `level` or `size_tolerance`, and never for
-        LERC and WEBP; JPEG only if it was stored with at most the wanted `quality`.
+        Copy a source that already is a valid COG with the requested codec, predictor, block size and
+        interleave; its blocks are decoded only to check that they can be. If it only lacks overviews or a
+        COG's block order, copy its stored full-resolution blocks. This does not apply with `level` or
+        `size_tolerance`, nor to LERC and WEBP, and to JPEG only if it was stored with at most the requested
+        `quality`.
     force : bool
-        Make those that are whole as well, and replace what exists.
+        Write complete COGs again, and replace existing files.
     overwrite : bool
-        Replace what exists and is not this function's own work.
+        Replace existing files that this function did not write.
     files_at_once : int, optional
-        How many small files are made at a time; by default one for each core, or each thread of the cluster.
+        The number of small files in progress at a time; by default one per core, or per thread of the
+        cluster.
     memory_mb : float, optional
-        What the work may take in all, in 10⁶ bytes; by default half of what is free.
+        The memory for all work together, in 10⁶ bytes; by default half of the free memory.
     progress : bool, "auto" or callable
-        As `gdaltools.display.progress` says; in bytes of the sources that are not skipped. An error that a
-        callback raises ends the run.
+        As in `gdaltools.display.progress`; the unit is a byte of the sources that are not skipped. An error
+        that a callback raises ends the run.
 
     Raises
     ------
     InvalidParameter
-        A parameter fits no raster at all, or two sources would give one name: found before any work.
+        A parameter fits no raster at all, or two sources would get the same name; raised before any work.
     SourceNotFound
         A pattern matches nothing.
     StorageError
@@ -166,7 +169,7 @@ def create_cogs(
 
 
 def _check(options: CogOptions) -> None:
-    """Refuse what no raster could be encoded with, before thousands of files say so one by one."""
+    """Raise for options that fit no raster, before thousands of files fail one by one."""
     for name in ("target_crs", "input_crs"):
         if getattr(options, name) is not None:
             parse_crs(getattr(options, name), name)
@@ -177,7 +180,7 @@ def _check(options: CogOptions) -> None:
 
 
 def _check_profile(options: CogOptions, dtypes: tuple[str, ...], *, otherwise: tuple[str, ...] = ()) -> None:
-    """Every codec holds one of the two."""
+    """Raise if the options fit neither `dtypes` nor `otherwise`; every codec holds one of the two."""
     raster_type = "multispectral" if options.raster_type == "auto" else options.raster_type
     try:
         chosen_profile(options, cast(RasterType, raster_type), dtypes)
@@ -190,7 +193,7 @@ def _check_profile(options: CogOptions, dtypes: tuple[str, ...], *, otherwise: t
 def _look(
     pair: Pair, journal: CogJournal, digest: str, *, force: bool, overwrite: bool
 ) -> Waiting | CogOutcome:
-    """Whether a COG is there already, is to be made, or cannot be."""
+    """Return an outcome if the COG already exists or cannot be written, otherwise the COG as waiting."""
     try:
         found = storage.stat(pair.source)
         origin = Origin(str(pair.source), found.size, found.etag, digest)
@@ -229,7 +232,7 @@ def _stat(target: Location) -> Stat | None:
 def _result(
     folder: Location, chosen: Sequence[Pair], outcomes: Sequence[CogOutcome], *, seconds: float
 ) -> CogsResult:
-    """Everything in the order in which the sources were given."""
+    """Return the result, with all COGs in the order of the sources."""
     places = {pair.name: place for place, pair in enumerate(chosen)}
     found: dict[str, list[Any]] = {"made": [], "copied": [], "skipped": [], "failed": []}
     for outcome in sorted(outcomes, key=lambda each: places[each.name]):

@@ -1,8 +1,8 @@
-"""What was made of which source, as lines in one file beside the COGs: a later run makes only the rest.
+"""The journal beside the COGs: which COG was written from which source, so a later run writes only the rest.
 
-A line is added before a COG is begun and when it has ended; nothing is ever rewritten. Whenever the process
-ends, the journal is true: a COG that is listed as made was published before, and one that was only begun may
-be there or not. Lines that cannot be read, as one that was cut short, do not count.
+A line is added before a COG is begun and after it has ended; no line is ever rewritten. The journal is true
+whenever the process ends: a COG that is listed as made was published before, and one that was only begun may
+exist or not. Lines that cannot be read, such as one that was cut short, are ignored.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from gdaltools.storage import Location, Stat
 #: The journal's name in the folder of the COGs.
 JOURNAL_NAME = "cogs.jsonl"
 
-# Of what COGs are made as: a change of it makes those of earlier versions be made anew.
+# Part of `parameters_hash`: a new number makes later runs write the COGs of earlier versions again.
 _COG_FORMAT = 1
 
 log = logging.getLogger(__name__)
@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Origin:
-    """What a COG is made of: the source as it is now, and all that decides how it is encoded."""
+    """The input of a COG: the current state of its source, and a hash of the options that encode it."""
 
     source: str
     size_bytes: int
@@ -42,7 +42,7 @@ class Origin:
 
 
 class JournalLine(BaseModel):
-    """What happened to the COG `name`; once it is there, its size and ETag."""
+    """One event of the COG `name`; for a published COG, with its size and ETag."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -54,19 +54,19 @@ class JournalLine(BaseModel):
     etag: str = ""
 
     def is_whole(self, found: Stat | None) -> bool:
-        """Whether what was found in the place of a COG that was made is still this COG."""
+        """Return whether `found` is the COG that this line says was made, by size and ETag."""
         return self.state == "made" and found == Stat(self.size_bytes, self.etag)
 
 
 class CogJournal:
-    """The journal of a folder or prefix; lines may be added from any thread, and by other processes.
+    """The journal of a folder or prefix; any thread, and other processes too, may add lines.
 
     Raises
     ------
     InvalidParameter
         A folder has the journal's name.
     StorageError
-        Storage did not answer.
+        Storage does not answer.
     """
 
     def __init__(self, folder: Location) -> None:
@@ -86,26 +86,29 @@ class CogJournal:
             storage.append_bytes(self._target, b"\n")
 
     def last_made(self, name: str) -> JournalLine | None:
-        """The COG as it was last published, when the journal was opened."""
+        """Return the last line that says that the COG was made, as of when the journal was opened."""
         return self._made.get(name)
 
     def is_running(self, name: str) -> bool:
-        """Whether a COG was begun and never ended: what is in its place is ours, or was to be replaced."""
+        """Return whether the COG was begun and never ended.
+
+        A file at its target is then from an earlier run, or was to be replaced by one.
+        """
         last = self._last.get(name)
         return last is not None and last.state == "begun"
 
     def begun(self, name: str, origin: Origin) -> None:
-        """Say that a COG is about to be made: what is found in its place from now on is ours."""
+        """Record that work on a COG begins: from now on a file at its target counts as ours."""
         self._add(JournalLine(name=name, state="begun", origin=origin))
         crash_points.reach("cog-begun")
 
     def made(self, name: str, origin: Origin, stat: Stat) -> None:
-        """Say that a COG is published."""
+        """Record that a COG is published."""
         self._add(JournalLine(name=name, state="made", origin=origin, size_bytes=stat.size, etag=stat.etag))
         crash_points.reach("cog-listed")
 
     def failed(self, name: str, origin: Origin) -> None:
-        """Say that a COG was not published."""
+        """Record that a COG was not published."""
         self._add(JournalLine(name=name, state="failed", origin=origin))
 
     def _add(self, line: JournalLine) -> None:
@@ -123,7 +126,7 @@ class CogJournal:
 
 
 def parameters_hash(options: CogOptions, *, reuse: bool) -> str:
-    """Of all that decides how a source is encoded, and was not left as it is by default.
+    """Return a hash of `reuse` and of all options that differ from their defaults.
 
     >>> parameters_hash(CogOptions(level=5), reuse=True) == parameters_hash(CogOptions(), reuse=True)
     False

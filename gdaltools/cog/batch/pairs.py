@@ -1,8 +1,8 @@
-"""Which rasters many COGs are made of, and where each one's COG goes.
+"""Pair every raster of a batch with the target of its COG.
 
-A pattern is a path or URL in which ``*`` stands for any characters of one part of a name, ``?`` for one of
-them, and ``**`` for any number of folders; all other characters mean themselves. What lies before the first
-part with a wildcard is fixed, and what follows it is kept in the COG's name.
+A pattern is a path or URL in which ``*`` matches any characters within one part of a name, ``?`` matches one
+such character, and ``**`` matches any number of folders; all other characters match themselves. The folders
+before the first part with a wildcard are fixed; the rest of a match becomes the COG's name.
 
 >>> from gdaltools.storage import locate
 >>> pairs(["/data/a.tif", "/data/b.jp2"], locate("/cogs"))[1].name
@@ -31,7 +31,7 @@ _KEPT_SUFFIXES = (".tif", ".tiff")
 
 @dataclass(frozen=True)
 class Pair:
-    """A raster and its COG, which is called `name` below the folder or prefix of all of them."""
+    """A raster and its COG, which is called `name` below the common folder or prefix."""
 
     source: Location
     name: str
@@ -39,18 +39,19 @@ class Pair:
 
 
 def pairs(sources: Sources, folder: Location) -> tuple[Pair, ...]:
-    """Every raster that is meant, with its target below `folder`.
+    """Return every raster that `sources` names or matches, with its target below `folder`.
 
-    Names below a pattern's fixed part are kept, of single sources the last part; a suffix other than
-    ``.tif`` or ``.tiff`` becomes ``.tif``. What lies in `folder` already is not matched by a pattern that
-    begins above it.
+    A match keeps its path below the pattern's fixed part, a single source the last part of its name. A
+    suffix other than ``.tif`` or ``.tiff`` becomes ``.tif``. A pattern that begins above `folder` does not
+    match files inside it.
 
     Raises
     ------
     InvalidParameter
-        Two sources would give one name, a target is a source, or no name can be made of one.
+        Two sources would get the same name, a target is a source, a source is a folder, or a name is not
+        allowed.
     SourceNotFound
-        A pattern matches nothing, or no source was given.
+        A pattern matches nothing, or `sources` is empty.
     """
     given = [sources] if isinstance(sources, (str, os.PathLike, Location)) else list(sources)
     found: dict[str, Pair] = {}
@@ -73,7 +74,7 @@ def pairs(sources: Sources, folder: Location) -> tuple[Pair, ...]:
 
 
 def is_pattern(source: object) -> bool:
-    """Whether a source is a pattern: only a string can be one.
+    """Return whether a source is a pattern; only a string can be one.
 
     >>> is_pattern("scenes/*.tif"), is_pattern("scenes/a.tif")
     (True, False)
@@ -82,12 +83,12 @@ def is_pattern(source: object) -> bool:
 
 
 def folder_of(dst: StrPath | Location) -> Location:
-    """The folder or prefix that `dst` names, with or without a slash at its end.
+    """Return the folder or prefix that `dst` names, with or without a trailing slash.
 
     Raises
     ------
     InvalidParameter
-        It is a file, or its name is not allowed.
+        `dst` is a file, or its name is not allowed.
     """
     text = str(dst) if isinstance(dst, Location) else os.fspath(dst)
     folder = dst if isinstance(dst, Location) else storage.locate(text.rstrip("/") or text)
@@ -119,7 +120,7 @@ def _meant(item: StrPath | Location, folder: Location) -> Iterator[tuple[Locatio
 
 
 def _split(pattern: str) -> tuple[str, str]:
-    """The folders of a pattern that are fixed, and the rest of it.
+    """Return the fixed folders of a pattern, and the rest of it.
 
     >>> _split("abfs://bronze-rasters/2025/**/*.tif"), _split("*.tif")
     (('abfs://bronze-rasters/2025', '**/*.tif'), ('.', '*.tif'))
@@ -131,7 +132,7 @@ def _split(pattern: str) -> tuple[str, str]:
 
 
 def _below(folder: Location, prefix: Location) -> str:
-    """Where `folder` is below `prefix`, with a slash at its end; nothing where it is not."""
+    """Return the path of `folder` below `prefix` with a trailing slash, or "" if it is not below it."""
     (container, outer), (other, inner) = _place(prefix), _place(folder)
     if container != other or outer == inner or not inner.is_relative_to(outer):
         return ""
@@ -139,7 +140,7 @@ def _below(folder: Location, prefix: Location) -> str:
 
 
 def _place(location: Location) -> tuple[str | None, PurePosixPath]:
-    """What is the same for two names of one place."""
+    """Return a key that is equal for two names of the same place."""
     if location.path is not None:
         return None, PurePosixPath(location.path.resolve())
     return f"{location.kind} {location.container}", PurePosixPath(location.name)

@@ -1,4 +1,4 @@
-"""What `create_cogs` tells about the COGs of many files."""
+"""The result of `create_cogs`: the outcome of every file."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from gdaltools.runtime.text import megabytes
 
 
 class BatchedCog(BaseModel):
-    """A COG that is in its place.
+    """A COG that exists at its target.
 
     Attributes
     ----------
     source_bytes, size_bytes : int
-        What the source and the COG take in storage.
+        The size of the source and of the COG in storage.
     from_stored_blocks : bool
-        Whether the blocks of its full resolution are the source's own, taken over as they were stored.
+        Whether the full resolution consists of the source's stored blocks, copied unchanged.
     seconds : float
-        What it took; 0 where nothing was done.
+        The time that the COG took; 0 if it was skipped.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -43,7 +43,7 @@ class BatchedCog(BaseModel):
 
 
 class FailedCog(BaseModel):
-    """A file of which no COG was made: the error's type and text, and whether trying again may help."""
+    """A file for which no COG was written: the error's type and text, and whether a retry may help."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -55,20 +55,20 @@ class FailedCog(BaseModel):
 
 
 class CogsResult(Shown, BaseModel):
-    """What became of each file; true where nothing failed.
+    """The outcome of every file; true if no file failed.
 
     Attributes
     ----------
     folder : str
-        Where the COGs are.
+        The folder or prefix of the COGs.
     made : tuple of BatchedCog
-        Encoded by this run.
+        COGs that this run encoded.
     copied : tuple of BatchedCog
-        Byte by byte, as the source was such a COG already.
+        COGs that were copied byte by byte, because the source already was the requested COG.
     skipped : tuple of BatchedCog
-        Whole already, of the same source and by the same parameters.
+        COGs that were already complete, from the same source and with the same parameters.
     failed : tuple of FailedCog
-        The others.
+        All other files.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -85,7 +85,7 @@ class CogsResult(Shown, BaseModel):
 
     @property
     def size_bytes(self) -> int:
-        """What the COGs take, those that were there before included."""
+        """The total size of the COGs, including those that were skipped."""
         return sum(cog.size_bytes for cog in (*self.made, *self.copied, *self.skipped))
 
     def __str__(self) -> str:

@@ -1,4 +1,4 @@
-"""One run over many rasters: who is made when, on how many threads, and what became of each."""
+"""One run over many rasters: when each COG is written, on how many threads, and with which outcome."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ from gdaltools.errors import CorruptRaster, GdalToolsError, StorageError
 from gdaltools.runtime import graph
 from gdaltools.runtime.interruption import Interruption
 
-# Pixels of a raster that one thread makes in seconds.
+# Decoded bytes of a raster that one thread writes in seconds.
 _ONE_THREAD_BYTES = 192 << 20
 
 
 @dataclass(frozen=True)
 class Waiting:
-    """A COG that is to be made, in the place of another one if it `replaces` it."""
+    """A COG that has yet to be written; `replaces` says whether its target exists."""
 
     pair: Pair
     origin: Origin
@@ -42,7 +42,7 @@ class Waiting:
 
 @dataclass(frozen=True)
 class CogOutcome:
-    """What became of a COG."""
+    """The outcome of one COG."""
 
     name: str
     how: Literal["made", "copied", "skipped", "failed"]
@@ -50,7 +50,7 @@ class CogOutcome:
 
 
 def failed(pair: Pair, error: Exception) -> CogOutcome:
-    """The outcome of an error."""
+    """Return the outcome of a COG that failed with `error`."""
     reported = FailedCog(
         source=str(pair.source),
         location=str(pair.target),
@@ -62,18 +62,18 @@ def failed(pair: Pair, error: Exception) -> CogOutcome:
 
 
 class _Stopped(BaseException):
-    """Unwinds the making of a file when the whole run is to end; no handler of errors takes it for one."""
+    """Unwinds the work on a file when the whole run ends; no handler of `Exception` catches it."""
 
 
 class BatchRun:
-    """Makes the COGs that are waiting; what it shares between threads is in here.
+    """Writes the waiting COGs and holds the state that its threads share.
 
     Parameters
     ----------
     files : int
-        How many are waiting.
+        The number of waiting COGs.
     allowed_bytes : int
-        Memory that the process may take.
+        The memory that the process may use.
     """
 
     def __init__(
@@ -94,19 +94,19 @@ class BatchRun:
         self._interruption = Interruption()
 
     def label(self) -> str:
-        """What a progress bar says of it."""
+        """Return the label of the run's progress bar."""
         failures = f", {self._failures} failed" if self._failures else ""
         return f"cogs {len(self._outcomes)}/{self._files}{failures}"
 
     def outcomes(
         self, waiting: Sequence[Waiting], advance: Callable[[int], None], *, files_at_once: int | None
     ) -> list[CogOutcome]:
-        """Make all of them; `advance` is told the sources' bytes.
+        """Write all waiting COGs and return their outcomes; `advance` receives bytes of the sources.
 
         Raises
         ------
         Exception
-            What `advance` raised: the files in hand are given up.
+            The error that `advance` raised; files in progress are abandoned.
         """
         self._advance = advance
         threads = files_at_once or graph.cluster_threads() or graph.thread_count()
@@ -128,7 +128,7 @@ class BatchRun:
         return self._outcomes
 
     def _stop(self, error: BaseException) -> BaseException:
-        """The error that ended the run; files in hand give up when they look next."""
+        """Stop the run and return the error that ended it; files in progress stop at their next check."""
         self._interruption.tell()
         with self._lock:
             if self._stopped_by is None:
@@ -136,7 +136,7 @@ class BatchRun:
             return self._stopped_by
 
     def _one(self, each: Waiting) -> None:
-        """A file on one thread, or the plan of a large one."""
+        """Write a small file on one thread, or keep the plan of a large one for later."""
         self._go_on()
         try:
             plan = plan_for(each.pair.source, self._options)
@@ -152,7 +152,7 @@ class BatchRun:
             self._make(each, plan)
 
     def _threads_for(self, plan: CogPlan) -> AbstractContextManager[None]:
-        """All threads, or so many that the memory suffices."""
+        """Use all threads, or as many as the allowed memory suffices for."""
         if graph.cluster_threads():
             return nullcontext()
         threads = graph.thread_count()
@@ -161,7 +161,7 @@ class BatchRun:
         return graph.using_threads(threads)
 
     def _make(self, each: Waiting, plan: CogPlan) -> None:
-        """One file from start to finish, and its outcome."""
+        """Write one file from start to finish and record its outcome."""
         pair, began = each.pair, time.perf_counter()
         share = Share(each.origin.size_bytes, self._step)
         try:
@@ -189,11 +189,11 @@ class BatchRun:
 
     @contextmanager
     def _giving_up(self, each: Waiting) -> Iterator[None]:
-        """On an error say that nothing was published."""
+        """On an error inside the block, record that nothing was published."""
         try:
             yield
         except Exception:
-            with suppress(StorageError):  # the error that is on its way says more
+            with suppress(StorageError):  # the original error says more
                 self._journal.failed(each.pair.name, each.origin)
             raise
 
@@ -222,7 +222,7 @@ def _decoded_bytes(plan: CogPlan) -> int:
 
 
 def _copied(each: Waiting, plan: CogPlan, progress: Callable[[Progress], None]) -> bool:
-    """Copy a COG, unless a block of it is damaged: an overview, perhaps, which can be built again."""
+    """Copy a COG; return False if a block is damaged, perhaps an overview's, which can be built again."""
     try:
         copy_checked(
             each.pair.source,

@@ -1,1 +1,1 @@
-"""Blocks of pixels become the bytes of TIFF segments, exactly as libtiff decodes them."""
+"""Encode blocks of pixels as TIFF segments, exactly as libtiff decodes them."""

@@ -1,15 +1,15 @@
-"""DEFLATE as fast as the data allows, within a promised size.
+"""Adaptive DEFLATE: the fastest encoders that keep a file within a promised size.
 
-No encoder is best on all data: on sensor noise Huffman codes with runs (zlib's Z_RLE) are four times as fast
-as libdeflate's level 7 and no larger, on smooth imagery they are half as large again; there libdeflate's
-levels 4 to 6 are what saves time. So parts of blocks from all over the raster are tried with the candidates
-first (`Trial`), and from what they took follows a `Policy`: in each row of blocks an encoder for each kind of
-block, so that the row saves the most time for the bytes that may be spent on it. The measure is what
-GDAL writes by default, libdeflate's level 7.
+No encoder is best on all data. On sensor noise, Huffman codes with runs (zlib's Z_RLE) are four times as fast
+as libdeflate's level 7 and no larger; on smooth imagery they are half as large again, and there libdeflate's
+levels 4 to 6 save time. So the candidates first encode parts of blocks from all over the raster (`Trial`). A
+`Policy` follows from the sizes: in each row of blocks it chooses an encoder for each kind of block, so that
+the row saves the most time within the bytes that it may spend. The reference is GDAL's default, libdeflate's
+level 7.
 
-The promise is about the sum of all blocks, and part of the tolerance is kept back for what trials do not
-tell. A policy depends on the pixels alone, never on the machine, its load or the order of the work: the same
-raster gives the same file on any number of threads or machines.
+The promise holds for the sum of all blocks; part of the tolerance is reserved for what trials cannot show. A
+policy depends only on the pixels, never on the machine, its load or the order of the work: the same raster
+gives the same file on any number of threads or machines.
 """
 
 from __future__ import annotations
@@ -44,12 +44,12 @@ class Encoder:
     encode: Callable[[Data], bytes]
 
     def cost(self, kind: int) -> float:
-        """Its cost for a kind of block."""
+        """Return its cost for a kind of block."""
         return _of_entropy(self.costs, kind)
 
 
 def deflate(data: Any, level: int) -> bytes:
-    """The zlib stream of any contiguous buffer by libdeflate, level 1 to 12."""
+    """Return the zlib stream that libdeflate writes of any contiguous buffer at `level`, 1 to 12."""
     return bytes(imagecodecs.deflate_encode(data, level=level))
 
 
@@ -67,7 +67,7 @@ def _runs(data: Data) -> bytes:
 
 
 REFERENCE = Encoder("libdeflate 7", (1.0,), _libdeflate(7))
-#: They cost next to nothing where they are of use.
+#: Encoders that are much faster than the reference; every trial includes them.
 QUICK = (
     Encoder("ISA-L 2", (0.08, 0.13, 0.13, 0.13, 0.14, 0.25, 0.25), _isal),
     Encoder("runs", (0.16, 0.22, 0.26, 0.24, 0.3, 0.45, 0.48), _runs),
@@ -80,22 +80,26 @@ THOROUGH = (
 ENCODERS = (*QUICK, *THOROUGH, REFERENCE)
 _BY_NAME = {encoder.name: encoder for encoder in ENCODERS}
 
-# Megabytes in a second that the reference encodes, of blocks of 0, 1, 2, ... bits of entropy.
+# The speed of the reference in MB/s, for blocks of 0, 1, 2, ... bits of entropy.
 _SPEEDS = (150, 60, 55, 40, 45, 55, 65)
-#: Every so many rows of a block tell its kind.
+#: Every `KIND_ROWS`-th row of a block is used to determine its kind.
 KIND_ROWS = 8
-# Kinds of overviews are counted from here.
+# The kinds of overview blocks are numbered from here.
 _OVERVIEW = 100
-# Trials that a kind needs, and standard errors of their mean that are taken for granted.
+# The fewest trials that a kind needs, and the standard errors that are added to their mean as a precaution.
 _FEW_TRIALS, _CAUTION = 3, 1.0
-# So large a share of the time is to be saved for each share of the size that is given.
+# The share of time that must be saved per share of size that is spent.
 _WORTH = 2.0
-# Planned with, for very many trials; what of it few trials let one plan with less; what is kept back always.
+# The share of the tolerance to plan with after very many trials; the reduction for few trials, divided by the
+# root of their number; the share of the size that is always reserved.
 _PLANNED_SHARE, _DOUBT, _KEPT_BACK = 0.97, 0.5, 0.0007
 
 
 def kind_of(rows: Data, *, overview: bool) -> int:
-    """Which kind of block it is: by the entropy of some of its rows; overviews, with other matches, apart."""
+    """Return the kind of a block: the entropy of some of its rows in whole bits.
+
+    Overviews have kinds of their own, because encoders find other matches in them.
+    """
     octets = np.ascontiguousarray(rows).view(np.uint8)
     counts = np.bincount(octets.reshape(-1), minlength=256)
     shares = counts[counts > 0] / octets.size
@@ -108,7 +112,7 @@ def _of_entropy(values: Sequence[float], kind: int) -> float:
 
 @dataclass(frozen=True)
 class Trial:
-    """Bytes that encoders made of a block of some kind and size, by name."""
+    """The sizes to which encoders, by name, encoded a block of one kind and `raw` bytes."""
 
     kind: int
     raw: int
@@ -116,9 +120,9 @@ class Trial:
 
 
 def try_block(data: Data, *, overview: bool) -> Trial:
-    """What the encoders make of a block, as the codec is given it.
+    """Encode a block, with the predictor already applied, with each encoder and return the sizes.
 
-    Where a quick one needs no more bytes than the reference, nothing can be gained by a thorough one.
+    The thorough encoders are left out if a quick one is smaller than the reference: they cannot gain any.
     """
     sizes = {encoder.name: len(encoder.encode(data)) for encoder in (*QUICK, REFERENCE)}
     if min(sizes.values()) == sizes[REFERENCE.name]:
@@ -128,7 +132,7 @@ def try_block(data: Data, *, overview: bool) -> Trial:
 
 @dataclass(frozen=True)
 class Choice:
-    """How blocks of a kind are encoded: by `encoder`, but a `share` of them by `faster`."""
+    """How blocks of a kind are encoded: a `share` of them with `faster`, the others with `encoder`."""
 
     encoder: str
     faster: str
@@ -137,7 +141,7 @@ class Choice:
 
 @dataclass(frozen=True)
 class Candidate:
-    """To a faster encoder: the shares of a kind's time that it saves and of its size that it costs."""
+    """A change to a faster encoder: the share of a kind's time that it saves and of its size that it adds."""
 
     encoder: str
     saved: float
@@ -146,16 +150,16 @@ class Candidate:
 
 @dataclass(frozen=True)
 class DataKind:
-    """What trials told of a kind of block.
+    """The result of the trials for one kind of block.
 
     Attributes
     ----------
     seconds, stored : float
-        What the reference takes for a byte of its pixels: time, of which the unit does not matter, and bytes.
+        The reference's time (in any unit) and encoded bytes, per byte of pixels.
     encoder : str
-        The best of those that are no larger than the reference.
+        The best encoder whose blocks are no larger than the reference's.
     steps : tuple of Candidate
-        From it to ever faster and larger ones, each with less saved for a byte than the one before.
+        Changes from it to ever faster and larger encoders; each saves less time per byte than the one before.
     """
 
     seconds: float
@@ -166,21 +170,21 @@ class DataKind:
 
 @dataclass(frozen=True)
 class Policy:
-    """How DEFLATE is written; a kind that was not tried often enough gets the reference.
+    """The encoders of adaptive DEFLATE for each kind of block; a kind with too few trials gets the reference.
 
     Attributes
     ----------
     tolerance : float
-        The share by which blocks that are chosen for together may become larger than the reference's.
+        The share by which the blocks of one call of `choices` may together exceed the reference's size.
     """
 
     kinds: Mapping[int, DataKind] = field(default_factory=dict)
     tolerance: float = 0.0
 
     def choices(self, blocks: Iterable[int]) -> dict[int, Choice]:
-        """How blocks of these kinds are encoded, so that together they keep the tolerance.
+        """Return the choice for each kind of block in `blocks`; together the blocks keep the tolerance.
 
-        Steps of all kinds are taken in the order of time saved for a byte until the tolerance is used.
+        The steps of all kinds are taken in the order of time saved per byte, until the tolerance is used up.
         """
         counts = {kind: count for kind, count in Counter(blocks).items() if kind in self.kinds}
         left = self.tolerance * sum(count * self.kinds[kind].stored for kind, count in counts.items())
@@ -201,15 +205,15 @@ class Policy:
 
 
 def find_policy(trials: Iterable[Trial], tolerance: float) -> Policy:
-    """The policy that saves the most time within the tolerance, by the trials.
+    """Return the policy that saves the most time within the tolerance, according to the trials.
 
-    Trials tell what encoders make of a kind of block, but little of how many blocks of a kind there are: that
-    is for `Policy.choices`, which is told. Where a kind has few trials those of its neighbours count as well.
+    Trials show how large encoders make a kind of block, but hardly how many blocks of each kind there are;
+    `Policy.choices` receives those numbers. A kind with few trials also uses those of its neighbours.
 
     Parameters
     ----------
     tolerance : float
-        How much larger than with libdeflate level 7 all blocks together may become, as a share.
+        The share by which all blocks together may exceed their size with libdeflate level 7.
     """
     kinds: dict[int, list[Trial]] = {}
     for trial in trials:
@@ -227,7 +231,7 @@ def find_policy(trials: Iterable[Trial], tolerance: float) -> Policy:
 
 
 def _known(kind: int, trials: list[Trial]) -> DataKind:
-    """The encoders that are worth a thought: the best that is free, and a chain of steps from it."""
+    """Return the encoders to consider: the best that costs no size, and the chain of steps from it."""
     feared = {
         encoder: _feared(trials, encoder)
         for encoder in ENCODERS
@@ -252,7 +256,7 @@ def _known(kind: int, trials: list[Trial]) -> DataKind:
 
 
 def _feared(trials: list[Trial], encoder: Encoder) -> float:
-    """By which share such blocks may be larger than the reference's: the mean, and its standard error."""
+    """Return the share by which blocks may exceed the reference's size: the mean plus its standard error."""
     if encoder is REFERENCE:
         return 0.0
     reference = np.array([trial.sizes[REFERENCE.name] for trial in trials], float)
@@ -264,7 +268,7 @@ def _feared(trials: list[Trial], encoder: Encoder) -> float:
 
 
 class AdaptiveDeflate:
-    """Chooses encoders for the blocks of one piece, a row of blocks at a time."""
+    """Chooses encoders for the blocks of one piece, one row of blocks at a time."""
 
     def __init__(self, policy: Policy, *, overview: bool) -> None:
         self._policy = policy
@@ -272,7 +276,13 @@ class AdaptiveDeflate:
         self._due: dict[int, float] = {}
 
     def encoders(self, rows: Sequence[Data]) -> list[Callable[[Data], bytes]]:
-        """An encoder for each block of a row of them, of which `rows` are every so many rows of samples."""
+        """Return an encoder for each block of a row of blocks.
+
+        Parameters
+        ----------
+        rows : sequence of ndarray
+            Every `KIND_ROWS`-th row of samples of each block.
+        """
         kinds = [kind_of(each, overview=self._overview) for each in rows]
         choices = self._policy.choices(kinds)
         return [self._next(kind, choices.get(kind, _UNKNOWN)) for kind in kinds]

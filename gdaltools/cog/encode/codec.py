@@ -1,8 +1,8 @@
-"""Pixels of a block into the bytes of one TIFF segment, exactly as libtiff reads them.
+"""Encode the pixels of a block to the bytes of one TIFF segment, exactly as libtiff decodes them.
 
-DEFLATE, ZSTD and no compression are written here: the predictor by numpy, the codec by imagecodecs, whose
-libdeflate gives the same bytes as GDAL's. All other codecs, and samples that do not fill whole bytes, are
-left to GDAL: it writes the blocks into a GeoTIFF in memory, and their bytes are lifted from it.
+DEFLATE, ZSTD and no compression are encoded here: numpy applies the predictor and imagecodecs the codec; its
+libdeflate writes the same bytes as GDAL's. GDAL encodes all other codecs, and samples that do not fill whole
+bytes: it writes the blocks to a GeoTIFF in memory, from which their bytes are copied.
 
 Sources: TIFF 6.0 §14 (differencing predictor), §15 (tiles); Adobe Photoshop TIFF Technical Note 3 (floating
 point predictor); libtiff, tif_zip.c (levels from 6 on are libdeflate's plus one, as measured on its output).
@@ -29,27 +29,27 @@ from gdaltools.runtime import interruption
 
 Pixels = NDArray[Any]
 
-#: libdeflate's level behind GDAL's DEFLATE level 6, its default.
+#: The libdeflate level that GDAL uses for its default DEFLATE level, 6.
 GDAL_DEFAULT_DEFLATE = 7
-# Blocks that GDAL writes at once: enough to hide what a file in memory costs.
+# Bytes of pixels per file that GDAL writes in memory: enough to make the cost of a file negligible.
 _GDAL_BYTES = 8 << 20
 _EDGE = struct.Struct("<I")
 
 
 @dataclass(frozen=True)
 class Encoding:
-    """How the blocks of a COG become bytes.
+    """How the blocks of a COG are encoded.
 
     Attributes
     ----------
     profile : CogProfile
         Codec, level, predictor and block size.
     dtype : str
-        rasterio's name of the samples' dtype, as the file has it.
+        rasterio's name of the samples' dtype in the file.
     sample_bits : int or None
-        Bits of a sample where that is less than the dtype's (GDAL's NBITS).
+        Bits of a sample, if fewer than the dtype's (GDAL's NBITS).
     ycbcr : bool
-        Whether JPEG holds its three bands as luma and chroma.
+        Whether JPEG stores its three bands as luma and chroma.
     """
 
     profile: CogProfile
@@ -59,12 +59,12 @@ class Encoding:
 
     @property
     def by_gdal(self) -> bool:
-        """Whether GDAL encodes."""
+        """Whether GDAL encodes the blocks."""
         odd_bits = self.sample_bits is not None or self.dtype.startswith("complex_int")
         return odd_bits or self.profile.compression not in ("DEFLATE", "ZSTD", "NONE")
 
     def creation_options(self) -> dict[str, Any]:
-        """GDAL's creation options for a GeoTIFF of such blocks."""
+        """Return GDAL's creation options for a GeoTIFF with this encoding."""
         profile = self.profile
         options: dict[str, Any] = {"compress": profile.compression, "photometric": "minisblack"}
         if profile.compression in ("DEFLATE", "ZSTD", "LZW"):
@@ -96,19 +96,19 @@ class BlockEncoder:
         self._adaptive = adaptive.AdaptiveDeflate(policy, overview=overview)
 
     def encode_row(self, pixels: Pixels, left_out: Sequence[bool] = ()) -> Iterator[bytes]:
-        """The blocks of one row of blocks, from left to right.
+        """Yield the encoded blocks of one row of blocks, from left to right.
 
         Parameters
         ----------
         pixels : ndarray, shape (rows, cols, samples)
-            At most a block high; what the last blocks lack is filled as GDAL does.
+            Pixels of at most one block's height; incomplete blocks are padded as GDAL pads them.
         left_out : sequence of bool
-            Of each block, whether it is not wanted: it need not be encoded, and may come as no bytes.
+            For each block, whether the caller discards it; such a block may be yielded as empty bytes.
 
         Raises
         ------
         KeyboardInterrupt
-            The run was interrupted: no further block is encoded.
+            The run was interrupted; no further block is encoded.
         """
         interruption.check()
         if self._encoding.by_gdal:
@@ -129,7 +129,7 @@ class BlockEncoder:
         yield from (b"" if out else next(encoded) for out in left_out or [False] * len(kept))
 
     def _block(self, pixels: Pixels, left: int) -> Pixels:
-        """A whole block, filled with zeros where the row of blocks ends."""
+        """Return the whole block that begins at column `left`, padded with zeros beyond `pixels`."""
         size = self._size
         block = pixels[:, left : left + size]
         if block.shape[:2] == (size, size):
@@ -158,7 +158,10 @@ class BlockEncoder:
 
 
 def predicted(block: Pixels, predictor: int) -> Pixels:
-    """What the codec is given of a whole block, shape (rows, cols, samples): differences, or the pixels."""
+    """Return the codec's input for a whole block of shape (rows, cols, samples).
+
+    It holds the differences of `predictor`, or with predictor 1 the pixels.
+    """
     if predictor == 3:
         return _floating_point_differences(block)
     plain = block.view(np.dtype(f"u{block.dtype.itemsize}")) if predictor == 2 else block
@@ -174,7 +177,7 @@ def _floating_point_differences(block: Pixels) -> Pixels:
     rows, cols, samples = block.shape
     width = block.dtype.itemsize
     octets = np.ascontiguousarray(block).view(np.uint8).reshape(rows, cols * samples, width)
-    # The most significant byte of all samples first, as if the machine were big-endian.
+    # Byte planes, the most significant first, as on a big-endian machine.
     planes = np.ascontiguousarray(octets[:, :, ::-1].transpose(0, 2, 1)).reshape(rows, -1)
     differences = np.empty_like(planes)
     differences[:, :samples] = planes[:, :samples]
@@ -196,13 +199,13 @@ def _zstd(data: Any, level: int) -> bytes:
 
 
 def fixed_deflate(level: int) -> Encode:
-    """DEFLATE with the bytes that GDAL writes at its `level`, 1 to 9 (12 with libdeflate)."""
+    """Return a DEFLATE encoder that writes GDAL's bytes at GDAL's `level`: 1 to 9, or 12 with libdeflate."""
     own = level + 1 if level >= 6 else level
     return lambda data: adaptive.deflate(data, min(own, 12))
 
 
 def encode_mask_block(valid: NDArray[np.bool_], blocksize: int) -> bytes:
-    """A block of a mask: one bit a pixel, DEFLATE without a predictor whatever the imagery has, as GDAL's."""
+    """Encode a mask block as GDAL does: one bit per pixel, DEFLATE and no predictor for any imagery."""
     whole = valid
     if valid.shape != (blocksize, blocksize):
         whole = np.zeros((blocksize, blocksize), bool)
@@ -211,17 +214,20 @@ def encode_mask_block(valid: NDArray[np.bool_], blocksize: int) -> bytes:
 
 
 def framed(block: bytes) -> bytes:
-    """A block between the bytes that GDAL's ghost area promises (COG driver page, "Header ghost area")."""
+    """Return `block` with the leader and trailer that GDAL's ghost area promises.
+
+    Source: GDAL's COG driver page, "Header ghost area".
+    """
     return _EDGE.pack(len(block)) + block + block[-4:].rjust(4, b"\0")
 
 
 def encode_by_gdal(pixels: Pixels, encoding: Encoding) -> list[bytes]:
-    """The blocks of `pixels`, shape (rows, cols, samples), as GDAL encodes them.
+    """Return the blocks of `pixels`, shape (rows, cols, samples), as GDAL encodes them.
 
     Raises
     ------
     GdalToolsError
-        GDAL cannot encode such pixels.
+        GDAL cannot encode these pixels.
     """
     rows, cols, samples = pixels.shape
     size = encoding.profile.blocksize

@@ -1,8 +1,9 @@
-"""How each kind of raster is encoded in each tier: codec, predictor, block size and resampling.
+"""Choose how each type of raster is encoded in each tier: codec, predictor, block size and resampling.
 
-A tier says what a COG is for: ``visualization`` (small, lossy where that cannot hurt), ``analysis``
-(lossless, read often by anything), ``fast`` (lossless, made and read in the least time) or ``archive``
-(lossless, smallest, read rarely). Tiers and codecs: protocol.md §5, "COG tiers"; ``fast`` is ours.
+A tier names the purpose of a COG: ``visualization`` (small, lossy where that does no harm), ``analysis``
+(lossless, read often and by any software), ``fast`` (lossless, written and read in the least time) or
+``archive`` (lossless, smallest, read rarely). Source of tiers and codecs: protocol.md §5, "COG tiers";
+``fast`` is our addition.
 
 >>> choose_profile("analysis", raster_type="dem", dtypes=("float32",)).predictor
 3
@@ -31,10 +32,10 @@ Interleave = Literal["pixel", "band"]
 TIERS: tuple[Tier, ...] = get_args(Tier)
 CODECS: tuple[Compression, ...] = get_args(Compression)
 
-#: How much larger than with GDAL's own level a file may become where the encoder may choose for speed.
+#: The default share by which adaptive DEFLATE may exceed the file's size at GDAL's default level.
 SIZE_TOLERANCE = 0.015
 
-# GDAL, "COG driver", OVERVIEW_RESAMPLING; in rasterio's spelling.
+# GDAL, "COG driver", OVERVIEW_RESAMPLING, in rasterio's spelling.
 OVERVIEW_RESAMPLINGS = (
     "nearest",
     "average",
@@ -70,34 +71,34 @@ class CogProfile(BaseModel):
     Attributes
     ----------
     tier : str
-        What was chosen; it differs from `requested` where that tier cannot hold the raster.
+        The tier that is used; it differs from `requested` if that tier cannot hold the raster.
     requested : str
-        What was asked for.
+        The requested tier.
     reason : str or None
-        Why `tier` is not `requested`.
+        Why `tier` differs from `requested`.
     raster_type : str
-        The kind of raster it was chosen for.
+        The type of raster that the profile was chosen for.
     compression : str
         GDAL's name of the codec.
     level : int or None
-        The codec's level as GDAL counts it, None for those without and where the encoder chooses.
+        The codec's level as GDAL counts it; None if the codec has no levels or the encoder chooses.
     size_tolerance : float or None
-        DEFLATE only: how much larger than at GDAL's level 6 the file may become for speed, as a share; None
+        DEFLATE only: the share by which the file may exceed its size at GDAL's level 6 to save time; None
         for a fixed level.
     predictor : int
-        TIFF's predictor: 1 none, 2 horizontal, 3 floating point.
+        TIFF predictor: 1 none, 2 horizontal, 3 floating point.
     quality : int or None
-        JPEG's and WEBP's quality; 100 of WEBP is lossless.
+        The quality of JPEG or WEBP; WEBP at 100 is lossless.
     max_z_error : float
-        LERC only: what a sample may differ by; 0 is lossless.
+        LERC only: the largest allowed error of a sample; 0 is lossless.
     blocksize : int
-        Side of a block, pixels.
+        Side of a block in pixels.
     interleave : str
-        "pixel" (all bands of a block together) or "band" (band after band).
+        "pixel" (a block holds all bands) or "band" (a block holds one band).
     overview_resampling, reproject_resampling : str
         GDAL's resampling names, in rasterio's spelling.
     storage_tier : str
-        Azure's access tier for such files: "hot", "cool", "cold" or "archive".
+        Azure access tier of the file: "hot", "cool", "cold" or "archive".
     """
 
     model_config = ConfigDict(frozen=True)
@@ -120,7 +121,7 @@ class CogProfile(BaseModel):
 
     @property
     def lossless(self) -> bool:
-        """Whether full-resolution pixels come back bit for bit."""
+        """Whether decoding returns the full-resolution pixels bit for bit."""
         if self.compression == "WEBP":
             return self.quality == 100
         return self.compression != "JPEG" and self.max_z_error == 0
@@ -146,48 +147,48 @@ def choose_profile(
     reproject_resampling: str | None = None,
     access_tier: str | None = None,
 ) -> CogProfile:
-    """The profile of a raster of this type, these bands' dtypes and this tier.
+    """Return the profile for a raster of this type and these dtypes in the requested tier.
 
-    The visualization tier's JPEG holds three uint8 bands of colours and nothing else: with alpha, a colour
-    table, classes or any other dtype it becomes analysis, and `CogProfile.reason` says so.
+    The JPEG of the visualization tier holds only three uint8 bands of colour. With alpha, a colour table,
+    classes or any other dtype the tier becomes analysis, and `CogProfile.reason` says why.
 
     Parameters
     ----------
     tier : str
         "visualization", "analysis", "fast" or "archive".
     raster_type : str
-        What the bands show.
+        What the bands show: one of `RASTER_TYPES`.
     dtypes : tuple of str
-        One rasterio dtype name a band.
+        One rasterio dtype name per band.
     sample_bits : int, optional
-        Bits of a sample where that is less than the dtype's (GDAL's NBITS).
+        Bits of a sample, if fewer than the dtype's (GDAL's NBITS).
     alpha, colour_table : bool
         Whether a band is alpha, or indexes a colour table.
     codec : str, optional
-        GDAL's name of a codec, instead of the tier's.
+        GDAL's name of a codec; overrides the tier's codec.
     level : int, optional
-        DEFLATE 1 to 12 (blocks are GDAL's to the byte), ZSTD 1 to 22; by default the tier's.
+        1 to 12 for DEFLATE (blocks equal GDAL's byte for byte), 1 to 22 for ZSTD; by default the tier's.
     size_tolerance : float, optional
-        DEFLATE without a level: how much larger than at GDAL's level 6 the file may become, 0 to 1.
+        DEFLATE without `level`: the share, 0 to 1, by which the file may exceed its size at GDAL's level 6.
     predictor : int or "auto"
-        1, 2 or 3 as in TIFF; "auto" by dtype.
+        TIFF predictor 1, 2 or 3; "auto" chooses by dtype.
     quality : int
-        JPEG and WEBP, 1 to 100.
+        Quality of JPEG and WEBP, 1 to 100.
     max_z_error : float
-        LERC, at least 0.
+        LERC only: the largest allowed error of a sample, at least 0.
     blocksize : int
-        Side of a block: a multiple of 16, 64 to 4096.
+        Side of a block in pixels: a multiple of 16, 64 to 4096.
     interleave : str
         "pixel" or "band".
     overview_resampling, reproject_resampling : str, optional
-        GDAL's names; by default averages and bilinear for quantities, mode and nearest for classes.
+        GDAL's names; by default average and bilinear for quantities, mode and nearest for classes.
     access_tier : str, optional
-        Azure's, instead of "cool" for the archive tier and "hot" for the others.
+        Azure access tier; by default "cool" for the archive tier and "hot" for the others.
 
     Raises
     ------
     InvalidParameter
-        A value is not among those above, or the codec cannot hold such bands.
+        A value is not one of those above, or the codec cannot hold these bands.
     """
     requested = _tier(tier)
     _check_number("quality", quality, 1, 100)
@@ -323,7 +324,7 @@ _LERC_DTYPES = {"uint8", "int8", "uint16", "int16", "uint32", "int32", "float32"
 
 @lru_cache(maxsize=1)
 def zstd_available() -> bool:
-    """Whether this GDAL's libtiff was built with ZSTD."""
+    """Return whether GDAL's libtiff was built with ZSTD."""
     from rasterio._err import CPLE_BaseError
     from rasterio.errors import RasterioError
     from rasterio.io import MemoryFile
@@ -352,8 +353,8 @@ def _predictor(
     asked: int | str, compression: Compression, dtypes: tuple[str, ...], sample_bits: int | None
 ) -> Predictor:
     floats = all(d in ("float32", "float64") for d in dtypes)
-    # libtiff, tif_predict.c: horizontal differencing of 8, 16, 32 and 64-bit samples, floating point of
-    # real floats; a complex sample counts with both its halves.
+    # libtiff, tif_predict.c: horizontal differencing works on samples of 8, 16, 32 and 64 bits, the floating
+    # point predictor on real floats. A complex sample counts with both its parts.
     bits = max(128 if d == "complex128" else 0 for d in dtypes)
     possible = sample_bits in (None, 8, 16, 32, 64) and bits <= 64
     if compression not in ("DEFLATE", "ZSTD", "LZW"):
@@ -379,7 +380,7 @@ def _overview_resampling(asked: str | None, dtypes: tuple[str, ...], classes: bo
         if classes:
             return "nearest" if complex_values else "mode"
         return "average"
-    # GDAL, overview.cpp: complex samples are averaged or picked, never interpolated.
+    # GDAL, overview.cpp: complex samples are averaged or selected, never interpolated.
     allowed = ("nearest", "average", "rms") if complex_values else OVERVIEW_RESAMPLINGS
     return _resampling("overview_resampling", asked, allowed)
 

@@ -1,8 +1,9 @@
-"""The bytes in front of a COG's blocks: header, GDAL's ghost area, and an IFD for each image.
+"""The bytes before a COG's first block: the header, GDAL's ghost area, and an IFD for each image.
 
-In front come the IFDs, then the tables of offsets and sizes, then the blocks: of the smallest overview first
-and the full resolution last, in each image row by row, each mask block right behind the pixels that it masks.
-All sizes are known when this is written, so whether a file needs BigTIFF is a fact and not a guess.
+The IFDs come first, then the tables of offsets and sizes, then the blocks: those of the smallest overview
+first, those of the full resolution last. The blocks of each image follow row by row, each mask block right
+after the pixels that it masks. All sizes are known when this is written, so whether a file needs BigTIFF is
+computed, not guessed.
 
 Sources: TIFF 6.0 §2; BigTIFF (libtiff.gitlab.io/libtiff/specification/bigtiff.html); GDAL's COG driver page,
 "Header ghost area"; the order of the IFDs as GDAL 3.10 writes them.
@@ -21,7 +22,7 @@ from gdaltools.raster import tiff
 
 SHORT, LONG, LONG8 = 3, 4, 16
 
-#: Bytes around each block: its size in front, and its last 4 bytes again behind it.
+#: Bytes around each block: its size before it (4), and its last 4 bytes repeated after it.
 BLOCK_FRAME = 8
 _CLASSIC_LIMIT = 2**32 - 2**16
 _GHOST = (
@@ -35,14 +36,14 @@ _GHOST = (
 
 @dataclass(frozen=True)
 class Image:
-    """One level as it will be stored.
+    """One level in its stored form.
 
     Attributes
     ----------
     sizes : ndarray of uint32, shape (planes, block rows, block cols)
-        Bytes of each block; 0 for one that is left out.
+        The stored bytes of each block; 0 for one that is left out.
     mask_sizes : ndarray of uint32, shape (block rows, block cols), or None
-        The same of the mask.
+        The stored bytes of each block of the mask.
     """
 
     width: int
@@ -52,22 +53,22 @@ class Image:
 
     @property
     def data_bytes(self) -> int:
-        """Bytes that its blocks take, frames included."""
+        """The bytes of all its blocks, including their frames."""
         tables = [self.sizes] + ([] if self.mask_sizes is None else [self.mask_sizes])
         return int(sum(table.sum(dtype=np.int64) + BLOCK_FRAME * np.count_nonzero(table) for table in tables))
 
 
 def header(images: tuple[Image, ...], parts: Template, blocksize: int) -> bytes:
-    """Everything in front of the first block.
+    """Return all bytes before the first block.
 
     Parameters
     ----------
     images : tuple of Image
         The full resolution and its overviews, from large to small.
     parts : Template
-        Their tags.
+        The tags of the images.
     blocksize : int
-        Side of a block.
+        Side of a block in pixels.
     """
     data = sum(image.data_bytes for image in images)
     small = _Writer(images, parts, blocksize, big=False)
@@ -89,13 +90,13 @@ class _Writer:
         directories += [(image, 1, parts.overview, False) for image in images[1:]]
         if masked:
             directories += [(image, 5, parts.mask, True) for image in images[1:]]
-        # Assembled twice: where the blocks begin follows from how long what is in front of them is.
+        # Assembled twice: the offsets of the blocks depend on the length of what precedes them.
         nowhere = {id(image): 0 for image in images}
         length = len(self._assembled(directories, nowhere))
         self.front = self._assembled(directories, self._begins(images, length))
 
     def _begins(self, images: tuple[Image, ...], position: int) -> dict[int, int]:
-        """Where the data of each image begins."""
+        """Return the offset of each image's data, keyed by the image's id."""
         begins = {}
         for image in reversed(images):
             begins[id(image)] = position
@@ -103,7 +104,7 @@ class _Writer:
         return begins
 
     def _offsets(self, image: Image, mask: bool, begin: int) -> NDArray[np.uint64]:
-        """Where the blocks of an image, or of its mask, are; the first of both is at `begin`."""
+        """Return the offsets of an image's blocks, or of its mask's; the data of both begins at `begin`."""
         sizes = image.sizes.astype(np.int64)
         if image.mask_sizes is None:
             stored = sizes.reshape(-1)
@@ -141,7 +142,7 @@ class _Writer:
     def _directory(
         self, front: bytearray, tags: list[tuple[Tag, bool]], waiting: list[tuple[int, bytes]]
     ) -> int:
-        """Append an IFD and what does not fit into its entries; return the place of the link to the next.
+        """Append an IFD and the values that do not fit into its entries; return the position of its link.
 
         Tables of blocks go to `waiting`, so that the IFDs stay close together.
         """
@@ -196,7 +197,7 @@ class _Writer:
 
 
 def _placed(sizes: NDArray[np.int64], begin: int) -> NDArray[np.uint64]:
-    """Offsets of blocks that follow each other from `begin`; 0 for those that are not stored."""
+    """Return the offsets of blocks stored one after another from `begin`; 0 for blocks not stored."""
     taken = np.where(sizes > 0, sizes + BLOCK_FRAME, 0)
     starts = begin + np.cumsum(taken) - taken + BLOCK_FRAME // 2
     return np.where(sizes > 0, starts, 0).astype(np.uint64)

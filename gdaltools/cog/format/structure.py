@@ -1,8 +1,9 @@
-"""The rules of a COG's layout, checked against the bytes of the file.
+"""Check the bytes of a file against the rules of a COG's layout.
 
 The rules are those of GDAL's own validator (``osgeo_utils.samples.validate_cloud_optimized_geotiff``, with
-``--full-check=yes``) and of GDAL's COG driver page: IFDs in front and in order, overviews halving and stored
-from small to large before the full resolution, blocks in rows, and leader and trailer bytes as promised.
+``--full-check=yes``) and of GDAL's COG driver page: the IFDs come first and in order, overviews get smaller
+and are stored from small to large before the full resolution, blocks are stored row by row, and leader and
+trailer bytes are as promised.
 """
 
 from __future__ import annotations
@@ -16,25 +17,25 @@ from numpy.typing import NDArray
 
 from gdaltools.raster.tiff import Ifd, TiffLayout
 
-# GDAL's validator: only wider images must be tiled.
+# From GDAL's validator: only wider images must be tiled.
 _UNTILED_WIDTH = 1024
 _SMALL_SIDE = 512
-# Blocks whose leader and trailer are compared in one IFD; of more, evenly spread ones are.
+# The most blocks per IFD whose leader and trailer are compared; if there are more, a regular sample of them.
 _COMPARED_BLOCKS = 4096
 
 
 @dataclass(frozen=True)
 class Findings:
-    """What breaks a rule (`errors`) and what only costs its readers time (`warnings`)."""
+    """The rules that a file breaks (`errors`), and what is allowed but slows readers down (`warnings`)."""
 
     errors: tuple[str, ...]
     warnings: tuple[str, ...]
 
 
 def check_structure(layout: TiffLayout, stream: IO[bytes] | None) -> Findings:
-    """Everything in `layout` that keeps the file from being a COG.
+    """Return everything in `layout` that keeps the file from being a COG.
 
-    `stream` holds its bytes; without it the edges of blocks are not looked at.
+    `stream` holds the bytes of the file; without it the leaders and trailers of blocks are not checked.
     """
     main, overviews = images(layout)
     errors: list[str] = []
@@ -55,13 +56,13 @@ def check_structure(layout: TiffLayout, stream: IO[bytes] | None) -> Findings:
 
 
 def images(layout: TiffLayout) -> tuple[Ifd, tuple[Ifd, ...]]:
-    """The full resolution, and its overviews in the order of their IFDs; masks left out."""
+    """Return the full resolution, and its overviews in the order of their IFDs, without masks."""
     main = layout.ifds[0]
     return main, tuple(ifd for ifd in layout.ifds[1:] if ifd.is_overview and not ifd.is_mask)
 
 
 def label(layout: TiffLayout, ifd: Ifd) -> str:
-    """What a report calls an image."""
+    """Return the name of an image in reports."""
     _, overviews = images(layout)
     sizes = [(overview.width, overview.height) for overview in overviews]
     what = "full resolution"

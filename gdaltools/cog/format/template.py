@@ -1,8 +1,8 @@
-"""The TIFF tags of a COG, written by GDAL itself.
+"""The TIFF tags of a COG, as GDAL writes them.
 
-A GeoTIFF of one small block with the same codec and the same facts is written in memory, and its tags are
-taken over byte by byte: geokeys, nodata, metadata, photometric interpretation, JPEG tables and the rest are
-GDAL's own. Only what depends on the size is left to `gdaltools.cog.format.layout`.
+GDAL writes a GeoTIFF of one small block with the same codec and the same facts in memory, and its tags are
+copied byte by byte: geokeys, nodata, metadata, photometric interpretation, JPEG tables and all others are
+GDAL's own. `gdaltools.cog.format.layout` adds only the tags that depend on the image's size.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ from gdaltools.raster.facts import Facts
 _SIDE = 16
 _ASCII, _BYTE = 2, 1
 _XMP, _METADATA, _NODATA = 700, 42112, 42113
-# What rasterio writes of an XML document is "domain=document": GDAL wants the document alone.
+# rasterio writes an XML document as "domain=document", where GDAL expects only the document.
 _NAMED_XML = re.compile(rb'(domain="(xml:[^"]+)"[^>]*>)\2=')
-# What depends on the image's size or on where its blocks lie.
+# Tags that depend on the image's size or on the offsets of its blocks.
 _PLACED = frozenset(
     {
         tiff.NEW_SUBFILE_TYPE,
@@ -45,7 +45,7 @@ _PLACED = frozenset(
         tiff.TILE_COUNTS,
     }
 )
-# What GDAL writes for the full resolution only: texts, resolution, GeoTIFF (33550 ff.), RPCs, metadata.
+# Tags that GDAL writes only for the full resolution: texts, resolution, GeoTIFF (33550 ff.), RPCs, metadata.
 _MAIN_ONLY = frozenset(
     {
         269,
@@ -74,7 +74,7 @@ _MAIN_ONLY = frozenset(
 
 @dataclass(frozen=True)
 class Tag:
-    """One entry of an IFD: `data` holds its `count` values, little-endian."""
+    """One entry of an IFD; `data` holds its `count` values, little-endian."""
 
     code: int
     kind: int
@@ -84,7 +84,7 @@ class Tag:
 
 @dataclass(frozen=True)
 class Template:
-    """The tags of the images of a COG that do not depend on their size."""
+    """The tags of a COG's images that do not depend on the images' size."""
 
     main: tuple[Tag, ...]
     overview: tuple[Tag, ...]
@@ -92,12 +92,12 @@ class Template:
 
 
 def template(facts: Facts, encoding: Encoding) -> Template:
-    """The tags that GDAL writes for such a raster.
+    """Return the tags that GDAL writes for a raster with these `facts` and this `encoding`.
 
     Raises
     ------
     UnsupportedRaster
-        GDAL cannot write it.
+        GDAL cannot write such a raster.
     """
     try:
         content = _written(facts, encoding)
@@ -118,12 +118,12 @@ def template(facts: Facts, encoding: Encoding) -> Template:
 
 
 def _mended(tag: Tag, facts: Facts) -> Tag:
-    """The tag as GDAL would write it, had it been asked without rasterio in between."""
+    """Return the tag as GDAL alone writes it, without the changes that rasterio makes."""
     data = tag.data
     if tag.code == _METADATA:
         data = _NAMED_XML.sub(rb"\1", data)
     if tag.code == _NODATA and facts.dtype in ("int64", "uint64") and facts.nodata is not None:
-        # rasterio hands over a float, and GDAL reads the text of its exponent as the end of an integer.
+        # rasterio passes a float, and GDAL stops reading the integer at the exponent in its text.
         data = b"%d\0" % int(facts.nodata)
     return replace(tag, count=len(data), data=data) if data != tag.data else tag
 
@@ -198,7 +198,7 @@ def _describe(dataset: DatasetWriter, facts: Facts, encoding: Encoding) -> None:
 
 
 def _directories(content: bytes) -> list[tuple[Tag, ...]]:
-    """The IFDs of a classic little-endian TIFF that GDAL has just written."""
+    """Return the tags of each IFD of a classic little-endian TIFF that GDAL has just written."""
     (position,) = struct.unpack_from("<I", content, 4)
     found = []
     while position:

@@ -1,1 +1,1 @@
-"""Overview levels: each pixel is computed as GDAL computes it, in strips of bounded memory."""
+"""Overview levels: each pixel has the value that GDAL computes, in strips of bounded memory."""

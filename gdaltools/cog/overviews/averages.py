@@ -1,8 +1,9 @@
-"""Averages of the pixels below each pixel of an overview, with the roundings of GDAL's own.
+"""Average the pixels below each pixel of an overview, with GDAL's rounding.
 
-Integers of 8 and 16 bits are first computed in whichever order is fast; where that comes so close to a
-rounding boundary that GDAL's order could fall on its other side, it is followed. Stretches that hold data
-alone, or none, are told from the rest; there the pixels along the border are averaged one by one.
+Integers of 8 and 16 bits are first averaged in the fastest order of additions. Results so close to a rounding
+boundary that GDAL's order could round the other way are computed again in GDAL's order. Stretches of columns
+that hold only data, or no data, are averaged as a whole; in the others, the pixels along the border of the
+data are averaged one by one.
 
 Source: GDAL, gcore/overview.cpp, GDALResampleChunk_AverageOrRMS_T, 3.10.
 """
@@ -23,30 +24,30 @@ from gdaltools.raster.pixels.nodata import comparable, holding_data, keep_apart
 Pixels = NDArray[Any]
 Valid = NDArray[np.bool_]
 
-# Target rows that are looked through at a time, for stretches that hold data alone, or none.
+# The target rows that are searched at a time for stretches that hold only data, or none.
 _ROWS = 64
-# Samples that are averaged at a time, so that temporaries stay in the cache, and the fewest rows of them;
-# more where some source pixels hold no data, as such calls take longer to begin.
+# The samples that are averaged at a time, so that temporaries stay in the cache, and the fewest rows of them:
+# more rows where some source pixels hold no data, because those calls have a higher fixed cost.
 _STRIP_SAMPLES, _FEW_ROWS, _FEW_MIXED_ROWS = 128_000, 8, 32
-# Target columns of which all source pixels, or none, hold data and that are worth a call of their own.
+# The fewest target columns of a stretch, all or none of whose source pixels hold data, worth a separate call.
 _SHORT = 64
-# The share of windows that hold both data and none above which it is not worth to pick them out.
+# The share of partly filled windows above which averaging them one by one does not pay.
 _MANY_MIXED = 0.3
-# What the fast order of additions may be off by, at the most: singles for 8 bits, doubles for 16.
+# The largest error of the fast order of additions: in single precision for 8 bits, in double for 16.
 _CLOSE = {np.dtype(np.uint8): 5e-4, np.dtype(np.uint16): 1e-6}
 
 
 def average(
     pixels: Pixels, valid: Valid | None, rows: HalvingAxis, cols: HalvingAxis, nodata: float | None
 ) -> tuple[Pixels, Valid | None]:
-    """The averages of a window of the next level, and where its mask has data.
+    """Return the averages of a window of the next level, and its mask if there is one.
 
     Parameters
     ----------
     pixels : ndarray, shape (rows, cols, samples), C-contiguous
-        Of a real dtype.
+        Samples of a real dtype.
     valid : ndarray of bool, shape (rows, cols), optional
-        The per-dataset mask; it counts instead of `nodata`.
+        The per-dataset mask; it takes precedence over `nodata`.
     """
     down, across = Weights.of(rows), Weights.of(cols)
     vectors = cols.target // 4 * 4 - cols.window.start
@@ -72,12 +73,12 @@ def _parts(count: int, step: int) -> Iterator[slice]:
 
 
 def _strips(strip: Strip, few: int) -> Iterator[slice]:
-    """Target rows whose temporaries stay in the cache, or a `few`."""
+    """Yield groups of target rows whose temporaries stay in the cache, of at least `few` rows."""
     return _parts(strip.down.count, max(few, _STRIP_SAMPLES // (strip.across.count * strip.pixels.shape[2])))
 
 
 def _average(strip: Strip, there: NDArray[np.bool_], out: Pixels, nodata: Any) -> None:
-    """Only the source pixels that are `there`, shape (rows, cols, samples or 1), count."""
+    """Average only the source pixels that are `there`, shape (rows, cols, samples or 1)."""
     if there.all():
         _average_all(strip, out, masked=True)
         keep_apart(out, nodata, None)
@@ -96,7 +97,7 @@ def _average(strip: Strip, there: NDArray[np.bool_], out: Pixels, nodata: Any) -
 
 
 class _Kind(enum.IntEnum):
-    """Which of the source pixels of some target columns hold data: none, some or all of them."""
+    """Whether none, some or all of the source pixels of some target columns hold data."""
 
     EMPTY = 0
     MIXED = 1
@@ -104,8 +105,8 @@ class _Kind(enum.IntEnum):
 
 
 def _stretches(across: Weights, there: NDArray[np.bool_]) -> Iterator[tuple[slice, _Kind]]:
-    """Target columns of one kind, from left to right; short stretches are not told from mixed ones."""
-    # Along the first axis of contiguous arrays reductions are fast.
+    """Yield stretches of target columns of one kind, from left to right; short ones count as mixed."""
+    # Reductions are fast along the first axis of contiguous arrays.
     complete = np.logical_and.reduce(np.ascontiguousarray(np.logical_and.reduce(there, axis=0).T), axis=0)
     holding = np.logical_or.reduce(np.ascontiguousarray(np.logical_or.reduce(there, axis=0).T), axis=0)
     kinds = across.any(holding, axis=0).astype(np.int8) + ~across.any(~complete, axis=0)
@@ -119,7 +120,10 @@ def _stretches(across: Weights, there: NDArray[np.bool_]) -> Iterator[tuple[slic
 
 
 def _average_all(strip: Strip, out: Pixels, *, masked: bool) -> None:
-    """Every source pixel counts; where others of the level do not, `masked`, GDAL rounds differently."""
+    """Average all source pixels; `masked` says that others of the level do not count.
+
+    GDAL rounds differently in that case.
+    """
     for lines in _strips(strip, _FEW_ROWS):
         _average_strip(strip.lines(lines), out[lines], masked=masked)
 
@@ -134,7 +138,7 @@ def _average_strip(strip: Strip, out: Pixels, *, masked: bool) -> None:
     elif strip.plain and not masked and (kind.itemsize <= 2 or kind == np.float32):
         _average_singles(strip, out)
     elif strip.plain and not masked:
-        # overview.cpp adds doubles one after the other.
+        # overview.cpp adds doubles one after another.
         a, b, c, d = (
             part.astype(np.float64)
             for row in strip.down.views(strip.pixels, 0)
@@ -153,15 +157,18 @@ def _average_strip(strip: Strip, out: Pixels, *, masked: bool) -> None:
 
 
 def _average_some(strip: Strip, there: NDArray[np.bool_], out: Pixels, nodata: Any) -> None:
-    """Where few windows hold both data and none, all are averaged as if whole, and those few once more."""
+    """Average only the source pixels that are `there`.
+
+    If few windows hold both data and no data, all windows are averaged as if full, and those few again.
+    """
     counts = _counts(strip, there)
     whole = strip.down.length * strip.across.length
-    # A count of 0 less 1 is 255.
+    # Counts are uint8, so 0 - 1 wraps to 255 and empty windows are not mixed.
     mixed = np.flatnonzero(counts - np.uint8(1) < whole - 1)
     if mixed.size > _MANY_MIXED * counts.size:
         _average_dense(strip, there, counts, out)
     else:
-        # Of what is no data the sums may be anything.
+        # The sums of pixels without data are arbitrary.
         with np.errstate(over="ignore", invalid="ignore"):
             _average_strip(strip, out, masked=True)
         if mixed.size:
@@ -173,15 +180,18 @@ def _average_some(strip: Strip, there: NDArray[np.bool_], out: Pixels, nodata: A
 
 
 def _counts(strip: Strip, there: NDArray[np.bool_]) -> NDArray[np.uint8]:
-    """How many source pixels of each target pixel are `there`, shape (rows, cols, samples or 1)."""
+    """Return how many source pixels of each target pixel are `there`, shape (rows, cols, samples or 1)."""
     return _across(strip.down.sum(there.view(np.uint8), axis=0), strip.across.alike)
 
 
 def _average_mixed(strip: Strip, there: NDArray[np.bool_], mixed: NDArray[np.intp], out: Pixels) -> None:
-    """Single averages of the source pixels that are `there`; `mixed` counts pixels, or samples, of `out`."""
+    """Average the source pixels that are `there` for single pixels (or samples) of `out`.
+
+    `mixed` holds their flat indices.
+    """
     down, across = strip.down, strip.across
     width, samples = strip.pixels.shape[1:]
-    # One average for each pixel with all its samples, or for each sample.
+    # One average for each pixel with all its samples, or one for each sample.
     apart = there.shape[2]
     rows, rest = np.divmod(mixed, out.shape[1] * apart)
     cols, sample = np.divmod(rest, apart)
@@ -207,7 +217,10 @@ def _average_mixed(strip: Strip, there: NDArray[np.bool_], mixed: NDArray[np.int
 def _sum_few(
     strip: Strip, parts: Pixels, rows: NDArray[np.intp], cols: NDArray[np.intp]
 ) -> NDArray[np.float64]:
-    """Weighted sums of the windows at `rows` and `cols`, of shape (source pixels, windows, samples)."""
+    """Return the weighted sums of the windows at `rows` and `cols`.
+
+    `parts` has the shape (source pixels, windows, samples).
+    """
     lines = parts.reshape(strip.down.length, strip.across.length, *parts.shape[1:])
     sums = _weighed(list(lines.swapaxes(0, 1)), strip.across.picked(cols), axis=1)
     total = _weighed(list(sums[:, None]), strip.down.picked(rows), axis=1)
@@ -215,7 +228,10 @@ def _sum_few(
 
 
 def _divide_few(total: Pixels, counts: NDArray[np.uint8], out: Pixels) -> None:
-    """Of 1 to 4 integers of at most 16 bits: exact enough in singles, none is near a tie but by being one."""
+    """Store averages of 1 to 4 integers of at most 16 bits.
+
+    Single precision suffices: a quotient that is not a tie is never close to one.
+    """
     quotient = total.astype(np.float32)
     quotient /= counts
     quotient += np.float32(0.5)
@@ -237,7 +253,7 @@ def _average_dense(strip: Strip, there: NDArray[np.bool_], counts: NDArray[np.ui
 
 
 def _weighed(parts: list[Pixels], weights: Weights, *, axis: int) -> NDArray[np.float64]:
-    """The weighted sum of the pixels of each window along one axis, in overview.cpp's order."""
+    """Return the weighted sum of the pixels of each window along one axis, in overview.cpp's order."""
     if weights.plain:
         return np.add(parts[0], parts[1], dtype=np.float64)
     shape = (-1, 1, 1) if axis == 0 else (1, -1, 1)
@@ -252,7 +268,7 @@ def _weighed(parts: list[Pixels], weights: Weights, *, axis: int) -> NDArray[np.
 def _weight(
     strip: Strip, rows: NDArray[np.intp], cols: NDArray[np.intp], masked: bool
 ) -> NDArray[np.float64]:
-    """What all source pixels of some target pixels weigh together, with the roundings of overview.cpp."""
+    """Return the total weight of the source pixels of some target pixels, with overview.cpp's rounding."""
     down, across = strip.down, strip.across.total[cols]
     if not masked:
         return np.asarray(across * down.total[rows])
@@ -267,7 +283,7 @@ def _wide(dtype: np.dtype[Any]) -> type[np.unsignedinteger[Any]]:
 
 
 def _average_integers(strip: Strip, out: Pixels) -> None:
-    """(a + b + c + d + 2) / 4."""
+    """Store (a + b + c + d + 2) / 4, rounded down."""
     quarters = _sums(strip.pixels, strip, _wide(out.dtype))
     quarters += 2
     quarters >>= 2
@@ -275,7 +291,10 @@ def _average_integers(strip: Strip, out: Pixels) -> None:
 
 
 def _average_singles(strip: Strip, out: Pixels) -> None:
-    """In single precision: down first and then across, as GDAL's SSE2 code; its last columns in a row."""
+    """Average in single precision: down first, then across, as GDAL's SSE2 code does.
+
+    Its last columns are added one after another.
+    """
     pixels = strip.pixels.astype(np.float32, copy=False)
     averages = _sums(pixels, strip, np.float32)
     averages *= np.float32(0.25)
@@ -300,7 +319,7 @@ def _average_weighed_integers(strip: Strip, out: Pixels, *, masked: bool) -> Non
     else:
         lines = parts[0].astype(kind) if down.length == 1 else np.add(parts[0], parts[1], dtype=kind)
     values = _across(lines, across)
-    # On one axis all windows weigh the same but for roundings.
+    # All windows of an axis have the same total weight except for rounding.
     values *= kind(1 / (down.total[0] * across.total[0]))
     values += kind(0.5)
     out[...] = values
@@ -313,7 +332,7 @@ def _average_weighed_integers(strip: Strip, out: Pixels, *, masked: bool) -> Non
 
 
 def _exactly(strip: Strip, places: tuple[NDArray[np.intp], ...], masked: bool) -> Pixels:
-    """Single averages, in overview.cpp's order."""
+    """Return the averages at single `places`, in overview.cpp's order."""
     rows, cols, samples = places
     down, across = strip.down, strip.across
     total = np.zeros(len(rows))
@@ -334,16 +353,16 @@ def _share(weights: Weights, position: int, chosen: NDArray[np.intp]) -> NDArray
 
 
 def _sums(pixels: Pixels, strip: Strip, dtype: Any) -> Pixels:
-    """The sums of two by two pixels: down, then across."""
+    """Return the sums of two by two pixels: down, then across."""
     upper, lower = strip.down.views(pixels, 0)
     return _across(np.add(upper, lower, dtype=dtype), strip.across)
 
 
 def _across(lines: Pixels, across: Weights) -> Pixels:
-    """The weighted sums along the columns of contiguous `lines`, shape (rows, cols, samples).
+    """Return the weighted sums across the columns of contiguous `lines`, shape (rows, cols, samples).
 
-    Windows that begin at every column are summed in one sweep, and every second sum is kept: far faster than
-    strides.
+    Windows that begin at every column are summed in one sweep, and every second sum is kept. This is far
+    faster than strides.
     """
     if across.length == 1:
         return lines[:, across.first : across.first + across.count]
@@ -371,7 +390,7 @@ def _across(lines: Pixels, across: Weights) -> Pixels:
 
 
 def _store(values: NDArray[np.floating[Any]], out: Pixels) -> None:
-    """Round to the dtype of `out` as GDAL does: unsigned upwards from .5, signed away from zero."""
+    """Round to the dtype of `out` as GDAL does: ties go up for unsigned, away from zero for signed dtypes."""
     if out.dtype.kind == "f":
         out[...] = values
         return
@@ -379,7 +398,7 @@ def _store(values: NDArray[np.floating[Any]], out: Pixels) -> None:
         values += 0.5
     else:
         if values.dtype == np.float64 and out.dtype.itemsize <= 2:
-            values = values.astype(np.float32)  # what overview.cpp hands on for these dtypes
+            values = values.astype(np.float32)  # as overview.cpp does for these dtypes
         values += np.copysign(values.dtype.type(0.5), values)
     limits = np.iinfo(out.dtype)
     if out.dtype.itemsize == 8:

@@ -1,4 +1,4 @@
-"""Ranges of rows and columns, and one axis of the step from a level of a COG to the next."""
+"""One axis of the step from a level of a COG to the next."""
 
 from __future__ import annotations
 
@@ -9,7 +9,17 @@ from gdaltools.geo.window import Span
 
 @dataclass(frozen=True)
 class HalvingAxis:
-    """One axis of a step from a level to the next: both sizes, what is wanted and what is at hand."""
+    """One axis of a step from a level to the next.
+
+    Attributes
+    ----------
+    source, target : int
+        The size of both levels along the axis, in pixels.
+    window : Span
+        The pixels of the target level to compute.
+    available : Span
+        The pixels of the source level that are available.
+    """
 
     source: int
     target: int

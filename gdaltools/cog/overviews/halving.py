@@ -1,10 +1,10 @@
-"""Half the size, the same picture: one overview level from the level before it.
+"""Compute one overview level from the level before it.
 
-`halve` computes any window of a level from the part of the level before that `needed` names, with the values
-that GDAL would give the whole image: level sizes are halved and rounded down, as by GDAL's COG driver, so
-that on an odd side a pixel covers a little more than two source pixels and its neighbours count by their
-share. Nearest and averages, of colours too, are computed here, the same to the bit; for the rest GDAL itself
-is asked.
+`halve` computes any window of a level from the part of the level before that `needed` returns, with the same
+values that GDAL computes for the whole image. Level sizes are halved and rounded down, as in GDAL's COG
+driver; on an odd side a pixel therefore covers slightly more than two source pixels, and those count by their
+covered share. Nearest and averages, including those of colours, are computed here and equal GDAL's bit for
+bit; GDAL itself computes all other resamplings.
 
 Sources: GDAL 3.10, gcore/overview.cpp (GDALResampleChunk_Near, GDALResampleChunkC32R) and
 frmts/gtiff/cogdriver.cpp (sizes of the levels).
@@ -28,15 +28,15 @@ from gdaltools.geo.window import Span
 Pixels = NDArray[Any]
 Valid = NDArray[np.bool_]
 
-# Source pixels on each side of a window that GDAL's widest kernel reaches, at a ratio of up to 3.
+# The reach of GDAL's widest kernel in source pixels on each side of a window, at a ratio of up to 3.
 _KERNEL_REACH = 10
-# GDAL, overview.cpp: guards against rounding when a window's first and last source pixel are found.
+# GDAL, overview.cpp: guards against rounding in the computation of a window's first and last source pixel.
 _EPSILON = 1e-8
 
 
 @dataclass(frozen=True)
 class Rule:
-    """How a level is computed from the one before.
+    """How a level is computed from the level before.
 
     Attributes
     ----------
@@ -45,17 +45,18 @@ class Rule:
     dtype : str
         rasterio's name of the bands' dtype.
     nodata : float or None
-        The value that counts for nothing.
+        The value of pixels that do not count.
     palette : tuple or None
-        The colour table whose colours are blended, as (index, red, green, blue, alpha) entries; None where
-        the numbers themselves are resampled.
+        The colour table whose colours are blended, as (index, red, green, blue, alpha) entries; None if the
+        numbers themselves are resampled.
     alpha : bool
-        Whether the last band is an alpha that hides pixels: where it is 0, none of the bands counts, and
-        where it is more, bands weigh by it with some resamplings.
+        Whether the last band is an alpha that hides pixels: where it is 0, no band counts; elsewhere some
+        resamplings weigh the bands by it.
     alphas : tuple of int
-        Bands, from 0, that are alphas beside a mask or nodata: of each counts what is not 0 itself.
+        Bands, counted from 0, that are alphas beside a mask or nodata; in each, the samples other than 0
+        count.
     sample_bits : int or None
-        GDAL's NBITS where that is less than the dtype has.
+        GDAL's NBITS, if it is less than the bits of the dtype.
     """
 
     resampling: str
@@ -68,30 +69,33 @@ class Rule:
 
     @property
     def by_gdal(self) -> bool:
-        """Whether GDAL computes it."""
+        """Whether GDAL computes the level."""
         if self.palette is not None or self.dtype.startswith("complex"):
             return False
         return self.resampling not in ("nearest", "average")
 
     @property
     def half_floats(self) -> bool:
-        """Whether samples are stored with half the precision that they have in memory."""
+        """Whether samples are float32 in memory and stored with 16 bits."""
         return self.dtype == "float32" and self.sample_bits == 16
 
     @property
     def weighs_alpha(self) -> bool:
-        """Whether what an alpha hides in part counts in part."""
+        """Whether partly transparent samples count in part."""
         return self.alpha and self.resampling in CONVOLUTIONS
 
 
 def blended_palette(resampling: str, palette: Palette) -> Palette | None:
-    """The colour table, if its colours are blended; the mode picks indices, kernels take them for numbers."""
+    """Return the colour table if `resampling` blends its colours, otherwise None.
+
+    The mode selects indices, and kernels treat indices as numbers.
+    """
     blends = resampling in ("average", "rms") and bool(palette) and not is_identity(palette)
     return palette if blends else None
 
 
 def half(size: int) -> int:
-    """The side of the next level.
+    """Return the side of the next level.
 
     >>> half(3225), half(1)
     (1612, 1)
@@ -100,7 +104,7 @@ def half(size: int) -> int:
 
 
 def level_sizes(width: int, height: int, blocksize: int) -> tuple[tuple[int, int], ...]:
-    """(width, height) of every level, the full resolution first, down to one that fits a block.
+    """Return (width, height) of every level, the full resolution first, down to one that fits into a block.
 
     >>> level_sizes(1411, 1300, 512)
     ((1411, 1300), (705, 650), (352, 325))
@@ -112,7 +116,9 @@ def level_sizes(width: int, height: int, blocksize: int) -> tuple[tuple[int, int
 
 
 def needed(window: Span, source: int, target: int, rule: Rule) -> Span:
-    """The rows (or columns) of a source of so many that `window` of the target's is computed from.
+    """Return the rows (or columns) of the source level from which `window` of the target is computed.
+
+    `source` and `target` are the sizes of both levels along the axis.
 
     >>> average = Rule("average", "uint8")
     >>> needed(Span(0, 10), 40, 20, average), needed(Span(0, 10), 41, 20, average)
@@ -130,7 +136,7 @@ def needed(window: Span, source: int, target: int, rule: Rule) -> Span:
 def halve_planes(
     planes: Pixels, valid: Valid | None, rows: HalvingAxis, cols: HalvingAxis, rule: Rule
 ) -> tuple[Pixels, Valid | None]:
-    """`halve` for all planes, shape (planes, rows, cols, samples), with what alpha bands hide of them."""
+    """Apply `halve` to all planes, shape (planes, rows, cols, samples), and respect their alpha bands."""
     halves, found = [], None
     for number, plane in enumerate(planes):
         if rule.weighs_alpha:
@@ -152,20 +158,21 @@ def halve_planes(
 def halve(
     pixels: Pixels, valid: Valid | None, rows: HalvingAxis, cols: HalvingAxis, rule: Rule
 ) -> tuple[Pixels, Valid | None]:
-    """The window of the next level that `rows` and `cols` name.
+    """Return the window of the next level that ``rows.window`` and ``cols.window`` name.
 
     Parameters
     ----------
     pixels : ndarray, shape (rows, cols, samples)
-        The part of the level that ``rows.available`` and ``cols.available`` name, at least what `needed`
-        says.
+        The part of the level that ``rows.available`` and ``cols.available`` name; it includes at least what
+        `needed` returns.
     valid : ndarray of bool, shape (rows, cols), optional
         The per-dataset mask of the same part.
 
     Returns
     -------
     pixels, valid
-        Of shape (rows.window, cols.window, samples) and (rows.window, cols.window); no mask gives None.
+        Shapes (rows.window, cols.window, samples) and (rows.window, cols.window); `valid` is None without a
+        mask.
     """
     if rule.half_floats:
         halves, found = halve(pixels, valid, rows, cols, replace(rule, sample_bits=None))
@@ -193,15 +200,15 @@ def halve(
 
 
 def _halving(rows: HalvingAxis, cols: HalvingAxis) -> bool:
-    """Whether a pixel covers little more than two source pixels each way; not so of a `ReducedSource`."""
+    """Return whether a pixel covers at most three source pixels each way; not true of a `ReducedSource`."""
     return max(rows.source / rows.target, cols.source / cols.target) <= 3
 
 
 def _opacity(alpha: Pixels, samples: int, *, own: bool) -> NDArray[np.uint8]:
-    """What each of some samples counts for under an alpha, shape (rows, cols, samples).
+    """Return the weights of `samples` samples under an alpha, shape (rows, cols, samples).
 
-    Bands count by the alpha as it is at 8 bits (GDALRescaledAlphaBand); the alpha itself, the last sample of
-    its `own` plane, by itself, cut off at 255 where GDAL reads it as a mask of bytes.
+    Bands are weighed by the alpha scaled to 8 bits (GDALRescaledAlphaBand). The alpha itself, the last sample
+    of its `own` plane, is weighed by its own value, clipped to 255 because GDAL reads it as a mask of bytes.
     """
     shape = (*alpha.shape, samples)
     if alpha.dtype == np.uint8:
@@ -221,7 +228,7 @@ def _nearest(axis: HalvingAxis) -> NDArray[np.intp]:
 
 
 def _average_complex(pixels: Pixels, rows: HalvingAxis, cols: HalvingAxis, *, squares: bool) -> Pixels:
-    """In whole pixels and, whatever the dtype, to single precision: as GDALResampleChunkC32R has it."""
+    """Average whole pixels, in single precision for any dtype, as GDALResampleChunkC32R does."""
     down, across = _edges(rows), _edges(cols)
     wide = pixels[: down[-1], : across[-1]].astype(np.complex64).astype(np.complex128)
     parts = wide.view(np.float64)
@@ -237,7 +244,7 @@ def _average_complex(pixels: Pixels, rows: HalvingAxis, cols: HalvingAxis, *, sq
 
 
 def _whole(values: Pixels) -> Pixels:
-    """Complex integers, which are complex64 in memory: rounded as they will be stored."""
+    """Round complex integers, which are complex64 in memory, in place as they will be stored."""
     parts = values.view(np.float32)
     np.trunc(parts + np.copysign(np.float32(0.5), parts), out=parts)
     return values
@@ -251,7 +258,7 @@ def _any_near(valid: Valid, rows: HalvingAxis, cols: HalvingAxis) -> Valid:
 
 
 def _edges(axis: HalvingAxis) -> NDArray[np.intp]:
-    """Where the whole source pixels of each target pixel begin, and where the last of them ends."""
+    """Return where the whole source pixels of each target pixel begin, and where those of the last end."""
     edges = (0.5 + np.arange(axis.window.start, axis.window.stop + 1) * (axis.source / axis.target)).astype(
         np.intp
     )

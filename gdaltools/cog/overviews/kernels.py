@@ -1,7 +1,7 @@
-"""Windows of overviews that GDAL's own resampling computes, from a copy in memory.
+"""Compute windows of overviews by GDAL's own resampling, from a copy in memory.
 
 Source: GDAL 3.10, gcore/overview.cpp (GDALResampleChunk_ConvolutionT, GDALResampleChunk_ModeT), and
-gcore/rasterio.cpp, which calls them for a window of any place and size.
+gcore/rasterio.cpp, which calls them for a window at any place and of any size.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from gdaltools.raster.pixels.nodata import comparable, holding_data
 Pixels = NDArray[Any]
 Valid = NDArray[np.bool_]
 
-# GDAL cannot go back to a row of a mask whose strips have more than 2000, as those of narrow ones would.
+# GDAL cannot go back to an earlier row in a mask strip of more than 2000 rows, which narrow masks would have.
 _STRIP_ROWS = 512
-#: What weighs each sample by its mask's value, and not only by whether that is 0.
+#: Resamplings that weigh each sample by its mask's value, not only by whether that is 0.
 CONVOLUTIONS = ("bilinear", "cubic", "cubic_spline", "lanczos")
 
 
@@ -39,16 +39,19 @@ def resampled(
     nodata: float | None,
     sample_bits: int | None,
 ) -> tuple[Pixels, Valid | None]:
-    """The window of the next level that `rows` and `cols` name, and its mask, as of `overviews.halve`."""
+    """Return the window of the next level that `rows` and `cols` name, and its mask.
+
+    The shapes are those of `gdaltools.cog.overviews.halving.halve`.
+    """
     out = _read(pixels, valid, rows, cols, resampling, dtype=dtype, nodata=nodata, sample_bits=sample_bits)
     mode = resampling == "mode"
     if valid is None:
         counted = holding_data(pixels, nodata) if mode else None
         if counted is not None:
-            # Where there is nodata alone, GDAL 3.10's mode gives 0, of all dtypes but unsigned integers.
+            # Where all source pixels are nodata, GDAL 3.10's mode returns 0 for all but unsigned integers.
             out[~any_below(counted, rows, cols)] = comparable(nodata, pixels.dtype)
         return out, None
-    # Of a mask GDAL counts only the valid pixels, as if the others were its nodata; but not for the mode.
+    # GDAL resamples only the valid pixels of a mask, as if the others were its nodata, except for the mode.
     flags = np.where(valid, np.uint8(255), np.uint8(0))[:, :, None]
     found = _read(flags, None, rows, cols, resampling, dtype="uint8", nodata=None if mode else 0)
     return out, found[:, :, 0] > 0
@@ -57,9 +60,9 @@ def resampled(
 def resampled_weighed(
     pixels: Pixels, weights: NDArray[np.uint8], rows: HalvingAxis, cols: HalvingAxis, resampling: str
 ) -> Pixels:
-    """The same of samples that count by their `weights`, shape (rows, cols, samples).
+    """Return the same window of samples that count by their `weights`, shape (rows, cols, samples).
 
-    The dtype is uint8 or uint16: those of which GDAL takes an alpha band for the mask, at 8 bits.
+    The dtype is uint8 or uint16; for these GDAL uses an alpha band as the mask, at 8 bits.
     """
     full = pixels.dtype.type(1 if pixels.dtype == np.uint8 else 257)
     parts = []
@@ -83,7 +86,7 @@ def _read(
     sample_bits: int | None = None,
     alpha: bool = False,
 ) -> Pixels:
-    """GDAL's resampling of all samples; with `alpha` of all but the last, which weighs them."""
+    """Return GDAL's resampling of all samples; with `alpha`, the last sample only weighs the others."""
     height, width, samples = pixels.shape
     down, across = rows.source / rows.target, cols.source / cols.target
     window = Window(
@@ -93,7 +96,7 @@ def _read(
         len(rows.window) * down,
     )
     chosen = list(range(1, samples + (not alpha)))
-    # Kernels that overshoot are cut off at what so many bits can hold.
+    # Kernels may overshoot; with NBITS, GDAL clips their results to what `sample_bits` can hold.
     options = {"nbits": sample_bits} if sample_bits else {}
     out = np.empty((len(rows.window), len(cols.window), len(chosen)), pixels.dtype)
     with (
@@ -122,7 +125,7 @@ def _read(
 
 
 def as_half_floats(pixels: Pixels) -> Pixels:
-    """Samples of float32 as they are when GDAL has stored them with 16 bits, shape (rows, cols, samples)."""
+    """Return float32 samples, shape (rows, cols, samples), rounded as GDAL stores them with 16 bits."""
     height, width, samples = pixels.shape
     flat = pixels.reshape(1, height, width * samples)
     with rasterio.Env(GDAL_PAM_ENABLED="NO"), MemoryFile() as memory:

@@ -1,4 +1,4 @@
-"""Overviews of a colour table's indices: colours are blended, and the entry nearest to the blend is taken.
+"""Overviews of colour table indices: colours are blended, and the entry nearest to the blend is used.
 
 Source: GDAL 3.10, gcore/overview.cpp, the colour table's part of GDALResampleChunk_AverageOrRMS_T, and
 BestColorEntry.
@@ -21,7 +21,7 @@ Valid = NDArray[np.bool_]
 #: A colour table as (index, red, green, blue, alpha) entries.
 Palette = tuple[tuple[int, int, int, int, int], ...]
 
-# Distances computed at a time: 16 MB of them.
+# The distances that are computed at a time: 16 MB.
 _DISTANCES = 4 << 20
 
 
@@ -35,17 +35,17 @@ def blend(
     nodata: float | None,
     squares: bool,
 ) -> Pixels:
-    """The nearest entries to the mean colours (of `squares`, to their root mean squares) below each pixel.
+    """Return the index of the entry nearest to the mean colour below each target pixel.
 
-    Entries without alpha and the nodata value count for nothing; on an odd side all source pixels that a
-    target pixel covers count alike.
+    With `squares` the mean is the root mean square. Entries with alpha 0 and the nodata value do not count.
+    On an odd side all source pixels that a target pixel covers count equally.
 
     Parameters
     ----------
     indices : ndarray of uint8 or uint16, shape (rows, cols, 1)
         The part of the level that ``rows.available`` and ``cols.available`` name.
     valid : ndarray of bool, shape (rows, cols), optional
-        The per-dataset mask; what it hides counts for nothing.
+        The per-dataset mask; the pixels that it hides do not count.
     """
     table = _table(palette, nodata, indices.dtype.name)
     down, across = Weights.of(rows), Weights.of(cols)
@@ -73,21 +73,21 @@ def blend(
 
 
 def is_identity(palette: Palette) -> bool:
-    """Whether each index is its own grey: GDAL takes such a table for none (GDALColorTable::IsIdentity)."""
+    """Return whether each index is its own grey; GDAL ignores such tables (GDALColorTable::IsIdentity)."""
     return all(entry == (index, index, index, index, 255) for index, entry in enumerate(palette))
 
 
 @dataclass(frozen=True)
 class _Table:
-    """A colour table by all indices that the dtype has.
+    """A colour table with an entry for every index that the dtype can hold.
 
     Attributes
     ----------
     colours : ndarray of int32, shape (indices, 3)
     opaque : ndarray of int32, shape (indices,)
-        1 where an entry counts, else 0.
+        1 where an entry counts, otherwise 0.
     empty : int
-        The index where nothing counts.
+        The index of target pixels below which nothing counts.
     """
 
     colours: NDArray[np.int32]
@@ -95,7 +95,7 @@ class _Table:
     empty: int
 
     def nearest(self, blends: NDArray[np.int32]) -> NDArray[np.intp]:
-        """The first of the entries nearest to each of some colours, 0xRRGGBB."""
+        """Return the index of the entry nearest to each colour, 0xRRGGBB; the first of equally near ones."""
         indices = np.flatnonzero(self.opaque)
         if not len(indices):
             return np.zeros(len(blends), np.intp)
@@ -103,7 +103,7 @@ class _Table:
         order = np.argsort(first)
         entries, indices = entries[order].astype(np.float32), indices[first[order]]
         chosen = np.stack([blends >> 16, blends >> 8 & 255, blends & 255], axis=1).astype(np.float32)
-        # Squared distances but for what they have in common: whole numbers, exact in singles.
+        # Squared distances without the term that all entries share: whole numbers, exact in single precision.
         lengths = (entries * entries).sum(axis=1)
         found = np.empty(len(blends), np.intp)
         step = max(1, _DISTANCES // len(entries))

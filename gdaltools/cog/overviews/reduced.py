@@ -1,9 +1,9 @@
-"""Overviews that are computed from the full resolution and not from the level before.
+"""Overviews that are computed from the full resolution, not from the level before.
 
-GDAL's COG driver does so once a level is not narrower than the one before, which is to say one pixel wide
-(gcore/overview.cpp, GDALRegenerateOverviewsMultiBand, 3.10): of a raster that is many times as high as wide.
-Little is read for it, as such a raster is narrow. It also picks complex samples from the full resolution
-while that fits its buffer (GDALRegenerateOverviewsEx).
+GDAL's COG driver does so once a level is not narrower than the level before, that is, once it is one pixel
+wide (gcore/overview.cpp, GDALRegenerateOverviewsMultiBand, 3.10). This happens to rasters that are many times
+as high as wide; they are narrow, so little is read. The driver also selects complex samples (nearest) from
+the full resolution as long as that fits its buffer (GDALRegenerateOverviewsEx).
 """
 
 from __future__ import annotations
@@ -20,18 +20,21 @@ from gdaltools.cog.overviews.halving import Rule, halve_planes
 from gdaltools.geo.window import Span
 from gdaltools.raster.pixels.source import Pixels, Source, Valid
 
-# GDAL_OVR_CHUNK_MAX_SIZE; GDAL compares some rows of the raster with it, we the whole, to read little twice.
+# GDAL_OVR_CHUNK_MAX_SIZE. GDAL compares it with some rows of the raster; we compare it with the whole raster,
+# so that little is read twice.
 _GDAL_BUFFER_BYTES = 10 << 20
-# Pixels of the full resolution that are held at a time, where one row of the overview does not take more.
+# The pixels of the full resolution in memory at a time, unless one row of the overview needs more.
 _PIXELS = 1 << 20
-# GDAL's widest kernel, in pixels of the overview, and one for what is rounded.
+# The reach of GDAL's widest kernel in pixels of the overview, and one more for rounding.
 _REACH = 4
 
 
 def cascading_levels(
     levels: Sequence[tuple[int, int]], resampling: str, dtype: np.dtype[Any], *, colour_table: bool
 ) -> int:
-    """How many of the levels, given as (width, height), are made of the one before, counting the first.
+    """Return how many of `levels`, (width, height) each, are computed from the level before.
+
+    The full resolution counts as one of them.
 
     >>> tall = ((1, 900), (1, 450), (1, 225))
     >>> cascading_levels(tall, "average", np.dtype("uint8"), colour_table=False)
@@ -49,12 +52,12 @@ def cascading_levels(
 
 @dataclass(frozen=True)
 class ReducedSource:
-    """A source as it is at a level: a `Source` of that level's windows.
+    """A `Source` of the windows of one level, computed from the full resolution of another source.
 
     Attributes
     ----------
     full, size : (int, int)
-        Width and height of the full resolution and of the level.
+        (width, height) of the full resolution and of the level.
     """
 
     source: Source
@@ -64,13 +67,13 @@ class ReducedSource:
 
     @property
     def name(self) -> str:
-        """What errors call it."""
+        """The name of the source in errors."""
         return self.source.name
 
     def read(
         self, rows: Span, cols: Span, dtype: np.dtype[Any], *, planes: int
     ) -> tuple[Pixels, Valid | None]:
-        """As `Source.read`, and raising what the source raises."""
+        """Return a window of the level as `Source.read` does; raises what the source raises."""
         across = _below(cols, self.full[0], self.size[0])
         ratio = self.full[1] / self.size[1]
         step = max(1, int(_PIXELS / (ratio * len(across.available))) - 2 * _REACH)

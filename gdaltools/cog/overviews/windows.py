@@ -1,7 +1,7 @@
-"""The source pixels that lie below each target pixel of an overview, and what each of them counts.
+"""The source pixels below each target pixel of an overview, and the weight of each.
 
-On an even side two source pixels count in full; on an odd one a target pixel covers a little more than two,
-and three count by their share.
+On an even side two source pixels count in full. On an odd side a target pixel covers slightly more than two,
+and three count by their covered share.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ from gdaltools.cog.overviews.axis import HalvingAxis
 
 Pixels = NDArray[Any]
 
-# GDAL, overview.cpp: guards against rounding when a window's first and last source pixel are found.
+# GDAL, overview.cpp: guards against rounding in the computation of a window's first and last source pixel.
 _EPSILON = 1e-8
 
 
 def any_below(there: NDArray[np.bool_], rows: HalvingAxis, cols: HalvingAxis) -> NDArray[np.bool_]:
-    """Whether any source pixel that a target pixel covers, in part or whole, is `there`."""
+    """Return for each target pixel whether any source pixel that it covers, even in part, is `there`."""
     return Weights.of(cols).any(Weights.of(rows).any(there, axis=0), axis=1)
 
 
 @dataclass(frozen=True)
 class Weights:
-    """The source pixels of each target pixel along an axis: where they begin, and what each counts.
+    """The source pixels of each target pixel along an axis, its window: the first of them and their weights.
 
     All windows of an axis have the same length: 2, or 3 on an odd side, or 1 where nothing is halved.
     """
@@ -41,7 +41,7 @@ class Weights:
 
     @classmethod
     def of(cls, axis: HalvingAxis) -> Weights:
-        """The weights of the target pixels in the window of `axis`."""
+        """Return the weights of the target pixels in the window of `axis`."""
         ratio = axis.source / axis.target
         chosen = np.arange(axis.window.start, axis.window.stop)
         begin, end = chosen * ratio, (chosen + 1) * ratio
@@ -57,36 +57,36 @@ class Weights:
 
     @property
     def step(self) -> int:
-        """From a target pixel's first source pixel to the next one's."""
+        """The distance between the first source pixels of adjacent target pixels."""
         return 1 if self.length == 1 else 2
 
     @property
     def plain(self) -> bool:
-        """Whether two source pixels count in full."""
+        """Whether each target pixel has two source pixels that count in full."""
         return self.length == 2
 
     @property
     def alike(self) -> Weights:
-        """The same windows with all of their source pixels weighing the same."""
+        """The same windows with equal weights for all of their source pixels."""
         ones = np.ones(self.count)
         return replace(self, left=ones, right=ones, total=ones * self.length)
 
     def picked(self, chosen: NDArray[np.intp]) -> Weights:
-        """The weights of single target pixels; where those lie is no longer told."""
+        """Return the weights of single target pixels, without valid positions."""
         return replace(self, left=self.left[chosen], right=self.right[chosen], total=self.total[chosen])
 
     def span(self, chosen: slice) -> slice:
-        """The source pixels of some of the target's."""
+        """Return the slice of source pixels below a slice of target pixels."""
         start = self.first + chosen.start * self.step
         return slice(start, start + (chosen.stop - chosen.start - 1) * self.step + self.length)
 
     def part(self, chosen: slice) -> Weights:
-        """The weights of some target pixels alone, counted from the first of their source pixels."""
+        """Return the weights of a slice of target pixels, with positions from their first source pixel."""
         weights = (self.left[chosen], self.right[chosen], self.total[chosen])
         return Weights(0, chosen.stop - chosen.start, self.length, *weights)
 
     def any(self, there: NDArray[np.bool_], axis: int) -> NDArray[np.bool_]:
-        """Whether any source pixel of each window along `axis` is `there`."""
+        """Return for each window along `axis` whether any of its source pixels is `there`."""
         first, *others = self.views(there, axis)
         found = first.copy()
         for part in others:
@@ -94,7 +94,7 @@ class Weights:
         return found
 
     def sum(self, array: Pixels, axis: int) -> Pixels:
-        """The sums of the source pixels of all windows along `axis`, all of them weighing the same."""
+        """Return the unweighted sum of the source pixels of each window along `axis`."""
         first, *others = self.views(array, axis)
         total = first.copy()
         for part in others:
@@ -102,7 +102,7 @@ class Weights:
         return total
 
     def views(self, array: Pixels, axis: int) -> list[Pixels]:
-        """The first, second … source pixel of all windows along `axis`."""
+        """Return views of the first, second, … source pixel of all windows along `axis`."""
         index: list[Any] = [slice(None)] * array.ndim
         views = []
         for offset in range(self.length):
@@ -114,9 +114,10 @@ class Weights:
 
 @dataclass(frozen=True)
 class Strip:
-    """Source rows of a few target rows, and how they are weighed.
+    """The source rows of some target rows, and their weights.
 
-    `vectors` counts the target columns that GDAL computes four at a time; the last ones it adds in a row.
+    `vectors` is the number of target columns that GDAL computes four at a time; it computes the last columns
+    one by one.
     """
 
     pixels: Pixels
@@ -126,18 +127,18 @@ class Strip:
 
     @property
     def plain(self) -> bool:
-        """Whether two by two source pixels count in full."""
+        """Whether each target pixel has two by two source pixels that count in full."""
         return self.down.plain and self.across.plain
 
     def any(self, there: NDArray[np.bool_]) -> NDArray[np.bool_]:
-        """Where any source pixel of a target pixel is `there`."""
+        """Return for each target pixel whether any of its source pixels is `there`."""
         return self.across.any(self.down.any(there, axis=0), axis=1)
 
     def lines(self, chosen: slice) -> Strip:
-        """Some of its target rows."""
+        """Return the strip of some of its target rows."""
         return Strip(self.pixels[self.down.span(chosen)], self.down.part(chosen), self.across, self.vectors)
 
     def segment(self, chosen: slice) -> Strip:
-        """Some of its target columns."""
+        """Return the strip of some of its target columns."""
         pixels = np.ascontiguousarray(self.pixels[:, self.across.span(chosen)])
         return Strip(pixels, self.down, self.across.part(chosen), self.vectors - chosen.start)

@@ -1,1 +1,1 @@
-"""The pieces that a COG is built from: where they lie, how they halve, and where their blocks wait."""
+"""The pieces that a COG is built from: their geometry, how they are halved, and where blocks are stored."""

@@ -1,8 +1,8 @@
-"""Encoded blocks that wait in Azure, beside the blob that they will be: no part of the file is kept here.
+"""Stage encoded blocks in Azure as uncommitted blocks of the target blob, without a local copy.
 
-What is stored is cut where the file's order may cut it, and sent in blocks of a size that is soon sent again
-when it fails; at the end Azure is told their order. Header, overviews and full resolution can thus be staged
-in the order in which they are made, by whichever process makes them.
+Stored bytes are cut wherever the file's order may separate them, and sent as blob blocks small enough to be
+sent again quickly after a failure. The commit gives Azure their order. Header, overviews and full resolution
+can therefore be staged in the order in which they are encoded, by any process.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ _HEADER = "header"
 
 
 class BlobSink:
-    """Stages blocks of a blob; in the process that made it by threads of its own, elsewhere at once.
+    """Stages blocks of a blob: in the process that created it by upload threads, in others synchronously.
 
     Attributes
     ----------
     header : bytes
-        The file's first bytes, after the commit.
+        The file's header after the commit; empty before.
     """
 
     def __init__(self, assembly: BlobAssembly, uploads: Uploads, block_bytes: int) -> None:
@@ -38,27 +38,27 @@ class BlobSink:
         return BlobBlocks, (self._staging.blob, self._blocks.size)
 
     def reachable(self) -> bool:
-        """It is, here."""
+        """Return True: the process that created the sink can store in it."""
         return True
 
     def store(self, name: str, pieces: Sequence[bytes], ends: Sequence[int]) -> None:
-        """As `Sink.store`; returns before everything is sent, unless too much waits already.
+        """Store as `Sink.store` does; return before everything is sent, unless too many bytes are pending.
 
         Raises
         ------
         StorageError
-            Azure did not take what was stored before.
+            Azure did not accept bytes that were stored earlier.
         """
         for offset, data in _cut(pieces, ends, self._blocks.size):
             self._uploads.send(len(data), partial(self._blocks.stage, name, offset, data))
 
     def commit(self, header: bytes, runs: Iterable[ByteRun]) -> None:
-        """As `Sink.commit`: order the blocks, to be published by `gdaltools.storage.uncommitted`.
+        """Put the blocks in the file's order; `gdaltools.storage.uncommitted` then publishes the blob.
 
         Raises
         ------
         StorageError
-            Azure did not take a block, or has it no more.
+            Azure did not accept a block, or no longer has it.
         """
         parts = [(run.name, run.offset, run.length) for run in runs]
         self.store(_HEADER, [header], [len(header)])
@@ -69,39 +69,39 @@ class BlobSink:
 
 @dataclass(frozen=True)
 class BlobBlocks:
-    """What another process has of a `BlobSink`: it stages, and returns when Azure has it.
+    """A `BlobSink` in another process: it stages blocks, and returns when Azure has them.
 
     Attributes
     ----------
     size : int
-        Bytes of a block at most.
+        The most bytes of a blob block.
     """
 
     blob: UncommittedBlob
     size: int
 
     def reachable(self) -> bool:
-        """Whether this process has the account's name; without it, bytes go to the process that commits."""
+        """Return whether this process has the account's name; without it, the committing process stores."""
         return self.blob.reachable()
 
     def store(self, name: str, pieces: Sequence[bytes], ends: Sequence[int]) -> None:
-        """As `Sink.store`.
+        """Store as `Sink.store` does; return when Azure has the bytes.
 
         Raises
         ------
         StorageError
-            Azure did not take it.
+            Azure did not accept the bytes.
         """
         for offset, data in _cut(pieces, ends, self.size):
             self.stage(name, offset, data)
 
     def stage(self, name: str, offset: int, data: bytes) -> None:
-        """Send the bytes of a chunk from `offset`."""
+        """Send the bytes of the piece `name` that begin at `offset`."""
         self.blob.stage(name, offset, data)
 
 
 def _cut(pieces: Sequence[bytes], ends: Sequence[int], size: int) -> Iterator[tuple[int, bytes]]:
-    """Parts of the joined pieces, each with its offset: up to each of `ends`, and none larger than `size`.
+    """Yield parts of the joined bytes with their offsets, cut at each of `ends` and at most `size` long.
 
     >>> list(_cut([b"abc", b"def"], [2, 2, 6], 3))
     [(0, b'ab'), (2, b'cde'), (5, b'f')]
@@ -113,14 +113,14 @@ def _cut(pieces: Sequence[bytes], ends: Sequence[int], size: int) -> Iterator[tu
 
 
 class Front(io.BytesIO):
-    """The header of a file of `size` bytes whose rest is elsewhere, for those that read headers."""
+    """A stream of a file's header that acts as a file of `size` bytes, for code that reads headers."""
 
     def __init__(self, header: bytes, size: int) -> None:
         super().__init__(header)
         self._whole = size
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """As any stream's; the end is that of the whole file."""
+        """Seek as in any stream; `io.SEEK_END` refers to the end of the whole file."""
         if whence == io.SEEK_END:
             return super().seek(self._whole + offset)
         return super().seek(offset, whence)

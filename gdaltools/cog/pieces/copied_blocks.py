@@ -1,7 +1,7 @@
-"""A raster whose stored blocks go into the COG as they are; its pixels are read for the overviews only.
+"""A raster whose stored blocks are copied into the COG unchanged; only the overviews use its pixels.
 
-Each block is decoded once on the way, so that one that is damaged is noticed and not passed on.
-`gdaltools.cog.write.reuse` decides of which rasters this may be said.
+Each block is still decoded once, so a damaged block is noticed and not copied. `gdaltools.cog.write.reuse`
+decides which rasters qualify.
 """
 
 from __future__ import annotations
@@ -34,25 +34,25 @@ class BlockTable:
 
 @dataclass(frozen=True)
 class EncodedBlocks:
-    """The stored blocks of a piece: bytes by (plane, block row); None where one of the row is not stored."""
+    """The stored blocks of a piece by (plane, block row); None for a row that lacks a stored block."""
 
     rows: dict[tuple[int, int], tuple[bytes, ...] | None] = field(repr=False)
 
     def row(self, plane: int, block_row: int) -> tuple[bytes, ...] | None:
-        """A row of blocks, if all of it is stored."""
+        """Return a row of blocks if all of them are stored, otherwise None."""
         return self.rows[plane, block_row]
 
 
 @dataclass(frozen=True)
 class CopiedSource:
-    """A raster file, and where its blocks are.
+    """A raster file, and the offsets of its stored blocks.
 
     Attributes
     ----------
     tables : tuple of BlockTable
-        Of the full resolution, and of the overviews where they are kept.
+        The tables of the full resolution and, if they are kept, of the overviews.
     jpeg_tables : bytes or None
-        What all blocks of a JPEG-compressed file have in common.
+        The JPEG tables that all blocks of a JPEG-compressed file share.
     level : int or None
         As `RasterSource.level`.
     """
@@ -65,31 +65,31 @@ class CopiedSource:
 
     @property
     def name(self) -> str:
-        """What errors call it."""
+        """The name of the source in errors."""
         return self.raster.name
 
     @property
     def location(self) -> Location:
-        """Where the raster is."""
+        """The location of the raster."""
         return self.raster.location
 
     def at(self, location: Location) -> Self:
-        """The same, with its bytes elsewhere."""
+        """Return the same source with its bytes at `location`."""
         return replace(self, raster=self.raster.at(location))
 
     def read(
         self, rows: Span, cols: Span, dtype: np.dtype[Any], *, planes: int
     ) -> tuple[Pixels, Valid | None]:
-        """As `RasterSource.read`."""
+        """Read a window as `RasterSource.read` does."""
         return replace(self.raster, level=self.level).read(rows, cols, dtype, planes=planes)
 
     def stored(self, rows: Span, cols: Span) -> EncodedBlocks:
-        """The blocks of a window that begins at the edge of a block.
+        """Return the stored blocks of a window that begins at the edge of a block.
 
         Raises
         ------
         CorruptRaster, StorageError
-            The file has changed, or storage did not answer.
+            The file has changed, or storage does not answer.
         """
         table = self.tables[0 if self.level is None else self.level + 1]
         size = self.blocksize
@@ -114,7 +114,7 @@ class CopiedSource:
         return EncodedBlocks(found)
 
     def tags(self, template: Template, *, kept: bool) -> Template:
-        """The template with the JPEG tables that the blocks were stored with."""
+        """Return the template with the JPEG tables of the stored blocks."""
         if not any(tag.code == tiff.JPEG_TABLES for tag in template.main) and self.jpeg_tables is None:
             return template
         return replace(

@@ -1,9 +1,9 @@
-"""How a COG is cut into pieces, and which pieces make which: all of it arithmetic.
+"""The geometry of a COG's pieces, as pure arithmetic: how levels are cut, and what each piece is built from.
 
 Each level is a grid of pieces whose sides are whole blocks. A piece of the full resolution is read from the
-source; a piece of an overview is put together from the pieces of the level before that lie below it. Where a
-level has an odd side, or its resampling looks further than two pixels, the last pixels along a seam need
-some of the neighbouring piece: each piece hands on thin strips of its border for them.
+source; a piece of an overview is joined from the pieces below it in the level before. If a level has an odd
+side, or its resampling reaches further than two pixels, the last pixels along a seam need pixels of the
+neighbouring piece. For them, each piece passes on thin strips of its border.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from gdaltools.cog.overviews.axis import HalvingAxis
 from gdaltools.cog.overviews.halving import Rule, needed
 from gdaltools.geo.window import Span
 
-# Source rows (or columns) on each side of a seam that what is pending there is computed from.
+# The source rows (or columns) on each side of a seam from which the pending pixels there are computed.
 _STRIP_AVERAGE = 4
 _STRIP_KERNEL = 24
 
@@ -30,11 +30,11 @@ class LevelAxis:
 
     @property
     def count(self) -> int:
-        """Pieces along the axis."""
+        """The number of pieces along the axis."""
         return -(-self.size // self.piece)
 
     def span(self, index: int) -> Span:
-        """The pixels of a piece."""
+        """Return the pixels of a piece along the axis."""
         return Span(index * self.piece, min((index + 1) * self.piece, self.size))
 
 
@@ -48,30 +48,30 @@ class LevelStep:
 
     @cached_property
     def joined(self) -> bool:
-        """Whether pieces need some of their neighbours."""
+        """Whether pieces of the target need pixels from both sides of a seam of the source."""
         return self.source.count > 1 and any(len(self.pending(seam)) for seam in range(1, self.source.count))
 
     @property
     def strip(self) -> int:
-        """How much of its border a piece hands on."""
+        """The width in pixels of the border strips that a piece passes on."""
         return _STRIP_KERNEL if self.rule.by_gdal else _STRIP_AVERAGE
 
     def axis(self, window: Span, available: Span) -> HalvingAxis:
-        """The step for `window` of the target, from `available` of the source."""
+        """Return the axis that computes `window` of the target from `available` of the source."""
         return HalvingAxis(self.source.size, self.target.size, window, available)
 
     def needs(self, window: Span) -> Span:
-        """What of the source `window` of the target is computed from."""
+        """Return the pixels of the source from which `window` of the target is computed."""
         return needed(window, self.source.size, self.target.size, self.rule)
 
     def nominal(self, index: int) -> Span:
-        """The target's pixels that belong to a piece of the source."""
+        """Return the target pixels that belong to a piece of the source."""
         span = self.source.span(index)
         last = index == self.source.count - 1
         return Span(min(span.start // 2, self.target.size), self.target.size if last else span.stop // 2)
 
     def complete(self, index: int) -> Span:
-        """Those of them that the piece holds everything for."""
+        """Return those of the `nominal` pixels that can be computed from the piece alone."""
         span, nominal = self.source.span(index), self.nominal(index)
         start, stop = nominal.start, nominal.stop
         while start < stop and self.needs(Span(start, start + 1)).start < span.start:
@@ -81,11 +81,11 @@ class LevelStep:
         return Span(start, stop)
 
     def pending(self, seam: int) -> Span:
-        """The target's pixels that take the pieces on both sides of a seam: `seam - 1` and `seam`."""
+        """Return the target pixels that need the pieces on both sides of a seam: `seam - 1` and `seam`."""
         return Span(self.complete(seam - 1).stop, self.complete(seam).start)
 
     def children(self, index: int) -> range:
-        """The pieces of the source that a piece of the target is put together from."""
+        """Return the pieces of the source that lie below a piece of the target."""
         span = self.target.span(index)
         first = span.start * 2 // self.source.piece
         if index == self.target.count - 1:
@@ -93,14 +93,14 @@ class LevelStep:
         return range(first, -(-(span.stop * 2) // self.source.piece))
 
     def around(self, index: int) -> range:
-        """The children and, where pieces need some of their neighbours, those beside them."""
+        """Return the children and, if pieces are `joined`, the pieces beside them."""
         children = self.children(index)
         if not self.joined:
             return children
         return range(max(0, children.start - 1), min(self.source.count, children.stop + 1))
 
     def seams(self, index: int) -> Iterator[Span]:
-        """What is pending in a piece of the target, seam by seam."""
+        """Yield the pending pixels in a piece of the target, seam by seam."""
         if not self.joined:
             return
         span = self.target.span(index)
@@ -113,7 +113,7 @@ class LevelStep:
                 yield inside
 
     def borders(self, index: int) -> list[Span]:
-        """The strips of a piece that others may need."""
+        """Return the border strips of a piece that its neighbours' pixels may need."""
         if not self.joined:
             return []
         span = self.source.span(index)
@@ -123,12 +123,12 @@ class LevelStep:
 
 
 def next_piece(piece: int, blocksize: int) -> int:
-    """The side of the pieces of the next level: half as long while that is whole blocks, else the same."""
+    """Return the side of the next level's pieces: half of `piece` if that is whole blocks, else `piece`."""
     return piece // 2 if piece % (2 * blocksize) == 0 else piece
 
 
 def level_axes(sizes: tuple[int, ...], piece: int, blocksize: int) -> tuple[LevelAxis, ...]:
-    """One axis of all levels.
+    """Return one axis of all levels.
 
     >>> [(axis.piece, axis.count) for axis in level_axes((4000, 2000, 1000, 500), 1024, 512)]
     [(1024, 4), (512, 4), (512, 2), (512, 1)]

@@ -1,7 +1,7 @@
-"""The two kinds of tasks that a COG is made of: a piece of the full resolution, and a piece of an overview.
+"""The two kinds of task that build a COG: for a piece of the full resolution, and for a piece of an overview.
 
-Both encode the blocks of their piece and hand on what the next level needs of it: the piece at half its size
-as far as it alone can tell, and thin strips of its border for what it cannot.
+Both encode the blocks of their piece and pass on what the next level needs: the part of the halved piece that
+can be computed from the piece alone, and thin strips of its border for the rest.
 """
 
 from __future__ import annotations
@@ -27,13 +27,14 @@ from gdaltools.raster.pixels.nodata import holding_data
 from gdaltools.raster.pixels.source import Pixels, Source, Valid
 from gdaltools.runtime.phases import phase
 
-# Of a block so many bytes, or a quarter, tell what the whole takes: DEFLATE's window is small beside them.
+# A trial encodes this many bytes of a block, or a quarter of it if that is more. They represent the whole
+# block, because DEFLATE's window is small in comparison.
 _TRIAL_BYTES = 160 << 10
 
 
 @dataclass(frozen=True)
 class Patch:
-    """Pixels of a part of a level, shape (planes, rows, cols, samples), and their mask, (rows, cols)."""
+    """The pixels of a part of a level, shape (planes, rows, cols, samples), and their mask, (rows, cols)."""
 
     rows: Span
     cols: Span
@@ -41,14 +42,14 @@ class Patch:
     valid: Valid | None
 
     def window(self, rows: Span, cols: Span) -> tuple[slice, slice]:
-        """Where in its arrays these rows and columns of the level are."""
+        """Return the slices of its arrays that hold these rows and columns of the level."""
         return (
             slice(rows.start - self.rows.start, rows.stop - self.rows.start),
             slice(cols.start - self.cols.start, cols.stop - self.cols.start),
         )
 
     def part(self, rows: Span, cols: Span) -> Patch:
-        """A part of it, copied, so that the rest can be forgotten."""
+        """Return a copy of a part of it, so that the rest can be freed."""
         window = self.window(rows, cols)
         return Patch(
             rows,
@@ -60,7 +61,7 @@ class Patch:
 
 @dataclass(frozen=True)
 class Halo:
-    """What a piece hands on: its complete part of the next level, and strips of its own border."""
+    """The output of a piece for the next level: the part that it completes, and strips of its own border."""
 
     half: Patch | None
     strips: tuple[Patch, ...]
@@ -68,16 +69,16 @@ class Halo:
 
 @dataclass(frozen=True)
 class PieceRecord:
-    """What was encoded of a piece.
+    """The encoded blocks of a piece.
 
     Attributes
     ----------
     sizes : ndarray of uint32, shape (planes, block rows, block cols)
-        Bytes of each block without its frame; 0 for one that is left out.
+        The bytes of each block without its frame; 0 for one that is left out.
     mask_sizes : ndarray of uint32, shape (block rows, block cols), or None
-        The same of the mask.
+        The bytes of each block of the mask.
     stored : bytes or None
-        The blocks themselves, where the process that encoded them could not reach the sink.
+        The blocks themselves, if the process that encoded them cannot reach the sink.
     """
 
     level: int
@@ -94,9 +95,10 @@ class PieceRecord:
         return piece_name(self.level, self.row, self.col)
 
     def row_starts(self) -> NDArray[np.int64]:
-        """Where each row of blocks begins in the stored piece, and the last ends: (planes, block rows + 1).
+        """Return where each row of blocks begins in the stored piece, and where the last one ends.
 
-        A mask that is not interleaved with the imagery counts as a plane of its own behind the others.
+        The shape is (planes, block rows + 1). A mask that is not interleaved with the imagery counts as one
+        more plane after the others.
         """
         sizes = _with_frames(self.sizes).sum(axis=2)
         if self.mask_sizes is not None:
@@ -112,7 +114,7 @@ def _with_frames(sizes: NDArray[np.uint32]) -> NDArray[np.int64]:
 
 
 def piece_name(level: int, row: int, col: int) -> str:
-    """A piece's name in the sink."""
+    """Return the name of a piece in the sink."""
     return f"level{level}-{row}-{col}"
 
 
@@ -123,15 +125,15 @@ class Work:
     Attributes
     ----------
     rows, cols : tuple of LevelAxis
-        The levels' grids of pieces.
+        The grid of pieces of every level.
     planes, bands_together : int
-        1 and the number of bands where a block holds them all, else the reverse.
+        1 and the number of bands if a block holds all bands; otherwise the reverse.
     sparse : bool
-        Leave out blocks without any data.
+        Whether blocks without data are left out.
     kept : bool
-        Whether the source has all levels itself, so that nothing is handed on.
+        Whether the source has all levels itself, so that pieces pass nothing on.
     statistics : bool
-        Whether pieces of the full resolution are summed up.
+        Whether statistics of the full-resolution pieces are computed.
     """
 
     encoding: Encoding
@@ -147,13 +149,13 @@ class Work:
     sink: Sink
 
     def ends(self, record: PieceRecord) -> list[int]:
-        """Where others can come between the stored bytes of a piece in the file, and where they end."""
+        """Return the offsets at which the file may separate the stored bytes of a piece, and their end."""
         starts = record.row_starts()
         ends = starts[:, -1] if self.cols[record.level].count == 1 else starts[:, 1:].ravel()
         return [int(end) for end in ends]
 
     def steps(self, level: int) -> tuple[LevelStep, LevelStep]:
-        """Rows and columns of the step from a level to the next."""
+        """Return the row and column axes of the step from `level` to the next."""
         return (
             LevelStep(self.rows[level], self.rows[level + 1], self.rule),
             LevelStep(self.cols[level], self.cols[level + 1], self.rule),
@@ -161,7 +163,7 @@ class Work:
 
 
 def try_blocks(work: Work, source: Source, row: int, cols: Sequence[int]) -> list[Trial]:
-    """Trials of some blocks in a row of blocks of the full resolution."""
+    """Return trials of the blocks in columns `cols` of a row of blocks of the full resolution."""
     size = work.encoding.profile.blocksize
     height, width = work.rows[0].size, work.cols[0].size
     top = row * size
@@ -181,7 +183,7 @@ def try_blocks(work: Work, source: Source, row: int, cols: Sequence[int]) -> lis
 
 
 def _like_an_overview(work: Work, plane: Pixels) -> Pixels:
-    """The pixels at half their size, whatever their place in the raster."""
+    """Return the pixels at half size, regardless of their place in the raster."""
     height, width = (side // 2 for side in plane.shape[:2])
     rows, cols = (HalvingAxis(2 * side, side, Span(0, side), Span(0, 2 * side)) for side in (height, width))
     return halve(np.ascontiguousarray(plane[: 2 * height, : 2 * width]), None, rows, cols, work.rule)[0]
@@ -190,7 +192,7 @@ def _like_an_overview(work: Work, plane: Pixels) -> Pixels:
 def read_piece(
     work: Work, policy: Policy, source: Source, level: int, row: int, col: int
 ) -> tuple[PieceRecord, Halo | None]:
-    """Read, encode and halve a piece that the source itself has."""
+    """Read a piece from the source, encode it, and return its record and its halo for the next level."""
     rows, cols = work.rows[level].span(row), work.cols[level].span(col)
     with phase("read"):
         pixels, valid = source.read(rows, cols, work.dtype, planes=work.planes)
@@ -207,7 +209,7 @@ def join_pieces(
     children: Sequence[Halo],
     around: Iterable[Sequence[Patch]],
 ) -> tuple[PieceRecord, Halo | None]:
-    """Put a piece of an overview together, encode and halve it."""
+    """Build a piece of an overview from halos, encode it, and return its record and its own halo."""
     rows, cols = work.rows[level].span(row), work.cols[level].span(col)
     halves = [child.half for child in children if child.half is not None]
     patch = _empty(rows, cols, halves[0] if halves else next(iter(next(iter(around)))))
@@ -258,7 +260,7 @@ def _halved(work: Work, steps: tuple[LevelStep, LevelStep], rows: Span, cols: Sp
 def _finish(
     work: Work, patch: Patch, strips: list[Patch], steps: tuple[LevelStep, LevelStep], rows: Span, cols: Span
 ) -> None:
-    """Compute what is pending in a window of `patch` from the strips along the seam."""
+    """Compute the pending pixels in a window of `patch` from the strips along the seam."""
     needs = steps[0].needs(rows), steps[1].needs(cols)
     along = _empty(needs[0], needs[1], strips[0])
     for strip in strips:
@@ -293,12 +295,13 @@ def _encoded(
     patch: Patch,
     stored: EncodedBlocks | None,
 ) -> PieceRecord:
-    """Encode the blocks of a piece and store them: in rows, each mask block right behind its pixels.
+    """Encode the blocks of a piece and store them row by row, each mask block right after its pixels.
 
-    Blocks that the source has `stored` are taken from it.
+    Rows of blocks that the source has `stored` are copied instead. With several planes the mask blocks follow
+    all others.
     """
     size = work.encoding.profile.blocksize
-    # Small overviews are like nothing that was tried, and too few to be worth it.
+    # Small overviews resemble no trial, and have too few blocks to be worth it.
     encoder = BlockEncoder(work.encoding, policy if level < 2 else Policy(), overview=level > 0)
     _, height, width, _ = patch.pixels.shape
     shape = -(-height // size), -(-width // size)
@@ -339,7 +342,7 @@ def _encoded(
 def _without_data(
     pixels: Pixels, valid: Valid | None, part: tuple[slice, slice], nodata: float | None
 ) -> bool:
-    """Whether what a reader would see of a block is what it sees where there is none."""
+    """Return whether a reader sees the same pixels if the block is left out."""
     if valid is not None and valid[part].any():
         return False
     empty = 0 if nodata is None else nodata
@@ -348,6 +351,6 @@ def _without_data(
         return False
     if np.isnan(empty):
         return True
-    # -0.0 equals 0.0, and is another sample.
+    # -0.0 equals 0.0, but its bits differ.
     parts = pixels.view(pixels.real.dtype)
     return parts.dtype.kind != "f" or bool((np.signbit(parts) == np.signbit(empty)).all())

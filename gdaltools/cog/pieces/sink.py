@@ -1,8 +1,8 @@
-"""Where encoded blocks wait until the file can be written, and the one moment at which it exists.
+"""Store encoded blocks until the file can be written; the commit then writes it at once.
 
-A chunk's blocks are stored under the chunk's name by whoever encoded them: storing again what was stored
-before changes nothing, so a task may run twice. The commit puts everything in order. Nothing of it can be
-seen under the target's name before.
+The process that encodes a piece stores its blocks under the piece's name. Storing a piece again changes
+nothing, so a task may run twice. The commit puts all blocks in order; before that, nothing is visible under
+the target's name.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from typing import Protocol
 
 from gdaltools.errors import StorageError
 
-# errno of a kernel or file system that cannot copy between such files on its own.
+# errno values of kernels and file systems that cannot copy between these files themselves.
 _NO_COPY_RANGE = {errno.EXDEV, errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP, errno.EPERM}
 _COPY_BYTES = 16 << 20
 
 
 @dataclass(frozen=True)
 class ByteRun:
-    """Bytes of a stored chunk that belong together in the file."""
+    """Bytes of a stored piece that are contiguous in the file."""
 
     name: str
     offset: int
@@ -32,13 +32,13 @@ class ByteRun:
 
 
 class Sink(Protocol):
-    """Holds encoded blocks and makes a file of them."""
+    """Stores encoded blocks and writes the file from them."""
 
     def reachable(self) -> bool:
-        """Whether this process, perhaps on another machine, can store here."""
+        """Return whether this process, perhaps on another machine, can store in the sink."""
 
     def store(self, name: str, pieces: Sequence[bytes], ends: Sequence[int]) -> None:
-        """Keep the bytes of a chunk under its name; where they may be cut in the file, they have `ends`."""
+        """Store the bytes of a piece under its name; in the file they may be separated at `ends`."""
 
     def commit(self, header: bytes, runs: Iterable[ByteRun]) -> None:
         """Write the file: the header, then the runs in their order."""
@@ -46,27 +46,27 @@ class Sink(Protocol):
 
 @dataclass(frozen=True)
 class FileSink:
-    """A file for each chunk in a scratch folder beside the target, joined by the kernel without a detour.
+    """A sink with one file per piece in a scratch folder; the kernel copies them into the target.
 
     Attributes
     ----------
     path : Path
-        The file that `commit` writes; the chunks are stored in its folder.
+        The file that `commit` writes; the pieces are stored in its folder.
     """
 
     path: Path
 
     def reachable(self) -> bool:
-        """Whether the scratch folder is on a disk that this process sees."""
+        """Return whether the scratch folder exists on a disk that this process can access."""
         return self.path.parent.is_dir()
 
     def store(self, name: str, pieces: Sequence[bytes], ends: Sequence[int]) -> None:
-        """As `Sink.store`; the chunk appears whole.
+        """Store as `Sink.store` does; the piece's file appears only when it is complete.
 
         Raises
         ------
         StorageError
-            The disk is full, or the folder went away.
+            The disk is full, or the folder no longer exists.
         """
         final = self._stored(name)
         unfinished = final.with_suffix(f".{os.getpid()}")
@@ -81,12 +81,12 @@ class FileSink:
             raise self._error(error) from error
 
     def commit(self, header: bytes, runs: Iterable[ByteRun]) -> None:
-        """As `Sink.commit`.
+        """Write the file as `Sink.commit` does.
 
         Raises
         ------
         StorageError
-            The disk is full, or a chunk went away.
+            The disk is full, or a piece no longer exists.
         """
         try:
             with self.path.open("wb", buffering=0) as target:
@@ -98,7 +98,7 @@ class FileSink:
             raise self._error(error) from error
 
     def discard(self, name: str) -> None:
-        """Give back the space of a chunk."""
+        """Delete a stored piece to free its space."""
         self._stored(name).unlink(missing_ok=True)
 
     def _stored(self, name: str) -> Path:
@@ -111,25 +111,25 @@ class FileSink:
 
 
 class MemorySink:
-    """Everything in memory; `content` holds the file after the commit."""
+    """A sink that keeps everything in memory; `content` holds the file after the commit."""
 
     def __init__(self) -> None:
         self._chunks: dict[str, bytes] = {}
         self.content = b""
 
     def reachable(self) -> bool:
-        """Only the process that made it shares its memory."""
+        """Return True: only the process that created the sink shares its memory."""
         return True
 
     def __reduce__(self) -> tuple[type[_Elsewhere], tuple[()]]:
         return _Elsewhere, ()
 
     def store(self, name: str, pieces: Sequence[bytes], ends: Sequence[int]) -> None:
-        """As `Sink.store`."""
+        """Store as `Sink.store` does."""
         self._chunks[name] = b"".join(pieces)
 
     def commit(self, header: bytes, runs: Iterable[ByteRun]) -> None:
-        """As `Sink.commit`."""
+        """Write the file to `content`, as `Sink.commit` does."""
         parts = [header]
         parts += [self._chunks[run.name][run.offset : run.offset + run.length] for run in runs]
         self.content = b"".join(parts)
@@ -137,7 +137,7 @@ class MemorySink:
 
 
 class _Elsewhere:
-    """What another process has of a sink in memory: nothing."""
+    """A sink in memory as another process sees it: not reachable."""
 
     def reachable(self) -> bool:
         return False

@@ -1,4 +1,4 @@
-"""Statistics of bands, put together from those of pieces; nodata and masked pixels do not count."""
+"""Statistics of bands, combined from those of pieces; nodata and masked pixels do not count."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Values = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Statistics:
-    """Of each band: how many samples, least and greatest, mean, and the sum of squared deviations from it.
+    """Each band's number of samples, minimum, maximum, mean, and sum of squared deviations from the mean.
 
     All arrays have the shape (bands,).
     """
@@ -29,7 +29,7 @@ class Statistics:
     deviations: Values
 
     def joined(self, other: Statistics) -> Statistics:
-        """The statistics of both parts together (Chan, Golub and LeVeque, 1979)."""
+        """Return the statistics of both parts together (Chan, Golub and LeVeque, 1979)."""
         count = self.count + other.count
         share = np.divide(other.count, count, out=np.zeros_like(count), where=count > 0)
         step = other.mean - self.mean
@@ -42,7 +42,7 @@ class Statistics:
         )
 
     def tags(self, band: int) -> dict[str, str]:
-        """GDAL's metadata items of a band, counted from 0; none where it holds no data."""
+        """Return GDAL's metadata items of a band, counted from 0; none if the band has no data."""
         count = self.count[band]
         if not count:
             return {}
@@ -56,7 +56,7 @@ class Statistics:
 
 
 def statistics_of(pixels: NDArray[Any], valid: NDArray[np.bool_] | None, nodata: float | None) -> Statistics:
-    """The statistics of a piece, shape (planes, rows, cols, samples), of a real dtype."""
+    """Return the statistics of a piece, shape (planes, rows, cols, samples), of a real dtype."""
     planes, _, _, samples = pixels.shape
     bands = [pixels[plane, :, :, sample] for plane in range(planes) for sample in range(samples)]
     parts = [_of_band(band, valid, nodata) for band in bands]
@@ -64,7 +64,7 @@ def statistics_of(pixels: NDArray[Any], valid: NDArray[np.bool_] | None, nodata:
 
 
 def joined(parts: Iterable[Statistics]) -> Statistics:
-    """The statistics of all parts together."""
+    """Return the statistics of all parts together."""
     first, *others = parts
     for part in others:
         first = first.joined(part)

@@ -1,1 +1,1 @@
-"""From plan to file: the graph of tasks, the order of blocks, and the checks before a COG is published."""
+"""Write a COG from its plan: the graph of tasks, the order of blocks, and the checks before publication."""

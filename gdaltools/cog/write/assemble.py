@@ -1,4 +1,4 @@
-"""From pieces to a file: the graph of tasks that makes them, and the order in which blocks are written."""
+"""Assemble a file from pieces: the graph of tasks that encode them, and the order of blocks in the file."""
 
 from __future__ import annotations
 
@@ -30,13 +30,14 @@ from gdaltools.runtime.phases import phase
 
 _Place = tuple[int, int]
 
-# Blocks that are tried: at most so many, at most such a part of all, and none where there are few.
+# Trials of adaptive DEFLATE: the most blocks, the divisor of all blocks, and the most rows of blocks. A level
+# with fewer blocks than `_FEW_BLOCKS` gets no trials.
 _MOST_TRIALS, _TRIALS_SHARE, _TRIAL_ROWS = 64, 8, 8
 _FEW_BLOCKS = 64
 
 
 def record_tasks(plan: CogPlan, work: Work) -> list[Delayed]:
-    """The tasks whose results say what was encoded, piece by piece, the full resolution first."""
+    """Return the tasks that encode the pieces, the full resolution first; each result is a `PieceRecord`."""
     shared = dask.delayed(work, pure=False, traverse=False)
     policy = _policy(plan, shared)
     read = dask.delayed(read_piece, pure=False, nout=2, traverse=False)
@@ -77,9 +78,9 @@ def record_tasks(plan: CogPlan, work: Work) -> list[Delayed]:
 
 
 def _sources(plan: CogPlan, work: Work) -> Callable[[int, int], Delayed]:
-    """What each piece of the full resolution is read from."""
+    """Return a function that maps the row and column of a full-resolution piece to its source."""
     if isinstance(plan.source, ArraySource) and plan.source.lazy:
-        # In the pieces' own shape, so that each is a task of the same graph, computed once.
+        # Chunks in the shape of the pieces: each is a task of the same graph and is computed once.
         blocks = plan.source.array.rechunk({0: -1, 1: work.rows[0].piece, 2: work.cols[0].piece}).to_delayed()
         part = dask.delayed(_computed, pure=False)
         bare = replace(plan.source, array=np.empty((0, 0, 0)))
@@ -94,7 +95,7 @@ def _computed(source: ArraySource, array: NDArray[Any], top: int, left: int) -> 
 
 
 def _policy(plan: CogPlan, work: Delayed) -> Delayed:
-    """The task that decides how DEFLATE is written, after blocks from all over the raster were tried."""
+    """Return the task that chooses the encoders of adaptive DEFLATE, by trials across the raster."""
     if plan.policy is not None:
         return cast(Delayed, dask.delayed(plan.policy, pure=False, traverse=False))
     tolerance = plan.profile.size_tolerance
@@ -111,7 +112,10 @@ def _decided(trials: list[list[Trial]], tolerance: float) -> Policy:
 
 
 def trial_places(plan: CogPlan) -> list[tuple[int, list[int]]]:
-    """Rows of blocks, and blocks in them, that are tried: few rows, as a source in strips is read by rows."""
+    """Return the blocks for trials: the number of each row of blocks, and the columns of its blocks.
+
+    There are few rows, because a source in strips is read row by row.
+    """
     size = plan.profile.blocksize
     down, across = -(-plan.levels[0][1] // size), -(-plan.levels[0][0] // size)
     if down * across < _FEW_BLOCKS:
@@ -122,7 +126,7 @@ def trial_places(plan: CogPlan) -> list[tuple[int, list[int]]]:
     places = []
     for number in range(rows):
         row = (2 * number + 1) * down // (2 * rows)
-        # Each row's begin elsewhere, so that columns are not all the same.
+        # Each row begins at another offset, so that the rows do not all use the same columns.
         shift = number / rows
         places.append((row, sorted({int((col + shift) * across / cols) for col in range(cols)})))
     return places
@@ -145,12 +149,12 @@ def _strips(halo: Halo) -> tuple[Patch, ...]:
 
 
 def assemble(plan: CogPlan, records: Sequence[PieceRecord], sink: Sink) -> None:
-    """Write the file from what is stored.
+    """Write the file from the stored blocks that `records` describe.
 
     Raises
     ------
     StorageError
-        It cannot be written.
+        The file cannot be written.
     """
     levels = [_Level(plan, level) for level in range(len(plan.levels))]
     for record in records:
@@ -170,7 +174,7 @@ def assemble(plan: CogPlan, records: Sequence[PieceRecord], sink: Sink) -> None:
 
 
 class _Level:
-    """The sizes of a level's blocks, and where their bytes are stored."""
+    """The sizes of a level's blocks, and the places where their bytes are stored."""
 
     def __init__(self, plan: CogPlan, level: int) -> None:
         width, height = plan.levels[level]
@@ -197,7 +201,7 @@ class _Level:
             self.image.mask_sizes[top : top + rows, left : left + cols] = record.mask_sizes
 
     def runs(self) -> Iterator[ByteRun]:
-        """The stored bytes in the order of the file."""
+        """Yield the stored bytes of the level as runs, in the order of the file."""
         starts = {place: record.row_starts() for place, record in self._records.items()}
         parts = next(iter(starts.values())).shape[0]
         waiting: ByteRun | None = None
@@ -218,15 +222,15 @@ class _Level:
 
 
 def check_made(stream: IO[bytes], plan: CogPlan, *, name: str, edges: bool = True) -> None:
-    """Refuse a file that is not the COG that was to be made, before anybody can see it.
+    """Raise unless the file is the COG that `plan` describes, before any reader can see it.
 
-    Looks at the layout and, unless `edges` says otherwise, at the block edges, not at pixels, so it takes no
-    time to speak of.
+    This checks the layout and, if `edges` is True, the bytes around blocks. It decodes no pixels, so it takes
+    hardly any time.
 
     Raises
     ------
     StorageError
-        It breaks a rule of the layout, or has another shape than planned.
+        The file breaks a rule of the layout, or its shape differs from the plan.
     """
     try:
         layout = read_layout(stream, name=name)

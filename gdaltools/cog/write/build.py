@@ -1,4 +1,4 @@
-"""A COG by its plan, from the first task to the file that is looked at once more before it is published."""
+"""Build a COG by its plan, from the first task to the file, which is checked before it is published."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ from gdaltools.warp.target import TileSource
 
 
 def build_cog(plan: CogPlan, target: Location, *, overwrite: bool, progress: ProgressOption) -> CogResult:
-    """What `create_cog` does once it has a plan."""
+    """Build the planned COG at `target`, which appears only when it is complete and has been checked."""
     began = time.perf_counter()
     if storage.takes_blocks(target) and plan.upload_block_bytes is not None:
         result = _build_by_blocks(
@@ -63,7 +63,7 @@ def build_cog(plan: CogPlan, target: Location, *, overwrite: bool, progress: Pro
 
 
 def copy_cog(plan: CogPlan, target: Location, *, overwrite: bool, progress: ProgressOption) -> CogResult:
-    """The COG by copying its source, which is that file already; by making it where a block is damaged."""
+    """Copy the source, which already is the planned COG, or build the COG if a block is damaged."""
     began = time.perf_counter()
     source = cast(RasterSource, plan.source).location
     size = storage.stat(source).size
@@ -71,13 +71,13 @@ def copy_cog(plan: CogPlan, target: Location, *, overwrite: bool, progress: Prog
         share = Share(size, advance)
         try:
             copy_checked(source, target, size, traits=plan.traits, overwrite=overwrite, progress=share)
-        except CorruptRaster:  # an overview, perhaps, which is built again
+        except CorruptRaster:  # perhaps only an overview is damaged, and it can be built again
             copied = False
         else:
             copied = True
     if not copied:
         return build_cog(plan, target, overwrite=overwrite, progress=progress)
-    # Its copy: what is in the archive tier cannot be read.
+    # The result is read from the source: the copy may be in the archive tier, where it cannot be read.
     with open_dataset(source, verify=False) as made:
         result = _result(plan, str(target), made, size)
     return result.model_copy(update={"seconds": time.perf_counter() - began})
@@ -86,7 +86,7 @@ def copy_cog(plan: CogPlan, target: Location, *, overwrite: bool, progress: Prog
 def build_later(
     make: Callable[..., CogResult], plan: CogPlan, target: Location, *, overwrite: bool, relay: Relay
 ) -> CogResult:
-    """`build_cog` or `copy_cog` as a task of dask's, told where it was asked for."""
+    """Run `build_cog` or `copy_cog` as a dask task; `relay` shows its progress in the requesting process."""
     relay.begin()
     with relay.telling() as advance:
         made = make(plan, target, overwrite=overwrite, progress=Share(plan.blocks, advance))
@@ -97,7 +97,7 @@ def build_later(
 def _build_by_blocks(
     plan: CogPlan, target: Location, block_bytes: int, *, overwrite: bool, progress: ProgressOption
 ) -> CogResult:
-    """One COG in Azure, of which no part is kept here."""
+    """Build a COG in Azure without a local copy: blocks are uploaded as they are encoded."""
     with (
         reporting(progress, label=f"cog {target.filename}", total=plan.blocks, unit="blocks") as advance,
         _scratch(plan) as scratch,
@@ -119,7 +119,7 @@ def _scratch(plan: CogPlan) -> AbstractContextManager[Path]:
 
 
 def build_in_memory(plan: CogPlan, target: BinaryIO, progress: ProgressOption) -> CogResult:
-    """One COG, written to an open file at the end."""
+    """Build a COG in memory and write it to an open file at the end."""
     began = time.perf_counter()
     name = str(getattr(target, "name", "memory"))
     sink = MemorySink()
@@ -136,7 +136,7 @@ def build_in_memory(plan: CogPlan, target: BinaryIO, progress: ProgressOption) -
 
 
 def _write(plan: CogPlan, sink: Sink, scratch: Path, advance: Callable[[int], None]) -> None:
-    """Run the tasks, and put together what they stored."""
+    """Run the tasks, and assemble the file from the blocks that they stored."""
 
     work = plan.work(sink)
 
@@ -153,7 +153,7 @@ def _write(plan: CogPlan, sink: Sink, scratch: Path, advance: Callable[[int], No
 
 @contextmanager
 def _prepared(plan: CogPlan, scratch: Path) -> Iterator[CogPlan]:
-    """The plan, with a source that can be read in any order, and as fast as it can be."""
+    """Yield the plan with a source that can be read in any order, by its fastest reader."""
     source = plan.source
     if plan.staged and isinstance(source, RasterSource) and not (plan.decode_first or plan.kept):
         places = places_of(source) if is_worth_staging(source.location, 1.0) else None
@@ -215,5 +215,5 @@ def _result(plan: CogPlan, name: str, made: DatasetReader, size: int) -> CogResu
 def _bounds_4326(made: DatasetReader, name: str) -> Bounds | None:
     try:
         return geographic_bounds(made, name)
-    except UnsupportedRaster:  # without a CRS, or with a local one, it has no place on Earth
+    except UnsupportedRaster:  # a raster without a CRS, or with a local one, has no place on Earth
         return None

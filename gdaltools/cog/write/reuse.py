@@ -1,8 +1,8 @@
-"""Which rasters need not be encoded: such COGs already, and those whose blocks are stored as a COG's are.
+"""Find rasters that need no encoding: those that already are the requested COG or store the same blocks.
 
-All that decides how the bytes of a block become pixels must be what GDAL would write for the COG: byte and
-bit order, codec, predictor, block size, interleave, sample format and photometric interpretation. Where
-anything differs, or the file is not understood, it is encoded anew.
+Everything that decides how the bytes of a block are decoded must equal what GDAL would write for the COG:
+byte and bit order, codec, predictor, block size, interleave, sample format and photometric interpretation.
+If anything differs, or the file is not understood, the raster is encoded again.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ from gdaltools.raster.pixels.source import RasterSource
 from gdaltools.raster.tiff import Ifd, TiffLayout, read_layout
 from gdaltools.storage import BlobTraits, Location
 
-# TIFF's numbers of a codec (TIFF 6.0 §3; 32946 is DEFLATE's old one, which libtiff decodes as 8). LERC and
-# WEBP are left out: a file does not say by which limit or quality they were made.
+# TIFF's numbers of each codec (TIFF 6.0 §3; 32946 is the old number of DEFLATE, which libtiff decodes as 8).
+# LERC and WEBP are left out: a file does not record their error limit or quality.
 _COMPRESSIONS = {"NONE": {1}, "LZW": {5}, "JPEG": {7}, "DEFLATE": {8, 32946}, "ZSTD": {50000}}
-# What decides how a block is decoded, and what TIFF 6.0 takes for granted where it is not said.
+# The tags that decide how a block is decoded, with TIFF 6.0's defaults for absent tags.
 _DECIDING: dict[int, tuple[int, ...] | None] = {
     tiff.BITS_PER_SAMPLE: (1,),
     tiff.PHOTOMETRIC: None,
@@ -56,12 +56,14 @@ _Values = dict[int, tuple[int, ...] | bytes]
 
 
 def reused(plan: CogPlan, options: CogOptions) -> CogPlan | Literal["copy"]:
-    """The plan, with a source whose blocks are lifted where they can be; "copy" where all of it is right.
+    """Return "copy" if the source already is the planned COG, otherwise the plan.
+
+    The source of the returned plan copies its stored blocks where they can be reused.
 
     Raises
     ------
     StorageError
-        Storage did not answer.
+        Storage does not answer.
     """
     source = plan.source
     compressions = _COMPRESSIONS.get(plan.profile.compression)
@@ -86,7 +88,7 @@ def reused(plan: CogPlan, options: CogOptions) -> CogPlan | Literal["copy"]:
             if alike and _is_whole(plan, options, layout, sizes, stream):
                 return "copy"
         except (CorruptRaster, UnsupportedRaster):
-            return plan  # GDAL reads more than is understood here
+            return plan  # GDAL reads more files than `read_layout` understands
     if plan.kept and not (alike and sizes == plan.levels[1:]):
         return plan
     copied = (main, *overviews) if plan.kept else (main,)
@@ -111,21 +113,21 @@ def copy_checked(
     overwrite: bool,
     progress: Callable[[Progress], None],
 ) -> None:
-    """Copy a source that is such a COG already, byte by byte, once all its blocks were decoded.
+    """Copy a COG byte by byte; the copy appears at `target` only after all its blocks have been decoded.
 
     Parameters
     ----------
     size_bytes : int
-        What the source had when it was looked at.
+        The size of the source when it was checked.
     traits : BlobTraits
-        Of the copy, where it is a blob.
+        Content type and access tier of the copy, if it is a blob.
 
     Raises
     ------
     CorruptRaster
-        A block cannot be decoded: an overview's, perhaps, which can be built again.
+        A block cannot be decoded. It may be an overview's, which can be built again.
     StorageError, TargetExists
-        It cannot be read or written, or it changed meanwhile.
+        The source cannot be read, the target cannot be written, or the source changed during the copy.
     """
     with storage.writing(target, overwrite=overwrite, traits=traits) as path:
         try:
@@ -143,12 +145,12 @@ def copy_checked(
 
 
 def check_pixels(path: Path, source: Location) -> None:
-    """Decode every block of the copy of a COG in `path`; `source` is what errors call it.
+    """Decode every block of the copy of a COG at `path`; errors name `source`.
 
     Raises
     ------
     CorruptRaster
-        One cannot be decoded.
+        A block cannot be decoded.
     """
     copy = storage.locate(path)
     with open_dataset(copy, verify=False) as dataset:
@@ -173,7 +175,7 @@ def check_pixels(path: Path, source: Location) -> None:
 
 
 def _as_planned(plan: CogPlan, ifd: Ifd, compressions: set[int]) -> bool:
-    """Whether an image's blocks have the size, the codec and the order of bands that the COG's would have."""
+    """Return whether an image's blocks have the COG's block size, codec and interleave."""
     size = plan.profile.blocksize
     apart = ifd.planar == 2 and ifd.samples > 1
     if (ifd.block_width, ifd.block_height) != (size, size) or not ifd.tiled:
@@ -185,12 +187,12 @@ def _as_planned(plan: CogPlan, ifd: Ifd, compressions: set[int]) -> bool:
     stored = ifd.counts[ifd.counts > 0]
     if plan.profile.compression == "NONE":
         return bool((stored == decoded).all())
-    # No codec makes blocks much larger than their pixels; a file that says so wants the memory for them.
+    # No codec makes blocks much larger than their pixels; a file with such sizes would exhaust the memory.
     return bool((stored <= 2 * decoded + _SLACK_BYTES).all())
 
 
 def _decoded_as(plan: CogPlan, values: _Values) -> bool:
-    """Whether the tags that decide what a block's bytes mean are those of the COG."""
+    """Return whether the tags that decide how a block is decoded equal those of the COG."""
     written = {
         tag.code: tag.data if tag.kind not in tiff.INTEGER_TYPES else _integers(tag.data, tag.kind)
         for tag in template(plan.facts, plan.encoding).main
@@ -208,12 +210,12 @@ def _integers(data: bytes, kind: int) -> tuple[int, ...]:
 
 
 def _meant(value: tuple[int, ...] | bytes | None, count: int) -> tuple[int, ...] | bytes | None:
-    """What is said once for all samples, said for each."""
+    """Return a tag's values for each of `count` samples, repeating a single value."""
     return value * count if isinstance(value, tuple) and len(value) == 1 else value
 
 
 def _quality_suffices(plan: CogPlan, source: RasterSource) -> bool:
-    """Whether a JPEG has no more than the wanted quality: to encode it again could only harm it."""
+    """Return whether a JPEG has at most the requested quality; encoding it again could only lose quality."""
     if plan.profile.compression != "JPEG":
         return True
     with open_dataset(source.location, verify=False) as dataset:
@@ -228,7 +230,7 @@ def _is_whole(
     sizes: tuple[tuple[int, int], ...],
     stream: IO[bytes],
 ) -> bool:
-    """Whether the file is the COG that is wanted, all but the bytes of its own."""
+    """Return whether the file's images, masks and layout are those of the requested COG."""
     if (
         options.input_crs is not None
         or plan.sparse

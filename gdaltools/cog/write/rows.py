@@ -1,7 +1,7 @@
-"""A COG that is fed: pixels go in from top to bottom, and at the end there is a file.
+"""Write a COG from rows that the caller passes from top to bottom.
 
-Where `gdaltools.cog.create` asks a source for the pieces of one COG, here somebody who reads a raster for
-many COGs at a time gives each of them its rows as they come by. Blocks, overviews and bytes are the same.
+`gdaltools.cog.create` reads the pieces of one COG from a source. Here the caller reads a raster for many COGs
+at a time and passes each COG its rows as they are read. Blocks, overviews and bytes are the same.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from gdaltools.raster.pixels.source import Pixels, Valid, stacked
 
 @dataclass(frozen=True)
 class _Input:
-    """The pixels of one piece as the source of it."""
+    """The pixels of one piece, as the source of that piece."""
 
     pixels: Pixels
     valid: Valid | None
@@ -35,18 +35,19 @@ class _Input:
 
 
 class CogRows:
-    """The blocks of a COG while its pixels go by; overviews rise as soon as their pixels are there.
+    """Encodes a COG's blocks from streamed rows, and its overviews as soon as their pixels are available.
 
-    It holds the rows that do not yet fill a piece, and of each level what the next one has not taken.
+    Memory holds only the rows that do not yet fill a piece, and for each level what the next level has not
+    used yet.
 
     Parameters
     ----------
     plan : CogPlan
-        Its pieces are as wide as the image.
+        A plan whose pieces are as wide as the image.
     sink : Sink
-        Takes the blocks.
+        Stores the blocks.
     policy : Policy
-        How adaptive DEFLATE is written.
+        The encoders of adaptive DEFLATE.
     """
 
     def __init__(self, plan: CogPlan, sink: Sink, policy: Policy) -> None:
@@ -61,7 +62,7 @@ class CogRows:
         self._valid: list[Valid | None] = []
 
     def add(self, pixels: Pixels, valid: Valid | None) -> None:
-        """The next rows, shape (bands, rows, cols), and their mask, (rows, cols), if the COG has one."""
+        """Add the next rows, shape (bands, rows, cols), and their mask, (rows, cols), if the COG has one."""
         first = 0
         while first < pixels.shape[1]:
             piece = self._work.rows[0].span(self._made[0])
@@ -72,17 +73,17 @@ class CogRows:
             first += missing
             if first <= pixels.shape[1]:
                 self._encode()
-        if self._pixels:  # what waits is a copy, so that the strip that it came with can be forgotten
+        if self._pixels:  # pending rows are copied, so that the caller's strip can be freed
             self._pixels = [_joined(self._pixels, axis=1).copy(order="K")]
             self._valid = [_joined_masks(self._valid)]
 
     def finish(self) -> None:
-        """Write the file; all rows have been added.
+        """Write the file, after all rows have been added.
 
         Raises
         ------
         StorageError
-            It cannot be written.
+            The file cannot be written.
         """
         levels = sorted(self._records, key=lambda record: (record.level, record.row))
         assemble(self._plan, levels, self._sink)
@@ -95,7 +96,7 @@ class CogRows:
             self._rise(level)
 
     def _rise(self, level: int) -> None:
-        """Make what can be made of a level, and forget what it alone was waiting for."""
+        """Build all pieces of a level that can be built, and drop the halos that no later piece needs."""
         down, across = self._work.steps(level - 1)
         below = self._carries[level - 1]
         count = self._work.rows[level].count
