@@ -120,7 +120,7 @@ def release(folder: Path) -> None:
 
 
 def _made(folder: Path) -> IO[str] | None:
-    """Create the folder and hold it; None if it was removed before its lock existed or was abandoned."""
+    """Create the folder and hold it; None if it was removed before its lock existed, or after `abandon`."""
     this_thread = threading.get_ident()
     lock = None
     # `abandon` must know of the folder before it exists, and wait until it does.
