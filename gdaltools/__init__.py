@@ -1,10 +1,10 @@
-"""Huge rasters into tiles and Cloud Optimized GeoTIFFs, in a notebook or from a task queue.
+"""Turn huge rasters into tiles and Cloud Optimized GeoTIFFs, in a notebook or from a task queue.
 
 >>> import gdaltools as gt
 >>> info = gt.inspect("scene.tif")
 >>> cog = gt.create_cog("scene.tif", "scene-cog.tif")
 
-Everything is reached through this module; what it names is imported when it is first used.
+Everything is reached through this module; each name is imported on first use.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ if TYPE_CHECKING:
     from gdaltools.xr.open import open
     from gdaltools.xr.warp import warp
 
-# The import system binds a package's name in its parent when it first loads the package. Loading
-# gdaltools.warp here, once, leaves the name to the function of that name, whatever is imported later.
+# The import system binds a package's name in its parent only when it first loads the package. Loading
+# gdaltools.warp here and deleting the name leaves it to the function `warp`, whatever is imported later.
 import_module("gdaltools.warp")
 del warp
 
@@ -65,7 +65,7 @@ _ROOMS = {
 }
 _ROOM_OF = {name: room for room, names in _ROOMS.items() for name in names}
 
-# Public names that have moved; for one version they are also found where they were.
+# Public names that have moved; their old names work for one more version.
 _MOVED = {name: f"worker.protocol.routing.{name}" for name in ("Route", "RoutingRules", "route")}
 MovedModules(
     {
@@ -116,10 +116,10 @@ __all__ = [
 ]
 
 
-# Whoever works with xarray finds ``da.gt`` without a further import; nobody else pays for it.
+# If xarray is loaded, ``da.gt`` works without a further import; otherwise the import costs nothing.
 if "xarray" in sys.modules:
     import_module("gdaltools.xr.accessor")
-# A notebook shows an error's message and the line of the cell, not the way through this package.
+# In a notebook an error shows its message and the line of the cell, without this package's frames.
 if "IPython" in sys.modules:
     import_module("gdaltools.display.reporting").show_errors_briefly()
 

@@ -1,4 +1,4 @@
-"""``python -m gdaltools``: the command line of `gdaltools.cli`."""
+"""Run the command line of `gdaltools.cli` as ``python -m gdaltools``."""
 
 import sys
 

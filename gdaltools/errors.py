@@ -1,7 +1,7 @@
 """Every error that gdaltools raises on purpose, in one hierarchy.
 
-Each message says what was wrong, with what, and what to do about it. ``retryable`` tells a caller that
-runs unattended whether the same call can succeed later without anybody changing anything.
+Each message names the problem, the value and the remedy. ``retryable`` tells an unattended caller whether
+the same call can succeed later with nothing changed.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from importlib import import_module
 
 
 class GdalToolsError(Exception):
-    """Something went wrong in gdaltools; trying again may help."""
+    """The base of gdaltools' errors; unless a subclass says otherwise, a retry may help."""
 
     retryable: bool = True
 
@@ -33,13 +33,13 @@ class SourceNotFound(GdalToolsError, FileNotFoundError):
 
 
 class TargetExists(GdalToolsError, FileExistsError):
-    """The target exists and overwriting it was not asked for."""
+    """The target exists and overwriting it was not requested."""
 
     retryable = False
 
 
 class UnsupportedRaster(GdalToolsError):
-    """The source is not a raster that gdaltools reads, or lacks what the operation needs."""
+    """The source is not a raster that gdaltools can read, or lacks what the operation needs."""
 
     retryable = False
 
@@ -51,21 +51,21 @@ class CorruptRaster(GdalToolsError):
 
 
 class MissingExtra(GdalToolsError, ImportError):
-    """A library is not installed that only some of gdaltools' functions need."""
+    """A library that only some of gdaltools' functions need is not installed."""
 
     retryable = False
 
 
 class BindingsMissing(MissingExtra):
-    """GDAL's Python bindings are not installed, or are of another GDAL than rasterio's."""
+    """GDAL's Python bindings are not installed, or are of another GDAL version than rasterio's."""
 
 
 class StorageError(GdalToolsError):
-    """Reading from or writing to storage failed for a reason outside the data."""
+    """Reading from or writing to storage failed for a reason other than the data."""
 
 
 class SourceChanged(StorageError):
-    """The source was replaced while it was read; what was read of it belongs to two versions."""
+    """The source was replaced while it was being read, so the data read belongs to two versions."""
 
 
 class SourceArchived(StorageError):
@@ -75,7 +75,7 @@ class SourceArchived(StorageError):
 
 
 class StorageDenied(StorageError):
-    """Storage knows who asks, or does not, and refuses."""
+    """Storage denied access: the credentials are missing, unknown or not permitted."""
 
 
 # Names that have moved; for one version they are also found here. `runtime.moved` is a floor above.

@@ -1,4 +1,4 @@
-"""The Axes that plots are drawn in: those that a caller passes, or new ones of matplotlib."""
+"""The Axes that plots are drawn in: the caller's, or new ones from matplotlib."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from typing import Any
 
 from gdaltools.errors import MissingExtra
 
-#: Longer side, in pixels, of a picture of a raster that a plot shows or samples.
+#: Longer side, in pixels, of the picture of a raster that a plot shows or samples.
 PICTURE_SIDE = 640
 
 
 def new_axes(ax: Any, *, width: float = 8.0, height: float = 4.5) -> Any:
-    """The given Axes, else new ones of so many inches.
+    """Return `ax` if it is not None, else new Axes of `width` x `height` inches.
 
     Raises
     ------

@@ -1,7 +1,7 @@
-"""Bars that show how far work is: in a terminal by rich, in a notebook as HTML that is updated in place.
+"""Progress bars: drawn by rich in a terminal, and in a notebook as HTML that is updated in place.
 
-The notebook's bar is an output like any other: it needs no widgets, is kept with the notebook as it was last,
-and is shown by JupyterLab, VS Code and whatever else shows HTML.
+The notebook's bar is an ordinary output: it needs no widgets, is saved with the notebook in its last state,
+and is shown by JupyterLab, VS Code and any other host that shows HTML.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from gdaltools.display.progress import Progress
 if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
 
-# A person sees no more than so many pictures a second.
+# The shortest time between two updates; a person cannot follow faster ones.
 _UPDATE_SECONDS = 0.25
 
 
 def in_notebook() -> bool:
-    """Whether this is a kernel, whose outputs a notebook shows."""
+    """Return whether this process is a kernel whose outputs a notebook shows."""
     ipython = sys.modules.get("IPython")
     shell = ipython.get_ipython() if ipython is not None else None
     return hasattr(shell, "kernel")
@@ -33,14 +33,14 @@ def in_notebook() -> bool:
 
 @contextmanager
 def showing(expected: float | None, begun: int = 0) -> Iterator[Callable[[Progress], None]]:
-    """A function that shows how far one piece of work is, from entry to exit.
+    """Yield a function that shows the progress of one piece of work until the block ends.
 
     Parameters
     ----------
     expected : float, optional
         Seconds that the work is expected to take.
     begun : int
-        Units of it that were done before.
+        Units of the work that were done before.
     """
     pace = Pace(expected, begun)
     if in_notebook():
@@ -61,7 +61,7 @@ def showing(expected: float | None, begun: int = 0) -> Iterator[Callable[[Progre
 
 
 class _NotebookBar:
-    """One output of a cell that is shown at the first step and updated a few times a second."""
+    """One output of a cell, shown at the first step and updated a few times a second."""
 
     def __init__(self, pace: Pace) -> None:
         self._pace = pace
@@ -70,13 +70,13 @@ class _NotebookBar:
         self._updated = 0.0
 
     def show(self, state: Progress) -> None:
-        """Show the state, unless one was shown a moment ago."""
+        """Show `state`, unless another was shown a moment ago."""
         self._state = state
         if self._handle is None or time.monotonic() - self._updated >= _UPDATE_SECONDS:
             self._paint(stopped=False)
 
     def end(self) -> None:
-        """Show the last state, and whether the work was stopped in it."""
+        """Show the last state, as stopped if the work is not complete."""
         if self._state is not None:
             self._paint(stopped=self._state.done < self._state.total)
 
@@ -95,7 +95,7 @@ class _NotebookBar:
 
 
 class _Shown:
-    """A state of work as a notebook shows it."""
+    """A state of the work as a notebook shows it."""
 
     def __init__(self, state: Progress, text: str, *, stopped: bool) -> None:
         self._state, self._text, self._stopped = state, text, stopped
@@ -109,7 +109,7 @@ class _Shown:
 
 
 class _Terminal:
-    """The bars of this process's terminal: rich draws all that are shown at a time together."""
+    """The bars of this process's terminal; rich draws all current ones together."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -118,7 +118,7 @@ class _Terminal:
 
     @contextmanager
     def bar(self) -> Iterator[tuple[RichProgress, Any]]:
-        """A bar from entry to exit, and what draws it."""
+        """Yield rich's display and the task of a bar that is shown until the block ends."""
         with self._lock:
             if self._bars is None:
                 self._bars = _rich_bars()

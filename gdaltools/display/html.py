@@ -1,8 +1,8 @@
-"""The few pieces of HTML that cards are made of; whatever is put into them is escaped here and nowhere else.
+"""The HTML fragments that cards are built from; content is escaped here and nowhere else.
 
-A card needs no JavaScript and nothing from elsewhere. It takes its colours from JupyterLab or VS Code where
-it is shown in them, else from the reader's own preference for light or dark, and paints its own background,
-so that it can be read on any page. Where a host removes its style, plain tables are left.
+A card needs no JavaScript and no external resources. It takes its colours from JupyterLab or VS Code if
+they show it, else from the reader's preference for light or dark. It paints its own background, so it is
+readable on any page. If a host removes its style, plain tables remain.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from html import escape
 
 from gdaltools.runtime.text import printable, shortened
 
-# Rows of a table that are shown; the object itself has all of them.
+# Rows that a table shows; the object itself has all of them.
 MOST_ROWS = 24
 
-# A host's own colour where it has one, else one for light and one for dark: which, its class for a theme
-# says, and where it has none the reader's preference. Hosts' own greens and oranges are too faint for text.
+# The host's own colour if it has one, else a pair for light and dark: the host's theme class chooses, or the
+# reader's preference if there is no such class. Hosts' greens and oranges are too faint for text.
 _COLOURS = """
 --gt-text:var(--jp-content-font-color1,var(--vscode-editor-foreground,light-dark(#1f2328,#e6edf3)));
 --gt-dim:var(--jp-content-font-color2,var(--vscode-descriptionForeground,light-dark(#59636e,#9198a1)));
@@ -35,7 +35,7 @@ _SCHEMES = """
 .vscode-dark .gdaltools,.vscode-high-contrast:not(.vscode-high-contrast-light) .gdaltools,
 [data-jp-theme-light=false] .gdaltools,[data-md-color-scheme=slate] .gdaltools{color-scheme:dark}
 """
-# The class stands twice where a notebook's own rules for tables would win over ours.
+# The class is repeated where a notebook's own rules for tables would otherwise override ours.
 _RULES = """
 .gdaltools{display:inline-block;max-width:100%;box-sizing:border-box;padding:.6em .9em;margin:.2em 0;
 color:var(--gt-text);background:var(--gt-ground);border:1px solid var(--gt-line);border-radius:6px;
@@ -66,13 +66,13 @@ _STYLE = f"{_SCHEMES}.gdaltools{{{_COLOURS}}}{_RULES}".replace("\n", "")
 
 
 class Html(str):
-    """Text that is HTML already; any other is escaped before it becomes part of it."""
+    """Text that is already HTML; any other text is escaped before it becomes part of it."""
 
     __slots__ = ()
 
 
 def html(value: object) -> Html:
-    """A value as HTML: escaped, with its control characters spelled out and cut where it is very long.
+    """Return a value as HTML: escaped, with control characters spelled out, and shortened if very long.
 
     >>> html("<b>&\\x1b")
     '&lt;b&gt;&amp;\\\\x1b'
@@ -85,12 +85,12 @@ def html(value: object) -> Html:
 
 
 def joined(parts: Iterable[object]) -> Html:
-    """Pieces of HTML one behind the other."""
+    """Concatenate pieces of HTML."""
     return Html("".join(map(html, parts)))
 
 
 def facts(rows: Mapping[str, object]) -> Html:
-    """What is known, as a table of names and values."""
+    """Return a table of names and values."""
     return Html(
         "<table>"
         + "".join(f"<tr><th>{html(name)}</th><td>{html(value)}</td></tr>" for name, value in rows.items())
@@ -99,12 +99,12 @@ def facts(rows: Mapping[str, object]) -> Html:
 
 
 def table(headings: Sequence[str], rows: Iterable[Sequence[object]], *, count: int | None = None) -> Html:
-    """A table; numbers stand to the right. Of many rows the first are shown, and how many there are.
+    """Return a table with numbers aligned right; of many rows, the first ones and the number left out.
 
     Parameters
     ----------
     count : int, optional
-        How many rows there are, where `rows` has only the first of them.
+        The number of rows, if `rows` has only the first of them.
     """
     found = list(rows)
     left_out = (count if count is not None else len(found)) - len(found[:MOST_ROWS])
@@ -121,35 +121,35 @@ def _cell(value: object) -> str:
 
 
 def bar(share: float) -> Html:
-    """A bar that is filled up to a share of 0 to 1."""
+    """Return a bar that is filled up to `share`, from 0 to 1."""
     return Html(
         f"<span class='gdaltools-bar'><i style='width:{100 * min(max(share, 0), 1):.1f}%'></i></span>"
     )
 
 
 def toned(text: object, tone: str) -> Html:
-    """Text that is "good", "bad" or a "warn"ing."""
+    """Return text in a tone: "good", "bad" or "warn"."""
     return Html(f"<span class='{tone}'>{html(text)}</span>")
 
 
 def code(text: str) -> Html:
-    """What is to be typed."""
+    """Return text that the reader is to type."""
     return Html(f"<pre>{html(text)}</pre>")
 
 
 def details(summary: str, content: Html) -> Html:
-    """Something that is folded until it is asked for."""
+    """Return content that is folded until the reader opens it."""
     return Html(f"<details><summary>{html(summary)}</summary>{content}</details>")
 
 
 def image(png: bytes, alt: str) -> Html:
-    """A picture that is part of the page."""
+    """Return an image that is embedded in the page."""
     data = base64.b64encode(png).decode()
     return Html(f"<img alt='{html(alt)}' src='data:image/png;base64,{data}'>")
 
 
 def card(title: object, about: object, *parts: Html) -> Html:
-    """A card: what it is, which one, and its parts beside or below each other."""
+    """Return a card: its title, what it is about, and its parts beside or below each other."""
     body = "".join(f"<div>{part}</div>" for part in parts if part)
     return Html(
         f"<div class='gdaltools'><style>{_STYLE}</style>"
@@ -159,7 +159,7 @@ def card(title: object, about: object, *parts: Html) -> Html:
 
 
 def strip(title: object, *parts: object) -> Html:
-    """One line: what it is, and its parts behind each other."""
+    """Return one line: a title, and its parts one after the other."""
     shown = "".join(f"<span>{html(part)}</span>" for part in parts)
     return Html(
         f"<div class='gdaltools gdaltools-strip'><style>{_STYLE}</style>"

@@ -1,4 +1,4 @@
-"""How fast work goes, how long it will still take, and what it holds of memory."""
+"""The rate of work, the time that is left and the memory in use."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from collections.abc import Callable
 from gdaltools.display.progress import Progress
 from gdaltools.runtime.text import megabytes
 
-# From this share on what was measured is believed, and before it the estimate more and more less.
+# From this share on only the measured time counts; until then the estimate counts less and less.
 _TRUSTED = 0.2
-# A look at the memory of all processes takes some milliseconds.
+# The shortest time between two looks at memory; a look at all processes takes some milliseconds.
 _LOOK_SECONDS = 1.0
 
 
@@ -20,11 +20,11 @@ class Pace:
     Parameters
     ----------
     expected : float, optional
-        Seconds that it is expected to take.
+        Seconds that the work is expected to take.
     begun : int
-        Units of it that were done before.
+        Units of the work that were done before.
     clock : callable
-        Seconds from any moment on.
+        Returns the seconds since an arbitrary moment.
     """
 
     def __init__(
@@ -40,7 +40,7 @@ class Pace:
         self._memory: float | None = None
 
     def describe(self, state: Progress) -> str:
-        """Rate, time that is left and memory, of what there is.
+        """Return the rate, the time left and the memory in use, as far as they are known.
 
         >>> now = iter((0.0, 2.0))
         >>> Pace(clock=lambda: next(now)).describe_rate(Progress("cog", 50, 100, "blocks"))
@@ -52,7 +52,7 @@ class Pace:
         return ", ".join(part for part in (describe_rate, held) if part)
 
     def describe_rate(self, state: Progress) -> str:
-        """`describe` without memory."""
+        """Return what `describe` returns, without the memory."""
         seconds = self._clock() - self._began
         done, total = state.done - self._begun, state.total - self._begun
         speed = done / seconds if seconds else None
@@ -69,9 +69,9 @@ class Pace:
 
 
 def seconds_left(fraction: float, seconds: float, expected: float | None) -> float | None:
-    """What work still takes after `seconds`, with a share of 0 to 1 done; None where nothing tells.
+    """Return the seconds left after `seconds` with a share of 0 to 1 done; None if nothing is known.
 
-    At first what was expected counts, then what was measured.
+    At first the expected time counts, then the measured time.
 
     >>> seconds_left(0.5, 10, None), seconds_left(0, 1, 60), seconds_left(0.1, 2, 60)
     (10.0, 60, 36.0)
@@ -86,7 +86,10 @@ def seconds_left(fraction: float, seconds: float, expected: float | None) -> flo
 
 
 def memory_bytes() -> float | None:
-    """What this process and its children hold in memory; None without psutil, which a notebook always has."""
+    """Return the bytes that this process and its children hold in memory; None without psutil.
+
+    A notebook always has psutil.
+    """
     try:
         import psutil
     except ImportError:
@@ -96,13 +99,13 @@ def memory_bytes() -> float | None:
     for process in (own, *own.children(recursive=True)):
         try:
             held += process.memory_info().rss
-        except psutil.Error:  # it ended meanwhile
+        except psutil.Error:  # the process has ended meanwhile
             continue
     return held
 
 
 def duration(seconds: float) -> str:
-    """Seconds as a person reads them.
+    """Return seconds as text for a person.
 
     >>> duration(0.31), duration(42.4), duration(200), duration(9000)
     ('0.3 s', '42 s', '3 min 20 s', '2 h 30 min')
@@ -118,7 +121,7 @@ def duration(seconds: float) -> str:
 
 
 def rate(speed: float | None, unit: str) -> str:
-    """Units a second as a person reads them; nothing where it is not known yet.
+    """Return units per second as text for a person; empty if not yet known.
 
     >>> rate(41.26, "blocks"), rate(12_300_000, "bytes"), rate(7_654_321, "pixels"), rate(None, "tiles")
     ('41.3 blocks/s', '12.3 MB/s', '7.7 Mpixels/s', '')

@@ -1,8 +1,8 @@
-"""How work in hand tells how far it is: one small protocol for bars, heartbeats and silence.
+"""How running work reports its progress: one small protocol for bars, heartbeats and silence.
 
 Every long function takes ``progress=``: True (a bar), False (silence), "auto" (a bar where a person
-watches: a terminal or a notebook, and not where the variable CI is set) or a callback that is given a
-`Progress` at each step. An error that the callback raises ends the work: this is how a caller cancels it.
+watches: a terminal or a notebook, unless the variable CI is set) or a callback that receives a `Progress`
+at each step. An error that the callback raises ends the work: this is how a caller cancels it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Literal
 
 @dataclass(frozen=True)
 class Progress:
-    """How far the work named by `label` is: `done` of `total`, both in `unit`."""
+    """The progress of the work named by `label`: `done` of `total`, both in `unit`."""
 
     label: str
     done: int
@@ -23,7 +23,7 @@ class Progress:
 
     @property
     def fraction(self) -> float:
-        """Share of the work that is done, 0 to 1.
+        """The share of the work that is done, 0 to 1.
 
         >>> Progress("tiles", 3, 12, "tiles").fraction
         0.25
@@ -36,7 +36,7 @@ ProgressOption = bool | Literal["auto"] | ProgressCallback
 
 
 class Share:
-    """What a part of some work tells of itself, as steps of the whole, of which it is `size` units.
+    """Convert the progress of a part into steps of the whole work; the part is `size` units of it.
 
     >>> steps = []
     >>> share = Share(1000, steps.append)
@@ -52,7 +52,7 @@ class Share:
         self.reported = 0
 
     def __call__(self, state: Progress) -> None:
-        """Hear of the part's own progress."""
+        """Advance the whole work by the part's progress since the last call."""
         done = int(self._size * state.fraction)
         if done > self.reported:
             step, self.reported = done - self.reported, done

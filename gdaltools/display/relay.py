@@ -1,7 +1,8 @@
-"""Progress of a dask Delayed: computed later, perhaps in other processes, and shown in the one that made it.
+"""Progress of a dask Delayed that is computed later, perhaps elsewhere, and shown where it was built.
 
-A `Relay` travels with the tasks. In its own process it shows what they tell it. What arrives in a worker of a
-cluster is a `RelaySender`, which sends the same as dask's events to the client that was active at first.
+A `Relay` travels with the tasks. In its own process it shows the progress that they report. In a cluster's
+worker it arrives as a `RelaySender`, which sends the same reports as dask events to the client that was
+active when the `Relay` was built.
 """
 
 from __future__ import annotations
@@ -20,21 +21,21 @@ from gdaltools.display.reporting import expecting, reporting, watched
 from gdaltools.runtime import graph
 
 _TOPIC = "gdaltools-progress"
-# A person sees no more than so many pictures a second.
+# The shortest time between two reports; a person cannot follow faster ones.
 _SEND_SECONDS = 0.25
 
 RelayEvent = Literal["begin", "advance", "end"]
 
 
 class Relay:
-    """Shows in this process how far tasks are that may run elsewhere; lives as long as the Delayed.
+    """Show in this process the progress of tasks that may run elsewhere; lives as long as the Delayed.
 
     Parameters
     ----------
     option, label, total, unit, begun
-        As `gdaltools.display.reporting.reporting` takes them.
+        As for `gdaltools.display.reporting.reporting`.
     expected : callable
-        As `gdaltools.display.reporting.expecting` takes it.
+        As for `gdaltools.display.reporting.expecting`.
     """
 
     def __init__(
@@ -59,7 +60,7 @@ class Relay:
             _listen()
 
     def begin(self) -> None:
-        """The work begins, perhaps for another time."""
+        """Start to show the work; a computation that is still shown ends first."""
         self.end()
         with self._lock, expecting(self._expected):
             self._advance = self._shown.enter_context(
@@ -69,13 +70,13 @@ class Relay:
             )
 
     def advance(self, step: int) -> None:
-        """So many more units are done; after the end this is no news."""
+        """Report `step` more units as done; no effect after the end."""
         advance = self._advance
         if advance is not None:
             advance(step)
 
     def end(self) -> None:
-        """The work has ended, or was stopped."""
+        """Stop showing the work, which is complete or was stopped."""
         with self._lock:
             self._advance = None
             shown, self._shown = self._shown, ExitStack()
@@ -83,7 +84,7 @@ class Relay:
 
     @contextmanager
     def telling(self) -> Iterator[Callable[[int], None]]:
-        """What one task calls as it advances; if the task fails the work is stopped."""
+        """Yield the function that one task calls as it advances; if the task fails, the work ends."""
         try:
             yield self.advance
         except BaseException:
@@ -91,7 +92,7 @@ class Relay:
             raise
 
     def hear(self, event: RelayEvent, step: int) -> None:
-        """Do what a `RelaySender` was told."""
+        """Apply an event that a `RelaySender` sent."""
         if event == "advance":
             self.advance(step)
         elif event == "begin":
@@ -104,22 +105,22 @@ class Relay:
 
 
 class RelaySender:
-    """A `Relay` in another process; without a name there is nobody who would listen."""
+    """A `Relay` in another process; without a name it sends nothing, as no relay listens."""
 
     def __init__(self, name: str) -> None:
         self._name = name
 
     def begin(self) -> None:
-        """As the relay's."""
+        """Send the event that makes the relay begin."""
         self._send("begin")
 
     def end(self) -> None:
-        """As the relay's."""
+        """Send the event that makes the relay end."""
         self._send("end")
 
     @contextmanager
     def telling(self) -> Iterator[Callable[[int], None]]:
-        """As the relay's; steps are sent a few times a second."""
+        """As `Relay.telling`; steps are sent a few times a second."""
         held, sent = 0, time.monotonic()
 
         def advance(step: int) -> None:
@@ -142,7 +143,7 @@ class RelaySender:
             return
         try:
             worker = distributed.get_worker()
-        except ValueError:  # another kind of process, which has no way back
+        except ValueError:  # not a worker of a cluster: there is no way back to the client
             return
         worker.log_event(_TOPIC, [self._name, event, step])
 
@@ -155,7 +156,7 @@ _clients: WeakSet[Any] = WeakSet()
 
 
 def _arrived(name: str) -> Relay | RelaySender:
-    """The relay in the process that has it, else what sends to that."""
+    """Return the relay in the process that has it, else a sender to that relay."""
     return _relays.get(name) or RelaySender(name)
 
 

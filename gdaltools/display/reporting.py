@@ -1,4 +1,4 @@
-"""How long work reports its progress, and how errors and interruptions are shown in a notebook."""
+"""How long work reports its progress, and how a notebook shows errors and interruptions."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ _RED, _PLAIN = "\x1b[31m", "\x1b[0m"
 
 @contextmanager
 def expecting(seconds: Callable[[], float]) -> Iterator[None]:
-    """In the block work is expected to take so long: a bar says at first what is left of that.
+    """Inside this block work is expected to take `seconds`; a bar first shows what is left of them.
 
     Parameters
     ----------
     seconds : callable
-        Asked only where there is a bar.
+        Called only if there is a bar.
     """
     token = _expected.set(seconds)
     try:
@@ -41,10 +41,10 @@ def expecting(seconds: Callable[[], float]) -> Iterator[None]:
 def reporting(
     option: ProgressOption, *, label: str | Callable[[], str], total: int, unit: str, begun: int = 0
 ) -> Iterator[Callable[[int], None]]:
-    """A function that reports so many more units as done; it may be called from any thread.
+    """Yield a function that reports `step` more units as done; any thread may call it.
 
-    A `label` that is a function is asked at each step. So many units as `begun` says were done before: they
-    count as done, and not for rate and time.
+    A `label` that is a function is called at each step. `begun` units were done before: they count as done,
+    but not for the rate and the time.
 
     >>> seen = []
     >>> with reporting(seen.append, label="cog", total=2, unit="blocks") as advance:
@@ -83,22 +83,25 @@ def _counted(
 
 
 def watched() -> bool:
-    """Whether a person looks on: at a notebook or a terminal, but not at the log of a CI's run."""
+    """Return whether a person watches: a notebook or a terminal, but not the log of a CI run."""
     from gdaltools.display.bars import in_notebook
 
     return not os.environ.get("CI") and (in_notebook() or sys.stderr.isatty())
 
 
 def show_errors_briefly() -> None:
-    """Let IPython show the errors of gdaltools as `rendered` writes them, in place of a traceback.
+    """Make IPython show gdaltools' errors as `rendered` formats them, instead of a traceback.
 
-    IPython asks an error for ``_render_traceback_`` before it prints a traceback of its own.
+    IPython calls an error's ``_render_traceback_`` before it prints a traceback of its own.
     """
     GdalToolsError._render_traceback_ = rendered  # type: ignore[attr-defined]
 
 
 def rendered(error: BaseException) -> list[str]:
-    """The error's message and the cells' lines it came through; a traceback after ``%xmode Verbose``."""
+    """Return the error's message and the cells' lines that it came through.
+
+    After ``%xmode Verbose`` it is a full traceback.
+    """
     if _wants_all():
         return traceback.format_exception(error)
     name = type(error).__name__
@@ -107,7 +110,7 @@ def rendered(error: BaseException) -> list[str]:
 
 @contextmanager
 def interrupted_shortly() -> Iterator[None]:
-    """In the block an interruption is one that a notebook shows as it shows a mistake."""
+    """Inside this block a notebook shows an interruption as briefly as an error of gdaltools."""
     try:
         yield
     except KeyboardInterrupt as error:
@@ -117,7 +120,7 @@ def interrupted_shortly() -> Iterator[None]:
 
 
 def _own_lines(error: BaseException) -> Iterator[str]:
-    """The lines of the notebook's cells through which the error came."""
+    """Yield the lines of the notebook's cells that the error came through."""
     found = error.__traceback__
     while found is not None:
         frame = found.tb_frame

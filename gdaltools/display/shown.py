@@ -1,4 +1,4 @@
-"""Values that show themselves: as aligned lines in a terminal, as a card in a notebook.
+"""Values that display themselves: as aligned lines in a terminal, as a card in a notebook.
 
 >>> class Lake(Shown):
 ...     def _rows(self):
@@ -17,31 +17,31 @@ from typing import Any
 from gdaltools.display.html import Html, card, facts
 from gdaltools.runtime.text import one_line, printable
 
-# The narrowest column of names.
+# The least width of the column of names.
 _NAMES = 10
 
 
 class Shown:
-    """What a value says of itself, once, for every place where it is shown.
+    """Describe a value once, for every place that shows it.
 
-    A subclass says what its rows are. Beside these it may have a picture and further parts, which only a
-    notebook shows; they are looked up when they are shown, and what cannot be had is left out.
+    A subclass defines the rows. It may add a picture and further parts, which only a notebook shows; they are
+    looked up when they are shown, and left out if unavailable.
     """
 
     def _rows(self) -> Mapping[str, str]:
-        """Names and values, in the order in which they are read."""
+        """Return names and values, in reading order."""
         raise NotImplementedError
 
     def _about(self) -> object:
-        """Which one it is, in a few words."""
+        """Return which value it is, in a few words."""
         return ""
 
     def _picture(self) -> bytes | None:
-        """A small PNG."""
+        """Return a small PNG, None if there is none."""
         return None
 
     def _parts(self) -> Iterable[Html]:
-        """What a notebook shows below the rows."""
+        """Return what a notebook shows below the rows."""
         return ()
 
     def __str__(self) -> str:
@@ -53,7 +53,7 @@ class Shown:
         return f"<{type(self).__name__}>\n{printable(str(self))}"
 
     def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
-        """What IPython prints."""
+        """Print the value in IPython."""
         printer.text(f"<{type(self).__name__}>\n{printable(str(self))}")
 
     def _repr_html_(self) -> str:
@@ -65,10 +65,10 @@ class Shown:
 
 
 class ShownInOneLine(Shown):
-    """One that travels with tasks: dask asks for its repr whenever it names one, so that this is short."""
+    """A value with a short repr: it travels with tasks, and dask calls its repr whenever it names one."""
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {one_line(str(self._about()))}>"
 
-    # IPython takes whichever of the two it finds first, class by class.
+    # IPython uses `__repr__` or `_repr_pretty_`, whichever it finds first, class by class.
     _repr_pretty_ = Shown._repr_pretty_

@@ -1,4 +1,4 @@
-"""What-if: a value shown as its card, and sliders that make it anew.
+"""What-if: a value shown as its card, with sliders that compute it anew.
 
 >>> what_if(lambda cores: gt.estimate(src, cores=cores), cores=IntSlider(2, 1, 32))  # doctest: +SKIP
 """
@@ -14,14 +14,14 @@ from gdaltools.errors import GdalToolsError, MissingExtra
 
 
 def what_if(make: Callable[..., Shown], **controls: Any) -> Any:
-    """Widgets below each other, and what `make` makes of their values, anew whenever one is moved.
+    """Return the widgets below each other, and the card that `make` returns, updated whenever one is moved.
 
     Parameters
     ----------
     make : callable
-        Takes the widgets' values by their names. An error of gdaltools is shown in place of what it makes.
+        Takes the widgets' values by name and returns a value. An error of gdaltools is shown in its place.
     controls : widgets of ipywidgets
-        As IntSlider or Dropdown.
+        Such as IntSlider or Dropdown.
 
     Raises
     ------

@@ -1,6 +1,6 @@
-"""Coordinate reference systems: read from text, named again, and bounds carried from one to another.
+"""Parse and name coordinate reference systems, and transform points and bounds between them.
 
-The only module that turns a user's text into a CRS, so that one rule decides what is understood.
+Only this module turns a user's text into a CRS, so one rule decides which forms are accepted.
 
 >>> crs_name(parse_crs("epsg:32637", "target_crs"))
 'EPSG:32637'
@@ -27,7 +27,7 @@ Bounds = tuple[float, float, float, float]
 WGS84 = CRS.from_epsg(4326)
 WGS84_NAME = "EPSG:4326"
 
-# Names, WKT, PROJ strings and PROJJSON. GDAL would also open files and URLs; a CRS must not be able to.
+# Names, WKT, PROJ strings and PROJJSON. GDAL would also open files and URLs, which a CRS must not cause.
 _KNOWN_FORMS = re.compile(
     r"""(?xis) \s* (?: [a-z][a-z0-9_]* : [a-z0-9_.:]+ | urn:ogc:def:crs: [a-z0-9_.:]+
     | \+ (?:proj|init) = .* | [a-z][a-z_0-9]* \s* \[ .* \] | \{ .* \} ) \s* \Z"""
@@ -37,19 +37,19 @@ _DENSIFY = 21
 
 
 def parse_crs(text: str | CRS, what: str) -> CRS:
-    """The CRS that `text` means: ``EPSG:4326``, WKT, a PROJ string or PROJJSON.
+    """Return the CRS that `text` names: ``EPSG:4326``, WKT, a PROJ string or PROJJSON.
 
     Parameters
     ----------
     text : str or CRS
-        The user's text.
+        The user's text; a CRS is returned unchanged.
     what : str
-        The parameter's name, for the error.
+        The parameter's name, for the error message.
 
     Raises
     ------
     InvalidParameter
-        PROJ knows no such CRS.
+        `text` has none of these forms, PROJ does not know it, or it is neither geographic nor projected.
     """
     if isinstance(text, CRS):
         return text
@@ -67,12 +67,12 @@ def parse_crs(text: str | CRS, what: str) -> CRS:
 
 @lru_cache(maxsize=256)
 def _from_text(text: str) -> CRS:
-    with rasterio.Env():  # where GDAL's complaint becomes the exception and is not printed
+    with rasterio.Env():  # turns GDAL's error into the exception instead of printing it
         return CRS.from_user_input(text)
 
 
 def crs_name(crs: CRS) -> str:
-    """``AUTHORITY:CODE`` where the CRS has one, else its WKT."""
+    """Return ``AUTHORITY:CODE`` if the CRS has one, else its WKT."""
     try:
         authority = crs.to_authority(confidence_threshold=100)
     except CRSError:
@@ -86,12 +86,12 @@ def _transformer(source_wkt: str, target_wkt: str) -> Transformer:
 
 
 def transformer(source: CRS, target: CRS) -> Transformer:
-    """PROJ's way from one CRS to another, x (or longitude) first.
+    """Return PROJ's transformer from one CRS to another, x (or longitude) first.
 
     Raises
     ------
     InvalidParameter
-        PROJ cannot join the two.
+        PROJ has no transformation between the two.
     """
     try:
         return _transformer(source.to_wkt(), target.to_wkt())
@@ -103,7 +103,7 @@ def transformer(source: CRS, target: CRS) -> Transformer:
 
 @lru_cache(maxsize=64)
 def _way(source: str, target: str) -> Transformer | None:
-    """The transformer between two CRSs by their names; None where they are one CRS."""
+    """Return the transformer between two named CRSs; None if they are the same CRS."""
     crs = parse_crs(source, "source CRS"), parse_crs(target, "target CRS")
     return None if crs[0] == crs[1] else transformer(*crs)
 
@@ -111,7 +111,7 @@ def _way(source: str, target: str) -> Transformer | None:
 def transform_points(
     source: str, target: str, x: NDArray[np.float64], y: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Points carried from one CRS to another, both by name; infinite where they have no place in it."""
+    """Transform points from one named CRS to another; infinite where `target` cannot express them."""
     way = _way(source, target)
     if way is None:
         return x, y
@@ -120,10 +120,10 @@ def transform_points(
 
 
 def transform_bounds(source: CRS, target: CRS, bounds: Bounds) -> Bounds:
-    """The box around `bounds` (left, bottom, right, top) in `target`, its edges densified.
+    """Return the box around `bounds` (left, bottom, right, top) in `target`, with densified edges.
 
-    For a geographic target it holds a pole that the box holds, and left > right means that the box
-    crosses the antimeridian (RFC 7946 §5.2). Values are infinite where PROJ gives no answer.
+    In a geographic target the box includes a pole that `bounds` includes, and left > right means that it
+    crosses the antimeridian (RFC 7946 §5.2). Values are infinite where PROJ gives no result.
     """
     if source == target:
         return bounds

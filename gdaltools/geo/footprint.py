@@ -1,4 +1,4 @@
-"""Where on Earth a window of a grid lies: bounds and polygon in EPSG:4326."""
+"""Where a window of a grid lies on Earth: its bounds and polygon in EPSG:4326."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ _POINTS_PER_EDGE = 8
 
 
 def footprint(grid: Grid, window: tuple[int, int, int, int]) -> tuple[Bounds, dict[str, Any]]:
-    """Bounds and GeoJSON geometry of a window ``(col_off, row_off, width, height)``.
+    """Return the bounds and the GeoJSON geometry of a window ``(col_off, row_off, width, height)``.
 
-    Straight edges of another CRS are bent in EPSG:4326, so they are given with points in between. A
-    window across the antimeridian is cut there into two boxes (RFC 7946 §3.1.9) and has left > right
-    (§5.2); one that holds a pole becomes the box from -180 to 180.
+    Straight edges of another CRS are curved in EPSG:4326, so the polygon has intermediate points. A window
+    that crosses the antimeridian is split there into two boxes (RFC 7946 §3.1.9) and has left > right
+    (§5.2); one that contains a pole becomes the box from -180 to 180.
 
     Raises
     ------
     UnsupportedRaster
-        The window lies outside of what the grid's CRS can express.
+        The window lies outside the area that the grid's CRS can express.
     """
     bounds = grid.bounds_of(*window)
     if grid.crs == WGS84_NAME:
@@ -53,7 +53,10 @@ def footprint(grid: Grid, window: tuple[int, int, int, int]) -> tuple[Bounds, di
 
 
 def _bounds_of_inner_points(grid: Grid, window: tuple[int, int, int, int]) -> Bounds:
-    """For a window with corners outside of the projection's domain, as around an ellipse of the world."""
+    """Return the bounds of those points of a window that have a place on Earth; infinite if none has.
+
+    For a window whose corners lie outside the projection's domain, as around an elliptical world map.
+    """
     col, row, width, height = window
     share = np.linspace(0, 1, 4 * _POINTS_PER_EDGE + 1)
     cols, rows = (part.ravel() for part in np.meshgrid(col + share * width, row + share * height))
@@ -72,7 +75,7 @@ def _box(bounds: Bounds) -> dict[str, Any]:
 
 
 def _ring(grid: Grid, window: tuple[int, int, int, int]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """The window's outline in the grid's CRS, counter-clockwise from the lower left, closed."""
+    """Return the window's outline in the grid's CRS: counter-clockwise from the lower left, closed."""
     col, row, width, height = window
     share = np.arange(_POINTS_PER_EDGE) / _POINTS_PER_EDGE
     low, high = np.zeros(_POINTS_PER_EDGE), np.ones(_POINTS_PER_EDGE)
@@ -82,19 +85,21 @@ def _ring(grid: Grid, window: tuple[int, int, int, int]) -> tuple[NDArray[np.flo
 
 
 def corner_bounds(dataset: DatasetReader) -> Bounds:
-    """The box around the four corners in the raster's own CRS, also of a rotated raster."""
+    """Return the box around the raster's four corners in its own CRS; correct for rotated rasters too."""
     corners = [dataset.transform * (col, row) for col in (0, dataset.width) for row in (0, dataset.height)]
     xs, ys = zip(*corners, strict=True)
     return min(xs), min(ys), max(xs), max(ys)
 
 
 def geographic_bounds(dataset: DatasetReader, location: Location | str) -> Bounds:
-    """left, bottom, right, top in EPSG:4326, within the globe; left > right across the antimeridian.
+    """Return left, bottom, right, top in EPSG:4326, clipped to the globe.
+
+    left > right means that the raster crosses the antimeridian.
 
     Raises
     ------
     UnsupportedRaster
-        The raster has no CRS or transform, or its CRS gives it no place on Earth.
+        The raster has no CRS or transform, or its CRS does not place it on Earth.
     """
     if not dataset.crs or dataset.transform.is_identity:
         raise UnsupportedRaster(f"{location} has no CRS or transform: write it again with input_crs")

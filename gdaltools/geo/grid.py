@@ -1,8 +1,8 @@
 """The grid of pixels that tiles are cut from: a CRS, a transform and a size.
 
-A raster that already lies in the target CRS, north up, keeps its own grid, so that tiles are plain
-windows of it. Any other is given a grid of square pixels whose origin is a whole multiple of their size,
-so that rasters tiled at one resolution line up with each other.
+A raster that is already in the target CRS and north up keeps its own grid, so its tiles are plain windows.
+Any other raster gets a grid whose origin is a whole multiple of the pixel size, so rasters tiled at one
+resolution line up with each other.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from gdaltools.geo.crs import WGS84, Bounds, crs_name, parse_crs, transform_boun
 Points = NDArray[np.float64]
 Resolution = float | tuple[float, float]
 
-#: GDAL's rasters are at most this wide and high.
+#: GDAL's limit on the width and height of a raster.
 MAX_SIDE = 2**31 - 1
 
-# A grid with so many times its source's pixels and its diagonal is stretched over a seam of the projection;
-# a long strip at an angle has many more pixels, but not a longer diagonal.
+# A grid with this many times its source's pixels, and this many times its diagonal, is stretched over a seam
+# of the projection. A long strip at an angle has many more pixels, but not a longer diagonal.
 _MAX_GROWTH = 8
-# The diagonal gives a resolution within a factor of two of the local one, unless the footprint is torn.
+# The diagonal gives a resolution within this factor of the local one, unless the footprint is torn.
 _TORN = 2.0
 _SNAP_TOLERANCE = 1e-6  # of a pixel
 
@@ -56,12 +56,12 @@ class Grid(BaseModel):
 
     @property
     def affine(self) -> Affine:
-        """The transform as an object that computes."""
+        """The transform as rasterio's `Affine`."""
         return Affine(*self.transform)
 
     @property
     def resolution(self) -> tuple[float, float]:
-        """Pixel width and height."""
+        """Pixel width and height, in units of `crs`."""
         a, b, _, d, e, _ = self.transform
         return math.hypot(a, d), math.hypot(b, e)
 
@@ -77,7 +77,7 @@ class Grid(BaseModel):
         return self.bounds_of(0, 0, self.width, self.height)
 
     def bounds_of(self, col_off: int, row_off: int, width: int, height: int) -> Bounds:
-        """left, bottom, right, top of a window.
+        """Return left, bottom, right, top of a window.
 
         Examples
         --------
@@ -91,7 +91,7 @@ class Grid(BaseModel):
         return min(xs), min(ys), max(xs), max(ys)
 
     def world(self, cols: NDArray[Any], rows: NDArray[Any]) -> tuple[Points, Points]:
-        """Coordinates of points that are given in pixels from the upper left corner.
+        """Return the coordinates, in `crs`, of points in pixels from the upper left corner.
 
         Examples
         --------
@@ -103,7 +103,7 @@ class Grid(BaseModel):
         return a * cols + b * rows + c, d * cols + e * rows + f
 
     def pixels(self, x: Points, y: Points) -> tuple[Points, Points]:
-        """Where points lie in pixels from the upper left corner: the inverse of `world`.
+        """Return positions, in pixels from the upper left corner, of points in `crs`: the inverse of `world`.
 
         Examples
         --------
@@ -117,7 +117,7 @@ class Grid(BaseModel):
         return (e * x - b * y) / area, (a * y - d * x) / area
 
     def transform_of(self, col_off: int, row_off: int) -> tuple[float, float, float, float, float, float]:
-        """The transform of a window's own pixels.
+        """Return the transform of a window that begins at `col_off` and `row_off`.
 
         Examples
         --------
@@ -129,25 +129,31 @@ class Grid(BaseModel):
 
 
 def target_grid(source: Grid, target_crs: CRS, resolution: Resolution | None = None) -> Grid:
-    """The grid in `target_crs` that holds all of `source`.
+    """Return the grid in `target_crs` that covers `source`.
+
+    It covers all of `source`, unless part of that lies where a projected `target_crs` cannot express it or
+    loses its scale, as Mercator at the poles. The grid is then limited to the CRS's area of use, if most of
+    `source` lies there.
 
     Parameters
     ----------
     source : Grid
         The raster's own grid.
     target_crs : CRS
-        Of the wanted grid.
+        The CRS of the grid.
     resolution : float or (float, float), optional
-        Pixel size in units of `target_crs`. By default square pixels of GDAL's rule (as many on the
-        diagonal as the source has, gdaltransformer.cpp, GDALSuggestedWarpOutput2), or, where the
-        source's footprint is wide in the target as around a pole, of the source's own area.
+        Pixel size in units of `target_crs`. By default an unrotated source keeps its resolution in its own
+        CRS. Elsewhere pixels are square, by GDAL's rule: as many on the diagonal as the source has
+        (gdaltransformer.cpp, GDALSuggestedWarpOutput2). If the source is rotated, or its footprint is wide
+        in the target as around a pole, they have the area of the source's pixels instead.
 
     Raises
     ------
     InvalidParameter
-        The resolution is not positive, PROJ cannot join the two CRSs, or the grid would be too large.
+        The resolution is not positive, PROJ has no transformation between the two CRSs, or the grid would
+        be too large.
     UnsupportedRaster
-        The footprint crosses the antimeridian or leaves the target CRS's area.
+        The footprint crosses the antimeridian or a seam of the target CRS, or leaves that CRS's area.
     """
     requested = _checked_resolution(resolution)
     source_crs = parse_crs(source.crs, "source CRS")
@@ -158,7 +164,7 @@ def target_grid(source: Grid, target_crs: CRS, resolution: Resolution | None = N
     if requested is None:
         requested = _default_resolution(source, bounds, local, same_crs=source_crs == target_crs)
         if target_crs.is_geographic and bounds[2] - bounds[0] >= 360 - requested[0]:
-            # Around the Earth pixels divide a quarter of it, so that none is lost at ±180 and ±90.
+            # Around the whole Earth the pixel size divides 90°, so that no pixel is lost at ±180 and ±90.
             requested = (90 / math.ceil(90 / requested[0]), 90 / math.ceil(90 / requested[1]))
         cols, rows = (bounds[2] - bounds[0]) / requested[0], (bounds[3] - bounds[1]) / requested[1]
         growth = cols * rows / (source.width * source.height)
@@ -207,7 +213,7 @@ def _target_bounds(source: Grid, source_crs: CRS, target_crs: CRS) -> Bounds:
 
 
 def _beyond_use(source: Grid, source_crs: CRS, target_crs: CRS, bounds: Bounds) -> bool:
-    """Whether the source reaches where the target has no place or no measure, as Mercator at the poles."""
+    """Return whether the source reaches where the target has no place or scale, as Mercator at the poles."""
     if not all(math.isfinite(value) for value in bounds):
         return True
     local = _local_resolution(source, source_crs, target_crs)
@@ -215,7 +221,7 @@ def _beyond_use(source: Grid, source_crs: CRS, target_crs: CRS, bounds: Bounds) 
 
 
 def _within_area_of_use(source: Grid, source_crs: CRS, target_crs: CRS) -> Bounds | None:
-    """The bounds of what lies in the target's area of use; None where that is not most of the raster."""
+    """Return the bounds of the part in the target's area of use; None unless that is most of the raster."""
     area = ProjCRS.from_user_input(crs_name(target_crs)).area_of_use
     west, south, east, north = transform_bounds(source_crs, WGS84, source.bounds)
     if area is None or area.west > area.east or not west < east:
@@ -233,7 +239,10 @@ def _diagonal_resolution(source: Grid, bounds: Bounds) -> float:
 
 
 def _local_resolution(source: Grid, source_crs: CRS, target_crs: CRS) -> float | None:
-    """The side of the square that has the area of a source pixel in the target: the median of 25 places."""
+    """Return the side of the square with a source pixel's area in the target: the median of 25 places.
+
+    None if none of them has a place in the target.
+    """
     shares = np.array([0.1, 0.3, 0.5, 0.7, 0.9])
     cols, rows = (part.ravel() for part in np.meshgrid(shares * source.width, shares * source.height))
     step = 0.5
@@ -284,7 +293,7 @@ def _snapped(bounds: Bounds, resolution: tuple[float, float], crs: CRS) -> Grid:
 
 
 def _snapped_axis(low: float, high: float, size: float, edge: float | None) -> tuple[int, int]:
-    """The first multiple and the number of pixels; not beyond the `edge` of a degree grid."""
+    """Return the first multiple of `size` and the number of pixels, within the `edge` of a degree grid."""
     first = math.floor(low / size + _SNAP_TOLERANCE)
     last = math.ceil(high / size - _SNAP_TOLERANCE)
     if edge is not None and low >= -edge - size:

@@ -1,7 +1,7 @@
 """The grid of a zoom level of a tile matrix set (OGC 17-083r4, Two Dimensional Tile Matrix Set).
 
-A raster that is tiled on such a grid has the very pixels that map tiles of that level show: nothing is
-resampled again when they are cut.
+A raster tiled on this grid has exactly the pixels that map tiles of that level show, so cutting map tiles
+from it resamples nothing again.
 """
 
 from __future__ import annotations
@@ -20,25 +20,25 @@ _SNAP_TOLERANCE = 1e-6  # of a tile
 
 
 def tms_grid(source: Grid, name: str, zoom: int | None = None) -> Grid:
-    """The part of a zoom level that holds all of `source`, in whole tiles of the set.
+    """Return the part of a zoom level that covers all of `source`, in whole tiles of the set.
 
     Parameters
     ----------
     name : str
-        morecantile's name of the set, as "WebMercatorQuad".
+        morecantile's name of the set, such as "WebMercatorQuad".
     zoom : int, optional
-        By default the level that is closest to the source's resolution.
+        By default the level closest to the source's resolution.
 
     Raises
     ------
     InvalidParameter
-        There is no such set or level, or the grid would be too large.
+        The set or the level does not exist, or the grid would be too large.
     UnsupportedRaster
         The raster has no place in the set's CRS.
     """
     matrices = tile_matrix_set(name)
     crs = CRS.from_wkt(matrices.crs._pyproj_crs.to_wkt())
-    # Of a source that lies in the CRS already it is its own grid: only bounds and resolution count.
+    # A source that is already in this CRS keeps its own grid here; only bounds and resolution are used.
     own = target_grid(source, crs)
     if zoom is None:
         zoom = int(matrices.zoom_for_res(max(own.resolution), max_z=_MAX_ZOOM))
@@ -69,18 +69,18 @@ def tms_grid(source: Grid, name: str, zoom: int | None = None) -> Grid:
 
 
 def _tiles(low: float, high: float, size: float, count: int) -> tuple[int, int]:
-    """The first tile that is touched and the one behind the last, within those that there are."""
+    """Return the first tile touched and the one after the last, limited to the tiles of the level."""
     first, last = math.floor(low / size + _SNAP_TOLERANCE), math.ceil(high / size - _SNAP_TOLERANCE)
     return max(0, first), min(count, last)
 
 
 def tile_matrix_set(name: str) -> Any:
-    """morecantile's tile matrix set of this name.
+    """Return morecantile's tile matrix set called `name`.
 
     Raises
     ------
     InvalidParameter
-        There is none.
+        There is no set of this name.
     """
     import morecantile
     from morecantile.errors import MorecantileError

@@ -1,4 +1,4 @@
-"""Windows of a grid of pixels, and ranges of its rows and columns."""
+"""Windows of a pixel grid, and ranges of its rows and columns."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from rasterio.windows import Window
 
 @dataclass(frozen=True)
 class Span:
-    """A range of rows or columns: `start` included, `stop` not."""
+    """A range of rows or columns: `start` is included, `stop` is not."""
 
     start: int
     stop: int
@@ -31,10 +31,10 @@ class PixelWindow(BaseModel):
 
     @property
     def pixels(self) -> int:
-        """How many there are."""
+        """The number of pixels in the window."""
         return self.width * self.height
 
     @property
     def rasterio(self) -> Window:
-        """As rasterio takes it."""
+        """The window as rasterio's `Window`."""
         return Window(self.col_off, self.row_off, self.width, self.height)

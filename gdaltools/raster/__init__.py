@@ -1,1 +1,1 @@
-"""Rasters as files: the one safe way to open them, and everything that their headers say."""
+"""Rasters as files: the one safe way to open them, and everything that their headers state."""

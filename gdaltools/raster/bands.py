@@ -1,4 +1,4 @@
-"""Bands as variables of an xarray.Dataset, each under its name, and variables as bands again."""
+"""Convert bands to the variables of an xarray.Dataset, each under its name, and variables back to bands."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from gdaltools.errors import InvalidParameter, UnsupportedRaster
 if TYPE_CHECKING:
     import xarray
 
-#: The coordinate of a DataArray that has the bands' names.
+#: The coordinate of a DataArray that holds the bands' names.
 BAND_NAME = "band_name"
 
 _COLOURS = ("red", "green", "blue", "alpha", "cyan", "magenta", "yellow", "black")
@@ -21,7 +21,7 @@ _NUMBERED = re.compile(r"Band \d+\Z")
 
 
 def bands_apart(array: xarray.DataArray) -> xarray.Dataset:
-    """A Dataset of one variable for each band.
+    """Return a Dataset with one variable for each band.
 
     Raises
     ------
@@ -44,14 +44,14 @@ def bands_apart(array: xarray.DataArray) -> xarray.Dataset:
 
 
 def bands_together(dataset: xarray.Dataset) -> xarray.DataArray:
-    """The variables that have rows and columns as the bands of one array, named as they are.
+    """Return the variables that have rows and columns as the bands of one array, with the same names.
 
-    Values keep what they are: a dtype that holds all of them is chosen.
+    Values are preserved: the array gets a dtype that holds all of them.
 
     Raises
     ------
     UnsupportedRaster
-        There is no such variable, or one has further dimensions.
+        The dataset has no spatial dimensions or no variable with them, or one has further dimensions.
     InvalidParameter
         The variables' nodata values differ.
     """
@@ -106,7 +106,7 @@ def _common_nodata(variables: list[Any]) -> float | None:
 def named(
     descriptions: Sequence[str | None], colours: Sequence[str], guessed: Sequence[str | None] = ()
 ) -> list[str]:
-    """A name for each band: its description, else its colour, else what is guessed, else its number.
+    """Return a name for each band: its description, else its colour, else `guessed`, else its number.
 
     >>> named([None, "haze", None], ["red", "gray", "gray"])
     ['Red', 'haze', 'Band 3']
@@ -120,7 +120,7 @@ def named(
 
 
 def given(names: Sequence[str], colours: Sequence[str]) -> tuple[str | None, ...]:
-    """The names that say more than the bands' colours and numbers do.
+    """Return the names that say more than the bands' colours and numbers; None for the others.
 
     >>> given(["Red", "Green", "Blue"], ["red", "green", "blue"])
     (None, None, None)
@@ -133,7 +133,7 @@ def given(names: Sequence[str], colours: Sequence[str]) -> tuple[str | None, ...
 
 
 def distinct(names: Iterable[str]) -> list[str]:
-    """The names, a repeated one with a number behind it.
+    """Return the names, a repeated one with a number after it.
 
     >>> distinct(["a", "b", "a"])
     ['a', 'b', 'a_2']

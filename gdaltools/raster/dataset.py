@@ -1,7 +1,7 @@
-"""The one door through which rasters are opened and read: safe drivers, bounded memory, typed errors.
+"""Open and read rasters: the only way to do so, with safe drivers, bounded memory and typed errors.
 
 Only formats that hold their own pixels are opened. A VRT, a service description or a format that names
-other files is refused, as it could make a server read what its author, not its user, may read.
+other files is refused, because it could make a server read what its author, not its user, may read.
 Side-car files (``.aux.xml``, ``.ovr``, ``.msk``, world files) are not looked for, for the same reason.
 """
 
@@ -34,19 +34,19 @@ from gdaltools.runtime import interruption
 from gdaltools.runtime.text import redacted
 from gdaltools.storage import Location, StrPath
 
-#: GDAL's block cache for the whole process, in MB, unless GDAL_CACHEMAX is set; GDAL would take 5% of RAM.
+#: GDAL's block cache for the whole process, in MB, unless GDAL_CACHEMAX is set; GDAL's default is 5% of RAM.
 CACHE_MB = 128
 
 _SAMPLED_BLOCKS = 64
 _TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _MAGIC = (*_TIFF_MAGIC, b"\xff\xd8\xff", b"\x89PNG", b"\0\0\0\x0cjP", b"\xff\x4f\xff", b"CDF")
-# GDAL's complaints reach the caller in our errors; without a handler Python would print them as well.
+# GDAL's errors reach the caller in ours; without a handler Python would print them as well.
 logging.getLogger("rasterio").addHandler(logging.NullHandler())
-# `RasterInfo.georeferenced` says it; warnings.catch_warnings is not for threads before Python 3.14.
+# `RasterInfo.georeferenced` reports it; warnings.catch_warnings is not thread-safe before Python 3.14.
 warnings.filterwarnings("ignore", category=NotGeoreferencedWarning)
 
-# distributed sends errors with their causes by tblib 3, which sets `args`; rasterio 1.4's have only a getter,
-# and of a read error would arrive a bare Exception.
+# distributed sends errors with their causes by tblib 3, which sets `args`. Those of rasterio 1.4 have only a
+# getter for it, so a read error would arrive as a bare Exception.
 CPLE_BaseError.__reduce__ = lambda error: (type(error), (error.error, error.errno, error.errmsg))
 
 
@@ -54,15 +54,15 @@ CPLE_BaseError.__reduce__ = lambda error: (type(error), (error.error, error.errn
 def open_dataset(
     src: StrPath | Location, *, verify: bool = True, overview_level: int | None = None
 ) -> Iterator[DatasetReader]:
-    """The raster at `src`, open for reading in this thread, for the length of the block.
+    """Open the raster at `src` for reading in this thread, until the block ends.
 
     Parameters
     ----------
     src : path, URL or Location
         A local path or ``abfs://container/blob``.
     verify : bool
-        Compare some of a TIFF's block offsets with the file's size, so that a file that was cut short
-        is refused before work is spent on it.
+        Compare some of a TIFF's block offsets with the file's size, so that a truncated file is refused
+        before work is spent on it.
     overview_level : int, optional
         Open this overview, 0 the largest, as if it were the raster.
 
@@ -71,11 +71,11 @@ def open_dataset(
     SourceNotFound
         Nothing is stored there.
     UnsupportedRaster
-        It is no raster, of a format that is not allowed, or over one of `gdaltools.raster.limits`.
+        It is not a raster, its format is not allowed, or it exceeds one of `gdaltools.raster.limits`.
     CorruptRaster
-        It is empty, cut short, or its header cannot be read.
+        It is empty or truncated, or its header cannot be read.
     SourceChanged
-        It is not the version any more that was pinned, or that was opened.
+        It is no longer the version that was pinned, or that was opened.
     StorageError
         Storage did not answer.
     """
@@ -100,7 +100,7 @@ def open_dataset(
             check_blocks(dataset, location, size)
         try:
             yield dataset
-        except CPLE_BaseError as error:  # what GDAL reads late of a header, rasterio does not translate
+        except CPLE_BaseError as error:  # of a header that GDAL reads late; rasterio does not translate it
             raise _open_error(location, error) from error
         except UnicodeDecodeError as error:
             raise _not_utf8(location, error) from error
@@ -112,7 +112,7 @@ _caches_lock = threading.Lock()
 
 @contextmanager
 def block_cache(size_bytes: int) -> Iterator[None]:
-    """In the block GDAL's cache, which is the process's, holds at least so many bytes of decoded blocks."""
+    """Inside this block GDAL's process-wide cache holds at least `size_bytes` of decoded blocks."""
     os.environ.setdefault("GDAL_CACHEMAX", str(CACHE_MB))
     with _caches_lock:
         if not _caches:
@@ -131,9 +131,9 @@ def block_cache(size_bytes: int) -> Iterator[None]:
 
 @contextmanager
 def _of_one_version(location: Location) -> Iterator[None]:
-    """Refuse what was read from Azure in the block if the blob was replaced meanwhile.
+    """Raise `SourceChanged` if a blob in Azure was replaced while the block ran.
 
-    A local file or memory that is open stays the one that was opened.
+    An open local file, or one in memory, stays the version that was opened.
     """
     try:
         yield
@@ -146,10 +146,10 @@ def _of_one_version(location: Location) -> Iterator[None]:
 
 
 _READ_OPTIONS = {
-    # libjpeg fills a cut-off image with grey and only warns.
+    # libjpeg fills a truncated image with grey and only warns.
     "GDAL_ERROR_ON_LIBJPEG_WARNING": "YES",
     "GDAL_PAM_ENABLED": "NO",
-    # Where VRT was allowed by name: a file is never a program.
+    # If VRT is allowed by name, its files still cannot run code.
     "GDAL_VRT_ENABLE_PYTHON": "NO",
     "GDAL_GEOREF_SOURCES": "INTERNAL",
 }
@@ -161,7 +161,7 @@ def _opened(location: Location, limits: Limits, overview_level: int | None) -> I
     drivers = netcdf.drivers_for(location, limits)
     with netcdf.gdal_name(location, drivers) as name:
         try:
-            # rasterio.open takes one driver; its class takes the list that GDAL may choose from.
+            # rasterio.open takes one driver; DatasetReader takes a list that GDAL may choose from.
             dataset = DatasetReader(name, driver=drivers, sharing=False, **options)
         except RasterioError as error:
             raise _open_error(location, error) from error
@@ -180,7 +180,7 @@ def _read_from(dataset: DatasetReader, location: Location) -> Iterator[None]:
             _check_arrived(dataset, location)
         try:
             yield
-        except CPLE_BaseError as error:  # what rasterio does not turn into an error of its own
+        except CPLE_BaseError as error:  # rasterio does not translate it
             text = redacted(str(error))
             if is_transport(location, text):
                 raise StorageError(f"{location} cannot be read: {text}") from error
@@ -190,9 +190,9 @@ def _read_from(dataset: DatasetReader, location: Location) -> Iterator[None]:
 
 
 def _check_arrived(dataset: DatasetReader, location: Location) -> None:
-    """Refuse a blob of which GDAL lost the way to the mask or the overviews, and would go on without them."""
+    """Refuse a blob whose mask or overviews GDAL failed to fetch, as it would go on without them."""
     with heard() as texts:
-        _ = dataset.mask_flag_enums  # makes GDAL look at all directories of a TIFF
+        _ = dataset.mask_flag_enums  # makes GDAL read all directories of a TIFF
     if not texts:
         return
     from gdaltools.raster.tiff import read_layout
@@ -201,7 +201,7 @@ def _check_arrived(dataset: DatasetReader, location: Location) -> None:
         with storage.opening(location) as stream:
             read_layout(stream, name=str(location))
     except (CorruptRaster, UnsupportedRaster):
-        return  # it is the file that is damaged there
+        return  # the file itself is damaged there
     raise StorageError(f"{location} cannot be read: {redacted('; '.join(texts))}")
 
 
@@ -269,20 +269,20 @@ def _check_limits(dataset: DatasetReader, location: Location, limits: Limits) ->
 
 
 def numpy_dtypes(dataset: DatasetReader) -> tuple[str, ...]:
-    """The bands' dtypes as numpy names them; GDAL's complex integers become complex64."""
+    """Return the bands' dtypes as numpy names them; GDAL's complex integers become complex64."""
     return tuple("complex64" if name.startswith("complex_int") else str(name) for name in dataset.dtypes)
 
 
 def check_blocks(dataset: DatasetReader, location: Location | str, size: int) -> None:
-    """Refuse a TIFF whose blocks lie beyond the `size` bytes that its file has.
+    """Refuse a TIFF whose blocks lie beyond the file's `size` bytes.
 
-    Looks at the last block and at some of the others, so it costs no more for a huge file. The offsets
-    come from GDAL's metadata domain "TIFF" (GDAL's GTiff driver page, BLOCK_OFFSET_x_y, BLOCK_SIZE_x_y).
+    Checks the last block and a sample of the others, so a huge file costs no more. The offsets come from
+    GDAL's metadata domain "TIFF" (GDAL's GTiff driver page, BLOCK_OFFSET_x_y, BLOCK_SIZE_x_y).
 
     Raises
     ------
     CorruptRaster
-        A block ends behind the end of the file, or a PNG has no end.
+        A block ends after the end of the file, or a PNG lacks its end.
     """
     if dataset.driver == "PNG" and isinstance(location, Location) and not location.in_azure:
         _check_png_end(location, size)
@@ -305,7 +305,10 @@ def check_blocks(dataset: DatasetReader, location: Location | str, size: int) ->
 
 
 def _check_png_end(location: Location, size: int) -> None:
-    """GDAL reads what is missing of an 8-bit PNG as whatever its memory held; IEND closes every PNG."""
+    """Refuse a PNG without IEND, which ends every PNG.
+
+    GDAL fills the missing part of an 8-bit PNG with whatever its memory held.
+    """
     tail = 4096
     with storage.opening(location) as stream:
         stream.seek(max(0, size - tail))
@@ -327,7 +330,9 @@ def read_window(
     indexes: Sequence[int] | None = None,
     mask: bool = False,
 ) -> NDArray[Any]:
-    """Pixels of a window, shape (bands, rows, cols); with ``mask=True`` its per-dataset mask, (rows, cols).
+    """Return a window's pixels, shape (bands, rows, cols).
+
+    With ``mask=True`` return the window's per-dataset mask instead, shape (rows, cols).
 
     Raises
     ------
@@ -344,14 +349,14 @@ def read_window(
 
 @contextmanager
 def reading(location: Location | str, window: Window, *, frame: str = "") -> Iterator[None]:
-    """Turns GDAL's errors in the block into ours, naming the window that was read, and of what.
+    """Turn GDAL's errors in the block into ours, which name the location and the window that was read.
 
     Raises
     ------
     CorruptRaster, StorageError
-        As `read_window` says.
+        As for `read_window`.
     KeyboardInterrupt
-        The run was interrupted: nothing more is read.
+        The run was interrupted; nothing more is read.
     """
     interruption.check()
     try:

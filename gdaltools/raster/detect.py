@@ -1,6 +1,6 @@
-"""What kind of raster it is, guessed from its header and a few of its blocks.
+"""Guess a raster's type from its header and a few of its blocks.
 
-The guess chooses defaults only (resampling, codec); whoever knows better passes ``raster_type``.
+The guess only chooses defaults (resampling, codec); a caller who knows better passes ``raster_type``.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _NIR_WORDS = ("nir", "near infrared", "near-infrared", "near_infrared", "infrare
 
 
 class Detection(BaseModel):
-    """A raster's type, how sure that is (0 to 1), and why."""
+    """A raster's type, the confidence in it (0 to 1), and the reason for it."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -40,7 +40,7 @@ class Detection(BaseModel):
 
 
 def detect(dataset: DatasetReader, location: Location) -> Detection:
-    """The type of an open raster; reads at most nine small windows, never the whole.
+    """Return the type of an open raster; reads at most nine small windows, never the whole raster.
 
     Raises
     ------
@@ -67,7 +67,7 @@ def detect(dataset: DatasetReader, location: Location) -> Detection:
 def _detect_four(
     dataset: DatasetReader, location: Location, interp: tuple[ColorInterp, ...], words: str
 ) -> Detection:
-    # GDAL's writers mark a fourth band as alpha on their own: a description or the pixels know better.
+    # GDAL's writers mark a fourth band as alpha by themselves, so a description takes precedence.
     if any(word in words for word in _NIR_WORDS):
         return _found("nir", 0.95, "four bands, one described as near infrared")
     if interp[3] == ColorInterp.alpha:
@@ -116,7 +116,10 @@ def _alpha_like(values: NDArray[Any], dtype: str) -> bool:
 
 
 def _sample(dataset: DatasetReader, location: Location, band: int) -> NDArray[Any]:
-    """Values of `band` from up to nine windows that are spread over the raster, inside one block each."""
+    """Return values of `band` from up to nine windows that are spread over the raster.
+
+    Each window begins at the edge of a block.
+    """
     rows, cols = dataset.block_shapes[band - 1]
     height = min(_WINDOW, max(rows, 16), dataset.height)
     width = min(_WINDOW, dataset.width)
@@ -126,7 +129,7 @@ def _sample(dataset: DatasetReader, location: Location, band: int) -> NDArray[An
     parts = []
     for row_off in row_offs:
         for col_off in col_offs:
-            # A window of a block of nodata says nothing, but costs as little as any other.
+            # A window of nodata says nothing, but costs as little as any other.
             window = Window(
                 col_off,
                 row_off,

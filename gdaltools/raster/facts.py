@@ -1,7 +1,7 @@
-"""Everything that a raster's file tells about its pixels, as a value that outlives the open dataset.
+"""Everything that a raster's file states about its pixels, as a value that outlives the open dataset.
 
-A COG says the same of its own: these facts are written, by GDAL, into a small template whose TIFF tags the
-COG takes over (`gdaltools.cog.format.template`).
+A COG states the same about its own pixels: GDAL writes these facts into a small template, and the COG takes
+over the template's TIFF tags (`gdaltools.cog.format.template`).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from rasterio.transform import Affine
 
 from gdaltools.raster.dataset import numpy_dtypes
 
-# Domains that GDAL derives from the file itself, or that have a place of their own below.
+# Domains that GDAL derives from the file itself, or that have their own fields below.
 _OWN_DOMAINS = ("", "IMAGE_STRUCTURE", "DERIVED_SUBDATASETS", "TIFF", "RPC", "GEOLOCATION", "COLOR_PROFILE")
 _XMP = "xml:XMP"
 _RGB = (ColorInterp.red, ColorInterp.green, ColorInterp.blue)
@@ -28,26 +28,26 @@ _RGB = (ColorInterp.red, ColorInterp.green, ColorInterp.blue)
 
 @dataclass(frozen=True)
 class Facts:
-    """What is known of the pixels of a raster.
+    """What a file states about the pixels of a raster.
 
     Attributes
     ----------
     dtype : str
-        rasterio's name of the bands' dtype; of bands that differ the one that holds them all.
+        rasterio's name of the bands' dtype; if they differ, the dtype that holds them all.
     sample_bits : int or None
-        GDAL's NBITS where that is less than the dtype has.
+        GDAL's NBITS, if less than the bits of the dtype.
     masked : bool
-        Whether a per-dataset mask says which pixels are data.
+        Whether a per-dataset mask marks the pixels that hold data.
     domains : mapping
-        Metadata of the dataset, by domain; of a domain "xml:…" the document, under the domain's name.
+        The dataset's metadata, by domain; for a domain "xml:…" the document, under the domain's name.
     band_tags, band_domains : tuple of mapping
-        Metadata of each band: of the default domain, and of the others by domain.
+        Each band's metadata: of the default domain, and of the others by domain.
     xmp, icc_profile : str or None
-        The XMP packet, and the colour profile in base 64.
+        The XMP packet, and the colour profile in base64.
     white_is_zero : bool
         Whether small values are shown bright (TIFF 6.0, PhotometricInterpretation 0).
     gcps : tuple
-        Ground control points and their CRS's WKT.
+        Ground control points and the WKT of their CRS.
     """
 
     width: int
@@ -76,7 +76,7 @@ class Facts:
 
     @property
     def crs(self) -> CRS | None:
-        """The CRS, if there is one."""
+        """The CRS; None if there is none."""
         return CRS.from_wkt(self.crs_wkt) if self.crs_wkt else None
 
     @property
@@ -91,7 +91,7 @@ class Facts:
 
     @property
     def hides(self) -> bool:
-        """Whether the last band, an alpha, is GDAL's mask of the others (GDALRasterBand::GetMaskBand)."""
+        """Whether the last band is an alpha and GDAL's mask of the others (GDALRasterBand::GetMaskBand)."""
         return (
             self.count in (2, 4)
             and self.colorinterp[-1] == ColorInterp.alpha
@@ -102,7 +102,7 @@ class Facts:
 
     @property
     def own_alphas(self) -> tuple[int, ...]:
-        """Bands, from 0, that are alphas beside a mask or nodata: those are GDAL's mask of the others."""
+        """Indexes, from 0, of alpha bands beside a mask or nodata, which GDAL uses as the mask instead."""
         if self.hides or (self.nodata is None and not self.masked):
             return ()
         return tuple(band for band, shows in enumerate(self.colorinterp) if shows == ColorInterp.alpha)
@@ -113,7 +113,7 @@ class Facts:
         return self.colorinterp[:3] == _RGB
 
     def warped(self, *, width: int, height: int, transform: Affine, crs: CRS, masked: bool) -> Facts:
-        """What still holds on another grid: statistics and what places the old pixels do not."""
+        """Return the facts that hold on another grid: without statistics and what locates the old pixels."""
         return replace(
             self,
             width=width,
@@ -128,7 +128,7 @@ class Facts:
 
 
 def facts_of(dataset: DatasetReader, *, masked: bool) -> Facts:
-    """The facts of an open raster."""
+    """Return the facts of an open raster."""
     dtypes = set(dataset.dtypes)
     dtype = str(dtypes.pop()) if len(dtypes) == 1 else np.result_type(*numpy_dtypes(dataset)).name
     points, points_crs = dataset.gcps
@@ -163,7 +163,7 @@ def facts_of(dataset: DatasetReader, *, masked: bool) -> Facts:
 
 
 def _domains(dataset: DatasetReader, band: int) -> list[str]:
-    # GDAL cannot write a JSON document into a TIFF: its COG driver leaves it out as well.
+    # GDAL cannot write a JSON document into a TIFF; its COG driver leaves it out as well.
     return [
         name
         for name in dataset.tag_namespaces(band)
@@ -172,11 +172,11 @@ def _domains(dataset: DatasetReader, band: int) -> list[str]:
 
 
 def sample_bits(dataset: DatasetReader) -> int | None:
-    """Bits of a sample where that is less than its dtype has."""
+    """Return the bits of a sample if they are fewer than its dtype has, else None."""
     bits = dataset.tags(1, ns="IMAGE_STRUCTURE").get("NBITS")
     return int(bits) if bits else None
 
 
 def without_statistics(tags: Mapping[str, str]) -> dict[str, str]:
-    """A band's metadata without statistics of pixels that are no longer the same."""
+    """Return a band's metadata without statistics, for pixels that are no longer the same."""
     return {name: value for name, value in tags.items() if not name.startswith("STATISTICS_")}

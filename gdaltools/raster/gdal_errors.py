@@ -1,8 +1,8 @@
-"""What GDAL's words for an error mean, and the errors after which it goes on.
+"""Interpret the text of GDAL's errors, and collect the errors after which GDAL goes on.
 
-Of these rasterio raises none, and only logs them: GDAL opens a TIFF whose later directories cannot be read,
-and takes it for one without a mask and overviews. That is right for a file that is damaged there, and wrong
-for one that did not arrive.
+rasterio does not raise the latter, and only logs them. GDAL opens a TIFF whose later directories cannot be
+read, and treats it as one without a mask and overviews. That is right for a file that is damaged there, and
+wrong for one that was not fully received.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from gdaltools.storage import Location
 _TRANSPORT = re.compile(
     r"(?i)curl|HTTP (?:error|response)|Input/output error|timed? ?out|vsiaz|AuthenticationFailed"
 )
-# libtiff's words for bytes that it asked for and did not get.
+# libtiff's messages about bytes that it requested and did not get.
 _SHORT_READ = re.compile(r"Read error (?:at|on)|got \d+ bytes, expected \d+")
 
 _LOGGER = "rasterio._env"
@@ -29,7 +29,7 @@ _THREAD = threading.local()
 
 @contextmanager
 def heard() -> Iterator[list[str]]:
-    """The errors that GDAL signals in this thread while the block lasts, in a list that grows."""
+    """Collect the errors that GDAL signals in this thread until the block ends, in a list that grows."""
     before = getattr(_THREAD, "texts", None)
     texts: list[str] = []
     _THREAD.texts = texts
@@ -40,7 +40,7 @@ def heard() -> Iterator[list[str]]:
 
 
 def _hear(record: logging.LogRecord) -> bool:
-    """Note what is signalled; whether the record goes on is for rasterio's own level to say."""
+    """Collect a signalled error; rasterio's own level decides whether the record is logged."""
     texts: list[str] | None = getattr(_THREAD, "texts", None)
     if texts is not None and _SIGNALLED in str(record.msg):
         texts.append(record.getMessage())
@@ -48,17 +48,17 @@ def _hear(record: logging.LogRecord) -> bool:
 
 
 def is_transport(location: Location | str, text: str) -> bool:
-    """Whether GDAL's words are about the way to the bytes and not about the bytes."""
+    """Return whether GDAL's message is about the transport of the bytes and not about the bytes."""
     if isinstance(location, str):
         return _TRANSPORT.search(text.replace(location, "")) is not None
-    # The blocks of a blob were found to lie within it: what of them does not arrive was lost on the way.
+    # A blob's blocks were found to lie within it, so bytes that are missing were lost on the way.
     lost = location.in_azure and _SHORT_READ.search(text)
     name = str(location) if location.memory else location.gdal_path
     return bool(lost) or _TRANSPORT.search(text.replace(name, "")) is not None
 
 
 def whole_text(error: BaseException | None) -> str:
-    """The messages of an error and of its causes: GDAL's reason is in the last of them."""
+    """Return the messages of an error and of its causes; GDAL's reason is in the last of them."""
     texts: list[str] = []
     while error is not None:
         text = str(error).strip().rstrip(".")

@@ -1,12 +1,12 @@
-"""What a raster is: `inspect` tells it from the header and a few blocks, `open` gives its pixels lazily.
+"""Describe a raster from its header and a few blocks, without holding the raster in memory.
 
-Neither holds the raster in memory. Both read through `open_dataset`, the only door to a source.
+`inspect` reads through `open_dataset`, the only way to open a source.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
@@ -26,34 +26,31 @@ from gdaltools.raster.maps import OnMap
 from gdaltools.raster.picture import file_name, thumbnail
 from gdaltools.storage import Location, StrPath
 
-if TYPE_CHECKING:  # at run time where they are used: they make the import of gdaltools slow
-    pass
-
-__all__ = ["RasterInfo", "Shape", "describe", "inspect", "open", "open_dataset", "source_crs"]
+__all__ = ["RasterInfo", "Shape", "describe", "inspect", "open_dataset", "source_crs"]
 
 MaskKind = Literal["none", "nodata", "alpha", "mask"]
 Shape = tuple[int, int]
 
 
 class RasterInfo(OnMap, BaseModel):
-    """Everything that a raster's header says, and what kind of raster it looks like.
+    """Everything that a raster's header states, and the type that the raster appears to be.
 
     Attributes
     ----------
     crs : str or None
-        ``AUTHORITY:CODE``, else WKT; None where the file has none.
+        ``AUTHORITY:CODE``, else WKT; None if the file has no CRS.
     transform : tuple of 6 float
         Pixel to world as ``(a, b, c, d, e, f)``: x = a·col + b·row + c, y = d·col + e·row + f.
     bounds : tuple of 4 float
         left, bottom, right, top in `crs`.
     bounds_4326 : tuple of 4 float or None
-        The same in EPSG:4326; left > right where the raster crosses the antimeridian.
+        The same in EPSG:4326; left > right if the raster crosses the antimeridian.
     resolution : tuple of 2 float
         Pixel width and height in units of `crs`.
     mask : str
-        How pixels without data are told: "nodata", "alpha", "mask" (per dataset) or "none".
+        How pixels without data are marked: "nodata", "alpha", "mask" (per dataset) or "none".
     overviews : tuple of int
-        Their factors.
+        The factors of the overviews.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -93,12 +90,12 @@ class RasterInfo(OnMap, BaseModel):
 
     @property
     def has_crs(self) -> bool:
-        """Whether the file says where on Earth it lies."""
+        """Whether the file has a CRS."""
         return self.crs is not None
 
     @property
     def detected_type(self) -> str:
-        """rgb, rgba, dem, categorical, multispectral or nir."""
+        """The detected type: rgb, rgba, dem, categorical, multispectral or nir."""
         return self.detected.raster_type
 
     @property
@@ -108,7 +105,7 @@ class RasterInfo(OnMap, BaseModel):
 
     @property
     def affine(self) -> Affine:
-        """The transform as an object that computes."""
+        """The transform as rasterio's `Affine`."""
         return Affine(*self.transform)
 
     @property
@@ -117,7 +114,7 @@ class RasterInfo(OnMap, BaseModel):
         rgb = ("Red", "Green", "Blue")
         guessed: dict[str, tuple[str, ...]] = {"rgb": rgb, "rgba": rgb, "nir": (*rgb, "NIR")}
         colours = list(self.color_interpretation)
-        if self.detected_type == "nir":  # GDAL's writers mark a fourth band as alpha on their own
+        if self.detected_type == "nir":  # GDAL's writers mark a fourth band as alpha by themselves
             colours[3] = "undefined"
         found = named(self.descriptions, colours, guessed.get(self.detected_type, ()))
         return {str(index): name for index, name in enumerate(found, start=1)}
@@ -142,14 +139,14 @@ class RasterInfo(OnMap, BaseModel):
         }
 
     def plot(self, ax: Any = None) -> Any:
-        """Draw a histogram of each band by a sample of its pixels; the matplotlib Axes.
+        """Draw a histogram of each band from a sample of its pixels; return the matplotlib Axes.
 
         Raises
         ------
         MissingExtra
             matplotlib is not installed.
         SourceNotFound, CorruptRaster, StorageError
-            The raster cannot be read any more.
+            The raster can no longer be read.
 
         Examples
         --------
@@ -189,12 +186,12 @@ class RasterInfo(OnMap, BaseModel):
 
 
 def inspect(src: StrPath | Location) -> RasterInfo:
-    """What the raster at `src` is; reads the header and at most nine small windows.
+    """Describe the raster at `src`; reads the header and at most nine small windows.
 
     Raises
     ------
     SourceNotFound, UnsupportedRaster, CorruptRaster, StorageError
-        As `open_dataset` does; CorruptRaster also where a sampled block cannot be decoded.
+        As for `open_dataset`; CorruptRaster also if a sampled block cannot be decoded.
 
     Examples
     --------
@@ -208,7 +205,7 @@ def inspect(src: StrPath | Location) -> RasterInfo:
 
 
 def describe(dataset: DatasetReader, location: Location) -> RasterInfo:
-    """`inspect` for a raster that is open already."""
+    """Return what `inspect` returns, for a raster that is already open."""
     dtypes = numpy_dtypes(dataset)
     a, b, c, d, e, f = tuple(dataset.transform)[:6]
     cols, rows = (0, dataset.width), (0, dataset.height)
@@ -256,14 +253,14 @@ def describe(dataset: DatasetReader, location: Location) -> RasterInfo:
 
 
 def source_crs(dataset: DatasetReader, location: Location, input_crs: str | CRS | None) -> CRS:
-    """The CRS that the source is in: `input_crs` where it is given, else the file's own.
+    """Return the source's CRS: `input_crs` if passed, else the file's own.
 
     Raises
     ------
     UnsupportedRaster
         There is neither, or the file has no affine transform.
     InvalidParameter
-        `input_crs` is no CRS.
+        `input_crs` is not a CRS.
     """
     crs = dataset.crs if input_crs is None else parse_crs(input_crs, "input_crs")
     if not crs:
@@ -275,7 +272,7 @@ def source_crs(dataset: DatasetReader, location: Location, input_crs: str | CRS 
 
 
 def mask_kind(dataset: DatasetReader) -> MaskKind:
-    """How the raster tells pixels that hold no data; a mask or alpha counts before a nodata value."""
+    """Return how the raster marks pixels without data; a mask or alpha takes precedence over nodata."""
     flags = dataset.mask_flag_enums[0]
     if MaskFlags.alpha in flags:
         return "alpha"

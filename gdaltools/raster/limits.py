@@ -1,8 +1,8 @@
-"""What a raster may claim to be before it is refused: believing a header costs memory and time.
+"""Limits on what a raster's header may claim: trusting a header costs memory and time.
 
-Each limit is a variable of the environment; what is refused says which. Seconds and memory are the limits of
-the process that reads: the worker gives every task a process of its own, and ends it
-(``WORKER_TIMEOUT_MINUTES``, ``WORKER_MEMORY_LIMIT_MB``).
+Each limit is an environment variable, and a refusal names it. Time and memory are limits of the process
+that reads: the worker gives every task a process of its own, and ends it (``WORKER_TIMEOUT_MINUTES``,
+``WORKER_MEMORY_LIMIT_MB``).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from gdaltools.errors import InvalidParameter
 
-#: GDAL drivers whose files hold their own pixels and cannot point to others.
+#: GDAL drivers whose files hold their own pixels and cannot point to other files.
 DRIVERS = ("GTiff", "COG", "JPEG", "PNG", "JP2OpenJPEG", "WEBP", "BMP", "GIF", "netCDF")
 
 
@@ -23,16 +23,16 @@ class Limits:
     Attributes
     ----------
     drivers : tuple of str
-        GDALTOOLS_ALLOWED_DRIVERS, GDAL's names with commas between: only these open a file. netCDF alone
-        is for classic files; those that are HDF5 inside, and can point to others, take HDF5 as well.
+        GDALTOOLS_ALLOWED_DRIVERS, GDAL's names separated by commas: only these open a file. netCDF alone
+        is for classic files; those that are HDF5 inside, and can point to other files, need HDF5 as well.
     samples : int
         GDALTOOLS_MAX_SAMPLES: pixels times bands.
     bands, blocks : int
-        GDALTOOLS_MAX_BANDS and GDALTOOLS_MAX_BLOCKS; GDAL keeps something of each in memory.
+        GDALTOOLS_MAX_BANDS and GDALTOOLS_MAX_BLOCKS; GDAL uses some memory for each band and block.
     block_bytes : int
-        GDALTOOLS_MAX_BLOCK_MB: the largest block, decoded; it must fit memory several times.
+        GDALTOOLS_MAX_BLOCK_MB: the largest decoded block; it must fit into memory several times.
     file_bytes : int
-        GDALTOOLS_MAX_FILE_GB.
+        GDALTOOLS_MAX_FILE_GB: the largest file.
     """
 
     drivers: tuple[str, ...] = DRIVERS
@@ -44,12 +44,12 @@ class Limits:
 
     @classmethod
     def from_environment(cls) -> Limits:
-        """The limits that the environment sets, and the others' defaults.
+        """Return the limits that the environment sets, with defaults for the others.
 
         Raises
         ------
         InvalidParameter
-            A value is no whole number above 0.
+            A value is not a whole number above 0.
         """
         given = os.environ.get("GDALTOOLS_ALLOWED_DRIVERS", "")
         named = tuple(name.strip() for name in given.split(",") if name.strip())

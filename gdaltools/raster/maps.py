@@ -1,7 +1,7 @@
 """Interactive maps by ipyleaflet: rasters painted by the kernel, tiles as outlines, all without the internet.
 
-There is no tile server: what the map shows is read from the rasters' overviews whenever the map was moved,
-and sent to it as a picture. So a map works wherever the notebook's kernel does.
+There is no tile server: whenever the map moves, its view is read from the rasters' overviews and sent to it
+as a picture. So a map works wherever the notebook's kernel does.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ from gdaltools.raster.picture import GLANCE_PIXELS, Picture, glance_cost, painte
 from gdaltools.storage import Location
 
 _MERCATOR = parse_crs("EPSG:3857", "map")
-# Where the square world of web maps ends.
+# The latitude at which the square world of web maps ends.
 _LATITUDE = 85.0511
-# Longer side of the picture that is painted for a view, pixels.
+# Longer side of the picture that is painted for a view, in pixels.
 _SIDE = 1024
-# Of zlib: a picture for one look is to be there soon.
+# The level of zlib: a picture for one view must be ready soon.
 _EFFORT = 3
-# Rasters that are painted; of more only the outlines are shown.
+# Rasters that are painted; the outlines of any further ones are still shown.
 _MOST_SOURCES = 64
-# Sides of a look at a raster to find what is dark and bright in it.
+# Rows and columns of the sample in which a raster's darkest and brightest values are found.
 _LOOK = (256, 256)
 _MOST_OUTLINES = 2_000
-# Of a map, pixels of a screen.
+# Size of a map, in pixels of the screen.
 _WIDTH, _HEIGHT = 800, 420
 _STYLE = {"color": "#0969da", "weight": 1, "fillOpacity": 0.06}
 _HOVERED = {"color": "#bf3989", "weight": 2, "fillOpacity": 0.2}
@@ -47,7 +47,7 @@ _HOVERED = {"color": "#bf3989", "weight": 2, "fillOpacity": 0.2}
 
 @dataclass(frozen=True)
 class _Layer:
-    """A raster that can be painted: where it lies in degrees, and what is dark and bright in it."""
+    """A raster that can be painted: its bounds in degrees, and its darkest and brightest values."""
 
     location: Location
     bounds: Bounds
@@ -57,16 +57,16 @@ class _Layer:
 def explore(
     sources: Sequence[str], *, outlines: Mapping[str, Any] | None = None, bounds: Bounds | None = None
 ) -> Any:
-    """An ipyleaflet Map of rasters, the first on top, with outlines that tell their names.
+    """Return an ipyleaflet Map of rasters, the first on top, with outlines that show their names.
 
     Parameters
     ----------
     sources : sequence of str
-        Locations. What cannot be read at a glance is left out.
+        Locations. A raster that cannot be read at a glance is left out.
     outlines : GeoJSON FeatureCollection, optional
         Features with a ``tile_id``.
     bounds : (left, bottom, right, top), optional
-        What the map shows at first, in degrees; by default all of the rasters.
+        The map's first view, in degrees; by default all of the rasters.
 
     Raises
     ------
@@ -111,7 +111,7 @@ def explore(
 
 
 def _beginning(whole: Bounds) -> tuple[tuple[float, float], int]:
-    """Center and zoom at which all of the bounds are seen.
+    """Return the center and zoom at which all of the bounds are visible.
 
     >>> _beginning((-180.0, -85.0, 180.0, 85.0))
     ((0.0, 0.0), 0)
@@ -130,7 +130,7 @@ def _layer(source: str) -> _Layer | None:
         location = storage.locate(source)
         with open_dataset(location, verify=False) as dataset:
             left, bottom, right, top = geographic_bounds(dataset, location)
-            if left >= right:  # across the antimeridian: its larger part
+            if left >= right:  # across the antimeridian: show the larger part
                 left, right = (left, 180.0) if 180 - left > right + 180 else (-180.0, right)
             if glance_cost(dataset, _SIDE) > GLANCE_PIXELS:
                 return None
@@ -142,7 +142,7 @@ def _layer(source: str) -> _Layer | None:
 
 
 def _url(layers: Sequence[_Layer], view: Bounds) -> str:
-    """A picture of what lies in a view."""
+    """Return a picture of a view, as a URL that contains it."""
     canvas = _canvas(layers, view)
     return "data:image/png;base64," + base64.b64encode(png(canvas, effort=_EFFORT)).decode()
 
@@ -156,7 +156,7 @@ def _canvas(layers: Sequence[_Layer], view: Bounds) -> Picture:
         if _meet(layer.bounds, view):
             try:
                 part = _painted(layer, (left, bottom, right, top), rows, cols)
-            except GdalToolsError:  # it was replaced or removed while the map is open
+            except GdalToolsError:  # it was replaced or removed while the map was open
                 continue
             canvas = np.where(part[..., 3:] > 0, part, canvas)
     return canvas
@@ -179,7 +179,7 @@ def _painted(layer: _Layer, bounds: Bounds, rows: int, cols: int) -> Picture:
 
 
 def _view(shown: Any, whole: Bounds) -> Bounds | None:
-    """The part of the rasters that the map shows; None where it shows nothing of them, or is not up yet."""
+    """Return the part of the rasters that the map shows; None if it shows no part or is not yet displayed."""
     if len(shown.bounds) != 2:
         return None
     (bottom, left), (top, right) = shown.bounds
@@ -199,20 +199,20 @@ def _union(bounds: Sequence[Bounds]) -> Bounds | None:
 
 
 def _corners(bounds: Bounds) -> tuple[tuple[float, float], tuple[float, float]]:
-    """Bounds as Leaflet has them: latitude first."""
+    """Return bounds as Leaflet expects them: latitude first."""
     left, bottom, right, top = bounds
     return (bottom, left), (top, right)
 
 
 class OnMap(Shown):
-    """What a value puts on a map, said once by a subclass."""
+    """A value that can be shown on a map; a subclass defines once what the map shows."""
 
     def _on_map(self) -> Mapping[str, Any]:
-        """Arguments of `gdaltools.raster.maps.explore`."""
+        """Return the arguments of `gdaltools.raster.maps.explore`."""
         raise NotImplementedError
 
     def explore(self) -> Any:
-        """An interactive map of its rasters, for a notebook; ipyleaflet's Map.
+        """Return an interactive map of the rasters, for a notebook: ipyleaflet's Map.
 
         Raises
         ------

@@ -1,8 +1,8 @@
-"""netCDF: which of its files are opened, and how one variable of several is named without GDAL's own syntax.
+"""netCDF: which files are opened, and how one of several variables is named without GDAL's own syntax.
 
 Classic netCDF ("CDF", versions 1 and 2) holds its own numbers. netCDF-4 is HDF5, whose datasets can lie in
 any other file that the process may read (HDF5, "External storage", "External links", "Virtual datasets"), and
-GDAL follows them: such files are opened only where the driver HDF5 is allowed by name.
+GDAL follows them. Such files are opened only if the driver HDF5 is allowed by name.
 """
 
 from __future__ import annotations
@@ -27,20 +27,20 @@ HDF5_MAGIC = b"\x89HDF"
 
 _SUFFIXES = (".nc", ".nc3", ".cdf")
 _CLASSIC_MAGIC = b"CDF"
-# Of a header, as much as its dimensions may take.
+# Bytes that are read of a header: as many as its dimensions may take.
 _HEAD_BYTES = 16 << 10
 _DIMENSIONS = 10
 
 
 def drivers_for(location: Location, limits: Limits) -> list[str]:
-    """Of the drivers that are allowed, those that may try to open this file.
+    """Return those of the allowed drivers that may try to open this file.
 
-    A file is netCDF by its suffix and its first bytes; of others nothing more is read for this.
+    A file is netCDF by its suffix and its first bytes; nothing is read of a file with another suffix.
 
     Raises
     ------
     CorruptRaster
-        It is netCDF and claims to be longer than it is, for which GDAL would take memory.
+        It is netCDF and claims to be longer than it is; GDAL would allocate memory for the claim.
     SourceNotFound, StorageError
         It cannot be read.
     """
@@ -58,16 +58,16 @@ def drivers_for(location: Location, limits: Limits) -> list[str]:
 
 @contextmanager
 def gdal_name(location: Location, drivers: list[str]) -> Iterator[str]:
-    """The name by which GDAL opens the file, or its variable, inside the block.
+    """Yield the name by which GDAL opens the file, or its variable, inside the block.
 
-    The netCDF library reads local files alone: others are brought near for as long as they are open.
+    The netCDF library reads only local files; others are staged for as long as they are open.
 
     Raises
     ------
     InvalidParameter
-        There is no such variable, or it is not for this format.
+        The variable does not exist, the file is not netCDF, or its path has a quotation mark.
     StorageError
-        The file cannot be brought near.
+        The file cannot be staged.
     """
     if drivers != [DRIVER]:
         if location.variable is not None:
@@ -86,12 +86,12 @@ def gdal_name(location: Location, drivers: list[str]) -> Iterator[str]:
 
 
 def variables(dataset: DatasetReader) -> tuple[str, ...]:
-    """Names of the rasters in an open file that holds several."""
+    """Return the names of the rasters in an open file that holds several."""
     return tuple(name.rpartition(":")[2] for name in dataset.subdatasets)
 
 
 def _check_dimensions(head: bytes, location: Location) -> None:
-    """Refuse dimensions that no file of this size has (The NetCDF Classic Format, dim_list)."""
+    """Refuse a dimension that is longer than the file has bytes (The NetCDF Classic Format, dim_list)."""
     size = storage.stat(location).size
     stream = io.BytesIO(head[8:])
 
@@ -99,7 +99,7 @@ def _check_dimensions(head: bytes, location: Location) -> None:
         return int.from_bytes(stream.read(4), "big")
 
     if number() != _DIMENSIONS:
-        return  # none, or none at all: the library says
+        return  # no dimensions, or not a valid header: the library reports it
     for _ in range(min(number(), _HEAD_BYTES)):
         length = number()
         stream.seek(-(-length // 4) * 4, io.SEEK_CUR)
@@ -120,8 +120,8 @@ def _of_variable(location: Location, path: Path) -> str:
         with DatasetReader(str(path), driver=[DRIVER], sharing=False) as dataset:
             known = variables(dataset)
     except RasterioError:
-        known = ()  # whoever opens it next says why
-    # A file of one raster lists none.
+        known = ()  # the next attempt to open it reports why
+    # A file with one raster lists no variables.
     if known and location.variable not in known:
         raise InvalidParameter(f"{location} has no variable {location.variable!r}: it has {', '.join(known)}")
     return f'NETCDF:"{path}":{location.variable}'

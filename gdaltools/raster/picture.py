@@ -1,4 +1,4 @@
-"""A small picture of a raster, from the overview that is about as fine; never of more than a glance costs.
+"""Draw a small picture of a raster from an overview of about its size, if that costs no more than a glance.
 
 >>> thumbnail("no-such-file.tif") is None
 True
@@ -25,18 +25,18 @@ from gdaltools.storage import Location, StrPath
 
 Picture = NDArray[np.uint8]
 
-#: Side of a thumbnail, pixels.
+#: Side of a thumbnail, in pixels.
 THUMBNAIL = 192
-#: Decoding more than this for a picture takes longer than a person waits for an answer.
+#: Decoding more pixels than this for a picture takes longer than a person waits for an answer.
 GLANCE_PIXELS = 24_000_000
-#: The percentiles that become black and white in a picture of data that are not 8-bit colours.
+#: The percentiles that become black and white in a picture of data other than 8-bit colours.
 STRETCH_PERCENTILES = (2, 98)
-# Levels of a colour that a thumbnail keeps: a step that nobody sees halves its bytes.
+# The step between a colour's levels in a thumbnail: it is invisible, and halves the bytes.
 _THUMBNAIL_STEP = 4
 
 
 def thumbnail(src: StrPath | Location, side: int = THUMBNAIL) -> bytes | None:
-    """A PNG of the raster; None where it cannot be had, or not without reading much of the raster."""
+    """Return a PNG of the raster; None if it cannot be drawn, or only by reading much of the raster."""
     try:
         found = picture(src, side)
     except (GdalToolsError, RasterioError, OSError):
@@ -48,14 +48,14 @@ def thumbnail(src: StrPath | Location, side: int = THUMBNAIL) -> bytes | None:
 
 
 def picture(src: StrPath | Location, side: int) -> Picture | None:
-    """The raster as (rows, cols, 4) of red, green, blue and alpha, at most `side` pixels a side.
+    """Return the raster as red, green, blue and alpha, shape (rows, cols, 4), at most `side` pixels a side.
 
-    None where it has no overview that is coarse enough to be read at a glance.
+    None if it has no overview that is coarse enough to be read at a glance.
 
     Raises
     ------
     SourceNotFound, UnsupportedRaster, CorruptRaster, StorageError
-        As `gdaltools.inspect` does.
+        As for `gdaltools.inspect`.
     """
     location = storage.locate(src)
     with open_dataset(location, verify=False) as dataset:
@@ -65,7 +65,7 @@ def picture(src: StrPath | Location, side: int) -> Picture | None:
 
 
 def png(pixels: Picture, *, effort: int = 9) -> bytes:
-    """RGBA pixels of shape (rows, cols, 4) as a PNG, compressed at this level of zlib."""
+    """Return RGBA pixels of shape (rows, cols, 4) as a PNG, compressed at level `effort` of zlib."""
     rows, cols, bands = pixels.shape
     profile = {"driver": "PNG", "dtype": "uint8", "count": bands, "height": rows, "width": cols}
     with MemoryFile() as memory:
@@ -75,7 +75,10 @@ def png(pixels: Picture, *, effort: int = 9) -> bytes:
 
 
 def glance_cost(dataset: DatasetReader, side: int) -> int:
-    """Pixels that GDAL decodes for a picture: those of the coarsest level that is fine enough."""
+    """Return how many pixels GDAL decodes for a picture: those of the coarsest level that is fine enough.
+
+    A pixel counts once for each of up to three bands.
+    """
     factor = max(1, max(dataset.width, dataset.height) // side)
     fitting = [level for level in dataset.overviews(1) if level <= factor * 1.2]
     level = max(fitting, default=1)
@@ -94,12 +97,12 @@ def painted(
     shape: tuple[int, int],
     levels: tuple[float, float] | None = None,
 ) -> Picture:
-    """All of an open raster in so many rows and columns.
+    """Return all of an open raster as a picture of `shape` (rows, cols).
 
     Parameters
     ----------
     levels : (float, float), optional
-        What is darkest and brightest of data that are not 8-bit colours; by default what `brightness` says.
+        The darkest and brightest value of data other than 8-bit colours; by default those of `brightness`.
 
     Raises
     ------
@@ -117,7 +120,7 @@ def painted(
 
 
 def shown_levels(dataset: DatasetReader, location: Location, shape: tuple[int, int]) -> tuple[float, float]:
-    """What is darkest and brightest in a picture of the raster, by a look at all of it."""
+    """Return the darkest and brightest value of the raster, from all of it read at `shape` (rows, cols)."""
     return brightness(*_read(dataset, location, _bands(dataset), shape, Resampling.average))
 
 
@@ -155,7 +158,7 @@ def _coloured(indexes: NDArray[Any], palette: dict[int, tuple[int, ...]], seen: 
 
 
 def brightness(data: NDArray[Any], seen: NDArray[np.bool_]) -> tuple[float, float]:
-    """What is darkest and brightest: all but the outermost two percent lie between."""
+    """Return the darkest and brightest value: all but the outermost two percent on each side lie between."""
     if not seen.any():
         return 0.0, 1.0
     low, high = np.nanpercentile(data[:, seen].astype("float64"), STRETCH_PERCENTILES)
@@ -163,7 +166,7 @@ def brightness(data: NDArray[Any], seen: NDArray[np.bool_]) -> tuple[float, floa
 
 
 def stretched(data: NDArray[Any], levels: tuple[float, float]) -> NDArray[np.uint8]:
-    """Bands of any numbers as 0 (the first of `levels` and below) to 255 (the second and above)."""
+    """Scale bands of any dtype to 0 (the first of `levels` and below) to 255 (the second and above)."""
     low, high = levels
     values = (np.nan_to_num(data.astype("float64")) - low) / max(high - low, 1e-9) * 255
     found: Picture = np.clip(values, 0, 255).astype("uint8")
@@ -177,7 +180,7 @@ def _opaque(data: NDArray[Any], seen: NDArray[np.bool_]) -> Picture:
 
 
 def file_name(location: str) -> str:
-    """The last part of a location's name.
+    """Return the last part of a location's name.
 
     >>> file_name("abfs://silver-cogs/2025/scene.tif")
     'scene.tif'

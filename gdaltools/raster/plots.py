@@ -17,7 +17,7 @@ from gdaltools.raster.picture import GLANCE_PIXELS, file_name, glance_cost
 
 _BINS = 128
 _COLOURS = {"Red": "#cf222e", "Green": "#1a7f37", "Blue": "#0969da"}
-# Bands in a histogram: of more nobody can tell the lines apart.
+# Bands in a histogram; with more, the lines cannot be told apart.
 _MOST_BANDS = 8
 
 
@@ -36,7 +36,7 @@ def plot_histogram(src: str, names: Sequence[str], dtypes: Sequence[str], ax: An
     MissingExtra
         matplotlib is not installed.
     SourceNotFound, CorruptRaster, StorageError
-        The raster cannot be read any more.
+        The raster can no longer be read.
     """
     ax = new_axes(ax, height=3.2)
     bands, sampled = _sampled(src, names)
@@ -54,7 +54,7 @@ def plot_histogram(src: str, names: Sequence[str], dtypes: Sequence[str], ax: An
 
 
 def _sampled(src: str, names: Sequence[str]) -> tuple[dict[str, NDArray[Any]], str]:
-    """The valid values of each band by its name, and a phrase that says what they are a sample of."""
+    """Return the valid values of each band by its name, and a phrase that describes the sample."""
     location = storage.locate(src)
     with open_dataset(location, verify=False) as dataset:
         rows, cols, count = dataset.height, dataset.width, min(dataset.count, _MOST_BANDS)

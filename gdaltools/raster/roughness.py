@@ -1,7 +1,7 @@
 """Whether a raster of bytes looks like noise to a codec: encoders hurry through what they cannot compress.
 
-A header does not tell it, and it makes a factor of two to four in the time that a COG takes; a few small
-windows do tell.
+The header does not show it, and it changes the time that a COG takes by a factor of two to four; a few
+small windows show it.
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ from rasterio.windows import Window
 from gdaltools.raster.dataset import read_window
 from gdaltools.storage import Location
 
-# Side of a window, and where windows lie, as shares of the raster.
+# Side of a window, in pixels, and the positions of windows, as shares of the raster.
 _SIDE = 256
 _PLACES = (0.3, 0.5, 0.7)
-# Differences of neighbours that the quickest DEFLATE leaves larger than this are noise.
+# Differences of neighbours are noise if the fastest DEFLATE leaves more than this share of their bytes.
 _ROUGH_SHARE = 0.7
-# Of one stored block, decoded: more is not read for this.
+# Bytes of one stored block, decoded; larger ones are not read for this.
 _LARGEST_BLOCK_BYTES = 16 << 20
 
 
 def is_rough(dataset: DatasetReader, location: Location) -> bool:
-    """Whether bytes of a raster, in three windows of it, hardly compress; False where it is not looked for.
+    """Return whether bytes of a raster, in three windows of it, hardly compress; False if it is not examined.
 
-    That is where samples are no bytes, and where a small window would take a large block.
+    It is not examined if its samples are not bytes, or if a small window would need a large block.
 
     Raises
     ------

@@ -1,8 +1,8 @@
-"""The layout of a TIFF file as its bytes say: IFDs, tags, block offsets and GDAL's ghost area.
+"""The layout of a TIFF file, read from its bytes: IFDs, tags, block offsets and GDAL's ghost area.
 
-Reads what a check of a COG needs and GDAL does not tell, from classic and BigTIFF of both byte orders. Safe
-on hostile files: every offset and count is checked against the file's size before it is used, chains of IFDs
-that loop or never end are refused.
+It has what a check of a COG needs and GDAL does not report, for classic TIFF and BigTIFF of both byte
+orders. It is safe on hostile files: every offset and count is checked against the file's size before use,
+and chains of IFDs that loop or never end are refused.
 
 Sources: TIFF 6.0 §2; BigTIFF (libtiff.gitlab.io/libtiff/specification/bigtiff.html); GDAL's COG driver page,
 "Header ghost area".
@@ -42,7 +42,7 @@ COMPRESSION_NAMES = {
     52546: "JXL",
 }
 
-#: TIFF 6.0 §2 and BigTIFF: bytes of a value of each type.
+#: Bytes of a value of each type (TIFF 6.0 §2 and BigTIFF).
 TYPE_BYTES = dict(zip(range(1, 19), (1, 1, 2, 4, 8, 1, 1, 2, 4, 8, 4, 8, 4, 0, 0, 8, 8, 8), strict=True))
 #: The unsigned integer types, the only ones that layout tags use.
 INTEGER_TYPES = {1: "u1", 3: "u2", 4: "u4", 13: "u4", 16: "u8", 18: "u8"}
@@ -79,8 +79,8 @@ BLOCK_UNIT = 16
 class Ifd:
     """One image of the file: the full resolution, an overview, or the mask of either.
 
-    `offsets` and `counts` hold a value for each block, row by row (and plane by plane where bands are apart);
-    zeros mean a block that is not stored.
+    `offsets` and `counts` hold a value for each block, row by row (and plane by plane if bands have separate
+    blocks); zeros mark a block that is not stored.
     """
 
     position: int
@@ -108,7 +108,7 @@ class Ifd:
 
     @property
     def first_data(self) -> int:
-        """Offset of the first stored block, 0 if none is."""
+        """Offset of the first stored block; 0 if none is stored."""
         stored = self.offsets[self.offsets > 0]
         return int(stored[0]) if stored.size else 0
 
@@ -124,11 +124,11 @@ class TiffLayout:
     bigtiff : bool
         Whether offsets have 64 bits.
     little_endian : bool
-        Whether numbers, samples among them, have their lowest byte first.
+        Whether numbers, including samples, have their lowest byte first.
     ghost : dict of str to str
-        GDAL's structural metadata; empty where there is none.
+        GDAL's structural metadata; empty if there is none.
     ghost_end : int
-        The first byte behind the header and the ghost area.
+        The first byte after the header and the ghost area.
     ifds : tuple of Ifd
         In the order of their chain.
     """
@@ -142,12 +142,12 @@ class TiffLayout:
 
 
 def read_layout(stream: IO[bytes], *, name: str) -> TiffLayout:
-    """The layout of the TIFF in `stream`; `name` is what errors call it.
+    """Return the layout of the TIFF in `stream`; `name` is what errors call it.
 
     Raises
     ------
     UnsupportedRaster
-        It is no TIFF.
+        It is not a TIFF.
     CorruptRaster
         Its header, an IFD or a table of blocks is damaged or lies outside the file.
     """
@@ -157,12 +157,12 @@ def read_layout(stream: IO[bytes], *, name: str) -> TiffLayout:
 def read_values(
     stream: IO[bytes], ifd: Ifd, tags: frozenset[int], *, name: str
 ) -> dict[int, tuple[int, ...] | bytes]:
-    """Those of an IFD's `tags` that it has: integers, or the bytes of any other type.
+    """Return the values of those `tags` that an IFD has: integers, or the bytes of any other type.
 
     Raises
     ------
     CorruptRaster
-        One lies outside the file.
+        A value is damaged or lies outside the file.
     """
     return _Reader(stream, name).values(ifd.position, tags)
 
@@ -245,7 +245,7 @@ class _Reader:
         return found
 
     def _entries(self, position: int) -> tuple[list[tuple[int, int, bytes]], int]:
-        """Code, type and the rest of each entry of an IFD, and where the next IFD is."""
+        """Return code, type and remaining bytes of each entry of an IFD, and the offset of the next IFD."""
         count_size, entry_size, next_size = (8, 20, 8) if self._big else (2, 12, 4)
         words = self._order + ("Q" if self._big else "H")
         (count,) = struct.unpack(words, self._at(position, count_size))

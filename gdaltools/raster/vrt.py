@@ -1,7 +1,7 @@
-"""COGs joined in one VRT, for QGIS and GDAL's commands, by GDAL's own Python bindings (``osgeo``).
+"""Join COGs in one VRT, for QGIS and GDAL's commands, with GDAL's own Python bindings (``osgeo``).
 
-It is the one thing that gdaltools asks the bindings for, as rasterio cannot build a VRT; where they are
-missing all else works. gdaltools itself reads no VRT (SECURITY.md): a MosaicJSON is its own way of joining.
+gdaltools uses the bindings only for this, as rasterio cannot build a VRT; if they are missing, all else
+works. gdaltools itself reads no VRT (SECURITY.md): it joins rasters with a MosaicJSON.
 """
 
 from __future__ import annotations
@@ -22,27 +22,28 @@ from gdaltools.storage.location import Location, StrPath
 def create_vrt(
     sources: Sequence[StrPath | Location], dst: StrPath | Location, *, overwrite: bool = False
 ) -> Location:
-    """Write a VRT that shows rasters of one CRS as one; it appears whole or not at all.
+    """Write a VRT that shows rasters of one CRS as one; the VRT appears only when it is complete.
 
     Parameters
     ----------
     sources
-        Rasters with equal bands; where they overlap the last one is seen.
+        Rasters with equal bands; where they overlap, the last one is visible.
     dst
-        Where the VRT goes. Sources below its folder are named relative to it: the folder can be moved.
+        Where the VRT is written. It names sources below its folder relative to it, so the folder can be
+        moved.
     overwrite
-        Whether a VRT that exists is replaced.
+        Whether an existing VRT is replaced.
 
     Raises
     ------
     BindingsMissing
-        There is no ``osgeo``, or it would bring a second GDAL into the process.
+        ``osgeo`` is not installed, or it would bring a second GDAL into the process.
     InvalidParameter
         There are no sources.
     UnsupportedRaster
         The sources do not fit together, or one cannot be opened.
     TargetExists, StorageError
-        As `gdaltools.storage.writing`.
+        As for `gdaltools.storage.writing`.
 
     Examples
     --------
@@ -56,7 +57,7 @@ def create_vrt(
     goal = storage.locate(dst)
     with storage.writing(goal, overwrite=overwrite) as path, _as_rasterio_does(gdal, located[0]):
         try:
-            # Strict, as a source that does not fit would be left out with a warning.
+            # Without `strict` a source that does not fit would be left out with a warning.
             built = gdal.BuildVRT(str(path), [each.gdal_path for each in located], strict=True)
             built.FlushCache()
             del built
@@ -85,7 +86,7 @@ def _bindings() -> Any:
 
 @contextmanager
 def _as_rasterio_does(gdal: Any, location: Location) -> Iterator[None]:
-    """Errors are raised, and blobs are reached with the credentials of everything else."""
+    """Make GDAL raise errors inside this block, and reach blobs with the credentials that rasterio uses."""
     raised = gdal.GetUseExceptions()
     options = storage.gdal_options(location)
     gdal.UseExceptions()

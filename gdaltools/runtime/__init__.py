@@ -1,1 +1,1 @@
-"""What any work needs to run: task graphs, scratch folders, interruption, and text safe to show."""
+"""What any work needs to run: task graphs, scratch folders, interruption, and text that is safe to show."""

@@ -1,7 +1,7 @@
-"""Places in the code at which a test may end the process, by name; in every other run they do nothing.
+"""Named places at which a test may end the process; in every other run they do nothing.
 
-A place is named where something has just become durable, or is just about to. No setting and no environment
-variable arms them: only a program that imports this module and calls `arm` does.
+At each place something has just become durable, or is just about to. No setting and no environment variable
+arms the places: only a program that imports this module and calls `arm` does.
 """
 
 from __future__ import annotations
@@ -18,6 +18,6 @@ def arm(visit: Callable[[str], None] | None) -> None:
 
 
 def reach(name: str) -> None:
-    """Say that the place `name` is reached."""
+    """Report that the place `name` is reached."""
     if _visit is not None:
         _visit(name)

@@ -1,7 +1,7 @@
-"""How a set of dask tasks is run: on the active cluster if there is one, else on threads of this process.
+"""Run a set of dask tasks: on the active cluster if there is one, else on threads of this process.
 
-When `run` returns or raises, none of its tasks is still running here: an error leaves no thread behind
-that goes on writing. Ctrl-C ends the tasks under way before their next window, and they publish nothing.
+When `run` returns or raises, none of its tasks is still running in this process: an error leaves no thread
+that goes on writing. Ctrl-C ends running tasks before their next window, and they publish nothing.
 """
 
 from __future__ import annotations
@@ -27,21 +27,21 @@ _SYNCHRONOUS = ("synchronous", "sync", "single-threaded")
 A = TypeVar("A")
 R = TypeVar("R")
 
-# Calls that are handed out for each thread: one under way and one to go on with.
+# Calls that are submitted per thread: one that runs and one that follows it.
 _HANDED_OUT = 2
 
 Ended = Callable[[int, Any], None]
 Keep = Callable[[Any], Any]
 
-# Of each thread its own: dask's configuration is the same for the whole process.
+# One value per thread; dask's configuration is the same for the whole process.
 _threads: ContextVar[int | None] = ContextVar("threads", default=None)
 
 
 @contextmanager
 def using_threads(threads: int) -> Iterator[None]:
-    """In the block, and in the thread that entered it, `run` uses so many threads of this process.
+    """Inside this block, and in the thread that entered it, `run` uses `threads` threads of this process.
 
-    1 runs all tasks in the caller's own thread. A cluster is not asked, whatever is configured.
+    1 runs all tasks in the caller's own thread. A cluster is not used, whatever is configured.
     """
     token = _threads.set(threads)
     try:
@@ -51,20 +51,23 @@ def using_threads(threads: int) -> Iterator[None]:
 
 
 def thread_count() -> int:
-    """Threads that `run` uses by default: dask's ``num_workers``, or the cores that this process may use."""
+    """Return the threads that `run` uses: those of `using_threads`, else dask's ``num_workers``.
+
+    Without either, the cores that this process may use; 1 with a synchronous scheduler of dask.
+    """
     if dask.config.get("scheduler", None) in _SYNCHRONOUS:
         return 1
     return int(_threads.get() or dask.config.get("num_workers", None) or CPU_COUNT)
 
 
 def cluster_threads() -> int:
-    """Threads of the cluster that `run` would use, 0 without one."""
+    """Return the threads of the cluster that `run` would use; 0 without a cluster."""
     client = active_client()
     return sum(client.nthreads().values()) if client is not None else 0
 
 
 def active_client() -> Any:
-    """The `distributed` client that `run` would use; never the reason to import distributed."""
+    """Return the `distributed` client that `run` would use, or None; never imports distributed itself."""
     distributed = sys.modules.get("distributed")
     if (
         distributed is None
@@ -79,21 +82,22 @@ def active_client() -> Any:
 
 
 def run(tasks: Sequence[Delayed], *, ended: Ended, keep: Keep = lambda result: result) -> list[Any]:
-    """The results of `tasks`, in their order.
+    """Return the results of `tasks`, in the same order.
 
     Parameters
     ----------
     tasks : sequence of Delayed
-        What to compute.
+        The tasks to compute.
     ended : callable
-        Told a task's position in `tasks` and its result when it has ended, in the thread of the caller.
+        Called with a task's position in `tasks` and its result when it has ended, in the caller's thread.
     keep : callable
-        Makes of a result what `run` returns of it, as soon as a cluster has sent it: not all need stay.
+        Converts a result to what `run` returns for it, as soon as a cluster has sent it, so that whole
+        results need not be kept.
 
     Raises
     ------
     Exception
-        The first error of a task or of `ended`; tasks not yet begun are dropped.
+        The first error of a task or of `ended`; tasks that have not begun are dropped.
     KeyboardInterrupt
         The caller was interrupted, and so were the tasks.
     """
@@ -107,7 +111,7 @@ def run(tasks: Sequence[Delayed], *, ended: Ended, keep: Keep = lambda result: r
             ended(positions[key], result)
 
     interruption = Interruption()
-    # Handed over and not entered: dask's active callbacks are one set for all threads of the process.
+    # Passed and not entered: dask's active callbacks are one set for all threads of the process.
     callbacks = [*Callback.active, Callback(posttask=task_ended)._callback]
     with ThreadPoolExecutor(thread_count(), initializer=interruption.watch) as pool:
         try:
@@ -125,19 +129,19 @@ def run_each(
     ended: Callable[[R], None],
     threads: int | None = None,
 ) -> None:
-    """Call `function` for each of `arguments`, however many: a few for each thread are handed out at a time.
+    """Call `function` for each of `arguments`, however many; only a few per thread are submitted at a time.
 
     Parameters
     ----------
     ended : callable
-        Told each result when it is there, in the thread of the caller.
+        Called with each result when it is available, in the caller's thread.
     threads : int, optional
-        Of this process, where that is not `thread_count`; a cluster has its own.
+        Threads of this process, by default `thread_count`; a cluster uses its own.
 
     Raises
     ------
     Exception
-        The first error of a call or of `ended`; what is under way ends before its next window.
+        The first error of a call or of `ended`; running calls end before their next window.
     KeyboardInterrupt
         The caller was interrupted, and so were the calls.
     """
@@ -190,7 +194,7 @@ def _each_on_cluster(
 
 
 def _scheduler() -> Callable[..., Any]:
-    """As a function: given a name, dask would import all of distributed to look for a client."""
+    """Return the scheduler as a function: for a name, dask would import distributed to look for a client."""
     inline = _threads.get() == 1 or dask.config.get("scheduler", None) in _SYNCHRONOUS
     get: Callable[..., Any] = local.get_sync if inline else threaded.get
     return get

@@ -1,7 +1,7 @@
-"""An interruption of work on threads: Ctrl-C reaches the main thread alone, the threads ask here.
+"""Interruption of work on threads: Ctrl-C reaches only the main thread, so the other threads check here.
 
-They ask before each window that they read, before each block that they encode and before they publish, so
-that what was interrupted ends soon and nothing appears under its name after that.
+They check before each window that they read, before each block that they encode and before they publish.
+Interrupted work therefore ends soon, and nothing appears under its name afterwards.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ class Interruption:
         self._requested.set()
 
     def watch(self) -> None:
-        """Make `check` in this thread ask for this interruption."""
+        """Make `check` in this thread observe this interruption."""
         _THREAD.requested = self._requested
 
 
 def is_requested() -> bool:
-    """Whether this thread's run was interrupted."""
+    """Return whether this thread's run was interrupted."""
     requested: threading.Event | None = getattr(_THREAD, "requested", None)
     return requested is not None and requested.is_set()
 
@@ -38,7 +38,7 @@ def check() -> None:
     Raises
     ------
     KeyboardInterrupt
-        It was.
+        The run was interrupted.
     """
     if is_requested():
         raise KeyboardInterrupt

@@ -1,4 +1,4 @@
-"""Names that have moved: for one version they are found where they were, with a DeprecationWarning."""
+"""Names that have moved: the old ones work for one version, with a DeprecationWarning."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 
 
 def moved(old: str, new: str, *, stacklevel: int = 3) -> Any:
-    """Return what is now called `new`, a dotted name of a module's member, and warn of its `old` name.
+    """Return the member now called `new`, a dotted name, and warn that its `old` name is deprecated.
 
     >>> import warnings
     >>> with warnings.catch_warnings(record=True, action="always") as heard:
@@ -28,29 +28,29 @@ def moved(old: str, new: str, *, stacklevel: int = 3) -> Any:
 
 
 class MovedModules(MetaPathFinder, Loader):
-    """Finds modules under the names that they had; each import of one warns once.
+    """Find modules under their old names; each import of one warns once.
 
     Parameters
     ----------
     names : mapping
-        The new name of each module by its old one.
+        The new name of each module, by its old name.
     """
 
     def __init__(self, names: Mapping[str, str]) -> None:
         self._names = names
 
     def install(self) -> None:
-        """Have the import system ask here when it has found nothing itself."""
+        """Make the import system ask this finder when it has found nothing itself."""
         sys.meta_path.append(self)
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        """Find a module that has moved."""
+        """Return the spec of a module that has moved, else None."""
         return ModuleSpec(fullname, self) if fullname in self._names else None
 
     def create_module(self, spec: ModuleSpec) -> ModuleType | None:
-        """Leave it to the import system."""
+        """Leave the creation to the import system."""
         return None
 
     def exec_module(self, module: ModuleType) -> None:

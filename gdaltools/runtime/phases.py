@@ -1,4 +1,4 @@
-"""What long work is doing, for whoever wants to know where its time goes.
+"""Report the phases of long work to listeners that measure where its time goes.
 
 >>> heard = []
 >>> with listening(lambda name, began, ended: heard.append(name)):
@@ -15,14 +15,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 PhaseListener = Callable[[str, float, float], None]
-"""``(name, began, ended)``, in seconds since 1970; called on whichever thread has done the work."""
+"""``(name, began, ended)``, in seconds since 1970; called on the thread that did the work."""
 
 _listeners: list[PhaseListener] = []
 
 
 @contextmanager
 def listening(listener: PhaseListener) -> Iterator[None]:
-    """Have a listener told of every phase that ends in this process, from entry to exit."""
+    """Call `listener` for every phase that ends in this process, until the block ends."""
     _listeners.append(listener)
     try:
         yield
@@ -32,7 +32,7 @@ def listening(listener: PhaseListener) -> Iterator[None]:
 
 @contextmanager
 def phase(name: str) -> Iterator[None]:
-    """Work of one kind: ``stage-in``, ``read``, ``encode`` or ``commit``; also a decorator."""
+    """Mark work of one kind: ``stage-in``, ``read``, ``encode`` or ``commit``; also usable as a decorator."""
     if not _listeners:
         yield
         return

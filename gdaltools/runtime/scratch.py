@@ -1,6 +1,6 @@
-"""Temporary folders that go away: with their block, with their process, or with the next that looks.
+"""Temporary folders that are removed with their block, with their process, or by the next process that looks.
 
-A live owner holds a lock on a file inside, which the kernel lets go when the process dies, however it dies.
+A live owner holds a lock on a file inside; the kernel releases it when the process dies, however it dies.
 """
 
 from __future__ import annotations
@@ -20,30 +20,32 @@ from gdaltools.errors import StorageError
 
 _PREFIX = ".gdaltools-"
 _LOCK_NAME = ".lock"
-# How long an end waits at most for threads that are making or filling a folder just then.
+# The longest that `abandon` waits for threads that are creating or filling a folder.
 _ABANDON_SECONDS = 0.5
 _open_folders: set[Path] = set()
 _threads_creating: set[int] = set()
-# No lock guards these: `abandon` runs in a signal's handler, whose thread may be the one that holds it.
+# No lock guards these: `abandon` runs in a signal handler, and its thread may already hold the lock.
 _abandoned = False
 
 
 @contextmanager
 def scratch_folder(beside: Path) -> Iterator[Path]:
-    """A hidden folder in `beside` that goes away with the block; those of killed processes are swept first.
+    """Yield a hidden folder in `beside` that is removed after the block.
+
+    Folders of killed processes in `beside` are removed first.
 
     Raises
     ------
     StorageError
         `beside` cannot be written to.
     """
-    # A folder of thousands of files is read in a fifth of the time that glob takes.
+    # For a folder of thousands of files this takes a fifth of the time that glob takes.
     with suppress(OSError):
         left = [beside / name for name in os.listdir(beside) if name.startswith(_PREFIX)]
         for stale in left:
             if not (stale / _LOCK_NAME).exists():
                 with suppress(OSError):
-                    stale.rmdir()  # its owner died, or is about to find out, before the lock was there
+                    stale.rmdir()  # its owner died before the lock existed, or is about to notice
         sweep(left)
     folder, lock = locked_folder(beside)
     with lock:
@@ -56,7 +58,7 @@ def scratch_folder(beside: Path) -> Iterator[Path]:
 def abandon() -> None:
     """Remove every folder that this process has open, whatever its threads are doing, and open no more.
 
-    Only for a process that ends right after.
+    Only for a process that ends right afterwards.
     """
     global _abandoned
     _abandoned = True
@@ -66,7 +68,7 @@ def abandon() -> None:
         creating = _threads_creating - {this_thread}
         folders = list(_open_folders)
         for folder in folders:
-            # Under another name no thread puts more into it.
+            # No thread adds to a folder that has been renamed.
             doomed = folder.with_name(f"{_PREFIX}{uuid4().hex}")
             with suppress(OSError):
                 folder.rename(doomed)
@@ -78,14 +80,14 @@ def abandon() -> None:
 
 
 def hold(folder: Path) -> IO[str]:
-    """Show that this process lives in `folder`, for as long as what is returned is open."""
+    """Mark `folder` as used by this process for as long as the returned file is open."""
     lock = (folder / _LOCK_NAME).open("w")
     fcntl.flock(lock, fcntl.LOCK_EX)
     return lock
 
 
 def sweep(folders: Iterable[Path]) -> None:
-    """Remove those of `folders` that somebody held and nobody holds any more."""
+    """Remove those of `folders` that a process held and none holds any more."""
     for folder in folders:
         with suppress(OSError), (folder / _LOCK_NAME).open("r") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -93,17 +95,17 @@ def sweep(folders: Iterable[Path]) -> None:
 
 
 def sweep_below(root: Path) -> None:
-    """Remove such folders of killed processes anywhere below `root`; it looks at every folder there."""
+    """Remove scratch folders of killed processes anywhere below `root`; visits every folder there."""
     sweep(path for path in root.rglob(f"{_PREFIX}*") if path.is_dir())
 
 
 def is_scratch(path: Path) -> bool:
-    """Whether a path lies in such a folder."""
+    """Return whether a path lies in a scratch folder."""
     return any(part.startswith(_PREFIX) for part in path.parts)
 
 
 def locked_folder(beside: Path) -> tuple[Path, IO[str]]:
-    """A folder as `scratch_folder` gives, and its lock, until `release`."""
+    """Return a folder like that of `scratch_folder`, and its lock; both last until `release`."""
     while True:
         folder = beside / f"{_PREFIX}{uuid4().hex}"
         lock = _made(folder)
@@ -112,13 +114,13 @@ def locked_folder(beside: Path) -> tuple[Path, IO[str]]:
 
 
 def release(folder: Path) -> None:
-    """Remove such a folder."""
+    """Remove a folder of `locked_folder`."""
     _remove(folder)
     _open_folders.discard(folder)
 
 
 def _remove(folder: Path) -> None:
-    """Remove a folder, its lock last: what a process that dies meanwhile leaves is swept like any other."""
+    """Remove a folder, its lock last, so that a process that dies meanwhile leaves a folder that is swept."""
     with suppress(OSError):
         for name in os.listdir(folder):
             if name != _LOCK_NAME:
@@ -131,10 +133,10 @@ def _remove(folder: Path) -> None:
 
 
 def _made(folder: Path) -> IO[str] | None:
-    """Make the folder and hold it; None when it went before its lock was there, or nobody is to have it."""
+    """Create the folder and hold it; None if it was removed before its lock existed, or after `abandon`."""
     this_thread = threading.get_ident()
     lock = None
-    # `abandon` is to know of the folder before it is there, and to wait until it is.
+    # `abandon` must know of the folder before it exists, and wait until it does.
     _threads_creating.add(this_thread)
     _open_folders.add(folder)
     try:

@@ -1,10 +1,10 @@
 """Where bytes live: a local path, a blob ``abfs://container/name``, or memory ``memory://name/key``.
 
-One door for reading and writing, so that no other module asks whether a raster is a file or a blob.
-What is written appears under its name whole or not at all; readers never see a part of it.
+This is the one way to read and write, so no other module asks whether a raster is a file or a blob.
+What is written appears under its name complete or not at all; readers never see a part of it.
 
-``GDALTOOLS_BLOB_ROOT`` makes ``abfs://container/name`` mean the file ``container/name`` below that folder;
-without it blobs are Azure's, reached by its SDK, adlfs and GDAL's ``/vsiaz/`` with the same credentials.
+``GDALTOOLS_BLOB_ROOT`` makes ``abfs://container/name`` mean the file ``container/name`` below that folder.
+Without it blobs are Azure's, reached by its SDK, adlfs and GDAL's ``/vsiaz/`` with the same credentials.
 ``memory://`` is fsspec's own memory file system: it lasts as long as the process, and other libraries see it.
 
 >>> _ = write_bytes("memory://notebook/a.txt", b"seen by this process alone", overwrite=True)
@@ -34,7 +34,7 @@ from gdaltools.storage.streamed import Wait, streamed
 from gdaltools.storage.uncommitted import BlobAssembly, takes_blocks, uncommitted
 from gdaltools.storage.writing import append_bytes, check_target, copy, delete, write_bytes, writing
 
-#: OGC 21-026 §11, the media type of a Cloud Optimized GeoTIFF.
+#: The media type of a Cloud Optimized GeoTIFF (OGC 21-026 §11).
 COG_TYPE = "image/tiff; application=geotiff; profile=cloud-optimized"
 
 __all__ = [

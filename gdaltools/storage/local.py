@@ -1,4 +1,4 @@
-"""Files of this machine, and blobs that are kept as files below ``GDALTOOLS_BLOB_ROOT``."""
+"""Files on this machine, and blobs that are stored as files below ``GDALTOOLS_BLOB_ROOT``."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from gdaltools.storage.store import BlobTraits, Stat
 
 
 class LocalStore:
-    """As `Store`; a file appears by a rename within its folder."""
+    """A `Store` of local files; a file appears by one rename or hard link within its folder."""
 
     def stat(self, location: Location) -> Stat:
         """As `Store.stat`."""
@@ -43,7 +43,7 @@ class LocalStore:
             raise StorageError(f"{location} cannot be read: {error.strerror}") from error
 
     def list_names(self, prefix: Location, *, depth: int | None) -> list[str]:
-        """As `Store.list_names`; folders are not searched deeper than so many parts of a name."""
+        """As `Store.list_names`; folders are searched at most `depth` parts of a name deep."""
         base = _path(prefix)
         levels = ["**/*"] if depth is None else ["/".join("*" * level) for level in range(1, depth + 1)]
         below = chain.from_iterable(base.glob(level) for level in levels)

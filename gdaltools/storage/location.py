@@ -1,4 +1,4 @@
-"""Names of places in storage: what they mean, and which are refused.
+"""Names of places in storage: what they mean, and which ones are refused.
 
 >>> locate("abfs://bronze-rasters/2025/scene.tif").stem
 'scene'
@@ -21,7 +21,7 @@ from gdaltools.errors import InvalidLocation
 StrPath = str | os.PathLike[str]
 Kind = Literal["local", "azure", "memory"]
 
-# The last is GDAL's own name for a blob, as MosaicJSON documents have it.
+# The last is how GDAL names a blob; MosaicJSON documents use it.
 _SCHEMES = ("abfs://", "az://", "/vsiaz/")
 _MEMORY = "memory://"
 # Azure's rule for container names: 3-63 characters, lower case, no double or outer hyphen.
@@ -39,17 +39,17 @@ class Location:
     Attributes
     ----------
     container : str or None
-        The container of a blob, or what stands for it in memory; None for a local path.
+        The container of a blob, or its counterpart in memory; None for a local path.
     name : str
         The blob's name in its container, or the absolute local path.
     path : Path or None
-        The local file that holds the bytes; None where they are in Azure or in memory.
+        The local file that holds the bytes; None if they are in Azure or in memory.
     etag : str or None
-        The version that is meant, where it must be that one.
+        The version to which the location is pinned, if any.
     memory : bool
-        Whether it is named ``memory://…``.
+        Whether the location is named ``memory://…``.
     variable : str or None
-        Of a file that holds several rasters (netCDF), the one that is meant.
+        The name of one raster in a file that holds several (netCDF).
     """
 
     container: str | None
@@ -66,14 +66,14 @@ class Location:
 
     @property
     def kind(self) -> Kind:
-        """Where its bytes are."""
+        """Where the bytes are."""
         if self.path is not None:
             return "local"
         return "memory" if self.memory else "azure"
 
     @property
     def in_azure(self) -> bool:
-        """Whether its bytes come over the network."""
+        """Whether the bytes come over the network."""
         return self.kind == "azure"
 
     @property
@@ -87,7 +87,7 @@ class Location:
         return PurePosixPath(self.name).name
 
     def child(self, name: str) -> Location:
-        """The place called `name` below this one, read as a folder or prefix."""
+        """Return the place called `name` below this one, which is taken as a folder or prefix."""
         if self.container is not None:
             whole = f"{self.name.rstrip('/')}/{name}" if self.name else name
             return _in_memory(self.container, whole) if self.memory else blob(self.container, whole)
@@ -96,12 +96,12 @@ class Location:
 
     @property
     def gdal_path(self) -> str:
-        """The name by which GDAL opens a file or a blob, inside `gdaltools.storage.gdal_options`.
+        """The name by which GDAL opens a file or a blob, with `gdaltools.storage.gdal_options`.
 
         Raises
         ------
         InvalidLocation
-            It is in memory, where it has a name only inside `gdaltools.storage.gdal_name`.
+            The location is in memory, where it has a name only inside `gdaltools.storage.gdal_name`.
         """
         if self.path is not None:
             return str(self.path)
@@ -111,18 +111,18 @@ class Location:
 
 
 def locate(target: StrPath | Location, *, variable: str | None = None) -> Location:
-    """The location that a path, an ``abfs://container/name`` or a ``memory://name/key`` URL means.
+    """Return the location that a path, an ``abfs://container/name`` or a ``memory://name/key`` URL means.
 
     Parameters
     ----------
     variable : str, optional
-        Of a netCDF file that holds several rasters, the name of one: letters, digits and ``_ - . + @``. What
-        takes a location reads that one.
+        The name of one raster in a netCDF file that holds several: letters, digits and ``_ - . + @``. A
+        function that takes the location reads that raster.
 
     Raises
     ------
     InvalidLocation
-        The URL's scheme is another one, or its container, blob name or variable is not allowed.
+        The URL has another scheme, or its container, blob name or variable is not allowed.
     """
     if variable is not None:
         if not _VARIABLE.match(variable):
@@ -143,7 +143,7 @@ def locate(target: StrPath | Location, *, variable: str | None = None) -> Locati
     if "\0" in text:
         raise InvalidLocation(f"path {text!r} holds a NUL character")
     path = Path(text).expanduser().absolute()
-    # GDAL knows its own file systems by how a name begins, whatever is on the disk.
+    # GDAL recognizes its own file systems by how a name begins, whatever is on the disk.
     if _URL.match(text) or str(path).lower().startswith("/vsi"):
         raise InvalidLocation(
             f"{text!r} is neither a local path nor abfs://container/blob: stage it to one of these first"
@@ -152,13 +152,15 @@ def locate(target: StrPath | Location, *, variable: str | None = None) -> Locati
 
 
 def blob(container: str, name: str) -> Location:
-    """The blob `name` of `container`, after both were checked; an empty name means the container itself.
+    """Return the location of blob `name` in `container`, after checking both names.
+
+    An empty name means the container itself.
 
     Raises
     ------
     InvalidLocation
-        The container's name breaks Azure's rule, or the blob's name is absolute, climbs ('..'),
-        or holds empty parts, backslashes or control characters.
+        The container's name breaks Azure's rule, or the blob's name is absolute, climbs out ('..'), leaves
+        its container by a link, is too long, or holds empty parts, backslashes or control characters.
     """
     check_container_name(container)
     if name:
@@ -174,7 +176,7 @@ def blob(container: str, name: str) -> Location:
 
 
 def _in_memory(container: str, name: str) -> Location:
-    """What is called so in memory, where the rules for blobs hold as well."""
+    """Return the location of `name` in memory, where the rules for blobs hold as well."""
     check_container_name(container)
     if name:
         check_blob_name(name)
@@ -182,7 +184,7 @@ def _in_memory(container: str, name: str) -> Location:
 
 
 def check_container_name(name: str) -> None:
-    """Refuse a container name that Azure would not have; raises `InvalidLocation`."""
+    """Refuse a container name that Azure does not allow; raises `InvalidLocation`."""
     if not _CONTAINER.match(name):
         raise InvalidLocation(
             f"container name {name!r} is not allowed: "
@@ -191,7 +193,7 @@ def check_container_name(name: str) -> None:
 
 
 def check_blob_name(name: str) -> None:
-    """Refuse a blob name that is absolute, climbs, or no name at all; raises `InvalidLocation`."""
+    """Refuse a blob name that is absolute, climbs out or is malformed; raises `InvalidLocation`."""
     _check_name(name, "blob name")
 
 

@@ -1,6 +1,6 @@
 """The memory of this process, for notebooks and tests: fsspec's memory file system, ``/vsimem/`` for GDAL.
 
-Nothing of it is seen by another process; workers of a cluster that are processes of their own included.
+No other process sees its objects, including workers of a cluster that are separate processes.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from gdaltools.runtime.scratch import scratch_folder
 from gdaltools.storage.location import Location
 from gdaltools.storage.store import BlobTraits, Stat
 
-# Between looking whether something is there and putting something in its place.
+# Held while something is looked up and replaced.
 _storing = threading.Lock()
 
 
 class MemoryStore:
-    """As `Store`; what is stored is replaced, never altered: readers keep the version they opened."""
+    """A `Store` in memory; objects are replaced, never altered, so readers keep the version they opened."""
 
     def stat(self, location: Location) -> Stat:
         """As `Store.stat`."""
@@ -40,7 +40,7 @@ class MemoryStore:
         return io.BytesIO(content)
 
     def list_names(self, prefix: Location, *, depth: int | None) -> list[str]:
-        """As `Store.list_names`, however deep they lie."""
+        """As `Store.list_names`, at any depth."""
         root = f"/{prefix.container}/"
         folder = f"{root}{prefix.name.rstrip('/')}/" if prefix.name else root
         with _storing:
@@ -94,7 +94,7 @@ class MemoryStore:
 
     @contextmanager
     def gdal_name(self, location: Location) -> Iterator[str]:
-        """As `Store.gdal_name`: a name of this opening alone for the bytes, which are not copied."""
+        """As `Store.gdal_name`: the name is for this opening only, and the bytes are not copied."""
         from rasterio.io import MemoryFile
 
         content = _content(location)

@@ -1,4 +1,4 @@
-"""What is read from storage, of whatever kind it is."""
+"""Read from storage of any kind."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from gdaltools.storage.location import Kind, Location, StrPath, locate
 from gdaltools.storage.memory import MemoryStore
 from gdaltools.storage.store import Stat, Store
 
-# Scratch space that is left free beside what is brought near.
+# Bytes of scratch space that are left free beside a staged copy.
 _SPARE_BYTES = 256 << 20
 
 _STORES: dict[Kind, Store] = {"local": LocalStore(), "azure": AzureStore(), "memory": MemoryStore()}
 
 
 def stat(source: StrPath | Location) -> Stat:
-    """Size and tag of what is stored.
+    """Return the size and the tag of a stored object.
 
     Raises
     ------
@@ -38,24 +38,26 @@ def stat(source: StrPath | Location) -> Stat:
 
 
 def pinned(source: StrPath | Location) -> Location:
-    """The location, and what is stored there now: to be read as this version or not at all.
+    """Return the location, pinned to the version that is stored there now.
+
+    Reading a pinned location raises `SourceChanged` once another version is stored there.
 
     Raises
     ------
     SourceNotFound, StorageError
-        As `stat` does.
+        As for `stat`.
     """
     location = locate(source)
     return replace(location, etag=stat(location).etag)
 
 
 def check_unchanged(location: Location) -> Stat:
-    """What `stat` says, of a pinned location only while it is the version that was pinned.
+    """Return what `stat` returns; a pinned location must still be the version that was pinned.
 
     Raises
     ------
     SourceChanged
-        It was replaced or deleted since.
+        The location was pinned, and was replaced or deleted since.
     """
     if location.etag is None:
         return stat(location)
@@ -69,7 +71,7 @@ def check_unchanged(location: Location) -> Stat:
 
 
 def exists(source: StrPath | Location) -> bool:
-    """Whether something is stored there."""
+    """Return whether something is stored at `source`."""
     try:
         stat(source)
     except SourceNotFound:
@@ -78,23 +80,23 @@ def exists(source: StrPath | Location) -> bool:
 
 
 def read_bytes(source: StrPath | Location) -> bytes:
-    """All bytes of a small object.
+    """Return all bytes of a small object.
 
     Raises
     ------
     SourceNotFound, StorageError
-        As `stat` does.
+        As for `stat`.
     """
     return read_range(source, 0, -1)
 
 
 def read_range(source: StrPath | Location, offset: int, length: int) -> bytes:
-    """At most `length` bytes from `offset`, fewer at the end; -1 for all that follow.
+    """Return at most `length` bytes from `offset`, fewer at the end; all that follow if `length` is -1.
 
     Raises
     ------
     SourceNotFound, StorageError
-        As `stat` does.
+        As for `stat`.
     """
     with opening(source) as stream:
         try:
@@ -106,14 +108,14 @@ def read_range(source: StrPath | Location, offset: int, length: int) -> bytes:
 
 @contextmanager
 def opening(source: StrPath | Location) -> Iterator[IO[bytes]]:
-    """The stored bytes as a stream that can be read at any offset.
+    """Open the stored bytes as a stream that can be read at any offset.
 
-    All that is read of a blob is of one version of it: once it is replaced, reading raises `SourceChanged`.
+    All that is read of a blob belongs to one version; once it is replaced, reading raises `SourceChanged`.
 
     Raises
     ------
     SourceNotFound, StorageError
-        As `stat` does.
+        As for `stat`.
     """
     location = locate(source)
     with store_of(location).open(location, check_unchanged(location)) as stream:
@@ -122,18 +124,18 @@ def opening(source: StrPath | Location) -> Iterator[IO[bytes]]:
 
 @phase("stage-in")
 def fetch(source: StrPath | Location, path: Path) -> Location:
-    """Bring what is stored to a new local file, and give the source's location with its bytes there.
+    """Copy a stored object to a new local file; return the source's location with its bytes there.
 
-    A blob comes by ranges, several at a time, each repeated by itself when it fails; all are of one version,
-    and the file is compared with the blob's size, and with its MD5 where Azure knows it. What a process that
-    died had brought of that version already is not brought again.
+    A blob is downloaded in ranges, several at a time, and each is retried by itself when it fails. All are of
+    one version, and the file is compared with the blob's size, and with its MD5 if Azure knows it. Ranges of
+    that version that a dead process had already downloaded are not downloaded again.
 
     Raises
     ------
     SourceChanged
         The source was replaced meanwhile.
     StorageError
-        Storage did not answer, or there is no space for it beside `path`.
+        Storage did not answer, or there is no space for the copy beside `path`.
     """
     location = locate(source)
     found = check_unchanged(location)
@@ -143,12 +145,12 @@ def fetch(source: StrPath | Location, path: Path) -> Location:
 
 
 def check_space(location: Location, size: int, folder: Path) -> None:
-    """Refuse to bring so many bytes to a folder whose disk has no space for them.
+    """Refuse to copy `size` bytes to a folder whose disk has no space for them.
 
     Raises
     ------
     StorageError
-        It has not.
+        The disk has too little free space.
     """
     free = shutil.disk_usage(folder).free
     if size + _SPARE_BYTES > free:
@@ -159,49 +161,46 @@ def check_space(location: Location, size: int, folder: Path) -> None:
 
 
 def list_names(prefix: Location, *, depth: int | None = None) -> list[str]:
-    """Names of everything stored below a folder or prefix, relative to its container, sorted.
+    """Return the names of everything stored below a folder or prefix, relative to its container, sorted.
 
-    With a `depth` local folders are not searched deeper than so many parts of a name; others always are.
+    With `depth`, local folders are searched at most that many parts of a name deep; other storage is always
+    searched to any depth.
     """
     return store_of(prefix).list_names(prefix, depth=depth)
 
 
 def url(source: StrPath | Location) -> str:
-    """The address by which others know it: ``https://…`` in Azure, ``file://…``, or ``memory://…``."""
+    """Return the URL of a stored object: ``https://…`` in Azure, ``file://…``, or ``memory://…``."""
     location = locate(source)
     return store_of(location).url(location)
 
 
 def filesystem(location: Location) -> Any:
-    """The fsspec filesystem that a location is in, for libraries that take one: adlfs in Azure.
-
-    Its names are ``container/blob`` in Azure, ``/name/key`` in memory, and local paths otherwise.
-    """
+    """Return the fsspec filesystem that a location is in, for libraries that take one: adlfs in Azure."""
     return store_of(location).filesystem(location)
 
 
 def gdal_options(source: StrPath | Location) -> dict[str, str]:
-    """GDAL configuration under which a location can be read; pass it to ``rasterio.Env``.
+    """Return the GDAL configuration with which a location can be read; pass it to ``rasterio.Env``.
 
-    With it an identity's token is renewed before it expires, in datasets that are open too, while the
-    process lives.
+    With it an identity's token is renewed before it expires, also in open datasets, while the process lives.
     """
     location = locate(source)
     return store_of(location).gdal_options(location)
 
 
 def gdal_name(source: StrPath | Location) -> AbstractContextManager[str]:
-    """The name by which GDAL opens a location inside the block, and inside `gdal_options`.
+    """Yield the name by which GDAL opens a location inside the block, with `gdal_options`.
 
     Raises
     ------
     SourceNotFound
-        It is not in this process's memory.
+        The location is in memory, and nothing is stored there in this process.
     """
     location = locate(source)
     return store_of(location).gdal_name(location)
 
 
 def store_of(location: Location) -> Store:
-    """The storage that holds a location's bytes."""
+    """Return the storage that holds a location's bytes."""
     return _STORES[location.kind]

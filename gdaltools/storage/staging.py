@@ -1,9 +1,10 @@
-"""Whether a blob is brought to the local disk before it is read, or read from Azure window by window.
+"""Decide whether a blob is staged, that is copied to the local disk before it is read, or read in place.
 
-Bringing all of a blob takes less time than reading each of its bytes once by windows: requests are larger
-and several at a time. Where a third or so of it is read, both take as long, in tiles and strips, compressed
-or not (``python -m benchmarks.storage_reads``). So a blob of which more is read is brought near, if there is
-space, and one of which less is read is left where it is. Another machine of a cluster would not see the copy.
+Staging a whole blob takes less time than reading each of its bytes once by windows: its requests are larger
+and run several at a time. If about a third of the blob is read, both take equally long, for tiles and strips,
+compressed or not (``python -m benchmarks.storage_reads``). So a blob is staged if more of it is read and
+there is space, and is read in place if less of it is read. Another machine of a cluster would not see the
+copy.
 """
 
 from __future__ import annotations
@@ -19,15 +20,15 @@ from gdaltools.runtime import graph
 from gdaltools.runtime.scratch import scratch_folder
 from gdaltools.storage import Location, Wait
 
-#: The part of a raster from which on all of it is brought near.
+#: A raster is staged if at least this share of it is read.
 ENOUGH = 0.35
 
-# The part of the free space that a copy may take; the output may go to the same disk.
+# The share of the free space that a copy may take; the output may go to the same disk.
 _SPACE_SHARE = 0.5
 
 
 def is_worth_staging(location: Location, share: float) -> bool:
-    """Whether to bring a raster near of which this share is going to be read."""
+    """Return whether to stage a raster of which `share` is going to be read."""
     if not location.in_azure or share < ENOUGH or graph.cluster_threads():
         return False
     return storage.stat(location).size < _SPACE_SHARE * shutil.disk_usage(tempfile.gettempdir()).free
@@ -35,12 +36,14 @@ def is_worth_staging(location: Location, share: float) -> bool:
 
 @contextmanager
 def streamed_copy(location: Location, *, first: Iterable[int]) -> Iterator[tuple[Location, Wait]]:
-    """A raster of which all is read, on its way to the local disk, and how to wait for parts of it.
+    """Yield a local copy of a raster while it is downloaded, and a function that waits for parts of it.
+
+    For a raster of which all is read.
 
     Raises
     ------
     SourceChanged, StorageError
-        As `gdaltools.storage.streamed` does.
+        As for `gdaltools.storage.streamed`.
     """
     with (
         scratch_folder(Path(tempfile.gettempdir())) as folder,
@@ -51,12 +54,12 @@ def streamed_copy(location: Location, *, first: Iterable[int]) -> Iterator[tuple
 
 @contextmanager
 def staged_copy(location: Location, *, share: float) -> Iterator[Location]:
-    """The location, its bytes on the local disk for the length of the block where that is worth it.
+    """Yield the location, with its bytes on the local disk until the block ends if staging is worth it.
 
     Raises
     ------
     SourceChanged, StorageError
-        As `gdaltools.storage.fetch` does.
+        As for `gdaltools.storage.fetch`.
     """
     if not is_worth_staging(location, share):
         yield location

@@ -1,4 +1,4 @@
-"""What every kind of storage can do; `gdaltools.storage` is the door to all of them."""
+"""What every kind of storage can do; other packages use it through `gdaltools.storage`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Stat:
     Attributes
     ----------
     modified : datetime or None
-        When it was last written, where that was asked of storage; it has no part in comparisons.
+        When the object was last written, if storage was asked; ignored in comparisons.
     """
 
     size: int
@@ -27,47 +27,47 @@ class Stat:
 
 
 class Store(Protocol):
-    """One kind of storage. Every location that is handed in is of this kind."""
+    """One kind of storage. Every location passed to it is of this kind."""
 
     def stat(self, location: Location) -> Stat:
-        """Of what is stored there; raises `SourceNotFound` or `StorageError`."""
+        """Return size and tag of the stored object; raises `SourceNotFound` or `StorageError`."""
 
     def open(self, location: Location, found: Stat) -> IO[bytes]:
-        """Its bytes at any offset, all of the version that was found."""
+        """Return the object's bytes as a stream, readable at any offset, all of the version `found`."""
 
     def list_names(self, prefix: Location, *, depth: int | None) -> list[str]:
-        """Names below a prefix, relative to its container, sorted."""
+        """Return names below a prefix, relative to its container, sorted."""
 
     def fetch(self, location: Location, found: Stat, path: Path) -> None:
-        """Copy the version that was found to a new local file."""
+        """Copy the version `found` to a new local file."""
 
     def writing(
         self, location: Location, traits: BlobTraits | None, *, overwrite: bool
     ) -> AbstractContextManager[Path]:
-        """A local path whose content is stored, at once, when the block ends without an error."""
+        """Yield a local path whose content is stored, in one step, when the block ends without an error."""
 
     def append(self, location: Location, data: bytes) -> None:
-        """Add to what is stored, or begin it, in one step."""
+        """Append to the object, or create it, in one step."""
 
     def delete(self, location: Location) -> None:
-        """Remove it; nothing there is no error."""
+        """Delete the object; it is no error if there is none."""
 
     def url(self, location: Location) -> str:
-        """The address by which others know it."""
+        """Return the URL of the object."""
 
     def filesystem(self, location: Location) -> Any:
-        """The fsspec filesystem that it is in."""
+        """Return the fsspec filesystem that the location is in."""
 
     def gdal_options(self, location: Location) -> dict[str, str]:
-        """GDAL configuration under which it can be read."""
+        """Return the GDAL configuration with which the location can be read."""
 
     def gdal_name(self, location: Location) -> AbstractContextManager[str]:
-        """The name by which GDAL opens it inside the block."""
+        """Yield the name by which GDAL opens the location inside the block."""
 
 
 @dataclass(frozen=True)
 class BlobTraits:
-    """What a blob is to be but for its bytes.
+    """The properties of a blob to write, apart from its bytes.
 
     Attributes
     ----------

@@ -1,4 +1,4 @@
-"""A blob that is read while it is brought near."""
+"""A blob that is streamed: read while it is being downloaded."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ from gdaltools.storage.azure import download
 from gdaltools.storage.location import Location
 from gdaltools.storage.reading import check_space, check_unchanged
 
-#: Returns when these parts of the file, (first byte, byte behind the last), are there.
+#: Returns when these parts of the file, (first byte, byte after the last), are available.
 Wait = Callable[[Iterable[tuple[int, int]]], None]
 
 
 @contextmanager
 def streamed(source: Location, path: Path, *, first: Iterable[int]) -> Iterator[tuple[Location, Wait]]:
-    """As `fetch` of a blob in Azure, but the block begins at once, with a file whose parts come one by one.
+    """As `fetch` of a blob in Azure, but the block begins at once, with a file that is still downloading.
 
-    What has not been waited for reads as zeros. When the block ends the file is whole, at `path`, and was
-    compared with the blob; the location that is given is good inside the block alone.
+    Parts that have not been waited for read as zeros. When the block ends, the file is complete, at `path`,
+    and has been compared with the blob. The yielded location is valid only inside the block.
 
     Parameters
     ----------
     first : iterable of int
-        Places in the file, in the order in which they are wanted.
+        Offsets in the file, in the order in which they are needed.
 
     Raises
     ------
     SourceChanged, StorageError
-        As `fetch` does, at the latest when the block ends.
+        As for `fetch`, at the latest when the block ends.
     """
     found = check_unchanged(source)
     check_space(source, found.size, path.parent)

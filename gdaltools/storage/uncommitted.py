@@ -1,4 +1,4 @@
-"""Blobs in the making, whose blocks wait where the blob will be."""
+"""Uncommitted blobs: their blocks are staged in Azure and not yet committed."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ from gdaltools.storage.writing import check_target
 
 @dataclass
 class BlobAssembly:
-    """A blob in the making, and of which of its blocks it is to be made."""
+    """An uncommitted blob, and those of its staged blocks that will form it."""
 
     blob: UncommittedBlob
     blocks: list[str] = field(default_factory=list)
     size: int = 0
 
     def order(self, parts: Sequence[tuple[str, int, int]]) -> None:
-        """Make the blob of the bytes (what, offset, length) that were staged, one after the other.
+        """Form the blob of the staged bytes (what, offset, length), one after the other.
 
         Raises
         ------
         StorageError
-            Some of them are not there any more.
+            Some of them are no longer staged.
         """
         self.blocks = self.blob.order(parts)
         self.size = sum(length for _, _, length in parts)
 
 
 def takes_blocks(target: Location) -> bool:
-    """Whether blocks can wait where the target will be, as they can in Azure."""
+    """Return whether blocks can be staged for the target, as they can in Azure."""
     return target.in_azure
 
 
@@ -42,9 +42,9 @@ def takes_blocks(target: Location) -> bool:
 def uncommitted(
     target: StrPath | Location, traits: BlobTraits, *, overwrite: bool = False
 ) -> Iterator[BlobAssembly]:
-    """A blob put together of blocks, by any processes; it appears when the ``with`` ends without an error.
+    """Assemble a blob from blocks that any process stages; it appears when the block ends without an error.
 
-    Otherwise as `writing`; what is left of a run that died is invisible, and Azure drops it after a week.
+    Otherwise as `writing`. Staged blocks of a run that died are invisible, and Azure drops them after a week.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""What is written to storage, of whatever kind it is: whole, or not at all."""
+"""Write to storage of any kind; an object appears complete or not at all."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from gdaltools.storage.store import BlobTraits, Stat
 
 
 def write_bytes(target: StrPath | Location, data: bytes, *, overwrite: bool = False) -> Location:
-    """Store `data` under the target's name, whole or not at all."""
+    """Store `data` under the target's name, complete or not at all."""
     with writing(target, overwrite=overwrite) as path:
         path.write_bytes(data)
     return locate(target)
@@ -24,11 +24,11 @@ def write_bytes(target: StrPath | Location, data: bytes, *, overwrite: bool = Fa
 def writing(
     target: StrPath | Location, *, overwrite: bool = False, traits: BlobTraits | None = None
 ) -> Iterator[Path]:
-    """A local path to write to, whose content becomes the target when the block ends without an error.
+    """Yield a local path to write to; its content becomes the target when the block ends without an error.
 
-    The target appears whole or not at all, and not after an interruption. With ``overwrite=False`` a target
-    that exists is refused before the block and, should it appear meanwhile, after it; it is never replaced.
-    What an earlier process left when it was killed is removed on the way. `traits` is for blobs in Azure; by
+    The target appears complete or not at all, and not after an interruption. With ``overwrite=False`` an
+    existing target is refused before the block, and one that appears meanwhile is refused after it; neither
+    is replaced. Leftovers of killed processes are removed on the way. `traits` is for blobs in Azure; by
     default the content type follows from the name.
 
     Raises
@@ -38,7 +38,7 @@ def writing(
     StorageError
         The target cannot be written.
     KeyboardInterrupt
-        The run was interrupted; the target is as it was.
+        The run was interrupted; the target is unchanged.
     """
     location = locate(target)
     check_target(location, overwrite=overwrite)
@@ -47,11 +47,10 @@ def writing(
 
 
 def append_bytes(target: StrPath | Location, data: bytes) -> Location:
-    """Add `data`, at most 4 MB, to what is stored there, in one step.
+    """Append `data`, at most 4 MB, to an object, in one step; the object is created if missing.
 
-    Others that add to it at the same time do not tear it apart. What was added is there after the death of
-    this process, though perhaps not after that of the machine. A blob that was not made by additions cannot
-    be added to.
+    Concurrent appends of other processes do not split it. Appended data survives the death of this process,
+    though perhaps not that of the machine. A blob that was not created by appending cannot be appended to.
 
     Raises
     ------
@@ -64,18 +63,18 @@ def append_bytes(target: StrPath | Location, data: bytes) -> Location:
 
 
 def delete(target: StrPath | Location) -> None:
-    """Remove what is stored there; nothing there is no error."""
+    """Delete a stored object; it is no error if there is none."""
     location = locate(target)
     store_of(location).delete(location)
 
 
 def copy(source: StrPath | Location, target: StrPath | Location, *, overwrite: bool = False) -> Stat:
-    """Copy what is stored, whole or not at all; between blobs of an account in Azure itself where it can.
+    """Copy a stored object, complete or not at all; Azure itself copies within an account if it can.
 
     Raises
     ------
     SourceNotFound, TargetExists, StorageError
-        As `stat` and `writing` do.
+        As for `stat` and `writing`.
     """
     origin, goal = pinned(source), locate(target)
     check_target(goal, overwrite=overwrite)
@@ -94,7 +93,9 @@ def check_target(target: StrPath | Location, *, overwrite: bool) -> None:
     Raises
     ------
     TargetExists
-        It exists and `overwrite` is False.
+        The target exists and `overwrite` is False.
+    InvalidParameter
+        The target is a folder.
     """
     location = locate(target)
     if location.path is not None and location.path.is_dir():

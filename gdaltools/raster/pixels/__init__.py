@@ -1,1 +1,1 @@
-"""Pixels of a raster, window by window: each source reads the same values, whichever way it takes."""
+"""Pixels of a raster, window by window: every source returns the same values, however it reads them."""

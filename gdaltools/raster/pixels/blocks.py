@@ -1,7 +1,7 @@
-"""Which of a raster's stored blocks (TIFF strips or tiles) windows of a target grid are read from.
+"""Which stored blocks of a raster (TIFF strips or tiles) are read for windows of a target grid.
 
-A block that two readers need is decoded by both, and one that has left the block cache is decoded again:
-these are the figures that the order of an extraction is decided by, and that its plan tells.
+A block that two readers need is decoded by both, and one that has left the block cache is decoded again.
+These figures decide the order of an extraction, and its plan reports them.
 """
 
 from __future__ import annotations
@@ -20,27 +20,27 @@ from gdaltools.raster.dataset import numpy_dtypes
 
 Touched = NDArray[np.bool_]
 
-# What a kernel takes beyond a pixel's own place, in source pixels.
+# How far a kernel reaches beyond a pixel's own place, in source pixels.
 _MARGIN = 4
 _NODES = 3
-# Parts of the grid, along each side, that are looked at for whether it meets the source at all.
+# Parts of the grid, along each side, that are checked for whether they meet the source at all.
 _LOOKS = 64
-# Of cache beyond the blocks of one strip.
+# The cache's size as a multiple of the blocks of one strip.
 _SPARE = 1.05
 
 
 @dataclass(frozen=True)
 class StoredBlocks:
-    """The blocks of a raster, and the grid that is read out of them.
+    """The blocks of a raster, and the grid that is read from them.
 
     Attributes
     ----------
     rows, cols : int
-        Of one block, in pixels.
+        Size of one block, in pixels.
     block_bytes : int
-        One block of all bands, decoded.
+        Bytes of one decoded block, all bands together.
     warps : bool
-        Whether the target's grid is another one than the source's.
+        Whether the target's grid differs from the source's.
     """
 
     source: Grid
@@ -52,12 +52,12 @@ class StoredBlocks:
 
     @property
     def decoded_bytes(self) -> int:
-        """All of the raster, decoded."""
+        """Bytes of the whole raster, decoded."""
         return self.block_bytes // (self.rows * self.cols) * self.source.width * self.source.height
 
     @property
     def shape(self) -> tuple[int, int]:
-        """Rows and columns of blocks."""
+        """The number of rows and of columns of blocks."""
         return -(-self.source.height // self.rows), -(-self.source.width // self.cols)
 
     @property
@@ -66,7 +66,7 @@ class StoredBlocks:
         return self.shape[1] == 1
 
     def misses(self) -> bool:
-        """Whether it is sure that no pixel of the target lies in the source."""
+        """Return whether it is certain that no pixel of the target lies in the source."""
         if not self.warps:
             return False
         share = np.linspace(0, 1, _LOOKS + 1)
@@ -84,7 +84,7 @@ class StoredBlocks:
     def _placed(
         self, cols: NDArray[np.float64], rows: NDArray[np.float64]
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Where in the source's pixels points of the target's pixels lie, of any shape."""
+        """Return the positions, in source pixels, of points in target pixels; arrays of any shape."""
         x, y = self.target.world(cols.ravel(), rows.ravel())
         x, y = transform_points(self.target.crs, self.source.crs, x, y)
         with np.errstate(invalid="ignore"):
@@ -92,7 +92,10 @@ class StoredBlocks:
         return x.reshape(cols.shape), y.reshape(cols.shape)
 
     def cells(self, top: int, bottom: int, left: int, right: int, width: int) -> list[tuple[slice, slice]]:
-        """Rows and columns of blocks for each cell, `width` pixels wide, of a strip of the target grid."""
+        """Return block rows and columns for each cell, `width` pixels wide, of a strip of the target grid.
+
+        A cell outside the source is left out.
+        """
         edges = [*range(left, right, width), right]
         if not self.warps:
             rows = slice(top // self.rows, -(-bottom // self.rows))
@@ -127,7 +130,7 @@ class StoredBlocks:
 
 
 def stored_blocks(dataset: DatasetReader, source: Grid, target: Grid, *, warps: bool) -> StoredBlocks:
-    """The blocks of an open raster that is to be read on the grid `target`."""
+    """Return the blocks of an open raster that is read on the grid `target`."""
     rows, cols = dataset.block_shapes[0]
     itemsize = sum(np.dtype(name).itemsize for name in numpy_dtypes(dataset))
     return StoredBlocks(source, target, rows, cols, rows * cols * itemsize, warps=warps)
@@ -140,13 +143,13 @@ class Reading:
     Attributes
     ----------
     needed : int
-        Blocks that any of them needs.
+        Blocks that at least one reader needs.
     decoded : int
         How often a block is decoded, over all blocks and readers.
     cache_bytes : int
-        The cache that one reader takes so that its own strips decode no block twice.
+        The cache that one reader needs so that its own strips decode no block twice.
     thrashed : int
-        `decoded`, were there no such cache.
+        What `decoded` would be without that cache.
     """
 
     needed: int
@@ -156,19 +159,19 @@ class Reading:
 
     @property
     def rereads(self) -> float:
-        """How often a needed block is decoded on average."""
+        """How often a needed block is decoded, on average."""
         return self.decoded / self.needed if self.needed else 1.0
 
     @property
     def rereads_without_cache(self) -> float:
-        """The same without the cache."""
+        """How often a needed block is decoded without the cache, on average."""
         return self.thrashed / self.needed if self.needed else 1.0
 
 
 def reading_of(
     blocks: StoredBlocks, readers: Sequence[Iterator[tuple[int, int, int, int]]], width: int
 ) -> Reading:
-    """What `readers` decode, each of which reads strips (top, bottom, left, right) of the target in cells."""
+    """Return what `readers` decode; each reads strips (top, bottom, left, right) of the target in cells."""
     anybody = np.zeros(blocks.shape, bool)
     decoded = thrashed = largest = 0
     for strips in readers:
@@ -186,7 +189,8 @@ def reading_of(
             largest = max(largest, int(together.sum()))
         decoded += int(own.sum())
         anybody |= own
-    # The last used go last: what a strip was read from is there for the next, which needs some of it again.
+    # The cache drops the least recently used blocks first: those of a strip are still there for the next
+    # strip, which needs some of them again.
     return Reading(int(anybody.sum()), decoded, int(_SPARE * largest * blocks.block_bytes), thrashed)
 
 

@@ -1,4 +1,4 @@
-"""A raster decoded once, from top to bottom, into a scratch file of which any part can be read."""
+"""Decode a raster once, from top to bottom, into a scratch file of which any part can be read."""
 
 from __future__ import annotations
 
@@ -19,26 +19,28 @@ from gdaltools.errors import StorageError
 from gdaltools.raster.dataset import numpy_dtypes, open_dataset, reading
 from gdaltools.storage import Location
 
-# Where blocks would be decoded more often than this they are decoded once, into a scratch file.
+# If blocks would be decoded more often than this, they are decoded once, into a scratch file.
 _MOST_REREADS = 2.0
-# The part of the free space that it may take, as what is made may go to the same disk.
+# The share of the free space that the scratch file may take; the output may go to the same disk.
 _SPACE_SHARE = 0.5
 
 
 def is_worth_decoding_first(rereads: float, size_bytes: int) -> bool:
-    """Whether blocks that are decoded so often had better be decoded once, and there is room for them."""
+    """Return whether blocks are reread so often that decoding once first pays, and the disk has room."""
     return (
         rereads > _MOST_REREADS and size_bytes < _SPACE_SHARE * shutil.disk_usage(tempfile.gettempdir()).free
     )
 
 
 def decoded(location: Location, folder: Path, blocksize: int, *, masked: bool) -> Location:
-    """The raster's pixels, and its mask, in an uncompressed GeoTIFF in `folder`, of blocks of that size.
+    """Write the raster's pixels, and its mask if `masked`, to an uncompressed GeoTIFF in `folder`; return it.
+
+    Its blocks are `blocksize` pixels a side.
 
     Raises
     ------
     CorruptRaster, StorageError
-        The source cannot be decoded, or the scratch file not be written.
+        The source cannot be decoded, or the scratch file cannot be written.
     """
     path = folder / "source.tif"
     with open_dataset(location, verify=False) as dataset:

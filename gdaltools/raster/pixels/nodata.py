@@ -14,7 +14,7 @@ Pixels = NDArray[Any]
 
 
 def holding_data(samples: Pixels, nodata: float | None) -> NDArray[np.bool_] | None:
-    """Where samples are not `nodata`, a NaN included; None where all hold data, as none can be it."""
+    """Return where samples are not `nodata`, NaN included; None if all hold data, as none can equal it."""
     value = comparable(nodata, samples.dtype)
     if value is None:
         return None
@@ -23,7 +23,7 @@ def holding_data(samples: Pixels, nodata: float | None) -> NDArray[np.bool_] | N
 
 
 def comparable(nodata: float | None, dtype: np.dtype[Any]) -> Any:
-    """`nodata` as a value of `dtype`; None where no pixel can have it."""
+    """Return `nodata` as a value of `dtype`; None if no pixel can have it."""
     if nodata is None:
         return None
     if dtype.kind in "fc":
@@ -35,7 +35,7 @@ def comparable(nodata: float | None, dtype: np.dtype[Any]) -> Any:
 
 
 def keep_apart(out: Pixels, nodata: Any, where: NDArray[np.bool_] | None) -> None:
-    """An average that is by chance the nodata value becomes its neighbour."""
+    """Change averages that happen to equal the nodata value to the neighbouring value, in place."""
     if nodata is None or np.isnan(nodata):
         return
     hit = out == nodata

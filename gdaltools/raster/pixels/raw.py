@@ -1,7 +1,7 @@
-"""An uncompressed TIFF, whose samples are read from where the file has them.
+"""An uncompressed TIFF whose samples are read directly from the file.
 
 GDAL copies them into its block cache and out again, which takes several times as long as reading them.
-`raw_source` says of which files this may be done: all else is left to GDAL.
+`raw_source` decides which files can be read so; all others are left to GDAL.
 """
 
 from __future__ import annotations
@@ -25,29 +25,29 @@ from gdaltools.raster.facts import Facts
 from gdaltools.raster.pixels.source import Pixels, RasterSource, Valid
 from gdaltools.storage import Location
 
-# TIFF 6.0: the photometric interpretations whose samples GDAL hands on as they are.
+# TIFF 6.0: the photometric interpretations whose samples GDAL passes on unchanged.
 _AS_THEY_ARE = {(0,), (1,), (2,), (3,)}
 _TAGS = frozenset({tiff.BITS_PER_SAMPLE, tiff.PHOTOMETRIC, tiff.FILL_ORDER})
-# A table of more blocks than this is not handed to every task.
+# A table of more blocks than this is not sent to every task.
 _MOST_BLOCKS = 1 << 20
 
 
 @dataclass(frozen=True)
 class RawSource:
-    """An uncompressed TIFF and where its blocks are.
+    """An uncompressed TIFF and the offsets of its blocks.
 
     Attributes
     ----------
     location : Location
-        The local file, perhaps of a version.
+        The local file, perhaps pinned to a version.
     width : int
-        Of the raster, in pixels.
+        Width of the raster, in pixels.
     block : (int, int)
         Rows and columns of a stored block; a strip is as wide as the raster.
     samples : int
-        That lie together in a block: all, or 1.
+        Samples of a pixel that lie together in a block: all, or 1.
     offsets : ndarray of uint64, shape (stored planes, block rows, block cols)
-        Where each block begins.
+        Where each block begins in the file.
     """
 
     location: Location
@@ -58,7 +58,7 @@ class RawSource:
 
     @property
     def name(self) -> str:
-        """What errors call it."""
+        """The name that errors use."""
         return str(self.location)
 
     def read(
@@ -69,7 +69,7 @@ class RawSource:
         Raises
         ------
         CorruptRaster, SourceChanged, StorageError
-            The file is shorter than it was, not the one any more that was pinned, or cannot be read.
+            The file is shorter than it was, is no longer the pinned version, or cannot be read.
         """
         stored = np.empty((len(self.offsets), len(rows), len(cols), self.samples), dtype)
         try:
@@ -94,7 +94,7 @@ class RawSource:
             for first, last, offset in _runs(offsets[:, 0], rows, high, wide * pixel):
                 self._read(descriptor, plane[first - rows.start : last - rows.start], offset)
             return
-        if wide == self.width:  # of strips only what is wanted, of tiles whole rows of pixels
+        if wide == self.width:  # of strips only the requested columns, of tiles whole rows
             for row in range(rows.start, rows.stop):
                 offset = int(offsets[row // high, 0]) + (row % high * wide + cols.start) * pixel
                 self._read(descriptor, plane[row - rows.start], offset)
@@ -123,7 +123,7 @@ class RawSource:
 def _runs(
     offsets: NDArray[np.uint64], rows: Span, high: int, row_bytes: int
 ) -> Iterator[tuple[int, int, int]]:
-    """First and last row, and the offset, of strips that follow each other in the file."""
+    """Yield first row, row after the last, and offset of strips that follow each other in the file."""
     start, begin = rows.start, int(offsets[rows.start // high]) + rows.start % high * row_bytes
     for strip in range(rows.start // high + 1, -(-rows.stop // high)):
         top = strip * high
@@ -134,7 +134,7 @@ def _runs(
 
 
 def raw_source(source: RasterSource, facts: Facts) -> RawSource | RasterSource:
-    """The source as one that is read without GDAL, where that gives the same pixels; else as it is.
+    """Return a source that reads without GDAL, if that gives the same pixels; else `source` unchanged.
 
     Raises
     ------
@@ -152,7 +152,7 @@ def raw_source(source: RasterSource, facts: Facts) -> RawSource | RasterSource:
             ifd = layout.ifds[0]
             values = tiff.read_values(stream, ifd, _TAGS, name=source.name)
     except (CorruptRaster, UnsupportedRaster):
-        return source  # GDAL reads more than is understood here, or says what is wrong
+        return source  # GDAL reads more kinds of file, or reports what is wrong
     except OSError as error:
         raise StorageError(f"{source.name} cannot be read: {error.strerror}") from error
     bits = values.get(tiff.BITS_PER_SAMPLE, (1,))

@@ -1,8 +1,8 @@
 """Where a COG's pixels come from: a raster file, a warp of one, or an array.
 
-A source is a small value that any thread or any machine of a cluster can read a window of. Blocks of pixels
-have the shape (planes, rows, cols, samples): one plane of all bands where bands lie together in the COG, a
-plane for each band where they lie apart.
+A source is a small value from which any thread, or any machine of a cluster, can read a window. Blocks of
+pixels have the shape (planes, rows, cols, samples): one plane of all bands if the COG interleaves bands by
+pixel, else one plane per band.
 """
 
 from __future__ import annotations
@@ -29,28 +29,28 @@ Valid = NDArray[np.bool_]
 
 
 class Source(Protocol):
-    """What a COG is made of."""
+    """What a COG is built from."""
 
     @property
     def name(self) -> str:
-        """What errors call it."""
+        """The name that errors use."""
 
     def read(
         self, rows: Span, cols: Span, dtype: np.dtype[Any], *, planes: int
     ) -> tuple[Pixels, Valid | None]:
-        """A window's pixels, shape (planes, rows, cols, samples), and its mask, (rows, cols), if any."""
+        """Return a window's pixels, (planes, rows, cols, samples), and its mask, (rows, cols), if any."""
 
 
 @dataclass(frozen=True)
 class RasterSource:
-    """A raster file as it is.
+    """A raster file, read unchanged.
 
     Attributes
     ----------
     masked : bool
-        Whether `read` gives the file's mask.
+        Whether `read` returns the file's mask.
     level : int or None
-        Read this overview of the file's own instead of its full resolution.
+        Read this overview of the file instead of its full resolution.
     """
 
     location: Location
@@ -60,11 +60,11 @@ class RasterSource:
 
     @property
     def name(self) -> str:
-        """What errors call it."""
+        """The name that errors use."""
         return str(self.location)
 
     def at(self, location: Location) -> Self:
-        """The same, with its bytes elsewhere."""
+        """Return the same source with its bytes at `location`."""
         return replace(self, location=location)
 
     def read(
@@ -88,7 +88,8 @@ class WarpedSource:
     Attributes
     ----------
     adds_alpha : bool
-        Whether the mask is the one of the warp itself: what the source does not reach, or has no data for.
+        Whether the mask is that of the warp itself: it leaves out what the source does not reach or has no
+        data for.
     options : tuple of (str, object)
         GDAL's warp options.
     """
@@ -109,11 +110,11 @@ class WarpedSource:
 
     @property
     def name(self) -> str:
-        """What errors call it."""
+        """The name that errors use."""
         return str(self.location)
 
     def at(self, location: Location) -> Self:
-        """The same, with its bytes elsewhere."""
+        """Return the same source with its bytes at `location`."""
         return replace(self, location=location)
 
     def read(
@@ -133,7 +134,7 @@ class WarpedSource:
             return _read(warped, self.location, rows, cols, dtype, planes, self.count, self.masked)
 
     def opened(self, dataset: DatasetReader) -> WarpedVRT:
-        """The warp of the open file, to be closed by the caller."""
+        """Return the warp of the open file; the caller closes it."""
         return WarpedVRT(
             dataset,
             src_crs=CRS.from_wkt(self.source_wkt),
@@ -151,14 +152,14 @@ class WarpedSource:
 
 @dataclass(frozen=True)
 class ArraySource:
-    """An array of shape (bands, rows, cols), in memory or to be computed by dask.
+    """An array of shape (bands, rows, cols), in memory or computed by dask.
 
     Attributes
     ----------
     origin : (int, int)
         Row and column of the raster at which the array begins.
     nodata : float or None
-        With `masked`, the value that the mask leaves out.
+        With `masked`, the value that the mask leaves out; None means NaN.
     """
 
     name: str
@@ -169,7 +170,7 @@ class ArraySource:
 
     @property
     def lazy(self) -> bool:
-        """Whether dask computes it."""
+        """Whether dask computes the array."""
         return hasattr(self.array, "rechunk")
 
     def read(
@@ -189,7 +190,7 @@ class ArraySource:
 
 
 def stacked(bands: Pixels, dtype: np.dtype[Any], *, planes: int) -> Pixels:
-    """Bands of shape (bands, rows, cols) as (planes, rows, cols, samples)."""
+    """Return bands of shape (bands, rows, cols) as (planes, rows, cols, samples)."""
     if planes == 1:
         return np.ascontiguousarray(bands.transpose(1, 2, 0), dtype)[None]
     return np.ascontiguousarray(bands, dtype)[..., None]
@@ -207,7 +208,7 @@ def _read(
 ) -> tuple[Pixels, Valid | None]:
     window = Window(cols.start, rows.start, len(cols), len(rows))
     pixels = np.empty((planes, len(rows), len(cols), count // planes), dtype)
-    # GDAL writes straight into the order that is wanted: the view has the order that rasterio expects.
+    # GDAL writes straight into the requested order: the view has the order that rasterio expects.
     view = pixels[0].transpose(2, 0, 1) if planes == 1 else pixels[..., 0]
     with reading(location, window):
         dataset.read(list(range(1, count + 1)), window=window, out=view)

@@ -1,7 +1,7 @@
-"""A TIFF that is read while it is brought near: a window waits for its blocks, and they come before others.
+"""A TIFF that is read while it is being downloaded: a window waits for its blocks, which then come first.
 
-All that is no block (header, tables, tags) is there before the first window is read, and so is the first
-block of each image, at which GDAL looks when it opens a file.
+Everything that is not a block (header, tables, tags) is available before the first window is read, and so is
+the first block of each image, which GDAL looks at when it opens a file.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from gdaltools.raster.pixels.source import Pixels, RasterSource, Source, Valid
 
 Parts = list[tuple[int, int]]
 
-# GDAL, "Header ghost area": its size before a block, and its last bytes repeated behind it.
+# GDAL, "Header ghost area": a block's size before it, and its last bytes repeated after it.
 _AROUND_BYTES = 8
-# A table of more blocks takes longer to look through than is won.
+# Searching a table of more blocks takes longer than streaming saves.
 _MOST_BLOCKS = 1 << 20
 
 
 @dataclass(frozen=True)
 class BlockPlaces:
-    """Where the blocks of an image are.
+    """Where the blocks of an image lie in the file.
 
     Attributes
     ----------
@@ -45,7 +45,7 @@ class BlockPlaces:
 
     @classmethod
     def of(cls, ifd: tiff.Ifd) -> BlockPlaces:
-        """Those of an image of a file."""
+        """Return the places of an image's blocks."""
         down, across = -(-ifd.height // ifd.block_height), -(-ifd.width // ifd.block_width)
         shape = (ifd.samples if ifd.planar == 2 else 1, down, across)
         offsets, counts = (each.astype(np.int64).reshape(shape) for each in (ifd.offsets, ifd.counts))
@@ -54,7 +54,7 @@ class BlockPlaces:
         return cls((ifd.block_height, ifd.block_width), begins, ends)
 
     def within(self, rows: Span, cols: Span) -> Parts:
-        """What of the file holds a window, with what GDAL may read around its blocks."""
+        """Return the parts of the file that hold a window, with what GDAL may read around its blocks."""
         high, wide = self.block
         part = (
             slice(None),
@@ -67,21 +67,21 @@ class BlockPlaces:
 
 @dataclass(frozen=True)
 class FilePlaces:
-    """What of a file is wanted when.
+    """The parts of a file, in the order in which they are needed.
 
     Attributes
     ----------
     images : tuple of BlockPlaces
-        The full resolution, and its mask where there is one.
+        The full resolution, and its mask if there is one.
     rest : list of (int, int)
-        All that is no block, and the first block of each image.
+        Everything that is not a block, and the first block of each image.
     """
 
     images: tuple[BlockPlaces, ...]
     rest: Parts
 
     def order(self) -> Iterator[int]:
-        """Places in the file, those that are wanted first before the others."""
+        """Yield offsets in the file, in the order in which they are needed."""
         yield from (begin for begin, _ in self.rest)
         for image in self.images:
             yield from np.sort(image.begins.ravel()).tolist()
@@ -89,7 +89,7 @@ class FilePlaces:
 
 @dataclass(frozen=True)
 class StreamedSource:
-    """A source whose file is on its way."""
+    """A source whose file is being downloaded."""
 
     inner: Source
     images: tuple[BlockPlaces, ...]
@@ -97,18 +97,18 @@ class StreamedSource:
 
     @property
     def name(self) -> str:
-        """What errors call it."""
+        """The name that errors use."""
         return self.inner.name
 
     def read(
         self, rows: Span, cols: Span, dtype: np.dtype[Any], *, planes: int
     ) -> tuple[Pixels, Valid | None]:
-        """As `Source.read`, once the window's blocks are there.
+        """As `Source.read`, once the window's blocks are available.
 
         Raises
         ------
         SourceChanged, StorageError
-            They cannot be had.
+            The blocks cannot be downloaded.
         """
         for image in self.images:
             self.wait(image.within(rows, cols))
@@ -116,12 +116,12 @@ class StreamedSource:
 
 
 def places_of(source: RasterSource) -> FilePlaces | None:
-    """Where what is in a file of Azure; None where it is not known, or not worth while.
+    """Return where the parts of a file in Azure lie; None if that is unknown or not worthwhile.
 
     Raises
     ------
     SourceNotFound, StorageError
-        It cannot be read.
+        The file cannot be read.
     """
     if source.level is not None or not source.location.in_azure:
         return None
@@ -129,14 +129,14 @@ def places_of(source: RasterSource) -> FilePlaces | None:
         try:
             layout = tiff.read_layout(stream, name=source.name)
         except (CorruptRaster, UnsupportedRaster):
-            return None  # no TIFF, or one of which GDAL understands more
+            return None  # not a TIFF, or one that only GDAL understands
     if sum(ifd.offsets.size for ifd in layout.ifds) > _MOST_BLOCKS:
         return None
     everything = [BlockPlaces.of(ifd) for ifd in layout.ifds]
     masks = [ifd.is_mask and not ifd.is_overview for ifd in layout.ifds]
     images = (everything[0], *(image for image, is_mask in zip(everything, masks, strict=True) if is_mask))
     firsts = [_first_block(image) for image in everything]
-    # Between blocks of such a file are their sizes alone, which are waited for with the blocks.
+    # Between the blocks of a file with a ghost area lie only their sizes, which `within` includes.
     least = _AROUND_BYTES if layout.ghost else 0
     return FilePlaces(images, [*_gaps(everything, layout.size, least), *filter(None, firsts)])
 
@@ -147,7 +147,7 @@ def _first_block(image: BlockPlaces) -> tuple[int, int] | None:
 
 
 def _gaps(images: list[BlockPlaces], size: int, least: int) -> Parts:
-    """What lies between the blocks of all images, where it is more than so many bytes."""
+    """Return the gaps between the blocks of all images that are larger than `least` bytes."""
     begins = np.concatenate([image.begins.ravel() for image in images])
     ends = np.concatenate([image.ends.ravel() for image in images])
     order = np.argsort(begins[ends > 0], kind="stable")

@@ -1,4 +1,4 @@
-"""Windows of a raster that is open: by GDAL, or past it where samples are stored as they are."""
+"""Windows of an open raster: read by GDAL, or without it if the samples are stored uncompressed."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ class SourceWindows:
     Attributes
     ----------
     location : Location
-        What errors call it.
+        The name that errors use.
     raw : RawSource or None
-        The same pixels without GDAL, where there is such a way.
+        The same pixels without GDAL, if possible.
     """
 
     dataset: DatasetReader
@@ -38,11 +38,11 @@ class SourceWindows:
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """The one that holds the samples of all bands."""
+        """The dtype that holds the samples of all bands."""
         return np.result_type(*numpy_dtypes(self.dataset))
 
     def pixels(self, window: Window) -> NDArray[Any]:
-        """A window's pixels, shape (rows, cols, bands): the samples of a pixel side by side.
+        """Return a window's pixels, shape (rows, cols, bands), with the samples of a pixel side by side.
 
         Raises
         ------
@@ -62,18 +62,18 @@ class SourceWindows:
         return found
 
     def mask(self, window: Window) -> NDArray[Any]:
-        """A window's mask, shape (rows, cols), 0 where there is no data.
+        """Return a window's mask, shape (rows, cols), 0 where there is no data.
 
         Raises
         ------
         CorruptRaster, StorageError
-            As `pixels` does.
+            As for `pixels`.
         """
         return read_window(self.dataset, self.location, window, mask=True)
 
 
 def raw_pixels(dataset: DatasetReader, location: Location) -> RawSource | None:
-    """The open raster without GDAL, where it is stored as it is, without a mask, on a local disk.
+    """Return the open raster as read without GDAL; None if it is compressed, masked or not on a local disk.
 
     Raises
     ------

@@ -1,1 +1,1 @@
-"""Azure Blob Storage behind `gdaltools.storage`; nothing else imports from here, nor anything of Azure."""
+"""Azure Blob Storage for `gdaltools.storage`; no other part of gdaltools imports it or Azure's libraries."""

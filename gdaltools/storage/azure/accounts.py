@@ -1,10 +1,10 @@
-"""Which storage account a container is in, and what opens it for the SDK and adlfs; `gdal` has it for GDAL.
+"""Which storage account a container is in, and its credentials for the SDK and adlfs; `gdal` has GDAL's.
 
-Credentials, by precedence: AZURE_STORAGE_CONNECTION_STRING; AZURE_STORAGE_ACCOUNT_KEY or
-AZURE_STORAGE_SAS_TOKEN with the account's name; else azure-identity's DefaultAzureCredential, which knows a
-Web App's managed identity (AZURE_CLIENT_ID chooses a user-assigned one). The account is
+Credentials, in order of precedence: AZURE_STORAGE_CONNECTION_STRING; AZURE_STORAGE_ACCOUNT_KEY or
+AZURE_STORAGE_SAS_TOKEN with the account's name; else azure-identity's DefaultAzureCredential, which supports
+a Web App's managed identity (AZURE_CLIENT_ID selects a user-assigned one). The account is
 BRONZE_STORAGE_ACCOUNT for ``bronze-*`` containers, SILVER_STORAGE_ACCOUNT for ``silver-*``, else
-AZURE_STORAGE_ACCOUNT; AZURE_STORAGE_BLOB_ENDPOINT is for an address other than the public cloud's.
+AZURE_STORAGE_ACCOUNT. AZURE_STORAGE_BLOB_ENDPOINT sets an address other than the public cloud's.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _CONNECT_SECONDS, _READ_SECONDS = 10, 60
 
 @dataclass(frozen=True)
 class Account:
-    """A storage account and the credentials for it; without key and SAS token, the process's identity."""
+    """A storage account and its credentials; without any, the process's identity is used."""
 
     name: str
     endpoint: str
@@ -33,12 +33,12 @@ class Account:
 
 
 def account_of(container: str) -> Account:
-    """The account that the environment names for a container.
+    """Return the account that the environment names for a container.
 
     Raises
     ------
     InvalidParameter
-        It names none.
+        The environment names no account.
     """
     if given := os.environ.get("AZURE_STORAGE_CONNECTION_STRING"):
         parts = _parts(given)
@@ -73,7 +73,7 @@ def _parts(connection_string: str) -> dict[str, str]:
 
 @lru_cache(maxsize=8)
 def service(account: Account) -> Any:
-    """The SDK's client of an account; it retries nothing itself: `gdaltools.storage.azure.retries` does."""
+    """Return the SDK's client of an account, without retries: `gdaltools.storage.azure.retries` has those."""
     from azure.core.credentials import AzureSasCredential
     from azure.storage.blob import BlobServiceClient
 
@@ -82,7 +82,7 @@ def service(account: Account) -> Any:
         "connection_timeout": _CONNECT_SECONDS,
         "read_timeout": _READ_SECONDS,
     }
-    # At level DEBUG it tells every URL, signature and all.
+    # At level DEBUG urllib3 logs every URL, including its signature.
     logging.getLogger("urllib3.connectionpool").addFilter(_without_secrets)
     if account.connection_string:
         return BlobServiceClient.from_connection_string(account.connection_string, **options)
@@ -96,7 +96,7 @@ def service(account: Account) -> Any:
 
 @lru_cache(maxsize=8)
 def filesystem(account: Account) -> Any:
-    """The account as an fsspec filesystem, by adlfs."""
+    """Return the account as an fsspec filesystem, by adlfs."""
     from adlfs import AzureBlobFileSystem
 
     if account.connection_string:
@@ -115,7 +115,7 @@ def filesystem(account: Account) -> Any:
 
 @lru_cache(maxsize=1)
 def identity() -> Any:
-    """The identity of the process; it keeps its tokens, and gets new ones before they expire."""
+    """Return the process's identity; it caches its tokens, and gets new ones before they expire."""
     from azure.identity import DefaultAzureCredential
 
     return DefaultAzureCredential()

@@ -1,4 +1,4 @@
-"""What is asked of whole blobs: what they are, their bytes, which there are, to copy and to delete them."""
+"""Operations on whole blobs: properties, ranges of bytes, listing, appending, copying and deleting."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from gdaltools.errors import SourceChanged, SourceNotFound, TargetExists
 from gdaltools.storage.azure import accounts
 from gdaltools.storage.azure.retries import Incomplete, with_retries
 
-# What is read at once of a stream that is read in small parts, and at most in one request.
+# Bytes read at once for a stream that is read in small parts, and the most bytes of one request.
 _BUFFER_BYTES = 256 << 10
 _RANGE_BYTES = 8 << 20
-# Copy Blob From URL (learn.microsoft.com): in one request, and not seen before it is whole.
+# Copy Blob From URL (learn.microsoft.com): one request, and the copy is invisible until it is complete.
 LARGEST_COPY_BYTES = 256 << 20
 
 
 @dataclass(frozen=True)
 class Properties:
-    """What storage says of a blob."""
+    """What storage reports about a blob."""
 
     size: int
     etag: str
@@ -32,17 +32,17 @@ class Properties:
 
 
 def client(container: str, name: str) -> Any:
-    """The SDK's client of a blob."""
+    """Return the SDK's client of a blob."""
     return accounts.service(accounts.account_of(container)).get_blob_client(container, name)
 
 
 def where(container: str, name: str) -> str:
-    """What errors call a blob."""
+    """Return the name of a blob that errors use."""
     return f"abfs://{container}/{name}"
 
 
 def properties(container: str, name: str) -> Properties:
-    """Of a blob that is there."""
+    """Return the properties of a blob that exists."""
     blob = client(container, name)
     found = with_retries(blob.get_blob_properties, where=where(container, name))
     md5 = found.content_settings.content_md5
@@ -57,7 +57,7 @@ def properties(container: str, name: str) -> Properties:
 
 
 def read_range(container: str, name: str, offset: int, length: int, *, etag: str) -> bytes:
-    """Bytes of a blob, which must still be the one of this ETag."""
+    """Return bytes of a blob, which must still have this ETag."""
     if not length:
         return b""
     blob = client(container, name)
@@ -77,17 +77,17 @@ def read_range(container: str, name: str, offset: int, length: int, *, etag: str
 
 
 def changed(container: str, name: str) -> SourceChanged:
-    """The error of a blob that is another one by now, or none."""
+    """Return the error for a blob that was replaced or deleted."""
     return SourceChanged(f"{where(container, name)} was replaced or deleted while it was read: start again")
 
 
 def exists(container: str, name: str) -> TargetExists:
-    """The error of a blob that was to be new, and is there."""
+    """Return the error for a blob that exists and was to be new."""
     return TargetExists(f"{where(container, name)} exists: pass overwrite=True to replace it")
 
 
 class BlobStream(io.RawIOBase):
-    """A blob's bytes at any offset; all of them of the version that it was opened at."""
+    """A blob's bytes at any offset, all of the version that was opened."""
 
     def __init__(self, container: str, name: str, *, size: int, etag: str) -> None:
         self._blob = container, name
@@ -95,15 +95,15 @@ class BlobStream(io.RawIOBase):
         self._position = 0
 
     def readable(self) -> bool:
-        """Always: a blob is read."""
+        """Return True."""
         return True
 
     def seekable(self) -> bool:
-        """Always: each read asks for a range."""
+        """Return True: each read requests a range."""
         return True
 
     def tell(self) -> int:
-        """The offset of the next read."""
+        """Return the offset of the next read."""
         return self._position
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
@@ -113,7 +113,7 @@ class BlobStream(io.RawIOBase):
         return self._position
 
     def readinto(self, buffer: Any) -> int:
-        """Read at most one range into `buffer`; SourceChanged when the blob was replaced."""
+        """Read at most one range into `buffer`; raises SourceChanged if the blob was replaced."""
         length = max(0, min(len(buffer), self._size - self._position, _RANGE_BYTES))
         data = read_range(*self._blob, self._position, length, etag=self._etag)
         buffer[:length] = data
@@ -122,24 +122,24 @@ class BlobStream(io.RawIOBase):
 
 
 def open_stream(container: str, name: str, *, size: int, etag: str) -> io.BufferedReader:
-    """A buffered `BlobStream`."""
+    """Return a buffered `BlobStream`."""
     return io.BufferedReader(BlobStream(container, name, size=size, etag=etag), _BUFFER_BYTES)
 
 
 def delete(container: str, name: str) -> None:
-    """Remove a blob; nothing there is no error."""
+    """Delete a blob; it is no error if there is none."""
     with suppress(SourceNotFound):
         with_retries(client(container, name).delete_blob, where=where(container, name))
 
 
 def list_names(container: str, prefix: str) -> list[str]:
-    """Names of the blobs whose name is `prefix` or lies below it, sorted."""
+    """Return the names of the blobs below `prefix`, sorted."""
     folder = f"{prefix.rstrip('/')}/" if prefix else ""
 
     def listed() -> list[str]:
         found = accounts.service(accounts.account_of(container)).get_container_client(container)
         names = list(found.list_blob_names(name_starts_with=folder or None))
-        # Where an account has real folders, they are listed as blobs of no bytes with a trailing mark.
+        # An account with real folders lists them as blobs of no bytes, with a slash at the end.
         return [name for name in names if not name.endswith("/")]
 
     with suppress(SourceNotFound):
@@ -148,7 +148,7 @@ def list_names(container: str, prefix: str) -> list[str]:
 
 
 def append(container: str, name: str, data: bytes) -> None:
-    """Add a block to an append blob, made where there is none; safe against others that do the same."""
+    """Append a block to an append blob, which is created if missing; safe with concurrent appends."""
     blob = client(container, name)
 
     def once() -> None:
@@ -187,7 +187,7 @@ def copy_small(source: tuple[str, str], target: tuple[str, str], *, etag: str, o
 
 
 def make_container(container: str) -> None:
-    """Make a container, unless it is there or somebody else makes it at this moment."""
+    """Create a container, unless it exists or another process creates it at this moment."""
     from azure.core.exceptions import ResourceExistsError
 
     found = accounts.service(accounts.account_of(container)).get_container_client(container)

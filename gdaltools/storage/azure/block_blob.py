@@ -1,9 +1,9 @@
-"""A blob in the making: blocks staged in any order by any process, which become the blob all at once.
+"""Uncommitted blobs: any process stages blocks in any order; one commit makes them the blob.
 
-Azure keeps staged blocks beside a blob, invisible, until a Put Block List names those that make up its
-content, in their order; that commit is atomic and can be made to depend on what is there. Blocks that are
-never named are dropped after a week (learn.microsoft.com, "Put Block"). A block's identifier says whose run
-it is of and which bytes of what, so that blocks of a run that died are taken for nobody's data.
+Azure keeps staged blocks beside a blob, invisible, until a Put Block List names those that form its content,
+in order. That commit is atomic and can depend on what exists. Blocks that are never named are dropped after a
+week (learn.microsoft.com, "Put Block"). A block's identifier contains its run and which bytes it holds, so
+blocks of a run that died are never taken for those of another.
 """
 
 from __future__ import annotations
@@ -27,26 +27,26 @@ from gdaltools.storage.azure import accounts, blobs
 from gdaltools.storage.azure.retries import with_retries
 from gdaltools.storage.store import BlobTraits
 
-#: Blocks that a blob can have (learn.microsoft.com, "Scalability targets for Blob storage").
+#: The most blocks of a blob (learn.microsoft.com, "Scalability targets for Blob storage").
 MOST_BLOCKS = 50_000
-#: A block of this size or less is sent at a time; an error costs one of them.
+#: Bytes of a block that is sent, more only if a blob would have too many blocks; an error costs one block.
 BLOCK_BYTES = 4 << 20
-#: What waits to be sent at most, in bytes.
+#: The most bytes that wait to be sent.
 WAITING_BYTES = 16 << 20
 _SENDERS = 4
 _RUN_KEY = "gdaltools_run"
-# A file's bytes, as the one thing that is stored in blocks of it.
+# The name of the bytes of a whole file that is staged in blocks.
 _WHOLE = "whole"
 
 
 @dataclass(frozen=True)
 class UncommittedBlob:
-    """A blob that is being put together; a value that may be sent to other processes and machines.
+    """A blob whose blocks are being staged; a value that can be sent to other processes and machines.
 
     Attributes
     ----------
     run : str
-        16 hexadecimal digits of this making of the blob alone.
+        16 hexadecimal digits that identify this assembly of the blob.
     """
 
     container: str
@@ -55,11 +55,11 @@ class UncommittedBlob:
 
     @property
     def where(self) -> str:
-        """What errors call it."""
+        """The name that errors use."""
         return blobs.where(self.container, self.name)
 
     def reachable(self) -> bool:
-        """Whether this process, perhaps on another machine, knows the account."""
+        """Return whether this process, perhaps on another machine, knows the account."""
         try:
             accounts.account_of(self.container)
         except GdalToolsError:
@@ -67,12 +67,12 @@ class UncommittedBlob:
         return True
 
     def stage(self, what: str, offset: int, data: bytes) -> None:
-        """Keep bytes from `offset` of `what`; staging them again changes nothing.
+        """Stage the bytes from `offset` of `what`; staging them again changes nothing.
 
         Raises
         ------
         StorageError
-            Azure did not take them within the budget of retries.
+            Azure did not accept them within the retry budget.
         """
         blob = blobs.client(self.container, self.name)
         block = self._block_id(what, offset)
@@ -83,7 +83,7 @@ class UncommittedBlob:
             with_retries(lambda: blob.stage_block(block, data, length=len(data)), where=self.where)
 
     def staged(self) -> Mapping[str, int]:
-        """Sizes of the blocks of this run that Azure keeps, by identifier."""
+        """Return the sizes of this run's staged blocks, by identifier."""
         blob = blobs.client(self.container, self.name)
         try:
             _, waiting = with_retries(lambda: blob.get_block_list("all"), where=self.where)
@@ -92,7 +92,7 @@ class UncommittedBlob:
         return {block.id: block.size for block in waiting if block.id.startswith(self.run)}
 
     def order(self, parts: Iterable[tuple[str, int, int]]) -> list[str]:
-        """Identifiers of the blocks that hold the bytes (what, offset, length), one after the other.
+        """Return the identifiers of the blocks that hold the bytes (what, offset, length), in sequence.
 
         Raises
         ------
@@ -120,16 +120,16 @@ class UncommittedBlob:
     def commit(
         self, blocks: Sequence[str], size: int, traits: BlobTraits, *, overwrite: bool
     ) -> blobs.Properties:
-        """Make the blob of these blocks, which must be `size` bytes.
+        """Commit these blocks as the blob; they must have `size` bytes.
 
-        With ``overwrite=False`` only where nothing is. What Azure then has is compared with what was meant.
+        With ``overwrite=False`` only if no blob exists. Afterwards the blob's run and size are checked.
 
         Raises
         ------
         TargetExists
-            Something is there by now, and `overwrite` is False.
+            A blob exists by now, and `overwrite` is False.
         StorageError
-            Azure did not take it, or has something else.
+            Azure did not accept the commit, or has another blob than was committed.
         """
         from azure.core import MatchConditions
         from azure.storage.blob import BlobBlock, ContentSettings
@@ -150,7 +150,7 @@ class UncommittedBlob:
         return self._published(put, size, overwrite=overwrite)
 
     def put(self, data: bytes, traits: BlobTraits, *, overwrite: bool) -> blobs.Properties:
-        """Make the blob of bytes that go into one request; else as `commit`."""
+        """Store bytes that fit into one request as the blob; otherwise as `commit`."""
         from azure.storage.blob import ContentSettings
 
         blob = blobs.client(self.container, self.name)
@@ -176,7 +176,7 @@ class UncommittedBlob:
         try:
             with_retries(put, where=self.where)
         except (TargetExists, StorageError) as error:
-            # The answer to an attempt that went through may have been lost on the way.
+            # The answer to an attempt that succeeded may have been lost on the way.
             with suppress(GdalToolsError):
                 found = blobs.properties(self.container, self.name)
                 if found.metadata.get(_RUN_KEY) == self.run and found.size == size:
@@ -192,7 +192,7 @@ class UncommittedBlob:
         return found
 
     def _block_id(self, what: str, offset: int) -> str:
-        """44 characters, whatever it is of: all identifiers of a blob must have one length."""
+        """Return 44 characters for any `what`: all identifiers of a blob must have one length."""
         digest = hashlib.blake2b(what.encode(), digest_size=6).hexdigest()
         return f"{self.run}{digest}{offset:016x}"
 
@@ -204,9 +204,9 @@ def _tier(traits: BlobTraits) -> Any:
 
 
 class Uploads:
-    """Threads that send, and the bytes that wait for them; who brings more than may wait is kept waiting.
+    """Threads that send requests; `send` waits while more than `WAITING_BYTES` would be waiting.
 
-    An error of one is raised to whoever brings the next, and at the end.
+    The error of a request is raised by the next `send`, and by `finish`.
     """
 
     def __init__(self) -> None:
@@ -227,7 +227,7 @@ class Uploads:
         self._pool.shutdown(cancel_futures=error is not None)
 
     def send(self, size: int, request: Callable[[], None]) -> None:
-        """Have a request of `size` bytes made, by and by."""
+        """Queue a request of `size` bytes; it is sent later by one of the threads."""
         with self._changed:
             self._changed.wait_for(
                 lambda: not self._waiting_bytes or self._waiting_bytes + size <= WAITING_BYTES or self._error
@@ -255,7 +255,7 @@ class Uploads:
 
 
 def put_file(path: Path, blob: UncommittedBlob, traits: BlobTraits, *, overwrite: bool) -> blobs.Properties:
-    """Make a blob of a local file, whole or not at all."""
+    """Store a local file as a blob, complete or not at all."""
     size = path.stat().st_size
     if size <= BLOCK_BYTES:
         return blob.put(path.read_bytes(), traits, overwrite=overwrite)
@@ -265,7 +265,7 @@ def put_file(path: Path, blob: UncommittedBlob, traits: BlobTraits, *, overwrite
 
 
 def copy_blob(source: tuple[str, str], target: UncommittedBlob, *, overwrite: bool) -> blobs.Properties:
-    """Copy a blob, in Azure where one request does it, else in blocks through this process."""
+    """Copy a blob: by Azure itself if one request can, else in blocks through this process."""
     found = blobs.properties(*source)
     same_account = accounts.account_of(source[0]) == accounts.account_of(target.container)
     if same_account and found.size <= blobs.LARGEST_COPY_BYTES:

@@ -1,4 +1,4 @@
-"""A blob brought to a local disk by ranges, several at a time; each is repeated by itself when it fails."""
+"""Download a blob to a local disk in ranges, several at a time; each is retried by itself when it fails."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from gdaltools.storage.azure.partial import Damaged, Partial, downloading
 
 _RANGE_BYTES = 8 << 20
 _RANGES_AT_ONCE = 4
-# Between two looks at whether whoever waits was interrupted.
+# Seconds between two checks whether a waiting thread was interrupted.
 _LOOK_SECONDS = 0.2
 
 
 def fetch(container: str, name: str, path: Path, *, etag: str, size: int) -> None:
-    """Write the bytes of a blob, of this ETag alone, to a new local file.
+    """Write the bytes of a blob, of this ETag only, to a new local file.
 
-    What a process that died had brought of it is taken up.
+    Ranges that a dead process had already downloaded are reused.
 
     Raises
     ------
     SourceChanged
         The blob has another ETag by now, or is gone.
     StorageError
-        Azure did not answer, the disk is full, or the blob's MD5, where Azure knows it, is another.
+        Azure did not answer, the disk is full, or the file's size or MD5 differs from the one Azure knows.
     """
     with streamed(container, name, path, etag=etag, size=size):
         pass
@@ -40,14 +40,14 @@ def fetch(container: str, name: str, path: Path, *, etag: str, size: int) -> Non
 def streamed(
     container: str, name: str, path: Path, *, etag: str, size: int, first: Iterable[int] = ()
 ) -> Iterator[StreamedFile]:
-    """As `fetch`, but the block begins at once: it may read what has arrived of the file, and wait for more.
+    """As `fetch`, but the block begins at once: it may read what has been received, and wait for more.
 
-    After the block the file is whole, at `path`, and checked, or an error is raised.
+    After the block the file is complete, at `path`, and checked, or an error is raised.
 
     Parameters
     ----------
     first : iterable of int
-        Places in the file, in the order in which they are wanted; all others come after them.
+        Offsets in the file, in the order in which they are needed; all others come after them.
     """
     address = f"{accounts.account_of(container).endpoint}/{container}/{name}"
     with downloading(address, path, etag=etag, size=size, step=_RANGE_BYTES) as partial:
@@ -59,7 +59,7 @@ def streamed(
 
 
 class StreamedFile:
-    """A file of which some ranges are there, and the others are on their way, by threads of its own."""
+    """A file of which some ranges are available, while threads download the others."""
 
     def __init__(self, partial: Partial, size: int, first: Iterable[int]) -> None:
         self._partial = partial
@@ -73,16 +73,16 @@ class StreamedFile:
 
     @property
     def path(self) -> Path:
-        """Where the file is inside the block."""
+        """The file's path inside the block."""
         return self._partial.path
 
     def wait(self, parts: Iterable[tuple[int, int]]) -> None:
-        """Return when these parts, (first byte, byte behind the last), are there; they come before others.
+        """Wait until these parts, (first byte, byte after the last), are available; they come before others.
 
         Raises
         ------
         SourceChanged, StorageError
-            They cannot be had.
+            They cannot be downloaded.
         KeyboardInterrupt
             The run was interrupted.
         """
@@ -99,11 +99,11 @@ class StreamedFile:
                 self._changed.wait(_LOOK_SECONDS)
 
     def wait_for_all(self) -> None:
-        """Return when the file is whole; else as `wait`."""
+        """Wait until the file is complete; otherwise as `wait`."""
         self.wait([(0, self.size)])
 
     def take(self) -> int | None:
-        """The range to bring next, where there is one."""
+        """Return the offset of the range to download next; None if there is none."""
         with self._changed:
             place = None if self._error is not None else next(iter(self._queued), None)
             if place is not None:
@@ -111,14 +111,14 @@ class StreamedFile:
             return place
 
     def keep(self, place: int, data: bytes) -> None:
-        """A range is there."""
+        """Store the range at offset `place`."""
         self._partial.write(place, data)
         with self._changed:
             del self._missing[place]
             self._changed.notify_all()
 
     def fail(self, error: BaseException) -> None:
-        """It will never be whole."""
+        """Record that the file will never be complete."""
         with self._changed:
             self._error = self._error or error
             self._changed.notify_all()

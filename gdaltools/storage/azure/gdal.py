@@ -1,8 +1,8 @@
-"""An account's credentials in GDAL's words, and an identity's token that stays good while datasets are open.
+"""An account's credentials as GDAL options, with an identity's token that stays valid in open datasets.
 
 GDAL keeps the token that a dataset was opened with, but reads the file that GDAL_HTTP_HEADER_FILE names
-before each request (GDAL, "Networking options"). So the token stands in a file that only this user can read,
-in a folder that goes away with the process, and a thread puts a new one in its place before it expires.
+before each request (GDAL, "Networking options"). So the token is in a file that only this user can read, in
+a folder that is removed with the process, and a thread replaces the token before it expires.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ from gdaltools.storage.azure.accounts import Account
 from gdaltools.storage.azure.retries import described, with_retries
 
 _SCOPE = "https://storage.azure.com/.default"
-# azure-identity gets a new token five minutes before the old one expires, when it is asked.
+# When asked, azure-identity gets a new token from five minutes before the old one expires.
 _LONGEST_PAUSE_SECONDS, _SHORTEST_PAUSE_SECONDS = 60.0, 0.2
 _PART_OF_A_LIFE = 10
-# Where the certificates that are trusted are named, for the SDK, adlfs and curl.
+# Variables that name the trusted certificates, for the SDK, adlfs and curl.
 _AUTHORITIES = ("REQUESTS_CA_BUNDLE", "SSL_CERT_FILE", "CURL_CA_BUNDLE")
 
 log = logging.getLogger(__name__)
 
 
 def gdal_options(account: Account) -> dict[str, str]:
-    """GDAL's configuration for an account (GDAL, "/vsiaz/" in its virtual file systems page).
+    """Return GDAL's configuration for an account (GDAL, "/vsiaz/" in its virtual file systems page).
 
     Raises
     ------
@@ -51,7 +51,7 @@ def gdal_options(account: Account) -> dict[str, str]:
     if account.sas:
         return options | {"AZURE_STORAGE_SAS_TOKEN": account.sas}
     return options | {
-        # The token's header is ours.
+        # The header file authorizes the requests instead.
         "AZURE_NO_SIGN_REQUEST": "YES",
         "AZURE_STORAGE_ACCESS_TOKEN": "",
         "GDAL_HTTP_HEADER_FILE": str(_token_file.path()),
@@ -59,7 +59,7 @@ def gdal_options(account: Account) -> dict[str, str]:
 
 
 class TokenFile:
-    """The file with the token of this process's identity, made when it is first asked for."""
+    """The file with the token of this process's identity, created on first use."""
 
     def __init__(self) -> None:
         self._process = os.getpid()
@@ -70,7 +70,7 @@ class TokenFile:
         self._written = ""
 
     def path(self) -> Path:
-        """Where the token is; it is a good one now, and from now on."""
+        """Return the path of the token's file; the token is valid, and stays so."""
         with self._lock:
             token = with_retries(lambda: accounts.identity().get_token(_SCOPE), where="the storage account")
             if self._folder is None:
@@ -85,9 +85,9 @@ class TokenFile:
             return self._write(self._folder, token.token)
 
     def close(self) -> None:
-        """Remove the file, and renew nothing any more; whoever asks for it again has a new one."""
+        """Remove the file and stop renewing the token; a later `path` creates a new file."""
         if os.getpid() != self._process:
-            return  # a child of the process whose it is
+            return  # a child of the process that owns it
         with self._lock:
             self._ended.set()
             folder, self._folder, self._written = self._folder, None, ""
@@ -120,7 +120,7 @@ class TokenFile:
 
 
 def _pause(left_seconds: float) -> float:
-    """Seconds until a token that lasts so long is asked for again."""
+    """Return the seconds to wait before a token with `left_seconds` of validity is requested again."""
     return min(max(left_seconds / _PART_OF_A_LIFE, _SHORTEST_PAUSE_SECONDS), _LONGEST_PAUSE_SECONDS)
 
 
@@ -133,7 +133,7 @@ def close() -> None:
 
 
 def _after_fork() -> None:
-    """A child has no thread that renews; it makes a file of its own."""
+    """Give a child process a token file of its own, as it has no thread that renews the parent's."""
     global _token_file
     _token_file = TokenFile()
 

@@ -1,9 +1,10 @@
-"""A download that the next process goes on with, where the one that began it died.
+"""A download that another process continues if the one that began it dies.
 
-What has arrived lies in the folder for temporary files, under a name that follows from the blob's: the bytes,
-at their places, and a journal of the ranges that are there. It is of one version of the blob, and of one run
-of the machine, as the journal may outlive bytes that a crash of the machine took. Others that want the same
-blob at the same time download it for themselves. What nobody came back for is removed after a day.
+Received ranges are in the folder for temporary files, under a name derived from the blob's: the bytes, at
+their offsets, and a journal of the ranges that are complete. They belong to one version of the blob and to
+one boot of the machine, as the journal may outlive bytes that were lost in a crash of the machine. Other
+processes that need the same blob at the same time download it for themselves. A download that no process
+continues is removed after a day.
 """
 
 from __future__ import annotations
@@ -31,19 +32,19 @@ _BOOT = Path("/proc/sys/kernel/random/boot_id")
 
 
 class Damaged(StorageError):
-    """What arrived is not what Azure says it has."""
+    """What was received is not what Azure says it has."""
 
 
 @dataclass
 class Partial:
-    """A file of which parts have arrived.
+    """A file of which some ranges have been received.
 
     Attributes
     ----------
     path : Path
         The file.
     arrived : set of int
-        Offsets of the ranges that are there.
+        Offsets of the ranges that are complete.
     """
 
     path: Path
@@ -63,12 +64,12 @@ class Partial:
         os.close(self._target)
 
     def stretch(self, size: int) -> None:
-        """Make the file as long as it will be; what has not arrived reads as zeros.
+        """Extend the file to its final size; what has not been received reads as zeros.
 
         Raises
         ------
         StorageError
-            The disk does not take it.
+            The disk does not accept it.
         """
         try:
             os.ftruncate(self._target, size)
@@ -76,12 +77,12 @@ class Partial:
             raise self._error(error) from error
 
     def write(self, offset: int, data: bytes) -> None:
-        """Keep a range.
+        """Store a range.
 
         Raises
         ------
         StorageError
-            The disk does not take it.
+            The disk does not accept it.
         """
         view, at = memoryview(data), offset
         try:
@@ -99,17 +100,17 @@ class Partial:
 
 @contextmanager
 def downloading(blob: str, path: Path, *, etag: str, size: int, step: int) -> Iterator[Partial]:
-    """A file for the bytes of this version of a blob, which becomes `path` at the end of the block.
+    """Yield a file for the bytes of this version of a blob, which becomes `path` when the block ends.
 
-    After an error what has arrived is kept for the next, unless nobody will want it: the version is gone, was
-    found damaged, or the error is one that will come again.
+    After an error the received ranges are kept for the next process, unless they are of no use to it: the
+    version is gone or was found damaged, or the error would occur again.
 
     Parameters
     ----------
     blob : str
         The blob's address.
     step : int
-        Bytes of a range.
+        Bytes per range.
     """
     sweep()
     digest = hashlib.blake2b(blob.encode(), digest_size=16).hexdigest()
@@ -138,7 +139,7 @@ def downloading(blob: str, path: Path, *, etag: str, size: int, step: int) -> It
 
 
 def sweep() -> None:
-    """Remove what nobody came back for."""
+    """Remove downloads that no process has continued for a day."""
     for folder in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
         with suppress(OSError):
             if time.time() - (folder / "journal").stat().st_mtime < _OLD_SECONDS:
@@ -150,17 +151,20 @@ def sweep() -> None:
 
 
 def _owned(folder: Path) -> int | None:
-    """The folder's journal, which nobody else has now; None where somebody has, or the folder is not ours."""
+    """Return the folder's journal, held by this process only.
+
+    None if another process holds it, or the folder does not belong to this user alone.
+    """
     with suppress(OSError):
         folder.mkdir(mode=0o700, exist_ok=True)
         found = folder.lstat()
-        # Anybody may make files in a folder for temporary ones.
+        # Any user can create files in the folder for temporary files.
         if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
             return None
         journal = os.open(folder / "journal", os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
         try:
             fcntl.flock(journal, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # Whoever had it before may have removed it meanwhile.
+            # Its previous holder may have removed it meanwhile.
             if os.fstat(journal).st_ino == (folder / "journal").stat().st_ino:
                 return journal
         except OSError:
@@ -170,12 +174,12 @@ def _owned(folder: Path) -> int | None:
 
 
 def _arrived(journal: int, target: Path, kept: dict[str, object]) -> set[int]:
-    """Offsets of what is there of this version; without any, the journal is begun anew."""
+    """Return the offsets of this version's complete ranges; the journal of another version is begun anew."""
     content = os.pread(journal, os.fstat(journal).st_size, 0)
     head, *lines = content.split(b"\n")
     with suppress(ValueError):
         if json.loads(head) == kept and target.exists():
-            # What stands after the last line's end was being written when its writer died.
+            # What follows the last line's end was being written when its writer died.
             return {int(line) for line in lines[:-1] if line.isdigit()}
     os.ftruncate(journal, 0)
     target.unlink(missing_ok=True)

@@ -1,9 +1,9 @@
-"""One request, repeated for as long as it may help; and what became of it, as our errors.
+"""Retry a request for as long as that may help, and translate its error into ours.
 
-Repeated are requests that met a broken connection, no answer in time, too many others (429) or a server's own
-trouble (408, 500, 502, 503, 504). Between two attempts passes a random part of a growing time, so that many
-clients do not come back together, and never less than the ``Retry-After`` that the server named. All attempts
-at a request have one budget of time: GDALTOOLS_STORAGE_RETRY_SECONDS, 120 by default.
+A request is retried after a broken connection, no answer in time, too many requests (429) or a server error
+(408, 500, 502, 503, 504). The wait between two attempts is a random part of a growing time, so that many
+clients do not retry together, and never less than the ``Retry-After`` of the server. All attempts at a
+request share one budget of time: GDALTOOLS_STORAGE_RETRY_SECONDS, 120 by default.
 """
 
 from __future__ import annotations
@@ -36,22 +36,22 @@ Result = TypeVar("Result")
 
 
 class Incomplete(Exception):
-    """An answer that ended before what it announced."""
+    """A response that ended before its announced length."""
 
 
 def with_retries(request: Callable[[], Result], *, where: str) -> Result:
-    """What the request returns, as soon as an attempt succeeds.
+    """Return what `request` returns, as soon as an attempt succeeds.
 
     Raises
     ------
     SourceNotFound
         404: there is no such blob or container.
     SourceChanged
-        412: the blob is not the one that was asked for any more.
+        412: the blob is no longer the requested version.
     TargetExists
-        409 of a blob that was to be new.
+        409 for a blob that was to be new.
     SourceArchived
-        409 of a blob in the archive tier.
+        409 for a blob in the archive tier.
     StorageDenied
         401 or 403, or no identity to sign in with.
     StorageError
@@ -73,19 +73,19 @@ def with_retries(request: Callable[[], Result], *, where: str) -> Result:
                 failed = translated(error, where, attempts=attempt, seconds=spent)
             else:
                 log.info("%s: %s; again in %.1f s", where, described(error), wait)
-        # Outside of the handler: what Azure's error holds, a signed URL among it, goes no further with ours.
+        # Outside the handler, so that ours does not hold Azure's error, which may contain a signed URL.
         if failed is not None:
             raise failed
         time.sleep(wait or 0.0)
 
 
 def budget_seconds() -> float:
-    """How long a request is repeated.
+    """Return the seconds for which a request is retried.
 
     Raises
     ------
     InvalidParameter
-        The environment's value is no number of seconds.
+        The environment's value is not a number.
     """
     given = os.environ.get("GDALTOOLS_STORAGE_RETRY_SECONDS")
     if not given:
@@ -97,7 +97,7 @@ def budget_seconds() -> float:
 
 
 def _wait(error: Exception, attempt: int) -> float | None:
-    """Seconds until the next attempt; None where another would end alike."""
+    """Return the seconds until the next attempt; None if another attempt would fail alike."""
     if not is_passing(error):
         return None
     growing = min(_FIRST_WAIT_SECONDS * 2 ** (attempt - 1), _LONGEST_WAIT_SECONDS)
@@ -105,7 +105,7 @@ def _wait(error: Exception, attempt: int) -> float | None:
 
 
 def is_passing(error: Exception) -> bool:
-    """Whether the same request can succeed later."""
+    """Return whether the same request can succeed later."""
     from azure.core.exceptions import (
         ClientAuthenticationError,
         HttpResponseError,
@@ -117,7 +117,7 @@ def is_passing(error: Exception) -> bool:
         return True
     if isinstance(error, ClientAuthenticationError):
         return False
-    # Without a status: the body of a good answer broke off.
+    # Without a status: the body of a successful response broke off.
     return isinstance(error, HttpResponseError) and (error.status_code or 503) in {*_PASSING, 200, 206}
 
 
@@ -133,7 +133,7 @@ def _asked_for(error: Exception) -> float:
 
 
 def translated(error: Exception, where: str, *, attempts: int = 1, seconds: float = 0.0) -> GdalToolsError:
-    """Ours for an error of the SDK; never with its text, which can quote a signed URL."""
+    """Return our error for one of the SDK's; never with its text, which can quote a signed URL."""
     from azure.core.exceptions import ClientAuthenticationError
 
     status, code = getattr(error, "status_code", None), _code(error)
@@ -157,7 +157,7 @@ def translated(error: Exception, where: str, *, attempts: int = 1, seconds: floa
 
 
 def described(error: Exception) -> str:
-    """The kind of an error, with the service's status and code where it gave them."""
+    """Return the kind of an error, with the service's status and code if it gave them."""
     status, code = getattr(error, "status_code", None), _code(error)
     text = " ".join(str(part) for part in (status, code) if part)
     return f"{text} ({type(error).__name__})" if text else type(error).__name__

@@ -1,4 +1,4 @@
-"""Blobs in Azure; `gdaltools.storage.azure` talks to it."""
+"""The `Store` of blobs in Azure."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from gdaltools.storage.store import BlobTraits, Stat
 
 
 class AzureStore:
-    """As `Store`; a blob appears by the one request that commits its blocks."""
+    """A `Store` of blobs; a blob appears by a single request."""
 
     def stat(self, location: Location) -> Stat:
         """As `Store.stat`."""
@@ -31,11 +31,11 @@ class AzureStore:
         return blobs.open_stream(*_place(location), size=found.size, etag=found.etag)
 
     def list_names(self, prefix: Location, *, depth: int | None) -> list[str]:
-        """As `Store.list_names`, however deep they lie."""
+        """As `Store.list_names`, at any depth."""
         return blobs.list_names(*_place(prefix))
 
     def fetch(self, location: Location, found: Stat, path: Path) -> None:
-        """As `Store.fetch`: by ranges, several at a time."""
+        """As `Store.fetch`: in ranges, several at a time."""
         download.fetch(*_place(location), path, etag=found.etag, size=found.size)
 
     @contextmanager
@@ -49,7 +49,7 @@ class AzureStore:
             put_file(path, blob, traits or _traits(location), overwrite=overwrite)
 
     def append(self, location: Location, data: bytes) -> None:
-        """As `Store.append`, to a blob that was made by additions."""
+        """As `Store.append`, to a blob that was created by appending."""
         blobs.append(*_place(location), data)
 
     def delete(self, location: Location) -> None:
@@ -69,7 +69,7 @@ class AzureStore:
         """As `Store.gdal_options`."""
         return {
             "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
-            # GDAL would take what it read of an earlier version for this one's.
+            # Otherwise GDAL would use what it has read of an earlier version.
             "CPL_VSIL_CURL_NON_CACHED": location.gdal_path,
             "GDAL_INGESTED_BYTES_AT_OPEN": str(64 << 10),
             "CPL_VSIL_CURL_CHUNK_SIZE": str(256 << 10),
