@@ -1,8 +1,8 @@
-"""The unattended worker: one task's life, around the functions of gdaltools."""
+"""The unattended worker: run the functions of gdaltools as tasks from a queue."""
 
 from gdaltools.runtime.moved import MovedModules
 
-# Modules that have moved; for one version they are also found where they were.
+# Modules that have moved; the old names keep working for one version.
 MovedModules(
     {
         "worker.client": "worker.web.client",

@@ -1,4 +1,4 @@
-"""``python -m worker``. A task's process imports this module again, so it imports nothing by itself."""
+"""``python -m worker``. A task's process imports this module again, so it has no imports at module level."""
 
 import sys
 

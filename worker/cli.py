@@ -28,12 +28,12 @@ from worker.settings import load_settings
 from worker.telemetry import logs
 
 _JOB_TYPE = "process_large_raster_v2"
-# How long --once waits for its message: whoever started it has seen one, and a receive may take its time.
+# The time for which --once waits for its message; the platform that started it has seen one in the queue.
 _ONCE_IDLE_SECONDS = 30.0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; its exit code."""
+    """Run a command and return its exit code."""
     try:
         given = _parser().parse_args(arguments)
         return int(given.command(given))
@@ -45,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 class _Parser(argparse.ArgumentParser):
-    """One that takes no option by half its name, and says what is wrong in one line, as other errors are."""
+    """A parser that accepts no abbreviated options and reports errors in one line, like all other errors."""
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(allow_abbrev=False, **settings)
@@ -61,7 +61,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(metavar="COMMAND")
 
     run = commands.add_parser("run", help="serve the queues that APP_MODE says (the default)")
-    # What was said before the command's name stands, unless it is said again behind it.
+    # Options before the command's name apply unless they are repeated after it.
     _add_run_options(run, once=argparse.SUPPRESS, idle_exit=argparse.SUPPRESS)
     run.set_defaults(command=_run)
 
@@ -120,7 +120,7 @@ def _positive_seconds(text: str) -> float:
 
 
 def _run(given: argparse.Namespace) -> int:
-    # Until there is a loop to stop, there is nothing to hand back.
+    # Before the event loop runs, no message is held, so the process can exit at once.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     settings = load_settings()
     if given.once and len(settings.queues) > 1:

@@ -1,4 +1,4 @@
-"""Every error that the worker raises on purpose; ``retryable`` as in `gdaltools.errors`."""
+"""The worker's own errors; ``retryable`` means the same as in `gdaltools.errors`."""
 
 from __future__ import annotations
 
@@ -7,27 +7,27 @@ from gdaltools.runtime.moved import moved
 
 
 class WorkerError(GdalToolsError):
-    """Something went wrong in the worker; trying again may help."""
+    """The base of the worker's errors; a retry may help unless the subclass says otherwise."""
 
 
 class BusError(WorkerError):
-    """Service Bus could not be reached, was busy, or did not answer in time."""
+    """Service Bus was not reachable, was busy, or did not answer in time."""
 
 
 class LockLost(BusError):
-    """The lock on a message has ended: it can no longer be settled, and somebody else may have it."""
+    """The lock on a message has expired: it can no longer be settled, and another receiver may have it."""
 
     retryable = False
 
 
 class MessageTooLarge(BusError):
-    """A message is larger than Service Bus takes."""
+    """A message exceeds Service Bus's size limit."""
 
     retryable = False
 
 
 class QueueNotFound(BusError):
-    """The namespace has no such queue."""
+    """The namespace has no queue with this name."""
 
     retryable = False
 
@@ -45,7 +45,7 @@ class ConfigurationError(WorkerError):
 
 
 class TaskFailed(WorkerError):
-    """A handler raised; the error's own type and verdict on retrying travel with it."""
+    """A handler raised an error; `error_type` and `retryable` are those of the original error."""
 
     def __init__(self, message: str, *, error_type: str, retryable: bool) -> None:
         super().__init__(message)
@@ -54,35 +54,35 @@ class TaskFailed(WorkerError):
 
 
 class JobFailed(WorkerError):
-    """A job was waited for, and failed."""
+    """A job that the caller waited for has failed."""
 
     retryable = False
 
 
 class TaskTimedOut(WorkerError):
-    """A task took longer than the worker allows."""
+    """A task exceeded the worker's time limit."""
 
 
 class TaskStalled(TaskTimedOut):
-    """A task's process lived but came no further for too long."""
+    """A task's process was alive but its progress stopped for too long."""
 
 
 class ChildDied(WorkerError):
-    """A task's process ended without saying how the task went."""
+    """A task's process ended without an outcome."""
 
 
 class OutOfMemory(ChildDied):
-    """A task's process was ended because the memory of the container ran out."""
+    """A task's process was ended because the container ran out of memory."""
 
 
 class WorkerDied(WorkerError):
-    """A task's runs ended whole workers, more often than is tried."""
+    """A task's runs ended with the death of a worker or a process too often; it is not run again."""
 
     retryable = False
 
 
 class MemoryBusy(WorkerError):
-    """A task would fit into this machine's memory, but not beside what is there now."""
+    """A task would fit into this machine's memory, but not into the memory that is free now."""
 
 
 class JobNotFound(WorkerError):
@@ -102,7 +102,7 @@ class NotReady(WorkerError):
 
 
 class Stopped(WorkerError):
-    """The worker was told to stop before it had finished starting."""
+    """The worker was stopped before it had finished starting."""
 
 
 class UnknownTaskType(WorkerError, InvalidParameter):

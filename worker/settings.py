@@ -1,8 +1,7 @@
-"""Every environment variable that the worker reads, typed and checked once, at start.
+"""The worker's settings, from environment variables, typed and checked once at start.
 
-A wrong or missing variable is a `ConfigurationError` whose text is one line for each problem; nothing
-else in the worker looks at the environment, but for the routing rules and storage of gdaltools, which
-read the variables of the same names.
+A wrong or missing variable raises `ConfigurationError`, whose text names every problem. Routing rules,
+telemetry, additional handlers and the storage of gdaltools read their own variables.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from worker.protocol.routing import RoutingRules
 
 
 class AppMode(StrEnum):
-    """Which queues a process serves (protocol.md §6)."""
+    """The mode of a process, which decides the queues that it serves (protocol.md §6)."""
 
     STANDALONE = "standalone"
     WORKER_DOCKER = "worker_docker"
@@ -35,27 +34,27 @@ class AppMode(StrEnum):
 
     @property
     def listens_to_docker_tasks(self) -> bool:
-        """Whether tasks of the container's queue are run."""
+        """Whether the process runs tasks of the container's queue."""
         return self in (AppMode.STANDALONE, AppMode.WORKER_DOCKER)
 
     @property
     def listens_to_raster_tasks(self) -> bool:
-        """Whether tasks of the raster queue are run."""
+        """Whether the process runs tasks of the raster queue."""
         return self in (AppMode.STANDALONE, AppMode.WORKER_RASTER, AppMode.PLATFORM_RASTER)
 
     @property
     def listens_to_vector_tasks(self) -> bool:
-        """Whether messages of the vector queue are taken (this worker refuses them, clearly)."""
+        """Whether the process receives messages of the vector queue (it has no built-in handler for them)."""
         return self in (AppMode.STANDALONE, AppMode.WORKER_VECTOR, AppMode.PLATFORM_VECTOR)
 
     @property
     def listens_to_jobs(self) -> bool:
-        """Whether jobs are started, stages advanced and jobs finished: the platform's part."""
+        """Whether the process starts, advances and finishes jobs: the platform's part."""
         return self is AppMode.STANDALONE or self.startswith("platform_")
 
 
 class ServiceSettings(BaseSettings):
-    """Where the queues and the database are; field names are the variables' names in lower case."""
+    """The connection settings of queues and database; fields are the variables' names in lower case."""
 
     model_config = SettingsConfigDict(extra="ignore", frozen=True, env_ignore_empty=True)
 
@@ -78,17 +77,17 @@ class ServiceSettings(BaseSettings):
 
     @property
     def embeds_database(self) -> bool:
-        """Whether a PostgreSQL server of the process's own is wanted."""
+        """Whether the process runs its own PostgreSQL server."""
         return False
 
     @property
     def embeds_broker(self) -> bool:
-        """Whether the development broker is wanted."""
+        """Whether the process runs the development broker."""
         return False
 
     @property
     def names_a_bus(self) -> bool:
-        """Whether there is a Service Bus to go to."""
+        """Whether a Service Bus namespace is configured."""
         return bool(self.service_bus_connection_string or self.service_bus_namespace)
 
     @property
@@ -145,27 +144,28 @@ class Settings(ServiceSettings):
 
     @property
     def host(self) -> str:
-        """The address that the port is opened on.
+        """The address to listen on.
 
-        Probes come from outside; the jobs' door of standalone mode opens to this machine alone unless
-        WORKER_HOST says otherwise, and then asks for WORKER_API_TOKEN.
+        By default the port is open to other machines, because probes come from outside. In standalone mode,
+        which accepts jobs, it is open only to this machine, unless WORKER_HOST says otherwise; the job
+        requests then need WORKER_API_TOKEN.
         """
         default = "127.0.0.1" if self.app_mode is AppMode.STANDALONE else "0.0.0.0"
         return self.worker_host or default
 
     @property
     def logs_json(self) -> bool:
-        """Whether the log is for programs: LOG_FORMAT, else in all modes but standalone."""
+        """Whether the log is JSON: as LOG_FORMAT says, else in all modes except standalone."""
         return self.log_format == "json" if self.log_format else self.app_mode is not AppMode.STANDALONE
 
     @property
     def embeds_database(self) -> bool:
-        """Whether a PostgreSQL server of the process's own is wanted."""
+        """Whether the process runs its own PostgreSQL server."""
         return self.app_mode is AppMode.STANDALONE and not self.postgis_host
 
     @property
     def embeds_broker(self) -> bool:
-        """Whether the development broker is wanted."""
+        """Whether the process runs the development broker."""
         return self.app_mode is AppMode.STANDALONE and not self.names_a_bus
 
     @property
@@ -181,7 +181,7 @@ class Settings(ServiceSettings):
 
     @property
     def queues(self) -> tuple[str, ...]:
-        """Every queue that this mode receives from."""
+        """All queues that this mode receives from."""
         return (*self.task_queues, *((self.jobs_queue,) if self.app_mode.listens_to_jobs else ()))
 
 
@@ -193,12 +193,12 @@ def _is_loopback(host: str) -> bool:
 
 
 def load_settings() -> Settings:
-    """The settings that the environment states.
+    """Return the settings from the environment.
 
     Raises
     ------
     ConfigurationError
-        A variable is missing or wrong; the text names each, without its value where it is a secret.
+        A variable is missing or wrong; the text names each one, without the values of secrets.
     """
     if not os.environ.get("APP_MODE"):
         raise ConfigurationError(f"APP_MODE is not set: set it to one of {', '.join(AppMode)}")
@@ -208,7 +208,7 @@ def load_settings() -> Settings:
 
 
 def load_service_settings() -> ServiceSettings:
-    """Where the environment says that the queues and the database are, whatever APP_MODE is.
+    """Return the connection settings from the environment, whatever APP_MODE is.
 
     Raises
     ------

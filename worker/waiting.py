@@ -1,8 +1,9 @@
-"""Cancellation that arrives: a ``wait_for`` for libraries that wait by the one of Python 3.11.
+"""Reliable cancellation: replace ``asyncio.wait_for`` in libraries on Python 3.11, and wait for events.
 
-That one drops a cancellation which comes in the same turn of the loop as the result (python/cpython#86296,
-mended in 3.12 only): whoever waits goes on, and whoever cancelled waits for its end, perhaps for ever.
-``asyncio.timeout`` has no such gap, so our own code uses that.
+On 3.11 ``wait_for`` drops a cancellation that arrives in the same iteration of the loop as the result
+(python/cpython#86296, fixed only in 3.12). The waiting task then continues, and the task that cancelled it
+waits for its end, possibly forever. ``asyncio.timeout`` does not have this bug, so the worker's own code uses
+that.
 """
 
 from __future__ import annotations
@@ -17,9 +18,9 @@ T = TypeVar("T")
 
 
 def mend_cancellation(*modules: ModuleType) -> None:
-    """Let every cancellation pass through what these modules call as ``asyncio.wait_for``.
+    """Replace ``asyncio.wait_for`` inside these modules by one that never drops a cancellation.
 
-    Nothing else in them changes, and nothing outside of them; from Python 3.12 on nothing at all.
+    Nothing else changes in these modules or outside them. On Python 3.12 and later this does nothing.
     """
     if sys.version_info < (3, 12):
         for module in modules:
@@ -30,7 +31,7 @@ def mend_cancellation(*modules: ModuleType) -> None:
 
 
 class _Mended(ModuleType):
-    """The module ``asyncio``, but for one function."""
+    """The module ``asyncio`` with a different ``wait_for``."""
 
     def __getattr__(self, name: str) -> Any:
         return getattr(asyncio, name)
@@ -45,7 +46,7 @@ _MENDED = _Mended("asyncio")
 
 
 async def is_set_within(event: asyncio.Event, seconds: float) -> bool:
-    """Wait for an event for so long; whether it is set."""
+    """Wait up to `seconds` for an event; return whether it is set."""
     try:
         async with asyncio.timeout(seconds):
             await event.wait()

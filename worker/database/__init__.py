@@ -1,1 +1,1 @@
-"""The task table in PostgreSQL: every statement that carries a guarantee, in one short transaction."""
+"""Access to the task table in PostgreSQL: each guarantee is kept by one short transaction."""

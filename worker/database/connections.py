@@ -1,8 +1,8 @@
-"""The door to PostgreSQL: a pool whose every connection is READ COMMITTED, in UTC, and freshly authenticated.
+"""The connection pool for PostgreSQL: every connection is READ COMMITTED, in UTC, and freshly authenticated.
 
-The guarantees of the statements in queries.sql stand on READ COMMITTED: under REPEATABLE READ a completion
-would not see what the one before it committed, and a stage's last signal would be lost. So nothing is left to
-a server's or a role's defaults.
+The guarantees of the statements in queries.sql depend on READ COMMITTED: under REPEATABLE READ a completion
+would not see what the previous one committed, and a stage's last signal would be lost. Each connection
+therefore sets its isolation level and limits itself, whatever the defaults of the server or the role.
 """
 
 from __future__ import annotations
@@ -24,48 +24,48 @@ from gdaltools.errors import GdalToolsError, InvalidParameter
 from gdaltools.runtime import crash_points
 from worker.waiting import mend_cancellation
 
-mend_cancellation(_acompat)  # the pool's waits; psycopg 3.3 itself has none
+mend_cancellation(_acompat)  # for the waits of the pool; psycopg 3.3 itself has none
 
 Password = Callable[[], Awaitable[str]]
 Connection = psycopg.AsyncConnection[DictRow]
 T = TypeVar("T")
 
 CONNECT_SECONDS = 10
-"""How long one attempt to connect may take, and how long a caller waits for a connection."""
+"""The time limit for one attempt to connect, and for a caller that waits for a connection."""
 
 STATEMENT_SECONDS = 30
 LOCK_SECONDS = 15
 IDLE_IN_TRANSACTION_SECONDS = 90
-"""A worker that is frozen in mid-transaction must not hold its stage's lock for ever."""
+"""The time limit for an idle transaction: a frozen worker must not hold its stage's lock forever."""
 
 ANSWER_SECONDS = 45
-"""How long a transaction may take by our own clock: a server that is frozen does not keep its time limits."""
+"""The time limit for a transaction by the client's clock: a frozen server does not enforce its own limits."""
 
-# What libpq says when the server turns a client away (PostgreSQL's ClientAuthentication and InitPostgres).
+# The texts with which the server refuses a client (PostgreSQL's ClientAuthentication and InitPostgres).
 _REFUSALS = ("authentication failed", "no password supplied", "does not exist", "no pg_hba.conf entry")
 
 CONFLICT_TRIES = 4
-"""How often a transaction that PostgreSQL chose as a deadlock's victim is run in all."""
+"""The total number of attempts of a transaction that PostgreSQL aborts as a deadlock's victim."""
 
 
 class DatabaseError(GdalToolsError):
-    """The database did not do what was asked, for a reason that may pass: connection, lock, restart."""
+    """A database operation failed for a reason that may pass: connection, lock, restart."""
 
 
 class DatabaseRejected(DatabaseError):
-    """The database refused a value or a reference; the same call would be refused again."""
+    """The database refused a value or a reference; it would refuse the same call again."""
 
     retryable = False
 
 
 class DatabaseRefused(DatabaseError):
-    """The server turned us away: a wrong password, role or database name."""
+    """The server refused the connection: a wrong password, role or database name."""
 
     retryable = False
 
 
 class SchemaError(DatabaseError):
-    """The schema lacks something that the worker needs, or has it in another form."""
+    """The schema lacks an object that the worker needs, or has it in a different form."""
 
     retryable = False
 
@@ -73,8 +73,9 @@ class SchemaError(DatabaseError):
 class Connections:
     """A pool of connections to one schema.
 
-    Use it as an async context manager. A broken connection surfaces as `DatabaseError` where it was used; the
-    pool replaces it. An authentication error is tried once more with a fresh password before it counts.
+    Use it as an async context manager. A broken connection raises `DatabaseError` where it is used, and the
+    pool replaces it. After an authentication error the connection is attempted once more with a fresh
+    password.
     """
 
     def __init__(
@@ -95,7 +96,7 @@ class Connections:
         kwargs: dict[str, Any] = {
             "row_factory": dict_row,
             "autocommit": False,
-            # Prepared statements would not survive a migration, nor a pooler between us and the server.
+            # Prepared statements do not survive a migration or a pooler in front of the server.
             "prepare_threshold": None,
             "connect_timeout": CONNECT_SECONDS,
             "keepalives_idle": 30,
@@ -132,14 +133,14 @@ class Connections:
         await self._pool.close()
 
     async def try_once(self) -> None:
-        """Connect outside the pool, which keeps its reasons to itself.
+        """Connect once, outside the pool, because the pool does not report why a connection fails.
 
         Raises
         ------
         DatabaseRefused
-            The server does not know the role, its password or the database: the configuration is wrong.
+            The server does not accept the role, its password or the database: the configuration is wrong.
         DatabaseError
-            It could not be reached.
+            The server is not reachable.
         """
         try:
             connection = await self._connection_class.connect(self._conninfo, **self._kwargs)
@@ -153,14 +154,14 @@ class Connections:
     async def connection(
         self, *, timeout: float | None = None, within_seconds: float | None = ANSWER_SECONDS
     ) -> AsyncIterator[Connection]:
-        """Lend a connection for one transaction: committed on a normal exit, rolled back on an error.
+        """Yield a connection for one transaction: committed on a normal exit, rolled back on an error.
 
         Raises
         ------
         DatabaseError
-            No connection could be had, it broke, or the transaction was not done `within_seconds`.
+            No connection is available, the connection broke, or the transaction exceeded `within_seconds`.
         DatabaseRejected
-            A value cannot be stored, or breaks a constraint.
+            A value cannot be stored or violates a constraint.
         """
         try:
             async with (
@@ -181,9 +182,9 @@ class Connections:
             raise DatabaseError(f"the database failed: {_one_line(error)}") from error
 
     async def transaction(self, work: Callable[[Connection], Awaitable[T]]) -> T:
-        """Run `work` in one READ COMMITTED transaction, again when a deadlock made it the victim.
+        """Run `work` in one READ COMMITTED transaction, and again if PostgreSQL aborts it for a deadlock.
 
-        `work` must have no effects but on its connection. Raises as `connection` does.
+        `work` must have no effects except on its connection. Raises the same errors as `connection`.
         """
         tries = 0
         while True:
@@ -213,21 +214,22 @@ class Connections:
         return await cursor.fetchall()
 
     async def count(self, connection: Connection, query: str, **values: object) -> int:
-        """Run a named query and return how many rows it touched."""
+        """Run a named query and return the number of affected rows."""
         return (await connection.execute(self._queries[query], values)).rowcount
 
     def in_schema(self, statement: str) -> bytes:
-        """Put the quoted schema name into a statement of our own SQL files."""
+        """Replace ``@schema@`` in a statement by the quoted schema name."""
         return statement.replace("@schema@", self._quoted_schema).encode()
 
 
 def quoted_schema(name: str) -> str:
-    """Return a schema's name as it is written in SQL.
+    """Return a schema's name, quoted for SQL.
 
     Raises
     ------
     InvalidParameter
-        The name is not made of letters, digits, underscores and hyphens, or is longer than 63 characters.
+        The name has characters other than letters, digits, underscores and hyphens, starts with a digit or
+        hyphen, or is longer than 63 characters.
 
     Examples
     --------
@@ -242,7 +244,10 @@ def quoted_schema(name: str) -> str:
 
 
 def sections(file: str, kind: str) -> dict[str, str]:
-    """Split one of our SQL files at its ``-- kind: name`` lines, without comments."""
+    """Return the sections of one of the package's SQL files by name, without comments.
+
+    Each section begins with a ``-- kind: name`` line.
+    """
     text = files("worker.database").joinpath(file).read_text(encoding="utf-8")
     parts = re.split(rf"^-- {kind}: (.+)$", text, flags=re.MULTILINE)[1:]
     bodies = (re.sub(r"^\s*--.*\n", "", part, flags=re.MULTILINE).strip() for part in parts[1::2])
@@ -256,7 +261,7 @@ def _named_queries(schema: str) -> dict[str, bytes]:
 
 async def _configure(connection: Connection) -> None:
     await connection.set_isolation_level(IsolationLevel.READ_COMMITTED)
-    # Not by the start-up packet's "options": poolers in front of a server refuse them.
+    # The start-up packet's "options" could set these too, but poolers in front of a server refuse them.
     settings = {
         "timezone": "UTC",
         "default_transaction_isolation": "read committed",
@@ -270,7 +275,10 @@ async def _configure(connection: Connection) -> None:
 
 
 def _authenticating_class(password: Password | None, failure: list[str]) -> type[Connection]:
-    """Make the pool's connection class: it asks for the password anew each time, and notes why it failed."""
+    """Return the pool's connection class: it requests the password for each connection.
+
+    `failure` holds the text of the last connection error, and is empty after a success.
+    """
 
     class Authenticating(psycopg.AsyncConnection[DictRow]):
         @classmethod
@@ -294,7 +302,7 @@ def _authenticating_class(password: Password | None, failure: list[str]) -> type
 
 
 def _is_about_the_password(error: psycopg.OperationalError) -> bool:
-    # libpq reports a failed connection without an SQLSTATE, only in words (psycopg 3.3).
+    # libpq reports a failed connection only as text, without an SQLSTATE (psycopg 3.3).
     return any(word in str(error) for word in ("authentication", "password", "token"))
 
 

@@ -1,8 +1,8 @@
-"""The platform's operations on the database: jobs begin, move from stage to stage, and end.
+"""The platform's operations on the database: start jobs, advance them from stage to stage, and end them.
 
-A worker never does these things (protocol.md §1); only APP_MODE=standalone, which plays the platform too,
-uses this class. Each operation is one transaction that also owes the messages which follow from it, and each
-can be repeated: of any number of equal calls one has an effect.
+A worker never does this (protocol.md §1); only APP_MODE=standalone, which also acts as the platform, uses
+this class. Each operation is one transaction that also writes the resulting messages to the outbox. Each can
+be repeated: of any number of equal calls one has an effect.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ from worker.protocol.rows import OVER_STATUSES, Advance, Json, NewJob, NewTask, 
 
 
 class TaskIdTaken(DatabaseError):
-    """A new task's id belongs to another job: their ids begin with the same eight digits."""
+    """A new task's id belongs to another job, whose id begins with the same eight digits."""
 
     retryable = False
 
 
 class PlatformDatabase(Database):
-    """A `Database` that may also do the platform's part."""
+    """A `Database` with the platform's operations."""
 
     async def submit_job(self, job: NewJob, *, message: OutboxMessage) -> Submission:
-        """Insert a job and owe the message that starts it.
+        """Insert a job and put the message that starts it into the outbox.
 
-        Idempotent: a job of this id that is not failed is returned as it is; a failed one is deleted with its
-        tasks and inserted anew.
+        Idempotent: an existing job with this id is returned unchanged unless it is failed. A failed job is
+        deleted with its tasks and inserted again.
         """
 
         async def work(connection: Connection) -> Submission:
@@ -46,10 +46,10 @@ class PlatformDatabase(Database):
         return await self._db.transaction(work)
 
     async def start_stage(self, job_id: str, stage: int, tasks: Sequence[NewTask]) -> int:
-        """Create a stage's tasks and owe their messages, if the job is at that stage and not over.
+        """Create a stage's tasks and their outbox messages, if the job is at that stage and not over.
 
-        Idempotent: tasks that exist are left alone, and only new ones are owed a message. Returns how many
-        are new.
+        Return the number of new tasks. Idempotent: existing tasks are left unchanged, and only new ones get a
+        message.
 
         Raises
         ------
@@ -74,15 +74,15 @@ class PlatformDatabase(Database):
         results: Sequence[Json],
         tasks: Sequence[NewTask],
     ) -> Advance:
-        """Move a job from `completed_stage` on and create the next stage's tasks, in one transaction.
+        """Advance a job from `completed_stage` and create the next stage's tasks, in one transaction.
 
-        Of any number of calls for a stage one advances. `results` are the stage_results of the stages that
-        are left behind: usually one, and one more for each stage that is passed over without tasks.
+        Of any number of calls for a stage one advances the job. `results` are the stage_results of the stages
+        that the job leaves: one for `completed_stage`, and one for each stage that is skipped without tasks.
 
         Raises
         ------
         TaskIdTaken
-            A task's id belongs to another job; the job stays where it was.
+            A task's id belongs to another job; the job stays at its stage.
         """
 
         async def work(connection: Connection) -> Advance:
@@ -103,14 +103,14 @@ class PlatformDatabase(Database):
         return await self._db.transaction(work)
 
     async def finish_job(self, job_id: str, stage: int, *, stage_results: Json, result: Json) -> bool:
-        """Complete a job from its last stage; False when it is not there or over already."""
+        """Complete a job at its last stage; return False if it is not at `stage` or is already over."""
         row = await self._write_one(
             "finish_job", job_id=job_id, stage=stage, results=dumps(stage_results), result=dumps(result)
         )
         return row is not None
 
     async def fail_job(self, job_id: str, *, error_details: str) -> bool:
-        """Fail a job; False when there is none or it is over already."""
+        """Fail a job; return False if it does not exist or is already over."""
         row = await self._write_one("fail_job", job_id=job_id, error_details=clean_text(error_details))
         return row is not None
 

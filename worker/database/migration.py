@@ -1,7 +1,7 @@
-"""Making the schema, where it is absent, and checking it, where it is not.
+"""Create the missing objects of the schema, and check that it has everything that the worker uses.
 
-What exists stays as it is: beside the platform's tables only ours are added, and nothing at all is executed
-on a schema that is complete, so that a role without the right to create anything can run there.
+Existing objects stay unchanged: only missing ones are created. No DDL runs on a complete schema, so a role
+without the right to create objects can run there.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ COLUMNS = {
     "worker_outbox": "id job_id job_created_at queue message_id occurrence body correlation_id scheduled_at"
     " created_at sent_at attempts next_attempt_at last_error",
 }
-"""The columns that queries.sql names. More may be there (protocol.md §2)."""
+"""The columns that queries.sql uses; a table may have more (protocol.md §2)."""
 
 ARGUMENTS = {
     "complete_task_and_check_stage": {"p_task_id", "p_job_id", "p_stage", "p_result_data", "p_error_details"},
@@ -40,9 +40,9 @@ ARGUMENTS = {
 
 
 async def migrate(connections: Connections) -> list[str]:
-    """Create what is absent, in one transaction; return what was created.
+    """Create the missing objects in one transaction; return their names.
 
-    Safe when several workers start at once: they do it one after the other.
+    The call is safe when several workers start at once: a lock makes them migrate one after the other.
     """
     lock = f"gdaltools:migrate:{connections.schema}"
 
@@ -50,7 +50,7 @@ async def migrate(connections: Connections) -> list[str]:
         await connection.execute(f"set local lock_timeout = '{MIGRATION_LOCK_SECONDS}s'".encode())
         await connection.execute(f"set local statement_timeout = '{MIGRATION_LOCK_SECONDS}s'".encode())
         await connection.execute("select pg_advisory_xact_lock(hashtext(%s))", (lock,))
-        # A statement's snapshot is older than the lock that it waited for: look only now.
+        # Query the catalogue in a new statement: the snapshot of the previous one predates its lock.
         found = await connection.execute(
             "select 1 from pg_namespace where nspname = %s", (connections.schema,)
         )
@@ -68,7 +68,7 @@ async def migrate(connections: Connections) -> list[str]:
 
 
 async def missing(connections: Connections) -> list[str]:
-    """What `migrate` would create.
+    """Return the names of the objects that `migrate` would create.
 
     Raises
     ------
@@ -81,14 +81,14 @@ async def missing(connections: Connections) -> list[str]:
 
 
 async def check(connections: Connections, *, timeout: float | None = None) -> None:
-    """See that the schema has every table, column and function that the worker uses.
+    """Check that the schema has every table, column and function that the worker uses.
 
     Raises
     ------
     DatabaseError
         The database does not answer.
     SchemaError
-        Something is absent or of another form; the message names all of it.
+        Objects are missing or have a different form; the message names all of them.
     """
     async with connections.connection(timeout=timeout) as connection:
         columns = await connection.execute(

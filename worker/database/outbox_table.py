@@ -1,7 +1,7 @@
-"""The outbox: messages that a committed transaction owes to a queue; with it, what all tables share.
+"""The outbox table: messages that a committed transaction owes to a queue; the base class of `Database`.
 
-Writing a message here and what it follows from is one transaction; sending it is worker/queue/outbox.py's,
-whenever the broker answers. The statements are in queries.sql.
+A message is written here in the same transaction as the change that it follows from. worker/queue/outbox.py
+sends it when the broker answers. The statements are in queries.sql.
 """
 
 from __future__ import annotations
@@ -20,30 +20,30 @@ from worker.protocol.json_text import clean_text, dumps
 from worker.protocol.rows import OutboxBacklog, OutboxMessage, OutboxRow
 
 PURGE_DAYS = 8
-"""Sent messages and ended claims are kept for longer than any broker's duplicate detection (at most 7
-days).
+"""Sent messages, and claims whose task is gone, are kept for longer than any broker detects duplicates (at
+most 7 days).
 """
 
 
 @dataclass(frozen=True)
 class OutboxBatch:
-    """Messages that are ours to send until the context ends; what is not reported as sent stays owed."""
+    """Messages locked for this caller until the context ends; those not reported as sent stay unsent."""
 
     rows: tuple[OutboxRow, ...]
     _sent: list[int] = field(default_factory=list)
     _failed: dict[int, str] = field(default_factory=dict)
 
     def sent(self, row: OutboxRow) -> None:
-        """Report that the broker has taken the message."""
+        """Report that the broker has accepted the message."""
         self._sent.append(row.id)
 
     def failed(self, row: OutboxRow, error: str) -> None:
-        """Report that the message could not be sent: it is tried again later, after the others."""
+        """Report that the message could not be sent; it is retried later and does not delay the others."""
         self._failed[row.id] = error
 
 
 class OutboxTable:
-    """The outbox of one schema. An async context manager."""
+    """The outbox of one schema; use it as an async context manager."""
 
     def __init__(self, connections: Connections) -> None:
         self._db = connections
@@ -59,7 +59,7 @@ class OutboxTable:
         max_size: int = 8,
         application_name: str = "",
     ) -> Self:
-        """Prepare a pool; it opens with the context and connects in the background.
+        """Create the connection pool; it opens on entry to the context and connects in the background.
 
         Parameters
         ----------
@@ -68,12 +68,12 @@ class OutboxTable:
         schema : str
             The platform's schema (APP_SCHEMA).
         password : callable, optional
-            Asked for each new connection: a managed identity's token is short-lived.
+            Called for each new connection, because a managed identity's token is short-lived.
 
         Raises
         ------
         InvalidParameter
-            The schema's name is none.
+            The schema's name is not valid.
         """
         return cls(
             Connections(
@@ -99,11 +99,12 @@ class OutboxTable:
     async def outbox(
         self, *, limit: int = 100, ids: Sequence[int] | None = None
     ) -> AsyncIterator[OutboxBatch]:
-        """Lend unsent messages for sending; of two callers each gets other ones.
+        """Yield unsent messages for sending; concurrent callers get different ones.
 
-        What was reported sent is marked so at the end, also when the body raised. A caller that dies lets go
-        of its messages at once, and they are lent again: the broker recognises those that it has by their
-        ``message_id``. With `ids` only these are lent, also when they wait for their next attempt.
+        Messages that were reported as sent are marked at the end, even if the body raises. If a caller dies,
+        its messages are unlocked at once and go to another caller; the broker recognises those that it
+        already has by their ``message_id``. With `ids` only these messages are yielded, even before their
+        next attempt is due.
         """
         async with self._db.connection(within_seconds=None) as connection:
             await self._db.one(connection, "forget_stale")
@@ -121,7 +122,7 @@ class OutboxTable:
                 await connection.commit()
 
     async def owe(self, messages: Iterable[OutboxMessage]) -> list[int]:
-        """Put messages into the outbox; return their ids there."""
+        """Put messages into the outbox; return their outbox ids."""
         owed = list(messages)
 
         async def work(connection: Connection) -> list[int]:
@@ -130,13 +131,16 @@ class OutboxTable:
         return await self._db.transaction(work)
 
     async def outbox_backlog(self) -> OutboxBacklog:
-        """Return how much is still to be sent."""
+        """Return the number of unsent messages and the age of the oldest."""
         row = await self._read_one("count_outbox")
         assert row is not None
         return OutboxBacklog(**row)
 
     async def purge(self, *, days: float = PURGE_DAYS) -> int:
-        """Forget messages sent, and claims of tasks that are gone, more than `days` ago; return how many."""
+        """Delete messages sent and claims made more than `days` ago, the latter only if their task is gone.
+
+        Return the number of deleted rows.
+        """
 
         async def work(connection: Connection) -> int:
             messages = await self._db.count(connection, "purge_outbox", days=days)

@@ -1,7 +1,7 @@
-"""The tables at a glance, for a person: what runs, waits and failed of all workers, and the newest jobs.
+"""An overview of the tables for people: running, waiting and failed tasks of all workers, and recent jobs.
 
-However many rows there are, little is read of them: every list is short, every count ends at a limit, and
-the server itself gives up after some seconds.
+The cost is bounded for any number of rows: every list is short, every count stops at a limit, and the server
+cancels statements after some seconds.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from worker.database.connections import Connection, Connections
 from worker.protocol.rows import OutboxBacklog
 
 CONNECT_SECONDS, WITHIN_SECONDS = 1.0, 3.0
-"""How long a connection is waited for, and how long the whole look may take."""
+"""The time limits for getting a connection and for reading the whole overview."""
 
 MOST_RUNNING = 25
 MOST_FAILED = 10
@@ -25,7 +25,7 @@ MOST_COUNTED = 1_000
 
 @dataclass(frozen=True)
 class RunningTask:
-    """A row that is processing; `done` and `total` are texts, as nobody checks what a row holds."""
+    """A task that is processing; `done` and `total` are texts, because a row's metadata are not validated."""
 
     task_id: str
     job_id: str
@@ -43,7 +43,7 @@ class RunningTask:
 
 @dataclass(frozen=True)
 class WaitingTasks:
-    """Queued rows of one kind."""
+    """The queued tasks of one job, stage and queue."""
 
     job_id: str
     stage: int
@@ -58,7 +58,7 @@ class WaitingTasks:
 
 @dataclass(frozen=True)
 class FailedTask:
-    """A row that is failed, and what it says."""
+    """A failed task with its error."""
 
     task_id: str
     job_id: str
@@ -74,7 +74,7 @@ class FailedTask:
 
 @dataclass(frozen=True)
 class RecentJob:
-    """A job."""
+    """One of the newest jobs."""
 
     job_id: str
     job_type: str
@@ -88,13 +88,13 @@ class RecentJob:
 
     @property
     def key(self) -> tuple[str, datetime]:
-        """What is another when the job is."""
+        """The id and last update of the job; the key changes whenever the job does."""
         return self.job_id, self.updated
 
 
 @dataclass(frozen=True)
 class JobStage:
-    """The tasks of one job, stage and queue together."""
+    """The task counts of one job, stage and queue."""
 
     job_id: str
     stage: int
@@ -110,7 +110,7 @@ class JobStage:
 
 @dataclass(frozen=True)
 class OwedMessage:
-    """A message that waits in the outbox."""
+    """An unsent message in the outbox."""
 
     queue: str
     attempts: int
@@ -120,7 +120,7 @@ class OwedMessage:
 
 @dataclass(frozen=True)
 class Overview:
-    """All of it, at `now` by the database's clock (UTC, without a zone)."""
+    """The whole overview at `now`, by the database's clock (UTC, as a naive datetime)."""
 
     now: datetime
     running: tuple[RunningTask, ...]
@@ -134,12 +134,12 @@ class Overview:
 
     @property
     def waiting_count(self) -> int:
-        """How many tasks wait; it ends at MOST_WAITING."""
+        """The number of waiting tasks, at most MOST_WAITING."""
         return sum(each.tasks for each in self.waiting)
 
 
 async def read_overview(connections: Connections, *, known: Collection[tuple[str, datetime]]) -> Overview:
-    """Look; the stages of jobs that are over, and whose `key` is `known`, are left out.
+    """Read the overview; leave out the stages of jobs whose `key` is in `known`.
 
     Raises
     ------

@@ -1,7 +1,7 @@
--- The platform's part of the schema (protocol.md §2), for databases where the platform has not made it.
+-- The platform's part of the schema (protocol.md §2), for databases where the platform has not created it.
 --
--- Each "-- object: KIND NAME" section is run only when that object is absent, so that a table, an enum or a
--- function of the platform's own is left exactly as it is. @schema@ stands for the quoted schema name.
+-- Each "-- object: KIND NAME" section runs only if that object does not exist, so the platform's own tables,
+-- enums and functions stay unchanged. @schema@ is replaced by the quoted schema name.
 
 -- object: type job_status
 create type @schema@.job_status as enum
@@ -69,7 +69,7 @@ create trigger update_tasks_updated_at before update on @schema@.tasks
     for each row execute function @schema@.update_updated_at_column();
 
 -- object: function complete_task_and_check_stage
--- Right only under READ COMMITTED: the count must see what a completion that held the lock before committed.
+-- Correct only under READ COMMITTED: the count must see what the previous holder of the lock has committed.
 create function @schema@.complete_task_and_check_stage(
     p_task_id varchar(100),
     p_job_id varchar(64),

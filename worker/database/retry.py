@@ -1,4 +1,4 @@
-"""Waiting: for a database that does not answer, as what is to be written is worth it, and for an event."""
+"""Retry database calls until the database answers again, so that no finished work is lost."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ T = TypeVar("T")
 async def with_retries(
     attempt: Callable[[], Awaitable[T]], *, pause: Callable[[float], Awaitable[None]]
 ) -> T:
-    """What `attempt` returns, tried again after each error of the database that may pass.
+    """Return the result of `attempt`, repeated after each retryable database error.
 
     Parameters
     ----------
     pause : callable
-        Waits so many seconds before the next try; what it raises ends the trying.
+        Waits the number of seconds before the next attempt; an exception from it ends the retries.
 
     Raises
     ------
     DatabaseError
-        One that trying again does not help.
+        The error is not retryable.
     """
     wait = _FIRST_SECONDS
     while True:

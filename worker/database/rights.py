@@ -1,6 +1,6 @@
-"""What a role of the database must be allowed so that a worker can run as it: to ask, and to grant.
+"""The database rights that a worker's role needs: list the missing ones, and grant them.
 
-Beside a platform the schema is often made by another role than the worker's.
+With a platform, the schema is often created by a role other than the worker's.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ TABLES = {
 
 
 async def lacking(connections: Connections) -> list[str]:
-    """The rights that our role lacks in a schema that is complete, each as it would be granted.
+    """Return the rights that the current role lacks in a complete schema, each as a ``GRANT`` names it.
 
     Raises
     ------
@@ -51,12 +51,12 @@ async def lacking(connections: Connections) -> list[str]:
 
 
 async def grant(connections: Connections, role: str) -> None:
-    """Let a role do all that a worker does; it can be repeated.
+    """Grant a role all rights that a worker needs; the call can be repeated.
 
     Raises
     ------
     DatabaseError
-        There is no such role, or we may not grant.
+        The role does not exist, or the current role may not grant.
     """
     schema = sql.Identifier(connections.schema)
     to = sql.Identifier(role)
@@ -77,21 +77,21 @@ async def grant(connections: Connections, role: str) -> None:
 
 
 async def exists(connections: Connections, role: str) -> bool:
-    """Whether the server knows the role."""
+    """Return whether the server has the role."""
     async with connections.connection() as connection:
         return await _may(connection, "select exists(select 1 from pg_roles where rolname = %s) as may", role)
 
 
 async def make_principal(connections: Connections, role: str) -> None:
-    """Make a role of an identity's name that logs in with the identity's tokens.
+    """Create a role with an identity's name that logs in with the identity's tokens.
 
-    It is for Azure's servers, and for connections to their database ``postgres`` (learn.microsoft.com,
+    It works only on Azure's servers, in their database ``postgres`` (learn.microsoft.com,
     "Manage Microsoft Entra roles in Azure Database for PostgreSQL").
 
     Raises
     ------
     DatabaseError
-        The server is none of Azure's, or we are not its Entra administrator.
+        The server is not one of Azure's, or the current role is not its Entra administrator.
     """
 
     async def work(connection: Connection) -> None:

@@ -1,12 +1,12 @@
-"""A worker's operations on the database: a task's life, and what becomes of it after a death or a failure.
+"""A worker's operations on the database: the life of a task, and its recovery after a death or a failure.
 
-The text of the statements is in queries.sql; this module says in which order and in which transaction they
-run. Everything that a worker writes about a task happens while it holds the lock of the task's row and after
-it has checked, under that lock, that its claim still stands. So of two workers one writes, and a zombie (its
-row taken over, or deleted and recreated under the same id) writes nothing.
+The statements are in queries.sql; this module defines their order and their transactions. A worker writes
+about a task only while it holds the lock of the task's row, and only after it has checked under that lock
+that its claim is still valid. Of two workers one therefore writes, and a zombie (a worker whose row was taken
+over, or deleted and recreated under the same id) writes nothing.
 
-Each of a task's endings can be called again with the same claim, when a broken connection left it unknown
-whether the first call was committed: the second call answers as the first did and does nothing.
+Each operation that ends a claim can be repeated with the same claim if a broken connection left it unknown
+whether the first call was committed: the second call returns the same answer and has no effect.
 """
 
 from __future__ import annotations
@@ -47,15 +47,15 @@ __all__ = ["Database", "DatabaseError", "DatabaseRejected", "OutboxBatch", "Sche
 
 
 class Database(OutboxTable):
-    """The jobs, tasks, claims and outbox of one schema. An async context manager."""
+    """The jobs, tasks, claims and outbox of one schema; use it as an async context manager."""
 
     async def prepare(self) -> None:
-        """Connect, create what is absent, and see that all is there that the worker uses.
+        """Connect, create missing objects, and check that the schema has everything that the worker uses.
 
         Raises
         ------
         DatabaseRefused, SchemaError
-            Trying again does not help: the configuration or the schema is wrong.
+            The configuration or the schema is wrong; a retry does not help.
         DatabaseError
             The database does not answer.
         """
@@ -64,41 +64,42 @@ class Database(OutboxTable):
         await self.check()
 
     async def try_once(self) -> None:
-        """Connect, once; else `DatabaseRefused` or `DatabaseError`."""
+        """Connect once; raise `DatabaseRefused` or `DatabaseError` if that fails."""
         await self._db.try_once()
 
     async def migrate(self) -> list[str]:
-        """Create what is absent of the platform's schema and of ours; return what was created."""
+        """Create the missing objects of the platform's schema and of the worker's; return their names."""
         return await migration.migrate(self._db)
 
     async def check(self, *, timeout: float | None = None) -> None:
-        """See that the database answers and has what the worker uses; else `DatabaseError` or
-        `SchemaError`.
+        """Check that the database answers and has everything that the worker uses.
+
+        Raises `DatabaseError` or `SchemaError` if it does not.
         """
         await migration.check(self._db, timeout=timeout)
 
     async def missing(self) -> list[str]:
-        """Return what `migrate` would create."""
+        """Return the names of the objects that `migrate` would create."""
         return await migration.missing(self._db)
 
     async def lacking_rights(self) -> list[str]:
-        """Return the rights in the schema that our role lacks."""
+        """Return the rights in the schema that the worker's role lacks."""
         return await rights.lacking(self._db)
 
     async def grant(self, role: str) -> None:
-        """Let a role do all that a worker does."""
+        """Grant a role all rights that a worker needs."""
         await rights.grant(self._db, role)
 
     async def knows_role(self, role: str) -> bool:
-        """Return whether the server has such a role."""
+        """Return whether the server has this role."""
         return await rights.exists(self._db, role)
 
     async def make_principal(self, role: str) -> None:
-        """Make a role for an identity of Azure's; only in the database ``postgres``."""
+        """Create a role for an Azure identity; only in the database ``postgres``."""
         await rights.make_principal(self._db, role)
 
     async def utc_now(self) -> datetime:
-        """Return the database's time, in UTC and without a zone."""
+        """Return the database's time in UTC, as a naive datetime."""
         row = await self._read_one("clock")
         assert row is not None
         now: datetime = row["now"]
@@ -107,36 +108,36 @@ class Database(OutboxTable):
     # Reading
 
     async def job(self, job_id: str) -> JobRow | None:
-        """Return a job."""
+        """Return a job; None if it does not exist."""
         row = await self._read_one("read_job", job_id=job_id)
         return None if row is None else JobRow(**row)
 
     async def jobs(self, *, limit: int = 50) -> list[JobRow]:
-        """Return the newest jobs."""
+        """Return the newest jobs, newest first."""
         return [JobRow(**row) for row in await self._read_all("read_jobs", limit=limit)]
 
     async def task(self, task_id: str) -> TaskRow | None:
-        """Return a task."""
+        """Return a task; None if it does not exist."""
         row = await self._read_one("read_task", task_id=task_id)
         return None if row is None else TaskRow(**row)
 
     async def tasks(self, job_id: str, *, stage: int | None = None) -> list[TaskRow]:
-        """Return a job's tasks, or one stage's, in their order."""
+        """Return the tasks of a job or of one of its stages, ordered by stage and `task_index`."""
         return [TaskRow(**row) for row in await self._read_all("read_tasks", job_id=job_id, stage=stage)]
 
     async def measured_tasks(self, *, limit: int) -> list[DictRow]:
-        """Return id, type, ``measured`` and time of the newest completed tasks that say what they took."""
+        """Return id, type, ``measured`` and time of the newest completed tasks that have measured usage."""
         return await self._read_all("measured_tasks", limit=limit)
 
     async def waiting(self) -> dict[str, int]:
-        """Return how many tasks are queued, by queue."""
+        """Return the number of queued tasks by queue."""
         return {row["queue"]: row["tasks"] for row in await self._read_all("count_waiting")}
 
     async def overview(self, *, known: Collection[tuple[str, datetime]] = ()) -> Overview:
-        """Return what a person wants to see at a glance; see `worker.database.overview.read_overview`."""
+        """Return a short overview for the status page; see `worker.database.overview.read_overview`."""
         return await read_overview(self._db, known=known)
 
-    # A task's life (protocol.md §4)
+    # The life of a task (protocol.md §4)
 
     async def claim(
         self,
@@ -148,12 +149,12 @@ class Database(OutboxTable):
         token: UUID | None = None,
         message: OutboxMessage | None = None,
     ) -> ClaimOutcome:
-        """Claim a task: queued → processing, or the take-over of a dead worker's run.
+        """Claim a task: queued → processing, or take over a dead worker's run.
 
-        Of any number of callers one is `Claimed`. A processing row is taken over when its heartbeat (without
-        one, its last update) is older than `lease_seconds` by the database's clock; the former claim is
-        worthless from then on. Calling again with the same `token` returns the same claim. `message` is what
-        `rescue` sends again should this worker die.
+        Of any number of concurrent callers one gets `Claimed`. A processing row is taken over if its
+        heartbeat (or its last update, if it has none) is older than `lease_seconds` by the database's clock;
+        this invalidates the former claim. A repeated call with the same `token` returns the same claim.
+        `rescue` sends `message` again if this worker dies.
         """
         token = token or uuid4()
 
@@ -196,7 +197,7 @@ class Database(OutboxTable):
         return await self._db.transaction(work)
 
     async def standing(self, claims: Sequence[Claim]) -> set[UUID]:
-        """Return the tokens of those claims that nobody has taken away. Writes nothing, waits for no lock."""
+        """Return the tokens of those claims that are still valid; write nothing and wait for no lock."""
         rows = await self._read_all(
             "standing_claims",
             task_ids=[claim.task_id for claim in claims],
@@ -205,10 +206,10 @@ class Database(OutboxTable):
         return {row["token"] for row in rows}
 
     async def rescue(self, queues: Sequence[str], *, lease_seconds: float, limit: int = 100) -> list[str]:
-        """Put the tasks of dead workers back to queued, and owe their messages anew; return their ids.
+        """Requeue the tasks of dead workers and put their messages into the outbox again; return their ids.
 
-        A worker is dead to us when it has not touched the row of a task that it holds for `lease_seconds` by
-        the database's clock. The take-over is counted; the dead worker's claim is worthless from then on.
+        A worker counts as dead if it has not touched the row of its task for `lease_seconds` by the
+        database's clock. The rescue is counted as a take-over and invalidates the dead worker's claim.
         """
         stale = await self._read_all(
             "stale_claims", queues=list(queues), lease_seconds=lease_seconds, limit=limit
@@ -233,7 +234,7 @@ class Database(OutboxTable):
         return await self._db.transaction(work)
 
     async def heartbeat(self, claim: Claim, *, progress: Json | None = None) -> bool:
-        """Show that the task is alive; False when the claim is lost, and then nothing is written.
+        """Update the task's heartbeat; return False and write nothing if the claim is lost.
 
         `progress` is merged into the row's ``metadata.progress``.
         """
@@ -249,11 +250,11 @@ class Database(OutboxTable):
     async def complete(
         self, claim: Claim, result: Json, *, signal: OutboxMessage, measured: Json | None = None
     ) -> Completion:
-        """Complete a task and, when it was its stage's last, owe the stage's signal to the outbox.
+        """Complete a task; if it was the last of its stage, put the stage's signal into the outbox.
 
-        One transaction: either all of it is durable or none. `signal` is written once for a stage, by whoever
-        completed its last task, unless the job is over. What the task took, beside what was expected, goes
-        into the row's ``metadata.measured``.
+        Both happen in one transaction. `signal` is written once per stage, with the completion of its last
+        task, unless the job is over. `measured`, the task's usage and estimate, is stored in the row's
+        ``metadata.measured``.
         """
 
         async def work(connection: Connection) -> Completion:
@@ -279,9 +280,9 @@ class Database(OutboxTable):
         return await self._db.transaction(work)
 
     async def retry(self, claim: Claim, *, message: OutboxMessage, error: str = "", deaths: int = 0) -> bool:
-        """Put a task back to queued with one retry more, and owe the message that asks for it again.
+        """Requeue a task, count one retry, and put `message` for it into the outbox.
 
-        `deaths` is 1 when the task's process died. False when the claim is lost; then nothing is written.
+        `deaths` is 1 if the task's process died. Return False and write nothing if the claim is lost.
         """
 
         async def work(connection: Connection) -> bool:
@@ -296,10 +297,10 @@ class Database(OutboxTable):
         return await self._db.transaction(work)
 
     async def release(self, claim: Claim, *, message: OutboxMessage | None = None) -> bool:
-        """Hand a task back: queued again, no retry counted. False when the claim is lost.
+        """Requeue a task without counting a retry; return False if the claim is lost.
 
-        With `message` a fresh copy of the task's message is owed, for a queue on which abandoning the old one
-        would use up its deliveries.
+        `message`, a fresh copy of the task's message, is put into the outbox; it is for queues on which
+        abandoning the old message would use up a delivery.
         """
 
         async def work(connection: Connection) -> bool:
@@ -314,10 +315,10 @@ class Database(OutboxTable):
         return await self._db.transaction(work)
 
     async def fail(self, claim: Claim, *, reason: str, error_details: str, result: Json) -> bool:
-        """Fail a task for good and, unless its job is over, the job with it. No stage is signalled.
+        """Fail a task permanently, and its job unless that is over; write no stage signal.
 
-        That its message is to be dead-lettered, for `reason`, is remembered until `note_dead_letter`. False
-        when the claim is lost; then nothing is written.
+        The claim records that the message must be dead-lettered for `reason`, until `note_dead_letter` clears
+        it. Return False and write nothing if the claim is lost.
         """
 
         async def work(connection: Connection) -> bool:
@@ -339,7 +340,7 @@ class Database(OutboxTable):
         return await self._db.transaction(work)
 
     async def note_dead_letter(self, task_id: str) -> None:
-        """Note that a failed task's message is among the dead letters."""
+        """Record that a failed task's message is dead-lettered."""
         await self._write_one("note_dead_letter", task_id=task_id)
 
     async def redrive(
@@ -349,18 +350,17 @@ class Database(OutboxTable):
         *,
         message_of: Callable[[TaskRow], OutboxMessage],
     ) -> dict[str, Redriven]:
-        """Let failed tasks of a job begin anew, and owe the messages that ask for them.
+        """Reset failed tasks of a job to queued, and put their messages into the outbox.
 
-        `messages` holds one for each task by its id. All of them are reset in one transaction, so that none
-        can end its stage while another still counts as failed; former claims of theirs are worthless from
-        then on. A job that has failed at their stage goes on. Meanwhile messages of its other unfinished
-        tasks may have been dropped, as those of a job that is over are: each of these is owed a new one,
-        which `message_of` makes. Calling again resets nothing, and owes tasks that are still queued a message
-        more.
+        `messages` maps task ids to messages. All tasks are reset in one transaction, so that none can end its
+        stage while another still counts as failed; this invalidates their former claims. A job that failed at
+        their stage is set to processing again. While it was failed, messages of its other unfinished tasks
+        may have been dropped, so each of these tasks gets a new message from `message_of`. A repeated call
+        resets nothing and puts one more message into the outbox for each task that is still queued.
         """
 
         async def work(connection: Connection) -> dict[str, Redriven]:
-            # Tasks, then stages, then the job: the order in which completions lock them.
+            # Lock tasks, then stages, then the job: the same order as completions.
             locked = {
                 task_id: await self._db.one(connection, "lock_task", task_id=task_id)
                 for task_id in sorted(messages)
@@ -402,9 +402,10 @@ class Database(OutboxTable):
     async def ask_again(
         self, task_id: str, job_id: str, *, message: OutboxMessage
     ) -> Literal["asked", "over", "unknown"]:
-        """Owe a task's message anew, when it is the last that the broker had of it.
+        """Put a task's message into the outbox again, after the broker has dead-lettered its last copy.
 
-        "over" says that nothing is left to do for the task, "unknown" that a worker can do nothing for it.
+        Return "asked" if a message was written, "over" if nothing is left to do for the task, and "unknown"
+        if a worker can do nothing for it.
         """
 
         async def work(connection: Connection) -> Literal["asked", "over", "unknown"]:
@@ -425,7 +426,7 @@ class Database(OutboxTable):
     # Helpers
 
     async def _lock(self, connection: Connection, claim: Claim) -> str:
-        """Lock the claim's row and say how the claim stands: held, lost, or how it ended."""
+        """Lock the task's row and return the state of the claim: held, lost, or its outcome."""
         row = await self._db.one(connection, "lock_task", task_id=claim.task_id)
         if row is None or row["parent_job_id"] != claim.job_id or row["created_at"] != claim.row_created_at:
             return "lost"
@@ -483,7 +484,7 @@ def _is_held(held: DictRow, claim: Claim) -> bool:
 
 
 def _redriven(task_id: str, row: DictRow | None, job: DictRow | None) -> Redriven:
-    """What a redrive makes of a row, locked as it is."""
+    """Return the outcome of a redrive for a task's locked row."""
     if row is None or job is None:
         return Redriven(task_id, "missing")
     outcome: RedriveOutcome

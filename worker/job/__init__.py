@@ -1,1 +1,1 @@
-"""The platform's part: jobs, their stages, their routing and what their tasks are expected to take."""
+"""The platform's part: jobs, their stages, the routing of their tasks and the estimates for them."""

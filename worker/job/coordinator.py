@@ -1,7 +1,7 @@
-"""The jobs queue, for the modes that play the platform: each message to the machine, then settled.
+"""Process the jobs queue in the modes that act as the platform: the machine handles each message.
 
-What the machine decides is durable, in rows and outbox messages, before the message is settled; a message
-that comes again does nothing.
+The machine's decisions are durable, as rows and outbox messages, before the message is settled. A message
+that is delivered again has no effect.
 """
 
 from __future__ import annotations
@@ -22,14 +22,18 @@ log = logging.getLogger(__name__)
 
 
 class Coordinator:
-    """Takes messages of the jobs queue to the machine."""
+    """Passes messages of the jobs queue to the machine."""
 
     def __init__(self, machine: Machine, outbox: Outbox) -> None:
         self._machine = machine
         self._outbox = outbox
 
     async def process(self, message: Message) -> None:
-        """Take one message from receipt to settlement; unsettled, it comes again when its lock ends."""
+        """Process one message from receipt to settlement.
+
+        If the bus or the database fails, the message stays unsettled and is delivered again when its lock
+        expires.
+        """
         lost = asyncio.Event()
         try:
             async with message.lock_kept(lost.set):

@@ -1,7 +1,7 @@
-"""Job definitions: which parameters a job takes, and which tasks each of its stages consists of.
+"""Job definitions: the parameters of a job, and the tasks of each of its stages.
 
-A definition is pure: parameters and the results of earlier stages in, tasks out (protocol.md §5). Who creates
-the tasks, and where they are sent, is machine.py's.
+A definition is pure: its input is parameters and the results of earlier stages, its output is tasks
+(protocol.md §5). machine.py creates the tasks and sends them to queues.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 from gdaltools.errors import GdalToolsError, InvalidParameter
 from worker.protocol.rows import Json
 
-if TYPE_CHECKING:  # with rasterio and numpy, which a worker beside a platform does without
+if TYPE_CHECKING:  # imports rasterio and numpy, which a worker with a platform does not load
     from gdaltools.cost.workload import Layout
 
 
@@ -24,7 +24,7 @@ class UnknownJobType(InvalidParameter):
 
 
 class InvalidJob(InvalidParameter):
-    """A submission's parameters are not what the job takes."""
+    """The parameters of a submission are not valid for the job."""
 
 
 class StageError(GdalToolsError):
@@ -34,7 +34,7 @@ class StageError(GdalToolsError):
 
 
 class Expect(Protocol):
-    """What a task is expected to take on the function app: `worker.job.expectations.expect_task`."""
+    """Estimates a task on the function app: `worker.job.expectations.expect_task`."""
 
     def __call__(
         self,
@@ -45,15 +45,15 @@ class Expect(Protocol):
         warps: bool = False,
         tile_size: int | None = None,
     ) -> Expectation:
-        """Return minutes and memory."""
+        """Return the estimated minutes and memory."""
         ...
 
 
 @dataclass(frozen=True)
 class Context:
-    """What a definition knows besides parameters and results.
+    """The input of a definition besides parameters and results.
 
-    ``intermediate_container`` holds tiles that are not yet COGs (env INTERMEDIATE_TILES_CONTAINER).
+    ``intermediate_container`` holds tiles that are not yet COGs (INTERMEDIATE_TILES_CONTAINER).
     """
 
     expect: Expect
@@ -63,7 +63,7 @@ class Context:
 
 @dataclass(frozen=True)
 class PlannedTask:
-    """A task of a stage, before anybody knows which queue it goes to."""
+    """A task of a stage, before it is routed to a queue."""
 
     task_id: str
     task_type: str
@@ -73,7 +73,7 @@ class PlannedTask:
 
 @dataclass(frozen=True)
 class FinishedJob:
-    """A job all of whose stages are complete: what its result is made of."""
+    """A job whose stages are all complete, as the input of `JobDefinition.result`."""
 
     job_id: str
     parameters: Json
@@ -87,7 +87,7 @@ class JobDefinition(Protocol):
     job_type: str
 
     def validate(self, parameters: Json) -> dict[str, Any]:
-        """Return the parameters as the job's row keeps them; raises `InvalidJob`."""
+        """Return the validated parameters, as the job's row stores them; raises `InvalidJob`."""
         ...
 
     def source(self, parameters: Json) -> tuple[str, str] | None:
@@ -99,7 +99,7 @@ class JobDefinition(Protocol):
         ...
 
     def reads(self, stage: int) -> tuple[int, ...]:
-        """Return the earlier stages whose results the creation of `stage` needs, beside the one before it."""
+        """Return the earlier stages whose results `stage` needs, in addition to the previous stage."""
         ...
 
     def tasks(
@@ -120,10 +120,10 @@ class JobDefinition(Protocol):
 
 
 def job_id(job_type: str, parameters: Json) -> str:
-    """Return the id of a submission: the same parameters are the same job.
+    """Return the job id of a submission; equal parameters have the same id.
 
-    It is the SHA-256 of what was submitted, without nulls and without the defaults that validation adds
-    (protocol.md §5).
+    The id is the SHA-256 of the submitted parameters, without nulls and without the defaults that validation
+    adds (protocol.md §5).
 
     Examples
     --------
@@ -140,7 +140,7 @@ def job_id(job_type: str, parameters: Json) -> str:
 
 
 def fan_in_task_id(job: str, stage: int) -> str:
-    """Return the id of a stage's one aggregating task (protocol.md §5).
+    """Return the id of a stage's single aggregating task (protocol.md §5).
 
     Examples
     --------
@@ -161,7 +161,7 @@ def definition(job_type: str, registry: Mapping[str, JobDefinition]) -> JobDefin
     Raises
     ------
     UnknownJobType
-        There is none of that name.
+        No definition has this name.
     """
     try:
         return registry[job_type]
@@ -171,7 +171,7 @@ def definition(job_type: str, registry: Mapping[str, JobDefinition]) -> JobDefin
 
 
 class Expectation(NamedTuple):
-    """What a task is expected to take; `memory_mb` is a bound."""
+    """The estimate of a task: its duration, and an upper bound of its memory."""
 
     minutes: float
     memory_mb: float

@@ -1,7 +1,7 @@
-"""What a job's tasks are expected to take, by what the stages before told of the raster.
+"""Estimates for the tasks of a job, from what the earlier stages reported about the raster.
 
-It stands on rasterio and numpy, which a worker beside a platform does without: imported where jobs are
-planned.
+The module imports rasterio and numpy, which a worker with a platform does not need, so it is imported only
+where jobs are planned.
 """
 
 from __future__ import annotations
@@ -21,25 +21,25 @@ from worker.job.definitions import Context, Expectation
 from worker.protocol.routing import COG_TASKS, EXTRACTION_TASKS, normal_task_type
 from worker.protocol.rows import Json
 
-# How plain tiles are written.
+# The codec of plain tiles.
 _TILE_CODEC = "zstd"
-# What the tier "all" makes.
+# The number of tiers that the tier "all" writes.
 _TIERS = 3
 _SIDES = 2
-# No task takes no time.
+# Every task has a positive duration.
 _LEAST_MINUTES = 0.001
 
-# Tasks that read headers only: planning a scheme, joining products.
+# The duration of tasks that read only headers: planning a scheme, aggregating products.
 _HEADER_TASK_SECONDS = 5.0
 
 
 def of_planning(context: Context, parameters: Json) -> dict[str, float]:
-    """What stage 1's task takes."""
+    """Return the estimate of stage 1's task."""
     return _expected(context, "generate_tiling_scheme", _source_size_mb(parameters))
 
 
 def of_extraction(context: Context, parameters: Json, tiling: Json) -> dict[str, float]:
-    """What stage 2's task takes, by the result of stage 1."""
+    """Return the estimate of stage 2's task, from the result of stage 1."""
     return _expected(
         context,
         "extract_tiles",
@@ -51,7 +51,7 @@ def of_extraction(context: Context, parameters: Json, tiling: Json) -> dict[str,
 
 
 def of_joining(context: Context, task_type: str) -> dict[str, float]:
-    """What stage 4's and 5's tasks take, which read headers, however large the raster was."""
+    """Return the estimate of a task of stage 4 or 5; these read only headers, whatever the raster's size."""
     return _expected(context, task_type, 0.0)
 
 
@@ -60,7 +60,7 @@ def _source_size_mb(parameters: Json) -> float:
 
 
 def _source_layout(parameters: Json, tiling: Json) -> Layout:
-    """What stage 1 tells of the pixels that an extraction makes; where it does not, the file's size does."""
+    """Return the layout of the extraction's output from stage 1's result, or else from the file's size."""
     size = tiling.get("target_dimensions")
     if not isinstance(size, Sequence) or len(size) != _SIDES:
         return square_layout(_source_size_mb(parameters))
@@ -73,9 +73,9 @@ def _source_layout(parameters: Json, tiling: Json) -> Layout:
 
 
 def of_tile(context: Context, parameters: Json, extraction: Json, tiling: Json) -> dict[str, float]:
-    """What one task of stage 3 takes: the COG of a tile, by its size uncompressed.
+    """Return the estimate of one task of stage 3, the COG of a tile, from its uncompressed size.
 
-    Nothing is warped, as tiles lie on the target grid.
+    Nothing is warped, because tiles are on the target grid.
     """
     side = _tile_size(tiling)
     dtypes = _dtypes(extraction.get("raster_metadata") or {})
@@ -93,7 +93,7 @@ def of_tile(context: Context, parameters: Json, extraction: Json, tiling: Json) 
 
 
 def _dtypes(metadata: Json) -> tuple[str, ...]:
-    """The bands' dtypes by stage 1's or 2's metadata; the widest where it names none that there is."""
+    """Return the bands' dtypes from the metadata of stage 1 or 2; float64 if they name an unknown dtype."""
     name = str(metadata.get("data_type", "uint8"))
     try:
         np.dtype(name)
@@ -114,7 +114,7 @@ def _is_remote(parameters: Json) -> bool:
 def _expected(
     context: Context, task_type: str, file_size_mb: float, layout: Layout | None = None, **options: Any
 ) -> dict[str, float]:
-    """What routing decides by (protocol.md §6), and the memory that admission will ask for."""
+    """Return the parameters that routing uses (protocol.md §6), and the memory that admission requires."""
     expected = context.expect(task_type, layout, **options)
     return {
         "file_size_mb": round(file_size_mb, 3),
@@ -132,16 +132,16 @@ def expect_task(
     tile_size: int | None = None,
     cores: int | None = None,
 ) -> Expectation:
-    """What a task of a raster is expected to take, for routing and admission.
+    """Return the estimate of a raster task, for routing and admission.
 
     Parameters
     ----------
     layout : Layout, optional
-        What is known of the raster; a task that reads headers only needs none.
+        The layout of the raster; a task that reads only headers needs none.
     variants : sequence
-        One for each product that the task makes, as `estimate_layout` takes it.
+        One variant for each product of the task, as in `estimate_layout`.
     warps, tile_size, cores
-        As `estimate_layout` takes them.
+        As in `estimate_layout`.
 
     Raises
     ------

@@ -1,8 +1,8 @@
-"""The job ``process_large_raster_v2``: a large raster into tiles, COGs, a MosaicJSON and a STAC collection.
+"""The job ``process_large_raster_v2``: tiles, COGs, a MosaicJSON and a STAC collection of a large raster.
 
-Five stages, numbered as in protocol.md §5 whatever is left out: without ``create_mosaicjson`` stage 4 has no
-task and is passed over (stage 5 then aggregates the COGs of stage 3); without ``create_stac_collection`` the
-job ends after stage 4, and after stage 3 when both are left out.
+The job has five stages, numbered as in protocol.md §5 even if some are omitted. Without
+``create_mosaicjson``, stage 4 has no task and is skipped; stage 5 then aggregates the COGs of stage 3.
+Without ``create_stac_collection`` the job ends after stage 4, and without both after stage 3.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def _container(name: str) -> str:
 
 
 def _blob(name: str) -> str:
-    # An encoded '..' is refused as well: somebody behind us may decode it.
+    # An encoded '..' is refused as well, because a later reader may decode it.
     for spelling in (name, unquote(name)):
         storage.check_blob_name(spelling)
     return name
@@ -86,7 +86,7 @@ Identifier = Annotated[str, AfterValidator(_identifier)]
 
 
 class LargeRasterParameters(BaseModel):
-    """What the job takes; unknown parameters are kept and ignored, nulls count as not given."""
+    """The job's parameters; unknown ones are kept and ignored, and nulls count as missing."""
 
     model_config = ConfigDict(frozen=True, extra="allow")
 
@@ -143,7 +143,7 @@ class LargeRaster:
         return (TILING, EXTRACTION, COGS, *mosaic, *stac)
 
     def reads(self, stage: int) -> tuple[int, ...]:
-        """Return the stages to read beside the one before: the COGs' sizes come from the tiling."""
+        """Return the stages to read besides the previous one: the COGs' sizes come from the tiling."""
         return (TILING,) if stage == COGS else ()
 
     def tasks(
@@ -155,7 +155,7 @@ class LargeRaster:
         results: Mapping[int, Sequence[Json]],
         context: Context,
     ) -> list[PlannedTask]:
-        """Return a stage's tasks, with the parameters that protocol.md §5 lists."""
+        """Return a stage's tasks, with the parameters of protocol.md §5."""
         if stage == TILING:
             return [_tiling(job_id, parameters, context)]
         if stage == EXTRACTION:
@@ -169,7 +169,7 @@ class LargeRaster:
         raise StageError(f"{JOB_TYPE} has no stage {stage} with these parameters")
 
     def result(self, job: FinishedJob) -> dict[str, Any]:
-        """Return the finished job's result_data, every key of protocol.md §5 filled."""
+        """Return the finished job's result_data, with every key of protocol.md §5."""
         parameters, results = job.parameters, job.results
         tiling, extraction = _only_result(results, TILING), _only_result(results, EXTRACTION)
         cogs = [_inner(result) for result in results.get(COGS, ())]
@@ -205,7 +205,7 @@ class LargeRaster:
 
 
 REGISTRY: dict[str, JobDefinition] = {JOB_TYPE: LargeRaster()}
-"""The job types that this project knows; another is added here."""
+"""The job types of this project; new ones are added here."""
 
 
 def _tiling(job_id: str, parameters: Json, context: Context) -> PlannedTask:
@@ -374,7 +374,7 @@ def _products(parameters: Json, context: Context) -> str:
 
 
 def _expectations() -> ModuleType:
-    """What tasks are expected to take: with rasterio and numpy, which only who plans jobs loads."""
+    """Return `worker.job.expectations`; it imports rasterio and numpy, so it is loaded only to plan jobs."""
     from worker.job import expectations
 
     return expectations

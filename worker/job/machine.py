@@ -1,8 +1,8 @@
-"""The platform's part, for APP_MODE=standalone: jobs are submitted, move from stage to stage, and finish.
+"""The platform's part, for APP_MODE=standalone: submit jobs, advance them from stage to stage, finish them.
 
-It reads the jobs queue's messages and writes rows and outbox messages, nothing else: publishing is the outbox
-sweeper's. Every step can be repeated. A message that comes twice, too late or too early does nothing; a stage
-that cannot be created fails its job, with a reason.
+The machine handles messages of the jobs queue and writes only rows and outbox messages; the outbox publishes
+them. Every step can be repeated. A message that is duplicate, late or early has no effect. A stage that
+cannot be created fails its job, with a reason.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ BYTES_PER_MB = 2**20
 
 @dataclass(frozen=True)
 class JobOutcome:
-    """What a message of the jobs queue came to, for the log."""
+    """The outcome of a message of the jobs queue, for the log."""
 
     action: Literal["started", "advanced", "finished", "failed", "ignored"]
     job_id: str
@@ -49,19 +49,19 @@ class JobOutcome:
 
 
 class Machine:
-    """Creates jobs and tasks and moves jobs on, by the definitions of a registry.
+    """Creates jobs and tasks and advances jobs, by the job definitions of a registry.
 
     Parameters
     ----------
     database : PlatformDatabase
     route : callable
-        Which queue a task goes to.
+        Returns the queue of a task.
     blob_size : callable
-        The pre-flight check: how large a job's source is.
+        Returns the size of a job's source, as a check before the job is accepted.
     context : Context
-        What the definitions need besides parameters and results.
+        The input of the definitions besides parameters and results.
     jobs_queue : str
-        The queue of jobs and stage_complete messages.
+        The queue of job and stage_complete messages.
     """
 
     def __init__(
@@ -82,10 +82,10 @@ class Machine:
         self._registry = registry
 
     async def submit(self, job_type: str, parameters: Json) -> Submission:
-        """Accept a job, or return the one that the same parameters have made before.
+        """Accept a job, or return the existing job with the same parameters.
 
-        A job that is queued, processing or completed is returned as it is; a failed one is deleted, with its
-        tasks, and run anew.
+        An existing job is returned unchanged unless it is failed. A failed job is deleted with its tasks and
+        run again.
 
         Raises
         ------
@@ -116,12 +116,12 @@ class Machine:
         return await self._database.submit_job(job, message=OutboxMessage(self._jobs_queue, body))
 
     async def handle(self, message: JobMessage | StageComplete) -> JobOutcome:
-        """Do what a message of the jobs queue asks for; afterwards it can be settled.
+        """Apply a message of the jobs queue; the message can be settled afterwards.
 
         Raises
         ------
         DatabaseError
-            The database does not answer; the message has had no effect and can be handled again.
+            The database does not answer; the message can be handled again.
         """
         job = await self._database.job(message.job_id)
         if job is None:
@@ -142,7 +142,7 @@ class Machine:
             return await self._fail(job, f"stage {job.stage}: {error}")
         except GdalToolsError:
             raise
-        except Exception as error:  # the same message would meet it again, and the job would never end
+        except Exception as error:  # a redelivered message would fail the same way, and the job never end
             log.exception("job %s: an error that was not foreseen", job.job_id)
             return await self._fail(job, f"stage {job.stage}: {type(error).__name__}: {error}")
 
@@ -245,7 +245,7 @@ class Machine:
 
 
 class _clear_errors:
-    """Turn what a malformed result of an earlier stage makes of a definition into a `StageError`."""
+    """Convert the errors that a malformed result of an earlier stage causes to `StageError`."""
 
     def __init__(self, what: str) -> None:
         self._what = what

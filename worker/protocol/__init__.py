@@ -1,1 +1,1 @@
-"""The task protocol as values: messages, rows and JSON, exactly as the platform writes and reads them."""
+"""The value types of the task protocol: messages, rows and JSON, exactly as the platform uses them."""

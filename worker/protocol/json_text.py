@@ -1,8 +1,8 @@
-"""JSON text that every reader accepts: RFC 8259 parsers, PostgreSQL's jsonb and the platform alike.
+"""Write JSON text that every reader accepts: RFC 8259 parsers, PostgreSQL's jsonb and the platform.
 
-Python's own writer lets through three things that others refuse: NaN and infinities, NUL characters (which
-jsonb cannot hold) and lone surrogates (which come from file names that are not UTF-8). A task's result must
-not be lost because a raster's nodata is NaN, so they are replaced here, once, on the way out.
+Python's own writer emits three things that other readers refuse: NaN and infinities, NUL characters (which
+jsonb cannot store) and lone surrogates (which come from file names that are not UTF-8). A task's result must
+not be lost because a raster's nodata is NaN, so this module replaces them on output.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from typing import Any
 
 
 def dumps(value: object) -> str:
-    """Write `value` as strict JSON.
+    """Return `value` as strict JSON text.
 
-    Non-finite numbers become null, NUL characters vanish, lone surrogates become U+FFFD, mapping keys become
-    strings, tuples and sets become arrays; what JSON cannot say at all is written as its ``str()``.
+    Non-finite numbers become null, NUL characters are removed, lone surrogates become U+FFFD, mapping keys
+    become strings, tuples and sets become arrays, and any other type is written as its ``str()``.
 
     Examples
     --------
@@ -28,7 +28,7 @@ def dumps(value: object) -> str:
 
 
 def clean_text(text: str) -> str:
-    """Return `text` as PostgreSQL's text types can hold it: without NULs and lone surrogates.
+    """Return `text` in a form that PostgreSQL's text types can store: without NULs and lone surrogates.
 
     Examples
     --------

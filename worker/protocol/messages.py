@@ -1,8 +1,8 @@
-"""The wire models: what travels on the queues, exactly as protocol.md §3 has it.
+"""Models of the messages on the queues, exactly as protocol.md §3 defines them.
 
-Parsing is lenient where the protocol is (unknown fields, spellings of a task type, the alias ``job_id``)
-and clear where it is not: whatever cannot be understood is an `InvalidMessage` that says what is wrong in
-words that fit a dead-letter description. Timestamps are naive UTC, as the platform writes them.
+Parsing is lenient where the protocol is: unknown fields, spellings of a task type, the alias ``job_id``. Any
+other deviation raises `InvalidMessage`, whose text is suitable as a dead-letter description. Timestamps are
+naive UTC, as the platform writes them.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ from worker.protocol.json_text import dumps
 from worker.protocol.routing import normal_task_type
 
 MAX_MESSAGE_BYTES = 256 * 1024
-"""What Service Bus's standard tier accepts, properties included."""
+"""The size limit of Service Bus's standard tier, including properties."""
 
 MAX_PARAMETERS_BYTES = 200 * 1024
-"""Parameters longer than this stay in the task's row; the message says so (protocol.md §3)."""
+"""Longer parameters stay in the task's row, and the message says so (protocol.md §3)."""
 
 
 class InvalidMessage(GdalToolsError, ValueError):
-    """A message is not JSON, or not the kind of message that its queue carries."""
+    """A message is not JSON, or not of the kind that its queue is for."""
 
     retryable = False
 
@@ -44,7 +44,7 @@ def _task_type(value: object) -> object:
 
 
 def utc_now() -> datetime:
-    """Return the time as the platform writes it: UTC, without a zone."""
+    """Return the current time as the platform writes it: UTC, as a naive datetime."""
     return datetime.now(UTC).replace(tzinfo=None)
 
 
@@ -84,7 +84,7 @@ class _Message(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True)
 
     def body(self) -> str:
-        """Return the message as the JSON text that is sent."""
+        """Return the JSON text of the message."""
         return dumps(self.model_dump(mode="json"))
 
 
@@ -106,10 +106,10 @@ class TaskMessage(_Message):
     parameters_in_row: bool = False
 
     def body(self) -> str:
-        """Return the message as JSON, without the parameters when they would not fit.
+        """Return the JSON text of the message, without parameters that would not fit.
 
-        Guarantees a body below `MAX_MESSAGE_BYTES`: parameters beyond `MAX_PARAMETERS_BYTES` are left out,
-        and ``"parameters_in_row": true`` tells the worker to read them from the task's row (protocol.md §3).
+        The body is below `MAX_MESSAGE_BYTES`: parameters longer than `MAX_PARAMETERS_BYTES` are omitted, and
+        ``"parameters_in_row": true`` makes the worker read them from the task's row (protocol.md §3).
         """
         content = self.model_dump(mode="json")
         if self.parameters_in_row or len(dumps(self.parameters)) > MAX_PARAMETERS_BYTES:
@@ -120,7 +120,7 @@ class TaskMessage(_Message):
 
 
 class JobMessage(_Message):
-    """A job's stage to begin (queue ``geospatial-jobs``)."""
+    """A request to begin a stage of a job (queue ``geospatial-jobs``)."""
 
     job_id: JobId
     job_type: JobType
@@ -133,7 +133,7 @@ class JobMessage(_Message):
 
 
 class StageComplete(_Message):
-    """The last task of a stage has finished (queue ``geospatial-jobs``)."""
+    """The signal that the last task of a stage has finished (queue ``geospatial-jobs``)."""
 
     message_type: Literal["stage_complete"] = "stage_complete"
     job_id: Annotated[str, Field(min_length=1, max_length=64)]
@@ -165,21 +165,21 @@ class StageComplete(_Message):
 
     @property
     def message_id(self) -> str:
-        """The broker's message id, the same however often the signal is sent (protocol.md §3)."""
+        """The broker's message id; the same each time the signal is sent (protocol.md §3)."""
         return f"{self.job_id}:{self.completed_stage}:stage_complete"
 
     def body(self) -> str:
-        """Return the signal as JSON; ``completed_at`` has the offset written out, as the platform has it."""
+        """Return the JSON text of the signal; ``completed_at`` has a numeric offset, as in the platform."""
         return dumps(self.model_dump(mode="json") | {"completed_at": self.completed_at.isoformat()})
 
 
 def parse_task(body: bytes | str) -> TaskMessage:
-    """Read a message of a task queue.
+    """Parse a message of a task queue.
 
     Raises
     ------
     InvalidMessage
-        The body is not a JSON object, or not a task; the message names each field that is wrong.
+        The body is not a JSON object, or not a task; the error text names each wrong field.
 
     Examples
     --------
@@ -192,7 +192,7 @@ def parse_task(body: bytes | str) -> TaskMessage:
 
 
 def parse_jobs_queue(body: bytes | str) -> JobMessage | StageComplete:
-    """Read a message of the jobs queue: a stage_complete when it says so, else a job.
+    """Parse a message of the jobs queue: a stage_complete if its ``message_type`` says so, else a job.
 
     Raises
     ------
@@ -236,7 +236,7 @@ def _validated(model: type[_M], content: Mapping[str, object], kind: str) -> _M:
 
 
 def describe_problems(error: ValidationError) -> str:
-    """Return a validation error in one line: each field, what is wrong with it, and its value where short."""
+    """Return a validation error as one line: each field, its problem and its value, shortened."""
     problems = []
     for problem in error.errors(include_url=False):
         field = ".".join(str(part) for part in problem["loc"])

@@ -1,13 +1,14 @@
-"""Which queue a task goes to: by its type, then its size, then its expected duration.
+"""Route tasks to queues by type, then size, then estimated duration.
 
-The rules are protocol.md §6: ``docker-tasks`` when the type is one of DOCKER_TASK_TYPES, else when
-``file_size_mb`` is over SIZE_THRESHOLD_MB, else when ``estimated_duration_minutes`` is over
-DURATION_THRESHOLD_MINUTES; otherwise the queue of the type's list. A type on no list is an error.
+The rules are those of protocol.md §6. A task goes to ``docker-tasks`` if its type is one of
+DOCKER_TASK_TYPES, if ``file_size_mb`` is over SIZE_THRESHOLD_MB, or if ``estimated_duration_minutes`` is over
+DURATION_THRESHOLD_MINUTES; otherwise to the queue of its type's list. A type on no list is an error.
 
 >>> str(route("create_cog", {"file_size_mb": 4000}, rules=RoutingRules()))
 'docker-tasks: file_size_mb 4000 is over SIZE_THRESHOLD_MB 1000'
 
-A megabyte of a well compressed raster takes longer than one of a plain one: an estimate tells them apart.
+A megabyte of a well compressed raster takes longer than one of an uncompressed raster; an estimate accounts
+for that.
 
 >>> print(route("create_cog", {"file_size_mb": 300, "estimated_duration_minutes": 45}, explain=True))
 docker-tasks: estimated_duration_minutes 45 is over DURATION_THRESHOLD_MINUTES 20
@@ -29,7 +30,7 @@ from gdaltools.display.shown import Shown
 from gdaltools.errors import InvalidParameter
 from worker.errors import UnknownTaskType
 
-if TYPE_CHECKING:  # it stands on this module
+if TYPE_CHECKING:
     from gdaltools.cost.estimation import Estimate
 
 EXTRACTION_TASKS = frozenset({"extract_tiles", "handler_tile_extraction", "raster_extract_tiles"})
@@ -60,7 +61,7 @@ class RoutingRules:
     Attributes
     ----------
     function_app_cores : int or None
-        The cores that durations are estimated for, those of the function app; None for this machine's.
+        The number of cores of the function app, for which durations are estimated; None means this machine's.
     """
 
     docker_task_types: frozenset[str] = EXTRACTION_TASKS
@@ -73,10 +74,10 @@ class RoutingRules:
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> RoutingRules:
-        """The rules that the variables of the same names (in upper case) state.
+        """Return the rules from the environment variables with the fields' names in upper case.
 
-        Thresholds that are not set are those of the calibration that GDALTOOLS_CALIBRATION names, if it has
-        any; the rest are defaults.
+        Thresholds that are not set come from the calibration that GDALTOOLS_CALIBRATION names, if it has any;
+        everything else is the default.
 
         Raises
         ------
@@ -108,12 +109,12 @@ class RoutingRules:
 
     @classmethod
     def from_calibration(cls, path: Path) -> RoutingRules:
-        """Rules with the thresholds that a calibration file holds.
+        """Return rules with the thresholds of a calibration file.
 
         Raises
         ------
         InvalidParameter
-            The file cannot be used, or holds no thresholds.
+            The file cannot be used or has no thresholds.
 
         Examples
         --------
@@ -143,16 +144,16 @@ class RoutingRules:
 
 @dataclass(frozen=True)
 class RuleCheck:
-    """One of the three rules, as it was looked at.
+    """The result of one of the three rules for a task.
 
     Attributes
     ----------
     rule : str
         "type", "size" or "duration".
     finding : str
-        What it found, with the numbers.
+        The comparison, with its numbers.
     fired : bool
-        Whether it sent the task to the container.
+        Whether the rule sends the task to the container.
     """
 
     rule: str
@@ -165,7 +166,7 @@ class RuleCheck:
 
 @dataclass(frozen=True, repr=False)
 class Route(Shown):
-    """A queue, and why a task goes there; `steps` are the rules up to the one that fired, if asked for."""
+    """The queue of a task and the reason; `steps` are the rules up to the one that fired, if requested."""
 
     queue: str
     reason: str = field(compare=False)
@@ -187,20 +188,20 @@ def route(
     estimate: Estimate | None = None,
     explain: bool = False,
 ) -> Route:
-    """The queue of a task, with the reason.
+    """Return the queue of a task, with the reason.
 
     Parameters
     ----------
     task_type : str
-        One of the raster or vector task types; case and hyphens do not matter.
+        One of the raster or vector task types; case is ignored, and hyphens count as underscores.
     parameters : mapping
-        The task's parameters, of which ``file_size_mb`` and ``estimated_duration_minutes`` are read.
+        The task's parameters; only ``file_size_mb`` and ``estimated_duration_minutes`` are read.
     rules : RoutingRules, optional
-        Default: those of the environment.
+        The rules; by default those of the environment.
     estimate : Estimate, optional
-        What `gdaltools.estimate` says of the task; it stands for the duration where `parameters` hold none.
+        The result of `gdaltools.estimate` for the task; its duration is used if `parameters` have none.
     explain : bool
-        Whether the answer also tells every rule that was looked at, with its numbers.
+        Whether the result includes every rule that was checked, with its numbers.
 
     Raises
     ------
@@ -238,7 +239,7 @@ def route(
 def _steps(
     name: str, parameters: Mapping[str, Any], rules: RoutingRules, estimate: Estimate | None
 ) -> Iterator[RuleCheck]:
-    """The three rules, in their order."""
+    """Yield the results of the three rules, in order."""
     is_docker = name in rules.docker_task_types
     yield RuleCheck("type", f"{name} is {'' if is_docker else 'not '}in DOCKER_TASK_TYPES", is_docker)
     minutes = parameters.get("estimated_duration_minutes")
@@ -271,7 +272,7 @@ def _steps(
 
 
 def normal_task_type(task_type: str) -> str:
-    """A task type in its normal spelling: lower case, underscores.
+    """Return a task type in its normal spelling: lower case, with underscores.
 
     >>> normal_task_type("Extract-Tiles")
     'extract_tiles'

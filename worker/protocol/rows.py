@@ -1,6 +1,6 @@
-"""The values that go into and come out of the database: rows, claims, and how each operation ended.
+"""The input and output values of the database operations: rows, claims, messages and outcomes.
 
-Timestamps of rows are naive UTC, as the platform's columns are.
+Timestamps of rows are naive UTC, like the platform's columns.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ JobStatus = Literal["queued", "processing", "completed", "failed", "completed_wi
 TaskStatus = Literal["queued", "processing", "completed", "failed", "retrying", "pending_retry", "cancelled"]
 
 OVER_STATUSES: frozenset[str] = frozenset({"completed", "failed", "completed_with_errors"})
-"""The states that a job does not leave by itself."""
+"""The final states of a job."""
 
 Json = Mapping[str, Any]
 
@@ -39,13 +39,13 @@ class JobRow:
 
     @property
     def over(self) -> bool:
-        """Whether nothing more happens to the job."""
+        """Whether the job is in a final state."""
         return self.status in OVER_STATUSES
 
 
 @dataclass(frozen=True)
 class TaskRow:
-    """A row of ``tasks``, the columns that the protocol names."""
+    """A row of ``tasks``, with the columns that the protocol names."""
 
     task_id: str
     parent_job_id: str
@@ -74,9 +74,9 @@ class TaskRow:
 
 @dataclass(frozen=True)
 class Claim:
-    """The right to write one task's outcome; worthless once the row is recreated or taken over.
+    """The right to write one task's outcome; invalid once the row is recreated or taken over.
 
-    ``row_created_at`` is the identity of the row: the platform recreates rows under the same ``task_id``.
+    ``row_created_at`` identifies the row, because the platform recreates rows with the same ``task_id``.
     """
 
     task_id: str
@@ -88,10 +88,10 @@ class Claim:
 
 @dataclass(frozen=True)
 class Claimed:
-    """The task is ours. ``task`` is the row as it was found; its parameters are what the platform wrote.
+    """The caller has claimed the task. ``task`` is the row before the claim, with the platform's parameters.
 
-    ``takeovers`` counts the workers that died running this row, ``deaths`` the task's own processes that died
-    under a worker that lived.
+    ``takeovers`` counts the workers that died while running this row; ``deaths`` counts the task's own
+    processes that died while their worker survived.
     """
 
     claim: Claim
@@ -101,23 +101,23 @@ class Claimed:
 
     @property
     def crashes(self) -> int:
-        """How many runs of the task ended with the death of a process."""
+        """The number of runs of the task that ended with the death of a process."""
         return self.takeovers + self.deaths
 
     @property
     def retry_count(self) -> int:
-        """How often the task was retried before; the database is the truth, not the message."""
+        """The number of earlier retries of the task; the row's count is used, not the message's."""
         return self.task.retry_count
 
     @property
     def parameters(self) -> Json:
-        """The task's parameters as its row has them."""
+        """The task's parameters in its row."""
         return self.task.parameters
 
 
 @dataclass(frozen=True)
 class Burial:
-    """A failed task's message is still to be dead-lettered, for this reason and with this description."""
+    """The reason and description with which a failed task's message must still be dead-lettered."""
 
     reason: str
     description: str
@@ -125,10 +125,9 @@ class Burial:
 
 @dataclass(frozen=True)
 class Finished:
-    """The task is over, or in a state in which no worker may touch it (cancelled, retrying,
-    pending_retry).
+    """The task is over, or in a state that no worker may change (cancelled, retrying, pending_retry).
 
-    ``burial`` is what a worker of ours that failed the task died before doing.
+    ``burial`` is set if the worker that failed the task died before it dead-lettered the message.
     """
 
     status: TaskStatus
@@ -137,7 +136,7 @@ class Finished:
 
 @dataclass(frozen=True)
 class HeldElsewhere:
-    """Somebody works on the task: its last sign of life is ``idle_seconds`` old."""
+    """Another worker runs the task; its last heartbeat is ``idle_seconds`` old."""
 
     worker: str | None
     idle_seconds: float
@@ -152,7 +151,7 @@ class JobOver:
 
 @dataclass(frozen=True)
 class Missing:
-    """There is no such task of that job."""
+    """The job has no task with this id."""
 
     task_id: str
 
@@ -162,10 +161,10 @@ ClaimOutcome = Claimed | Finished | HeldElsewhere | JobOver | Missing
 
 @dataclass(frozen=True)
 class OutboxMessage:
-    """A message to be sent once the transaction that wrote it is committed.
+    """A message that is sent once the transaction that writes it is committed.
 
-    ``delay_seconds`` keeps it back at the broker, counted by the database's clock; ``message_id`` is what the
-    broker recognises duplicates by, and is made up where the caller does not care.
+    The broker delivers it after ``delay_seconds``, counted by the database's clock. The broker recognises
+    duplicates by ``message_id``, which is random by default.
     """
 
     queue: str
@@ -178,7 +177,7 @@ class OutboxMessage:
 
 @dataclass(frozen=True)
 class OutboxRow:
-    """A message of the outbox that is now ours to send, at once or when it is ``scheduled_at`` (aware)."""
+    """An outbox message locked for sending, for delivery at once or at ``scheduled_at`` (timezone-aware)."""
 
     id: int
     message: OutboxMessage
@@ -188,10 +187,10 @@ class OutboxRow:
 
 @dataclass(frozen=True)
 class Completion:
-    """How a completion ended. Not accepted: the claim is lost and nothing was written.
+    """The outcome of a completion. If it is not accepted, the claim is lost and nothing was written.
 
-    ``signal_id`` is the outbox row of the stage's signal when this was the last task of a stage of a job that
-    is not over.
+    ``signal_id`` is the outbox id of the stage's signal if this was the last task of its stage and the job is
+    not over.
     """
 
     accepted: bool
@@ -205,14 +204,14 @@ RedriveOutcome = Literal["reset", "queued", "running", "completed", "stage_over"
 
 @dataclass(frozen=True)
 class Redriven:
-    """What a redrive found of a task, and did.
+    """The outcome of a redrive for one task.
 
-    ``reset``: the row was failed and is queued as if new; ``queued``: it was queued already. Both are owed a
-    message. In every other case nothing was written: the task runs, or is completed; its job is over or at
-    another stage; the row is in a state that no worker may touch; or there is no such row.
+    ``reset``: the row was failed and is now queued as if new. ``queued``: the row was already queued. In both
+    cases a message is in the outbox. In every other case nothing was written: the task runs or is completed;
+    its job is over or at another stage; the row is in a state that no worker may change; or there is no row.
 
-    ``still_failed`` counts the failed tasks of its stage that this redrive did not reset, and
-    ``asked_again`` the unfinished ones that are owed a message because their job was failed and now is not.
+    ``still_failed`` counts the failed tasks of its stage that this redrive did not reset. ``asked_again``
+    counts the unfinished tasks that get a new message because their job was failed and now is not.
     """
 
     task_id: str
@@ -227,7 +226,7 @@ class Redriven:
 
 @dataclass(frozen=True)
 class OutboxBacklog:
-    """How many messages wait in the outbox, and for how long the oldest has."""
+    """The number of unsent messages in the outbox, and the age of the oldest."""
 
     unsent: int
     oldest_seconds: float
@@ -235,7 +234,7 @@ class OutboxBacklog:
 
 @dataclass(frozen=True)
 class NewJob:
-    """A job to be inserted."""
+    """A job to insert."""
 
     job_id: str
     job_type: str
@@ -246,7 +245,7 @@ class NewJob:
 
 @dataclass(frozen=True)
 class NewTask:
-    """A task to be inserted, with the message that asks a worker to run it."""
+    """A task to insert, with its message for the worker."""
 
     task_id: str
     task_type: str
@@ -257,7 +256,7 @@ class NewTask:
 
 @dataclass(frozen=True)
 class Submission:
-    """What a submission came to: the job, and whether it was made now or had been there."""
+    """The outcome of a submission: the job, and whether it was created or already existed."""
 
     job_id: str
     status: JobStatus
@@ -266,7 +265,7 @@ class Submission:
 
 @dataclass(frozen=True)
 class Advance:
-    """Whether this call moved the job on, and to which stage; a later or repeated call moves nothing."""
+    """Whether this call advanced the job, and to which stage; a late or repeated call does not."""
 
     advanced: bool
     stage: int | None = None

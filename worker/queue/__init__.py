@@ -1,1 +1,1 @@
-"""Service Bus: receive, keep locked, settle and send; no message is lost, and none is settled early."""
+"""Access to Service Bus: receive, lock, settle and send; no message is lost or settled early."""

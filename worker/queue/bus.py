@@ -1,11 +1,10 @@
-"""Service Bus: peek, receive, renew, settle, send.
+"""Service Bus operations: peek, receive, renew, settle, send.
 
-Only `worker.queue.settings`, which is about management, imports ``azure.servicebus`` as well.
+Only `worker.queue.settings`, which manages queues, imports ``azure.servicebus`` as well.
 
-What the SDK's quirks ask of a caller is done here, once (versions and threads: azure-servicebus 7.15.0):
-a message is settled although its link was detached meanwhile, a lock is renewed until it has really run out,
-a receiver that died is replaced, a cancellation ends what it is meant for, and every error becomes one of
-`worker.errors`.
+This module contains every workaround for the SDK (azure-servicebus 7.15.0): a message is settled even if its
+link was detached meanwhile, a lock is renewed until it has really expired, a dead receiver is replaced, a
+cancellation ends the call that it is meant for, and every error becomes one of `worker.errors`.
 """
 
 from __future__ import annotations
@@ -50,25 +49,24 @@ from worker.waiting import mend_cancellation
 if TYPE_CHECKING:
     from azure.core.credentials_async import AsyncTokenCredential
 
-# The SDK reads every frame by wait_for: a receive that was to end went on in the midst of a stream of frames.
+# The SDK reads every frame with wait_for: without this, a cancelled receive continues while frames arrive.
 mend_cancellation(_async_utils, _client_async, _connection_async, _transport_async)
 
 SubQueue = Literal["dead-letter"]
 
-RETRIES = 2  # of the SDK, within one call, after 0.4 and 0.8 s
+RETRIES = 2  # by the SDK, within one call, after 0.4 and 0.8 s
 BACKOFF_FACTOR = 0.2
-OUTCOME_SECONDS = (
-    15.0  # to hear of a settlement before asking over the management link; the SDK's default is 60
-)
-ATTEMPT_SECONDS = 20.0  # for one try of a settlement, a renewal, or a peek
-MIN_RENEW_SECONDS = 0.5  # for one try of a renewal of a lock that is about to end
+# The time limit for a settlement's answer before the SDK uses the management link; the SDK's default is 60 s.
+OUTCOME_SECONDS = 15.0
+ATTEMPT_SECONDS = 20.0  # for one attempt of a settlement, a renewal, or a peek
+MIN_RENEW_SECONDS = 0.5  # for one attempt to renew a lock that is about to expire
 SETTLE_ATTEMPTS = 4  # the second at once, the others after 1 and 2 s, each with the SDK's own retries
-SEND_SECONDS = 120.0  # for all tries of one batch
-RECEIVE_SLACK_SECONDS = 30.0  # by which a receive may overrun, before the receiver is given up
+SEND_SECONDS = 120.0  # for one call of `Bus.send`, all attempts included
+RECEIVE_SLACK_SECONDS = 30.0  # the time by which a receive may overrun before its receiver is replaced
 CLOSE_SECONDS = 10.0
-MAX_BACKOFF_SECONDS = 30.0  # between tries to re-open a receiver
+MAX_BACKOFF_SECONDS = 30.0  # between attempts to reopen a receiver
 MAX_LOCK_SECONDS = 300.0  # Service Bus's own limit
-DOUBTED_LOCK_SECONDS = 15.0  # for how long a lock is trusted whose end does not fit this machine's calendar
+DOUBTED_LOCK_SECONDS = 15.0  # assumed for a lock whose expiry is implausible by this machine's clock
 MAX_REASON_LENGTH = 4096  # characters; Service Bus refuses longer reasons and descriptions
 
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -82,17 +80,17 @@ class OutgoingMessage:
     Parameters
     ----------
     body
-        JSON text; or bytes, which are sent as they are.
+        JSON text, or bytes, which are sent unchanged.
     message_id
-        Tells a duplicate: a queue with duplicate detection drops a second message with it.
+        The id that identifies duplicates: a queue with duplicate detection drops a second message with it.
     correlation_id
-        What it belongs to.
+        The id of the operation that the message belongs to.
     scheduled_at
-        When it shall appear in the queue; a datetime with a time zone. At once when None.
+        The time at which the message appears in the queue, a timezone-aware datetime; at once if None.
     content_type
-        The body's media type.
+        The media type of the body.
     application_properties
-        Further properties.
+        Additional properties.
     """
 
     body: str | bytes
@@ -105,10 +103,10 @@ class OutgoingMessage:
 
 @dataclass(frozen=True, slots=True)
 class PeekedMessage:
-    """A message as it lay in its queue when somebody looked: not locked, so it may be gone by now.
+    """A message as it was in its queue at the time of a peek; it is not locked, so it may be gone by now.
 
-    ``delivery_count`` counts the deliveries that came to nothing; ``enqueued_at`` has a time zone. The
-    application properties are without the dead-letter reason and description, which have fields of their own.
+    ``delivery_count`` counts the failed deliveries; ``enqueued_at`` is timezone-aware. The application
+    properties do not include the dead-letter reason and description, which have their own fields.
     """
 
     queue: str
@@ -125,7 +123,7 @@ class PeekedMessage:
 
 
 def host_of(namespace: str) -> str:
-    """A namespace's host name, where it may be given by its own name alone.
+    """Return the host name of a namespace that is passed as a host name or as a short name.
 
     >>> host_of("example")
     'example.servicebus.windows.net'
@@ -136,9 +134,9 @@ def host_of(namespace: str) -> str:
 
 
 class Bus:
-    """A Service Bus namespace, for the length of an ``async with``; make one with `connect`.
+    """A Service Bus namespace; create it with `connect` and use it as an async context manager.
 
-    All of it belongs to one event loop. Every receiver and every send has its own connection, so that they do
+    An instance belongs to one event loop. Each receiver and each send has its own connection, so that they do
     not wait for one another.
     """
 
@@ -154,22 +152,23 @@ class Bus:
         namespace: str | None = None,
         credential: AsyncTokenCredential | None = None,
     ) -> Bus:
-        """Name the namespace; nothing is sent before the first operation.
+        """Create a bus for a namespace; it does not connect before the first operation.
 
         Parameters
         ----------
         connection_string
-            With a shared access key; or else
+            A connection string with a shared access key.
         namespace
-            the host name, ``example.servicebus.windows.net`` or short ``example``. A loopback host is spoken
-            to without TLS.
+            The host name, ``example.servicebus.windows.net`` or short ``example``, as the alternative to
+            `connection_string`. TLS is not used for a loopback host.
         credential
-            Who we are there; ``DefaultAzureCredential`` when None. The caller closes what it gives.
+            The identity to connect with; ``DefaultAzureCredential`` if None. The caller closes a credential
+            that it passes.
 
         Raises
         ------
         InvalidParameter
-            Neither or both of connection string and namespace are given, or the string is malformed.
+            Neither or both of `connection_string` and `namespace` are passed, or the string is malformed.
         """
         if bool(connection_string) == bool(namespace):
             raise InvalidParameter(
@@ -190,7 +189,7 @@ class Bus:
         host = host_of(namespace)
         own = None
         if credential is None:
-            from azure.identity.aio import DefaultAzureCredential  # imported where it is used: it is slow
+            from azure.identity.aio import DefaultAzureCredential  # imported here because it is slow
 
             credential = own = DefaultAzureCredential()
         use_tls = host.rsplit(":", 1)[0].strip("[]") not in _LOOPBACK
@@ -207,49 +206,49 @@ class Bus:
             await _close("credential", self._own_credential.close())
 
     def receiver(self, queue: str, *, sub_queue: SubQueue | None = None) -> QueueReceiver:
-        """A receiver of a queue or of its dead letters, to be used with ``async with``."""
+        """Return a receiver of a queue or of its dead letters, to be used with ``async with``."""
         return QueueReceiver(self._client, queue, sub_queue)
 
     async def send(self, queue: str, messages: Sequence[OutgoingMessage]) -> None:
-        """Send messages in as few transfers as they fit in; when it returns, all of them are durable.
+        """Send messages in as few batches as possible; all of them are durable when the call returns.
 
-        After an error some of them may have been sent, and after a connection that broke, some twice: the
-        message ids let the queue drop duplicates.
+        After an error some messages may have been sent, and after a broken connection some may have been sent
+        twice: the message ids let the queue drop duplicates.
 
         Raises
         ------
         MessageTooLarge
-            One of them is larger than the queue takes; then none was sent, unless that one was alone.
+            A message exceeds the queue's size limit; no message was sent.
         QueueNotFound, BusAuthenticationError
-            Trying again does not help.
+            A retry does not help.
         BusError
-            Service Bus failed, or did not answer in time.
+            Service Bus failed or did not answer in time.
         """
         if not messages:
             return
         with _translated(f"sending to {queue}"):
-            # A sender for each send: an idle one would be detached by the service after ten minutes, and
-            # the first send after that would wait for the SDK to find out (azure-sdk-for-python#18795).
-            # Without keep-alive: closing waits a second for that task.
+            # One sender per send: the service detaches an idle sender after ten minutes, and the next send
+            # then waits until the SDK detects that (azure-sdk-for-python#18795). Without keep-alive, because
+            # closing waits a second for the keep-alive task.
             opened = self._client.get_queue_sender(queue, keep_alive=0)
             async with asyncio.timeout(SEND_SECONDS), opened as sender:
                 for batch in await _batches(sender, [_outgoing(message) for message in messages]):
                     await sender.send_messages(batch)
 
     async def check_receiving(self, queue: str) -> None:
-        """Make sure that we may receive from a queue, by a peek.
+        """Check with a peek that this identity may receive from a queue.
 
         Raises
         ------
         BusError
-            It cannot be reached; `QueueNotFound` and `BusAuthenticationError` say why.
+            The queue is not reachable; `QueueNotFound` and `BusAuthenticationError` are the specific reasons.
         """
         with _translated(f"reaching {queue}"):
             async with asyncio.timeout(ATTEMPT_SECONDS), self._client.get_queue_receiver(queue) as receiver:
                 await receiver.peek_messages(1)
 
     async def check_sending(self, queue: str) -> None:
-        """Make sure that we may send to a queue, by opening a link. Raises as `check_receiving`."""
+        """Check by opening a link that this identity may send to a queue; raises as `check_receiving`."""
         with _translated(f"reaching {queue}"):
             async with (
                 asyncio.timeout(ATTEMPT_SECONDS),
@@ -259,11 +258,12 @@ class Bus:
 
 
 class QueueReceiver:
-    """Receives from one queue, and looks into it; to be used with ``async with``.
+    """Receives and peeks messages of one queue; use it as an async context manager.
 
-    One slot, one receiver: call one method at a time, and none while a message's lock is being renewed, which
-    the SDK's receivers are not made for. A message that is to be worked on is received alone, as others would
-    wait with their locks running; `receive_many` is for messages that are settled at once.
+    Each slot has its own receiver. Call one method at a time, and none while a message's lock is being
+    renewed: the SDK's receivers do not support that. Use `receive` for a message that takes time to process,
+    because the locks of further messages would run meanwhile; `receive_many` is for messages that are settled
+    at once.
     """
 
     def __init__(self, client: ServiceBusClient, queue: str, sub_queue: SubQueue | None) -> None:
@@ -272,7 +272,7 @@ class QueueReceiver:
         self._sub_queue = sub_queue
         self._receiver: ServiceBusReceiver | None = None
         self._opened = AsyncExitStack()
-        self._is_sound = False  # no call was broken off in it
+        self._is_sound = False  # True if no call on the SDK's receiver was interrupted
         self._failures = 0
 
     async def __aenter__(self) -> Self:
@@ -284,22 +284,23 @@ class QueueReceiver:
         await self._drop()
 
     async def receive(self, *, wait_seconds: float = 30) -> Message | None:
-        """The next message, locked for us; None when there was none in that time. As `receive_many` else."""
+        """Return the next message, locked; None if none arrives within `wait_seconds`. See `receive_many`."""
         received = await self.receive_many(1, wait_seconds=wait_seconds)
         return received[0] if received else None
 
     async def receive_many(self, max_count: int, *, wait_seconds: float = 30) -> list[Message]:
-        """The next messages, in order, locked for us: what has come once the first is there; none is waiting.
+        """Return the next messages, locked and in order: all that are available once the first has arrived.
 
-        May be cancelled: a message that was on its way is given back, uncounted, by the next `receive` or
-        when the receiver is closed (the SDK waits 0.4 s for it; one that comes later is locked until its lock
-        ends). After an error the next call opens the receiver anew, after a pause that grows with every
-        failure in a row.
+        The list is empty if no message arrives within `wait_seconds`. The call may be cancelled: a message in
+        transit is then released by the next `receive` or when the receiver is closed, without counting a
+        delivery (the SDK waits 0.4 s for it; one that arrives later stays locked until its lock expires).
+        After an error the next call reopens the receiver, after a pause that grows with each consecutive
+        failure.
 
         Raises
         ------
         QueueNotFound, BusAuthenticationError
-            Trying again does not help.
+            A retry does not help.
         BusError
             Service Bus failed; call again.
         """
@@ -320,14 +321,14 @@ class QueueReceiver:
         return [Message(receiver, each, self.queue) for each in received]
 
     async def peek(self, *, from_sequence: int = 1, max_count: int = 100) -> list[PeekedMessage]:
-        """The messages from that sequence number on, in order and in whatever state; none: there are no more.
+        """Return messages from `from_sequence` on, in order and in any state; an empty list is the end.
 
-        There may be more although fewer than `max_count` came.
+        There may be more messages even if fewer than `max_count` are returned.
 
         Raises
         ------
         QueueNotFound, BusAuthenticationError
-            Trying again does not help.
+            A retry does not help.
         BusError
             Service Bus failed; call again.
         """
@@ -341,7 +342,10 @@ class QueueReceiver:
         return [_peeked(each, self.queue) for each in found]
 
     async def _sound(self) -> ServiceBusReceiver:
-        """The SDK's receiver, a new one after a call that was broken off; to be declared sound at its end."""
+        """Return the SDK's receiver, or a new one if the last call on it was interrupted.
+
+        The caller sets `_is_sound` when its own call has completed.
+        """
         if not self._is_sound:
             await self._drop()
         self._is_sound = False
@@ -362,7 +366,7 @@ class QueueReceiver:
 
 
 class Message:
-    """A message that is locked for us. Settle it once, before its receiver is closed."""
+    """A received message, locked for this worker. Settle it once, before its receiver is closed."""
 
     def __init__(self, receiver: ServiceBusReceiver, received: ServiceBusReceivedMessage, queue: str) -> None:
         self._receiver = receiver
@@ -378,7 +382,7 @@ class Message:
         self.content_type = _text(received.content_type)
         self.application_properties = _properties(received)
         self.delivery_count = (received.delivery_count or 0) + 1
-        """Which delivery this is: 1 for the first (on the wire it counts from 0)."""
+        """The number of this delivery: 1 for the first (the protocol counts from 0)."""
         self.dead_letter_reason = received.dead_letter_reason
         self.dead_letter_description = received.dead_letter_error_description
 
@@ -387,33 +391,33 @@ class Message:
 
     @property
     def locked_until(self) -> datetime:
-        """When the lock ends unless it is renewed, by the service's clock; UTC."""
+        """The time at which the lock expires unless it is renewed, by the service's clock, in UTC."""
         return self._received.locked_until_utc or datetime.min.replace(tzinfo=UTC)
 
     @property
     def remaining_seconds(self) -> float:
-        """How long the lock holds unless it is renewed, whatever becomes of this machine's calendar."""
+        """The seconds until the lock expires unless it is renewed, by the monotonic clock."""
         return self._ends - time.monotonic()
 
     async def complete(self) -> None:
-        """Remove the message from the queue; durable when it returns.
+        """Remove the message from the queue; the removal is durable when the call returns.
 
         Raises
         ------
         LockLost
-            The lock has ended or the message was settled before; somebody else may have it. Rarely, when a
-            connection broke, it was this very settlement that Service Bus had done before.
+            The lock has expired or the message is already settled; another receiver may have it. In rare
+            cases, after a broken connection, Service Bus had already done this very settlement.
         BusError
-            Service Bus failed in every try; the message stays locked until its lock ends.
+            Service Bus failed in every attempt; the message stays locked until its lock expires.
         """
         await self._settle(lambda: self._receiver.complete_message(self._received), "completing")
 
     async def abandon(self) -> None:
-        """Give the message back at once, one delivery counted. Raises as `complete`."""
+        """Return the message to the queue at once and count one delivery; raises as `complete`."""
         await self._settle(lambda: self._receiver.abandon_message(self._received), "abandoning")
 
     async def dead_letter(self, reason: str, description: str) -> None:
-        """Move the message to the dead letters; texts are cut to 4096 characters. Raises as `complete`."""
+        """Dead-letter the message; texts are truncated to 4096 characters. Raises as `complete`."""
         reason, description = reason[:MAX_REASON_LENGTH], description[:MAX_REASON_LENGTH]
         await self._settle(
             lambda: self._receiver.dead_letter_message(
@@ -423,9 +427,9 @@ class Message:
         )
 
     async def renew(self) -> None:
-        """Begin the lock's time anew. Raises as `complete`."""
+        """Renew the lock for its full duration; raises as `complete`."""
         async with self._one_at_a_time:
-            # Not longer than half of what is left, so that a failure leaves time for another try.
+            # At most half of the remaining time, so that a failure leaves time for another attempt.
             timeout = max(min(ATTEMPT_SECONDS, self.remaining_seconds / 2), MIN_RENEW_SECONDS)
             await self._with_retries(
                 lambda: self._receiver.renew_message_lock(self._received, timeout=timeout), "renewing"
@@ -442,19 +446,19 @@ class Message:
             self.is_settled = True
 
     async def _with_retries(self, action: Callable[[], Awaitable[object]], doing: str) -> None:
-        """Do something to the message, again when the SDK's receiver has died under it.
+        """Run `action` on the message, and again after reopening the SDK's receiver if it has died.
 
-        A link that was detached while the message was held fails the settlement without a retry and shuts the
-        receiver; a peek opens it again, and the settlement then goes over the management link, for which
-        the lock token is enough.
+        If the link was detached while the message was held, the SDK fails the settlement without a retry and
+        closes the receiver. A peek reopens it, and the settlement then uses the management link, which needs
+        only the lock token.
         """
         for attempt in range(1, SETTLE_ATTEMPTS + 1):
             if self.is_settled or self.remaining_seconds <= 0:
                 raise LockLost(f"{doing} {self!r}: its lock has ended, or it was settled before")
             try:
                 with _translated(f"{doing} {self!r}"):
-                    # 7.15 compares the lock's end with this machine's calendar, and refuses to settle what
-                    # has expired by that; the service knows better.
+                    # 7.15 compares the lock's expiry with this machine's clock and refuses to settle an
+                    # expired message; the service itself decides that correctly.
                     self._received._expiry = datetime.now(UTC) + timedelta(seconds=self.remaining_seconds)
                     async with asyncio.timeout(ATTEMPT_SECONDS + OUTCOME_SECONDS):
                         await action()
@@ -471,7 +475,7 @@ class Message:
             with _translated(f"re-opening the receiver of {self.queue}"):
                 await self._receiver.peek_messages(1, timeout=ATTEMPT_SECONDS)
         except BusError as error:
-            _LOGGER.info("%s", error)  # the next try of what we came for says it again, and is raised
+            _LOGGER.info("%s", error)  # the next attempt of the action meets this error too and raises it
 
 
 def _outgoing(message: OutgoingMessage) -> ServiceBusMessage:
@@ -515,9 +519,9 @@ def _properties(received: ServiceBusReceivedMessage) -> dict[str, Any]:
 
 
 async def _batches(sender: ServiceBusSender, messages: list[ServiceBusMessage]) -> list[Any]:
-    """What to give to ``send_messages``, one after the other; nothing is sent yet."""
+    """Return the arguments for consecutive calls of ``send_messages``; send nothing yet."""
     if len(messages) == 1:
-        return list(messages)  # it may be a little larger than what fits in a batch
+        return list(messages)  # a single message may be a little larger than one that fits in a batch
     batches = [await sender.create_message_batch()]
     for message in messages:
         try:
@@ -529,7 +533,7 @@ async def _batches(sender: ServiceBusSender, messages: list[ServiceBusMessage]) 
 
 
 def _body_of(received: ServiceBusReceivedMessage) -> bytes:
-    """The body's bytes; of a body that is not binary, what its text or JSON would be."""
+    """Return the body as bytes; a body that is not binary is encoded as text or JSON."""
     body: Any = received.body
     if received.body_type is AmqpMessageBodyType.DATA:
         return body if isinstance(body, bytes) else b"".join(body)
@@ -539,7 +543,7 @@ def _body_of(received: ServiceBusReceivedMessage) -> bytes:
 
 
 def _end_of_lock(received: ServiceBusReceivedMessage) -> float:
-    """When a lock that has just begun ends, on the monotonic clock."""
+    """Return the expiry of a lock that has just begun, on the monotonic clock."""
     until = received.locked_until_utc
     remaining = (until - datetime.now(UTC)).total_seconds() if until is not None else 0.0
     return time.monotonic() + (remaining if 0 < remaining <= MAX_LOCK_SECONDS + 1 else DOUBTED_LOCK_SECONDS)
@@ -552,7 +556,7 @@ def _text(value: object) -> str | None:
 
 
 async def _close(what: str, closing: Awaitable[None]) -> None:
-    """Close a part of the SDK; a failure is told, and is nobody's business else."""
+    """Close a part of the SDK; a failure is only logged."""
     try:
         with _translated(f"closing the {what}"):
             async with asyncio.timeout(CLOSE_SECONDS):
@@ -563,12 +567,12 @@ async def _close(what: str, closing: Awaitable[None]) -> None:
 
 @contextmanager
 def _translated(doing: str) -> Iterator[None]:
-    """Make the SDK's errors ours."""
+    """Convert the SDK's errors to those of `worker.errors`."""
     try:
         yield
     except GdalToolsError:
         raise
-    except Exception as error:  # all of them: the SDK lets its transport's private exceptions out as well
+    except Exception as error:  # all: the SDK also raises its transport's private exceptions
         raise _our_error(error)(f"{doing}: {str(error) or type(error).__name__}") from error
 
 

@@ -1,4 +1,4 @@
-"""Dead letters as values: what one holds, which are meant, what became of each; and all of it as JSON."""
+"""Value types for dead letters: contents, selections and results, and their JSON form."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from worker.protocol.rows import JobRow, TaskRow
 
 if TYPE_CHECKING:
     from worker.queue.bus import (
-        PeekedMessage,  # it brings the SDK, which a command that asks a worker can spare
+        PeekedMessage,  # imports the SDK, which commands that only query a worker do not need
     )
 
 SortOrder = Literal["newest", "oldest"]
@@ -24,30 +24,30 @@ Outcome = Literal["redriven", "resent", "purged", "removed", "refused", "left", 
 
 @dataclass(frozen=True)
 class DeadLetter:
-    """A dead letter as it was seen, and the task that it asks for, where it is a task's."""
+    """A dead letter as peeked, with its task message if it is one."""
 
     message: PeekedMessage
     task: TaskMessage | None = None
 
     @property
     def sequence_number(self) -> int:
-        """Its number in the sub-queue, for life."""
+        """The dead letter's permanent number in the sub-queue."""
         return self.message.sequence_number
 
     @property
     def text(self) -> str:
-        """The body, as far as it is text."""
+        """The body as text; bytes that are not UTF-8 are replaced."""
         return self.message.body.decode("utf-8", "replace")
 
     @property
     def task_id(self) -> str | None:
-        """The task that it asks for, where it is a task's."""
+        """The id of the task; None if the message is not a task's."""
         return None if self.task is None else self.task.task_id
 
 
 @dataclass(frozen=True)
 class Listing:
-    """The letters at one end of a sub-queue, and how many there are in all."""
+    """The dead letters at one end of a sub-queue, and the total number."""
 
     queue: str
     total: int
@@ -56,7 +56,7 @@ class Listing:
 
 @dataclass(frozen=True)
 class DeadLetterDetails:
-    """A letter with its task's row and job; ``note`` says why they are not there."""
+    """A dead letter with its task's row and job; ``note`` says why they are missing."""
 
     dead_letter: DeadLetter
     row: TaskRow | None = None
@@ -66,11 +66,12 @@ class DeadLetterDetails:
 
 @dataclass(frozen=True)
 class DeadLetterResult:
-    """What became of a chosen letter.
+    """The result of an operation on a selected dead letter.
 
-    ``redriven``: its task begins anew; ``resent``: a copy is in its queue again; ``purged``; ``removed``, as
-    there was nothing to redrive. ``refused``: it stays, as trying would be of no use; ``left``: what was
-    asked for is done, yet the letter could not be removed; ``absent``: no such letter could be had.
+    ``redriven``: its task starts again. ``resent``: a copy is in its queue again. ``purged``: it is removed.
+    ``removed``: it is removed, because there was nothing to redrive. ``refused``: it stays, because a redrive
+    is useless. ``left``: the operation is done, but the dead letter could not be removed. ``absent``: the
+    dead letter does not exist or could not be received.
     """
 
     sequence_number: int
@@ -83,14 +84,14 @@ _MAX_SEQUENCE_NUMBER = 2**63 - 1
 
 
 def parse_sequence_number(text: str) -> int:
-    """Read a sequence number; `InvalidParameter` when it is none."""
+    """Parse a sequence number; raise `InvalidParameter` if `text` is not one."""
     if text.isascii() and text.isdecimal() and len(text) < 20 and 1 <= int(text) <= _MAX_SEQUENCE_NUMBER:
         return int(text)
     raise InvalidParameter(f"{text!r} is not a sequence number: list the letters to see theirs")
 
 
 class Selection(BaseModel):
-    """Which letters are meant: all, or those to which everything applies that is given."""
+    """The selected dead letters: all, or those that meet every criterion that is set."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
 
@@ -101,12 +102,12 @@ class Selection(BaseModel):
 
     @classmethod
     def of(cls, given: object) -> Self:
-        """The choice that a JSON object states.
+        """Return the selection that a JSON object describes.
 
         Raises
         ------
         InvalidParameter
-            It chooses nothing, or all and some at once, or a value is wrong.
+            The object selects nothing, combines all with a criterion, or has a wrong value.
         """
         try:
             return cls.model_validate(given)
@@ -121,7 +122,7 @@ class Selection(BaseModel):
         return self
 
     def takes(self, dead_letter: DeadLetter) -> bool:
-        """Whether the letter is meant. Reasons are compared whole, without regard to case."""
+        """Return whether the dead letter is selected; reasons must match completely, in any case."""
         reason = dead_letter.message.dead_letter_reason or ""
         return (
             (not self.sequences or dead_letter.sequence_number in self.sequences)
@@ -131,7 +132,7 @@ class Selection(BaseModel):
 
 
 def dead_letter_of(message: PeekedMessage) -> DeadLetter:
-    """The letter that a message of a dead-letter sub-queue is."""
+    """Return the dead letter of a message in a dead-letter sub-queue."""
     try:
         return DeadLetter(message, parse_task(message.body))
     except InvalidMessage:
@@ -139,7 +140,7 @@ def dead_letter_of(message: PeekedMessage) -> DeadLetter:
 
 
 def describe(dead_letter: DeadLetter) -> dict[str, Any]:
-    """A letter as JSON has it."""
+    """Return a dead letter in its JSON form."""
     message, task = dead_letter.message, dead_letter.task
     return {
         "queue": message.queue,
@@ -158,7 +159,7 @@ def describe(dead_letter: DeadLetter) -> dict[str, Any]:
 
 
 def describe_listing(listing: Listing) -> dict[str, Any]:
-    """A listing as JSON has it."""
+    """Return a listing in its JSON form."""
     return {
         "queue": listing.queue,
         "total": listing.total,
@@ -167,7 +168,7 @@ def describe_listing(listing: Listing) -> dict[str, Any]:
 
 
 def describe_whole(whole: DeadLetterDetails) -> dict[str, Any]:
-    """A letter with every property, its task's row and its job, as JSON has them."""
+    """Return a dead letter with all properties, its task's row and its job in their JSON form."""
     message, row, job = whole.dead_letter.message, whole.row, whole.job
     return {
         **describe(whole.dead_letter),
@@ -188,7 +189,7 @@ def describe_whole(whole: DeadLetterDetails) -> dict[str, Any]:
 
 
 def describe_done(queue: str, outcomes: Iterable[DeadLetterResult]) -> dict[str, Any]:
-    """What became of a queue's chosen letters, as JSON has it."""
+    """Return the results for a queue's selected dead letters in their JSON form."""
     return {
         "queue": queue,
         "letters": [
@@ -204,7 +205,7 @@ def describe_done(queue: str, outcomes: Iterable[DeadLetterResult]) -> dict[str,
 
 
 def pretty(body: str) -> str:
-    """A body for a person: JSON indented, anything else as it is."""
+    """Return a body for display: JSON indented, anything else unchanged."""
     try:
         return json.dumps(json.loads(body), indent=2, ensure_ascii=False)
     except (ValueError, RecursionError):

@@ -1,8 +1,8 @@
-"""Dead letters: what lies in a queue's dead-letter sub-queue, and what a person makes of it.
+"""List, show, redrive and purge the dead letters of a queue.
 
-Looking locks nothing. A letter is removed only after what was asked for is durable: of a task the row is
-reset and a fresh message owed to the outbox in one transaction, so that a crash leaves the letter where it
-was, and doing it again does no harm. Letters that were not chosen keep their place and their order.
+Reading locks nothing. A dead letter is removed only after the requested effect is durable: for a task, one
+transaction resets the row and puts a new message into the outbox. A crash therefore leaves the dead letter in
+place, and a repetition is harmless. Dead letters that were not selected keep their place and order.
 """
 
 from __future__ import annotations
@@ -31,22 +31,22 @@ from worker.queue.outbox import Outbox
 
 # The broker's own reason (learn.microsoft.com, "Overview of Service Bus dead-letter queues").
 _GIVEN_UP = "MaxDeliveryCountExceeded"
-# How many letters one request peeks or locks.
+# The number of dead letters that one request peeks or locks.
 _BATCH = 100
-# How long to wait for letters that were there a moment ago: others may have them locked.
+# The time to wait for dead letters that were just listed; another receiver may have them locked.
 _WAIT_SECONDS = 5.0
-# Letters that were passed over are given back before their locks end.
+# Dead letters that were not selected are given back after this share of their lock, before it expires.
 _SHARE_OF_LOCK = 0.5
-# Service Bus takes no longer message ids.
+# Service Bus's limit for message ids, in characters.
 _MAX_MESSAGE_ID_LENGTH = 128
 
 
 Look = Callable[[int], Awaitable[tuple[DeadLetter, ...]]]
-"""Gives the oldest letters, at most so many."""
+"""Returns the oldest dead letters, at most the number passed."""
 
 
 class DeadLetters:
-    """The dead letters of some queues. Without a database, letters of tasks cannot be redriven."""
+    """The dead letters of `queues`. Without a database, dead letters of tasks cannot be redriven."""
 
     def __init__(self, bus: Bus, *, queues: Sequence[str], database: Database | None = None) -> None:
         self._bus = bus
@@ -54,12 +54,12 @@ class DeadLetters:
         self._database = database
 
     async def listing(self, queue: str, *, order: SortOrder = "newest", limit: int = 50) -> Listing:
-        """The first `limit` letters of a queue in that order.
+        """Return the first `limit` dead letters of a queue in `order`, and their total number.
 
         Raises
         ------
         QueueNotFound
-            The queue is not one of ours, or does not exist.
+            The queue is not one of `queues`, or does not exist.
         BusError
             Service Bus failed.
         """
@@ -76,10 +76,10 @@ class DeadLetters:
 
     @asynccontextmanager
     async def watching(self, queue: str) -> AsyncIterator[Look]:
-        """A function that looks at a queue's oldest letters, for whoever looks again and again.
+        """Yield a function that returns a queue's oldest dead letters; for repeated calls.
 
-        Each look is one request over a link that stays open: cheap, however many letters there are. The
-        function raises as `listing` does, and can be called again.
+        Each call is one request over a link that stays open, so its cost does not depend on the number of
+        dead letters. The function raises as `listing` does and can be called again after an error.
         """
         async with self._receiver(queue) as receiver:
 
@@ -89,12 +89,12 @@ class DeadLetters:
             yield look
 
     async def show(self, queue: str, sequence_number: int) -> DeadLetterDetails:
-        """One letter, with its task's row and job where the database has them.
+        """Return one dead letter, with its task's row and job if the database has them.
 
         Raises
         ------
         DeadLetterNotFound
-            There is no letter of this number.
+            There is no dead letter with this number.
         QueueNotFound, BusError
             As `listing`.
         """
@@ -110,24 +110,24 @@ class DeadLetters:
         try:
             row = await self._database.task(dead_letter.task.task_id)
             job = await self._database.job(dead_letter.task.parent_job_id)
-        except DatabaseError as error:  # the letter itself is worth seeing all the same
+        except DatabaseError as error:  # the dead letter itself is still useful
             return DeadLetterDetails(dead_letter, note=str(error))
         if row is None or row.parent_job_id != dead_letter.task.parent_job_id:
             return DeadLetterDetails(dead_letter, job=job, note="the task has no row")
         return DeadLetterDetails(dead_letter, row, job)
 
     async def redrive(self, queue: str, choice: Selection) -> list[DeadLetterResult]:
-        """Let the chosen letters' tasks begin anew, and send what is no task back to its queue as it is.
+        """Restart the tasks of the selected dead letters; send messages that are not tasks back to the queue.
 
-        First all rows are reset, a job's in one transaction (see `Database.redrive`); then the messages that
-        are owed are published, and the letters removed.
+        First all rows are reset, one transaction per job (see `Database.redrive`); then the new messages are
+        published and the dead letters removed.
 
         Raises
         ------
         ConfigurationError
-            A letter is a task's, and there is no database.
+            A dead letter belongs to a task, and there is no database.
         QueueNotFound, BusError, DatabaseError
-            Not everything was done; what was is durable, and doing all of it again does no harm.
+            The redrive is incomplete; completed parts are durable, and repeating the call is harmless.
         """
         async with self._receiver(queue) as receiver:
             chosen = [
@@ -150,12 +150,12 @@ class DeadLetters:
         return _in_order([*outcomes, *refused], choice)
 
     async def purge(self, queue: str, choice: Selection) -> list[DeadLetterResult]:
-        """Remove the chosen letters for good; rows and jobs stay as they are.
+        """Remove the selected dead letters permanently; rows and jobs stay unchanged.
 
         Raises
         ------
         QueueNotFound, BusError
-            Not all were removed.
+            Not all dead letters were removed.
         """
 
         async def settle(message: Message, dead_letter: DeadLetter) -> DeadLetterResult:
@@ -171,16 +171,17 @@ class DeadLetters:
             return _in_order(await _settled(receiver, chosen, settle), choice)
 
     async def take_back(self, queue: str) -> list[str]:
-        """Take up the tasks whose messages the broker gave up; return their ids.
+        """Send new messages for unfinished tasks whose messages the broker dead-lettered; return their ids.
 
-        It gives a message up when workers have died holding it as often as the queue delivers it, be that
-        once. It knows nothing of the task, so what becomes of it is decided by its row: an unfinished one is
-        asked for anew, and the letter of one that is over is removed. Any other letter stays.
+        The broker dead-letters a message when workers have died with it as often as the queue delivers a
+        message, even if that is once. The broker does not know the task, so the task's row decides: an
+        unfinished task gets a new message, and the dead letter of a task that is over is removed. Any other
+        dead letter stays.
 
         Raises
         ------
         QueueNotFound, BusError, DatabaseError
-            Not everything was done; what was is durable, and doing all of it again does no harm.
+            The call is incomplete; completed parts are durable, and repeating the call is harmless.
         """
         database = self._database
         assert database is not None
@@ -214,9 +215,12 @@ class DeadLetters:
         return self._bus.receiver(queue, sub_queue="dead-letter")
 
     async def _reset(self, queue: str, dead_letters: Iterable[DeadLetter]) -> dict[tuple[str, str], Redriven]:
-        """Reset the rows of the letters' tasks and publish what is owed for them; by job and task."""
+        """Reset the rows of the dead letters' tasks and publish their messages.
+
+        Return the outcomes by job and task id.
+        """
         by_job: dict[str, dict[str, OutboxMessage]] = {}
-        for dead_letter in dead_letters:  # of several letters of a task the newest is copied
+        for dead_letter in dead_letters:  # if a task has several, the newest is copied
             assert dead_letter.task is not None
             owed = OutboxMessage(queue, dead_letter.text, correlation_id=dead_letter.message.correlation_id)
             by_job.setdefault(dead_letter.task.parent_job_id, {})[dead_letter.task.task_id] = owed
@@ -240,7 +244,7 @@ class DeadLetters:
 
 
 async def _dead_letters(receiver: QueueReceiver) -> AsyncIterator[DeadLetter]:
-    """Every letter that is there now, in order."""
+    """Yield all current dead letters, in order."""
     after = 0
     while page := await receiver.peek(from_sequence=after + 1, max_count=_BATCH):
         for message in page:
@@ -255,10 +259,11 @@ async def _settled(
     chosen: Sequence[DeadLetter],
     settle: Callable[[Message, DeadLetter], Awaitable[DeadLetterResult]],
 ) -> list[DeadLetterResult]:
-    """Lock the chosen letters, which can only be had in order, and settle each.
+    """Lock the selected dead letters and settle each; they can only be received in order.
 
-    It takes as many rounds as are needed, each from the front and for a part of a lock's time, so that
-    letters that were not chosen are given back while they are still locked for us.
+    Each round starts at the front and lasts for a part of the lock duration, so that dead letters that were
+    not selected are given back while they are still locked. Rounds repeat until all selected dead letters are
+    settled or a round settles none.
     """
     outcomes: list[DeadLetterResult] = []
     waiting = {dead_letter.sequence_number: dead_letter for dead_letter in chosen}
@@ -300,7 +305,7 @@ async def _give_back(messages: Iterable[Message]) -> None:
     for message in messages:
         try:
             await message.abandon()
-        except BusError:  # then it is back when its lock ends
+        except BusError:  # the message is available again when its lock expires
             continue
 
 
@@ -321,7 +326,7 @@ def _in_order(outcomes: Iterable[DeadLetterResult], choice: Selection) -> list[D
 
 
 def _outcome_of(dead_letter: DeadLetter, tasks: Mapping[tuple[str, str], Redriven]) -> DeadLetterResult:
-    """What a redrive makes of a letter, once it can be removed."""
+    """Return the outcome of a redrive for a dead letter."""
     if dead_letter.task is None:
         return DeadLetterResult(
             dead_letter.sequence_number, "resent", "no task: it is in its queue again, as it was"
@@ -358,7 +363,10 @@ def _outcome_of(dead_letter: DeadLetter, tasks: Mapping[tuple[str, str], Redrive
 
 
 def _copy_of(dead_letter: DeadLetter) -> OutgoingMessage:
-    """The letter's message once more: the same for the same letter, and no duplicate of the first one."""
+    """Return a copy of the message with an id that is the same for the same dead letter.
+
+    The id differs from the original's, so that duplicate detection does not drop the copy.
+    """
     message = dead_letter.message
     message_id = f"redriven:{dead_letter.sequence_number}:{message.message_id or ''}"
     plain = (str, int, float, bool)

@@ -1,7 +1,7 @@
-"""The loop: slots that receive from the queues and hand each message to its processor, until told to stop.
+"""The receive loop of a slot: receive messages from a queue and process each, until the worker stops.
 
-A slot is one receiver of one queue holding at most one message, so a worker never has more messages in
-hand than it has slots, and a receiver is never asked for a message while it renews another's lock.
+A slot is one receiver of one queue with at most one message. A worker therefore never holds more messages
+than it has slots, and no receiver receives while it renews the lock of another message.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from worker.queue.bus import Bus, Message
 from worker.waiting import is_set_within
 
 WAIT_SECONDS = 30.0
-"""How long one receive waits for a message."""
+"""The time for which one receive waits for a message."""
 
-# After an error of our own: it may be one that the next message meets, too.
+# The pause after an unexpected error, which the next message may cause as well.
 _UNFORESEEN_SECONDS = 5.0
 
 log = logging.getLogger(__name__)
@@ -37,12 +37,12 @@ async def listen(
     on_error: Callable[[BusError | None], None],
     wait_seconds: float = WAIT_SECONDS,
 ) -> None:
-    """Receive from `queue` and process, one message at a time, until `stopping`.
+    """Receive messages from `queue` and process them, one at a time, until `stopping` is set.
 
-    Before each receive `relieved` is waited for. A message in hand when `stopping` is set is processed to its
-    end; no further one is received. Each receive waits for `wait_seconds`; what it ends with is told to
-    `on_error`: a fault of the broker, or None. A
-    message on which `process` fails in a way that nobody foresaw is left to its lock, and the slot goes on.
+    Each receive first waits for `relieved`, and then up to `wait_seconds` for a message. Its outcome is
+    passed to `on_error`: a fault of the broker, or None. A message that is being processed when `stopping` is
+    set is processed to its end. If `process` raises an unexpected error, the message stays locked until its
+    lock expires, and the slot continues.
     """
     async with bus.receiver(queue) as receiver:
         while not stopping.is_set():
@@ -51,7 +51,7 @@ async def listen(
                 return
             try:
                 message = await _unless_stopping(receiver.receive(wait_seconds=wait_seconds), stopping)
-            except BusError as error:  # the receiver paces itself after a failure
+            except BusError as error:  # the receiver pauses before its next call
                 on_error(error)
                 continue
             on_error(None)
@@ -59,7 +59,7 @@ async def listen(
                 continue
             try:
                 await process(message)
-            except Exception:  # the border of one message: it must not stop the queue
+            except Exception:  # the border of one message: an error must not stop the slot
                 log.exception("message %s on %s: an error that was not foreseen", message.message_id, queue)
                 await is_set_within(stopping, _UNFORESEEN_SECONDS)
 

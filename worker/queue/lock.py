@@ -1,4 +1,4 @@
-"""Keep the lock on a message while somebody works on what it asked for, and say when it is lost."""
+"""Keep the lock on a message while the message is processed, and report when the lock is lost."""
 
 from __future__ import annotations
 
@@ -14,36 +14,37 @@ from worker.telemetry.metrics import METRICS
 from worker.waiting import is_set_within
 
 MIN_PAUSE_SECONDS = 0.1  # between renewals
-# However long the lock is said to last: that is said by a clock which need not go like ours.
+# The upper limit for any lock duration, because the service's clock may differ from this machine's.
 MAX_PAUSE_SECONDS = 15.0
-RETRY_SECONDS = 5.0  # at most, between tries to renew while the service fails
-EXIT_GRACE_SECONDS = 2.0  # for a renewal under way when the lock need not be kept any longer
+RETRY_SECONDS = 5.0  # at most, between attempts to renew while the service fails
+EXIT_GRACE_SECONDS = 2.0  # for a renewal that is running when the lock is no longer needed
 
 _LOGGER = logging.getLogger(__name__)
 
 
 class Lock(Protocol):
-    """What can be kept."""
+    """A lock that can be kept."""
 
     @property
     def remaining_seconds(self) -> float:
-        """How long the lock holds unless it is renewed; not positive when it has ended."""
+        """The seconds until the lock expires unless it is renewed; zero or negative once it has expired."""
 
     @property
     def is_settled(self) -> bool:
-        """Whether there is nothing left to keep."""
+        """Whether the message is settled and its lock no longer needed."""
 
     async def renew(self) -> None:
-        """Begin the lock's time anew, or raise `LockLost` or `BusError`."""
+        """Renew the lock for its full duration, or raise `LockLost` or `BusError`."""
 
 
 @asynccontextmanager
 async def lock_kept(lock: Lock, on_lost: Callable[[], None]) -> AsyncIterator[None]:
-    """Keep a lock from entry to exit, or until it is settled.
+    """Keep a lock from entry to exit, or until its message is settled.
 
-    The lock is renewed whenever a third of its remaining time has gone by, or 15 seconds; while Service Bus
-    fails, renewing is tried again until the lock has run out. ``on_lost`` is then called, once, on the event
-    loop. It must not wait, and the body of the ``async with`` goes on: it is for ``on_lost`` to end it.
+    The lock is renewed after a third of its remaining time, or after 15 seconds if that is shorter. While
+    Service Bus fails, the renewal is retried until the lock expires. When the lock is lost, ``on_lost`` is
+    called once on the event loop. It must not block. The body of the ``async with`` continues, so ``on_lost``
+    has to stop it.
     """
     done = asyncio.Event()
     keeper = asyncio.create_task(_keep(lock, done, on_lost))

@@ -1,4 +1,4 @@
-"""What the log and the traces say of a message while it is worked on."""
+"""Add a message's ids to the log and a trace span while the message is processed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _LONGEST_FIELD = 100
 
 
 def observed(process: Process) -> Process:
-    """`process`, with each message's ids on all that is logged and a span around all that is done."""
+    """Wrap `process` so that log lines have the message's ids and a span covers the processing."""
 
     async def observed(message: Message) -> None:
         METRICS.messages_running.inc()
@@ -55,7 +55,7 @@ def _received(message: Message, about: logs.About) -> Iterator[None]:
 
 
 def fields_of(message: Message) -> logs.About:
-    """The ids that a message is about, as far as it says; it may be anybody's and say anything."""
+    """Return the task, job and other ids of a message; its body is not validated and may be anything."""
     try:
         body = json.loads(message.body)
     except (ValueError, RecursionError):

@@ -1,7 +1,8 @@
-"""From the outbox table to the queues: what a transaction decided to send is sent, once its row is durable.
+"""Send the messages of the outbox table to their queues, once their rows are durable.
 
-Any worker sends what any other has left. A message can be sent twice only if its sender dies between the
-broker's answer and the row's mark; its message_id is then the same, and duplicate detection drops it.
+Any worker sends the messages that another has left. A message is sent twice only if its sender dies after the
+broker's answer and before the row is marked; its message_id is then the same, and duplicate detection drops
+it.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from worker.queue.bus import Bus, OutgoingMessage
 from worker.telemetry import logs, traces
 from worker.waiting import is_set_within
 
-# How long a row that a dead worker left waits at most, in seconds.
+# The longest time that a row left by a dead worker waits, in seconds.
 SWEEP_SECONDS = 2.0
 _BATCH = 500
 
@@ -28,7 +29,7 @@ log = logging.getLogger(__name__)
 
 
 class Outbox:
-    """Publishes pending rows, at once when asked and every `SWEEP_SECONDS` besides."""
+    """Publishes pending rows on request and every `SWEEP_SECONDS`."""
 
     def __init__(self, database: Database, bus: Bus) -> None:
         self._database = database
@@ -40,7 +41,7 @@ class Outbox:
         Raises
         ------
         GdalToolsError
-            The database or the broker did not answer; what was not sent stays pending.
+            The database or the broker did not answer; unsent rows stay pending.
         """
         while True:
             async with self._database.outbox(limit=_BATCH) as batch:
@@ -64,7 +65,7 @@ class Outbox:
                 log.error("message %s for %s waits: %s", rows[0].message.message_id, queue, error)
                 batch.failed(rows[0], str(error))
                 return
-            for row in rows:  # none was sent: the one that is too large must not hold up the others
+            for row in rows:  # none was sent; the one that is too large must not delay the others
                 await self._send(batch, queue, [row])
         except QueueNotFound as error:
             log.error("%d messages for %s wait: %s", len(rows), queue, error)
@@ -75,14 +76,14 @@ class Outbox:
                 batch.sent(row)
 
     async def publish_or_leave(self) -> None:
-        """`publish`; what cannot be sent now is left to the sweep, as it is durable."""
+        """Call `publish`, and leave rows that cannot be sent now to `sweep`; they are durable."""
         try:
             await self.publish()
         except GdalToolsError as error:
             log.warning("what is to be sent waits in the outbox: %s", error)
 
     async def sweep(self, stopping: asyncio.Event, on_error: Callable[[GdalToolsError | None], None]) -> None:
-        """Publish until `stopping`; faults are told to `on_error` (None: it works again) and tried again."""
+        """Publish until `stopping` is set; pass each fault, or None on success, to `on_error` and retry."""
         while not stopping.is_set():
             try:
                 await self.publish()

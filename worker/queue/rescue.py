@@ -1,7 +1,7 @@
-"""What dead workers left behind is taken up again: their tasks' rows, and messages that the broker gave up.
+"""Recover the work of dead workers: requeue their tasks, and take back messages that the broker gave up.
 
-Every worker sweeps. A row whose worker shows no life is queued again and its message sent anew, without
-waiting for the lock on the old message and whatever the queue's delivery count allows.
+Every worker sweeps. A row without a heartbeat is queued again and its message is sent again, without waiting
+for the lock on the old message and independently of the queue's delivery count.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from worker.queue.dead_letters import DeadLetters
 from worker.queue.outbox import Outbox
 from worker.waiting import is_set_within
 
-# How often is looked, in seconds: a sixth of the lease for rows and a third for letters, within these.
+# The limits of the sweep interval, which is a sixth of the lease for rows and a third for dead letters.
 _SOONEST_SECONDS, _LATEST_SECONDS, _LATEST_DEAD_LETTERS_SECONDS = 0.5, 15.0, 60.0
 
 log = logging.getLogger(__name__)
@@ -45,9 +45,10 @@ class Rescue:
     async def sweep_tasks(
         self, stopping: asyncio.Event, on_error: Callable[[GdalToolsError | None], None]
     ) -> None:
-        """Take up dead workers' tasks until `stopping`; faults are told to `on_error` (None: it works again).
+        """Requeue the tasks of dead workers until `stopping` is set.
 
-        After a fault of the database the living are given time to show it before anybody is taken for dead.
+        Faults are passed to `on_error`, and None after a sweep that works. After a database fault the next
+        sweep waits for half a lease, so that live workers can send their heartbeats first.
         """
         pause = min(max(self._lease_seconds / 6, _SOONEST_SECONDS), _LATEST_SECONDS)
         await _repeat(self._tasks, stopping, on_error, pause=pause, pause_after_fault=self._lease_seconds / 2)
@@ -55,7 +56,7 @@ class Rescue:
     async def sweep_dead_letters(
         self, stopping: asyncio.Event, on_error: Callable[[GdalToolsError | None], None]
     ) -> None:
-        """Take up what the broker gave up, until `stopping`, as `sweep_tasks` does for rows."""
+        """Take back messages that the broker dead-lettered, until `stopping` is set; see `sweep_tasks`."""
         pause = min(max(self._lease_seconds / 3, _SOONEST_SECONDS), _LATEST_DEAD_LETTERS_SECONDS)
         await _repeat(self._take_back, stopping, on_error, pause=pause, pause_after_fault=2 * pause)
 

@@ -1,7 +1,7 @@
-"""How the worker's queues should be set, and Service Bus's management of them over HTTPS.
+"""The required settings of the worker's queues, and their management over HTTPS.
 
-Beside `worker.queue.bus` the only module that imports ``azure.servicebus``. Management needs the right to
-manage (the role Azure Service Bus Data Owner); a worker itself has only those to receive and to send.
+Only this module and `worker.queue.bus` import ``azure.servicebus``. Management needs the right to manage (the
+role Azure Service Bus Data Owner); a worker itself needs only the rights to receive and to send.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ _UNAUTHORIZED, _FORBIDDEN = 401, 403
 
 @dataclass(frozen=True, slots=True)
 class QueueSettings:
-    """A queue's settings that the worker counts on; by default those of protocol.md §6.
+    """The queue settings that the worker depends on; the defaults are those of protocol.md §6.
 
-    `detects_duplicates` is chosen when a queue is made, and stays.
+    `detects_duplicates` can be set only when a queue is created.
     """
 
     lock_duration: timedelta = timedelta(minutes=5)
@@ -46,7 +46,7 @@ class QueueSettings:
     detects_duplicates: bool = False
 
     def differences(self, required: QueueSettings) -> dict[str, tuple[Any, Any]]:
-        """What is otherwise than wanted: by name, what it is and what it should be."""
+        """Return the settings that differ from `required`: the actual and the required value by name."""
         return {
             each.name: (mine, theirs)
             for each in fields(self)
@@ -55,16 +55,16 @@ class QueueSettings:
 
 
 def required_queues(settings: Settings) -> dict[str, QueueSettings]:
-    """The queues that a worker of these settings receives from and sends to, as they should be.
+    """Return the required settings of all queues that a worker receives from and sends to.
 
-    The jobs queue detects duplicates: a stage's signal that was sent twice is then read once.
+    The jobs queue detects duplicates, so that a stage signal that is sent twice is read once.
     """
     required = dict.fromkeys(settings.task_queues, QueueSettings())
     return required | {settings.jobs_queue: QueueSettings(detects_duplicates=True)}
 
 
 class QueueManagement:
-    """A namespace's queues, for the length of an ``async with``; make one with `connect`."""
+    """The queues of a namespace; create it with `connect` and use it as an async context manager."""
 
     def __init__(
         self, client: ServiceBusAdministrationClient, credential: AsyncTokenCredential | None
@@ -76,14 +76,14 @@ class QueueManagement:
     def connect(
         cls, *, connection_string: str | None = None, namespace: str | None = None
     ) -> QueueManagement:
-        """Name the namespace, by one of the two; nothing is sent before the first operation.
+        """Create the management client for a namespace; it does not connect before the first operation.
 
         Raises
         ------
         InvalidParameter
-            The connection string is malformed, or there is neither.
+            The connection string is malformed, or neither parameter is passed.
         """
-        # What fails is told at once: somebody waits for the answer.
+        # Few retries, so that failures are reported quickly: a person waits for the answer.
         options: dict[str, Any] = {"retry_total": 1}
         if connection_string:
             try:
@@ -109,14 +109,14 @@ class QueueManagement:
             await self._own_credential.close()
 
     async def look(self, queue: str) -> QueueSettings | None:
-        """A queue's settings; None where there is no such queue.
+        """Return a queue's settings; None if the queue does not exist.
 
         Raises
         ------
         BusAuthenticationError
-            We may not manage this namespace.
+            The identity may not manage this namespace.
         BusError
-            It could not be reached.
+            The namespace is not reachable.
         """
         with _translated(f"looking at {queue}"):
             try:
@@ -132,7 +132,7 @@ class QueueManagement:
         )
 
     async def create(self, queue: str, settings: QueueSettings) -> None:
-        """Make a queue. Raises as `look`."""
+        """Create a queue; raises as `look`."""
         with _translated(f"making {queue}"):
             await self._client.create_queue(
                 queue,
@@ -144,7 +144,7 @@ class QueueManagement:
             )
 
     async def update(self, queue: str, settings: QueueSettings) -> None:
-        """Set what can be changed of a queue; all else stays. Raises as `look`."""
+        """Change the mutable settings of a queue and leave all others unchanged; raises as `look`."""
         with _translated(f"changing {queue}"):
             found = await self._client.get_queue(queue)
             found.lock_duration = settings.lock_duration

@@ -1,1 +1,1 @@
-"""The worker put together: backing services, listeners and housekeeping, drained in order at the end."""
+"""The assembled worker: start backing services, listeners and housekeeping, and stop them in order."""

@@ -1,7 +1,7 @@
-"""The worker put together: settings in, a running service out, and everything stopped again at the end.
+"""Assemble the worker: start a service from settings, and stop everything at the end.
 
-The order of starting is the order in which others look: the probes' port first, then the embedded services
-where they are wanted, the database, the bus, and last the slots that take messages.
+The parts start in the order in which others need them: first the probes' port, then embedded services if
+there are any, the database, the bus, and last the slots that receive messages.
 """
 
 from __future__ import annotations
@@ -58,14 +58,14 @@ if TYPE_CHECKING:
     from worker.job.definitions import Expectation
 
 _LONGEST_BACKOFF_SECONDS = 30.0
-# How often a fault that looks like a wrong configuration is tried, as a role just granted takes a moment.
+# The attempts for a fault that looks like a wrong configuration, because a new role needs a moment to apply.
 _CONFIGURATION_TRIES = 3
 _HOUSEKEEPING_SECONDS = 3600.0
-# Of the grace period, what is kept for handing tasks back: ending a process and one transaction.
+# The part of the grace period that is reserved for returning tasks: ending a process and one transaction.
 _HAND_BACK_SECONDS = 1.5
-# What handing back may take at most, where whoever sent SIGTERM waits for longer.
+# The longest time for returning tasks, if the sender of SIGTERM waits for longer.
 _RELEASE_SECONDS = 15.0
-# For how long a worker that ends by itself tries to send what it owes: there may be no other to do it.
+# How long a worker that ends by itself retries sending its outbox, because there may be no other worker.
 _LAST_SENDING_SECONDS = 60.0
 
 log = logging.getLogger(__name__)
@@ -73,7 +73,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Service:
-    """A running worker, as those who start it in their own process see it."""
+    """A running worker, as seen by the code that started it in the same process."""
 
     settings: Settings
     database: PlatformDatabase
@@ -84,7 +84,7 @@ class Service:
     slots: tuple[asyncio.Task[None], ...]
 
     async def wait(self, stopping: asyncio.Event) -> None:
-        """Return when `stopping` is set; raise when a slot has died of an error that nobody foresaw."""
+        """Wait until `stopping` is set; raise if a slot has died of an unexpected error."""
         stop = asyncio.create_task(stopping.wait())
         done, _ = await asyncio.wait({stop, *self.slots}, return_when=asyncio.FIRST_COMPLETED)
         stop.cancel()
@@ -92,14 +92,14 @@ class Service:
             task.result()
 
     async def leave_nothing(self) -> None:
-        """Send what is owed, as there may be no other worker to do it.
+        """Send all unsent messages of the outbox, because there may be no other worker to do it.
 
         Raises
         ------
         GdalToolsError
-            It could not be sent within a minute; it stays in the outbox.
+            The messages could not be sent within a minute; they stay in the outbox.
         NotReady
-            Messages may wait, as their queue, the database or the disk does not work.
+            Messages may still wait, because a queue, the database or the disk does not work.
         """
         deadline = time.monotonic() + _LAST_SENDING_SECONDS
         while True:
@@ -122,14 +122,15 @@ async def serving(
 ) -> AsyncIterator[Service]:
     """Run the worker from entry to exit.
 
-    When `stopping` is set no further message is received; at exit what is in hand gets
-    WORKER_SHUTDOWN_GRACE_SECONDS to finish, and what does not finish goes back to its queue. A `shift` sets
-    it when the work is done.
+    When `stopping` is set, no further message is received. At exit, running tasks have
+    WORKER_SHUTDOWN_GRACE_SECONDS to finish; those that do not finish go back to their queue. A `shift` sets
+    `stopping` when the work is done.
 
     Raises
     ------
     ConfigurationError
-        The port cannot be listened on, or telemetry cannot be sent as the environment says.
+        The port is not available, the telemetry settings are wrong, or the database or a queue refuses the
+        configuration.
     Stopped
         `stopping` was set before everything had started.
     """
@@ -171,7 +172,7 @@ async def serving(
                 warm_seconds=60 * settings.worker_warm_minutes,
             )
         )
-        if shift.ends_by_itself:  # it was started for messages that wait
+        if shift.ends_by_itself:  # the process was started for waiting messages
             stack.enter_context(runner.warm())
         conninfo = await stack.enter_async_context(backing.conninfo(settings))
         connection_string = await stack.enter_async_context(backing.connection_string(settings))
@@ -253,7 +254,7 @@ async def serving(
 
 
 def stop_on_signals(stopping: asyncio.Event) -> None:
-    """The first SIGTERM or SIGINT asks to stop, the second ends the process at once."""
+    """Set `stopping` on the first SIGTERM or SIGINT, and exit the process at once on the second."""
 
     def stop() -> None:
         if stopping.is_set():
@@ -305,14 +306,14 @@ async def _at_once() -> None:
 
 
 def _tell(readiness: Readiness, part: str, error: GdalToolsError | None) -> None:
-    """A fault of the database is the database's, whoever met it."""
+    """Report an error for `part`, or for the database if it is a database error."""
     of_database = isinstance(error, DatabaseError)
     readiness.report("database", error if of_database else None)
     readiness.report(part, None if of_database else error)
 
 
 async def _housekeeping(database: PlatformDatabase, stopping: asyncio.Event) -> None:
-    """Forget what was sent long ago, and remove what killed tasks had begun to write to a local folder."""
+    """Delete old rows, and remove what killed tasks left incomplete in a local folder, every hour."""
     while not stopping.is_set():
         root = os.environ.get("GDALTOOLS_BLOB_ROOT")
         if root is not None:
@@ -369,7 +370,7 @@ def _about(settings: Settings) -> WorkerFacts:
 
 
 def _expect_task(*task: Any, **options: Any) -> Expectation:
-    # With rasterio and numpy: only where jobs are planned.
+    # Imports rasterio and numpy, so it is loaded only to plan jobs.
     from worker.job.expectations import expect_task
 
     return expect_task(*task, **options)

@@ -1,7 +1,8 @@
-"""What the worker runs on: services elsewhere, or embedded ones that live as long as the process.
+"""The backing services: external ones, or embedded ones that live as long as the process.
 
-In APP_MODE=standalone what is not configured is embedded: a PostgreSQL server, a development broker, a folder
-for blobs. Everything else in the worker sees a connection string and cannot tell the difference.
+In APP_MODE=standalone every service that is not configured is embedded: a PostgreSQL server, a development
+broker, a folder for blobs. The rest of the worker receives a connection string and does not see the
+difference.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from worker.local.broker.server import Broker, QueueSpec
 from worker.local.postgres import EmbeddedPostgres
 from worker.settings import ServiceSettings, Settings
 
-# Where blobs live when nothing says so: the demo's own folder, so that what it made is found again.
+# The default folder for blobs: the demo's own folder, so that its products are found again.
 LOCAL_BLOB_ROOT = Path("demo/blobs")
 _STANDALONE_PREFIX = "gdaltools-standalone-"
 # Azure Database for PostgreSQL's scope for a token as password (learn.microsoft.com, "Microsoft Entra
@@ -31,9 +32,9 @@ _POSTGRES_SCOPE = "https://ossrdbms-aad.database.windows.net/.default"
 
 
 def choose_blob_root(settings: Settings) -> None:
-    """In standalone mode blobs are local unless something says that they are not.
+    """Use a local folder for blobs if the database is embedded and no blob storage is configured.
 
-    It goes into the environment because the tasks' processes read it there.
+    The folder is set in the environment, because the tasks' processes read it there.
     """
     configured = settings.gdaltools_blob_root or any(name.startswith("AZURE_STORAGE_") for name in os.environ)
     if settings.app_mode.listens_to_jobs and settings.embeds_database and not configured:
@@ -42,7 +43,7 @@ def choose_blob_root(settings: Settings) -> None:
 
 @asynccontextmanager
 async def conninfo(settings: ServiceSettings) -> AsyncIterator[str]:
-    """How to connect to the database; an embedded server's runs from entry to exit."""
+    """Yield the connection string of the database; an embedded server runs from entry to exit."""
     if not settings.embeds_database:
         password = settings.postgis_password
         yield make_conninfo(
@@ -67,7 +68,7 @@ async def conninfo(settings: ServiceSettings) -> AsyncIterator[str]:
 
 @asynccontextmanager
 async def connection_string(settings: ServiceSettings) -> AsyncIterator[str | None]:
-    """How to connect to Service Bus, or None where it is by a namespace's name.
+    """Yield the connection string of Service Bus, or None if the settings name a namespace instead.
 
     An embedded broker runs from entry to exit.
     """
@@ -83,7 +84,7 @@ async def connection_string(settings: ServiceSettings) -> AsyncIterator[str | No
 async def database(
     settings: ServiceSettings, conninfo: str, *, connections: int = 8
 ) -> AsyncIterator[PlatformDatabase]:
-    """The database by `conninfo`, over at most so many connections."""
+    """Yield the database of `conninfo`, with at most `connections` connections."""
     async with AsyncExitStack() as stack:
         password = None
         if settings.use_managed_identity and not settings.embeds_database:
@@ -106,7 +107,7 @@ async def database(
 
 
 def _sweep_killed_standalones() -> None:
-    """Stop the servers that killed processes left behind, and delete their data."""
+    """Stop the servers left by killed processes, and delete their data."""
     for folder in Path(tempfile.gettempdir()).glob(f"{_STANDALONE_PREFIX}*"):
         with contextlib.suppress(OSError):
             ours = folder.stat().st_uid == os.geteuid() and (folder / "postgres" / "lock").exists()

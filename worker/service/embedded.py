@@ -1,10 +1,11 @@
-"""A standalone worker inside this process, for a notebook or a script: PostgreSQL, broker, jobs and tasks.
+"""A standalone worker inside the current process, for a notebook or a script.
 
 >>> with Standalone("blobs") as worker:  # doctest: +SKIP
 ...     job = worker.client.submit("process_large_raster_v2", {"container_name": ..., "blob_name": ...})
 ...     job.watch()
 
-It runs in a thread with an event loop of its own; tasks run in processes of their own, as they always do.
+It embeds PostgreSQL, the broker, and the processing of jobs and tasks. The worker runs in a thread with its
+own event loop; each task runs in its own process, as in every worker.
 """
 
 from __future__ import annotations
@@ -29,22 +30,22 @@ _STOP_SECONDS = 60.0
 
 
 class Standalone:
-    """A worker that lives from `start` (or entry) to `stop` (or exit, or the end of the process).
+    """A worker that runs from `start` (or entry) to `stop` (or exit, or the end of the process).
 
     Parameters
     ----------
     blobs : path, optional
-        The folder that ``abfs://`` means, for this process and the tasks; by default what
-        GDALTOOLS_BLOB_ROOT says.
+        The folder behind ``abfs://`` locations, for this process and the tasks; by default
+        GDALTOOLS_BLOB_ROOT.
     settings : mapping, optional
-        Further fields of `worker.settings.Settings`, such as ``{"worker_concurrency": 1}``.
+        Additional fields of `worker.settings.Settings`, such as ``{"worker_concurrency": 1}``.
 
     Attributes
     ----------
     client : Client
-        What submits jobs to it.
+        The client that submits jobs to this worker.
     url : str
-        Where its status page is.
+        The address of the status page.
     """
 
     client: Client
@@ -61,12 +62,12 @@ class Standalone:
         self._root: str | None = None
 
     def start(self) -> Standalone:
-        """Start the services and return when jobs are taken.
+        """Start the services and return when the worker accepts jobs.
 
         Raises
         ------
         ConfigurationError
-            It runs already, or a setting is wrong.
+            The worker already runs, or a setting is wrong.
         WorkerError
             A service did not start.
         """
@@ -76,7 +77,7 @@ class Standalone:
         if self._blobs is not None:
             self._blobs.mkdir(parents=True, exist_ok=True)
             os.environ["GDALTOOLS_BLOB_ROOT"] = str(self._blobs)
-        for noisy in ("azure", "aiohttp"):  # what they tell of their ordinary work
+        for noisy in ("azure", "aiohttp"):  # both log routine operations
             logging.getLogger(noisy).setLevel(logging.ERROR)
         self._ready.clear()
         self._thread = threading.Thread(target=self._run, name="standalone worker", daemon=True)
@@ -90,7 +91,7 @@ class Standalone:
         return self
 
     def stop(self) -> None:
-        """Stop everything; what is in hand goes back to its queue, and ends with it."""
+        """Stop all services; running tasks go back to their queue, which ends with the embedded broker."""
         thread, self._thread = self._thread, None
         if thread is None:
             return
@@ -122,7 +123,7 @@ class Standalone:
             self._ready.set()
 
     async def _serve(self) -> None:
-        # Whatever else is configured on this machine, this worker runs on its own services.
+        # This worker uses its own services, whatever the environment configures.
         own: dict[str, Any] = {
             "app_mode": AppMode.STANDALONE,
             "postgis_host": None,

@@ -1,8 +1,8 @@
-"""How long a worker serves: until it is told to stop, for one message, or until nothing comes any more.
+"""When a worker ends: on request, after one message, or when no more messages arrive.
 
-The last two are for platforms that start a process for the messages that wait (KEDA's ScaledJob, Container
-Apps jobs): there scaling in never ends a task, as a process ends by itself (kedacore/keda#2901 is what
-happens otherwise).
+The last two are for platforms that start a process for waiting messages (KEDA's ScaledJob, Container Apps
+jobs). There the process ends by itself, so scaling in never ends a task (kedacore/keda#2901 describes the
+problem otherwise).
 """
 
 from __future__ import annotations
@@ -15,9 +15,10 @@ from worker.queue.bus import Message
 from worker.queue.listener import WAIT_SECONDS, Process
 from worker.waiting import is_set_within
 
-# How soon it is noticed that the last slot has heard from its queue.
+# The interval at which `Shift.run` checks whether every slot has completed a receive.
 _LOOK_SECONDS = 0.1
-# Of a receive: one that ends just as its message comes leaves that to its lock (azure-sdk-for-python#35591).
+# The minimum for one receive: a message that arrives just as its receive ends stays locked until its lock
+# expires (azure-sdk-for-python#35591).
 _SHORTEST_WAIT_SECONDS = 5.0
 
 
@@ -27,11 +28,11 @@ class Shift:
     Parameters
     ----------
     stopping : asyncio.Event
-        What ends the worker.
+        The event that ends the worker.
     once : bool
-        After one message; further ones are not received.
+        Whether to end after one message; no further message is received.
     idle_seconds : float, optional
-        After so long without a message in hand; None: never.
+        The time without a running message after which the worker ends; None means that it does not.
     """
 
     def __init__(
@@ -39,27 +40,28 @@ class Shift:
     ) -> None:
         self.once = once
         self.is_over = False
-        """Whether it was the end of the work that set `stopping`."""
+        """Whether this shift set `stopping` because the work was done."""
         self._stopping = stopping
         self._idle_seconds = idle_seconds
         self._running = 0
-        self._unheard = 0  # slots of which no receive has ended yet
+        self._unheard = 0  # the number of slots that have not completed a receive yet
         self._idle_since = time.monotonic()
 
     @property
     def wait_seconds(self) -> float:
-        """How long one receive should wait for a message."""
+        """The time for which one receive should wait for a message."""
         return min(WAIT_SECONDS, max(self._idle_seconds or WAIT_SECONDS, _SHORTEST_WAIT_SECONDS))
 
     @property
     def ends_by_itself(self) -> bool:
-        """Whether it ends when the work is done."""
+        """Whether the worker ends when the work is done."""
         return self.once or self._idle_seconds is not None
 
     def new_slot(self) -> Callable[[], None]:
-        """What a slot calls whenever a receive has ended, with or without a message.
+        """Register a slot; return the function that it calls after each receive, with or without a message.
 
-        Opening a link may take longer than the time after which nothing counts as idle.
+        The worker does not end as idle before every slot has completed a receive, because opening a link may
+        take longer than `idle_seconds`.
         """
         unheard = True
         self._unheard += 1
@@ -72,7 +74,7 @@ class Shift:
         return heard
 
     def watched(self, process: Process) -> Process:
-        """`process`, seen by this shift."""
+        """Wrap `process` so that this shift knows which messages are running and when they end."""
 
         async def watched(message: Message) -> None:
             self._running += 1
@@ -87,7 +89,7 @@ class Shift:
         return watched
 
     async def run(self) -> None:
-        """Wait for the end of the shift, from now on."""
+        """Wait until `stopping` is set; set it once the worker has been idle for `idle_seconds` from now."""
         self._idle_since = time.monotonic()
         if self._idle_seconds is None:
             await self._stopping.wait()

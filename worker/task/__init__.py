@@ -1,1 +1,1 @@
-"""One task's life: claimed, run in a child process within its limits, completed or failed exactly once."""
+"""The life of one task: claim it, run it in a child process with limits, record its outcome exactly once."""

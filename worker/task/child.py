@@ -1,9 +1,9 @@
-"""The inside of a task's process: run the handler, tell the parent how it goes, die with the parent.
+"""The code in a task's process: run the handler, report to the parent, and exit when the parent does.
 
-What travels to the parent is plain data: first ``("needs", Needs or None)``, which the parent answers when
-there is room; then ``("progress", dict)`` and ``("log", lines)`` any number of times, one
-``("usage", Usage)``, and at the end ``("result", dict)`` or ``("failure", Failure)``. `PRELOAD` names what
-the forkserver imports once, so that a task's process starts warm.
+The messages to the parent are plain data, in this order: first ``("needs", Needs or None)``, which the parent
+answers once there is enough memory; then ``("progress", dict)`` and ``("log", lines)`` any number of times,
+one ``("usage", Usage)``, and at the end ``("result", dict)`` or ``("failure", Failure)``. `PRELOAD` lists the
+modules that the forkserver imports once, so that a task's process starts without imports.
 """
 
 from __future__ import annotations
@@ -43,11 +43,11 @@ PRELOAD = [
     "pystac.extensions.raster",
     "pystac.validation",
 ]
-# Progress is for people and for the stall watch: more often than this serves neither.
+# Progress serves people and stall detection; a shorter interval helps neither.
 _PROGRESS_INTERVAL_SECONDS = 0.5
-# Below the worker itself: its event loop keeps locks and answers probes while tasks use every core.
+# Lower than the worker's priority: its event loop renews locks and answers probes while tasks use every core.
 _NICENESS = 5
-# The kernel, should it have to end a process, ends a task's and never the worker (proc(5), oom_score_adj).
+# If the kernel has to kill a process, it kills a task's and never the worker's (proc(5), oom_score_adj).
 _OOM_SCORE_ADJUSTMENT = 500
 # getrusage(2) counts kilobytes on Linux, bytes on macOS.
 _MAXRSS_UNIT = 1 if sys.platform == "darwin" else 1024
@@ -57,7 +57,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Needs:
-    """What a task is expected to take."""
+    """The estimated peak memory and duration of a task."""
 
     peak_memory_mb: float
     seconds: float
@@ -65,7 +65,7 @@ class Needs:
 
 @dataclass(frozen=True)
 class Failure:
-    """Why a task failed, as its row, its job and a dead-letter description will say it."""
+    """Why a task failed, as its row, its job and its dead letter record it."""
 
     error: str
     error_type: str
@@ -74,7 +74,7 @@ class Failure:
 
 @dataclass(frozen=True)
 class PhaseTime:
-    """What a task did from when to when, in seconds since 1970, and for how many seconds over all threads."""
+    """The first start and last end of a phase, in seconds since 1970, and its busy time over all threads."""
 
     name: str
     began: float
@@ -84,22 +84,22 @@ class PhaseTime:
 
 @dataclass(frozen=True)
 class Usage:
-    """What a task's process has used.
+    """The resource usage of a task's process.
 
     Attributes
     ----------
     seconds, cpu_seconds : float
-        Of the run; processor time of the process and of those that it waited for.
+        Elapsed time of the run, and processor time of the process and of the children it has waited for.
     peak_memory_mb : float
-        The most that was resident at a time, megabytes of 10⁶ bytes.
+        Peak resident memory, in megabytes of 10⁶ bytes.
     read_bytes, written_bytes : float
-        Of files; 0 where nobody counts.
+        Bytes read and written; 0 where the operating system does not count them.
     steps : tuple of PhaseTime
         The phases of the run.
     processor : str
-        The machine's.
+        The name of the machine's processor.
     estimate : dict or None
-        What was expected before.
+        The estimate made before the run.
     """
 
     seconds: float
@@ -112,7 +112,7 @@ class Usage:
     estimate: dict[str, Any] | None = None
 
     def measured(self) -> dict[str, Any]:
-        """It beside what was expected, as a task's metadata hold it."""
+        """Return the usage and the estimate as the task's metadata store them."""
         actual = {
             "seconds": self.seconds,
             "cpu_seconds": self.cpu_seconds,
@@ -123,7 +123,7 @@ class Usage:
 
 
 class Steps:
-    """The phases of a task, one step for each name."""
+    """The phases of a task, merged into one step per name."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -141,7 +141,7 @@ class Steps:
             )
 
     def done(self) -> tuple[PhaseTime, ...]:
-        """All of them, by their beginning."""
+        """Return all steps, ordered by their start."""
         return tuple(sorted(self._steps.values(), key=lambda step: step.began))
 
 
@@ -152,15 +152,15 @@ def main(
     environment: Mapping[str, str],
     log_as: logs.Carried | None = None,
 ) -> None:
-    """Run one task and send its outcome; the process's only function.
+    """Run one task and send its outcome to the parent; the entry point of a task's process.
 
-    The forkserver's environment is that of its own start: `environment` is the worker's of now; `log_as` is
-    how it logs.
+    `environment` is the worker's current environment; the forkserver's is the one of its own start. `log_as`
+    is the worker's logging configuration.
     """
     os.environ.clear()
     os.environ.update(environment)
     logs.carry_on(log_as)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole process group; the parent decides
     signal.signal(signal.SIGTERM, _leave)
     os.nice(_NICENESS)
     with suppress(OSError):
@@ -204,11 +204,11 @@ def _processor() -> str:
 
 
 def _expected(task_type: str, parameters: Mapping[str, Any]) -> Expected | None:
-    from worker.task import handlers  # with rasterio, numpy and dask, which the worker itself does without
+    from worker.task import handlers  # imports rasterio, numpy and dask, which the worker does not load
 
     try:
         return handlers.expectation(task_type, parameters)
-    except Exception:  # the run itself will say what is wrong, if anything is
+    except Exception:  # a real problem shows in the run itself
         log.exception("no estimate for a task of type %s", task_type)
         return None
 
@@ -220,13 +220,13 @@ def _outcome(parent: _Parent, task_type: str, parameters: Mapping[str, Any]) -> 
         return "result", handlers.run(task_type, parameters, progress=parent.show)
     except GdalToolsError as error:
         return "failure", Failure(redacted(str(error)), type(error).__name__, error.retryable)
-    except Exception as error:  # the one border of a task: whatever it raised becomes its outcome
+    except Exception as error:  # the one border of a task: any exception becomes its outcome
         log.exception("task of type %s failed unexpectedly", task_type)
         return "failure", Failure(redacted(str(error)), type(error).__name__, retryable=True)
 
 
 def _cpu_seconds() -> float:
-    """User and system time of this process and of those that it has waited for."""
+    """Return the user and system time of this process and of the children it has waited for."""
     both = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
     return sum(usage.ru_utime + usage.ru_stime for usage in both)
 
@@ -236,7 +236,7 @@ def _peak_memory_mb() -> float:
 
 
 class _Parent:
-    """The way to the parent: the newest progress and log twice a second, and what is said once, in order."""
+    """Sends messages to the parent: the newest progress and log lines twice a second, all others in order."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
@@ -245,11 +245,11 @@ class _Parent:
         threading.Thread(target=self._send_progress, daemon=True).start()
 
     def show(self, state: Progress) -> None:
-        """Have a state sent, unless a newer one overtakes it."""
+        """Queue a progress state; a newer one replaces it until it is sent."""
         self._newest = state
 
     def say(self, message: tuple[str, object]) -> None:
-        """Send a message behind all progress and log."""
+        """Send a message after all pending progress and log lines."""
         with self._lock:
             self._send_newest()
             self._send(message)
@@ -275,13 +275,16 @@ class _Parent:
 
 
 def _leave(*_: object) -> NoReturn:
-    """End at once: an exception would wait for threads that are still writing, and let them publish."""
+    """Exit at once; an exception would wait for threads that still write, and let them publish."""
     scratch.abandon()
     os._exit(1)
 
 
 def _die_with_parent(connection: Connection) -> None:
-    """Wait for the parent's one message, its leave to begin; after that, for the parent's end."""
+    """Wait for the next message of the parent, and exit the process if the parent is gone.
+
+    The parent sends only one message, the permission to begin; a second call therefore waits for its death.
+    """
     try:
         connection.recv_bytes()
     except (EOFError, OSError):

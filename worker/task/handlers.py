@@ -1,7 +1,7 @@
-"""task_type → parameters → a function of gdaltools → result envelope: where work meets pixels.
+"""The task handlers: run the gdaltools function of a task type and wrap its result in the envelope.
 
-Parameters and result keys are those of protocol.md §5. A handler replaces its own products when it runs
-again, or keeps those that it would only repeat, so a task that is run twice leaves what one run leaves.
+Parameters and result keys are those of protocol.md §5. A handler that runs again replaces its own products or
+keeps those that are already complete, so two runs of a task leave the same products as one.
 """
 
 from __future__ import annotations
@@ -35,17 +35,17 @@ from worker.protocol.routing import normal_task_type
 
 _SILVER_COGS = "silver-cogs"
 _SILVER_MOSAICS = "silver-mosaicjson"
-# What the tier "all" means; the first is the one that the result tells of.
+# The tiers of "all"; the result describes the COG of the first.
 _TIERS = ("analysis", "visualization", "archive")
 
-# A tiling scheme over this size is not read to know how much memory its task needs: it is taken to warp.
+# A larger tiling scheme is not read for the memory estimate: its task is assumed to warp.
 _LARGE_SCHEME_BYTES = 16 << 20
 
 Result = dict[str, Any]
 
 
 class Parameters(BaseModel):
-    """What every handler is given; fields that it does not know are ignored, as the platform sends more."""
+    """The base of all handler parameters; unknown fields are ignored, because the platform sends more."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
@@ -53,7 +53,7 @@ class Parameters(BaseModel):
 
 
 class TilingParameters(Parameters):
-    """Stage 1."""
+    """The parameters of stage 1."""
 
     container_name: str
     blob_name: str
@@ -68,7 +68,7 @@ class TilingParameters(Parameters):
 
 
 class ExtractionParameters(Parameters):
-    """Stage 2."""
+    """The parameters of stage 2."""
 
     container_name: str
     blob_name: str
@@ -82,7 +82,7 @@ class ExtractionParameters(Parameters):
 
 
 class CogParameters(Parameters):
-    """Stage 3."""
+    """The parameters of stage 3."""
 
     container_name: str
     blob_name: str
@@ -98,7 +98,7 @@ class CogParameters(Parameters):
 
 
 class FanInParameters(Parameters):
-    """Stages 4 and 5."""
+    """The parameters of stages 4 and 5."""
 
     previous_results: list[dict[str, Any]]
     job_parameters: dict[str, Any] = Field(default_factory=dict)
@@ -132,7 +132,7 @@ def generate_tiling_scheme(parameters: TilingParameters, progress: ProgressOptio
 
 
 def scheme_facts(scheme: gt.TilingScheme) -> dict[str, Any]:
-    """Return what stage 1's result says of a scheme, with the keys of protocol.md §5."""
+    """Return a scheme's part of the result of stage 1, with the keys of protocol.md §5."""
     grid = scheme.grid
     return {
         "total_tiles": len(scheme),
@@ -164,7 +164,7 @@ def scheme_facts(scheme: gt.TilingScheme) -> dict[str, Any]:
 
 
 def extract_tiles(parameters: ExtractionParameters, progress: ProgressOption) -> Result:
-    """Cut a raster into the tiles of its scheme, warped onto the scheme's grid."""
+    """Extract the tiles of a tiling scheme from its raster, warped onto the scheme's grid."""
     started = time.monotonic()
     source = storage.blob(parameters.container_name, parameters.blob_name)
     scheme = gt.read_tiling_scheme(
@@ -189,7 +189,7 @@ def extract_tiles(parameters: ExtractionParameters, progress: ProgressOption) ->
         "source_blob": parameters.blob_name,
         "source_container": parameters.container_name,
         "tiling_scheme_blob": parameters.tiling_scheme_blob,
-        # Stage 3 takes this for the CRS of the tiles that it reads, and they are on the target grid.
+        # The tiles are on the target grid, and stage 3 uses this as their CRS.
         "source_crs": scheme.grid.crs,
         "raster_metadata": scheme_facts(scheme)["raster_metadata"],
         "extraction_time_seconds": extracted.seconds,
@@ -199,13 +199,13 @@ def extract_tiles(parameters: ExtractionParameters, progress: ProgressOption) ->
 
 
 def create_cog(parameters: CogParameters, progress: ProgressOption) -> Result:
-    """Make the Cloud Optimized GeoTIFF of one tile; every tier of it when the tier asked for is "all"."""
+    """Write one tile as a Cloud Optimized GeoTIFF, or as one for each tier if `output_tier` is "all"."""
     started = time.monotonic()
     source = storage.blob(parameters.container_name, parameters.blob_name)
     asked = parameters.output_tier
     given = parameters.raster_type.get("detected_type")
     raster_type = given if given in RASTER_TYPES else "auto"
-    # What the tile's own file says is the truth; the parameter is for files that say nothing.
+    # The CRS of the file takes precedence; the parameter is for files without one.
     with open_dataset(source) as dataset:
         input_crs = None if dataset.crs else parameters.source_crs
     is_classes = raster_type == "categorical"
@@ -224,10 +224,10 @@ def create_cog(parameters: CogParameters, progress: ProgressOption) -> Result:
             target_crs=parameters.target_crs,
             input_crs=input_crs,
             quality=parameters.jpeg_quality,
-            # The platform sends average and bilinear for every raster; of classes neither makes sense.
+            # The platform sends average and bilinear for every raster; neither is valid for class values.
             overview_resampling=None if is_classes or usual else parameters.overview_resampling,
             reproject_resampling=None if is_classes else parameters.reproject_resampling,
-            # Plain tiles are ZSTD as well, at its lowest level: for the archive they are encoded anew.
+            # Plain tiles are ZSTD at its lowest level, so a ZSTD tier encodes them again.
             reuse=profile.compression != "ZSTD",
             overwrite=True,
             progress=progress,
@@ -263,12 +263,12 @@ def create_cog(parameters: CogParameters, progress: ProgressOption) -> Result:
 
 
 def create_mosaicjson(parameters: FanInParameters, progress: ProgressOption) -> Result:
-    """Join the COGs of a job in one MosaicJSON."""
+    """Write one MosaicJSON of all COGs of a job."""
     cogs = _cogs_of(parameters)
     name = f"{_scope(parameters)}{_job_stem(parameters)}_mosaic.json"
     target = storage.blob(_SILVER_MOSAICS, name)
     mosaic = gt.create_mosaicjson(
-        [cog.gdal_path for cog in cogs],  # names that any GDAL reader of the mosaic can open
+        [cog.gdal_path for cog in cogs],  # any GDAL reader of the mosaic can open these paths
         target,
         maxzoom=parameters.job_parameters.get("maxzoom"),
         name=_job_stem(parameters),
@@ -290,7 +290,7 @@ def create_mosaicjson(parameters: FanInParameters, progress: ProgressOption) -> 
 
 
 def create_stac_collection(parameters: FanInParameters, progress: ProgressOption) -> Result:
-    """Describe the COGs of a job, and its mosaic, as a STAC collection."""
+    """Write a STAC collection of the COGs of a job and of its mosaic."""
     cogs = _cogs_of(parameters)
     job = parameters.job_parameters
     mosaic = _mosaic_of(parameters)
@@ -368,7 +368,7 @@ def _cog_name(parameters: CogParameters, source: Location, tier: str) -> str:
 
 
 def _cogs_of(parameters: FanInParameters) -> list[Location]:
-    """The COGs that the previous stage, or the one before it, made; in a fixed order."""
+    """Return the COGs that `previous_results` name, without duplicates and in a fixed order."""
     cogs = []
     for result in map(_flat, parameters.previous_results):
         container = result.get("cog_container", _SILVER_COGS)
@@ -380,7 +380,7 @@ def _cogs_of(parameters: FanInParameters) -> list[Location]:
 
 
 def _mosaic_of(parameters: FanInParameters) -> Location | None:
-    """The MosaicJSON that the previous stage made, if that was its work."""
+    """Return the MosaicJSON that `previous_results` name; None if they name none or it does not exist."""
     for result in map(_flat, parameters.previous_results):
         if "mosaicjson_blob" in result:
             found = storage.blob(_SILVER_MOSAICS, result["mosaicjson_blob"])
@@ -389,7 +389,7 @@ def _mosaic_of(parameters: FanInParameters) -> Location | None:
 
 
 def _flat(result: Mapping[str, Any]) -> Mapping[str, Any]:
-    """A result without its envelope; nothing of one that failed."""
+    """Return a result without its envelope; empty for a failed one."""
     if not result.get("success", True):
         return {}
     inner = result.get("result")
@@ -401,7 +401,7 @@ def _job_stem(parameters: FanInParameters) -> str:
 
 
 def _scope(parameters: Parameters) -> str:
-    """The prefix that keeps a job's products apart from another's."""
+    """Return the prefix that separates the products of different jobs."""
     return f"{parameters.job_id[:8]}/" if parameters.job_id else ""
 
 
@@ -414,9 +414,9 @@ P = TypeVar("P", bound=Parameters)
 
 @dataclass(frozen=True)
 class Handler(Generic[P]):
-    """How a task type is run: its parameters' model, its function, and whether its result is flat.
+    """How a task type runs: the model of its parameters, its function, and whether its result is flat.
 
-    `workloads` says what the function will do, where that is known.
+    `workloads`, if set, returns the workloads of the function for the estimate.
     """
 
     parameters: type[P]
@@ -425,14 +425,14 @@ class Handler(Generic[P]):
     workloads: Callable[[P], list[Workload]] | None = None
 
     def run(self, given: Mapping[str, Any], progress: ProgressOption) -> Result:
-        """The result in its envelope.
+        """Run the function on validated parameters and return its result in the envelope.
 
         Raises
         ------
         InvalidParameter
             A parameter is missing or wrong.
         GdalToolsError
-            What the function raises.
+            The function's own error.
         """
         try:
             parameters = self.parameters.model_validate(given)
@@ -442,7 +442,7 @@ class Handler(Generic[P]):
         return {"success": True, **result} if self.flat else {"success": True, "result": result}
 
     def expectation(self, given: Mapping[str, Any]) -> Expected | None:
-        """What a run is expected to take; None where that is unknown, or the run will say what is wrong."""
+        """Return the estimate of a run; None if there is none or if the run will raise for its parameters."""
         if self.workloads is None:
             return None
         try:
@@ -454,22 +454,22 @@ class Handler(Generic[P]):
 
 @dataclass(frozen=True)
 class Expected:
-    """What a task will do, and what each part of it is estimated to take."""
+    """The workloads of a task, each with its estimate."""
 
     parts: tuple[tuple[Workload, Estimate], ...]
 
     @property
     def peak_memory_mb(self) -> float:
-        """At most, megabytes of 10⁶ bytes."""
+        """The highest memory of any part, in megabytes of 10⁶ bytes."""
         return max(estimate.peak_memory_mb for _, estimate in self.parts)
 
     @property
     def seconds(self) -> float:
-        """Of all parts, one after the other."""
+        """The total duration of all parts, which run one after the other."""
         return sum(estimate.seconds for _, estimate in self.parts)
 
     def to_dict(self) -> dict[str, Any]:
-        """It as a task's metadata hold it, to be held against what was measured."""
+        """Return the estimate as the task's metadata store it, for comparison with the measured usage."""
         estimates = [estimate for _, estimate in self.parts]
         return {
             "seconds": round(self.seconds, 3),
@@ -509,9 +509,9 @@ def run(task_type: str, parameters: Mapping[str, Any], *, progress: ProgressOpti
     Raises
     ------
     UnknownTaskType
-        No handler runs this type here.
+        This worker has no handler for the type.
     GdalToolsError
-        What the handler raises.
+        The handler's own error.
     """
     known = _known()
     handler = known.get(normal_task_type(task_type))
@@ -524,23 +524,23 @@ def run(task_type: str, parameters: Mapping[str, Any], *, progress: ProgressOpti
 
 
 def expectation(task_type: str, parameters: Mapping[str, Any]) -> Expected | None:
-    """What a task is expected to take; reads headers, a few small windows and the tiling scheme.
+    """Return the estimate of a task; reads only headers, a few small windows and the tiling scheme.
 
-    Memory is that of a process of its own; one that shares its imports with the forkserver was measured to
-    use 7% to 22% less. None for types that need little or that no handler runs, and where parameters or
-    source are not good: the run says what is wrong with them.
+    The memory is that of a separate process; a process that shares its imports with the forkserver was
+    measured to use 7% to 22% less. Returns None for types that need little or have no handler, and for
+    invalid parameters or sources, for which the run itself raises.
     """
     handler = _known().get(normal_task_type(task_type))
     return None if handler is None else handler.expectation(parameters)
 
 
 def _known() -> Mapping[str, Handler[Any]]:
-    """Our handlers, and those of the modules that WORKER_HANDLERS names.
+    """Return `HANDLERS` and the handlers of the modules that WORKER_HANDLERS names.
 
     Raises
     ------
     ConfigurationError
-        A module cannot be imported, or has no mapping HANDLERS of task types to `Handler`.
+        A module cannot be imported or has no HANDLERS, a mapping of task types to `Handler`.
     """
     found = dict(HANDLERS)
     for name in filter(None, map(str.strip, os.environ.get("WORKER_HANDLERS", "").split(","))):

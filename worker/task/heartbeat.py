@@ -1,7 +1,7 @@
-"""One pulse for all tasks in hand: their rows are touched in time, and a claim that is lost is noticed.
+"""One heartbeat for all running tasks: touch their rows in time, and detect lost claims.
 
-It has a connection of its own, so that no burst of other work keeps it waiting. Every second one statement
-asks which claims still stand; a row is written when its heartbeat is due or when there is progress to show.
+The heartbeat has its own connection, so a burst of other work does not delay it. Every second one statement
+checks which claims are still valid. A row is written only when its heartbeat is due or its progress changed.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from typing import Any
 from worker.database.tasks import Database, DatabaseError
 from worker.protocol.rows import Claim
 
-# How soon a lost claim is noticed, and new progress is seen in the row.
+# The interval at which lost claims are detected and new progress is written to the row.
 TICK_SECONDS = 1.0
 
 
 @dataclass(eq=False)
 class _Beat:
-    """A task in hand."""
+    """A running task."""
 
     claim: Claim
     on_lost: Callable[[], None]
@@ -35,10 +35,10 @@ class _Beat:
 
 
 class Heartbeat:
-    """The heartbeat of one worker's tasks, every `every_seconds` each.
+    """The heartbeat of one worker's tasks; touches each row every `every_seconds`.
 
-    While the database fails it is tried again every second, and no task is given up for that: the database
-    itself says, when it answers, whose the task is.
+    While the database fails, the heartbeat retries every second and no task is stopped: the database decides
+    which claims are lost once it answers again.
     """
 
     def __init__(
@@ -55,9 +55,9 @@ class Heartbeat:
 
     @contextmanager
     def kept(self, claim: Claim, on_lost: Callable[[], None]) -> Iterator[Callable[[dict[str, Any]], None]]:
-        """Keep a claim's row alive from entry to exit; lends the function that takes the newest progress.
+        """Keep a claim's row alive inside the block; yield a function that accepts the newest progress.
 
-        `on_lost` is called, once, when the claim no longer stands.
+        `on_lost` is called once if the claim is lost.
         """
         beat = _Beat(claim, on_lost)
         self._beats.add(beat)
@@ -71,7 +71,7 @@ class Heartbeat:
             self._beats.discard(beat)
 
     async def run(self) -> None:
-        """Beat until cancelled."""
+        """Send heartbeats until cancelled."""
         while True:
             await asyncio.sleep(min(TICK_SECONDS, self._every_seconds))
             if not self._beats:

@@ -1,8 +1,8 @@
-"""Memory as the operating system counts it: what this container has, what is free, what each task uses.
+"""Admit tasks by their memory estimate, and choose the one to end when the container runs out of memory.
 
-A task is admitted when its estimate fits beside what runs already; later the largest process is named when
-what is free falls below a reserve, so that one task ends with a clear error before the kernel ends something
-at random. Python's own figures know nothing of GDAL's memory and are not asked.
+A task is admitted when its estimate fits into memory beside the running tasks. When free memory falls below a
+reserve, the largest process is chosen, so that one task ends with a clear error before the kernel kills an
+arbitrary process. All figures come from the operating system, because Python's do not include GDAL's memory.
 
 Sources: cgroup v2 memory.max, memory.current and memory.stat (docs.kernel.org, admin-guide/cgroup-v2); v1
 memory.limit_in_bytes, memory.usage_in_bytes and memory.stat (admin-guide/cgroup-v1/memory).
@@ -22,10 +22,10 @@ import psutil
 from worker.errors import MemoryBusy, TaskFailed
 
 MB = 1_000_000
-# What is kept free: the kernel ends processes before the very last page is gone.
+# The memory that stays free: the kernel kills processes before the last page is used.
 _RESERVE_SHARE, _RESERVE_LEAST_MB, _RESERVE_MOST_MB = 0.03, 48, 256
 _LOOK_SECONDS = 0.25
-# For how long a task waits here for others to end, before it goes back to its queue.
+# The longest time that a task waits for memory before it goes back to its queue.
 _WAIT_SECONDS = 60.0
 
 _CGROUPS = Path("/sys/fs/cgroup")
@@ -33,21 +33,22 @@ _CGROUPS = Path("/sys/fs/cgroup")
 
 @dataclass(frozen=True)
 class Memory:
-    """Megabytes (10⁶ bytes) that this container may use, and those of them that are free."""
+    """The memory that this container may use and the part of it that is free, in megabytes of 10⁶ bytes."""
 
     total_mb: float
     available_mb: float
 
     @property
     def reserve_mb(self) -> float:
-        """What is to be kept free."""
+        """The memory that stays free."""
         return min(max(self.total_mb * _RESERVE_SHARE, _RESERVE_LEAST_MB), _RESERVE_MOST_MB)
 
 
 def container_memory(*, limit_mb: float | None = None) -> Memory:
-    """The tightest of the machine's memory, every cgroup that this process is in, and `limit_mb`.
+    """Return the tightest limit of the machine, of every cgroup of this process, and of `limit_mb`.
 
-    Page cache counts as free, as the kernel gives it up; `limit_mb` is for the process and its descendants.
+    Page cache counts as free, because the kernel reclaims it. `limit_mb` applies to the process and its
+    descendants.
     """
     machine = psutil.virtual_memory()
     found = [Memory(machine.total / MB, machine.available / MB), *_cgroups()]
@@ -57,7 +58,7 @@ def container_memory(*, limit_mb: float | None = None) -> Memory:
 
 
 def working_set_mb(pid: int) -> float:
-    """Megabytes that only this process and its descendants use; 0 when it is gone."""
+    """Return the unshared memory of a process and its descendants, in megabytes; 0 if it is gone."""
     try:
         return _tree_mb(psutil.Process(pid))
     except psutil.NoSuchProcess:
@@ -88,7 +89,7 @@ def _cgroups() -> list[Memory]:
             root = _CGROUPS / "memory"
         else:
             continue
-        # Seen from inside a container the path may be the host's; its own limit is then at the root.
+        # Inside a container the path may be the host's; the container's own limit is then at the root.
         own = root / path.lstrip("/")
         folders = [own, *own.parents] if root in (own, *own.parents) else [root]
         found += [
@@ -114,25 +115,26 @@ def _cgroup(folder: Path, limit_name: str, usage_name: str, prefix: str) -> Memo
 
 
 class TaskMemoryBudget:
-    """Who may start, and who must end, of the tasks of one worker."""
+    """Decides which tasks of one worker may start and which one must end, by memory."""
 
     def __init__(self, *, limit_mb: float | None = None) -> None:
         self._limit_mb = limit_mb
         self._in_turn = asyncio.Lock()
-        self._needs: dict[int, float] = {}  # of the processes that run, by pid
+        self._needs: dict[int, float] = {}  # estimates in MB of the running processes, by pid
 
     @asynccontextmanager
     async def admitted(self, pid: int, needs_mb: float | None) -> AsyncIterator[None]:
-        """Wait until so much is free beside what the others still may take; first come, first served.
+        """Admit a task once `needs_mb` is free beside what the running tasks may still allocate.
 
-        None is for a task that needs little: it does not wait.
+        Tasks are admitted in order of arrival. `needs_mb` is None for a task that needs little; it does not
+        wait.
 
         Raises
         ------
         TaskFailed
-            It will never fit into this container; a retry cannot help.
+            The task can never fit into this container; a retry cannot help.
         MemoryBusy
-            It did not fit for a minute.
+            The task did not fit for a minute.
         """
         if needs_mb is None:
             self._needs[pid] = 0.0
@@ -146,7 +148,7 @@ class TaskMemoryBudget:
             del self._needs[pid]
 
     async def must_end(self, pid: int) -> str:
-        """Return, with the reason, once memory runs out and this process is the one that uses most."""
+        """Wait until memory runs out while this process uses the most of all tasks; return the reason."""
         while True:
             await asyncio.sleep(_LOOK_SECONDS)
             memory = await asyncio.to_thread(container_memory, limit_mb=self._limit_mb)

@@ -1,8 +1,7 @@
-"""When a worker holds back: it receives no message that it could only fail.
+"""Back-pressure: a worker receives no message while its disk is full or storage has just failed.
 
-Scratch space that runs out and storage that refuses say nothing about the task in hand and would fail the
-next one just the same, until a whole queue is among the dead letters. So before each receive a slot asks
-here, and waits.
+A full scratch disk or failing storage is not the fault of the current task. It would fail the next task too,
+until the whole queue is dead-lettered. Each slot therefore waits here before it receives a message.
 """
 
 from __future__ import annotations
@@ -17,15 +16,15 @@ from random import uniform
 
 _LOOK_SECONDS = 1.0
 _FIRST_HOLD_SECONDS, _LONGEST_HOLD_SECONDS = 1.0, 60.0
-# For how long a failure of storage is told as a present problem, when no task has shown that it works again.
+# A storage failure is reported for this long unless a task completes earlier.
 _MEMORY_SECONDS = 60.0
 
 Report = Callable[[str, str | None], None]
-"""``(part, problem)``; None: it works again."""
+"""``(part, problem)``; a problem of None means that the part works again."""
 
 
 class Pressure:
-    """What all slots of a worker know of the disk and of storage."""
+    """The state of disk and storage, shared by all slots of a worker."""
 
     def __init__(self, report: Report, *, min_free_disk_mb: float) -> None:
         self._report = report
@@ -35,7 +34,7 @@ class Pressure:
         self._hold_until = 0.0
 
     async def relieved(self) -> None:
-        """Return when there is nothing that a slot should wait for."""
+        """Wait until there is enough disk space and the hold after a storage failure is over."""
         while self._disk_is_full():  # noqa: ASYNC110, nobody could set an event
             await asyncio.sleep(_LOOK_SECONDS)
         await asyncio.sleep(max(0.0, self._hold_until - time.monotonic()))
@@ -43,7 +42,7 @@ class Pressure:
             self.storage_works()
 
     def storage_failed(self, problem: str) -> None:
-        """A task failed because of storage: hold back for twice as long as the last time."""
+        """Record that a task failed because of storage; hold back twice as long as the last time."""
         hold = min(_FIRST_HOLD_SECONDS * 2**self._failures, _LONGEST_HOLD_SECONDS)
         self._failures += 1
         self._failed_at = time.monotonic()
@@ -51,7 +50,7 @@ class Pressure:
         self._report("storage", problem)
 
     def storage_works(self) -> None:
-        """A task has read and written what it wanted."""
+        """Record that a task has completed its reads and writes; end the storage problem."""
         self._failures = 0
         self._report("storage", None)
 

@@ -1,7 +1,7 @@
-"""One task's life, in the order of protocol.md §4: look, claim, run, complete or fail, publish, settle.
+"""The steps of one task, in the order of protocol.md §4: look, claim, run, complete or fail, publish, settle.
 
-The rule that orders every step: a message is settled only after what it asked for is durable, and what
-is durable is fenced by the claim, so that a message may come twice and a worker may die at any point.
+One rule orders the steps: a message is settled only after its effect is durable, and every durable write is
+fenced by the claim. A message may therefore be delivered twice, and a worker may die at any point.
 """
 
 from __future__ import annotations
@@ -51,10 +51,10 @@ from worker.telemetry.metrics import METRICS, TaskOutcome
 MAX_RETRIES = 3
 _RETRY_FIRST_SECONDS = 5
 _RETRY_LONGEST_SECONDS = 300
-# A row may be committed after its message was sent: how often and how long to look again for it.
+# A row may be committed after its message was sent, so a missing row is looked up several times.
 _MISSING_LOOKS = 5
 _MISSING_WAIT_SECONDS = 1.0
-# After which a task that found too little memory free is looked at again, here or elsewhere.
+# The delay before a task that found too little free memory is received again, here or elsewhere.
 _MEMORY_WAIT_SECONDS = 30.0
 
 log = logging.getLogger(__name__)
@@ -62,7 +62,7 @@ T = TypeVar("T")
 
 
 class StopReason(Enum):
-    """Why a task is stopped from outside."""
+    """The reason for interrupting a task from outside."""
 
     LOCK_LOST = "the message's lock was lost"
     CLAIM_LOST = "the task's row is no longer ours"
@@ -77,9 +77,9 @@ class _Interrupted(Exception):
 
 @dataclass(frozen=True)
 class ProcessorOptions:
-    """Names, times and limits that the processor works by.
+    """The processor's names, times and limits.
 
-    `crash_limit` is how many runs of a task may end with the death of a process before it is failed.
+    A task fails once `crash_limit` of its runs have ended with the death of a process.
     """
 
     app_name: str
@@ -89,7 +89,7 @@ class ProcessorOptions:
 
 
 class Processor:
-    """Takes messages of the task queues through their steps; many at once, each on its own."""
+    """Processes messages of the task queues, many concurrently and each independently of the others."""
 
     def __init__(
         self,
@@ -109,23 +109,24 @@ class Processor:
         self._options = options
         self._held: set[asyncio.Future[StopReason]] = set()
         self.running_tasks = RunningTasks()
-        """The tasks that run now."""
+        """The tasks that are running now."""
 
     @property
     def busy(self) -> int:
-        """How many messages are in hand."""
+        """The number of messages being processed."""
         return len(self._held)
 
     def shut_down(self) -> None:
-        """Stop every task in hand; each goes back to its queue."""
+        """Stop every running task and return it to its queue."""
         for interrupted in self._held:
             _interrupt(interrupted, StopReason.SHUTDOWN)
 
     async def process(self, message: Message) -> None:
-        """Take one message from receipt to settlement.
+        """Process one message from receipt to settlement.
 
-        It returns when the message is settled, or when its lock is lost, in which case nothing was
-        written and the message comes again.
+        The call returns when the message is settled. If the message's lock or the task's claim is lost, or if
+        the database or the bus fails, the call returns without settling the message, and the broker delivers
+        it again. A result is never written without the claim.
         """
         interrupted: asyncio.Future[StopReason] = asyncio.get_running_loop().create_future()
         self._held.add(interrupted)
@@ -150,7 +151,7 @@ class Processor:
             log.error("message %s on %s is dead-lettered: %s", message.message_id, message.queue, error)
             await _dead_letter(message, "InvalidMessage", str(error))
             return
-        with self._runner.warm():  # its imports go on beside the claim
+        with self._runner.warm():  # the forkserver imports while the claim is made
             await self._as_claimed(message, task, interrupted)
 
     async def _as_claimed(
@@ -184,7 +185,7 @@ class Processor:
     async def _claimed(
         self, message: Message, task: TaskMessage, interrupted: asyncio.Future[StopReason]
     ) -> ClaimOutcome:
-        token = uuid4()  # one for every try: an answer that got lost on its way does not lose the claim
+        token = uuid4()  # the same for all attempts: a claim survives the loss of the database's answer
         for _ in range(_MISSING_LOOKS):
             outcome = await self._with_retries(
                 lambda: self._database.claim(
@@ -362,7 +363,7 @@ class Processor:
             await message.complete()
 
     async def _hand_back(self, message: Message, *, delay_seconds: float) -> None:
-        """Put the message back without using up a delivery: a copy for later, then settle this one."""
+        """Send a delayed copy of the message, then complete the original; this uses up no delivery."""
         await self._database.owe([_copy(message, delay_seconds=delay_seconds)])
         crash_points.reach("message-copied")
         await self._outbox.publish_or_leave()
@@ -371,7 +372,7 @@ class Processor:
     async def _with_retries(
         self, attempt: Callable[[], Awaitable[T]], interrupted: asyncio.Future[StopReason]
     ) -> T:
-        """What the database answers, asked again for as long as the task is not interrupted."""
+        """Return the result of `attempt`, retried until it succeeds or the task is interrupted."""
         return await with_retries(attempt, pause=lambda seconds: _wait(seconds, interrupted))
 
 
@@ -407,7 +408,7 @@ async def _wait(seconds: float, interrupted: asyncio.Future[StopReason]) -> None
 
 
 async def _unless(interrupted: asyncio.Future[StopReason], work: Coroutine[Any, Any, T]) -> T:
-    """The work's result, unless the interruption comes first: then the work is cancelled and waited for."""
+    """Return the result of `work`; on an interruption cancel it, wait for its end, raise `_Interrupted`."""
     task = asyncio.create_task(work)
     try:
         first: set[asyncio.Future[Any]] = {task, interrupted}

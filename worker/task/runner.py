@@ -1,8 +1,8 @@
-"""One task in one child process, from a warm forkserver: memory, timeout, stall, progress, kill.
+"""Run each task in its own child process of a warm forkserver, and enforce memory, timeout and stall limits.
 
-A child that dies takes nothing with it but its own task; a child whose task is over is always gone when
-`Runner.run` returns or raises. The forkserver holds more memory than the worker itself, so it is there only
-while there is work, and for a while after.
+The death of a child affects only its own task. When `Runner.run` returns or raises, its child is always gone.
+The forkserver uses more memory than the worker itself, so it runs only while there is work and for
+`RunnerOptions.warm_seconds` afterwards.
 """
 
 from __future__ import annotations
@@ -33,28 +33,28 @@ from worker.telemetry import logs
 from worker.telemetry.metrics import METRICS
 from worker.telemetry.traces import note_step, task_label
 
-# Between SIGTERM and SIGKILL: time for the child's storage to remove its scratch folder.
+# Between SIGTERM and SIGKILL the child can remove its scratch folder.
 _TERMINATE_SECONDS = 1.0
-# How long a child that has sent its outcome, or hung up, may take to exit by itself.
+# The time in which a child that has sent its outcome or closed its connection may exit by itself.
 _EXIT_SECONDS = 2.0
 
-# A socket's path has at most 107 bytes (unix(7)); multiprocessing adds a folder and the socket's name.
+# The path of a socket is limited to 107 bytes (unix(7)); multiprocessing adds a folder and the socket's name.
 _SOCKET_PARENT_BYTES = 107 - len("/pymp-xxxxxxxx/listener-xxxxxxxx")
 
 ProgressSink = Callable[[dict[str, Any]], None]
-#: Takes ``{"actual": …, "estimate": …}`` of a task that succeeded: what it took, and what was expected.
+#: Receives ``{"actual": …, "estimate": …}`` when the task has ended: its measured usage and the estimate.
 UsageSink = Callable[[dict[str, Any]], None]
-#: Takes the process's id, and the seconds that the task is expected to take where that is known.
+#: Receives the process id and the task's estimated duration in seconds, or None without an estimate.
 StartSink = Callable[[int, float | None], None]
 
 
 @dataclass(frozen=True)
 class RunnerOptions:
-    """Limits of one task.
+    """The limits of one task.
 
-    `stall_seconds` is for how long a handler that reports progress may make none; `memory_limit_mb` bounds
-    the worker and its tasks together where the container does not; `warm_seconds` is for how long the
-    forkserver is kept when nothing needs it.
+    `stall_seconds` is the longest time without progress for a handler that reports progress.
+    `memory_limit_mb` bounds the memory of the worker and its tasks together where the container sets no
+    limit. `warm_seconds` is how long an idle forkserver is kept.
     """
 
     timeout_seconds: float
@@ -65,16 +65,16 @@ class RunnerOptions:
 
 @contextmanager
 def own_temporary_folder() -> Iterator[None]:
-    """Give this process and its tasks a temporary folder of their own; for a process that is only a worker.
+    """Give this process and its tasks a private temporary folder; for a process that is only a worker.
 
-    It goes when the process ends; those of workers that were killed are swept first. So does the folder that
-    multiprocessing makes for the forkserver's socket, which lies in /tmp where the temporary folder's name
-    is too long for a socket's.
+    The folder is removed at exit, and so is the folder that multiprocessing creates for the forkserver's
+    socket. The latter is in /tmp if the path of the temporary folder is too long for a socket. Folders left
+    by killed workers are removed first.
 
     Raises
     ------
     StorageError
-        The temporary folder cannot be written to.
+        The temporary folder is not writable.
     """
     outer = Path(tempfile.gettempdir())
     parent = outer if len(os.fsencode(outer)) <= _SOCKET_PARENT_BYTES else Path("/tmp")
@@ -85,7 +85,7 @@ def own_temporary_folder() -> Iterator[None]:
 
 
 def _socket_folder(parent: Path) -> Path:
-    """The folder that multiprocessing uses for sockets, and removes at exit."""
+    """Return the folder that multiprocessing uses for sockets and removes at exit."""
     default, tempfile.tempdir = tempfile.tempdir, str(parent)
     try:
         return Path(multiprocessing.util.get_temp_dir())
@@ -96,7 +96,7 @@ def _socket_folder(parent: Path) -> Path:
 
 
 class Runner:
-    """Runs tasks, each in a process of its own."""
+    """Runs tasks, each in its own process."""
 
     def __init__(self, options: RunnerOptions) -> None:
         self._options = options
@@ -108,10 +108,10 @@ class Runner:
 
     @contextmanager
     def warm(self) -> Iterator[None]:
-        """Keep the forkserver from entry to exit, so that a task that is about to come starts at once.
+        """Keep the forkserver running inside the block, so that the next task starts at once.
 
-        It is given up when it was not needed for `RunnerOptions.warm_seconds`; whoever needs it then waits
-        for its imports.
+        The forkserver is stopped after `RunnerOptions.warm_seconds` without use. The next task then waits for
+        its imports.
         """
         self._needed_by += 1
         if self._giving_up is not None:
@@ -134,21 +134,21 @@ class Runner:
         on_measured: UsageSink = lambda _: None,
         on_started: StartSink = lambda *_: None,
     ) -> dict[str, Any]:
-        """The handler's result envelope.
+        """Run a task in a new child process and return the handler's result envelope.
 
-        Cancelling the call kills the child first.
+        If the call is cancelled, it kills the child before it ends.
 
         Raises
         ------
         TaskFailed
-            The handler raised; it carries the error's type, text and whether a retry can help. Or the task
-            will never fit into the container's memory.
+            The handler raised; the exception has the error's type, its text and whether a retry can help. It
+            is also raised for a task that can never fit into the container's memory.
         TaskTimedOut, TaskStalled
-            The task took longer than the runner's timeout, or reported progress and then none for too long.
+            The task exceeded the runner's timeout, or its progress stopped for `RunnerOptions.stall_seconds`.
         ChildDied
             The process ended without an outcome: killed by a signal, out of memory, or ``os._exit``.
         MemoryBusy
-            There was no room for the task for a minute.
+            The task did not fit into free memory for a minute.
         """
         ours, theirs = self._context.Pipe()
         process = self._context.Process(
@@ -189,7 +189,7 @@ class Runner:
         on_measured: UsageSink,
         on_started: StartSink,
     ) -> tuple[str, Any] | None:
-        """The child's last message; None when it went away without one."""
+        """Return the child's outcome message; None if the child ended without one."""
         assert process.pid is not None
         with _listening(connection) as readable:
             first = await _next(connection, readable)
@@ -198,7 +198,7 @@ class Runner:
             _, needs = first
             async with self._memory.admitted(process.pid, needs and needs.peak_memory_mb):
                 on_started(process.pid, needs and needs.seconds)
-                with suppress(OSError):  # it has died meanwhile, as the next message will say
+                with suppress(OSError):  # the child is already dead; reading the outcome finds that
                     connection.send("begin")
                 outcome = asyncio.create_task(
                     self._outcome(connection, readable, task_type, on_progress, on_measured)
@@ -222,10 +222,10 @@ class Runner:
         on_progress: ProgressSink,
         on_measured: UsageSink,
     ) -> tuple[str, Any] | None:
-        """The child's last message, unless it shows progress and then no more for too long."""
+        """Return the child's outcome message; raise `TaskStalled` if its progress stops."""
         stall_seconds = self._options.stall_seconds
         shown: dict[str, Any] = {}
-        moved: float | None = None  # when it last came further; None while there is nothing to expect
+        moved: float | None = None  # the time of the last progress; None while no progress is due
         while True:
             wait_seconds = None if moved is None else max(0.0, moved + stall_seconds - time.monotonic())
             try:
@@ -253,7 +253,7 @@ class Runner:
 
 @contextmanager
 def _listening(connection: Connection) -> Iterator[asyncio.Event]:
-    """An event that is set whenever there is something to read."""
+    """Yield an event that is set whenever the connection has data to read."""
     loop = asyncio.get_running_loop()
     readable = asyncio.Event()
     loop.add_reader(connection.fileno(), readable.set)
@@ -264,7 +264,7 @@ def _listening(connection: Connection) -> Iterator[asyncio.Event]:
 
 
 async def _next(connection: Connection, readable: asyncio.Event) -> tuple[str, Any] | None:
-    """The child's next message; None when it is gone."""
+    """Return the child's next message; None if the child is gone."""
     try:
         while not connection.poll():
             readable.clear()
@@ -276,7 +276,7 @@ async def _next(connection: Connection, readable: asyncio.Event) -> tuple[str, A
 
 
 async def _uninterrupted(function: Callable[[], None]) -> None:
-    """Run a blocking function on a thread to its end, even if the caller is cancelled meanwhile."""
+    """Run a blocking function in a thread, and wait for its end even if the caller is cancelled."""
     running = asyncio.ensure_future(asyncio.to_thread(function))
     try:
         await asyncio.shield(running)
@@ -286,12 +286,12 @@ async def _uninterrupted(function: Callable[[], None]) -> None:
 
 
 def _end_forkserver() -> None:
-    """End it, unless a process of somebody else's in this program is its child."""
+    """Kill the forkserver, unless other code in this program has a running child of it."""
     server: Any = forkserver._forkserver
     with suppress(psutil.NoSuchProcess):
         if server._forkserver_pid is None or psutil.Process(server._forkserver_pid).children():
             return
-        # Asked to end it would wait for whoever has inherited its pipe, and this loop for it.
+        # A regular stop waits for every process that inherited the forkserver's pipe, and blocks this loop.
         psutil.Process(server._forkserver_pid).kill()
     server._stop()
 

@@ -1,4 +1,4 @@
-"""What this worker's own tasks are doing at this moment; it is kept in memory, for whoever looks."""
+"""The tasks that run in this worker now, with their progress; kept in memory for the status page."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from worker.protocol.messages import TaskMessage
 
 @dataclass(eq=False)
 class LocalRun:
-    """A task that runs here.
+    """A task that runs in this worker.
 
     Attributes
     ----------
     began : datetime
-        With its zone.
+        The start of the run, timezone-aware.
     pid : int or None
-        Of the task's process, once it runs.
+        The id of the task's process, once it runs.
     expected_seconds : float or None
-        What it was estimated to take.
+        The estimated duration.
     progress : mapping or None
-        The newest, as a row's ``metadata.progress`` has it.
+        The newest progress, in the form of the row's ``metadata.progress``.
     """
 
     task: TaskMessage
@@ -37,12 +37,12 @@ class LocalRun:
     _label_since: float = field(default_factory=time.monotonic)
 
     def started(self, pid: int, expected_seconds: float | None) -> None:
-        """Note the process, and what is expected of it."""
+        """Record the process id and the estimated duration."""
         self.pid, self.expected_seconds = pid, expected_seconds
         self._label_since = time.monotonic()
 
     def showing(self, then: Callable[[dict[str, Any]], None]) -> Callable[[dict[str, Any]], None]:
-        """A function that notes progress and hands it on."""
+        """Return a function that records progress and then calls `then` with it."""
 
         def show(progress: dict[str, Any]) -> None:
             if self.progress is not None and self.progress["label"] != progress["label"]:
@@ -54,24 +54,24 @@ class LocalRun:
 
     @property
     def seconds(self) -> float:
-        """For how long the work that progress tells of has been under way."""
+        """The seconds since the current progress label began."""
         return time.monotonic() - self._label_since
 
 
 class RunningTasks:
-    """The tasks that run here."""
+    """All tasks that run in this worker."""
 
     def __init__(self) -> None:
         self._runs: set[LocalRun] = set()
 
     @property
     def runs(self) -> tuple[LocalRun, ...]:
-        """All of them, the longest first."""
+        """The runs, the oldest first."""
         return tuple(sorted(self._runs, key=lambda run: run.began))
 
     @contextmanager
     def running(self, task: TaskMessage, queue: str) -> Iterator[LocalRun]:
-        """Keep a task among them from entry to exit."""
+        """Add a task to the running tasks, and remove it on exit."""
         run = LocalRun(task, queue)
         self._runs.add(run)
         try:

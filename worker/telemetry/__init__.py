@@ -1,1 +1,1 @@
-"""What a worker says of itself: logs, metrics and traces, each with its task and none with a secret."""
+"""The worker's logs, metrics and traces: logs and traces name their task, and none contains a secret."""

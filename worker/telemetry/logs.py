@@ -1,7 +1,7 @@
-"""The worker's log: one JSON object a line on standard output, each with the task that it is about.
+"""The worker's log: one JSON object per line on standard output, each with the ids of its task.
 
-What a line is about is a context that tasks of the event loop inherit, and that a task's process is given at
-its start; so everything that is logged on the way of a message has its ids, whoever logs it.
+The ids are in a context variable that asyncio tasks inherit and that a task's process receives at its start.
+Everything that is logged while a message is processed therefore has its ids, including the logs of libraries.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from gdaltools.runtime.text import redacted, shortened
 from worker.settings import Settings
 
 FIELDS = ("task_id", "job_id", "stage", "correlation_id")
-"""What every line has; null where it is about no task."""
+"""The fields of every line; null if the line is not about a task."""
 
 About = Mapping[str, str | int | None]
 
-# What is kept for whoever looks: so many lines, each so long.
+# The number of lines that a `Tail` keeps, and their length in characters.
 _KEPT_LINES = 200
 _LONGEST_KEPT = 1000
 
@@ -36,7 +36,7 @@ _written: tuple[bool, str] | None = None  # whether this process's log is JSON, 
 
 @contextmanager
 def about(fields: About) -> Iterator[None]:
-    """Give every line that is logged from entry to exit these fields, beside those that it has already."""
+    """Add `fields` to every line that is logged inside the block, in addition to the current fields."""
     token = _about.set({**_about.get(), **fields})
     try:
         yield
@@ -45,15 +45,15 @@ def about(fields: About) -> Iterator[None]:
 
 
 def current() -> About:
-    """What a line that is logged here is about."""
+    """Return the fields of a line that is logged here."""
     return _about.get()
 
 
 class JsonLines(logging.Formatter):
-    """One JSON object a line, without secrets."""
+    """Formats a record as one line of JSON, without secrets."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """The line of a record."""
+        """Return the line for a record."""
         about = getattr(record, "about", {})
         line: dict[str, Any] = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
@@ -70,13 +70,13 @@ class JsonLines(logging.Formatter):
 
 
 class TextLines(logging.Formatter):
-    """A line for people, without secrets."""
+    """Formats a record as a line of text, without secrets."""
 
     def __init__(self) -> None:
         super().__init__("%(asctime)s %(levelname)s %(name)s: %(message)s")
 
     def format(self, record: logging.LogRecord) -> str:
-        """The line of a record."""
+        """Return the line for a record."""
         return redacted(super().format(record))
 
 
@@ -87,7 +87,7 @@ def _note_about(record: logging.LogRecord) -> bool:
 
 @dataclass(frozen=True)
 class Line:
-    """What was logged, without secrets; `time` is in seconds since 1970."""
+    """A log line without secrets; `time` is in seconds since 1970."""
 
     time: float
     level: str
@@ -97,7 +97,7 @@ class Line:
 
 
 class Tail(logging.Handler):
-    """The newest lines of a log, kept in memory."""
+    """A handler that keeps the newest lines of a log in memory."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -119,18 +119,18 @@ class Tail(logging.Handler):
         )
 
     def add(self, lines: Iterable[Line]) -> None:
-        """Keep lines of another process; what they are about is what a line here would be."""
+        """Keep lines of another process; lines without a task get the current one."""
         task_id = current().get("task_id")
         about = None if task_id is None else str(task_id)
         self._lines.extend(replace(line, task_id=line.task_id or about) for line in lines)
 
     @property
     def lines(self) -> tuple[Line, ...]:
-        """What is kept, in the order in which it came."""
+        """The kept lines, in order of arrival."""
         return tuple(self._lines.copy())
 
     def taken(self) -> tuple[Line, ...]:
-        """What is kept, which is forgotten."""
+        """Return the kept lines and remove them."""
         lines = []
         while self._lines:
             lines.append(self._lines.popleft())
@@ -138,7 +138,7 @@ class Tail(logging.Handler):
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """Keep what this process logs from entry to exit."""
+        """Keep everything that this process logs inside the block."""
         root = logging.getLogger()
         root.addHandler(self)
         try:
@@ -148,12 +148,12 @@ class Tail(logging.Handler):
 
 
 TAIL = Tail()
-"""This process's."""
+"""The newest log lines of this process."""
 
 
 @dataclass(frozen=True)
 class Carried:
-    """What a task's process needs in order to go on with the worker's log."""
+    """The log configuration and fields that a task's process takes over from the worker."""
 
     as_json: bool
     level: str
@@ -161,24 +161,24 @@ class Carried:
 
 
 def write(settings: Settings) -> None:
-    """Send this process's log to where, and in the form that, the settings say."""
+    """Configure this process's log by the settings: JSON to standard output, or text to standard error."""
     _write(settings.log_level, as_json=settings.logs_json)
 
 
 def carried() -> Carried | None:
-    """This process's log as it is now, and what a line here is about; None where nothing was set up."""
+    """Return this process's log configuration and current fields; None if the log is not configured."""
     return None if _written is None else Carried(*_written, about=dict(current()))
 
 
 def carry_on(given: Carried | None) -> None:
-    """Go on with another process's log."""
+    """Take over the log configuration and fields of another process."""
     if given is not None:
         _write(given.level, as_json=given.as_json)
         _about.set(given.about)
 
 
 def write_text(level: str) -> None:
-    """Send this process's log to standard error, for people."""
+    """Configure this process's log as text to standard error."""
     _write(level, as_json=False)
 
 
@@ -187,11 +187,11 @@ def _write(level: str, *, as_json: bool) -> None:
     _written = (as_json, level)
     handler = logging.StreamHandler(sys.stdout if as_json else sys.stderr)
     handler.setFormatter(JsonLines() if as_json else TextLines())
-    # Here and not in the formatter: a record is made where its context is.
+    # A filter, not the formatter, adds the fields: it runs in the context that created the record.
     handler.addFilter(_note_about)
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
-    # The SDK tells each link and session of every connection at INFO.
+    # The SDK logs each link and session of every connection at INFO.
     for noisy in ("azure", "aiohttp", "rasterio", "distributed"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
-    # What fails to connect is told by whoever needed the connection.
+    # The caller that needs a connection reports why it fails.
     logging.getLogger("psycopg.pool").setLevel(logging.ERROR)

@@ -1,7 +1,7 @@
-"""What the worker counts and measures: read by Prometheus at /metrics, and sent by `worker.telemetry.traces`.
+"""The worker's metrics: read by Prometheus at /metrics, and sent by `worker.telemetry.traces`.
 
-Counts are of this process since its start. Names are as Prometheus wants them (prometheus.io, "Metric and
-label naming"); labels have few values, so none of them is a task's or a job's id.
+Counts are those of this process since its start. Names follow Prometheus's conventions (prometheus.io,
+"Metric and label naming"). Labels have few values, so none is a task's or a job's id.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ _RATIOS = (0.1, 0.25, 0.5, 0.75, 0.9, 1.1, 1.5, 2, 4, 10)
 _MEGABYTES = (64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384)
 
 Recorder = Callable[[str, float, dict[str, str]], None]
-"""``(name, value, labels)`` of a counter's step or a histogram's value, for whoever sends them on."""
+"""Receives ``(name, value, labels)`` of each counter increment or histogram value, to forward it."""
 
 
 class Count:
-    """A number that only grows."""
+    """A counter, which only increases."""
 
     def __init__(self, name: str, text: str, labels: Sequence[str], registry: CollectorRegistry) -> None:
         self.name = name
@@ -33,7 +33,7 @@ class Count:
         self.records: list[Recorder] = []
 
     def add(self, amount: float = 1, **labels: str) -> None:
-        """Count so many more."""
+        """Add `amount` to the counter."""
         counter = self._counter.labels(**labels) if labels else self._counter
         counter.inc(amount)
         for record in self.records:
@@ -41,7 +41,7 @@ class Count:
 
 
 class Distribution:
-    """How often values of which size were seen."""
+    """A histogram of values."""
 
     def __init__(
         self,
@@ -64,7 +64,7 @@ class Distribution:
 
 
 class Metrics:
-    """All that one process counts and measures."""
+    """All metrics of one process."""
 
     def __init__(self) -> None:
         self.registry = registry = CollectorRegistry()
@@ -116,9 +116,9 @@ class Metrics:
         self.ready = gauge("gdaltools_ready", "Whether /readyz says so: 1 or 0.")
 
     def rendered(self) -> bytes:
-        """Prometheus's text of all of it."""
+        """Return all metrics in Prometheus's text format."""
         return generate_latest(self.registry)
 
 
 METRICS = Metrics()
-"""This process's."""
+"""The metrics of this process."""

@@ -1,9 +1,9 @@
-"""Traces and metrics by OpenTelemetry, where the environment names somebody to send them to.
+"""Send traces and metrics with OpenTelemetry, if the environment names a receiver.
 
-A span for each task, whose children are its steps; what a task's process did is told to the worker, which
-has the one exporter. The context comes with a message, as its property ``traceparent`` (W3C Trace Context),
-and goes with what is sent because of it. Without a receiver this does nothing, and OpenTelemetry is not
-loaded.
+Each task has a span, and its steps are child spans. A task's process reports its steps to the worker, which
+has the only exporter. The trace context arrives as the message property ``traceparent`` (W3C Trace Context)
+and is passed on with the messages that result. Without a receiver this module does nothing, and
+OpenTelemetry is not loaded.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from opentelemetry.sdk.trace.export import SpanExporter
 
 _APPLICATION_INSIGHTS = "APPLICATIONINSIGHTS_CONNECTION_STRING"
-# What OpenTelemetry itself reads (opentelemetry.io, "OTLP Exporter Configuration").
+# The variables that OpenTelemetry itself reads (opentelemetry.io, "OTLP Exporter Configuration").
 _OTLP = (
     "OTEL_EXPORTER_OTLP_ENDPOINT",
     "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
@@ -47,24 +47,24 @@ current_tracer: ContextVar[Any] = ContextVar("tracer", default=None)
 
 @asynccontextmanager
 async def exporting(name: str) -> AsyncIterator[None]:
-    """Send traces and metrics from entry to exit, if the environment says where to.
+    """Send traces and metrics from entry to exit, if the environment names a receiver.
 
     Parameters
     ----------
     name
-        The service's, unless OTEL_SERVICE_NAME says otherwise.
+        The service's name, unless OTEL_SERVICE_NAME is set.
 
     Raises
     ------
     ConfigurationError
-        It says so wrongly, or OpenTelemetry is not installed.
+        The environment's settings are wrong, or OpenTelemetry is not installed.
     """
     named = [each for each in (_APPLICATION_INSIGHTS, *_OTLP) if os.environ.get(each)]
     if not named or os.environ.get("OTEL_SDK_DISABLED", "").lower() == "true":
         yield
         return
     try:
-        # On a thread, as its imports take a second, in which the event loop has probes to answer.
+        # In a thread: the imports take a second, in which the event loop must answer probes.
         tracers, meters = await asyncio.to_thread(_providers, os.environ.get("OTEL_SERVICE_NAME") or name)
     except ImportError as error:
         raise ConfigurationError(
@@ -108,7 +108,7 @@ def _exporters(tracers: TracerProvider) -> tuple[list[SpanExporter], list[Metric
     if os.environ.get(_APPLICATION_INSIGHTS):
         from azure.monitor.opentelemetry.exporter import AzureMonitorMetricExporter, AzureMonitorTraceExporter
 
-        spans.append(AzureMonitorTraceExporter(tracer_provider=tracers))  # it tells of their resource
+        spans.append(AzureMonitorTraceExporter(tracer_provider=tracers))  # it reads their resource
         numbers.append(AzureMonitorMetricExporter())
     if any(os.environ.get(name) for name in _OTLP):
         from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
@@ -120,7 +120,7 @@ def _exporters(tracers: TracerProvider) -> tuple[list[SpanExporter], list[Metric
 
 
 def _forward(metrics: Metrics, meter: Any) -> list[tuple[list[Any], Any]]:
-    """Have OpenTelemetry's instruments count along; what is to be undone at the end."""
+    """Forward the metrics to OpenTelemetry's instruments; return the recorders to remove at the end."""
     forwarded: list[tuple[list[Any], Any]] = []
     for each in metrics.counts:
         counter = meter.create_counter(each.name)
@@ -137,7 +137,7 @@ def _forward(metrics: Metrics, meter: Any) -> list[tuple[list[Any], Any]]:
 
 @contextmanager
 def span(name: str, attributes: Attributes | None = None) -> Iterator[None]:
-    """A step, from entry to exit, below the span that is current here; an exception marks it as failed."""
+    """Record the block as a child span of the current span; an exception marks it as failed."""
     tracer = current_tracer.get()
     if tracer is None:
         yield
@@ -147,7 +147,7 @@ def span(name: str, attributes: Attributes | None = None) -> Iterator[None]:
 
 
 def note_step(name: str, began: float, ended: float, attributes: Attributes | None = None) -> None:
-    """A step that was done elsewhere, in seconds since 1970, below the span that is current here."""
+    """Record a step of another process as a child span; times are in seconds since 1970."""
     tracer = current_tracer.get()
     if tracer is not None:
         made = tracer.start_span(name, start_time=int(began * 1e9), attributes=attributes)
@@ -155,7 +155,7 @@ def note_step(name: str, began: float, ended: float, attributes: Attributes | No
 
 
 def properties() -> dict[str, str]:
-    """What a message that is sent because of the current span carries."""
+    """Return the properties that link a message to the current span."""
     if current_tracer.get() is None:
         return {}
     from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
@@ -167,14 +167,14 @@ def properties() -> dict[str, str]:
 
 @dataclass
 class TaskRun:
-    """One run of a task, as it is counted at its end; it is lost unless somebody says what became of it."""
+    """One run of a task, counted at its end; its outcome is "lost" unless it is set."""
 
     outcome: TaskOutcome = "lost"
 
 
 @contextmanager
 def task_run(task: TaskMessage) -> Iterator[TaskRun]:
-    """Count a run, from entry to exit, and how long it took beside what was estimated."""
+    """Count the block as a run of a task, and record its duration and the ratio to the estimate."""
     run = TaskRun()
     began = time.monotonic()
     try:
@@ -190,6 +190,6 @@ def task_run(task: TaskMessage) -> Iterator[TaskRun]:
 
 
 def task_label(task_type: str) -> str:
-    """A task's type as a label, of which there are to be few: what is on no routing list is "other"."""
+    """Return a task type as a metric label; all but raster tasks are "other", so that labels stay few."""
     name = normal_task_type(task_type)
     return name if name in RASTER_TASKS else "other"
