@@ -35,8 +35,8 @@ _ONCE_IDLE_SECONDS = 30.0
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code."""
     try:
-        given = _parser().parse_args(arguments)
-        return int(given.command(given))
+        args = _parser().parse_args(arguments)
+        return int(args.command(args))
     except GdalToolsError as error:
         print(f"python -m worker: {one_line(str(error))}", file=sys.stderr)
         return _exit_code(error)
@@ -119,11 +119,11 @@ def _positive_seconds(text: str) -> float:
     return seconds
 
 
-def _run(given: argparse.Namespace) -> int:
+def _run(args: argparse.Namespace) -> int:
     # Before the event loop runs, no message is held, so the process can exit at once.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     settings = load_settings()
-    if given.once and len(settings.queues) > 1:
+    if args.once and len(settings.queues) > 1:
         raise ConfigurationError(
             f"--once takes one message of one queue, and APP_MODE={settings.app_mode} serves "
             f"{', '.join(settings.queues)}: use worker_docker, worker_raster or worker_vector"
@@ -136,8 +136,8 @@ def _run(given: argparse.Namespace) -> int:
     async def run() -> None:
         stopping = asyncio.Event()
         stop_on_signals(stopping)
-        idle_seconds = given.idle_exit or (_ONCE_IDLE_SECONDS if given.once else None)
-        shift = Shift(stopping, once=given.once, idle_seconds=idle_seconds)
+        idle_seconds = args.idle_exit or (_ONCE_IDLE_SECONDS if args.once else None)
+        shift = Shift(stopping, once=args.once, idle_seconds=idle_seconds)
         async with serving(settings, stopping=stopping, shift=shift) as service:
             logging.getLogger("worker").info(
                 "%s serves %s; probes and the status page (/) on port %d",
@@ -154,32 +154,32 @@ def _run(given: argparse.Namespace) -> int:
     return 0
 
 
-def _submit(given: argparse.Namespace) -> int:
+def _submit(args: argparse.Namespace) -> int:
     from worker.web.client import Client
 
-    parameters: dict[str, Any] = {"container_name": given.container, "blob_name": given.blob}
-    for text in given.parameter:
+    parameters: dict[str, Any] = {"container_name": args.container, "blob_name": args.blob}
+    for text in args.parameter:
         name, separator, value = text.partition("=")
         if not separator:
             raise InvalidParameter(f"--parameter {text!r}: write NAME=VALUE")
         parameters[name] = _json_or_text(value)
-    job = Client.from_environment().submit(given.job_type, parameters)
-    if not given.wait:
+    job = Client.from_environment().submit(args.job_type, parameters)
+    if not args.wait:
         return _show(job.submitted)
     return _show(job.wait())
 
 
-def _status(given: argparse.Namespace) -> int:
+def _status(args: argparse.Namespace) -> int:
     from worker.web.client import Client
 
-    return _show(Client.from_environment().status(given.job_id))
+    return _show(Client.from_environment().status(args.job_id))
 
 
-def _tasks(given: argparse.Namespace) -> int:
+def _tasks(args: argparse.Namespace) -> int:
     from worker.web.client import Client
 
     rows = []
-    for task in Client.from_environment().tasks(given.job_id):
+    for task in Client.from_environment().tasks(args.job_id):
         progress = task["progress"] or {}
         rows.append(
             (
@@ -197,11 +197,11 @@ def _tasks(given: argparse.Namespace) -> int:
     return 0
 
 
-def _demo(given: argparse.Namespace) -> int:
+def _demo(args: argparse.Namespace) -> int:
     from worker.ops.demo import demo
 
     logs.write_text("ERROR")
-    return demo(source=given.input, keep=given.keep)
+    return demo(source=args.input, keep=args.keep)
 
 
 def _show(job: dict[str, Any]) -> int:

@@ -14,7 +14,7 @@ from rasterio.enums import ColorInterp
 from rasterio.transform import Affine
 
 from gdaltools.errors import InvalidParameter, UnsupportedRaster
-from gdaltools.raster.bands import BAND_NAME, given
+from gdaltools.raster.bands import BAND_NAME, own_names
 from gdaltools.raster.detect import RasterType
 from gdaltools.raster.facts import Facts
 from gdaltools.raster.pixels.source import ArraySource
@@ -127,7 +127,7 @@ def _descriptions(array: Any, count: int) -> tuple[str | None, ...]:
     if coordinate is None or coordinate.size != count or coordinate.chunks is not None:
         return said
     colours = [colour.name for colour in _colorinterp(count, array.dtype.name)]
-    names = given([str(name) for name in coordinate.values.ravel()], colours)
+    names = own_names([str(name) for name in coordinate.values.ravel()], colours)
     return names if not any(said) or set(names) == set(said) else said
 
 

@@ -119,12 +119,12 @@ def named(
     return names
 
 
-def given(names: Sequence[str], colours: Sequence[str]) -> tuple[str | None, ...]:
+def own_names(names: Sequence[str], colours: Sequence[str]) -> tuple[str | None, ...]:
     """Return the names that say more than the bands' colours and numbers; None for the others.
 
-    >>> given(["Red", "Green", "Blue"], ["red", "green", "blue"])
+    >>> own_names(["Red", "Green", "Blue"], ["red", "green", "blue"])
     (None, None, None)
-    >>> given(["Red", "haze", "Band 3"], ["gray", "undefined", "undefined"])
+    >>> own_names(["Red", "haze", "Band 3"], ["gray", "undefined", "undefined"])
     ('Red', 'haze', None)
     """
     numbered = [None if _NUMBERED.match(name) else name for name in names]

@@ -51,8 +51,8 @@ class Limits:
         InvalidParameter
             A value is not a whole number above 0.
         """
-        given = os.environ.get("GDALTOOLS_ALLOWED_DRIVERS", "")
-        named = tuple(name.strip() for name in given.split(",") if name.strip())
+        text = os.environ.get("GDALTOOLS_ALLOWED_DRIVERS", "")
+        named = tuple(name.strip() for name in text.split(",") if name.strip())
         return cls(
             drivers=named or cls.drivers,
             samples=_number("GDALTOOLS_MAX_SAMPLES", cls.samples),
@@ -64,9 +64,9 @@ class Limits:
 
 
 def _number(name: str, default: int) -> int:
-    given = os.environ.get(name)
-    if not given:
+    text = os.environ.get(name)
+    if not text:
         return default
-    if not (given.isascii() and given.isdecimal() and int(given) > 0):
-        raise InvalidParameter(f"{name} {given!r} is not a whole number above 0")
-    return int(given)
+    if not (text.isascii() and text.isdecimal() and int(text) > 0):
+        raise InvalidParameter(f"{name} {text!r} is not a whole number above 0")
+    return int(text)

@@ -118,7 +118,7 @@ def run(tasks: Sequence[Delayed], *, ended: Ended, keep: Keep = lambda result: r
             results = dask.compute(*tasks, scheduler=_scheduler(), pool=pool, callbacks=callbacks)
             return [keep(result) for result in results]
         except KeyboardInterrupt:
-            interruption.tell()
+            interruption.request()
             raise
 
 
@@ -165,7 +165,7 @@ def run_each(
                     ended(future.result())
                 under_way |= {pool.submit(function, argument) for argument in islice(waiting, len(done))}
         except BaseException:
-            interruption.tell()
+            interruption.request()
             pool.shutdown(wait=False, cancel_futures=True)
             raise
 

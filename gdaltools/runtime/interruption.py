@@ -17,7 +17,7 @@ class Interruption:
     def __init__(self) -> None:
         self._requested = threading.Event()
 
-    def tell(self) -> None:
+    def request(self) -> None:
         """Interrupt every thread that watches, at its next `check`."""
         self._requested.set()
 

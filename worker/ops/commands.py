@@ -30,7 +30,7 @@ def add_to(commands: Any) -> None:
     doctor.set_defaults(command=_doctor)
 
 
-def _provision(given: argparse.Namespace) -> int:
+def _provision(args: argparse.Namespace) -> int:
     settings = load_settings()
     logs.write_text("WARNING")
     from worker.ops.provision import lines, provision
@@ -38,17 +38,17 @@ def _provision(given: argparse.Namespace) -> int:
     made = asyncio.run(
         provision(
             settings,
-            queues=not given.database_only,
-            update=given.update,
-            what_if=given.what_if,
-            grant_to=given.grant_to,
+            queues=not args.database_only,
+            update=args.update,
+            what_if=args.what_if,
+            grant_to=args.grant_to,
         )
     )
     print_table(("part", "state", ""), lines(made), wrapped=("",))
     return 0
 
 
-def _doctor(given: argparse.Namespace) -> int:
+def _doctor(args: argparse.Namespace) -> int:
     logs.write_text("ERROR")
     from worker.ops.doctor import examine, of_configuration
     from worker.ops.doctor_services import Finding
@@ -60,7 +60,7 @@ def _doctor(given: argparse.Namespace) -> int:
         found = asyncio.run(run(load_settings()))
     except ConfigurationError as error:
         found = [of_configuration(error)]
-    if given.json:
+    if args.json:
         print(json.dumps([asdict(finding) for finding in found], indent=2))
     else:
         rows = [(each.part, each.state, each.said, each.remedy) for each in found]

@@ -79,12 +79,12 @@ def add_to(commands: Any) -> None:
         each.add_argument("--json", action="store_true", help="for programs")
 
 
-def _list(given: argparse.Namespace) -> int:
+def _list(args: argparse.Namespace) -> int:
     settings, dead_letters = _opened()
-    if given.queue is None:
-        return _list_queues(given, settings, dead_letters)
-    found = dead_letters.dead_letters(given.queue, order=given.order, limit=given.limit)
-    if given.json:
+    if args.queue is None:
+        return _list_queues(args, settings, dead_letters)
+    found = dead_letters.dead_letters(args.queue, order=args.order, limit=args.limit)
+    if args.json:
         return _print_json(found)
     headings = ("sequence", "enqueued", "task", "stage", "reason", "description")
     print_table(
@@ -102,23 +102,23 @@ def _list(given: argparse.Namespace) -> int:
         ),
         shortened=("description",),
     )
-    print(f"{len(found['letters'])} of {found['total']} dead letters of {one_line(given.queue)}")
+    print(f"{len(found['letters'])} of {found['total']} dead letters of {one_line(args.queue)}")
     return 0
 
 
-def _list_queues(given: argparse.Namespace, settings: ServiceSettings, dead_letters: DeadLetterDoor) -> int:
+def _list_queues(args: argparse.Namespace, settings: ServiceSettings, dead_letters: DeadLetterDoor) -> int:
     def listed(queue: str) -> dict[str, Any]:
         try:
-            return dead_letters.dead_letters(queue, order=given.order, limit=1)
+            return dead_letters.dead_letters(queue, order=args.order, limit=1)
         except QueueNotFound:
             return {"queue": queue, "total": None, "letters": []}
 
     with ThreadPoolExecutor() as pool:
         queues = list(pool.map(listed, settings.all_queues))
-    if given.json:
+    if args.json:
         return _print_json({"queues": queues})
     print_table(
-        ("queue", "dead letters", f"the {given.order}", "reason", "description"),
+        ("queue", "dead letters", f"the {args.order}", "reason", "description"),
         (
             (
                 each["queue"],
@@ -140,11 +140,11 @@ def _list_queues(given: argparse.Namespace, settings: ServiceSettings, dead_lett
     return 0
 
 
-def _show(given: argparse.Namespace) -> int:
+def _show(args: argparse.Namespace) -> int:
     settings, dead_letters = _opened()
-    number = parse_sequence_number(given.sequence)
-    dead_letter = dead_letters.dead_letter(given.queue or settings.docker_tasks_queue, number)
-    if given.json:
+    number = parse_sequence_number(args.sequence)
+    dead_letter = dead_letters.dead_letter(args.queue or settings.docker_tasks_queue, number)
+    if args.json:
         return _print_json(dead_letter)
     body = dead_letter.pop("body")
     for name, value in dead_letter.items():
@@ -159,31 +159,31 @@ def _show(given: argparse.Namespace) -> int:
     return 0
 
 
-def _redrive(given: argparse.Namespace) -> int:
+def _redrive(args: argparse.Namespace) -> int:
     settings, dead_letters = _opened()
-    return _report(given, dead_letters.redrive(given.queue or settings.docker_tasks_queue, _choice(given)))
+    return _report(args, dead_letters.redrive(args.queue or settings.docker_tasks_queue, _choice(args)))
 
 
-def _purge(given: argparse.Namespace) -> int:
+def _purge(args: argparse.Namespace) -> int:
     settings, dead_letters = _opened()
-    queue, choice = given.queue or settings.docker_tasks_queue, _choice(given)
-    if not given.yes:
+    queue, choice = args.queue or settings.docker_tasks_queue, _choice(args)
+    if not args.yes:
         if not sys.stdin.isatty():
             raise InvalidParameter("purge removes letters for good: say --yes where nobody can be asked")
-        meant = "all" if given.all else json.dumps(choice)
+        meant = "all" if args.all else json.dumps(choice)
         print(f"Purge dead letters of {one_line(queue)} for good: {meant}? [y/N] ", end="", file=sys.stderr)
         sys.stderr.flush()
         if sys.stdin.readline().strip().lower() not in ("y", "yes"):
             raise InvalidParameter("nothing was purged")
-    return _report(given, dead_letters.purge(queue, choice))
+    return _report(args, dead_letters.purge(queue, choice))
 
 
-def _choice(given: argparse.Namespace) -> dict[str, Any]:
+def _choice(args: argparse.Namespace) -> dict[str, Any]:
     chosen = {
-        "sequences": [parse_sequence_number(text) for text in given.sequence],
-        "taskId": given.task,
-        "reason": given.reason,
-        "all": given.all,
+        "sequences": [parse_sequence_number(text) for text in args.sequence],
+        "taskId": args.task,
+        "reason": args.reason,
+        "all": args.all,
     }
     chosen = {name: value for name, value in chosen.items() if value not in (None, [], False)}
     if not chosen:
@@ -192,9 +192,9 @@ def _choice(given: argparse.Namespace) -> dict[str, Any]:
     return chosen
 
 
-def _report(given: argparse.Namespace, done: dict[str, Any]) -> int:
+def _report(args: argparse.Namespace, done: dict[str, Any]) -> int:
     rows = done["letters"]
-    if given.json:
+    if args.json:
         _print_json(done)
     elif rows:
         print_table(
@@ -207,7 +207,7 @@ def _report(given: argparse.Namespace, done: dict[str, Any]) -> int:
     outcomes = {each["outcome"] for each in rows}
     if "left" in outcomes:
         return 4
-    missed = outcomes & {"refused", "absent"} or not (rows or given.all)
+    missed = outcomes & {"refused", "absent"} or not (rows or args.all)
     return 3 if missed else 0
 
 

@@ -113,8 +113,8 @@ async def queues_are_set(settings: Settings) -> list[Finding]:
     """Compare the queues' settings with those that the worker requires, if the credentials may read them."""
     if settings.embeds_broker:
         return []
-    given = settings.service_bus_connection_string
-    text = given.get_secret_value() if given else None
+    secret = settings.service_bus_connection_string
+    text = secret.get_secret_value() if secret else None
     if text and "UseDevelopmentEmulator=true" in text:
         return [Finding("queue settings", "unknown", "a development broker has no management to ask")]
     found = []

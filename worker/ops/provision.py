@@ -95,9 +95,9 @@ async def _opened(settings: Settings) -> AsyncIterator[PlatformDatabase]:
 
 
 async def _queues(settings: Settings, *, update: bool, what_if: bool) -> list[Provided]:
-    given = settings.service_bus_connection_string
+    secret = settings.service_bus_connection_string
     async with QueueManagement.connect(
-        connection_string=given.get_secret_value() if given else None,
+        connection_string=secret.get_secret_value() if secret else None,
         namespace=settings.service_bus_namespace,
     ) as management:
         made = []

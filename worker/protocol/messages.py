@@ -240,9 +240,9 @@ def describe_problems(error: ValidationError) -> str:
     problems = []
     for problem in error.errors(include_url=False):
         field = ".".join(str(part) for part in problem["loc"])
-        given = "" if problem["type"] == "missing" else f" (got {_short(problem['input'])})"
+        received = "" if problem["type"] == "missing" else f" (got {_short(problem['input'])})"
         said = problem["msg"].removeprefix("Value error, ")
-        problems.append(f"{field}: {said}{given}" if field else said)
+        problems.append(f"{field}: {said}{received}" if field else said)
     return "; ".join(problems)
 
 

@@ -92,20 +92,20 @@ class RoutingRules:
         from gdaltools.cost.calibration import VARIABLE
 
         named = environment.get(VARIABLE)
-        given = cls._thresholds_of(Path(named)) if named else {}
+        stated = cls._thresholds_of(Path(named)) if named else {}
         for name in (f.name for f in fields(cls)):
             text = environment.get(name.upper())
             if not text:
                 continue
             if name == "docker_task_types":
-                given[name] = frozenset(normal_task_type(part) for part in text.split(",") if part.strip())
+                stated[name] = frozenset(normal_task_type(part) for part in text.split(",") if part.strip())
             elif name.endswith("_queue"):
-                given[name] = text
+                stated[name] = text
             elif name == "function_app_cores":
-                given[name] = _cores(text)
+                stated[name] = _cores(text)
             else:
-                given[name] = _number(name.upper(), text)
-        return cls(**given)
+                stated[name] = _number(name.upper(), text)
+        return cls(**stated)
 
     @classmethod
     def from_calibration(cls, path: Path) -> RoutingRules:
@@ -245,7 +245,7 @@ def _steps(
     minutes = parameters.get("estimated_duration_minutes")
     if minutes is None and estimate is not None:
         minutes = round(estimate.minutes, 3)
-    for rule, key, given, limit, variable in (
+    for rule, key, stated, limit, variable in (
         (
             "size",
             "file_size_mb",
@@ -261,10 +261,10 @@ def _steps(
             "DURATION_THRESHOLD_MINUTES",
         ),
     ):
-        if given is None:
+        if stated is None:
             yield RuleCheck(rule, f"{key} is not given", False)
             continue
-        value = _number(key, given)
+        value = _number(key, stated)
         fired = value > limit
         yield RuleCheck(
             rule, f"{key} {value:g} is {'over' if fired else 'within'} {variable} {limit:g}", fired

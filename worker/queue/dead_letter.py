@@ -101,7 +101,7 @@ class Selection(BaseModel):
     everything: StrictBool = Field(default=False, alias="all")
 
     @classmethod
-    def of(cls, given: object) -> Self:
+    def of(cls, value: object) -> Self:
         """Return the selection that a JSON object describes.
 
         Raises
@@ -110,7 +110,7 @@ class Selection(BaseModel):
             The object selects nothing, combines all with a criterion, or has a wrong value.
         """
         try:
-            return cls.model_validate(given)
+            return cls.model_validate(value)
         except ValidationError as error:
             raise InvalidParameter(f"which letters: {describe_problems(error)}") from error
 

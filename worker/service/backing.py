@@ -72,9 +72,9 @@ async def connection_string(settings: ServiceSettings) -> AsyncIterator[str | No
 
     An embedded broker runs from entry to exit.
     """
-    given = settings.service_bus_connection_string
+    secret = settings.service_bus_connection_string
     if not settings.embeds_broker:
-        yield given.get_secret_value() if given else None
+        yield secret.get_secret_value() if secret else None
         return
     async with Broker([QueueSpec(name) for name in settings.all_queues]) as broker:
         yield broker.connection_string

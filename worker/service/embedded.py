@@ -53,7 +53,7 @@ class Standalone:
 
     def __init__(self, blobs: StrPath | None = None, *, settings: Mapping[str, Any] | None = None) -> None:
         self._blobs = None if blobs is None else Path(blobs).absolute()
-        self._given = dict(settings or {})
+        self._settings = dict(settings or {})
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stopping: asyncio.Event | None = None
@@ -132,7 +132,7 @@ class Standalone:
             "port": 0,
         }
         self._loop, self._stopping = asyncio.get_running_loop(), asyncio.Event()
-        async with serving(Settings(**(own | self._given)), stopping=self._stopping) as service:
+        async with serving(Settings(**(own | self._settings)), stopping=self._stopping) as service:
             self.url = f"http://127.0.0.1:{service.port}/"
             self.client = Client(self.url)
             self._ready.set()

@@ -203,8 +203,8 @@ def create_cog(parameters: CogParameters, progress: ProgressOption) -> Result:
     started = time.monotonic()
     source = storage.blob(parameters.container_name, parameters.blob_name)
     asked = parameters.output_tier
-    given = parameters.raster_type.get("detected_type")
-    raster_type = given if given in RASTER_TYPES else "auto"
+    raw = parameters.raster_type.get("detected_type")
+    raster_type = raw if raw in RASTER_TYPES else "auto"
     # The CRS of the file takes precedence; the parameter is for files without one.
     with open_dataset(source) as dataset:
         input_crs = None if dataset.crs else parameters.source_crs
@@ -424,7 +424,7 @@ class Handler(Generic[P]):
     flat: bool = False
     workloads: Callable[[P], list[Workload]] | None = None
 
-    def run(self, given: Mapping[str, Any], progress: ProgressOption) -> Result:
+    def run(self, raw: Mapping[str, Any], progress: ProgressOption) -> Result:
         """Run the function on validated parameters and return its result in the envelope.
 
         Raises
@@ -435,18 +435,18 @@ class Handler(Generic[P]):
             The function's own error.
         """
         try:
-            parameters = self.parameters.model_validate(given)
+            parameters = self.parameters.model_validate(raw)
         except ValidationError as error:
             raise InvalidParameter(f"task parameters: {describe_problems(error)}") from error
         result = self.function(parameters, progress)
         return {"success": True, **result} if self.flat else {"success": True, "result": result}
 
-    def expectation(self, given: Mapping[str, Any]) -> Expected | None:
+    def expectation(self, raw: Mapping[str, Any]) -> Expected | None:
         """Return the estimate of a run; None if there is none or if the run will raise for its parameters."""
         if self.workloads is None:
             return None
         try:
-            workloads = self.workloads(self.parameters.model_validate(given))
+            workloads = self.workloads(self.parameters.model_validate(raw))
             return Expected(tuple((each, estimate_workload(each)) for each in workloads))
         except (ValidationError, GdalToolsError):
             return None

@@ -214,9 +214,9 @@ class Processor:
         if claimed.crashes >= self._options.crash_limit:
             await self._fail(message, claim, WorkerDied(_story(claimed)), interrupted)
             return "failed"
-        given = claimed.parameters if task.parameters_in_row else task.parameters
+        inputs = claimed.parameters if task.parameters_in_row else task.parameters
         parameters = {
-            **given,
+            **inputs,
             "_job_id": task.parent_job_id,
             "_job_type": task.job_type,
             "_stage": task.stage,

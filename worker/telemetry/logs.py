@@ -170,11 +170,11 @@ def carried() -> Carried | None:
     return None if _written is None else Carried(*_written, about=dict(current()))
 
 
-def carry_on(given: Carried | None) -> None:
+def carry_on(state: Carried | None) -> None:
     """Take over the log configuration and fields of another process."""
-    if given is not None:
-        _write(given.level, as_json=given.as_json)
-        _about.set(given.about)
+    if state is not None:
+        _write(state.level, as_json=state.as_json)
+        _about.set(state.about)
 
 
 def write_text(level: str) -> None:

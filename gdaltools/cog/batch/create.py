@@ -200,7 +200,7 @@ def _look(
         there = _stat(pair.target)
     except GdalToolsError as error:
         return failed(pair, error)
-    made = journal.last_made(pair.name)
+    made = journal.last_built(pair.name)
     whole = made is not None and made.is_whole(there)
     if made is not None and there is not None and whole and made.origin == origin and not force:
         cog = BatchedCog(

@@ -85,7 +85,7 @@ class CogJournal:
         if content and not content.endswith(b"\n"):
             storage.append_bytes(self._target, b"\n")
 
-    def last_made(self, name: str) -> JournalLine | None:
+    def last_built(self, name: str) -> JournalLine | None:
         """Return the last line that says that the COG was made, as of when the journal was opened."""
         return self._made.get(name)
 

@@ -53,9 +53,9 @@ def pairs(sources: Sources, folder: Location) -> tuple[Pair, ...]:
     SourceNotFound
         A pattern matches nothing, or `sources` is empty.
     """
-    given = [sources] if isinstance(sources, (str, os.PathLike, Location)) else list(sources)
+    items = [sources] if isinstance(sources, (str, os.PathLike, Location)) else list(sources)
     found: dict[str, Pair] = {}
-    for item in given:
+    for item in items:
         for source, relative in _meant(item, folder):
             name = _cog_name(relative)
             pair = found.setdefault(name, Pair(source, name, folder.child(name)))

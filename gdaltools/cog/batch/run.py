@@ -129,7 +129,7 @@ class BatchRun:
 
     def _stop(self, error: BaseException) -> BaseException:
         """Stop the run and return the error that ended it; files in progress stop at their next check."""
-        self._interruption.tell()
+        self._interruption.request()
         with self._lock:
             if self._stopped_by is None:
                 self._stopped_by = error

@@ -221,7 +221,7 @@ class _Level:
             yield waiting
 
 
-def check_made(stream: IO[bytes], plan: CogPlan, *, name: str, edges: bool = True) -> None:
+def check_written(stream: IO[bytes], plan: CogPlan, *, name: str, edges: bool = True) -> None:
     """Raise unless the file is the COG that `plan` describes, before any reader can see it.
 
     This checks the layout and, if `edges` is True, the bytes around blocks. It decodes no pixels, so it takes

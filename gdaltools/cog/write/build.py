@@ -22,7 +22,7 @@ from gdaltools.cog.pieces.pyramid import PieceRecord
 from gdaltools.cog.pieces.sink import FileSink, MemorySink, Sink
 from gdaltools.cog.plan import CogPlan
 from gdaltools.cog.result import CogResult
-from gdaltools.cog.write.assemble import assemble, check_made, record_tasks
+from gdaltools.cog.write.assemble import assemble, check_written, record_tasks
 from gdaltools.cog.write.reuse import copy_checked
 from gdaltools.display.progress import ProgressOption, Share
 from gdaltools.display.relay import Relay
@@ -56,7 +56,7 @@ def build_cog(plan: CogPlan, target: Location, *, overwrite: bool, progress: Pro
     ):
         _write(plan, FileSink(path), path.parent, advance)
         with path.open("rb") as stream:
-            check_made(stream, plan, name=str(target))
+            check_written(stream, plan, name=str(target))
         with rasterio.open(path) as made:
             result = _result(plan, str(target), made, path.stat().st_size)
     return result.model_copy(update={"seconds": time.perf_counter() - began})
@@ -106,7 +106,7 @@ def _build_by_blocks(
         with storage.Uploads() as uploads:
             sink = BlobSink(assembly, uploads, block_bytes)
             _write(plan, sink, scratch, advance)
-        check_made(Front(sink.header, assembly.size), plan, name=str(target), edges=False)
+        check_written(Front(sink.header, assembly.size), plan, name=str(target), edges=False)
         with MemoryFile(sink.header) as memory, memory.open() as made:
             result = _result(plan, str(target), made, assembly.size)
     return result
@@ -128,7 +128,7 @@ def build_in_memory(plan: CogPlan, target: BinaryIO, progress: ProgressOption) -
         _scratch(plan) as scratch,
     ):
         _write(plan, sink, scratch, advance)
-    check_made(io.BytesIO(sink.content), plan, name=name)
+    check_written(io.BytesIO(sink.content), plan, name=name)
     with MemoryFile(sink.content) as memory, memory.open() as made:
         result = _result(plan, name, made, len(sink.content))
     target.write(sink.content)

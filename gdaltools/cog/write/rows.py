@@ -57,7 +57,7 @@ class CogRows:
         self._work = plan.work(sink)
         self._records: list[PieceRecord] = []
         self._carries: list[dict[int, Halo]] = [{} for _ in plan.levels]
-        self._made = [0] * len(plan.levels)
+        self._built = [0] * len(plan.levels)
         self._pixels: list[Pixels] = []
         self._valid: list[Valid | None] = []
 
@@ -65,7 +65,7 @@ class CogRows:
         """Add the next rows, shape (bands, rows, cols), and their mask, (rows, cols), if the COG has one."""
         first = 0
         while first < pixels.shape[1]:
-            piece = self._work.rows[0].span(self._made[0])
+            piece = self._work.rows[0].span(self._built[0])
             missing = len(piece) - sum(part.shape[1] for part in self._pixels)
             some = slice(first, first + missing)
             self._pixels.append(pixels[:, some])
@@ -91,7 +91,7 @@ class CogRows:
     def _encode(self) -> None:
         available = _Input(_joined(self._pixels, axis=1), _joined_masks(self._valid))
         self._pixels, self._valid = [], []
-        self._keep(0, *read_piece(self._work, self._policy, available, 0, self._made[0], 0))
+        self._keep(0, *read_piece(self._work, self._policy, available, 0, self._built[0], 0))
         for level in range(1, len(self._plan.levels)):
             self._rise(level)
 
@@ -100,20 +100,20 @@ class CogRows:
         down, across = self._work.steps(level - 1)
         below = self._carries[level - 1]
         count = self._work.rows[level].count
-        while (row := self._made[level]) < count and down.around(row).stop <= self._made[level - 1]:
+        while (row := self._built[level]) < count and down.around(row).stop <= self._built[level - 1]:
             children = [below[index] for index in down.children(row)]
             around = [below[index].strips for index in down.around(row)]
             joined = around if down.joined or across.joined else []
             self._keep(level, *join_pieces(self._work, self._policy, level, row, 0, children, joined))
-            needed = down.around(row + 1).start if row + 1 < count else self._made[level - 1]
+            needed = down.around(row + 1).start if row + 1 < count else self._built[level - 1]
             for index in [index for index in below if index < needed]:
                 del below[index]
 
     def _keep(self, level: int, record: PieceRecord, halo: Halo | None) -> None:
         if halo is not None:
-            self._carries[level][self._made[level]] = halo
+            self._carries[level][self._built[level]] = halo
         self._records.append(record)
-        self._made[level] += 1
+        self._built[level] += 1
 
 
 def _joined(parts: Sequence[Pixels], *, axis: int) -> Pixels:

@@ -40,12 +40,12 @@ def account_of(container: str) -> Account:
     InvalidParameter
         The environment names no account.
     """
-    if given := os.environ.get("AZURE_STORAGE_CONNECTION_STRING"):
-        parts = _parts(given)
+    if connection_string := os.environ.get("AZURE_STORAGE_CONNECTION_STRING"):
+        parts = _parts(connection_string)
         name = parts.get("AccountName", "")
         suffix = parts.get("EndpointSuffix", "core.windows.net")
         address = parts.get("BlobEndpoint") or f"https://{name}.blob.{suffix}"
-        return Account(name, address.rstrip("/"), connection_string=given)
+        return Account(name, address.rstrip("/"), connection_string=connection_string)
     name = _account_name(container)
     address = os.environ.get("AZURE_STORAGE_BLOB_ENDPOINT") or f"https://{name}.blob.core.windows.net"
     key = os.environ.get("AZURE_STORAGE_ACCOUNT_KEY") or None

@@ -223,7 +223,7 @@ class Uploads:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if error is not None:
-            self._interruption.tell()
+            self._interruption.request()
         self._pool.shutdown(cancel_futures=error is not None)
 
     def send(self, size: int, request: Callable[[], None]) -> None:

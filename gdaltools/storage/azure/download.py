@@ -147,7 +147,7 @@ def _bringing(blob: tuple[str, str], file: StreamedFile, *, etag: str) -> Iterat
         try:
             yield file
         except BaseException:
-            stop.tell()
+            stop.request()
             file.fail(KeyboardInterrupt())
             raise
 

@@ -87,13 +87,13 @@ def budget_seconds() -> float:
     InvalidParameter
         The environment's value is not a number.
     """
-    given = os.environ.get("GDALTOOLS_STORAGE_RETRY_SECONDS")
-    if not given:
+    text = os.environ.get("GDALTOOLS_STORAGE_RETRY_SECONDS")
+    if not text:
         return _BUDGET_SECONDS
     try:
-        return float(given)
+        return float(text)
     except ValueError:
-        raise InvalidParameter(f"GDALTOOLS_STORAGE_RETRY_SECONDS {given!r} is not a number") from None
+        raise InvalidParameter(f"GDALTOOLS_STORAGE_RETRY_SECONDS {text!r} is not a number") from None
 
 
 def _wait(error: Exception, attempt: int) -> float | None:

@@ -18,7 +18,7 @@ from gdaltools import storage
 from gdaltools.cog.encode.adaptive import Policy
 from gdaltools.cog.pieces.sink import FileSink, MemorySink
 from gdaltools.cog.plan import CogPlan
-from gdaltools.cog.write.assemble import check_made
+from gdaltools.cog.write.assemble import check_written
 from gdaltools.cog.write.rows import CogRows
 from gdaltools.errors import StorageError
 from gdaltools.geo.window import PixelWindow
@@ -161,7 +161,7 @@ class _Tile:
             size = _checked(self.sink.path, self.plan, target)
             self.resources.close()
         else:
-            check_made(io.BytesIO(self.sink.content), self.plan, name=str(target))
+            check_written(io.BytesIO(self.sink.content), self.plan, name=str(target))
             size = len(self.sink.content)
             with _writing(self.spec, self.place, self.plan) as path:
                 _store(path, self.sink.content)
@@ -214,7 +214,7 @@ def _writing(spec: ExtractionSpec, place: Position, plan: CogPlan) -> Iterator[P
 def _checked(path: Path, plan: CogPlan, target: Location) -> int:
     stream: BinaryIO
     with path.open("rb") as stream:
-        check_made(stream, plan, name=str(target))
+        check_written(stream, plan, name=str(target))
     return path.stat().st_size
 
 

@@ -241,12 +241,12 @@ def decode_body(content: bytes) -> tuple[Performative, bytes]:
     definition = fields(kind)  # type: ignore[arg-type]
     if len(value.value) > len(definition):
         value = value._replace(value=value.value[: len(definition)])
-    given = {
+    values = {
         item.name: _checked(kind, item.name, item.metadata["kind"], element)
         for item, element in zip(definition, value.value, strict=False)
         if element is not None
     }
-    return kind(**given), content[end:]
+    return kind(**values), content[end:]
 
 
 def _checked(kind: type[Performative], name: str, expected: Any, value: Any) -> Any:

@@ -254,20 +254,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--max-delivery-count", type=int, default=defaults.max_delivery_count)
     parser.add_argument("--ttl-seconds", type=float, default=defaults.ttl_seconds)
     parser.add_argument("--duplicate-window-seconds", type=float, default=defaults.duplicate_window_seconds)
-    given = parser.parse_args(arguments)
+    args = parser.parse_args(arguments)
     try:
         queues = [
             QueueSpec(
                 name,
-                lock_seconds=given.lock_seconds,
-                max_delivery_count=given.max_delivery_count,
-                ttl_seconds=given.ttl_seconds,
-                duplicate_window_seconds=given.duplicate_window_seconds,
+                lock_seconds=args.lock_seconds,
+                max_delivery_count=args.max_delivery_count,
+                ttl_seconds=args.ttl_seconds,
+                duplicate_window_seconds=args.duplicate_window_seconds,
             )
-            for name in given.queue
+            for name in args.queue
         ]
-        broker = Broker(queues, given.host, given.port, state=given.state)
-        asyncio.run(_serve(broker, take_commands=given.faults))
+        broker = Broker(queues, args.host, args.port, state=args.state)
+        asyncio.run(_serve(broker, take_commands=args.faults))
     except (InvalidParameter, OSError) as error:
         print(f"{parser.prog}: {error}", file=sys.stderr)
         return 2

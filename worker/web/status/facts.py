@@ -49,12 +49,12 @@ class ShownPace:
         cls, progress: Mapping[str, Any] | None, *, seconds: float, expected: float | None
     ) -> ShownPace | None:
         """Return the pace; None without usable numbers, as in a row that another program has written."""
-        given = progress or {}
-        done, total = _number(given.get("done")), _number(given.get("total"))
+        state = progress or {}
+        done, total = _number(state.get("done")), _number(state.get("total"))
         if done is None or total is None or total <= 0:
             return None
         fraction = min(max(done / total, 0.0), 1.0)
-        unit = str(given.get("unit") or "")
+        unit = str(state.get("unit") or "")
         left = seconds_left(fraction, seconds, expected)
         speed = rate(done / seconds if seconds > 0 else None, unit)
         parts = (
