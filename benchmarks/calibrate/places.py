@@ -103,8 +103,7 @@ def _names(prefix: str) -> list[str]:
 
 @contextmanager
 def place(asked: str, folder: Path) -> Iterator[Place]:
-    """Open the place that ``--storage`` names; Azurite runs from entry to exit, and uploaded blobs are
-    deleted.
+    """Open the place that ``--storage`` names; Azurite runs until exit, and uploaded blobs are deleted.
 
     Raises
     ------

@@ -168,9 +168,7 @@ class Store:
             ) from error
 
     def _is_cut(self) -> bool:
-        """Return whether the last line lacks its newline, as after a crash; the next line must not merge with
-        it.
-        """
+        """Return whether the last line lacks its newline, as after a crash; the next must start a new one."""
         if not self.path.exists() or not self.path.stat().st_size:
             return False
         with self.path.open("rb") as stream:

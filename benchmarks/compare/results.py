@@ -1,6 +1,4 @@
-"""The results of a comparison, in the form of their JSON: every single run, and the figures derived from
-them.
-"""
+"""The results of a comparison, in the form of their JSON: every single run, and the derived figures."""
 
 from __future__ import annotations
 

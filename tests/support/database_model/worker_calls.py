@@ -1,4 +1,4 @@
-"""A worker's calls on the database: each can be performed, and says what it promises on a `World`."""
+"""A worker's calls on the database: each can be performed, and predicts its effect on a `World`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ LEASE_SECONDS = 600.0
 
 @dataclass(frozen=True)
 class ClaimTask(Operation):
-    """``number`` tells this call's message from that of another call with the same token."""
+    """``number`` distinguishes this call's message from that of another call with the same token."""
 
     task: str
     token: int
@@ -193,7 +193,7 @@ class Rescue(Operation):
 
 @dataclass(frozen=True)
 class Swept:
-    """What one sweep was lent and what it reported, each message by its body and occurrence."""
+    """What one sweep received and what it reported, each message as its body and occurrence."""
 
     lent: frozenset[tuple[str, int]]
     sent: frozenset[tuple[str, int]]
@@ -202,7 +202,7 @@ class Swept:
 
 @dataclass(frozen=True)
 class Sweep(Operation):
-    """Send what is owed: all of it, only the first, none, or the first before the sender dies."""
+    """Send the unsent messages: all, only the first, none, or the first before the sender dies."""
 
     fate: Literal["all sent", "one sent, the others failed", "none reported", "one sent, then an error"]
 
@@ -232,7 +232,7 @@ class Sweep(Operation):
     def _sweep(swept: Swept, world: World) -> Swept | None:
         for owed in world.outbox.values():
             if world.job is None or owed.job_life != world.job.life:
-                owed.settled = True  # what a run left unsaid is not said into the next
+                owed.settled = True  # messages that one run of the job left unsent are not sent in the next
         if any(key not in world.outbox or world.outbox[key].settled for key in swept.lent):
             return None
         for key in swept.sent:
@@ -243,6 +243,6 @@ class Sweep(Operation):
 
 
 def message_key(message: OutboxMessage) -> tuple[str, int]:
-    """A message's body, and the occurrence that its id for the broker names."""
+    """Return a message's body, and the occurrence that its broker id names."""
     _, _, last = message.message_id.rpartition(":")
     return message.body, int(last) if last.isdecimal() and last != message.message_id else 1
