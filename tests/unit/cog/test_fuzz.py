@@ -1,4 +1,4 @@
-"""A short fuzz run, always the same; `make fuzz` makes long ones."""
+"""A short fuzz run with a fixed seed; `make fuzz` starts long ones."""
 
 from __future__ import annotations
 
