@@ -175,8 +175,7 @@ def fits(target: Target, workload: Workload, calibration: Calibration) -> tuple[
     found = estimate_workload(workload, calibration=calibration)
     if found.peak_memory_mb > target.memory_mb - target.reserve_mb:
         return False, "memory"
-    # For a blob the disk never decides: a local copy uses up to half of the free disk, or the blob is read in
-    # place.
+    # For a blob the disk never decides: a copy takes half of the free disk at most, or it is read in place.
     stored = workload.layout.on_storage_mb
     if not target.remote and stored > target.disk_mb:
         return False, "disk"

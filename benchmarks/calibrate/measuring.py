@@ -129,7 +129,7 @@ class Measuring:
         return done
 
     def _affordable(self, pending: Sequence[tuple[Cell, int]], ends: float) -> list[tuple[Cell, int]]:
-        """Return what is expected to fit in the time, most important first, in the order of `pending`."""
+        """Return the most important runs that fit in the time that is left, in the order of `pending`."""
         pace = self._took / self._expected if self._took > _KNOWN_PACE_SECONDS else 1.0
         left, chosen, made = ends - time.monotonic(), set(), set(self._sources)
         for at in sorted(range(len(pending)), key=lambda at: _weight(*pending[at])):

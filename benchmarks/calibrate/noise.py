@@ -15,8 +15,7 @@ _TRIES = 3
 class Reference:
     """A loop of arithmetic and compression that takes about 30 ms, and its best time so far.
 
-    Each time is the best of three trials, because a single interruption of one trial says nothing about the
-    minute.
+    Each time is the best of three trials: one interruption of one trial says nothing about the minute.
     """
 
     def __init__(self) -> None:
