@@ -1,4 +1,4 @@
-"""What examples in docstrings have at hand: a folder with a raster, gdaltools, tiles, an array, a dataset."""
+"""The names that docstring examples use: a folder with a raster, gdaltools, tiles, an array, a dataset."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def example_scene(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def example_scheme(example_scene: Path) -> TilingScheme:
-    """12 tiles of the scene's own grid."""
+    """12 tiles on the scene's own grid."""
     import gdaltools as gt
 
     return gt.generate_tiling_scheme(example_scene, tile_size=256, overlap=32, target_crs="EPSG:32637")

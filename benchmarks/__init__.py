@@ -1,1 +1,1 @@
-"""How fast, in how much memory: gdaltools measured in processes of their own, beside its neighbours."""
+"""Measure the speed and memory of gdaltools, in separate processes, next to comparable libraries."""

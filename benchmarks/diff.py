@@ -1,8 +1,8 @@
-"""``python -m benchmarks.diff A B``: what changed from one store of runs to another.
+"""``python -m benchmarks.diff A B``: report what changed from one store of runs to another.
 
-A and B are folders of results, or stores. Cells that both have are compared by their medians; a difference
-counts where it is larger than the runs of a cell differ from one another. The exit code is 0, 1 if
---fail-over says so and a cell is slower by more than that, 2 for wrong usage or stores that share no cell.
+A and B are folders of results, or stores. Cells present in both are compared by their medians. A difference
+counts only when it exceeds the spread of the cell's own runs. The exit code is 0; 1 if --fail-over is passed
+and a cell is slower by more than its value; 2 for wrong usage or for stores that share no cell.
 """
 
 from __future__ import annotations
@@ -20,22 +20,22 @@ from benchmarks.errors import StoreError
 from gdaltools.errors import GdalToolsError
 
 OK, SLOWER, USAGE = 0, 1, 2
-# What runs of a cell differ by at least, where there are too few of them to know.
+# Lower bound of a cell's noise, for cells with too few runs to estimate it.
 _LEAST_NOISE = 0.1
 
 
 @dataclass(frozen=True)
 class Difference:
-    """One cell in both stores.
+    """One cell, compared between the two stores.
 
     Attributes
     ----------
     seconds, cpu_seconds, peak : float
-        B in multiples of A.
+        B as a multiple of A.
     noise : float
-        By which share runs of the cell differ from their median, in the noisier store.
+        The largest relative deviation of the cell's runs from their median, in the noisier store.
     quiet : bool
-        Whether the machine was quiet in all of them; else CPU seconds say more than seconds.
+        Whether the machine was quiet in all runs; if not, CPU seconds are more reliable than seconds.
     """
 
     key: str
@@ -47,7 +47,7 @@ class Difference:
 
     @property
     def verdict(self) -> str:
-        """Slower, faster or same by the noise: of seconds, or of CPU seconds where it was not quiet."""
+        """One of slower, faster and same, within the noise; by CPU seconds if the machine was not quiet."""
         ratio = self.seconds if self.quiet else self.cpu_seconds
         if ratio > 1 + self.noise:
             return "slower"
@@ -55,13 +55,13 @@ class Difference:
 
 
 def differences(before: Contents, after: Contents) -> list[Difference]:
-    """The cells that both stores have, in the order of their keys."""
+    """Return the differences of the cells that both stores hold, sorted by key."""
     old, new = _by_key(before), _by_key(after)
     return [_difference(key, old[key], new[key]) for key in sorted(old.keys() & new.keys())]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Compare by the command line; its exit code."""
+    """Run the comparison from the command line; return its exit code."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.diff", description=__doc__)
     parser.add_argument("before", type=Path, metavar="A")
     parser.add_argument("after", type=Path, metavar="B")

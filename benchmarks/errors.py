@@ -1,4 +1,4 @@
-"""What a benchmark refuses before it measures anything."""
+"""Errors that a benchmark raises, most of them before it measures anything."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ from gdaltools.errors import GdalToolsError, InvalidParameter
 
 
 class UnknownCase(InvalidParameter):
-    """There is no case of this name."""
+    """No case has this name."""
 
 
 class UnknownMethod(InvalidParameter):
-    """There is no peer or engine variant of this name."""
+    """No peer or engine variant has this name."""
 
 
 class MissingPackage(InvalidParameter):
-    """What was asked for needs a package that is not installed."""
+    """A requested case, peer or option needs a package that is not installed."""
 
     def __init__(self, required: str, package: str) -> None:
         super().__init__(
@@ -28,18 +28,18 @@ class ChildFailed(GdalToolsError):
 
 
 class StoreError(GdalToolsError):
-    """A store of runs cannot be read or written."""
+    """The store of runs cannot be read or written."""
 
     retryable = False
 
 
 class NothingToMeasure(GdalToolsError):
-    """No cell of the grid can be measured here."""
+    """No cell of the grid can be measured on this machine."""
 
     retryable = False
 
 
 class TooFewRuns(GdalToolsError):
-    """There are too few runs, or of too few sizes, to fit a model to."""
+    """The runs are too few, or cover too few sizes, to fit a model."""
 
     retryable = False

@@ -1,4 +1,4 @@
-"""On what it was measured: hardware, system and versions, without which figures say nothing."""
+"""The hardware, system and versions that a measurement was made on; without them its figures say nothing."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ class Machine(BaseModel):
     Attributes
     ----------
     load : float or None
-        Processes that wanted a core in the minute before: over some tenths, others were at work, too.
+        Load average of the preceding minute; above a few tenths, other processes were running too.
     commit : str or None
-        The checkout's, with "+" behind it if files differ from it.
+        The checkout's commit, followed by "+" if files differ from it.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -55,7 +55,7 @@ class Machine(BaseModel):
 
 
 def this_machine() -> Machine:
-    """What this process runs on, now."""
+    """Return the machine that this process runs on, as of now."""
     import psutil
     import rasterio
     from dask.system import CPU_COUNT

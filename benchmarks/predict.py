@@ -1,7 +1,7 @@
-"""``python -m benchmarks.predict``: estimates of rasters that no fit has seen, held against what they take.
+"""``python -m benchmarks.predict``: compare estimates with measurements, on rasters that no fit has seen.
 
-The rasters are made from another seed than the grid's, of sizes and options that it has not got; one has more
-than 3 GB of pixels. The exit code is 0, or 2 for wrong usage or something that is missing.
+The rasters are generated from another seed than the grid's, with sizes and options that it does not have; one
+has more than 3 GB of pixels. The exit code is 0, or 2 for wrong usage or something missing.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _LARGEST_MB = 3300.0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Predict and measure by the command line; its exit code."""
+    """Predict and measure from the command line; return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.predict", description=__doc__)
     parser.add_argument(
         "--calibration", type=Path, metavar="FILE", help="(GDALTOOLS_CALIBRATION, or the default)"

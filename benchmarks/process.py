@@ -1,7 +1,7 @@
-"""One job in a process of its own: what it answered, and the memory of the whole process tree.
+"""Run one job in its own process; return its answer and the peak memory of the whole process tree.
 
-A fresh interpreter for every job, so that no run profits from what another one loaded. The child's group is
-killed with it, also when the parent is interrupted: nothing goes on running.
+Every job gets a fresh interpreter, so that no run profits from what another one loaded. The child's process
+group is killed on every exit, also when the parent is interrupted: nothing is left running.
 """
 
 from __future__ import annotations
@@ -22,27 +22,27 @@ from typing import Any
 from benchmarks.errors import ChildFailed, MissingPackage
 
 _ROOT = Path(__file__).resolve().parent.parent
-# Looking for new descendants reads every process of the machine, so it is done less often.
+# Finding new descendants reads every process of the machine, so it is done less often.
 _SAMPLE_SECONDS, _DESCENDANTS_SECONDS = 0.05, 0.5
 _LAST_LINES = 3
 
 
 @dataclass(frozen=True)
 class ChildResult:
-    """What a child left behind.
+    """The outcome of a child process.
 
     Attributes
     ----------
     answer : dict
-        The JSON object that it wrote.
+        The JSON object that the child wrote.
     tree_peak_bytes : int
-        The largest sum of resident memory over it and its descendants among samples 50 ms apart.
+        The largest sum of resident memory over the child and its descendants, sampled every 50 ms.
     process_seconds, process_cpu_seconds : float
-        From its start to its end, interpreter and imports included.
+        From the start of the process to its end, interpreter and imports included.
     others_cores : float
-        How many cores were busy meanwhile with something else, on average.
+        The average number of cores that other processes kept busy meanwhile.
     disk_peak_bytes : int
-        The most that lay in the watched folders among looks half a second apart.
+        The largest size of the watched folders, sampled every half second.
     timeline : tuple of (float, int)
         Seconds since the start, and resident bytes of the tree.
     """
@@ -67,30 +67,30 @@ def run_child(
     memory_limit_bytes: int | None = None,
     within: Sequence[str] = (),
 ) -> ChildResult:
-    """Run ``python -m module JOB.json RESULT.json`` in the checkout, and wait for it.
+    """Run ``python -m module JOB.json RESULT.json`` in the checkout and wait for it.
 
     Parameters
     ----------
     module : str
-        What to run; it reads the job and writes its answer as JSON.
+        The module to run; it reads the job and writes its answer as JSON.
     job : dict
-        What JSON can hold.
+        Values that JSON can hold.
     folder : Path
         Where job, answer and standard error are kept; its other files are not touched.
     environment : mapping, optional
-        Variables beside this process's own.
+        Variables in addition to this process's own.
     watched : sequence of Path
-        Folders whose size is looked at.
+        Folders whose size is sampled.
     memory_limit_bytes : int, optional
-        Of resident memory of the tree: over it the child is killed, as a container's would be.
+        Limit on the tree's resident memory; a child above it is killed, as a container would be.
     within : sequence of str
-        A command that runs the child's, such as a profiler.
+        A command that wraps the child's command, such as a profiler.
 
     Raises
     ------
     ChildFailed
-        It ended with an error, was killed, took too long or too much memory, or left no answer; the message
-        ends with the last lines of its standard error.
+        The child ended with an error, was killed, took too long or too much memory, or left no answer; the
+        message ends with the last lines of its standard error.
     """
     require_psutil()
     job_file, result_file, log = (folder / name for name in ("job.json", "result.json", "child.log"))
@@ -122,7 +122,7 @@ def run_child(
 def _group(
     command: list[str], stream: Any, environment: Mapping[str, str]
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """A process that leads a group, which is gone when the block is left."""
+    """Start a process that leads its own group; the group is killed when the block exits."""
     child = subprocess.Popen(
         command,
         cwd=_ROOT,
@@ -141,7 +141,7 @@ def _group(
 
 
 def require_psutil() -> None:
-    """Refuse before anything is measured.
+    """Fail before anything is measured if psutil is missing.
 
     Raises
     ------
@@ -156,7 +156,7 @@ def require_psutil() -> None:
 
 @dataclass
 class _Watch:
-    """Looks at a child's memory and disk until it ends, the deadline has passed, or it is over its limit."""
+    """Sample a child's memory and disk until it ends, the deadline passes, or it exceeds its memory limit."""
 
     folders: Sequence[Path]
     memory_limit_bytes: int | None
@@ -180,7 +180,7 @@ class _Watch:
                     look_at = time.perf_counter() + _DESCENDANTS_SECONDS
                 resident = sum(process.memory_info().rss for process in tree)
             except psutil.Error:
-                look_at = 0.0  # one of them has just ended
+                look_at = 0.0  # one of the processes has just ended
             else:
                 self.timeline.append((round(time.perf_counter() - began, 3), resident))
                 self.peak_bytes = max(self.peak_bytes, resident)
@@ -191,7 +191,7 @@ class _Watch:
 
 
 def folder_bytes(folder: Path) -> int:
-    """What the files below a folder take; those that go meanwhile count as gone."""
+    """Return the total size of the files below `folder`; files deleted during the walk do not count."""
     total = 0
     for root, _, names in os.walk(folder):
         for name in names:
@@ -201,13 +201,13 @@ def folder_bytes(folder: Path) -> int:
 
 
 def _clocks() -> tuple[float, float, float, float]:
-    """Wall, and the CPU seconds of our children that have ended, of ourselves, and of the whole machine."""
+    """Return wall seconds, and the CPU seconds of our ended children, of this process and of the machine."""
     import psutil
 
     ended, own = (resource.getrusage(who) for who in (resource.RUSAGE_CHILDREN, resource.RUSAGE_SELF))
     machine = psutil.cpu_times()
     idle = machine.idle + getattr(machine, "iowait", 0.0)
-    # Guests are counted in user and nice already.
+    # user and nice already include guest time.
     guests = getattr(machine, "guest", 0.0) + getattr(machine, "guest_nice", 0.0)
     return (
         time.perf_counter(),
@@ -235,7 +235,7 @@ def _why(code: int | None, log: Path, watch: _Watch, *, timed_out: bool) -> str:
 
 
 def _last_words(text: str) -> list[str]:
-    """The last lines; of a traceback the error itself and not the way to it."""
+    """Return the last lines; for a traceback, the error itself without the frames that lead to it."""
     lines = [line.rstrip() for line in text.splitlines() if line.strip()][-_LAST_LINES:]
     way = [number for number, line in enumerate(lines) if line.startswith("  ")]
     return lines[way[-1] + 1 :] or lines if way else lines

@@ -1,13 +1,13 @@
-"""``python -m benchmarks.run``: measure this machine, fit a model, and say what routing should be told.
+"""``python -m benchmarks.run``: measure this machine, fit a model, and derive the routing thresholds.
 
     python -m benchmarks.run                                              # about 20 minutes
     python -m benchmarks.run --quick                                      # 3 minutes
     python -m benchmarks.run --ship gdaltools/cost/default_calibration.json    # as the package's own
-    python -m benchmarks.run --from-database                              # no measuring: what production did
+    python -m benchmarks.run --from-database                              # no measuring: tasks of production
 
-Results go to a folder of their own below benchmarks/results: the store, calibration.json, routing.env, and
-the report. The exit code is 0 if there are thresholds, 1 if there are too few runs for any, 2 for wrong usage
-or something that is missing, 130 after Ctrl-C; what was measured until then is kept, and --resume goes on.
+Results go to a new folder below benchmarks/results: the store, calibration.json, routing.env, and the report.
+The exit code is 0 if there are thresholds, 1 if there are too few runs for any, 2 for wrong usage or
+something missing, 130 after Ctrl-C; completed runs are kept, and --resume continues from them.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ _PEERS_MB, _PEERS_MINUTES = 64, 1.5
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run by the command line; its exit code."""
+    """Run from the command line; return the exit code."""
     try:
         given = _parser().parse_args(arguments)
     except SystemExit as end:  # argparse printed usage or help already
@@ -61,7 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def run(given: argparse.Namespace) -> int:
-    """Measure as the arguments say, unless they say not to, and conclude.
+    """Measure, unless the arguments say not to, and conclude.
 
     Raises
     ------
@@ -135,7 +135,7 @@ def _measure(given: argparse.Namespace, results: Results) -> None:
 
 
 def _remaining(cells: Sequence[Cell], budget: Budget, runs: Sequence[Run]) -> list[tuple[Cell, int]]:
-    """The runs of the grid that the store has not got yet, as cells and the numbers of their rounds."""
+    """Return the grid's runs that the store does not hold yet, as cells and the numbers of their rounds."""
     done = Counter(run.cell.key for run in runs if run.cell is not None and run.measured)
     rounds = dict(zip(budget.sizes, budget.rounds, strict=True))
     return [
@@ -255,7 +255,7 @@ def _budget(given: argparse.Namespace) -> Budget:
         raise InvalidParameter(f"--cores {' '.join(map(str, cores))}: there are {usable_cores()} here")
     given.cores = cores
     minutes = given.minutes or budget.minutes
-    # The comparison with peers is in the time as well.
+    # The comparison with peers counts towards the time as well.
     given.peers = given.peers and given.scale != "quick" and minutes > 2 * _PEERS_MINUTES
     return replace(budget, minutes=minutes - _PEERS_MINUTES if given.peers else minutes)
 
@@ -279,7 +279,7 @@ def _targets(given: argparse.Namespace) -> Targets:
 
 
 def _folder(given: argparse.Namespace) -> Path:
-    """The results' folder: given, the newest, or a new one."""
+    """Return the folder of results: the one passed, the newest, or a new one."""
     if given.results is not None:
         return cast(Path, given.results)
     if given.resume or given.refit:
@@ -294,7 +294,7 @@ def _folder(given: argparse.Namespace) -> Path:
 
 
 def _note(results: Results) -> str:
-    """How the runs came about, by what the store says of them."""
+    """Return a sentence on the origin of the runs, from the store's sittings."""
     text = []
     for sitting in results.store.contents().sittings:
         options = sitting.options
@@ -308,7 +308,7 @@ def _note(results: Results) -> str:
 
 
 def _options(given: argparse.Namespace) -> dict[str, Any]:
-    """The arguments as JSON holds them; of paths only the name."""
+    """Return the arguments as JSON can hold them; paths are reduced to their names."""
     return {name: value.name if isinstance(value, Path) else value for name, value in vars(given).items()}
 
 
@@ -321,6 +321,6 @@ def _say(text: str) -> None:
 
 
 if __name__ == "__main__":
-    # Told to end, it ends its child first, as after Ctrl-C.
+    # SIGTERM ends the child first, as Ctrl-C does.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     sys.exit(main())

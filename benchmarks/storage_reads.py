@@ -1,9 +1,9 @@
-"""Rasters in Azure, brought near or read by windows: ``python -m benchmarks.storage_reads``.
+"""Rasters in Azure, copied locally or read by windows: ``python -m benchmarks.storage_reads``.
 
-Needs AZURE_STORAGE_CONNECTION_STRING, of an account whose container ``bronze-benchmark`` may be written to.
-For each layout and share of a raster that is read, both ways take turns; the table has their medians, which
-of them gdaltools would choose, and how much slower that is than the better one. Beside them stands the SDK's
-own parallel download. Exit code 0; 1 where a choice is slower by more than a tenth; 2 for wrong usage.
+Needs AZURE_STORAGE_CONNECTION_STRING of an account with a writable container ``bronze-benchmark``. For each
+layout and each share of a raster to read, both ways take turns. The table shows their medians, which of them
+gdaltools would choose, how much slower that choice is than the better one, and the SDK's own parallel
+download for comparison. The exit code is 0; 1 if a choice is slower by more than a tenth; 2 for wrong usage.
 """
 
 from __future__ import annotations
@@ -46,14 +46,14 @@ LAYOUTS: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True)
 class Case:
-    """What was measured of one layout and one share, in seconds.
+    """Measurements of one layout and one share, in seconds.
 
     Attributes
     ----------
     sdk : float
-        The whole blob by the SDK's ``download_blob(max_concurrency=4)``.
+        The whole blob with the SDK's ``download_blob(max_concurrency=4)``.
     fetches : bool
-        Whether gdaltools would bring it near.
+        Whether gdaltools would make a local copy.
     """
 
     layout: str
@@ -65,7 +65,7 @@ class Case:
 
     @property
     def loss(self) -> float:
-        """What was chosen, as a multiple of the better of the two."""
+        """Time of the chosen way, as a multiple of the better one's."""
         return (self.near if self.fetches else self.windows) / min(self.near, self.windows)
 
     def __str__(self) -> str:
@@ -76,7 +76,7 @@ class Case:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure, and print the table; the exit code."""
+    """Measure and print the table; return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.storage_reads", description=__doc__)
     parser.add_argument("--megabytes", type=float, default=100, help="of a raster, uncompressed")
     parser.add_argument("--shares", type=float, nargs="+", default=[0.05, 0.3, 0.5, 1.0])
@@ -114,7 +114,7 @@ def _cases(
             }
             seconds: dict[str, list[float]] = {way: [] for way in ways}
             for number in range(rounds):
-                # In turns and not always the same first: what else the machine does meets all of them.
+                # In turns, with alternating order, so that other load on the machine affects all of them.
                 order = list(ways) if number % 2 else list(reversed(ways))
                 for way in order:
                     seconds[way].append(_seconds(ways[way]))
@@ -124,7 +124,7 @@ def _cases(
 
 
 def _write(path: Path, megabytes: float, options: dict[str, Any]) -> None:
-    """Three bands of hills and a little noise, which deflate by about a half."""
+    """Write three bands of hills with a little noise, which deflate by about a half."""
     side = max(_SIDE, round((megabytes * 1e6 / 3) ** 0.5) // 16 * 16)
     random = np.random.default_rng(0)
     with rasterio.open(
@@ -148,7 +148,7 @@ def _write(path: Path, megabytes: float, options: dict[str, Any]) -> None:
 
 
 def _windows(width: int, height: int, share: float) -> list[Window]:
-    """A part of the raster's windows, from its middle on, as a job of some tiles has them."""
+    """Return a share of the raster's windows from its middle, as a job of some tiles reads them."""
     found = [
         Window(left, top, min(_SIDE, width - left), min(_SIDE, height - top))
         for top in range(0, height, _SIDE)

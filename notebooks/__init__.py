@@ -1,1 +1,1 @@
-"""Notebooks that run from top to bottom, and what runs them."""
+"""Notebooks that run from top to bottom, and the module that runs them."""

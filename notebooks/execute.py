@@ -1,7 +1,7 @@
 """Run the notebooks from top to bottom: ``python -m notebooks.execute [01 02 ...]``.
 
-What they show is kept in them, without what differs from machine to machine: paths, times of execution, the
-state of widgets. A notebook that raises, or prints to standard error, is a failure, and stays as it was.
+Their outputs are stored without what differs from machine to machine: paths, times of execution, the state of
+widgets. A notebook that raises, or prints to standard error, fails and stays unchanged.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ _LARGEST_BYTES = 1_500_000
 
 
 class NotebookFailed(Exception):
-    """A notebook raised, warned, or grew too large to be kept."""
+    """A notebook raised, printed to standard error, or grew too large to be stored."""
 
 
 def notebooks(chosen: Sequence[str] = ()) -> list[Path]:
-    """The notebooks whose names begin so; by default all."""
+    """Return the notebooks whose names begin with one of `chosen`; all of them for none."""
     return [
         path
         for path in sorted(FOLDER.glob("*.ipynb"))
@@ -40,12 +40,13 @@ def notebooks(chosen: Sequence[str] = ()) -> list[Path]:
 
 
 def execute(path: Path, *, folder: Path = FOLDER) -> Any:
-    """The notebook as it is after a run in `folder`.
+    """Run a notebook in `folder` and return it with its outputs.
 
     Raises
     ------
     NotebookFailed
-        A cell raised, or printed to standard error.
+        A cell raised, or something was printed to standard error, or the notebook is too large with its
+        outputs.
     """
     notebook = nbformat.read(path, as_version=4)
     client = NotebookClient(
@@ -68,7 +69,7 @@ def execute(path: Path, *, folder: Path = FOLDER) -> Any:
 
 
 def _clean(notebook: Any, folder: Path) -> None:
-    """Leave what a reader reads."""
+    """Remove what only a machine reads, and what differs from machine to machine."""
     notebook.metadata = {
         "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
         "language_info": {"name": "python"},
@@ -93,7 +94,7 @@ def _without_paths(text: str, folder: Path) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the chosen notebooks and write them; 1 where one failed."""
+    """Run the chosen notebooks and write them; return 1 if one failed."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="*", help="beginnings of names, as 01; by default all")
     failed = False

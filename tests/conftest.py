@@ -3,10 +3,10 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-# It runs in the Azure CLI's own environment.
+# This script runs in the Azure CLI's own environment.
 collect_ignore = ["support/az_parser.py"]
 
-# How long an example takes says more about the machine than about the code.
+# The duration of an example says more about the machine than about the code.
 settings.register_profile("usual", deadline=None)
 settings.load_profile("usual")
 # pytest --hypothesis-profile=long
@@ -14,8 +14,8 @@ settings.register_profile("long", max_examples=2000, stateful_step_count=100, de
 
 HERE = Path(__file__).parent
 
-# Files that take longest, many of them waiting for locks and leases to end, begin first: else the last of
-# them runs alone.
+# The slowest files, many of which wait for locks and leases to end, start first: otherwise the last of them
+# would run alone.
 LONGEST = (
     "acceptance/test_conformance.py",
     "acceptance/test_faults.py",
@@ -39,6 +39,6 @@ LONGEST = (
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Order files by how long they take; `--no-loadscope-reorder` has them handed out in this order."""
+    """Order files by their duration; with `--no-loadscope-reorder` they are distributed in this order."""
     ranks = {HERE / name: rank for rank, name in enumerate(LONGEST)}
     items.sort(key=lambda item: ranks.get(item.path, len(LONGEST)))

@@ -1,1 +1,1 @@
-"""How long things take here: a grid of measurements, a model of them, and the thresholds that follow."""
+"""Measure a grid of operations on this machine, fit a cost model, and derive the routing thresholds."""

@@ -1,6 +1,7 @@
-"""The answer: what a function app finishes in time and memory, as two thresholds, with the reasons in words.
+"""The answer: the two thresholds of a function app, with the reasons in words.
 
-A raster finishes when the model's 95th hundredth is within the limit and the plan's bound within the memory.
+A raster counts as finished when the model's 95th percentile is within the time limit and the plan's memory
+bound is within the available memory.
 """
 
 from __future__ import annotations
@@ -13,25 +14,25 @@ from gdaltools.cost.calibration import Calibration, Thresholds, model_for
 from gdaltools.cost.estimation import estimate_workload
 from gdaltools.cost.workload import Operation, Workload
 
-# Beyond this nothing is looked for: no raster is so large.
+# The search ends here: no raster is this large.
 _LARGEST_MB = 1e8
 _HALVINGS_TO = 1.005
-# file_size_mb counts in 2**20 bytes.
+# file_size_mb counts units of 2**20 bytes.
 _MIB = 1.048576
 
 
 @dataclass(frozen=True)
 class Target:
-    """Where tasks are to end in time.
+    """A machine, and the time limit for its tasks.
 
     Attributes
     ----------
     reserve_mb : float
-        Memory that the host and its other work take.
+        Memory used by the host and its other work.
     disk_mb : float
-        The temporary disk.
+        Size of the temporary disk.
     remote : bool
-        Whether rasters lie in Azure.
+        Whether the rasters are in Azure.
     """
 
     name: str
@@ -51,7 +52,7 @@ class Target:
 
 @dataclass(frozen=True)
 class Task:
-    """What is done of a raster."""
+    """One operation on a raster: its variant, and whether it warps."""
 
     operation: Operation
     variant: str
@@ -79,9 +80,9 @@ class Largest:
     Attributes
     ----------
     megabytes, stored_mb : float
-        Its pixels, and its file.
+        Size of its pixels, and of its file.
     bound_by : str
-        "time" or "memory", whichever is reached first; "nothing" where no raster is too large.
+        "time" or "memory", whichever limit is reached first; "nothing" if no raster is too large.
     """
 
     kind: Kind
@@ -91,13 +92,13 @@ class Largest:
 
     @property
     def stored_mb(self) -> float:
-        """Its file, megabytes of 10⁶ bytes."""
+        """Size of its file, in megabytes of 10⁶ bytes."""
         return self.megabytes * self.kind.share
 
 
 @dataclass(frozen=True)
 class Change:
-    """What another target would do to the size threshold."""
+    """The effect of a different target on the size threshold."""
 
     what: str
     size_threshold_mb: float
@@ -105,13 +106,13 @@ class Change:
 
 @dataclass(frozen=True)
 class Answer:
-    """Thresholds and what they stand on.
+    """The thresholds and the evidence for them.
 
     Attributes
     ----------
     backstop_mb : float
-        A size that is enough where every task states its duration as well: no kind of raster that is larger
-        ends in time.
+        A size threshold that is sufficient when every task also states its duration: no larger raster of any
+        kind finishes in time.
     """
 
     target: Target
@@ -122,7 +123,7 @@ class Answer:
     changes: tuple[Change, ...]
 
     def environment_file(self) -> str:
-        """The settings, to be sourced."""
+        """Return the settings as a shell file to source."""
         found = self.thresholds
         return "\n".join(
             [
@@ -138,7 +139,7 @@ class Answer:
 
 
 def largest_of(target: Target, tasks: Sequence[Task], calibration: Calibration) -> tuple[Largest, ...]:
-    """For every task and kind the largest raster that the target finishes with 95% confidence."""
+    """Return, for every task and kind, the largest raster that the target finishes with 95% confidence."""
     return tuple(
         _largest(target, task, kind, calibration)
         for task in tasks
@@ -148,7 +149,7 @@ def largest_of(target: Target, tasks: Sequence[Task], calibration: Calibration) 
 
 
 def answer(target: Target, calibration: Calibration) -> Answer:
-    """The thresholds of a function app."""
+    """Return the thresholds of a function app."""
     largest = largest_of(target, FUNCTION_TASKS, calibration)
     size, tightest = _size_threshold(largest)
     model, _ = model_for("create_cog", calibration)
@@ -170,11 +171,11 @@ def answer(target: Target, calibration: Calibration) -> Answer:
 
 
 def fits(target: Target, workload: Workload, calibration: Calibration) -> tuple[bool, str]:
-    """Whether a target finishes a workload with 95% confidence; what would stop it."""
+    """Return whether `target` finishes `workload` with 95% confidence, and the limit that decides."""
     found = estimate_workload(workload, calibration=calibration)
     if found.peak_memory_mb > target.memory_mb - target.reserve_mb:
         return False, "memory"
-    # Of a blob half of the free disk is used for a copy, or it is read where it lies: nothing depends on it.
+    # For a blob the disk never decides: a copy takes half of the free disk at most, or it is read in place.
     stored = workload.layout.on_storage_mb
     if not target.remote and stored > target.disk_mb:
         return False, "disk"
@@ -203,13 +204,13 @@ def _largest(target: Target, task: Task, kind: Kind, calibration: Calibration) -
 
 
 def _size_threshold(largest: Sequence[Largest]) -> tuple[float, Largest]:
-    """What every usual kind finishes, in the megabytes of file_size_mb, and the kind that is the tightest."""
+    """Return the size that every usual kind finishes, in units of file_size_mb, and the tightest kind."""
     tightest = min((each for each in largest if each.kind.usual), key=lambda each: each.stored_mb)
     return max(_floor(tightest.stored_mb / _MIB, 10), 1.0), tightest
 
 
 def _changes(target: Target, calibration: Calibration) -> Iterator[Change]:
-    """Other targets, by what they do to the size threshold; the most first."""
+    """Yield the effects of other targets on the size threshold, the largest first."""
     others = {
         f"{2 * target.cores} vCPU instead of {target.cores}": replace(target, cores=2 * target.cores),
         f"{target.memory_mb / 500:g} GB of memory instead of {target.memory_mb / 1000:g}": replace(
@@ -235,7 +236,7 @@ def _changes(target: Target, calibration: Calibration) -> Iterator[Change]:
 def _reasons(
     target: Target, largest: Sequence[Largest], tightest: Largest, size: float, backstop: float
 ) -> Iterator[str]:
-    """Of the sizes."""
+    """Yield the reasons for the size threshold."""
     yield (
         f"SIZE_THRESHOLD_MB={size:g}: the tightest usual kind is {tightest.kind.name} ({tightest.task}): "
         f"{tightest.megabytes:,.0f} MB of pixels, {tightest.stored_mb:,.0f} MB on storage, end within "
@@ -262,7 +263,7 @@ def _reasons_of_time(
     changes: Sequence[Change],
     calibration: Calibration,
 ) -> Iterator[str]:
-    """Of the duration, and of how far both can be trusted."""
+    """Yield the reasons for the duration threshold, and how far both can be trusted."""
     yield (
         f"DURATION_THRESHOLD_MINUTES={duration:g}: of 100 runs 95 take at most {late:.2f} times their "
         f"estimate, so an estimate of {duration:g} minutes ends within {target.minutes:g}. Estimates are for "

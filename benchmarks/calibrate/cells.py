@@ -1,7 +1,7 @@
-"""The grid: which operations are measured on which sources, of which sizes, on how many cores.
+"""The grid: which operations are measured on which sources, at which sizes, on how many cores.
 
-All combinations would take days. The kinds of sources go round from size to size, so that every operation
-meets every kind, and every kind every size, with main effects apart from one another; cores alternate.
+All combinations would take days. The kinds of sources rotate from size to size: every operation meets every
+kind, every kind meets every size, and the main effects stay separable. The numbers of cores alternate.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ class Cell(BaseModel):
     Attributes
     ----------
     case : str
-        Of `benchmarks.compare.sources.cases`.
+        A name from `benchmarks.compare.sources.cases`.
     megabytes : float
-        Uncompressed, as asked for; the source's own size is close to it.
+        Requested uncompressed size; the source's actual size is close to it.
     compress : str or None
         The source's codec.
     """
@@ -49,12 +49,12 @@ class Cell(BaseModel):
 
     @property
     def operation_name(self) -> str:
-        """What is done, in one word: ``create_cog:analysis+warp``."""
+        """The operation as one word: ``create_cog:analysis+warp``."""
         return f"{self.operation}:{self.variant}{'+warp' * self.warps}"
 
     @property
     def key(self) -> str:
-        """What it is compared by from store to store."""
+        """The key that identifies the cell across stores."""
         kind = f"{self.case}/{self.layout}{f'-{self.compress}' if self.compress else ''}"
         return f"{self.operation_name}/{kind}/{self.megabytes:g}MB/{self.cores}c/{self.storage}"
 
@@ -66,13 +66,13 @@ class Budget:
     Attributes
     ----------
     sizes : tuple of float
-        Uncompressed megabytes, from small to large.
+        Uncompressed megabytes, in ascending order.
     kinds : tuple of int
-        Kinds of sources for each operation, size by size.
+        Kinds of sources per operation, for each size.
     rounds : tuple of int
-        Runs of each cell, size by size.
+        Runs of each cell, for each size.
     minutes : float
-        Wall time; infinite for as long as it takes.
+        Limit on wall time; infinite for no limit.
     """
 
     sizes: tuple[float, ...]
@@ -89,7 +89,7 @@ BUDGETS: dict[Scale, Budget] = {
     ),
 }
 
-# Real imagery and synthetic, all kinds of samples, plain and compressed, strips and tiles.
+# Real and synthetic imagery, all kinds of samples, plain and compressed, in strips and in tiles.
 _KINDS: tuple[tuple[str, SourceLayout, str | None], ...] = (
     ("relief", "striped", None),
     ("noise-u16", "tiled", "zstd"),
@@ -113,7 +113,7 @@ _OPERATIONS: tuple[tuple[Operation, str, bool], ...] = (
 
 
 def operation_names() -> list[str]:
-    """What ``--operations`` takes."""
+    """Return the values that ``--operations`` accepts."""
     return ["create_cog", "extract_tiles", *(_name(*each) for each in _OPERATIONS)]
 
 
@@ -125,16 +125,16 @@ def grid(
     storage: Storage = "local",
     seed: int = 0,
 ) -> list[Cell]:
-    """The cells of a budget, small ones first.
+    """Return the cells of a budget, small ones first.
 
     Parameters
     ----------
     operations : sequence of str
-        Of `operation_names`; all of them for none.
+        Names from `operation_names`; empty for all of them.
     cores : sequence of int
         Numbers of cores, which alternate, the last one first.
     seed : int
-        Where in the round of kinds each operation begins.
+        Selects the kind that the rotation begins with.
 
     Raises
     ------
@@ -152,7 +152,7 @@ def grid(
     for step, (size, count) in enumerate(zip(budget.sizes, budget.kinds, strict=True)):
         for number, (operation, variant, warps) in enumerate(chosen):
             kinds = list(_fitting(variant))
-            # A step that shares no factor with the number of kinds meets all of them.
+            # The rotation meets all kinds when its step shares no factor with their number.
             begin = first + number + step * count
             for turn in range(min(count, len(kinds))):
                 case, layout, compress = kinds[(begin + turn) % len(kinds)]
@@ -173,7 +173,7 @@ def grid(
 
 
 def _fitting(variant: str) -> Iterator[tuple[str, SourceLayout, str | None]]:
-    """The kinds of sources that a variant is for: JPEG takes three bytes a pixel."""
+    """Yield the kinds of sources that a variant accepts: JPEG requires three bytes per pixel."""
     for kind in _KINDS:
         case = CASES[kind[0]]
         if variant != "visualization" or (case.bands, case.dtype) == (3, "uint8"):

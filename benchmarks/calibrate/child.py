@@ -1,7 +1,7 @@
-"""The inside of a measured process: ``python -m benchmarks.calibrate.child JOB.json RESULT.json``.
+"""The code inside a measured process: ``python -m benchmarks.calibrate.child JOB.json RESULT.json``.
 
-It keeps to as many cores as the job says before any library counts them, does one operation, and tells what
-that took. An error ends the process with a traceback and no result.
+The process restricts itself to the job's number of cores before any library counts them, runs one operation,
+and writes what it took. An error ends the process with a traceback and no result.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ TILE_SIZE, OVERLAP = 4096, 256
 
 @dataclass(frozen=True)
 class CellJob:
-    """Do `operation` on `source`, timed; `target` is a COG or a folder of tiles."""
+    """Run `operation` on `source`, timed; `target` is a COG or a folder of tiles."""
 
     operation: str
     variant: str
@@ -33,12 +33,12 @@ class CellJob:
     cores: int
 
     def to_dict(self) -> dict[str, Any]:
-        """It as JSON holds it."""
+        """Return the job as a dict that JSON can hold."""
         return asdict(self)
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Do the job in the first file and leave the result in the second."""
+    """Run the job in the first file and write the result to the second."""
     job_file, result_file = (Path(each) for each in arguments)
     job = CellJob(**json.loads(job_file.read_text()))
     keep_to(job.cores)
@@ -57,7 +57,7 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def keep_to(cores: int) -> None:
-    """Let this process, and what it starts, use so many of its cores and no more."""
+    """Restrict this process, and those that it starts, to `cores` of its cores."""
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:cores])
 
@@ -78,7 +78,7 @@ def _call(job: CellJob) -> Callable[[], object]:
 
 
 def _io_bytes() -> tuple[int, int]:
-    """What was read and written by system calls (proc(5), rchar and wchar); 0 where that is not told."""
+    """Return bytes read and written by system calls (proc(5), rchar and wchar); 0 where unavailable."""
     try:
         lines = Path("/proc/self/io").read_text().splitlines()
     except OSError:

@@ -1,12 +1,13 @@
-"""From runs to a calibration: prices by quantile regression, intervals out of sample, judged on larger sizes.
+"""Fit a calibration to runs: prices by quantile regression, intervals out of sample, judged on larger sizes.
 
-The median of seconds is a sum of prices times features (`gdaltools.cost.workload.features`), fitted by
-scikit-learn's quantile regression (linear programming, HiGHS) with weights of one over the seconds: errors
-count as shares, and one run that went wrong moves nothing. Larger rasters weigh more, by the square root of
-their size: there are few of them, and thresholds are about larger ones still. A price that comes out negative
-is set to 0 and the rest fitted anew, so that a larger raster never has the smaller estimate. Intervals are
-quantiles, with the same weights, of what runs took in multiples of what a model said that had not seen their
-size: the start of a process is most of what a small raster takes, and says little about large ones.
+The median of seconds is a sum of prices times features (`gdaltools.cost.workload.features`). scikit-learn's
+quantile regression (linear programming, HiGHS) fits it with weights of one over the seconds: errors count as
+shares, and one run that went wrong moves nothing. Larger rasters weigh more, by the square root of their
+size: there are few of them, and the thresholds are about larger ones still. A price that comes out negative
+is set to 0 and the rest is refitted, so that a larger raster never gets the smaller estimate. Intervals are
+quantiles, with the same size weights, of measured over predicted seconds, where the predicting model had not
+seen the run's size. Size weights matter there too: starting the process is most of what a small raster takes,
+and says little about large ones.
 """
 
 from __future__ import annotations
@@ -28,23 +29,23 @@ from gdaltools.cost.calibration import Calibration, Judgement, MeasuredOn, Opera
 from gdaltools.cost.workload import OPERATIONS, features, memory_bound_mb
 
 _LOW, _MIDDLE, _HIGH = 0.05, 0.5, 0.95
-#: Fewer runs, or sizes, make no model.
+#: The minimum of runs, and of sizes, for a model.
 FEWEST_RUNS, FEWEST_SIZES = 12, 2
 _FEWEST_HELD_OUT = 5
-# Sizes that are closer than this are one.
+# Sizes within this factor count as one.
 _SAME_SIZE = 1.5
 
 
 @dataclass(frozen=True)
 class Fitted:
-    """What was fitted.
+    """The result of a fit.
 
     Attributes
     ----------
     notes : tuple of str
         What could not be fitted, and what was left out.
     residuals : dict
-        For each operation (megabytes, measured / predicted out of sample, whether it was held out).
+        For each operation: (megabytes, measured / predicted out of sample, whether the run was held out).
     """
 
     calibration: Calibration
@@ -53,7 +54,7 @@ class Fitted:
 
 
 def require_regression() -> None:
-    """Refuse before anything is measured.
+    """Fail before anything is measured if scikit-learn is missing.
 
     Raises
     ------
@@ -67,12 +68,12 @@ def require_regression() -> None:
 
 
 def fit(contents: Contents, *, note: str) -> Fitted:
-    """A calibration of all runs that a store holds of the machine that it was last written on.
+    """Return a calibration of the store's runs on the machine of its last sitting.
 
     Raises
     ------
     TooFewRuns
-        Not one operation has enough of them; the message says what each lacks.
+        No operation has enough runs; the message says what each one lacks.
     """
     if contents.machine is None:
         raise TooFewRuns("the store holds no sitting: measure first, with python -m benchmarks.run")
@@ -126,14 +127,14 @@ def fit(contents: Contents, *, note: str) -> Fitted:
 
 
 def _sittings_elsewhere(contents: Contents) -> set[str]:
-    """The sittings that were on another machine than the last one."""
+    """Return the sittings that ran on a different machine than the last one."""
     machines = {each.sitting: (each.machine.processor, each.machine.cores) for each in contents.sittings}
     last = contents.sittings[-1].sitting
     return {name for name, machine in machines.items() if machine != machines[last]}
 
 
 def _quiet_ones(runs: Sequence[Run]) -> list[Run]:
-    """The quiet runs, if they are enough for a model by themselves and most of all; else all of them."""
+    """Return the quiet runs if they suffice for a model and are at least half of all; else all runs."""
     quiet = [run for run in runs if run.quiet]
     return quiet if _enough(quiet) and 2 * len(quiet) >= len(runs) else list(runs)
 
@@ -143,12 +144,12 @@ def _enough(runs: Sequence[Run]) -> bool:
 
 
 def fit_operation(runs: Sequence[Run]) -> tuple[OperationModel, tuple[tuple[float, float, bool], ...]]:
-    """A model of one operation's runs, and what each took in multiples of what it was predicted to.
+    """Return a model of one operation's runs, and each run's residual as in `Fitted.residuals`.
 
     Raises
     ------
     TooFewRuns
-        There are fewer than 12, or they are all of one size.
+        There are fewer than 12 runs, or all are of one size.
     """
     require_regression()
     levels = _levels(runs)
@@ -181,7 +182,7 @@ def fit_operation(runs: Sequence[Run]) -> tuple[OperationModel, tuple[tuple[floa
 
 
 def fit_prices(runs: Sequence[Run]) -> dict[str, float]:
-    """Seconds for one of each feature that occurs in the runs; none is negative."""
+    """Return the seconds per unit of each feature that occurs in the runs; none is negative."""
     from sklearn.linear_model import QuantileRegressor
 
     rows = [features(run.work) for run in runs]
@@ -195,7 +196,7 @@ def fit_prices(runs: Sequence[Run]) -> dict[str, float]:
     while kept:
         regression = QuantileRegressor(quantile=_MIDDLE, alpha=0.0, fit_intercept=False, solver="highs")
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # features that go together have no single solution: any will do
+            warnings.simplefilter("ignore")  # collinear features have no single solution: any of them will do
             regression.fit(matrix[:, kept] / scales[kept], seconds, sample_weight=weights)
         least = int(np.argmin(regression.coef_))
         if regression.coef_[least] >= 0:
@@ -207,12 +208,12 @@ def fit_prices(runs: Sequence[Run]) -> dict[str, float]:
 
 
 def _weights(runs: Sequence[Run]) -> NDArray[np.float64]:
-    """How much runs count: by the square root of their size."""
+    """Return the weights of runs: the square root of their size."""
     return np.sqrt([run.work.layout.megabytes for run in runs])
 
 
 def _judge(runs: Sequence[Run], levels: NDArray[np.int_]) -> tuple[Judgement | None, NDArray[np.bool_]]:
-    """How a model of the smaller sizes does on the larger ones; None where there are too few of either."""
+    """Judge a model of the smaller sizes on the larger ones; None if there are too few of either."""
     for level in sorted(set(levels.tolist()), reverse=True)[:-1]:
         held = levels >= level
         small = [run for run, is_held in zip(runs, held, strict=True) if not is_held]
@@ -237,7 +238,7 @@ def _judge(runs: Sequence[Run], levels: NDArray[np.int_]) -> tuple[Judgement | N
 
 
 def _out_of_sample(runs: Sequence[Run], levels: NDArray[np.int_]) -> NDArray[np.float64]:
-    """Measured in multiples of predicted seconds, of models that have not seen runs of that size."""
+    """Return measured over predicted seconds, predicted by models that have not seen runs of that size."""
     ratios = np.ones(len(runs))
     for level in set(levels.tolist()):
         out = levels == level
@@ -247,18 +248,18 @@ def _out_of_sample(runs: Sequence[Run], levels: NDArray[np.int_]) -> NDArray[np.
 
 
 def _ratios(runs: Sequence[Run], seen: Sequence[Run]) -> NDArray[np.float64]:
-    """What runs took, in multiples of what a model of those that it has seen predicts."""
+    """Return what `runs` took as multiples of the prediction by a model fitted to `seen`."""
     neutral = Spread(low=1.0, median=1.0, high=1.0)
     model = OperationModel(
         prices=fit_prices(seen), spread=neutral, memory=neutral, runs=len(seen), smallest_mb=0, largest_mb=1
     )
-    # Few runs may leave nothing to tell a kind's price by, and the model says next to nothing.
+    # Few runs may leave a kind's price undetermined, and the model then predicts next to nothing.
     least = min(run.seconds or 0.0 for run in seen) / 10
     return np.array([(run.seconds or 0.0) / max(model.predict(run.work).median, least, 1e-6) for run in runs])
 
 
 def _spread(ratios: NDArray[np.float64], weights: NDArray[np.float64] | None = None) -> Spread:
-    """Quantiles of ratios, by quantile regression of their logarithms on nothing."""
+    """Return the quantiles of ratios, by quantile regression of their logarithms on a constant."""
     from sklearn.linear_model import QuantileRegressor
 
     logarithms = np.log(np.maximum(ratios, 1e-6))
@@ -275,7 +276,7 @@ def _spread(ratios: NDArray[np.float64], weights: NDArray[np.float64] | None = N
 
 
 def _levels(runs: Sequence[Run]) -> list[int]:
-    """The size level of each run: sizes that are close to one another are one."""
+    """Return the size level of each run; sizes that are close together share a level."""
     sizes = sorted({run.work.layout.megabytes for run in runs})
     level, starts = 0, {}
     begin = sizes[0] if sizes else 0.0

@@ -1,4 +1,4 @@
-"""What production has measured already: completed tasks whose rows say what they took, as runs of a store."""
+"""Read completed tasks of production, whose rows record what they took, as runs of a store."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ _NEWEST = 5000
 
 
 def runs_of_database(sitting: str) -> tuple[list[Run], int]:
-    """The newest tasks as runs, and how many of those looked at say too little.
+    """Return the newest tasks as runs, and the number of tasks whose rows say too little.
 
-    The database is the one that the worker's variables name (POSTGIS_HOST and its like).
+    The database is the one that the worker's environment variables name (POSTGIS_HOST and the related ones).
 
     Raises
     ------
     MissingPackage
         The worker's packages are not installed.
     StoreError
-        The database is not named, does not answer, or refuses.
+        The database is not named, does not answer, or refuses the connection.
     """
     try:
         from worker.database.tasks import DatabaseError
@@ -53,7 +53,7 @@ def runs_of_database(sitting: str) -> tuple[list[Run], int]:
 
 
 def run_of_task(sitting: str, row: Mapping[str, Any]) -> Run | None:
-    """A task's row as a run; None where it does not say enough, or did several things at once."""
+    """Return a task's row as a run, or None if it says too little or covers several workloads."""
     measured = row["measured"]
     actual, estimate = measured.get("actual") or {}, measured.get("estimate") or {}
     workloads = estimate.get("workloads") or []

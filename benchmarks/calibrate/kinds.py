@@ -1,4 +1,4 @@
-"""Kinds of rasters as they arrive: what is stored, and what it inflates to."""
+"""Typical kinds of input rasters: how they are stored, and how large they are once decoded."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ class Kind:
     Attributes
     ----------
     share : float
-        Its file's size as a share of its pixels'.
+        Size of its file as a share of the size of its pixels.
     usual : bool
-        Whether a threshold on file sizes is to hold for it; what inflates by more is left to the duration.
+        Whether a threshold on file sizes must hold for it; a kind that expands further is left to the
+        duration threshold.
     """
 
     name: str
@@ -30,11 +31,11 @@ class Kind:
 
     @property
     def usual(self) -> bool:
-        """Whether its file's size says about as much as its pixels' does."""
+        """Whether the size of its file is a fair measure of the size of its pixels."""
         return self.share >= _USUAL_SHARE
 
     def layout(self, megabytes: float, *, remote: bool) -> Layout:
-        """A square one of so many uncompressed megabytes."""
+        """Return the layout of a square raster of `megabytes` uncompressed."""
         pixels = megabytes * 1e6 / (self.bands * self.itemsize)
         side = max(1, math.isqrt(int(pixels)))
         return Layout(

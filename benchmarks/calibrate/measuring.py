@@ -1,8 +1,9 @@
-"""A sitting of measuring: every cell of a grid in a child process, in random order, within a budget of time.
+"""One sitting: measure every cell of a grid in a child process, in random order, within a time budget.
 
-Before each run the time that is left is held against what the rest will take, by the default calibration and
-by how far it was off so far: when it runs short, repetitions are left out first, then the largest cells. What
-fails is stored with its reason, and larger cells of its kind are not tried when memory was what it lacked.
+Before each run, the remaining time is compared with what the remaining runs will take: the default
+calibration's estimate, scaled by its error so far. If the time is short, repetitions are dropped first, then
+the largest cells. A failed run is stored with its reason; if it lacked memory, larger cells of the same
+operation are skipped.
 """
 
 from __future__ import annotations
@@ -35,35 +36,35 @@ from gdaltools.storage import locate
 Say = Callable[[str], None]
 
 _CHILD = "benchmarks.calibrate.child"
-# Of a child around its call: interpreter, imports, and the reference loop twice.
+# What a child takes around its call: interpreter, imports, and the reference loop twice.
 _AROUND_SECONDS = 2.5
-# At which pace sources are made, uncompressed; read and written once.
+# The rate at which sources are written, uncompressed; each is written and read once.
 _WRITING_MB_PER_SECOND = 25.0
-# What a source and its output may take of disk: spool and file, and temporary files.
+# Disk used by a source and its output, as a multiple of the source: spool, file and temporary files.
 _DISK_FACTOR = 2.5
 _WARM_UP_MB = 2.0
-# After which what runs took says how long the others will take.
+# After this time, the duration of past runs predicts that of the others.
 _KNOWN_PACE_SECONDS = 15.0
 
 
 @dataclass(frozen=True)
 class Conditions:
-    """What holds for a whole sitting.
+    """Conditions that hold for a whole sitting.
 
     Attributes
     ----------
     inputs : Path
         Where sources are kept.
     seed : int
-        Of the order.
+        Seed of the order of the runs.
     source_seed : int
-        Of the sources.
+        Seed of the sources.
     minutes : float
-        For sources, runs and warm-up together.
+        Time limit for sources, runs and warm-up together.
     memory_limit_mb : float or None
         A child that takes more is killed.
     keep_free_mb : float
-        Disk that is left free.
+        Disk space to leave free.
     """
 
     sitting: str
@@ -78,7 +79,7 @@ class Conditions:
 
 @dataclass
 class Measuring:
-    """Takes cells through their runs, and stores each as soon as it is over."""
+    """Run cells and store each run as soon as it is over."""
 
     conditions: Conditions
     place: Place
@@ -91,14 +92,14 @@ class Measuring:
     _out_of_memory: dict[str, float] = field(default_factory=dict)
 
     def run(self, cells: Sequence[tuple[Cell, int]]) -> int:
-        """Measure cells, each with the number of its round; returns how many were.
+        """Measure cells, each with the number of its round; return the number of runs.
 
         Raises
         ------
         NothingToMeasure
-            Not one of them can be measured here.
+            No cell can be measured on this machine.
         StoreError
-            What was measured cannot be kept.
+            A run cannot be written to the store.
         """
         ends = time.monotonic() + 60 * self.conditions.minutes
         pending = [(cell, number) for cell, number in cells if self._has_space(cell)]
@@ -128,7 +129,7 @@ class Measuring:
         return done
 
     def _affordable(self, pending: Sequence[tuple[Cell, int]], ends: float) -> list[tuple[Cell, int]]:
-        """What is expected to be done in time, in the order of `pending`; the most important of it all."""
+        """Return the most important runs that fit in the time that is left, in the order of `pending`."""
         pace = self._took / self._expected if self._took > _KNOWN_PACE_SECONDS else 1.0
         left, chosen, made = ends - time.monotonic(), set(), set(self._sources)
         for at in sorted(range(len(pending)), key=lambda at: _weight(*pending[at])):
@@ -149,12 +150,12 @@ class Measuring:
         return any(self.conditions.inputs.glob(f"{case}-{width}x{height}-{kind}-*"))
 
     def _warm_up(self, pending: Sequence[tuple[Cell, int]]) -> None:
-        """Run each operation once on next to nothing: libraries come from disk, kernels are compiled."""
+        """Run each operation once on a tiny source, to load libraries from disk and compile kernels."""
         chosen = {cell.operation_name: cell for cell, _ in pending}
         for name, cell in sorted(chosen.items()):
             self.say(f"warming up: {name}")
             self._measured(cell.model_copy(update={"megabytes": min(_WARM_UP_MB, cell.megabytes)}), 0)
-        self._out_of_memory.clear()  # the measured runs tell
+        self._out_of_memory.clear()  # the measured runs decide
 
     def _has_space(self, cell: Cell) -> bool:
         needed = cell.megabytes * _DISK_FACTOR + self.conditions.keep_free_mb
@@ -170,7 +171,7 @@ class Measuring:
         return too_large
 
     def _measured(self, cell: Cell, number: int) -> Run:
-        """One run, good or bad."""
+        """Return one run, failed or not."""
         at = datetime.now(UTC).isoformat(timespec="seconds")
         base = Run(sitting=self.conditions.sitting, at=at, cell=cell, round=number)
         before = self.reference.seconds()
@@ -190,11 +191,11 @@ class Measuring:
             return base.model_copy(update={"error": str(error), "workload": given})
 
     def workload(self, cell: Cell) -> Workload:
-        """What the model sees of a cell, whose source is made."""
+        """Return the workload that the model sees for `cell`; its source is created if missing."""
         return workload_of(cell, self._source(cell))
 
     def once(self, cell: Cell, *, within: Sequence[str] = ()) -> ChildResult:
-        """One run that is not stored, within another command.
+        """Run a cell once within another command, without storing the run.
 
         Raises
         ------
@@ -260,7 +261,7 @@ class Measuring:
 
 
 def workload_of(cell: Cell, source: Source) -> Workload:
-    """What the model sees of a cell: what an estimate would see of its source."""
+    """Return the workload of a cell as an estimate of its source would see it."""
     location = locate(source.path)
     with open_dataset(location) as dataset:
         rough = is_rough(dataset, location)
@@ -288,7 +289,7 @@ def _job(cell: Cell, source: str, output: Output) -> CellJob:
 
 @cache
 def _expected_seconds(cell: Cell) -> float:
-    """What a run will take, by the default calibration, with the process around it."""
+    """Return the expected seconds of a run by the default calibration, the process around it included."""
     case = CASES[cell.case]
     width, height = case.size(cell.megabytes)
     layout = layout_of(
@@ -308,7 +309,7 @@ def _source_key(cell: Cell) -> tuple[str, str, str | None, float]:
 
 
 def _weight(cell: Cell, number: int) -> tuple[bool, float, float]:
-    """What is left out first, the largest: repetitions, then the largest size; of either the slowest."""
+    """Return the sort key of importance: repetitions are dropped first, then the largest, slowest cells."""
     return number > 1, cell.megabytes, _expected_seconds(cell)
 
 

@@ -1,8 +1,8 @@
-"""How often each rule sends a job to the wrong place, on simulated jobs.
+"""Count how often each rule sends a job to the wrong place, on simulated jobs.
 
-A job is a kind of raster, a size and a tier. How long it really takes is what the model says times a ratio
-that was seen between runs and predictions; so this tells what a rule loses by knowing less than the model,
-and not how good the model is: that the held-out runs tell.
+A job is a kind of raster, a size and a tier. Its real time is the model's estimate times a ratio seen between
+runs and predictions. The counts therefore show what a rule loses by knowing less than the model, and not how
+good the model is; the held-out runs show that.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from gdaltools.cost.workload import Workload
 from worker.protocol.routing import RoutingRules, route
 
 JOBS = 200
-# Files of 50 MB to 50 GB, as many of each order of magnitude.
+# Files of 50 MB to 50 GB, uniform in the logarithm of the size.
 _SMALLEST_MB, _LARGEST_MB = 50.0, 50_000.0
 _MIB = 1.048576
 _NEVER = 1e12
@@ -33,9 +33,9 @@ class Job:
     Attributes
     ----------
     seconds : float
-        What it really takes there.
+        The time it really takes there.
     fits : bool
-        Whether it ends there in time, and within the memory.
+        Whether it finishes there within the time limit and the memory.
     """
 
     kind: Kind
@@ -47,14 +47,14 @@ class Job:
 
 @dataclass(frozen=True)
 class Misrouted:
-    """What a rule does with the jobs.
+    """How many jobs a rule sends to the wrong place.
 
     Attributes
     ----------
     killed : int
-        Sent to the function app, where they do not end in time.
+        Jobs sent to the function app that do not finish there.
     needless : int
-        Sent to the container, though the function app would have done.
+        Jobs sent to the container that the function app would have finished.
     """
 
     rule: str
@@ -63,14 +63,14 @@ class Misrouted:
 
     @property
     def wrong(self) -> int:
-        """Both together."""
+        """All misrouted jobs."""
         return self.killed + self.needless
 
 
 def simulated_jobs(
     target: Target, calibration: Calibration, ratios: Sequence[float], *, count: int = JOBS, seed: int = 0
 ) -> list[Job]:
-    """Jobs for a function app; the same ones for the same seed."""
+    """Return `count` jobs for a function app; the same `seed` gives the same jobs."""
     rng = np.random.default_rng(seed)
     jobs = []
     for _ in range(count):
@@ -87,7 +87,7 @@ def simulated_jobs(
 
 
 def misrouted(jobs: Sequence[Job], found: Answer) -> list[Misrouted]:
-    """What each rule does with the jobs."""
+    """Return what each rule does with the jobs."""
     limits = found.thresholds
     both = RoutingRules(
         docker_task_types=frozenset(),
@@ -122,7 +122,7 @@ def _counted(
 
 
 def examples(target: Target, calibration: Calibration) -> list[tuple[str, float, Estimate]]:
-    """Two files that a threshold on megabytes takes for the wrong one: name, stored megabytes, estimate."""
+    """Return two files that a threshold on megabytes misjudges: name, stored megabytes, estimate."""
     packed, plain = KINDS[2], KINDS[0]
     found = []
     for name, kind, stored in (

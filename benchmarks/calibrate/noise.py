@@ -1,4 +1,4 @@
-"""How noisy the machine is: a loop that always does the same, before and after each measurement."""
+"""Measure how noisy the machine is, with a constant loop timed before and after each measurement."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ _TRIES = 3
 
 
 class Reference:
-    """A loop of arithmetic and compression of some 30 ms, and its best time so far.
+    """A loop of arithmetic and compression that takes about 30 ms, and its best time so far.
 
-    Each time is the best of three tries: a single interruption of one try says nothing about the minute.
+    Each time is the best of three trials: one interruption of one trial says nothing about the minute.
     """
 
     def __init__(self) -> None:
@@ -24,7 +24,7 @@ class Reference:
         self.best = float("inf")
 
     def seconds(self) -> float:
-        """Wall seconds that it takes now."""
+        """Return the wall seconds that the loop takes now."""
         took = min(self._try() for _ in range(_TRIES))
         self.best = min(self.best, took)
         return took

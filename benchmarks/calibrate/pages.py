@@ -1,4 +1,4 @@
-"""Sections of a report as Markdown, and as one page of HTML that needs no other file."""
+"""Render the sections of a report as Markdown, and as one self-contained HTML page."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Picture:
-    """A plot: a PNG, and what it shows."""
+    """A plot: a PNG and its caption."""
 
     name: str
     png: bytes
@@ -29,14 +29,14 @@ class Picture:
 
 @dataclass(frozen=True)
 class Section:
-    """A title, and paragraphs, tables and pictures below it."""
+    """A title with the paragraphs, tables and pictures below it."""
 
     title: str
     parts: tuple[str | Table | Picture, ...]
 
 
 def to_markdown(sections: Sequence[Section]) -> str:
-    """The report as Markdown; pictures are files beside it."""
+    """Return the report as Markdown; its pictures are separate files next to it."""
     parts = [f"# {_TITLE}"]
     for section in sections:
         parts.append(f"## {section.title}")
@@ -55,13 +55,13 @@ def _markdown(part: str | Table | Picture) -> Iterator[str]:
 
 
 def pictures(sections: Sequence[Section]) -> Iterator[Picture]:
-    """All pictures of a report."""
+    """Yield all pictures of a report."""
     for section in sections:
         yield from (part for part in section.parts if isinstance(part, Picture))
 
 
 def to_html(sections: Sequence[Section]) -> str:
-    """The report as one page that needs nothing else."""
+    """Return the report as one self-contained HTML page."""
     parts = []
     for section in sections:
         body = "".join(map(_html, section.parts))

@@ -1,4 +1,4 @@
-"""Where a sitting's sources and outputs lie: on the local disk, in Azurite, or in a container of Azure."""
+"""Where a sitting's sources and outputs are: on the local disk, in Azurite, or in an Azure container."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _AZURITE_CONTAINER = "benchmarks"
 
 @dataclass
 class Place:
-    """Puts sources where they are to be read from, and gives room for outputs.
+    """A storage that serves sources and receives outputs.
 
     Attributes
     ----------
@@ -36,7 +36,7 @@ class Place:
     _there: dict[Path, str] = field(default_factory=dict)
 
     def source(self, made: Source) -> str:
-        """Where a child reads the source; a blob is uploaded the first time."""
+        """Return where a child reads the source; on first use, a blob is uploaded."""
         if self.root is None:
             return str(made.path)
         if made.path not in self._there:
@@ -54,7 +54,7 @@ class Place:
 
     @contextmanager
     def output(self, cell: Cell) -> Iterator[Output]:
-        """Room for one output, gone afterwards; and a temporary folder that a child may fill."""
+        """Provide a target for one output and a temporary folder for a child; both are deleted on exit."""
         folder = Path(tempfile.mkdtemp(prefix="outputs-", dir=self.folder))
         temporary = folder / "tmp"
         temporary.mkdir()
@@ -73,7 +73,7 @@ class Place:
 
 @dataclass(frozen=True)
 class Output:
-    """Where one output goes; `folder` holds what lies on the local disk meanwhile."""
+    """The target of one output; `folder` holds its files on the local disk."""
 
     target: str
     folder: Path
@@ -81,16 +81,16 @@ class Output:
 
     @property
     def environment(self) -> dict[str, str]:
-        """What makes a child keep its temporary files where they are looked at."""
+        """Variables that make a child keep its temporary files in the watched folder."""
         return {"TMPDIR": str(self.folder / "tmp")}
 
     @property
     def local_bytes(self) -> int:
-        """What of the output lies on the local disk."""
+        """The part of the output that is on the local disk, in bytes."""
         return folder_bytes(self.folder / "target")
 
     def size_bytes(self) -> int:
-        """The output's size."""
+        """Return the output's size."""
         if self.remote is None:
             return self.local_bytes
         return sum(storage.stat(blob).size for blob in _names(self.remote))
@@ -103,14 +103,14 @@ def _names(prefix: str) -> list[str]:
 
 @contextmanager
 def place(asked: str, folder: Path) -> Iterator[Place]:
-    """The place that ``--storage`` names; Azurite runs from entry to exit, and blobs made go with it.
+    """Open the place that ``--storage`` names; Azurite runs until exit, and uploaded blobs are deleted.
 
     Raises
     ------
     InvalidParameter
-        It is neither local, azurite nor ``abfs://container[/prefix]``.
+        The name is neither local, azurite nor ``abfs://container[/prefix]``.
     MissingPackage
-        Azurite cannot be had.
+        Azurite is not available.
     """
     if asked == "local":
         yield Place("local", folder)
@@ -130,7 +130,7 @@ def place(asked: str, folder: Path) -> Iterator[Place]:
 
 @contextmanager
 def _azurite() -> Iterator[str]:
-    """A container of the tests' own server, for this process and its children."""
+    """Provide a container of the tests' own Azurite, for this process and its children."""
     from azure.storage.blob import BlobServiceClient
 
     try:

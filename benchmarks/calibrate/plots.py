@@ -1,4 +1,4 @@
-"""Plots for whoever decides a setting: time and memory against size, and how far predictions were off."""
+"""Plots for choosing a setting: time and memory against size, and the error of the predictions."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def _png(figure: Any) -> bytes:
 
 
 def times(fitted: Fitted, runs: Sequence[Run], found: Answer) -> bytes:
-    """Seconds against uncompressed size: runs, the model's median and interval, limit and threshold."""
+    """Plot seconds against uncompressed size: runs, the model's median and interval, limit and threshold."""
     require_plotting()
     from matplotlib.figure import Figure
 
@@ -95,7 +95,7 @@ def _of_size(work: Workload, megabytes: float) -> Workload:
 
 
 def _reaches(seconds: float, model: Any, work: Workload) -> float:
-    """About the size at which the median reaches so many seconds."""
+    """Return the approximate size at which the median reaches `seconds`."""
     size = 1000.0
     for _ in range(4):
         size *= seconds / max(model.predict(_of_size(work, size)).median, 1e-6)
@@ -103,7 +103,7 @@ def _reaches(seconds: float, model: Any, work: Workload) -> float:
 
 
 def memory(runs: Sequence[Run]) -> bytes:
-    """Measured peaks against the bounds of the plans."""
+    """Plot measured peaks against the memory bounds of the plans."""
     require_plotting()
     from matplotlib.figure import Figure
 
@@ -132,7 +132,7 @@ def memory(runs: Sequence[Run]) -> bytes:
 
 
 def residuals(fitted: Fitted) -> bytes:
-    """Measured over predicted, of models that had not seen the size."""
+    """Plot measured over predicted seconds, predicted by models that had not seen the size."""
     require_plotting()
     from matplotlib.figure import Figure
 
@@ -161,7 +161,7 @@ def residuals(fitted: Fitted) -> bytes:
 
 
 def misrouting(rules: Sequence[Misrouted], jobs: int) -> bytes:
-    """How many jobs each rule sends to the wrong place."""
+    """Plot how many jobs each rule sends to the wrong place."""
     require_plotting()
     from matplotlib.figure import Figure
 
@@ -191,7 +191,7 @@ def misrouting(rules: Sequence[Misrouted], jobs: int) -> bytes:
 
 
 def timeline(points: Sequence[tuple[float, int]], title: str) -> bytes:
-    """Memory of one run over time."""
+    """Plot the memory of one run over time."""
     require_plotting()
     from matplotlib.figure import Figure
 

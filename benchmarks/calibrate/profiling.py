@@ -1,7 +1,7 @@
-"""Where time and memory go: one more run of the largest cell of each operation, within py-spy.
+"""Profile where time and memory go: one more run of each operation's largest cell, under py-spy.
 
-Flame graphs of all threads and the memory of the process tree over time; these runs are not in the store, as
-a profiler costs something.
+The results are flame graphs of all threads, and the memory of the process tree over time. These runs are not
+in the store, because the profiler slows them down.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _RATE = 100
 
 
 def require_profiler() -> str:
-    """The profiler's command.
+    """Return the path of the profiler's executable.
 
     Raises
     ------
@@ -35,7 +35,7 @@ def require_profiler() -> str:
 
 
 def profile(measuring: Measuring, cells: Sequence[Cell], folder: Path, say: Callable[[str], None]) -> None:
-    """Profile the largest cell of each operation; where one cannot be, the others are."""
+    """Profile the largest cell of each operation; a cell that fails is reported, and the others go on."""
     command = require_profiler()
     folder.mkdir(parents=True, exist_ok=True)
     largest = {cell.operation_name: cell for cell in sorted(cells, key=lambda cell: cell.megabytes)}

@@ -1,6 +1,6 @@
-"""The report: the answer first, then what it stands on; as Markdown, and as one page of HTML with its plots.
+"""The report: the answer first, then its evidence; as Markdown, and as one HTML page with its plots.
 
-Its sections are made here, once; `pages` writes them.
+This module builds the sections once; `pages` renders them.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ _NOTHING = "–"
 
 @dataclass(frozen=True)
 class Findings:
-    """Everything that a report tells.
+    """Everything that a report shows.
 
     Attributes
     ----------
     worker : tuple of Largest
-        What the worker finishes within its limit.
+        The largest rasters that the worker finishes within its limit.
     peers : Picture or None
-        The engine beside its peers, where that was measured.
+        The engine compared with its peers, if that was measured.
     profiles : tuple of Picture
-        Memory over time of single runs, where they were asked for.
+        Memory over time of single runs, if requested.
     """
 
     contents: Contents
@@ -47,7 +47,7 @@ class Findings:
 
 
 def report_of(findings: Findings) -> tuple[Section, ...]:
-    """The report's sections, the answer first; its plots are drawn."""
+    """Build the report's sections, the answer first, and draw their plots."""
     found = (
         _answer(findings),
         _kinds(findings),
@@ -257,7 +257,7 @@ def _basis(findings: Findings) -> Section:
 
 
 def machine_line(machine: Machine) -> str:
-    """Hardware and versions in a sentence."""
+    """Return hardware and versions as one sentence."""
     versions = ", ".join(f"{name} {version}" for name, version in machine.versions.items())
     return (
         f"{machine.cores} cores of {machine.processor}, {machine.memory_mb / 1000:.0f} GB, {machine.system}; "

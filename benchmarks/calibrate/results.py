@@ -1,4 +1,4 @@
-"""A folder of results: the store, and all that follows from it; whatever can be made is made."""
+"""A folder of results: the store, and everything that can be derived from it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ PEERS, PROFILES = "peers.png", "profiles"
 
 @dataclass(frozen=True)
 class Targets:
-    """The function app that thresholds are for, and the worker beside it."""
+    """The function app that the thresholds are for, and the worker that takes the other tasks."""
 
     function_app: Target
     worker: Target
@@ -31,13 +31,13 @@ class Targets:
 
 @dataclass(frozen=True)
 class Results:
-    """A folder that a sitting writes to."""
+    """The folder that a sitting writes to."""
 
     folder: Path
 
     @property
     def store(self) -> Store:
-        """Its store of runs."""
+        """The folder's store of runs."""
         return Store(self.folder / FILE_NAME)
 
     def conclude(self, targets: Targets, *, note: str, say: Callable[[str], None]) -> tuple[Fitted, Answer]:
@@ -48,7 +48,7 @@ class Results:
         TooFewRuns
             There are too few runs for any model.
         StoreError
-            The store cannot be read, or the folder not written to.
+            The store cannot be read, or the folder cannot be written to.
         """
         contents = self.store.contents()
         for problem in contents.problems:
@@ -107,5 +107,5 @@ class Results:
 
 
 def as_json(calibration: Calibration) -> str:
-    """A calibration as its file holds it."""
+    """Return a calibration in the form of its JSON file."""
     return calibration.model_dump_json(indent=2) + "\n"

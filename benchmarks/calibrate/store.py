@@ -1,6 +1,6 @@
-"""The store: one line of JSON for each sitting and for each run, only ever appended to.
+"""The store: one line of JSON for each sitting and for each run, append-only.
 
-benchmarks/README.md has the schema. A line that cannot be read is passed over and told of; the others count.
+benchmarks/README.md has the schema. A line that cannot be read is skipped and reported; the others count.
 """
 
 from __future__ import annotations
@@ -21,12 +21,13 @@ from gdaltools.cost.workload import Workload
 SCHEMA = "gdaltools-runs-1"
 FILE_NAME = "runs.jsonl"
 
-# Of a core, used by others during a run, and of the reference loop's best time: above either it is not quiet.
+# A run is not quiet if others used more than this share of a core, or the reference loop took more than this
+# multiple of its best time.
 _QUIET_CORES, _QUIET_REFERENCE = 0.25, 1.25
 
 
 class Sitting(BaseModel):
-    """One call of the command: what its runs were made on, and with which options."""
+    """One call of the command: the machine of its runs, and the options."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -46,32 +47,32 @@ class Run(BaseModel):
     cell : Cell or None
         None for a task of production.
     workload : dict or None
-        What the model sees of it (`gdaltools.cost.workload.Workload`); None where the source could not be
-        made.
+        What the model sees of it (`gdaltools.cost.workload.Workload`); None if the source could not be
+        created.
     error : str or None
         Why there are no figures.
     processor : str or None
-        Of a task of production: what it ran on; else the sitting says it.
+        For a task of production, the processor it ran on; otherwise the sitting holds it.
     seconds, cpu_seconds : float
-        Of the call alone, imports done before.
+        Time of the call alone, without imports.
     process_seconds : float
-        With interpreter and imports.
+        Time of the process, with interpreter and imports.
     peak_mb : float
-        Resident memory of the process tree.
+        Peak resident memory of the process tree.
     bound_mb : float
-        What the operation's plan bounds it by.
+        The memory bound of the operation's plan.
     read_mb, written_mb : float
-        By system calls.
+        Read and written by system calls.
     temporary_mb : float
-        What lay on the local disk at the most, beyond the output.
+        Peak use of the local disk, without the output.
     output_mb : float
-        The output's size.
+        Size of the output.
     others_cores : float
-        Cores that were busy with something else.
+        Cores that other processes kept busy.
     reference_seconds : tuple of 2 float
-        The reference loop, before and after.
+        Time of the reference loop, before and after.
     reference_best : float
-        Its best time in the sitting until then.
+        Best time of the reference loop in the sitting so far.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -99,7 +100,7 @@ class Run(BaseModel):
 
     @property
     def measured(self) -> bool:
-        """Whether it says what a workload took."""
+        """Whether the run states what a workload took."""
         return self.error is None and self.seconds is not None and self.workload is not None
 
     @property
@@ -110,7 +111,7 @@ class Run(BaseModel):
 
     @property
     def quiet(self) -> bool:
-        """Whether nothing else kept the machine busy; of production nobody knows, and it counts as it is."""
+        """Whether the machine was otherwise idle; unknown for a task of production, which counts as quiet."""
         if (self.others_cores or 0.0) > _QUIET_CORES:
             return False
         if self.reference_seconds is None or not self.reference_best:
@@ -123,12 +124,12 @@ _LINE: TypeAdapter[Sitting | Run] = TypeAdapter(Sitting | Run)
 
 @dataclass(frozen=True)
 class Contents:
-    """What a store holds.
+    """The contents of a store.
 
     Attributes
     ----------
     problems : tuple of str
-        A sentence for each line that was passed over.
+        A sentence for each line that was skipped.
     """
 
     sittings: tuple[Sitting, ...]
@@ -142,13 +143,13 @@ class Contents:
 
 
 class Store:
-    """A file of lines."""
+    """A file of JSON lines."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     def append(self, line: Sitting | Run) -> None:
-        """Add a line.
+        """Append a line.
 
         Raises
         ------
@@ -167,7 +168,7 @@ class Store:
             ) from error
 
     def _is_cut(self) -> bool:
-        """Whether the last line has no end, as after a crash: the next one is not to be lost with it."""
+        """Return whether the last line lacks its newline, as after a crash; the next must start a new one."""
         if not self.path.exists() or not self.path.stat().st_size:
             return False
         with self.path.open("rb") as stream:
@@ -175,12 +176,12 @@ class Store:
             return stream.read(1) != b"\n"
 
     def contents(self) -> Contents:
-        """All that can be read; nothing of a file that is not there.
+        """Return everything that can be read; nothing if the file does not exist.
 
         Raises
         ------
         StoreError
-            The file is there, and cannot be read, or no line of it is one of a store.
+            The file exists but cannot be read, or none of its lines belongs to a store.
         """
         sittings: list[Sitting] = []
         runs: list[Run] = []
@@ -220,10 +221,10 @@ def _first(error: Exception) -> str:
 
 
 def store_in(place: Path) -> Store:
-    """The store that a file is, or that a folder of results holds."""
+    """Return the store at `place`: a store file, or a folder of results that holds one."""
     return Store(place / FILE_NAME if place.is_dir() else place)
 
 
 def measured_runs(runs: Sequence[Run]) -> list[Run]:
-    """Those that a model can be fitted to."""
+    """Return the runs that a model can be fitted to."""
     return [run for run in runs if run.measured]

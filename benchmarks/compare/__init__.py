@@ -1,4 +1,4 @@
-"""The COG engine beside its peers: the same sources, the same options, a fresh process for every run.
+"""Compare the COG engine with its peers: same sources, same options, a fresh process for every run.
 
 >>> from benchmarks.compare.command import main
 >>> main(["cog", "--case", "relief", "--megabytes", "20"])  # doctest: +SKIP

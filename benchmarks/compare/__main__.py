@@ -6,6 +6,6 @@ import sys
 from benchmarks.compare.command import main
 
 if __name__ == "__main__":
-    # Told to end, it ends its child first, as after Ctrl-C.
+    # SIGTERM ends the child first, as Ctrl-C does.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     sys.exit(main())

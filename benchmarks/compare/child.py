@@ -1,6 +1,6 @@
-"""The inside of a measured process: ``python -m benchmarks.compare.child JOB.json RESULT.json``.
+"""The code inside a measured process: ``python -m benchmarks.compare.child JOB.json RESULT.json``.
 
-Reads one job, does it, writes what it cost. An error ends the process with a traceback and no result.
+Read one job, run it, and write what it cost. An error ends the process with a traceback and no result.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from benchmarks.compare.jobs import (
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Do the job in the first file and leave the result in the second."""
+    """Run the job in the first file and write the result to the second."""
     job_file, result_file = (Path(each) for each in arguments)
     job = job_from_dict(json.loads(job_file.read_text()))
     result: dict[str, Any]
@@ -55,7 +55,7 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def write(job: MeasuredJob) -> dict[str, Any]:
-    """Seconds, CPU seconds and peak memory of one call; the imports before it are not in the seconds."""
+    """Return seconds, CPU seconds and peak memory of one call; imports do not count in the seconds."""
     timed = _call(job)
     cpu_before, began = cpu_seconds(), time.perf_counter()
     timed()
@@ -93,13 +93,13 @@ def _files(target: str) -> list[Path]:
 
 
 def cpu_seconds() -> float:
-    """User and system time of this process and of those that it has waited for."""
+    """Return user and system time of this process and of the children that it has waited for."""
     both = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
     return sum(usage.ru_utime + usage.ru_stime for usage in both)
 
 
 def _flush(path: Path) -> float:
-    """Seconds until the file is on the disk: nothing is left for the next run to wait for."""
+    """Flush the file to disk and return the seconds that took, so that the next run does not wait for it."""
     began = time.perf_counter()
     descriptor = os.open(path, os.O_RDONLY)
     try:
@@ -110,7 +110,7 @@ def _flush(path: Path) -> float:
 
 
 def peak_bytes() -> int | None:
-    """VmHWM of this process; ru_maxrss would also count what its parent held before the exec."""
+    """Return this process's VmHWM; ru_maxrss would also count its parent's memory before the exec."""
     try:
         status = Path("/proc/self/status").read_text()
     except OSError:

@@ -1,8 +1,8 @@
 """The command line: ``python -m benchmarks.compare cog|tiles|read|worker``.
 
-Tables go to stdout, what is being done to stderr. The exit code is 0 if every engine variant made the right
-file, 1 if one failed or made a wrong one, 2 for wrong usage or a package that is missing, 130 after Ctrl-C.
-What peers do wrong is in the tables.
+Tables go to stdout, progress to stderr. The exit code is 0 if every engine variant wrote the right file, 1 if
+one failed or wrote a wrong one, 2 for wrong usage or a missing package, 130 after Ctrl-C. Errors of peers are
+listed in the tables.
 """
 
 from __future__ import annotations
@@ -40,12 +40,12 @@ _LEVELS: dict[Codec, int | None] = {"DEFLATE": 6, "ZSTD": 9, "LZW": None, "NONE"
 _LEVEL_RANGES: dict[Codec, tuple[int, int]] = {"DEFLATE": (1, 12), "ZSTD": (1, 22)}
 _TOLERANCES = (0.015, 0.03)
 _WARM_UP_MB = 4.0
-# Of the worker: the pixels of a task are to be little beside what is around it.
+# For the worker: pixels are few, so that the overhead of a task dominates.
 _TASK_MB, _TASKS = 3.0, 20
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one comparison; its exit code."""
+    """Run one comparison; return its exit code."""
     try:
         given = _parser().parse_args(arguments)
     except SystemExit as end:  # argparse printed usage or help already
@@ -66,23 +66,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def run(given: argparse.Namespace) -> Report:
-    """Compare as the arguments say, and write what they name; after each source, so that little is ever lost.
+    """Compare as the arguments say; write the named outputs after each source, so that little is ever lost.
 
     Raises
     ------
     UnknownCase, UnknownMethod, InvalidParameter
-        An argument is not among what there is.
+        An argument is not one of the available values.
     MissingPackage
-        Something that was asked for by name is not installed.
+        Something requested by name needs a package that is not installed.
     SourceNotFound, UnsupportedRaster
-        The given source cannot be compared on.
+        The user's source cannot be compared on.
     """
     require_psutil()
     if given.plot is not None:
         require_plotting()
     encoding = _encoding(given)
     chosen = cases_named(given.case) if given.case or given.source is None else ()
-    _methods(given, encoding)  # refused before the first source is made
+    _methods(given, encoding)  # raises before the first source is generated
     machine, options = this_machine(), _options(given)
     given.inputs.mkdir(parents=True, exist_ok=True)
     results: list[CaseResult] = []
@@ -91,7 +91,7 @@ def run(given: argparse.Namespace) -> Report:
         sources.append((given_source(given.source), None))
     for case in chosen:
         _say(f"{case.name}: making the source, unless it is there")
-        # The worker's loops are warmed up in their own process.
+        # The worker's loops warm up in their own process.
         small = given.megabytes if given.command == "worker" else min(_WARM_UP_MB, given.megabytes)
         pair = [
             made_source(
@@ -190,7 +190,7 @@ def _arguments(command: argparse.ArgumentParser, *, engine: str, peers: str) -> 
 
 
 def positive(text: str) -> float:
-    """An argument that is a number above 0."""
+    """Parse an argument that is a number above 0."""
     value = float(text)
     if not 0 < value < float("inf"):
         raise argparse.ArgumentTypeError(f"{text} is not a number above 0")
@@ -198,13 +198,13 @@ def positive(text: str) -> float:
 
 
 def cache_folder() -> Path:
-    """Where cases are kept unless another folder is named."""
+    """Return the default folder of the cases."""
     base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     return base / "gdaltools-benchmarks"
 
 
 def _encoding(given: argparse.Namespace) -> Encoding:
-    """What all methods are asked for, as far as it does not hang on the source."""
+    """Return the options shared by all methods, as far as they do not depend on the source."""
     codec = cast(Codec, given.codec)
     level = _LEVELS[codec] if given.level is None else given.level
     if given.level is not None:
@@ -220,7 +220,7 @@ def _encoding(given: argparse.Namespace) -> Encoding:
 
 
 def _predictor(codec: str, dtype: str) -> Literal[1, 2, 3]:
-    """What GDAL's PREDICTOR=YES takes."""
+    """Return the predictor that GDAL's PREDICTOR=YES selects."""
     if codec == "NONE":
         return 1
     return 3 if np.dtype(dtype).kind == "f" else 2
@@ -260,7 +260,7 @@ def _plan(given: argparse.Namespace, encoding: Encoding, source: Source) -> Plan
 
 
 def _options(given: argparse.Namespace) -> dict[str, Any]:
-    """The arguments as JSON holds them; of paths only the name."""
+    """Return the arguments as JSON can hold them; paths are reduced to their names."""
     return {
         name: value.name if isinstance(value, Path) else value
         for name, value in vars(given).items()

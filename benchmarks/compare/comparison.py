@@ -1,7 +1,7 @@
-"""The comparison itself: runs in turns, A B C A B C, each in a process of its own, each output looked at.
+"""The comparison itself: interleaved runs, A B C A B C, each in its own process, with each output checked.
 
-Between two runs nothing is left over: the output is on the disk before its process ends, is read back the
-first time, and then deleted.
+Nothing carries over from one run to the next: the output is flushed to disk before its process ends, read
+back the first time, and then deleted.
 """
 
 from __future__ import annotations
@@ -21,30 +21,30 @@ from benchmarks.compare.work import CogWork, Work, WorkerWork
 from benchmarks.errors import ChildFailed
 from benchmarks.process import ChildResult, run_child
 
-#: Told what is being done, one line each.
+#: A callback that receives one line for each step.
 Say = Callable[[str], None]
 
 _CHILD = "benchmarks.compare.child"
-# For the codec's limit: about 38 MB of RGB.
+# Blocks for measuring the codec's limit: about 38 MB of RGB.
 _LIMIT_BLOCKS = 48
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What is to be compared, and how.
+    """What to compare, and how.
 
     Attributes
     ----------
     rounds : int
         Runs of each method.
     threads : int
-        How many may compress, in every method.
+        Number of threads that may compress, for every method.
     folder : Path
         Where outputs are written, and deleted again.
     scaling : bool
         Whether the first engine variant is also measured on one thread.
     work : Work
-        What is made: a COG of the source, or its tiles.
+        What each run does: a COG of the source, its tiles, a reading, or tasks.
     """
 
     methods: tuple[Method, ...]
@@ -59,7 +59,7 @@ class Plan:
 
 @dataclass
 class _Tally:
-    """What is known of one method so far."""
+    """The results of one method so far."""
 
     method: Method
     runs: list[Run] = field(default_factory=list)
@@ -88,15 +88,15 @@ class _Tally:
 
 
 def compare(source: Source, plan: Plan, *, warm_up: Source | None, say: Say) -> CaseResult:
-    """Every method of the plan on one source.
+    """Measure every method of the plan on one source.
 
     A method that fails is reported with its error and not run again; the others go on.
 
     Parameters
     ----------
     warm_up : Source, optional
-        A small one, on which every method is run once before, unmeasured: libraries are read from disk and
-        compiled then. What fails there fails again, and is reported, in the measured run.
+        A small source on which every method first runs once, unmeasured, so that libraries are read from disk
+        and compiled. A method that fails there fails again in the measured run, which reports it.
     """
     tallies = [_tally(method) for method in plan.methods]
     with tempfile.TemporaryDirectory(prefix="outputs-", dir=plan.folder) as scratch:
@@ -138,7 +138,7 @@ def compare(source: Source, plan: Plan, *, warm_up: Source | None, say: Say) -> 
 
 @dataclass(frozen=True)
 class _Bench:
-    """Runs jobs one after the other in a folder of their own."""
+    """Runs jobs one after the other in their own folder."""
 
     plan: Plan
     folder: Path
@@ -148,10 +148,10 @@ class _Bench:
             try:
                 self._run(self.plan.work.write(method, source, target, self.plan.threads))
             except ChildFailed:
-                return  # the measured run tells
+                return  # the measured run reports it
 
     def measure(self, tally: _Tally, source: Source, number: int) -> None:
-        """One run; the first output is read back."""
+        """Measure one run; check the method's first output."""
         with self._target() as target:
             try:
                 tally.runs.append(self._measured(tally.method, source, target, self.plan.threads, number))
@@ -162,7 +162,7 @@ class _Bench:
                 tally.failed = f"round {number}: {error}"
 
     def limit(self, source: Source) -> tuple[CodecLimit | None, str | None]:
-        """What the codec alone would take, or why that is not known."""
+        """Return the time of the codec alone, or why it is unknown."""
         plan, encoding = self.plan, self.plan.encoding
         if not plan.work.has_limit(encoding):
             return (
@@ -192,7 +192,7 @@ class _Bench:
         ), None
 
     def scaling(self, source: Source, say: Say) -> Scaling | None:
-        """The first engine variant on one thread and on all, in turns."""
+        """Measure the first engine variant on one thread and on all, interleaved."""
         method = next((each for each in self.plan.methods if each.role == "engine"), None)
         if method is None:
             return None
@@ -236,7 +236,7 @@ class _Bench:
 
     @contextmanager
     def _target(self) -> Iterator[Path]:
-        """A name to write to, in a folder that is emptied afterwards of whatever was left there."""
+        """Provide the output's path in a new folder, which is deleted afterwards with everything in it."""
         with tempfile.TemporaryDirectory(dir=self.folder) as fresh:
             yield self.plan.work.target(Path(fresh))
 

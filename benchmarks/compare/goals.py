@@ -1,6 +1,7 @@
-"""What is wanted of the engine beside its peers, and whether a comparison shows it.
+"""The goals of the engine relative to its peers, and whether a comparison meets them.
 
-The goals are ratios of medians on about 1 GB uncompressed and two quiet cores; on less they say little.
+The goals are ratios of medians on about 1 GB uncompressed and two quiet cores; on smaller sources they say
+little.
 """
 
 from __future__ import annotations
@@ -13,20 +14,20 @@ from benchmarks.compare.results import CaseResult
 _REAL = ("relief", "bluemarble", "landsat")
 _WITH_NODATA = ("relief-nodata",)
 _PEAK_MB, _TILES_PEAK_MB = 400.0, 450.0
-# What "equal" may mean: a header's worth, and overviews that one driver rounds down and another up.
+# Tolerance of "equal": a header's worth, and overviews that one driver rounds down and another up.
 _EQUAL = 0.002
 
 
 @dataclass(frozen=True)
 class Goal:
-    """At least so many times as fast as a peer, on these cases.
+    """The required speed-up over each peer, on these cases.
 
     Attributes
     ----------
     size : float or None
         By which share the file may be larger than GDAL's.
     peak_mb : float
-        Memory that it may take.
+        Limit on its memory.
     """
 
     method: str
@@ -53,7 +54,7 @@ GOALS = (
 
 _SCENES = ("noise-rgb", *_REAL)
 _LOOP = (("sequential", 6.0), ("sequential-scale-1", 3.5), ("processes", 3.0))
-# Of tiles, warped to EPSG:4326.
+# Goals for tiles warped to EPSG:4326.
 TILE_GOALS = (
     Goal("adaptive-1.5", _SCENES, _LOOP, None, _TILES_PEAK_MB),
     Goal("same", _SCENES, (("sequential", 3.0),), None, _TILES_PEAK_MB),
@@ -67,7 +68,7 @@ class Verdict:
     Attributes
     ----------
     measured : float or None
-        None where a method failed, was skipped, or was not asked for.
+        None if a method failed, was skipped, or was not requested.
     """
 
     case: str
@@ -79,14 +80,14 @@ class Verdict:
 
     @property
     def reached(self) -> bool | None:
-        """Whether the goal is reached; None where nothing was measured."""
+        """Whether the goal is reached; None if nothing was measured."""
         if self.measured is None:
             return None
         return self.measured <= self.required if self.at_most else self.measured >= self.required
 
 
 def verdicts(result: CaseResult) -> Iterator[Verdict]:
-    """The goals that there are for this case and the methods compared on it."""
+    """Yield the verdicts of all goals that apply to this case and its methods."""
     for goal in TILE_GOALS if result.output == "tiles" else GOALS:
         method = result.method(goal.method)
         if result.name not in goal.cases or method is None:

@@ -1,6 +1,6 @@
-"""What a child process is told to do, as values that travel as JSON.
+"""The jobs of a child process, as values that JSON can hold.
 
-Nothing here imports a raster library: a child must hold the library that it measures and no other.
+This module imports no raster library: a child must load the library that it measures and no other.
 """
 
 from __future__ import annotations
@@ -15,20 +15,20 @@ CODECS: tuple[Codec, ...] = ("DEFLATE", "ZSTD", "LZW", "NONE")
 
 @dataclass(frozen=True)
 class Encoding:
-    """The options that every method is given.
+    """The options that every method receives.
 
     Attributes
     ----------
     codec : str
-        GDAL's name; all of them are lossless.
+        GDAL's name of the codec; all of them are lossless.
     level : int or None
-        DEFLATE's or ZSTD's level by GDAL's count; None where the codec has none.
+        Level of DEFLATE or ZSTD on GDAL's scale; None for a codec without levels.
     predictor : int
         TIFF's predictor: 1 none, 2 horizontal, 3 floating point.
     blocksize : int
-        Side of a block, pixels.
+        Side of a block, in pixels.
     resampling : str
-        How overviews are made, in rasterio's spelling.
+        The resampling of overviews, in rasterio's spelling.
     """
 
     codec: Codec
@@ -40,16 +40,16 @@ class Encoding:
 
 @dataclass(frozen=True)
 class WriteJob:
-    """Make a COG of `source` at `target`, timed.
+    """Write `source` to `target` as a COG, timed.
 
     Attributes
     ----------
     writer : str
         A key of `benchmarks.compare.peers.cogs.WRITERS`.
     size_tolerance : float or None
-        For the engine alone: how much larger than at GDAL's level the file may be.
+        For the engine only: how much larger the file may be than at GDAL's level.
     threads : int
-        How many may compress.
+        Number of threads that may compress.
     """
 
     writer: str
@@ -63,7 +63,7 @@ class WriteJob:
 
 @dataclass(frozen=True)
 class CheckJob:
-    """Look at `target` as a reader would: layout, pixels, overviews."""
+    """Check `target` as a reader would: layout, pixels, overviews."""
 
     source: str
     target: str
@@ -72,7 +72,7 @@ class CheckJob:
 
 @dataclass(frozen=True)
 class LimitJob:
-    """Measure the codec alone on blocks of `source`."""
+    """Measure the codec alone on `blocks` blocks of `source`."""
 
     source: str
     encoding: Encoding
@@ -83,7 +83,7 @@ class LimitJob:
 
 @dataclass(frozen=True)
 class TileOfGrid:
-    """One tile: its name, its window (col_off, row_off, width, height) of the grid, its own transform."""
+    """One tile: its name, its window (col_off, row_off, width, height) of the grid, and its transform."""
 
     name: str
     window: tuple[int, int, int, int]
@@ -91,20 +91,20 @@ class TileOfGrid:
 
     @property
     def size(self) -> tuple[int, int]:
-        """Width and height."""
+        """Width and height, in pixels."""
         return self.window[2], self.window[3]
 
 
 @dataclass(frozen=True)
 class Tiles:
-    """The tiles that all methods make.
+    """The tiles that every method creates.
 
     Attributes
     ----------
     scheme : str
         The file of the tiling scheme, for the engine.
     warps : bool
-        Whether the grid is another one than the source's.
+        Whether the grid differs from the source's.
     """
 
     scheme: str
@@ -115,7 +115,7 @@ class Tiles:
 
 @dataclass(frozen=True)
 class TilesJob:
-    """Make the tiles of `source` in the folder `target`, as ``{name}.tif``, timed."""
+    """Write the tiles of `source` to the folder `target`, as ``{name}.tif``, timed."""
 
     writer: str
     source: str
@@ -129,7 +129,7 @@ class TilesJob:
 
 @dataclass(frozen=True)
 class CheckTilesJob:
-    """Look at the tiles in the folder `target` as a reader would; `cogs` is whether they are to be COGs."""
+    """Check the tiles in the folder `target` as a reader would; `cogs` says whether they must be COGs."""
 
     source: str
     target: str
@@ -140,7 +140,7 @@ class CheckTilesJob:
 
 @dataclass(frozen=True)
 class ReadJob:
-    """Read all of `source`, timed, and leave the sums of its bands at `target`."""
+    """Read all of `source`, timed, and write the sums of its bands to `target`."""
 
     writer: str
     source: str
@@ -151,7 +151,7 @@ class ReadJob:
 
 @dataclass(frozen=True)
 class CheckReadJob:
-    """Look at the sums at `target`."""
+    """Check the sums at `target`."""
 
     source: str
     target: str
@@ -160,7 +160,7 @@ class CheckReadJob:
 
 @dataclass(frozen=True)
 class WorkerJob:
-    """Run so many tasks on `source`, timed; `target` is the folder of their containers."""
+    """Run `tasks` tasks on `source`, timed; `target` is the folder of their containers."""
 
     writer: str
     source: str
@@ -174,7 +174,7 @@ Job = MeasuredJob | CheckJob | LimitJob | CheckTilesJob | CheckReadJob
 
 
 def job_from_dict(values: dict[str, object]) -> Job:
-    """The job that `dataclasses.asdict` made a dict of."""
+    """Return the job that `dataclasses.asdict` turned into a dict."""
     kinds: dict[object, type[Job]] = {
         "write": WriteJob,
         "check": CheckJob,
@@ -195,7 +195,7 @@ def job_from_dict(values: dict[str, object]) -> Job:
 
 
 def _tiles_from_dict(values: dict[str, object]) -> Tiles:
-    """The tiles that `dataclasses.asdict` made a dict of."""
+    """Return the tiles that `dataclasses.asdict` turned into a dict."""
     given = [TileOfGrid(**tile) for tile in values["tiles"]]  # type: ignore[attr-defined]
     tiles = tuple(TileOfGrid(t.name, _four(t.window), _six(t.transform)) for t in given)
     return Tiles(str(values["scheme"]), str(values["crs"]), bool(values["warps"]), tiles)
@@ -212,5 +212,5 @@ def _six(values: tuple[float, ...]) -> tuple[float, float, float, float, float, 
 
 
 def usable_cores() -> int:
-    """The cores that this process may use, which is what GDAL's ALL_CPUS counts."""
+    """Return the number of cores that this process may use, which GDAL's ALL_CPUS counts as well."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,7 +1,7 @@
-"""The codec's own limit: how fast blocks of a source can be encoded when nothing else is done.
+"""The codec's own limit: how fast it encodes blocks of a source when nothing else is done.
 
-No COG writer that uses the codec at this level on these cores can be faster; what it reaches of it is its
-efficiency. GDAL's DEFLATE levels 6 to 9 are libdeflate's 7 to 10 (libtiff, tif_zip.c).
+No COG writer that uses the codec at this level on these cores can be faster; the share of the limit that it
+reaches is its efficiency. GDAL's DEFLATE levels 6 to 9 are libdeflate's 7 to 10 (libtiff, tif_zip.c).
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ from benchmarks.compare.jobs import Encoding, LimitJob
 Encode = Callable[[NDArray[Any]], bytes]
 
 _REPEATS = 3
-# Block rows are looked at in so many places, spread over the height.
+# Number of block rows that are sampled, spread over the height.
 _PLACES = 8
 
 
 def measure_codec(job: LimitJob) -> dict[str, Any]:
-    """Rates of the codec on predictor-processed blocks of the source, best of three.
+    """Return the rates of the codec on predictor-processed blocks of the source, best of three.
 
     Returns
     -------
     dict
         ``bytes_per_second`` of one thread by its CPU time, ``all_threads_bytes_per_second`` of `threads` at
-        once by the clock (on cores that share what they compute with less than the multiple),
-        ``size_ratio`` (encoded to raw) and ``blocks``.
+        once by the clock (less than the multiple on cores that share computing units), ``size_ratio``
+        (encoded to raw) and ``blocks``.
     """
     encode = encoder(job.encoding)
     blocks = [predicted(block, job.encoding.predictor) for block in sample_blocks(job)]
@@ -51,7 +51,7 @@ def measure_codec(job: LimitJob) -> dict[str, Any]:
 def limit_seconds(
     width: int, height: int, pixel_bytes: int, blocksize: int, bytes_per_second: float
 ) -> float:
-    """Seconds to encode a raster and its overviews at this rate.
+    """Return the seconds to encode a raster and its overviews at `bytes_per_second`.
 
     >>> round(limit_seconds(20_000, 20_000, 3, 512, 100e6), 1)  # about 4/3 of 12 seconds
     16.0
@@ -64,7 +64,7 @@ def limit_seconds(
 
 
 def encoder(encoding: Encoding) -> Encode:
-    """The codec as a function of one block, as GDAL would be asked for it."""
+    """Return the codec as a function of one block, with the options that GDAL would use."""
     import imagecodecs
 
     level = encoding.level
@@ -82,7 +82,7 @@ def encoder(encoding: Encoding) -> Encode:
 
 
 def predicted(block: NDArray[Any], predictor: int) -> NDArray[Any]:
-    """A block, (rows, cols, bands), after TIFF's predictor (TIFF 6.0 §14; Technical Note 3 for floats)."""
+    """Apply TIFF's predictor to a block `(rows, cols, bands)` (TIFF 6.0 §14; Technical Note 3 for floats)."""
     import imagecodecs
 
     if predictor == 2:
@@ -93,7 +93,7 @@ def predicted(block: NDArray[Any], predictor: int) -> NDArray[Any]:
 
 
 def sample_blocks(job: LimitJob) -> list[NDArray[Any]]:
-    """Whole blocks, (rows, cols, bands), from places spread evenly over the source."""
+    """Return whole blocks `(rows, cols, bands)` from places spread evenly over the source."""
     size = job.encoding.blocksize
     with rasterio.Env(GDAL_CACHEMAX=64), rasterio.open(job.source) as dataset:
         down, across = max(dataset.height // size, 1), max(dataset.width // size, 1)
@@ -101,7 +101,7 @@ def sample_blocks(job: LimitJob) -> list[NDArray[Any]]:
         each = max(job.blocks // len(rows), 1)
         blocks = []
         for number, row in enumerate(rows):
-            # Shifted from row to row, so that the places do not lie in columns.
+            # Shifted from row to row, so that the places do not line up in columns.
             cols = {
                 int(col + number) % across for col in np.linspace(0, across - 1, min(each, across)).round()
             }

@@ -1,4 +1,4 @@
-"""What a comparison found, as JSON holds it: every single run, and what follows from them."""
+"""The results of a comparison, in the form of their JSON: every single run, and the derived figures."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ class Run(_Frozen):
     Attributes
     ----------
     seconds, cpu_seconds : float
-        Of the call alone: imports done before, user and system time of the process and its children.
+        Of the call alone, without imports; CPU is user and system time of the process and its children.
     flush_seconds : float
-        Until the file was on the disk after the call had returned; next to nothing for a method that waits.
+        Time after the call until the file is on the disk; near 0 for a method that waits for the disk.
     peak_bytes : int
         The larger of the process's own high-water mark and the samples of its whole tree.
     process_seconds, process_cpu_seconds : float
         With interpreter and imports.
     others_cores : float
-        How many cores were busy meanwhile with something else: wall time tells little if it is not near 0.
+        Cores that other processes kept busy meanwhile; wall time means little if it is not near 0.
     """
 
     round: int
@@ -48,7 +48,7 @@ class Run(_Frozen):
 
 
 class Check(_Frozen):
-    """What was found when an output was read back."""
+    """The outcome of reading an output back."""
 
     valid: bool
     pixels_identical: bool
@@ -56,7 +56,7 @@ class Check(_Frozen):
 
 
 class Spread(_Frozen):
-    """A median and how far the runs lie apart."""
+    """A median and the range of the runs."""
 
     median: float
     low: float
@@ -71,7 +71,7 @@ class MethodResult(_Frozen):
     skipped : str or None
         Why it was not run at all.
     failed : str or None
-        Why a run of it, or the reading back, ended in an error; it was not run again.
+        The error of a run or of the check; the method was not run again.
     """
 
     name: str
@@ -106,27 +106,27 @@ class MethodResult(_Frozen):
     @computed_field  # type: ignore[prop-decorator]
     @property
     def peak_mb(self) -> Spread | None:
-        """Peak memory, 10⁶ bytes."""
+        """Peak memory, in units of 10⁶ bytes."""
         return spread([run.peak_bytes / 1e6 for run in self.runs])
 
     @computed_field  # type: ignore[prop-decorator]
     @property
     def size_mb(self) -> Spread | None:
-        """Output size, 10⁶ bytes."""
+        """Output size, in units of 10⁶ bytes."""
         return spread([run.size_bytes / 1e6 for run in self.runs])
 
 
 class CodecLimit(_Frozen):
-    """The codec alone on this machine, and what that means for the source and its overviews.
+    """The speed of the codec alone on this machine, and the resulting limit for the source and its overviews.
 
     Attributes
     ----------
     seconds : float
-        Of one thread's rate times the cores: no writer with this codec and level can take less.
+        At one thread's rate times the cores: no writer with this codec and level can take less.
     all_threads_seconds : float
-        Of the rate that all threads reach together, where cores share what they compute with.
+        At the rate that all threads reach together, which is lower where cores share computing units.
     thread_gain : float
-        How many times one thread's rate all threads reach: no writer can scale better.
+        The rate of all threads as a multiple of one thread's: no writer can scale better.
     """
 
     codec: str
@@ -153,19 +153,19 @@ class Scaling(_Frozen):
     @computed_field  # type: ignore[prop-decorator]
     @property
     def gain(self) -> float | None:
-        """How many times faster all threads are."""
+        """How many times as fast all threads are."""
         return _quotient(
             *(spread([run.seconds for run in runs]) for runs in (self.one_thread, self.all_threads))
         )
 
 
 class CaseResult(_Frozen):
-    """Everything found on one source: of one COG of it, its tiles, a reading, or tasks.
+    """All results on one source: of its COG, its tiles, a reading, or tasks.
 
     Attributes
     ----------
     repeats : int
-        How often a run does the same: the worker's tasks.
+        How often one run repeats its work: the number of the worker's tasks.
     """
 
     name: str
@@ -190,26 +190,26 @@ class CaseResult(_Frozen):
     @computed_field  # type: ignore[prop-decorator]
     @property
     def others_cores(self) -> float | None:
-        """The median over all runs of the cores that were busy with something else."""
+        """The median over all runs of the cores that other processes kept busy."""
         found = spread([run.others_cores for method in self.methods for run in method.runs])
         return found.median if found else None
 
     def method(self, name: str) -> MethodResult | None:
-        """The method of this name, if it was compared."""
+        """Return the method of this name, or None if it was not compared."""
         return next((each for each in self.methods if each.name == name), None)
 
     def ratio(self, slow: str, fast: str) -> float | None:
-        """How many times the wall seconds of one method are those of another, by their medians."""
+        """Return the median wall seconds of `slow` as a multiple of those of `fast`."""
         both = [self.method(name) for name in (slow, fast)]
         return _quotient(*(each.seconds if each else None for each in both))
 
     def cpu_ratio(self, slow: str, fast: str) -> float | None:
-        """The same of CPU seconds."""
+        """Return the median CPU seconds of `slow` as a multiple of those of `fast`."""
         both = [self.method(name) for name in (slow, fast)]
         return _quotient(*(each.cpu_seconds if each else None for each in both))
 
     def size_against(self, name: str, reference: str) -> float | None:
-        """By which share a method's output is larger than another's."""
+        """Return by which share a method's output is larger than that of `reference`."""
         both = [self.method(each) for each in (name, reference)]
         quotient = _quotient(*(each.size_mb if each else None for each in both))
         return None if quotient is None else quotient - 1
@@ -226,7 +226,7 @@ class Report(_Frozen):
 
 
 def spread(values: Sequence[float]) -> Spread | None:
-    """Median, lowest and highest; None of nothing.
+    """Return median, lowest and highest value; None for no values.
 
     >>> spread([3.0, 1.0, 2.0])
     Spread(median=2.0, low=1.0, high=3.0)

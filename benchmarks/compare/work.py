@@ -1,4 +1,4 @@
-"""What is done and how it is looked at: one COG, the tiles of a scheme, a reading, or tasks of the worker."""
+"""What a comparison measures and how it checks the output: one COG, a scheme's tiles, a reading, or tasks."""
 
 from __future__ import annotations
 
@@ -26,32 +26,32 @@ from benchmarks.compare.sources.rasters import Source
 
 
 class Work(Protocol):
-    """How a method and a source become jobs."""
+    """Turns a method and a source into jobs."""
 
     @property
     def output(self) -> Output:
-        """What is made."""
+        """The kind of output."""
 
     @property
     def no_limit(self) -> str:
-        """Why the codec alone does not tell how fast it could be, where it does not."""
+        """Why the codec alone sets no limit on the speed, for work without one."""
 
     def target(self, folder: Path) -> Path:
-        """Where in an empty folder the output goes."""
+        """Return the output's path in an empty folder."""
 
     def write(self, method: Method, source: Source, target: Path, threads: int) -> Job:
-        """To be timed."""
+        """Return the job to time."""
 
     def check(self, method: Method, source: Source, target: Path) -> Job:
-        """To be looked at afterwards."""
+        """Return the job that checks the output afterwards."""
 
     def has_limit(self, encoding: Encoding) -> bool:
-        """Whether the codec alone tells how fast it could be."""
+        """Return whether the speed of the codec alone is a limit for this work."""
 
 
 @dataclass(frozen=True)
 class CogWork:
-    """One COG of a source."""
+    """Write one COG of a source."""
 
     output: Output = "cog"
     no_limit: str = "there is no codec"
@@ -82,12 +82,12 @@ class CogWork:
 
 @dataclass(frozen=True)
 class TilesWork:
-    """All tiles of a source.
+    """Write all tiles of a source.
 
     Attributes
     ----------
     target_crs : str or None
-        None for the source's own: plain windows.
+        None for the source's own CRS, where tiles are plain windows.
     folder : Path
         Where tiling schemes are kept.
     """
@@ -122,11 +122,11 @@ class TilesWork:
         return CheckTilesJob(str(source.path), str(target), self.tiles(source), cogs=method.cogs)
 
     def has_limit(self, encoding: Encoding) -> bool:
-        """As `Work.has_limit`: the warp is not the codec's."""
+        """As `Work.has_limit`; warping takes time outside the codec."""
         return False
 
     def tiles(self, source: Source) -> Tiles:
-        """The tiles of a source: what they are is decided here, for all methods alike."""
+        """Return the tiles of a source, which are the same for all methods."""
         from gdaltools import generate_tiling_scheme, inspect
 
         crs = self.target_crs or inspect(source.path).crs
@@ -146,7 +146,7 @@ class TilesWork:
 
 @dataclass(frozen=True)
 class ReadWork:
-    """A reading of all pixels; what is left of it are the sums of the bands."""
+    """Read all pixels; the output is the sums of the bands."""
 
     output: Output = "read"
     no_limit: str = "nothing is encoded"
@@ -170,7 +170,7 @@ class ReadWork:
 
 @dataclass(frozen=True)
 class WorkerWork:
-    """So many tasks, one after the other, each of which makes a COG of the source."""
+    """Run `tasks` tasks one after the other, each of which writes a COG of the source."""
 
     tasks: int
     output: Output = "worker"
@@ -187,7 +187,7 @@ class WorkerWork:
         return WorkerJob(method.writer, str(source.path), str(target), self.tasks)
 
     def check(self, method: Method, source: Source, target: Path) -> Job:
-        """As `Work.check`: one COG is like another."""
+        """As `Work.check`, for the first COG: all of them are alike."""
         return CheckJob(str(source.path), str(first_output(target)))
 
     def has_limit(self, encoding: Encoding) -> bool:

@@ -1,4 +1,4 @@
-"""Measuring as somebody runs it: real child processes, a few of them, beside runs that were made up."""
+"""Measuring as a user runs it: a few real child processes, in addition to invented runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A short chaos run; ``make chaos`` makes longer ones."""
+"""A short chaos run; ``make chaos`` starts longer ones."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The comparison as somebody runs it: real child processes, every peer that is installed."""
+"""The comparison as a user runs it: real child processes, every peer that is installed."""
 
 from __future__ import annotations
 

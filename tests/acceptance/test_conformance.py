@@ -1,7 +1,7 @@
-"""``APP_MODE=worker_docker`` beside a platform that is not ours: its tables, its messages, its patience.
+"""``APP_MODE=worker_docker`` next to a platform that is not ours: its tables, its messages, its time limits.
 
-The platform is `tests.support.platform.stand_in`, written from protocol.md without a look at this project's
-own; the workers are real processes. What the platform finds wrong in them is in its ``violations``.
+The platform is `tests.support.platform.stand_in`, written from protocol.md independently of this project's
+own; the workers are real processes. Deviations that the platform finds are in its ``violations``.
 """
 
 from __future__ import annotations
@@ -40,14 +40,14 @@ DEADLINE_SECONDS = 150
 SCENE = {"container_name": "bronze-rasters", "blob_name": "scene.tif"}
 TILED = {**SCENE, "tile_size": 128, "overlap": 16, "target_crs": UTM}
 EVERY_STAGE = range(1, 6)
-SMALL_MESSAGE_BYTES = 24 * 1024  # of a platform that leaves parameters in rows sooner
+SMALL_MESSAGE_BYTES = 24 * 1024  # for a platform that leaves parameters in rows at smaller sizes
 SHORT_LEASE = {"WORKER_HEARTBEAT_SECONDS": "0.2", "WORKER_LEASE_SECONDS": "10"}
 DONE_HERE = "gdal-docker-worker"
 
 
 @dataclass
 class World:
-    """A database with the platform's tables, a broker, blobs; and whoever is started in it."""
+    """A database with the platform's tables, a broker, blobs, and the processes started in it."""
 
     conninfo: str
     broker: BrokerThread
@@ -68,7 +68,7 @@ class World:
         return [row for row in rows if stage in (None, row["stage"])]
 
     def signals(self) -> list[int]:
-        """The stages of the stage_completes that the platform took, in their order."""
+        """Return the stages of the stage_completes that the platform accepted, in order."""
         statement = "select completed_stage from app.function_app_handled where job_id is not null"
         return [row["completed_stage"] for row in self.sql(f"{statement} order by handled_at")]
 
@@ -88,7 +88,7 @@ class World:
         await eventually(lambda: "processing" in {row["status"] for row in self.tasks()}, within_seconds=60)
 
     async def until_drained(self) -> None:
-        """Every message is settled: what nobody has signalled by now, nobody will."""
+        """Wait until every message is settled: after that, no process sends another signal."""
 
         def is_empty(queue: str) -> bool:
             counts = self.broker.counts(queue)
@@ -116,7 +116,7 @@ def postgres_server() -> Iterator[postgres.Server]:
 async def world(
     postgres_server: postgres.Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[World]:
-    # Locks that end soon: a message whose receiver is frozen comes back within the test.
+    # Short locks: a message whose receiver is frozen comes back within the test.
     queues = [QueueSpec("docker-tasks", lock_seconds=10), QueueSpec("geospatial-jobs")]
     with postgres_server.database() as conninfo, BrokerThread(queues) as broker:
         create_schema(conninfo)
@@ -136,7 +136,7 @@ def make_scene(
 
 
 def noop(*, stages: int = 1, tasks: int = 1, task_type: str = "generate_tiling_scheme") -> dict[str, Any]:
-    """Tasks that take little more than their child process."""
+    """Return tasks that take little more than their child process."""
     output = {"generate_tiling_scheme": "noop/{index}.geojson", "create_cog": "noop/{index}_cog.tif"}
     parameters = {**SCENE, "output_blob_name": output[task_type]}
     return {"stages": stages, "tasks": tasks, "task_type": task_type, "task_parameters": parameters}
@@ -192,7 +192,7 @@ async def test_a_stage_done_by_two_workers_is_signalled_once(world: World) -> No
     assert {task["executed_by_app"] for task in world.tasks()} == names
 
 
-# Every form of a Task message that §3 allows: what is changed in a complete one; None takes a field away.
+# Every form of a Task message that §3 allows, as changes to a complete one; None removes a field.
 SPELLINGS: Mapping[str, Mapping[str, Any]] = {
     "complete": {},
     "required fields alone": dict.fromkeys(["task_index", "parent_task_id", "retry_count", "timestamp"]),
@@ -313,7 +313,7 @@ async def test_the_platforms_tables_are_as_they_were(world: World) -> None:
 
 
 def _definitions(world: World) -> dict[tuple[str, str], str]:
-    """Everything in the schema, by kind and name; of a table its columns, constraints, indexes, triggers."""
+    """Return the schema's contents by kind and name; for tables, columns, constraints, indexes, triggers."""
     rows = world.sql("""
         select 'table' as kind, t.table_name::text as name,
             (select string_agg(to_jsonb(c)::text, ' ' order by c.ordinal_position)
@@ -386,7 +386,7 @@ async def test_a_finished_job_can_be_done_again_under_its_id(world: World) -> No
 
 
 def _task_processes(worker: WorkerProcess) -> set[int]:
-    """The processes in which tasks run: children of the one that the worker has for forking them."""
+    """Return the processes in which tasks run: children of the worker's forkserver."""
     return {pid for child in descendants(worker.pid) for pid in descendants(child)}
 
 
@@ -434,7 +434,7 @@ async def test_a_task_that_the_janitor_failed_is_given_up(world: World) -> None:
 
 @pytest.mark.timeout(900)
 async def test_results_too_large_for_a_message_reach_the_fan_in_by_its_row(world: World) -> None:
-    long_name = "s" * 200  # in every result several times
+    long_name = "s" * 200  # appears in every result several times
     make_scene(world, 420, 420, bands=1, name=f"{long_name}.tif")
     parameters = {**TILED, "blob_name": f"{long_name}.tif", "output_folder": "/".join([long_name] * 3)}
     platform = Platform(

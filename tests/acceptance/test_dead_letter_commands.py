@@ -1,4 +1,4 @@
-"""``python -m worker dead-letters`` as an engineer types it: at the queues, and through a worker."""
+"""``python -m worker dead-letters`` as an engineer types it: directly on the queues, and through a worker."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ HOSTILE = "[bold red]boo[/bold red] \x1b[2J\x1b]0;owned\x07 \x9b31m \u202egnp\r\
 
 @dataclass
 class Services:
-    """Queues and a database that are configured, and commands that find them."""
+    """Configured queues and a database, and commands that find them."""
 
     broker: BrokerThread
     conninfo: str

@@ -1,4 +1,4 @@
-"""A worker inside a process: started, given jobs, watched, awaited, and stopped again, with nothing left."""
+"""A worker inside a process: started, given jobs, observed, awaited and stopped, with nothing left behind."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What goes wrong around a worker: each fault is told while it lasts, and nothing is lost or done twice."""
+"""Faults around a worker: each is reported while it lasts, and nothing is lost or done twice."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ async def made() -> AsyncIterator[World]:
 
 
 def ready(worker: WorkerProcess) -> dict[str, Any]:
-    """What /readyz says; not ready while nobody answers."""
+    """Return the content of /readyz; not ready if there is no answer."""
     try:
         with urllib.request.urlopen(f"http://127.0.0.1:{worker.port}/readyz", timeout=5) as answer:
             return dict(json.load(answer))
@@ -47,12 +47,12 @@ def ready(worker: WorkerProcess) -> dict[str, Any]:
 
 
 async def reported(worker: WorkerProcess, part: str) -> None:
-    """Wait until a part is told to have a problem."""
+    """Wait until a part is reported to have a problem."""
     await eventually(lambda: part in ready(worker)["problems"], within_seconds=60)
 
 
 async def well(worker: WorkerProcess) -> None:
-    """Wait until nothing is told any more."""
+    """Wait until no problem is reported."""
     await eventually(lambda: ready(worker)["ready"], within_seconds=60)
 
 
@@ -121,7 +121,7 @@ async def test_storage_that_refuses_is_told_and_tried_again(made: World) -> None
 
 
 async def test_a_worker_told_to_stop_hands_its_extraction_back_and_the_next_goes_on() -> None:
-    # Without a grace period there is no race for the tiles that remain.
+    # Without a grace period there is no race for the remaining tiles.
     async with world(workers=1, seed=0, environment={"WORKER_SHUTDOWN_GRACE_SECONDS": "0"}) as made:
         (worker,) = made.workers
         write_raster(
@@ -185,7 +185,7 @@ async def test_a_wrong_configuration_is_one_line_and_exit_code_2(
         env={**os.environ, **services, **wrong},
         cwd=ROOT,
         capture_output=True,
-        text=True,
+        reported=True,
         timeout=90,
         check=False,
     )
@@ -198,7 +198,7 @@ async def test_a_wrong_configuration_is_one_line_and_exit_code_2(
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def services(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Mapping[str, str]]:
-    """The environment of a worker that would start."""
+    """The environment of a worker that is able to start."""
     async with world(workers=0, seed=0) as made:
         idle = WorkerProcess(
             conninfo=made.postgres.conninfo,

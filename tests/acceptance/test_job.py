@@ -1,4 +1,4 @@
-"""The whole job through a standalone worker, and what becomes of bad input: real services, real children."""
+"""A whole job through a standalone worker, and the fate of bad input: real services, real child processes."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ DEADLINE_SECONDS = 120
 
 @dataclass
 class World:
-    """A running worker, and its surroundings as an outsider sees them."""
+    """A running worker and its backing services, seen from outside."""
 
     service: Service
     broker: BrokerThread
@@ -54,7 +54,7 @@ class World:
                 await asyncio.sleep(0.1)
 
     async def dead_letters(self, queue: str, count: int) -> list[tuple[str | None, str | None]]:
-        """Reason and description of so many dead letters; they are taken away."""
+        """Return reason and description of `count` dead letters, and remove them."""
         found = []
         async with self.bus.receiver(queue, sub_queue="dead-letter") as receiver:
             while len(found) < count:
@@ -312,7 +312,7 @@ def _hrefs(item: pystac.Item) -> list[str]:
 
 
 def _same_pixels(path: str, source: Any) -> None:
-    """The COG's pixels are the source's at the same place."""
+    """Check that the COG's pixels are the source's at the same place."""
     with rasterio.open(path) as dataset:
         col, row = ~WGS84_GRID * (dataset.transform.c, dataset.transform.f)
         rows = slice(round(row), round(row) + dataset.height)

@@ -30,7 +30,7 @@ def notebook(folder: Path) -> Iterator[Kernel]:
 
 
 def sparse(path: Path, *, side: int) -> Path:
-    """A raster that takes no room and a while to make a COG of."""
+    """Write a raster that takes no space on disk, and a while to convert to a COG."""
     profile = {"driver": "GTiff", "width": side, "height": side, "count": 3, "dtype": "uint8", "tiled": True}
     with rasterio.open(path, "w", **profile, bigtiff="yes", sparse_ok=True):
         return path
@@ -134,7 +134,7 @@ result = gt.create_cog({str(huge)!r}, {str(out / "cog.tif")!r}, progress=begun)
 """
     seen = notebook.run(code, interrupted_when=begun.exists)
     assert seen.error == "KeyboardInterrupt", seen
-    # It takes a fraction of a second; a machine with much else to do may take longer.
+    # It takes a fraction of a second; a busy machine may take longer.
     shown = plain(seen.traceback).splitlines()
     assert shown[0].startswith("line 3: result = gt.create_cog(")
     assert shown[1:] == ["KeyboardInterrupt: the work was stopped before its end"]

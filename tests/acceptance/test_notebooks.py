@@ -1,4 +1,4 @@
-"""The shortest notebook runs from top to bottom; all are kept as they were shown, and nothing else."""
+"""The shortest notebook runs from top to bottom; all are stored with their outputs, and with nothing else."""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ class World:
         return done.returncode, done.stderr
 
     def add_task(self, task_id: str, *, job_id: str) -> None:
-        """A job with one task, and its message, as the platform leaves them."""
+        """Create a job with one task and its message, as the platform leaves them."""
         parameters = {"container_name": "bronze-rasters", "blob_name": "nowhere.tif"}
         with psycopg.connect(self.conninfo, autocommit=True) as connection:
             connection.execute(
@@ -103,7 +103,7 @@ def test_once_takes_one_message_and_idle_exit_the_rest(world: World) -> None:
     for number in range(3):
         world.add_task(f"task-{number}", job_id=f"{number:064x}")
     code, said = world.run("--once")
-    assert code == 0, said  # a task that has failed by the protocol's rules is no failure of the worker
+    assert code == 0, said  # a task that failed by the protocol's rules is no failure of the worker
     assert sorted(world.statuses().values()) == ["failed", "queued", "queued"]
     code, said = world.run("run", "--idle-exit", "1")
     assert code == 0, said

@@ -1,4 +1,4 @@
-"""Every credential that a worker has, failures of all that it uses, and no trace of a credential anywhere."""
+"""Every credential that a worker has, failures of every service it uses, and no trace of a credential."""
 
 from __future__ import annotations
 
@@ -45,14 +45,14 @@ BUS_KEY = "cGxhbnRlZC1idXMta2V5LTAxMjM0NTY3ODk="
 
 @dataclass
 class Secured:
-    """Services that all ask for credentials.
+    """Services that all require credentials.
 
     Attributes
     ----------
     environment : dict of str
-        What a worker needs to use them.
+        The variables that a worker needs to use them.
     secrets : list of str
-        What must be seen nowhere.
+        Texts that must not appear anywhere.
     """
 
     folder: Path
@@ -63,7 +63,7 @@ class Secured:
     secrets: list[str] = field(default_factory=list)
 
     def all_secrets(self) -> set[str]:
-        """In every form in which they may be written."""
+        """Return the secrets in every form in which they may be written."""
         plain = {*self.secrets, *self.endpoint.given}
         return (
             plain
@@ -143,7 +143,7 @@ async def worker(secured: Secured) -> AsyncIterator[WorkerProcess]:
 
 
 def get(worker: WorkerProcess, path: str, *, shown: str | None = API_TOKEN) -> tuple[int, str]:
-    """Status and body of an answer; 0 where there is none."""
+    """Return status and body of an answer; status 0 if there is none."""
     request = urllib.request.Request(f"http://127.0.0.1:{worker.port}{path}")
     if shown is not None:
         request.add_header("Authorization", f"Bearer {shown}")
@@ -173,7 +173,7 @@ async def test_no_secret_is_seen_whatever_fails(secured: Secured, worker: Worker
     seen |= answers(worker, jobs)
     assert "leak-at-once.tif" in seen["/"], "the status page shows what failed"
     seen |= rows(secured.owner)
-    # Services that go away, and come back with other credentials.
+    # Services go away, and come back with other credentials.
     await asyncio.to_thread(secured.broker.kill)
     try:
         await eventually(lambda: "docker-tasks" in get(worker, "/readyz")[1], within_seconds=60)
@@ -204,7 +204,7 @@ def over(client: Client, job_id: str) -> bool:
 
 
 def answers(worker: WorkerProcess, jobs: list[str]) -> dict[str, str]:
-    """What the HTTP server answers, to whom it knows and to whom it does not."""
+    """Return the HTTP server's answers, to authenticated callers and to others."""
     paths = ["/", "/livez", "/readyz", "/api/jobs/status/none", "/api/nothing"]
     paths += [f"/api/jobs/{what}/{job}" for job in jobs for what in ("status", "tasks")]
     for queue in QUEUES:
@@ -223,7 +223,7 @@ def _numbers(listed: Any) -> list[int]:
 
 
 def rows(conninfo: str) -> dict[str, str]:
-    """Every row of every table of the schema."""
+    """Return every row of every table of the schema."""
     found = {}
     with psycopg.connect(conninfo) as connection:
         tables = connection.execute("select tablename from pg_tables where schemaname = 'app'").fetchall()
@@ -235,7 +235,7 @@ def rows(conninfo: str) -> dict[str, str]:
 
 
 def dead_letters(bus: ServiceBusClient) -> list[str]:
-    """The dead letters of all queues, with all that is written on them."""
+    """Return the dead letters of all queues, with all their properties."""
     found = []
     for queue in QUEUES:
         with bus.get_queue_receiver(queue, sub_queue=ServiceBusSubQueue.DEAD_LETTER) as receiver:

@@ -1,6 +1,6 @@
-"""The status page in a browser: a job to its end, a failure and why, a redrive; in light and dark.
+"""The status page in a browser: a job to its end, a failure and its reason, a redrive; in light and dark.
 
-STATUS_SCREENSHOTS names a folder for pictures of what the browser shows.
+STATUS_SCREENSHOTS names a folder for screenshots.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ JOB = "process_large_raster_v2"
 PHONE, DESKTOP = {"width": 360, "height": 740}, {"width": 1280, "height": 900}
 PATIENCE = 60_000
 
-# Contrast of every piece of text with what lies behind it (WCAG 2.2, 1.4.3), by the browser's own colours.
+# Contrast of every piece of text with its background (WCAG 2.2, 1.4.3), by the browser's own colours.
 CONTRASTS = """() => {
   const context = document.createElement("canvas").getContext("2d", { willReadFrequently: true });
   const rgb = (colour) => {
@@ -56,7 +56,7 @@ CONTRASTS = """() => {
   return poor;
 }"""
 
-# What a program can see of accessibility: names, landmarks, headings in order, ids that are unique.
+# The part of accessibility that a program can check: names, landmarks, heading order, unique ids.
 FAULTS = """() => {
   const faults = [];
   if (document.documentElement.lang !== "en") faults.push("no language");
@@ -110,7 +110,7 @@ def bronze(worker: Standalone) -> Path:
 
 @contextmanager
 def opened(browser: Any, url: str, **settings: Any) -> Iterator[Any]:
-    """A page; at its end its console is empty, and it has asked nobody else for anything."""
+    """Open a page; on exit, check that its console is empty and that it called no other server."""
     context = browser.new_context(**{"viewport": DESKTOP, **settings})
     page = context.new_page()
     said: list[str] = []

@@ -1,4 +1,4 @@
-"""Logs, traces and metrics of a real worker and its tasks' processes, as those who receive them see them."""
+"""Logs, traces and metrics of a real worker and its tasks' processes, as their receivers see them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 
 @dataclass
 class Seen:
-    """What was to be seen of a worker that ran a job of two tasks and met a message that is none."""
+    """Telemetry of a worker that ran a job of two tasks and received a message that is none."""
 
     job_id: str
     receiver: Receiver

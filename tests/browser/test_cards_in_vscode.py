@@ -15,7 +15,7 @@ from tests.support.rasters import UTM, UTM_GRID, smooth, write_raster
 
 pytestmark = pytest.mark.browser
 
-# Of the themes Dark Modern and Light Modern.
+# From the themes Dark Modern and Light Modern.
 VARIABLES = {
     "dark": "--vscode-editor-foreground:#cccccc;--vscode-editor-background:#1f1f1f;"
     "--vscode-descriptionForeground:#9d9d9d;--vscode-panel-border:#2b2b2b;",

@@ -1,6 +1,6 @@
-"""Notebooks in JupyterLab as a person runs them, by clicks, in both themes; pictures are kept.
+"""Notebooks in JupyterLab as a person runs them, by clicks, in both themes; screenshots are kept.
 
-They go to ``.cache/screenshots``, or where GDALTOOLS_SCREENSHOTS says.
+Screenshots go to ``.cache/screenshots``, or to the folder in GDALTOOLS_SCREENSHOTS.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def browser() -> Iterator[Any]:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The notebooks as they are, without what they showed."""
+    """The notebooks without their outputs."""
     place = tmp_path_factory.mktemp("notebooks")
     for path in notebooks():
         document = nbformat.read(path, as_version=4)
@@ -100,7 +100,7 @@ def test_a_mistake_is_a_few_lines(running: Lab, browser: Any, folder: Path, them
             assert lines[1].startswith(f"{error}: ")
 
 
-# It takes no room, and minutes to be worked on.
+# It takes no space on disk, and minutes to process.
 HUGE = {
     "driver": "GTiff",
     "width": 60_000,
@@ -141,7 +141,7 @@ def test_an_interruption_is_quick_and_says_so_in_a_few_lines(
         assert "KeyboardInterrupt: the work was stopped before its end" in shown
         assert len(shown.strip().splitlines()) == 2, shown
         assert "stopped" in "\n".join(page.outputs("html"))
-    # Tiles that were whole before stay, and are in the manifest: resume=True goes on with them.
+    # Tiles that were complete before stay, and are in the manifest: resume=True continues from them.
     left = {path.name for path in (folder / "out").rglob("*")}
     manifest = folder / "out" / "huge_tiles.json"
     whole = (

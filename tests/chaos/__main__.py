@@ -1,8 +1,8 @@
 """``python -m tests.chaos``: kill everything, at random and at every named point; nothing may be lost.
 
-Starts PostgreSQL, the broker, a platform and real workers on a stream of jobs; shakes them by a seed for some
-minutes and kills; waits for rest and checks from outside. Prints seed, counts and verdict, and writes them as
-JSON. Exit codes: 0 nothing was lost, 1 something was, 2 the arguments are wrong.
+Starts PostgreSQL, the broker, a platform and real workers on a stream of jobs; disturbs them by a seed for
+some minutes and kills; waits for rest and checks from outside. Prints seed, counts and verdict, and writes
+them as JSON. Exit codes: 0 if nothing was lost, 1 if something was, 2 if the arguments are wrong.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ from tests.chaos.world import World, world
 from tests.support.processes import descendants
 
 _REST_SECONDS = 240.0
-# Jobs in flight: enough that every kill hits something, few enough that they end.
+# Jobs in flight: enough that every kill hits something, few enough that they finish.
 _IN_FLIGHT = 4
-# Of what is done to workers and services not all is a kill, and each takes its time.
+# Not every action on workers and services is a kill, and each one takes time.
 _PACE = 0.6
 
 
 async def run(
     *, seed: int, minutes: float, kills: int, workers: int, standalone: bool = False
 ) -> dict[str, Any]:
-    """One chaos run; its report."""
+    """Run chaos once, and return its report."""
     before = descendants()
     began = time.monotonic()
     async with world(workers=workers, seed=seed, standalone=standalone) as made:
@@ -86,7 +86,7 @@ async def run(
 
 
 async def _calm_run(made: World, jobs: Jobs) -> dict[str, dict[str, Any]]:
-    """What the jobs make when nobody disturbs them."""
+    """Return what the jobs make without disturbance."""
     calm = {}
     for kind in ("rgb", "dem"):
         job_id = await jobs.submit(kind)
@@ -96,7 +96,7 @@ async def _calm_run(made: World, jobs: Jobs) -> dict[str, dict[str, Any]]:
 
 
 async def _stream(jobs: Jobs) -> None:
-    """Keep some jobs in flight, for ever."""
+    """Keep some jobs in flight, until cancelled."""
     while True:
         in_flight = [await jobs.submit() for _ in range(_IN_FLIGHT)]
         waiting = {asyncio.create_task(jobs.platform.quiet([job], deadline=86_400)) for job in in_flight}
@@ -128,7 +128,7 @@ def _keep_logs(made: World, seed: int) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run chaos by the command line; its exit code."""
+    """Run chaos from the command line; return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
     parser.add_argument("--seed", type=int, default=None, help="what happens when (default: drawn by lot)")
     parser.add_argument("--minutes", type=float, default=5, help="of shaking (default 5)")

@@ -1,7 +1,7 @@
-"""Orders to die: a process that imports this ends itself at the named point for which a file lies ready.
+"""Orders to die: a process that imports this module kills itself at a named point if a file orders it to.
 
-The file's name is the point's and its content says who dies: ``process`` or ``container``. Whoever renames it
-first carries it out. Only the chaos run's own worker imports this (`tests.chaos.worker`).
+The file's name is the point's, and its content says who dies: ``process`` or ``container``. The process that
+renames it first carries it out. Only the chaos run's own worker imports this module (`tests.chaos.worker`).
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from pathlib import Path
 from gdaltools.runtime import crash_points
 
 ORDERS = "CHAOS_ORDERS"
-"""The variable that names the folder of the orders."""
+"""The variable with the folder of the orders."""
 WORKER = "CHAOS_WORKER"
-"""The variable that names the worker's process id, in its tasks' processes too."""
+"""The variable with the worker's process id, also set in its tasks' processes."""
 _ROOT = Path(__file__).parents[2]
 
 
 def named_points() -> list[str]:
-    """Every point that the code names."""
+    """Return every point that the code names."""
     files = [*_ROOT.glob("worker/**/*.py"), *_ROOT.glob("gdaltools/**/*.py")]
     found = {
         name for file in files for name in re.findall(r'crash_points\.reach\("([^"]+)"\)', file.read_text())
@@ -30,14 +30,14 @@ def named_points() -> list[str]:
 
 
 def order(folder: Path, point: str, *, who: str) -> None:
-    """Lay an order ready."""
+    """Place an order."""
     draft = folder / f".{point}"
     draft.write_text(who)
     draft.rename(folder / point)
 
 
 def carried_out(folder: Path) -> list[str]:
-    """The points at which somebody has died, each as often as it happened."""
+    """Return the points at which a process died, each as often as it happened."""
     return sorted(path.name.partition("@")[0] for path in folder.glob("*@*"))
 
 

@@ -1,7 +1,7 @@
-"""``python -m tests.chaos.figures``: what a worker does in a second, and how soon a dead one is replaced.
+"""``python -m tests.chaos.figures``: a worker's throughput, and how soon a dead one is replaced.
 
-Tasks a second, the slowest answers of /livez while tasks use every core, seconds from kill -9 to take-over
-and to the stage's signal, from SIGTERM to the end, and which tiles a resumed extraction writes again.
+Tasks per second, the slowest answers of /livez while tasks use every core, seconds from kill -9 to take-over
+and to the stage's signal, from SIGTERM to the end, and which tiles a resumed extraction rewrites.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Figures = dict[str, Any]
 
 
 async def throughput(made: World) -> Figures:
-    """Tasks that do nothing, one worker, two at a time."""
+    """Measure tasks that do nothing, on one worker, two at a time."""
     tasks = 600
     await _quiet(made, await _submit(made, "do_nothing", tasks=20, name="warm-up"))
     job_id = await _submit(made, "do_nothing", tasks=tasks)
@@ -42,7 +42,7 @@ async def throughput(made: World) -> Figures:
 
 
 async def liveness(made: World) -> Figures:
-    """/livez, every 20 ms, while two tasks use both cores."""
+    """Poll /livez every 20 ms, while two tasks use both cores."""
     job_id = await _submit(made, "compute", tasks=2, seconds=20)
     await _until(lambda: _count(made, job_id, "processing") == 2)
     milliseconds = await asyncio.to_thread(_poll, made.workers[0].port, 15.0)
@@ -56,7 +56,7 @@ async def liveness(made: World) -> Figures:
 
 
 async def takeover(made: World) -> Figures:
-    """From kill -9 of a worker to its task's next start, on the one that is left."""
+    """Measure from kill -9 of a worker to its task's next start, on the remaining worker."""
     seconds = []
     for number in range(3):
         job_id = await _submit(made, "sleep", tasks=1, seconds=4, name=f"takeover-{number}")
@@ -77,7 +77,7 @@ async def takeover(made: World) -> Figures:
 
 
 async def signal(made: World) -> Figures:
-    """From a death between a stage's last commit and its signal to the stage's end at the platform."""
+    """Measure from a death between a stage's last commit and its signal to its end on the platform."""
     seconds = []
     for number in range(3):
         crashes.order(made.orders, "task-completed", who="container")
@@ -90,7 +90,7 @@ async def signal(made: World) -> Figures:
 
 
 async def shutdown(made: World) -> Figures:
-    """From SIGTERM, with a task in hand that would take longer, to the process's end."""
+    """Measure from SIGTERM, during a longer task, to the process's end."""
     seconds = []
     for number in range(3):
         job_id = await _submit(made, "sleep", tasks=1, seconds=8, name=f"shutdown-{number}")
@@ -107,7 +107,7 @@ async def shutdown(made: World) -> Figures:
 
 
 async def resume(made: World) -> Figures:
-    """An extraction killed half-way: how many of the tiles that were whole are written again."""
+    """Count the complete tiles that a resumed extraction keeps, after a kill half-way."""
     source = made.blobs / "bronze-rasters" / "half.tif"
     write_raster(source, smooth(3, 6000, 8000), crs=UTM, transform=UTM_GRID)
     job_id = await made.platform.submit(
@@ -199,7 +199,7 @@ async def _measure(names: Sequence[str]) -> dict[str, Figures]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure by the command line; its exit code."""
+    """Measure from the command line; return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m tests.chaos.figures", description=__doc__)
     everything = [*_ALONE, *_TOGETHER]
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"some of {', '.join(everything)} (all)")

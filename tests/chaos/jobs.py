@@ -22,7 +22,7 @@ _WEIGHTS = (2, 1, 5, 1)
 
 @dataclass
 class Jobs:
-    """A stream of jobs, by a seed, and what is known of each."""
+    """A seeded stream of jobs, and the record of each."""
 
     platform: Platform | OwnPlatform
     blobs: Path
@@ -31,14 +31,14 @@ class Jobs:
     folders: dict[str, str] = field(default_factory=dict)
 
     def make_sources(self) -> None:
-        """The rasters that the jobs are about."""
+        """Write the rasters that the jobs process."""
         bronze = self.blobs / BRONZE
         write_raster(bronze / "rgb.tif", smooth(3, 500, 700), crs=UTM, transform=UTM_GRID)
         write_raster(bronze / "dem.tif", elevation(400, 600), crs=UTM, transform=UTM_GRID, nodata=-9999.0)
         (bronze / "no-raster.tif").write_text("this is no raster")
 
     async def submit(self, kind: str | None = None) -> str:
-        """One more job."""
+        """Submit one more job."""
         kind = kind or self.random.choices(_KINDS, _WEIGHTS)[0]
         name = f"{kind}-{len(self.kinds)}"
         if isinstance(self.platform, OwnPlatform) or kind in ("rgb", "dem"):
@@ -67,7 +67,7 @@ class Jobs:
         return job_id
 
     def products(self, job_id: str) -> dict[str, tuple[Any, ...]]:
-        """What a raster job made: of every tile and COG its pixels' checksums and its form, by name."""
+        """Return what a raster job made, by name: the checksums and the form of every tile and COG."""
         stem = self.kinds[job_id]
         tiles = (self.blobs / "silver-mosaicjson" / job_id[:8] / "tiles").glob("*.tif")
         cogs = (self.blobs / COGS / self.folders[job_id]).glob("*.tif")

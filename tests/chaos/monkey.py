@@ -19,11 +19,11 @@ from tests.support.processes import descendants
 from tests.support.worker_process import WorkerProcess
 from worker.waiting import is_set_within
 
-# A task may fail three times before it fails for good, and its retries come within half a minute: its own
+# A task may fail three times before it fails for good, and its retries come within half a minute. Its own
 # process is killed so rarely that no task is hit four times.
 _CHILD_PAUSE_SECONDS = 15.0
 _DRAIN_SECONDS = 30.0
-# What a task's own process reaches; there, whether the container dies with it is drawn by lot.
+# Points that a task's own process reaches; whether the container dies there as well is random.
 _CHILD_POINTS = frozenset(
     {
         "child-started",
@@ -39,7 +39,7 @@ Action = Callable[[], Awaitable[None]]
 
 
 class Monkey:
-    """Shakes a world by a seed; `done` counts what it did."""
+    """Shakes a world according to a seed; `done` counts the actions."""
 
     def __init__(self, world: World, seed: int) -> None:
         self._world = world
@@ -52,17 +52,17 @@ class Monkey:
         self._stopping: set[int] = set()  # process ids
 
     def tire(self) -> None:
-        """Let what is being done be done to its end, and nothing more after it."""
+        """Finish the running actions and start no more."""
         self._tired.set()
 
     @property
     def kills(self) -> int:
-        """How many processes were ended without a word."""
+        """How many processes were killed without warning."""
         killed = sum(count for what, count in self.done.items() if what.startswith("kill"))
         return killed + len(crashes.carried_out(self._world.orders))
 
     async def shake_workers(self, pause_seconds: float) -> None:
-        """Do something to a worker until tired; every named point comes in turn."""
+        """Disturb a worker until tired; every named point gets its turn."""
         actions: list[tuple[int, Action]] = [
             (4, self._kill_worker),
             (6, self._die_at_point),
@@ -75,7 +75,7 @@ class Monkey:
         await self._shake(actions, pause_seconds)
 
     async def shake_services(self, pause_seconds: float) -> None:
-        """Do something to the broker or the database until tired, one thing at a time."""
+        """Disturb the broker or the database until tired, one action at a time."""
         actions: list[tuple[int, Action]] = [
             (2, self._kill_broker),
             (1, self._restart_broker),
@@ -87,7 +87,7 @@ class Monkey:
         await self._shake(actions, pause_seconds)
 
     async def calm(self) -> None:
-        """Take back what is still under way: orders, faults, frozen and stopping workers."""
+        """Undo what is still in effect: orders, faults, frozen and stopping workers."""
         for path in self._world.orders.iterdir():
             if "@" not in path.name:
                 path.unlink(missing_ok=True)
@@ -121,7 +121,7 @@ class Monkey:
             self._count("kill worker")
 
     def _told_to_stop(self) -> WorkerProcess | None:
-        """A worker that gets its first SIGTERM now; a second one would end it at once, with exit code 1."""
+        """Send a worker its first SIGTERM and return it; a second one would end it at once, with code 1."""
         worker = self._one_running()
         if worker is None or worker.pid in self._stopping:
             return None
@@ -142,7 +142,7 @@ class Monkey:
             self._world.problems.append(f"a worker did not end within {_DRAIN_SECONDS:g} s of SIGTERM")
             worker.kill()
         else:
-            # By SIGTERM itself: Python had not come to the worker's first line.
+            # SIGTERM itself ended it: Python had not reached the worker's first line.
             if code not in (0, -signal.SIGTERM, -signal.SIGKILL):
                 self._world.problems.append(f"a worker ended with {code} after SIGTERM")
 
@@ -179,7 +179,7 @@ class Monkey:
                 self._count("kill task")
 
     async def _kill_helper(self) -> None:
-        """The process that all of a worker's tasks are forked from."""
+        """Kill the process that all of a worker's tasks are forked from."""
         worker = self._one_running()
         helpers = _children(worker.pid) if worker is not None else set()
         if helpers:

@@ -1,4 +1,4 @@
-"""The project's own platform in a chaos run: APP_MODE=standalone, in every worker, and asked over HTTP."""
+"""The project's own platform in a chaos run: APP_MODE=standalone in every worker, called over HTTP."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ _PAUSE_SECONDS = 0.5
 
 
 class OwnPlatform:
-    """What `tests.support.platform.stand_in.Platform` is to the chaos run, without a process of its own."""
+    """The counterpart of `tests.support.platform.stand_in.Platform`, without a process of its own."""
 
     def __init__(self, conninfo: str) -> None:
         self.violations: list[str] = []
         self.workers: Sequence[WorkerProcess] = ()
-        """Any of them takes a job, and none may be up."""
+        """Any of them accepts a job; at times none is running."""
         self._database = PlatformDatabase.connect(conninfo)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[OwnPlatform]:
-        """Look at the database from entry to exit."""
+        """Keep the database connected from entry to exit."""
         async with self._database:
             yield self
 
     async def submit(self, parameters: Mapping[str, Any], *, job_type: str) -> str:
-        """Submit a job to whichever worker answers, for as long as none does."""
+        """Submit a job to the first worker that answers; repeat until one does."""
         while True:
             for worker in self.workers:
                 client = Client(f"http://127.0.0.1:{worker.port}")
@@ -44,7 +44,7 @@ class OwnPlatform:
             await asyncio.sleep(_PAUSE_SECONDS)
 
     async def quiet(self, job_ids: Sequence[str], deadline: float) -> dict[str, dict[str, Any]]:
-        """The jobs' states, once all are over."""
+        """Return the jobs' states once all are over."""
         async with asyncio.timeout(deadline):
             while True:
                 try:

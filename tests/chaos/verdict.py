@@ -1,4 +1,4 @@
-"""What must hold of a world that has come to rest, seen from outside."""
+"""What must hold for a world that has come to rest, checked from outside."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ Row = dict[str, Any]
 
 
 def query(world: World, statement: str, *values: object) -> list[Row]:
-    """Rows of the database."""
+    """Return rows of the database."""
     with psycopg.connect(world.postgres.conninfo, autocommit=True, row_factory=dict_row) as connection:
         return connection.execute(statement.encode(), values).fetchall()
 
 
 async def come_to_rest(world: World, jobs: Jobs, *, within_seconds: float) -> list[str]:
-    """Wait until every job is over and no message is under way; what did not come to rest in time."""
+    """Wait until every job is over and no message is in flight; return what did not come to rest in time."""
     deadline = time.monotonic() + within_seconds
     while unrest := await asyncio.to_thread(_unrest, world, jobs):
         if time.monotonic() > deadline:
@@ -53,7 +53,7 @@ def _unrest(world: World, jobs: Jobs) -> list[str]:
 
 
 async def wrongs(world: World, jobs: Jobs, calm: dict[str, dict[str, Any]]) -> list[str]:
-    """Everything that is not as it must be; `calm` are the products of the undisturbed jobs, by kind."""
+    """Return everything that is wrong; `calm` are the products of the undisturbed jobs, by kind."""
     return [
         *world.problems,
         *world.platform.violations,
@@ -82,7 +82,7 @@ def _wrong_jobs(world: World, jobs: Jobs) -> list[str]:
 
 
 def _wrong_signals(world: World, jobs: Jobs) -> list[str]:
-    """One signal for each stage that a worker finished; the platform has counted what reached it."""
+    """Check for one signal per stage that a worker finished; the platform has counted those it received."""
     rows = query(
         world,
         "select message_id, count(*) as sent from app.worker_outbox where queue = %s"
@@ -109,7 +109,7 @@ def _wrong_signals(world: World, jobs: Jobs) -> list[str]:
 
 
 async def _wrong_dead_letters(world: World) -> list[str]:
-    """A letter for each failed task, that says why, and no other."""
+    """Check for one dead letter per failed task, with its reason, and no others."""
     rows = query(world, "select task_id, error_details from app.tasks where status = 'failed'")
     failed = {row["task_id"]: row["error_details"] for row in rows}
     dead_letters = DeadLetters(world.bus, queues=world.queues)

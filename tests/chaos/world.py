@@ -1,4 +1,4 @@
-"""The world of a chaos run: PostgreSQL, the broker, the platform and the workers, each as real as can be."""
+"""The world of a chaos run: PostgreSQL, the broker, the platform and the workers, as real as possible."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ LEASE_SECONDS = 6
 SETTINGS = {
     "WORKER_HEARTBEAT_SECONDS": "1",
     "WORKER_LEASE_SECONDS": str(LEASE_SECONDS),
-    # A run that is killed on purpose says nothing about its task: only the retries are counted here.
+    # Runs killed on purpose are not evidence against their task: only the retries count here.
     "WORKER_CRASH_LIMIT": "1000",
     "WORKER_MIN_FREE_DISK_MB": "16",
     "LOG_LEVEL": "INFO",
@@ -37,7 +37,7 @@ SETTINGS = {
 
 @dataclass
 class World:
-    """What a monkey may shake."""
+    """Everything that a monkey may shake."""
 
     folder: Path
     postgres: EmbeddedPostgres
@@ -50,7 +50,7 @@ class World:
     restless: bool = True
     """Whether a worker that has ended is started again."""
     problems: list[str] = field(default_factory=list)
-    """What was seen and must not be, beside the platform's violations."""
+    """Observations that must not occur, in addition to the platform's violations."""
 
     @property
     def blobs(self) -> Path:
@@ -63,7 +63,7 @@ class World:
         return self.folder / "tmp"
 
     async def keep_alive(self, random_: random.Random) -> None:
-        """Start workers again when they have ended, as a container platform does."""
+        """Restart workers that have ended, as a container platform does."""
         while True:
             for worker in self.workers:
                 if self.restless and not worker.is_running:
@@ -96,9 +96,9 @@ def _new_folder() -> Path:
 async def world(
     *, workers: int, seed: int, standalone: bool = False, environment: Mapping[str, str] | None = None
 ) -> AsyncIterator[World]:
-    """A world with so many workers, from entry to exit; nothing of it is left afterwards.
+    """Run a world with `workers` workers from entry to exit; nothing of it is left afterwards.
 
-    They work beside a platform that is not theirs, or are the platform themselves (`standalone`).
+    The workers run next to a separate platform, or are the platform themselves (`standalone`).
     """
     folder = _new_folder()
     async with AsyncExitStack() as stack:

@@ -1,1 +1,1 @@
-"""COGs of damaged rasters with random options: a typed error or a right file, and nothing else, ever."""
+"""COGs of damaged rasters with random options: always a typed error or a correct file."""

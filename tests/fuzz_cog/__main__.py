@@ -1,8 +1,8 @@
 """``python -m tests.fuzz_cog``: COGs of damaged rasters with random options.
 
-Each try runs in a child process with a limit. It must end with one of gdaltools' errors, leaving nothing,
-or with a valid COG whose pixels are the source's. Everything follows from the seed: ``--seed S --only N``
-repeats a try. Exit codes: 0 all went well, 1 there are findings, 2 the arguments are wrong.
+Each trial runs in a child process with a time limit. It must end with one of gdaltools' errors and leave no
+files, or with a valid COG whose pixels are the source's. Everything follows from the seed; ``--seed S --only
+N`` repeats a trial. Exit codes: 0 if all went well, 1 if there are findings, 2 if the arguments are wrong.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from tests.fuzz_cog.run import LIMIT_SECONDS, fuzz
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run as the arguments say; the exit code."""
+    """Run as the arguments say; return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz_cog", description=__doc__.partition("\n")[0])
     parser.add_argument("--minutes", type=float, default=1.0)
     parser.add_argument("--seed", type=int, help="default: a new one, printed")
@@ -36,12 +36,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     )  # fmt: skip
     if options.json is not None:
         options.json.write_text(json.dumps(report, indent=2))
-    print(text(report))
+    print(summary(report))
     return 1 if report["findings"] else 0
 
 
-def text(report: dict[str, Any]) -> str:
-    """The report for people."""
+def summary(report: dict[str, Any]) -> str:
+    """Return the report as text."""
     lines = [f"seed {report['seed']}: {report['tries']} tries in {report['seconds']} s"]
     lines += [f"{count:8} {ended}" for ended, count in report["ended"].items()]
     for found in report["findings"]:

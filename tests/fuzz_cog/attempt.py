@@ -1,4 +1,4 @@
-"""One try: a source, perhaps damaged, and random options; what came of it, and whether that is right."""
+"""One trial: a source, perhaps damaged, and random options; its outcome, and whether that is right."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ from tests.fuzz_cog.damage import damaged
 from tests.fuzz_cog.options import random_options, random_piece
 
 _UNDAMAGED_SHARE = 0.25
-# A header may claim what takes hours: beyond so much a raster is only opened.
+# A header may claim a size that takes hours: a raster above these limits is only opened.
 _MOST_SAMPLES, _MOST_BANDS = 12_000_000, 1000
 
 
 @dataclass(frozen=True)
 class Case:
-    """What is tried: all of it follows from the run's seed and the try's number."""
+    """The input of a trial; all of it follows from the run's seed and the trial's number."""
 
     number: int
     source: str
@@ -40,15 +40,15 @@ class Case:
 
 
 @dataclass(frozen=True)
-class DemoOutcome:
-    """What came of a try.
+class Outcome:
+    """The outcome of a trial.
 
     Attributes
     ----------
     ended : str
-        "made", "opened" (what it claims is too large to be made here), or the name of the error.
+        "made", "opened" (it claims to be too large to convert here), or the name of the error.
     problem : str or None
-        What is wrong, if anything is.
+        What is wrong, if anything.
     """
 
     case: Case
@@ -56,12 +56,12 @@ class DemoOutcome:
     problem: str | None = None
 
     def as_json(self) -> dict[str, Any]:
-        """As the report has it."""
+        """Return the outcome in the form of the report."""
         return asdict(self)
 
 
 def case_of(seed: int, number: int, sources: Path) -> tuple[Case, bytes]:
-    """A try, and the content of its source."""
+    """Return a trial's case, and the content of its source."""
     random = Random(f"{seed}/{number}")
     path = random.choice(sorted(sources.iterdir()))
     content = path.read_bytes()
@@ -74,8 +74,8 @@ def case_of(seed: int, number: int, sources: Path) -> tuple[Case, bytes]:
     return Case(number, path.name, whole, piece, options), content
 
 
-def attempt(seed: int, number: int, sources: Path, folder: Path) -> DemoOutcome:
-    """Try it in `folder`, which is emptied first."""
+def attempt(seed: int, number: int, sources: Path, folder: Path) -> Outcome:
+    """Run a trial in `folder`, which is emptied first."""
     shutil.rmtree(folder, ignore_errors=True)
     (folder / "out").mkdir(parents=True)
     case, content = case_of(seed, number, sources)
@@ -87,23 +87,23 @@ def attempt(seed: int, number: int, sources: Path, folder: Path) -> DemoOutcome:
         ended = _make(source, target, case.options)
     except GdalToolsError as error:
         if list((folder / "out").iterdir()):
-            return DemoOutcome(case, type(error).__name__, "something is left behind an error")
-        return DemoOutcome(case, type(error).__name__)
-    except BaseException as error:  # noqa: BLE001 - this is what is looked for
+            return Outcome(case, type(error).__name__, "something is left behind an error")
+        return Outcome(case, type(error).__name__)
+    except BaseException as error:  # noqa: BLE001 - this is what the trial looks for
         where = "".join(traceback.format_exception(error)[-3:])
-        return DemoOutcome(case, type(error).__name__, f"an error that is none of ours: {where}")
+        return Outcome(case, type(error).__name__, f"an error that is none of ours: {where}")
     if ended == "opened":
-        return DemoOutcome(case, ended)
+        return Outcome(case, ended)
     if [entry.name for entry in (folder / "out").iterdir()] != ["cog.tif"]:
-        return DemoOutcome(case, ended, "something is left beside the target")
-    return DemoOutcome(case, ended, _wrong(source, target, case))
+        return Outcome(case, ended, "something is left beside the target")
+    return Outcome(case, ended, _wrong(source, target, case))
 
 
 def _cut(case: Case) -> None:
     def piece_shape(width: int, height: int, pixel_bytes: int, blocksize: int, *_: int) -> tuple[int, int]:
         rows, cols = case.piece
         across = math.ceil(width / blocksize) * blocksize
-        # The plan may have taken smaller blocks than were asked for.
+        # The plan may have chosen smaller blocks than requested.
         return max(rows // blocksize, 1) * blocksize, max(
             cols // blocksize, 1
         ) * blocksize if cols else across
@@ -146,7 +146,7 @@ def _wrong(source: Path, target: Path, case: Case) -> str | None:
 
 
 def _steady(dataset: DatasetReader) -> bool:
-    """Whether a damaged raster reads the same by rows as at once; CCITT decoders go on after an error."""
+    """Return whether a damaged raster reads alike by rows and at once; CCITT decoders skip errors."""
     pixels, mask = dataset.read(), dataset.dataset_mask()
     for row in range(0, dataset.height, 16):
         window = Window(0, row, dataset.width, min(16, dataset.height - row))

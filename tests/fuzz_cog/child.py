@@ -1,4 +1,4 @@
-"""A process that tries what it is told, a number a line, and says what came of it, a line of JSON each."""
+"""A process that reads numbers of trials, one a line, and writes each outcome as a line of JSON."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _MEMORY_BYTES = 6 << 30
 
 
 def main() -> None:
-    """Serve until standard input ends."""
+    """Run trials until standard input ends."""
     seed, sources, folder = int(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3])
     resource.setrlimit(resource.RLIMIT_AS, (_MEMORY_BYTES, _MEMORY_BYTES))
     warnings.simplefilter("ignore")

@@ -1,4 +1,4 @@
-"""Bytes of a raster, damaged: anywhere, or with an eye for what a TIFF consists of."""
+"""Damage the bytes of a raster: anywhere, or aimed at the structure of a TIFF."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from collections.abc import Callable
 from random import Random
 
 _NUMBERS = (0, 1, 2, 3, 7, 8, 16, 255, 256, 4096, 32767, 65535, 65536, 2**24, 2**31 - 1, 2**31, 2**32 - 1)
-# TIFF 6.0 §2 and BigTIFF: bytes of a value of each type.
+# TIFF 6.0 §2 and BigTIFF: size of a value of each type, in bytes.
 _SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8}
 _MOST_IFDS = 20
 
 
 def damaged(content: bytes, random: Random) -> bytes:
-    """`content` after one to three mishaps."""
+    """Return `content` after one to three kinds of damage."""
     data = bytearray(content)
     for _ in range(random.randint(1, 3)):
         kinds: list[Callable[[bytearray, Random], None]] = [_bytes, _run, _cut, _moved]
@@ -56,7 +56,7 @@ def _moved(data: bytearray, random: Random) -> None:
 
 
 def _entry(data: bytearray, random: Random) -> None:
-    """A tag's code, type, count or value becomes another."""
+    """Change a tag's code, type, count or value."""
     tiff = _Tiff(data)
     place = tiff.entry(random)
     if place is None:
@@ -81,7 +81,7 @@ def _entry(data: bytearray, random: Random) -> None:
 
 
 def _values(data: bytearray, random: Random) -> None:
-    """One of the values that a tag points to, such as an offset of a block, becomes another."""
+    """Change one of the values that a tag points to, such as a block's offset."""
     tiff = _Tiff(data)
     place = tiff.entry(random)
     if place is None:
@@ -99,7 +99,7 @@ def _values(data: bytearray, random: Random) -> None:
 
 
 def _link(data: bytearray, random: Random) -> None:
-    """The place of the next IFD becomes another."""
+    """Change the offset of the next IFD."""
     tiff = _Tiff(data)
     links = tiff.links()
     if links:
@@ -108,7 +108,7 @@ def _link(data: bytearray, random: Random) -> None:
 
 
 class _Tiff:
-    """As much of a TIFF's structure as is still there."""
+    """What is still readable of a TIFF's structure."""
 
     def __init__(self, data: bytearray) -> None:
         self._data = data
@@ -141,7 +141,7 @@ class _Tiff:
         return [8 if self._big else 4] + [self._link(position) for position in self.directories()]
 
     def entry(self, random: Random) -> int | None:
-        """The place of one of all entries."""
+        """Return the position of a random entry, or None if there is none."""
         directories = self.directories()
         if not directories:
             return None

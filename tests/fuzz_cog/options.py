@@ -1,4 +1,4 @@
-"""Random arguments of `create_cog`: most of them allowed, some not."""
+"""Random arguments of `create_cog`: most of them valid, some not."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from gdaltools.raster.detect import RASTER_TYPES
 
 
 def random_options(random: Random) -> dict[str, Any]:
-    """Keyword arguments, each given or left out by chance."""
+    """Return keyword arguments, each included or left out at random."""
     codec = random.choice((*CODECS, *["DEFLATE", "ZSTD", "LZW"] * 3))
     levels = (1, 3, 6, 9, 12) if codec in ("DEFLATE", "ZSTD") or random.random() < 0.1 else ()
     given: dict[str, tuple[float, Any]] = {
@@ -38,6 +38,6 @@ def random_options(random: Random) -> dict[str, Any]:
 
 
 def random_piece(random: Random, blocksize: int) -> tuple[int, int | None]:
-    """Rows and columns of the pieces; None for the whole width."""
+    """Return rows and columns of the pieces; None for the whole width."""
     rows = blocksize * random.choice((1, 1, 2, 3, 4))
     return rows, random.choice((None, blocksize, 2 * blocksize))

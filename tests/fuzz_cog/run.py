@@ -1,4 +1,4 @@
-"""A fuzz run: children that try one number after the other, and what came of all of them."""
+"""A fuzz run: child processes that run one trial after the other, and the outcome of all of them."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from typing import Any
 from tests.fuzz_cog.attempt import case_of
 from tests.fuzz_cog.sources import write_sources
 
-#: Seconds after which a try counts as a hang; on a loaded machine each takes one or two.
+#: Seconds after which a trial counts as a hang; on a loaded machine each one takes one or two.
 LIMIT_SECONDS = 60.0
 _START_SECONDS = 120.0
 
 
 class Child:
-    """A child process; a new one takes its place when it died or was killed."""
+    """A child process, replaced when it dies or is killed."""
 
     def __init__(self, seed: int, sources: Path, folder: Path) -> None:
         self._arguments = [sys.executable, "-m", "tests.fuzz_cog.child", str(seed), sources, folder]
@@ -35,7 +35,7 @@ class Child:
         self._answers: queue.Queue[str] = queue.Queue()
 
     def ask(self, number: int, limit: float) -> dict[str, Any] | str:
-        """What came of a try; a text where the child did not live to say."""
+        """Return the outcome of a trial, or a text if the child did not live to report it."""
         process = self._started()
         assert process.stdin is not None
         process.stdin.write(f"{number}\n")
@@ -76,7 +76,7 @@ def _listen(process: subprocess.Popen[str], answers: queue.Queue[str]) -> None:
     try:
         for line in process.stdout:
             answers.put(line)
-    except ValueError:  # closed by the end of the child
+    except ValueError:  # closed when the child ended
         pass
     answers.put("")
 
@@ -100,7 +100,7 @@ def fuzz(
     limit: float = LIMIT_SECONDS,
     keep: Path | None = None,
 ) -> dict[str, Any]:
-    """The report of a run that ends after so many minutes or tries; the sources of findings go to `keep`."""
+    """Run for `minutes` or `tries` and return the report; the sources of findings are copied to `keep`."""
     began = time.monotonic()
     numbers = count() if only is None else iter([only])
     if tries is not None:

@@ -1,4 +1,4 @@
-"""Small rasters of many kinds, whole: what a fuzz run damages."""
+"""Small undamaged rasters of many kinds, which a fuzz run damages."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def _with_holes(bands: int, dtype: str, nodata: float) -> NDArray[Any]:
 
 
 def write_sources(folder: Path) -> None:
-    """Write one of each kind into `folder`."""
+    """Write one raster of each kind into `folder`."""
     valid = np.ones((_ROWS, _COLS), bool)
     valid[20:90, 100:200] = False
     colours = {value: (value * 40, 255 - value * 30, value * 17, 255) for value in range(7)}

@@ -1,1 +1,1 @@
-"""Damaged rasters read by a process of their own: a typed error or pixels, soon, and nothing else, ever."""
+"""Damaged rasters read in a child process: always a typed error or pixels, within the time limit."""

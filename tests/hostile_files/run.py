@@ -28,7 +28,7 @@ _MOST_SAMPLES = 4_000_000
 
 @dataclass(frozen=True)
 class Read:
-    """What became of a file: "read", the name of an error, or how the child ended."""
+    """The outcome of reading a file: "read", the name of an error, or how the child ended."""
 
     number: int
     source: str
@@ -39,13 +39,13 @@ class Read:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a run found."""
+    """The findings of a run."""
 
     reads: tuple[Read, ...]
 
     @property
     def untyped(self) -> tuple[Read, ...]:
-        """Files that ended in another way than pixels or one of our errors."""
+        """The reads that ended neither with pixels nor with one of our errors."""
         return tuple(read for read in self.reads if not read.typed)
 
     def __str__(self) -> str:
@@ -61,7 +61,7 @@ class Verdict:
 
 
 def run(files: int, *, seed: int = 1) -> Verdict:
-    """Read so many damaged files."""
+    """Read `files` damaged files."""
     with tempfile.TemporaryDirectory() as folder:
         whole = Path(folder) / "whole"
         whole.mkdir()

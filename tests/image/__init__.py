@@ -1,1 +1,1 @@
-"""The built image, run beside real services: python -m tests.image."""
+"""The built image, run with real services: python -m tests.image."""

@@ -1,8 +1,8 @@
-"""Run the built images as a platform would: beside PostgreSQL, a broker and Azurite that lie outside.
+"""Run the built images as a platform would: with PostgreSQL, a broker and Azurite outside of them.
 
 One job goes through all five stages, one is shared by two containers, and one is interrupted by SIGTERM.
-Prints sizes and times, and fails with what is not as it should be. ``python -m tests.image [TARGET ...]``,
-after ``make image``.
+Prints sizes and times, and fails with a list of what is wrong. ``python -m tests.image [TARGET ...]``, after
+``make image``.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ from worker.queue.bus import Bus
 STAGES = (1, 2, 3, 4, 5)
 JOB_SECONDS = 240.0
 START_SECONDS = 120.0
-# What has just started or worked has some of it still to do.
+# A container that has just started or finished a task still has some work to do.
 SETTLE_SECONDS = 5.0
 IDLE_SECONDS = 20.0
 LARGEST_MB = {"worker": 500, "full": 750}
-# Of a worker that waits: share of a core, and megabytes.
+# Limits for an idle worker: share of a core, and megabytes.
 MOST_IDLE_CPU, MOST_IDLE_MB = 0.01, 150
 SLOWEST_LIVEZ_SECONDS = 5.0
 USER = 10001
@@ -50,7 +50,7 @@ SECOND = "second-worker"
 
 
 def main(targets: list[str]) -> int:
-    """Test each target's image; 1 when something is not as it should be."""
+    """Test each target's image; return 1 if something is wrong."""
     engine = Engine.found()
     problems = [
         f"{target}: {problem}"
@@ -63,7 +63,7 @@ def main(targets: list[str]) -> int:
 
 
 def still(engine: Engine, target: str) -> list[str]:
-    """What is wrong with the image as it lies there."""
+    """Return what is wrong with the image before it runs."""
     problems = []
     image = f"gdaltools-{target}"
     size_mb = engine.inspect(image)["Size"] / 1e6
@@ -90,7 +90,7 @@ def still(engine: Engine, target: str) -> list[str]:
 
 
 async def moving(engine: Engine, target: str) -> list[str]:
-    """What is wrong with the image at work."""
+    """Return what is wrong with the image while it works."""
     with contextlib.ExitStack() as stack:
         connection_string = stack.enter_context(azurite())
         server = stack.enter_context(postgres.server())
@@ -175,7 +175,7 @@ async def _works(target: str, platform: Platform, name: str, *, side: int) -> li
 async def _shares(
     engine: Engine, target: str, environment: Mapping[str, str], platform: Platform, conninfo: str
 ) -> list[str]:
-    """What is wrong with a second container beside the first, as there is while an app is deployed anew."""
+    """Return what is wrong with a second container next to the first, as while an app is redeployed."""
     port = _free_port()
     environment = {**environment, "PORT": str(port), "APP_NAME": SECOND}
     with tempfile.TemporaryDirectory() as scratch:
@@ -240,7 +240,7 @@ def _answers(port: int, path: str) -> bool:
 
 @dataclass
 class Tree:
-    """What a process and its descendants have used and hold; what several hold is proportional's to share."""
+    """CPU time and memory of a process tree; `proportional_mb` divides shared pages among their holders."""
 
     cpu_seconds: float = 0.0
     unique_mb: float = 0.0
@@ -263,7 +263,7 @@ def _tree(pid: int) -> Tree:
 
 @contextlib.asynccontextmanager
 async def _over_tcp(conninfo: str) -> AsyncIterator[int]:
-    """A port on which a server answers that itself listens on a Unix socket alone."""
+    """Yield a TCP port that relays to a server which listens on a Unix socket alone."""
     host = str(postgres.parts(conninfo)["postgis_host"])
 
     async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -1,4 +1,4 @@
-"""Containers by docker or podman, whichever can run here."""
+"""Run containers with docker or podman, whichever works here."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-# podman would raise these limits, and have systemd check the health; neither can be had in a container.
+# podman would raise these limits and let systemd run the health check; inside a container neither is
+# possible.
 _WITHOUT_RIGHTS = ("--ulimit", "nofile=1024:1024", "--ulimit", "nproc=4096:4096", "--no-healthcheck")
 
 
@@ -26,31 +27,31 @@ class Engine:
 
     @classmethod
     def found(cls) -> Engine:
-        """docker where its daemon answers, else podman.
+        """Return docker if its daemon answers, else podman.
 
         Raises
         ------
         SystemExit
-            Neither is here.
+            Neither is available.
         """
         if shutil.which("docker") and subprocess.run(["docker", "info"], capture_output=True).returncode == 0:
             return cls(("docker",))
         if shutil.which("podman"):
-            # As deploy/image/build.sh does; runc and cgroupfs work inside of a container, too.
+            # As deploy/image/build.sh does; runc and cgroupfs also work inside a container.
             os.environ.setdefault("STORAGE_DRIVER", "vfs")
             command = ("podman", "--runtime", "runc", "--cgroup-manager", "cgroupfs")
             return cls(command, ("--network", "host", *_WITHOUT_RIGHTS))
         raise SystemExit("neither docker nor podman can run a container here")
 
     def __call__(self, *arguments: str, check: bool = True) -> str:
-        """Run a command of the engine; its output."""
+        """Run a command of the engine and return its output."""
         done = subprocess.run([*self.command, *arguments], capture_output=True, text=True)
         if check and done.returncode != 0:
             raise SystemExit(f"{self.command[0]} {' '.join(arguments)}: {done.stderr.strip()}")
         return done.stdout.strip()
 
     def inspect(self, name: str) -> dict[str, Any]:
-        """What the engine knows of a container or an image."""
+        """Return the engine's description of a container or an image."""
         found: dict[str, Any] = json.loads(self("inspect", name))[0]
         return found
 
@@ -61,10 +62,10 @@ class Engine:
 
     @contextlib.contextmanager
     def running(self, image: str, *, environment: Mapping[str, str], scratch: Path) -> Iterator[Container]:
-        """A container of the image, its root file system read-only, from entry to exit."""
+        """Run a container of the image, with a read-only root file system, from entry to exit."""
         given = [part for name, value in environment.items() for part in ("--env", f"{name}={value}")]
         options = ("--read-only", *self.run_options, "--volume", f"{scratch}:/scratch", *given)
-        # Apart, as making one copies the image where no overlay can be mounted.
+        # Create and start separately: creating copies the image where no overlay can be mounted.
         name = self("create", *options, image)
         container = Container(self, image, name, time.monotonic())
         try:
@@ -82,11 +83,11 @@ class Container:
     image: str
     name: str
     began: float
-    """When its start was asked for, on the monotonic clock."""
+    """When its start was requested, on the monotonic clock."""
 
     @property
     def pid(self) -> int:
-        """Its first process, as this machine sees it."""
+        """Process id of its first process on this machine."""
         return int(self.engine.inspect(self.name)["State"]["Pid"])
 
     @property
@@ -96,7 +97,7 @@ class Container:
 
     @property
     def log(self) -> str:
-        """What it has written."""
+        """Everything that it has written."""
         done = subprocess.run([*self.engine.command, "logs", self.name], capture_output=True, text=True)
         return done.stdout + done.stderr
 
@@ -108,6 +109,6 @@ class Container:
         self.engine("exec", self.name, *check[1:])
 
     def stop(self) -> int:
-        """Send the image's stop signal, and wait; the exit code."""
+        """Send the image's stop signal, wait for the end, and return the exit code."""
         self.engine("stop", "--time", "60", self.name)
         return int(self.engine.inspect(self.name)["State"]["ExitCode"])

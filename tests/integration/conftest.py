@@ -23,7 +23,7 @@ def postgres_server() -> Iterator[postgres.Server]:
 
 @pytest.fixture(scope="session")
 def migrated_template(postgres_server: postgres.Server) -> Iterator[str]:
-    """The name of a database that has the schema ``app``, to be copied."""
+    """The name of a database with the schema ``app``, used as a template."""
     name = postgres_server.create_database()
 
     async def migrate() -> None:
@@ -37,28 +37,28 @@ def migrated_template(postgres_server: postgres.Server) -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def shared_conninfo(postgres_server: postgres.Server, migrated_template: str) -> Iterator[str]:
-    """How to connect to the database that most tests share, one after the other."""
+    """Connection string of the database that most tests share, one after the other."""
     with postgres_server.database(template=migrated_template) as made:
         yield made
 
 
 @pytest.fixture
 def conninfo(shared_conninfo: str) -> str:
-    """How to connect to a database with the schema ``app``, empty; not to be altered beyond its rows."""
+    """Connection string of an empty database with the schema ``app``; tests may alter only its rows."""
     postgres.empty(shared_conninfo, "app")
     return shared_conninfo
 
 
 @pytest.fixture
 def own_conninfo(postgres_server: postgres.Server, migrated_template: str) -> Iterator[str]:
-    """How to connect to a database with the schema ``app`` that is this test's alone (0.1 s and more)."""
+    """Connection string of a database with the schema ``app`` for this test alone (takes 0.1 s or more)."""
     with postgres_server.database(template=migrated_template) as made:
         yield made
 
 
 @pytest.fixture
 def empty_conninfo(postgres_server: postgres.Server) -> Iterator[str]:
-    """How to connect to a fresh database without anything."""
+    """Connection string of a fresh database with no schema."""
     with postgres_server.database() as made:
         yield made
 
@@ -80,7 +80,7 @@ def broker() -> Iterator[BrokerThread]:
 async def bench(
     database: PlatformDatabase, conninfo: str, broker: BrokerThread, blobs: Path
 ) -> AsyncIterator[Bench]:
-    """A processor at work; the module says with `blobs` what there is to work on."""
+    """A running processor; the module's `blobs` are its input."""
     async with working(database, conninfo, broker) as made:
         yield made
 

@@ -1,4 +1,4 @@
-"""What a secret must never be part of: logs, errors, reprs, plans, task rows and dead letters."""
+"""Where a secret must never appear: logs, errors, reprs, plans, task rows and dead letters."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def planted(
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
 ) -> tuple[StorageProxy, list[str]]:
-    """Credentials of a kind in the environment, and the texts that must not be seen."""
+    """Credentials of one kind in the environment, and the texts that must not appear."""
     proxy, text, direct = server
     proxy.heal()
     parts = dict(part.split("=", 1) for part in text.split(";") if part)
@@ -84,7 +84,7 @@ def planted(
 
 
 def doings(tmp_path: Path) -> dict[str, Callable[[], Any]]:
-    """What is done with storage, and may fail."""
+    """Return operations on storage, each of which may fail."""
     local = write_raster(tmp_path / "l.tif", smooth(1, 64, 64))
     return {
         "stat": lambda: storage.stat(MISSING),
@@ -101,7 +101,7 @@ def doings(tmp_path: Path) -> dict[str, Callable[[], Any]]:
 
 
 def held(location: storage.Location) -> list[Any]:
-    """What a notebook may show of things that have, or lead to, a secret."""
+    """Return everything that a notebook may show and that has, or leads to, a secret."""
     account = accounts.account_of("bronze-rasters")
     found = [account, accounts.service(account), accounts.filesystem(account), load_service_settings()]
     found.append(storage.UncommittedBlob("silver-cogs", "x"))

@@ -1,7 +1,7 @@
-"""Give commands to the real Azure CLI's parser, and stop before any of them does something.
+"""Pass commands to the real Azure CLI's parser, and stop before any of them runs.
 
-Runs in azure-cli's own environment: JSON lists of arguments on standard input, one line each, and one line
-back: empty where the command is understood, else what the CLI says.
+This script runs in azure-cli's own environment. It reads a JSON list of arguments per line from standard
+input, and writes one JSON line for each: empty if the command is valid, otherwise the CLI's message.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from knack.events import EVENT_INVOKER_POST_PARSE_ARGS
 
 
 class _Understood(BaseException):
-    """The arguments have been parsed."""
+    """Raised once the arguments have been parsed."""
 
 
 def _stop(*_: Any, **__: Any) -> None:
@@ -25,7 +25,7 @@ def _stop(*_: Any, **__: Any) -> None:
 
 
 def main() -> None:
-    """Answer each line."""
+    """Answer every line of standard input."""
     for line in sys.stdin:
         cli = get_default_cli()
         cli.register_event(EVENT_INVOKER_POST_PARSE_ARGS, _stop)

@@ -1,4 +1,4 @@
-"""A processor at work between a real queue, a real database and real children, and hands to feed it."""
+"""A running processor with a real queue, a real database and real child processes, and methods to feed it."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ SCENE = {"container_name": "bronze-rasters", "blob_name": "scene.tif", "output_c
 
 @dataclass
 class Bench:
-    """A processor on one slot, and everything around it."""
+    """A processor on one slot, with its backing services."""
 
     database: PlatformDatabase
     conninfo: str
@@ -48,7 +48,7 @@ class Bench:
         status: str = "queued",
         parameters: dict[str, Any] = SCENE,
     ) -> None:
-        """A task as a platform makes it: with the platform's columns only."""
+        """Create a task as a platform does, with the platform's columns only."""
         with psycopg.connect(self.conninfo, autocommit=True) as connection:
             connection.execute(
                 "insert into app.jobs (job_id, job_type, status, stage, total_stages)"
@@ -90,7 +90,7 @@ class Bench:
                 await asyncio.sleep(0.05)
 
     async def quiet(self) -> None:
-        """Nothing is in hand and nothing waits in the task queue."""
+        """Wait until no task is running and the task queue is empty."""
 
         def is_quiet() -> bool:
             counts = self.broker.counts(QUEUE)
@@ -99,7 +99,7 @@ class Bench:
         await eventually(is_quiet, within_seconds=30)
 
     async def signals(self) -> list[dict[str, Any]]:
-        """What was sent to the jobs queue; it is taken away."""
+        """Return what was sent to the jobs queue, and remove it from the queue."""
         found = []
         async with self.bus.receiver(JOBS) as receiver:
             while (message := await receiver.receive(wait_seconds=2)) is not None:
@@ -116,7 +116,7 @@ class Bench:
 
 @asynccontextmanager
 async def working(database: PlatformDatabase, conninfo: str, broker: BrokerThread) -> AsyncIterator[Bench]:
-    """A bench at work from entry to exit, on a broker that has both queues."""
+    """Run a bench from entry to exit, on a broker that has both queues."""
     async with Bus.connect(connection_string=broker.connection_string) as bus:
         heartbeat = Heartbeat(database, every_seconds=0.5)
         pressure = Pressure(lambda *_: None, min_free_disk_mb=0)

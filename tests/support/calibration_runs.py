@@ -1,4 +1,4 @@
-"""Runs of a machine that does not exist: what a model should find is known, and noise comes from a seed."""
+"""Runs of an invented machine: the right model is known, and the noise follows from a seed."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ MACHINE = Machine(
     commit="abc",
     load=0.1,
 )
-#: Seconds for one of each feature.
+#: Seconds per unit of each feature.
 TRUTH = {
     "start": 0.5,
     "serial": 0.002,
@@ -53,7 +53,7 @@ def runs(
     slower: float = 1.0,
     outliers: float = 0.0,
 ) -> list[Run]:
-    """What that machine measured: two dtypes, plain and compressed, one core and two."""
+    """Return what that machine measured: two dtypes, plain and compressed, on one core and on two."""
     rng = np.random.default_rng(seed)
     made = []
     for operation, variant in operations:
@@ -103,7 +103,7 @@ def runs(
 
 
 def workload(cell: Cell) -> Workload:
-    """What the model sees of a cell, without its source."""
+    """Return the workload that the model sees for a cell, without its source."""
     bands, itemsize = (3, 1) if cell.case == "relief" else (4, 2)
     side = round((cell.megabytes * 1e6 / bands / itemsize) ** 0.5)
     stored = cell.megabytes * 0.6 if cell.compress else None
@@ -114,7 +114,7 @@ def workload(cell: Cell) -> Workload:
 
 
 def store(folder: Path, made: Sequence[Run], *sittings: Sitting) -> Store:
-    """A store of these runs."""
+    """Return a store of these runs."""
     found = Store(folder / "runs.jsonl")
     for each in sittings or (sitting(),):
         found.append(each)

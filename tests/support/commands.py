@@ -1,4 +1,4 @@
-"""``python -m worker`` as a process: its commands, and a standalone worker for them to talk to."""
+"""``python -m worker`` as a process: its commands, and a standalone worker for them to use."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ START_SECONDS = 90
 
 @dataclass
 class Standalone:
-    """A standalone worker in a process of its own."""
+    """A standalone worker in its own process."""
 
     process: subprocess.Popen[str]
     environment: dict[str, str]
@@ -39,7 +39,7 @@ class Standalone:
     def get(
         self, path: str, body: bytes | None = None, *, content_type: str | None = None
     ) -> tuple[int, Any]:
-        """What a path answers, by GET or, with a body, by POST: the status and the JSON."""
+        """Return the status and the JSON of a path, requested by GET or, with a body, by POST."""
         headers = {} if content_type is None else {"Content-Type": content_type}
         request = urllib.request.Request(f"{self.url}{path}", data=body, headers=headers)
         try:
@@ -50,7 +50,7 @@ class Standalone:
 
 
 def environment_with(**values: str) -> dict[str, str]:
-    """This process's environment without any configuration of a worker, and with `values`."""
+    """Return this process's environment without any worker configuration, plus `values`."""
     kept = {
         name: value
         for name, value in os.environ.items()
@@ -60,26 +60,26 @@ def environment_with(**values: str) -> dict[str, str]:
 
 
 def run(*arguments: str, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
-    """Run `python -m worker` with these arguments to its end."""
+    """Run `python -m worker` with these arguments until it exits."""
     return subprocess.run(
         [*WORKER, *arguments], env=environment, cwd=ROOT, capture_output=True, text=True, timeout=120
     )
 
 
 def free_port() -> int:
-    """Return a port that nobody listens on."""
+    """Return a port that no process listens on."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
 def is_one_clear_line(text: str) -> bool:
-    """Whether an error is told in one line, without a traceback."""
+    """Return whether an error is reported in one line, without a traceback."""
     return text.count("\n") == 1 and "Traceback" not in text
 
 
 def wait_until_ready(worker: Standalone) -> None:
-    """Return when it is ready; fail when it ends, or is not in time."""
+    """Return once the worker is ready; fail if it ends or takes longer than `START_SECONDS`."""
     deadline = time.monotonic() + START_SECONDS
     while True:
         try:
@@ -95,7 +95,7 @@ def wait_until_ready(worker: Standalone) -> None:
 
 @contextlib.contextmanager
 def standalone_worker(blobs: Path) -> Iterator[Standalone]:
-    """Lend a standalone worker whose blobs lie in a folder; it is killed at the end."""
+    """Run a standalone worker whose blobs are in the folder `blobs`; it is killed on exit."""
     environment = environment_with(
         APP_MODE="standalone", PORT=str(free_port()), GDALTOOLS_BLOB_ROOT=str(blobs), LOG_LEVEL="WARNING"
     )

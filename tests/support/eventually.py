@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 
 async def eventually(condition: Callable[[], bool], *, within_seconds: float = 10.0) -> None:
-    """Return as soon as the condition holds; fail when it does not in time."""
+    """Return as soon as the condition holds; fail if it does not within `within_seconds`."""
     deadline = time.monotonic() + within_seconds
     while not condition():
         assert time.monotonic() < deadline, f"not within {within_seconds} s"
@@ -18,9 +18,9 @@ async def eventually(condition: Callable[[], bool], *, within_seconds: float = 1
 async def eventually_or_stalled(
     condition: Callable[[], bool], *, progress: Callable[[], object], within_seconds: float = 60.0
 ) -> None:
-    """Return as soon as the condition holds; fail when its progress stands still for so long before that.
+    """Return as soon as the condition holds; fail if `progress` stops changing for `within_seconds` before.
 
-    For work whose whole length says more about the machine than about what is tested.
+    For work whose total duration says more about the machine than about what is tested.
     """
     seen = progress()
     deadline = time.monotonic() + within_seconds

@@ -1,6 +1,6 @@
-"""Task types for tests, run like any other: import this in a task's process and they are there.
+"""Task types for tests, run like any other: importing this module in a task's process registers them.
 
-They do what rasters do only by accident: nothing at all, stand still, use memory, die.
+They do on purpose what rasters do only by accident: nothing at all, stand still, use memory, die.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ def say_something(parameters: NoParameters, progress: ProgressOption) -> dict[st
 
 
 def needs_much(task_type: str, parameters: Any) -> handlers.Expected | None:
-    """What the test says, else what the task type does."""
+    """Return the test's own expectation if `parameters` have one, else the task type's."""
     if "needs_mb" not in parameters:
         return _expectation(task_type, parameters)
     work = Workload("create_cog", "analysis", square_layout(1), cores=1)

@@ -1,4 +1,4 @@
-"""Processes as the operating system sees them."""
+"""Processes, as the operating system reports them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 
 def descendants(pid: int | None = None) -> set[int]:
-    """Process ids of everything that a process (by default this one) has started, zombies left out."""
+    """Return the ids of all descendants of a process (by default this one), zombies excluded."""
     parents: dict[int, list[int]] = {}
     for folder in Path("/proc").iterdir():
         if not folder.name.isdigit():
@@ -31,10 +31,10 @@ def descendants(pid: int | None = None) -> set[int]:
 
 
 def forkservers(pid: int | None = None) -> set[int]:
-    """Of `descendants` multiprocessing's forkserver, and what was forked from it."""
+    """Return those of `descendants` that are multiprocessing's forkserver or were forked from it."""
     found = set()
     for each in descendants(pid):
-        with contextlib.suppress(OSError):  # it ends just now
+        with contextlib.suppress(OSError):  # the process has just ended
             if b"multiprocessing.forkserver" in Path(f"/proc/{each}/cmdline").read_bytes():
                 found.add(each)
     return found
@@ -42,7 +42,7 @@ def forkservers(pid: int | None = None) -> set[int]:
 
 @contextlib.contextmanager
 def frozen(pids: Iterable[int]) -> Iterator[None]:
-    """Stop processes for the time of the context, as a paused machine does; they notice only the time."""
+    """Stop processes inside the block, as on a paused machine; they notice only the lost time."""
     pids = list(pids)
     for pid in pids:
         os.kill(pid, signal.SIGSTOP)

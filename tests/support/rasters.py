@@ -1,4 +1,4 @@
-"""Small rasters for tests: made from a seed, written with what a test asks for, broken on purpose."""
+"""Small rasters for tests: generated from a seed, with the requested properties, or damaged on purpose."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def smooth(
     seed: int = 0,
     noise: float = 4.0,
 ) -> NDArray[Any]:
-    """An image of hills and a little noise, shape (bands, rows, cols), spread over the dtype's range.
+    """Return hills with a little noise, `(bands, rows, cols)`, spread over the dtype's range.
 
     Integers stay within 10..250 (uint8) or 10..4000 (wider), so that 0 and 255 are free for nodata.
     """
@@ -52,14 +52,14 @@ def smooth(
 
 
 def categories(rows: int = 300, cols: int = 400, *, classes: int = 6, seed: int = 0) -> NDArray[np.uint8]:
-    """A land-cover map: patches of the values 1..classes, shape (1, rows, cols)."""
+    """Return a land-cover map, `(1, rows, cols)`: patches of the values 1..classes."""
     rng = np.random.default_rng(seed)
     coarse = rng.integers(1, classes + 1, (rows // 20 + 1, cols // 20 + 1), dtype="uint8")
     return coarse.repeat(20, axis=0).repeat(20, axis=1)[np.newaxis, :rows, :cols].copy()
 
 
 def elevation(rows: int = 300, cols: int = 400, *, seed: int = 0) -> NDArray[np.float32]:
-    """A terrain model in metres, shape (1, rows, cols), with fractions."""
+    """Return a terrain model in metres, `(1, rows, cols)`, with fractions."""
     return smooth(1, rows, cols, dtype="float32", seed=seed, noise=0.5)
 
 
@@ -85,10 +85,10 @@ def write_raster(
     overviews: Sequence[int] = (),
     options: Mapping[str, Any] | None = None,
 ) -> Path:
-    """Write `array`, shape (bands, rows, cols), and return the path.
+    """Write `array`, shape `(bands, rows, cols)`, and return the path.
 
-    ``block=None`` makes strips, a number makes square tiles; ``mask`` is an internal per-dataset mask;
-    ``alpha`` says that the last band is one; `options` are GDAL's creation options, as rasterio takes them.
+    ``block=None`` writes strips, a number writes square blocks; ``mask`` is an internal per-dataset mask;
+    ``alpha`` marks the last band as alpha; `options` are GDAL's creation options, as rasterio takes them.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -137,7 +137,7 @@ def write_raster(
 
 
 def write_netcdf(path: str | os.PathLike[str], array: NDArray[Any], *, form: str = "NC") -> Path:
-    """Write `array`, shape (bands, rows, cols), a variable ``BandN`` for each band; "NC4" is HDF5 inside."""
+    """Write `array`, shape `(bands, rows, cols)`, one variable ``BandN`` per band; "NC4" is HDF5 inside."""
     path = Path(path)
     with tempfile.TemporaryDirectory() as folder, rasterio.Env():
         source = write_raster(Path(folder) / "a.tif", array)
@@ -153,7 +153,7 @@ def truncate(path: str | os.PathLike[str], keep: float = 0.5) -> Path:
 
 
 def damage(path: str | os.PathLike[str], *, at: float = 0.6, size: int = 512) -> Path:
-    """Overwrite `size` bytes in the middle of the file with noise; its length stays; return the path."""
+    """Overwrite `size` bytes at the share `at` of the file with noise, not its length; return the path."""
     path = Path(path)
     noise = np.random.default_rng(1).integers(0, 256, size, dtype="uint8").tobytes()
     with path.open("r+b") as stream:

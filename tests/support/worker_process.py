@@ -18,24 +18,24 @@ STOP_SECONDS = 60.0
 
 
 class WorkerProcess:
-    """A worker in ``APP_MODE=worker_docker``, from entry to exit of a ``with``; may be restarted meanwhile.
+    """A worker in ``APP_MODE=worker_docker``, running inside a ``with`` block, where it may be restarted.
 
-    Leaving it sends SIGTERM, and fails when the worker does not then end well.
+    Leaving the block sends SIGTERM, and fails if the worker does not then exit with code 0.
 
     Parameters
     ----------
     conninfo
-        Its database.
+        Connection string of its database.
     connection_string
-        Its Service Bus.
+        Connection string of its Service Bus.
     blobs
         The folder of its containers.
     log_path
-        Where its output goes.
+        The file for its output.
     environment
-        More variables, or others.
+        Variables to add or override.
     module
-        Another program than the worker's own, around it.
+        The module to run instead of the worker's own, which it wraps.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class WorkerProcess:
         module: str = "worker",
     ) -> None:
         self.port = _free_port()
-        """Where its probes answer; the same after a restart."""
+        """The port of its probes; the same after a restart."""
         parts = {name.upper(): str(value) for name, value in postgres.parts(conninfo).items() if value}
         self.environment = {
             **os.environ,
@@ -61,7 +61,7 @@ class WorkerProcess:
             "PYTHONPATH": str(ROOT),
             **(environment or {}),
         }
-        """Its variables."""
+        """Its environment variables."""
         self._log_path = log_path
         self._module = module
         self._process: subprocess.Popen[bytes] | None = None
@@ -100,7 +100,7 @@ class WorkerProcess:
         return self._log_path.read_text(errors="replace") if self._log_path.exists() else ""
 
     def start(self) -> None:
-        """Start it; it is not ready when this returns."""
+        """Start it; it is not yet ready when this returns."""
         assert not self.is_running, "the worker runs already"
         with self._log_path.open("ab") as log:
             self._process = subprocess.Popen(
@@ -116,17 +116,17 @@ class WorkerProcess:
         self._started().terminate()
 
     def kill(self) -> None:
-        """Send SIGKILL to the worker alone, and wait for its end."""
+        """Send SIGKILL to the worker alone, and wait until it has ended."""
         self._started().kill()
         self._started().wait(STOP_SECONDS)
 
     def wait(self, timeout: float) -> int:
-        """Its exit code, once it has ended.
+        """Wait until it has ended, and return its exit code.
 
         Raises
         ------
         subprocess.TimeoutExpired
-            It has not, after so many seconds.
+            It has not ended after `timeout` seconds.
         """
         return self._started().wait(timeout)
 

@@ -1,4 +1,4 @@
-"""What tests of this folder share."""
+"""Fixtures shared by the tests of this folder."""
 
 from __future__ import annotations
 
@@ -14,6 +14,6 @@ Cut = Callable[[int, int | None], None]
 
 @pytest.fixture
 def cut(monkeypatch: pytest.MonkeyPatch) -> Cut:
-    """Cuts COGs into pieces of so many rows and columns (None: the whole width), however small they are."""
+    """Cuts COGs into pieces of the passed rows and columns (None: the whole width), however small."""
 
     return partial(cut_pieces, monkeypatch)

@@ -169,7 +169,7 @@ def test_a_reader_that_went_away_is_no_crash(scene: Path) -> None:
 
 
 def test_ctrl_c_ends_at_once_with_130_and_no_target(tmp_path: Path) -> None:
-    # A sparse file is written in no time, and takes as long to warp as any other: minutes.
+    # A sparse file is written in no time, but takes as long to warp as any other: minutes.
     source = tmp_path / "a.tif"
     grid = {"crs": UTM, "transform": UTM_GRID, "width": 30_000, "height": 30_000}
     rasterio.open(

@@ -1,1 +1,1 @@
-"""Whether a method's output is what was asked for: its structure, its pixels, its metadata."""
+"""Check a method's output against the request: its structure, its pixels, its metadata."""

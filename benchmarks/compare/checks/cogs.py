@@ -1,6 +1,6 @@
-"""Whether a method made what was asked for: a strictly valid COG of the very same pixels.
+"""Check that a method wrote what was requested: a strictly valid COG with identical pixels.
 
-A fast wrong answer is no answer: outputs are read back, in bounded memory.
+A fast wrong answer is no answer. Outputs are read back in bounded memory.
 """
 
 from __future__ import annotations
@@ -14,23 +14,23 @@ from rasterio.enums import Resampling
 from rasterio.io import DatasetReader
 from rasterio.windows import Window
 
-# Rows that are compared at a time: a multiple of every block size in use.
+# Rows compared at a time: a multiple of every block size in use.
 _ROWS = 512
 _CACHE_MB = 64
-# Mean difference of the smallest overview from averaged pixels, in standard deviations of these. Averaging
-# in steps with rounding in between gives hundredths; overviews of zeros give 1 and more.
+# Largest mean difference of the smallest overview from averaged pixels, in standard deviations of the latter.
+# Averaging in steps with rounding in between gives hundredths; overviews of zeros give 1 and more.
 _OVERVIEW_TOLERANCE = 0.25
 
 
 def check(source: Path, target: Path) -> dict[str, Any]:
-    """What is wrong with `target` as a COG of `source`.
+    """Return what is wrong with `target` as a COG of `source`.
 
     Returns
     -------
     dict
-        ``valid``: it passes rio-cogeo's strict rules; ``pixels_identical``: where the source has
-        pixels, full resolution is the same bit for bit; ``problems``: these, padding, lost georeference or
-        nodata, and wrong overviews, a sentence each.
+        ``valid``: it passes rio-cogeo's strict rules; ``pixels_identical``: full resolution equals the source
+        bit for bit, within the source's extent; ``problems``: a sentence for each of these, and for padding,
+        lost georeference or nodata, and wrong overviews.
     """
     from rio_cogeo.cogeo import cog_validate
 
@@ -52,7 +52,7 @@ def _pixel_problems(expected: DatasetReader, found: DatasetReader) -> list[str]:
         return [f"{_shape(found)} instead of {_shape(expected)}"]
     for row in range(0, expected.height, _ROWS):
         window = Window(0, row, expected.width, min(_ROWS, expected.height - row))
-        # As bytes, so that NaN equals NaN and -0.0 is not 0.0.
+        # Compared as bytes, so that NaN equals NaN and -0.0 differs from 0.0.
         left, right = (each.read(window=window).view("uint8") for each in (expected, found))
         if not np.array_equal(left, right):
             return [f"pixels differ from the source's, first in rows {row} to {row + _ROWS}"]
@@ -77,7 +77,7 @@ def _overview_problems(expected: DatasetReader, target: Path, found: DatasetRead
     with rasterio.open(target, overview_level=levels - 1) as smallest:
         overview = smallest.read(masked=True).astype("float64")
     if found.shape != expected.shape:
-        return []  # it shows another area
+        return []  # it covers another area
     averaged = expected.read(masked=True, out_shape=overview.shape, resampling=Resampling.average)
     spread = float(averaged.std()) or 1.0
     difference = float(abs(overview - averaged).mean()) / spread

@@ -1,6 +1,7 @@
-"""Whether tiles are what was asked for: strictly valid COGs, in their places, of a warp's own pixels.
+"""Check that tiles are as requested: strictly valid COGs, in the right places, with a warp's pixels.
 
-The measure is GDAL's warp with four samples a pixel (XSCALE and YSCALE 1); a plain window is to be identical.
+The reference is GDAL's warp with four samples per pixel (XSCALE and YSCALE 1); a plain window must be
+identical.
 """
 
 from __future__ import annotations
@@ -18,15 +19,15 @@ from rasterio.windows import Window
 
 from benchmarks.compare.jobs import CheckTilesJob, TileOfGrid, Tiles
 
-# Rows in the middle of each tile that are compared.
+# Rows compared, in the middle of each tile.
 _ROWS = 256
-# Mean difference from the measure that counts as the same, in standard deviations of the pixels: rounding and
-# an approximate transformer give thousandths, another kernel hundredths and more.
+# Largest mean difference from the reference that counts as equal, in standard deviations of the pixels:
+# rounding and an approximate transformer give thousandths, another kernel hundredths and more.
 _TOLERANCE = 0.01
 
 
 def check_tiles(job: CheckTilesJob) -> dict[str, Any]:
-    """What is wrong with the tiles in a folder; a dict as `benchmarks.compare.checks.cogs.check` gives."""
+    """Return what is wrong with the tiles in a folder, as `benchmarks.compare.checks.cogs.check` does."""
     from rio_cogeo.cogeo import cog_validate
 
     layout: list[str] = []
@@ -83,7 +84,7 @@ def _different(source: DatasetReader, found: DatasetReader, tile: TileOfGrid, ti
     ) as warped:
         expected = warped.read(bands, window=window).astype("float64")
         data = warped.dataset_mask(window=window) == 255
-    # What a method fills with where the source does not reach is its own choice.
+    # Each method chooses its own fill outside the source's extent.
     pixels, expected = pixels[:, data], expected[:, data]
     if not expected.size:
         return []
@@ -92,5 +93,5 @@ def _different(source: DatasetReader, found: DatasetReader, tile: TileOfGrid, ti
 
 
 def _summed(problems: list[str]) -> list[str]:
-    """The first, and how many there are like it."""
+    """Return the first problem, and the number of others."""
     return problems[:1] + [f"and {len(problems) - 1} more like it"] * (len(problems) > 1)

@@ -1,7 +1,7 @@
-"""Who is compared: variants of the engine and its peers, each with the options that it is given.
+"""The methods for COGs: variants of the engine and its peers, each with its options.
 
-All are given the same codec, level, predictor, block size and resampling, but for the variants that are there
-to differ: the adaptive ones, which may write another number of bytes, and ZSTD beside DEFLATE.
+All share codec, level, predictor, block size and resampling, except for the variants that exist to differ:
+the adaptive ones, which may write another number of bytes, and ZSTD next to DEFLATE.
 """
 
 from __future__ import annotations
@@ -14,32 +14,32 @@ from typing import Literal
 from benchmarks.compare.jobs import Encoding
 from benchmarks.errors import MissingPackage, UnknownMethod
 
-#: The method that sizes are held against.
+#: The method that sizes are compared with.
 REFERENCE = "gdal"
 
 _ZSTD_LEVEL = 3
-# Compared only where they are asked for.
+# Compared only when named explicitly.
 _UNUSUAL = ("default", "gdal-small-cache")
 
 
 @dataclass(frozen=True)
 class Method:
-    """One way to make the COG.
+    """One way to write the COG.
 
     Attributes
     ----------
     name : str
-        What it is called on the command line and in JSON.
+        Its name on the command line and in JSON.
     label : str
-        What it is called in tables.
+        Its name in tables.
     writer : str
         A key of `benchmarks.compare.peers.cogs.WRITERS`.
     size_tolerance : float or None
-        The engine's, where it adapts.
+        The engine's size tolerance, if it is adaptive.
     packages : tuple of str
         Distributions that it needs.
     cogs : bool
-        Whether what it makes is to be COGs.
+        Whether its outputs must be COGs.
     """
 
     name: str
@@ -52,7 +52,7 @@ class Method:
     cogs: bool = True
 
     def missing_package(self) -> str | None:
-        """The first package that it needs and that is not installed."""
+        """Return the first required package that is not installed, or None."""
         return next((name for name in self.packages if not _installed(name)), None)
 
 
@@ -63,24 +63,24 @@ def methods(
     engine: Sequence[str] | None = None,
     peers: Sequence[str] | None = None,
 ) -> tuple[Method, ...]:
-    """The methods of these names, engine first; the usual ones for None.
+    """Return the methods of these names, engine first; the usual ones for None.
 
     Parameters
     ----------
     encoding : Encoding
-        What all are asked for.
+        The options shared by all methods.
     size_tolerances : sequence of float
-        One adaptive variant each, where the codec is DEFLATE: 0.015 gives ``adaptive-1.5``.
+        One adaptive variant for each, if the codec is DEFLATE: 0.015 gives ``adaptive-1.5``.
     engine, peers : sequence of str, optional
-        Names; an empty sequence for none.
+        Names; empty for none.
 
     Raises
     ------
     UnknownMethod
-        A name is not known, or does not go with the codec.
+        A name is unknown, or does not go with the codec.
     MissingPackage
-        A peer that was named needs a package that is not installed. A usual one that does is returned all
-        the same, to be reported as skipped.
+        A peer passed by name needs a package that is not installed. A usual one is returned all the same, to
+        be reported as skipped.
     """
     return chosen_methods(
         _engine_variants(encoding, size_tolerances), _peers(encoding), engine=engine, peers=peers
@@ -94,7 +94,7 @@ def chosen_methods(
     engine: Sequence[str] | None,
     peers: Sequence[str] | None,
 ) -> tuple[Method, ...]:
-    """Those of the engine's variants and of the peers that are asked for; the usual ones for None.
+    """Return the requested engine variants and peers, engine first; the usual ones for None.
 
     Raises
     ------
@@ -168,12 +168,12 @@ def _peers(encoding: Encoding) -> dict[str, Method]:
 
 
 def codec_name(encoding: Encoding) -> str:
-    """A codec and its level, as tables name them."""
+    """Return a codec and its level, as tables name them."""
     return encoding.codec if encoding.level is None else f"{encoding.codec} {encoding.level}"
 
 
 def _with_zstd(encoding: Encoding) -> Encoding | None:
-    """ZSTD 3 to stand beside DEFLATE; None where something else was asked for."""
+    """Return ZSTD 3 to compare with DEFLATE, or None for another codec."""
     return replace(encoding, codec="ZSTD", level=_ZSTD_LEVEL) if encoding.codec == "DEFLATE" else None
 
 

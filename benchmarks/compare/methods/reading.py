@@ -1,4 +1,4 @@
-"""Who reads, and who runs tasks: the engine and what it is held against."""
+"""The methods that read rasters and run tasks: the engine, and what it is compared with."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from benchmarks.compare.methods.cogs import Method, chosen_methods
 def read_methods(
     encoding: Encoding, *, engine: Sequence[str] | None = None, peers: Sequence[str] | None = None
 ) -> tuple[Method, ...]:
-    """The readers of these names, engine first; the usual ones for None: as `methods.methods`.
+    """Return the readers of these names, engine first; the usual ones for None.
 
     Raises
     ------
     UnknownMethod, MissingPackage
-        As `methods.methods` does.
+        As `benchmarks.compare.methods.cogs.methods` does.
     """
     own = Method("open", "gdaltools.open", "engine", "read-engine", encoding)
     peer = Method("rasterio", "rasterio, all at once", "peer", "read-rasterio", encoding)
@@ -43,12 +43,12 @@ def read_methods(
 def worker_methods(
     encoding: Encoding, *, engine: Sequence[str] | None = None, peers: Sequence[str] | None = None
 ) -> tuple[Method, ...]:
-    """The worker, its runner, and the bare loop: as `methods.methods`.
+    """Return the worker, its runner and the bare loop, by name; all of them for None.
 
     Raises
     ------
     UnknownMethod, MissingPackage
-        As `methods.methods` does.
+        As `benchmarks.compare.methods.cogs.methods` does.
     """
     whole = Method("worker", "the whole worker", "engine", "worker-whole", encoding, packages=("psycopg",))
     runner = replace(whole, name="runner", label="a process each", writer="worker-runner")

@@ -1,4 +1,4 @@
-"""Who makes tiles: variants of the engine and its peers."""
+"""The methods for tiles: variants of the engine and its peers."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ def tile_methods(
     engine: Sequence[str] | None = None,
     peers: Sequence[str] | None = None,
 ) -> tuple[Method, ...]:
-    """The methods of these names, engine first; the usual ones for None: as `methods.methods`.
+    """Return the methods of these names, engine first; the usual ones for None.
 
     Raises
     ------
     UnknownMethod, MissingPackage
-        As `methods.methods` does.
+        As `benchmarks.compare.methods.cogs.methods` does.
     """
     return chosen_methods(_variants(encoding, size_tolerances), _peers(encoding), engine=engine, peers=peers)
 

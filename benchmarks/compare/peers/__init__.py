@@ -1,1 +1,1 @@
-"""How each library is called for the same result."""
+"""How to call each library for the same result."""

@@ -1,7 +1,7 @@
-"""How each library is asked for the same COG.
+"""How to call each library for the same COG.
 
-A writer imports what its user would import and gives back the call to be timed: what the library loads
-inside that call is part of its time, as it is of a user's.
+A writer imports what its user would import, and returns the call to time. What the library loads inside that
+call is part of its time, as it is for a user.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _GTIFF_LEVELS = {"DEFLATE": "ZLEVEL", "ZSTD": "ZSTD_LEVEL"}
 
 
 def engine(job: WriteJob) -> Write:
-    """``gdaltools.create_cog`` at a codec and level, or adaptive within a size tolerance."""
+    """Return a call of ``gdaltools.create_cog`` at a codec and level, or adaptive within a size tolerance."""
     import dask
 
     from gdaltools import create_cog
@@ -46,7 +46,7 @@ def engine(job: WriteJob) -> Write:
 
 
 def engine_default(job: WriteJob) -> Write:
-    """``gdaltools.create_cog`` as it comes, whatever codec was asked for."""
+    """Return a call of ``gdaltools.create_cog`` with its defaults, whatever codec is requested."""
     import dask
 
     from gdaltools import create_cog
@@ -59,7 +59,7 @@ def engine_default(job: WriteJob) -> Write:
 
 
 def gdal(job: WriteJob) -> Write:
-    """GDAL's COG driver by rasterio, on all threads."""
+    """Return a call of GDAL's COG driver through rasterio, on all threads."""
     import rasterio
     import rasterio.shutil
 
@@ -73,13 +73,13 @@ def gdal(job: WriteJob) -> Write:
 
 
 def gdal_small_cache(job: WriteJob) -> Write:
-    """The same with GDAL's block cache at 128 MB instead of 5% of the memory."""
+    """Return the call of `gdal` with GDAL's block cache at 128 MB instead of 5% of the memory."""
     os.environ["GDAL_CACHEMAX"] = "128"
     return gdal(job)
 
 
 def rio_cogeo(job: WriteJob) -> Write:
-    """rio-cogeo's ``cog_translate`` with its defaults, but for the options asked of all."""
+    """Return a call of rio-cogeo's ``cog_translate`` with its defaults, except for the shared options."""
     from rio_cogeo.cogeo import cog_translate
 
     return lambda: cog_translate(
@@ -92,7 +92,7 @@ def rio_cogeo(job: WriteJob) -> Write:
 
 
 def rio_cogeo_tuned(job: WriteJob) -> Write:
-    """The same on all threads, its intermediate on disk."""
+    """Return the call of `rio_cogeo` on all threads, with its intermediate on disk."""
     from rio_cogeo.cogeo import cog_translate
 
     return lambda: cog_translate(
@@ -107,7 +107,7 @@ def rio_cogeo_tuned(job: WriteJob) -> Write:
 
 
 def rioxarray_cog(job: WriteJob) -> Write:
-    """rioxarray's ``to_raster(driver="COG")`` of a dask-backed array."""
+    """Return a call of rioxarray's ``to_raster(driver="COG")`` on a dask-backed array."""
     import dask
     import rasterio
     import rioxarray
@@ -126,7 +126,7 @@ def rioxarray_cog(job: WriteJob) -> Write:
 
 
 def odc_geo(job: WriteJob) -> Write:
-    """odc-geo's ``save_cog_with_dask`` of a pixel-interleaved, dask-backed array."""
+    """Return a call of odc-geo's ``save_cog_with_dask`` on a pixel-interleaved, dask-backed array."""
     import dask
     import odc.geo.xr  # noqa: F401, registers the accessor that save_cog_with_dask uses
     import rioxarray
@@ -172,7 +172,7 @@ def _threads(job: WriteJob) -> str:
 
 
 def _cog_driver_options(job: WriteJob) -> dict[str, Any]:
-    """GDAL, "COG -- Cloud Optimized GeoTIFF generator"."""
+    """Return the creation options of GDAL's driver "COG -- Cloud Optimized GeoTIFF generator"."""
     encoding = job.encoding
     options: dict[str, Any] = {
         "COMPRESS": encoding.codec,
@@ -190,7 +190,7 @@ def _cog_driver_options(job: WriteJob) -> dict[str, Any]:
 
 
 def gtiff_profile(encoding: Encoding) -> dict[str, Any]:
-    """rio-cogeo's profile of the codec with the block, level and predictor asked for."""
+    """Return rio-cogeo's profile of the codec with the requested block size, level and predictor."""
     from rio_cogeo.profiles import cog_profiles
 
     profile: dict[str, Any] = dict(

@@ -1,7 +1,7 @@
-"""How each library reads all of a raster: the sum of every band, computed on so many threads.
+"""How each library reads a whole raster: the sum of every band, computed on `threads` threads.
 
-As in `writers`, a reader imports what its user would import and gives back the call to be timed. It leaves
-the sums where the job says, to be compared with those that a plain loop finds.
+As in `benchmarks.compare.peers.cogs`, a reader imports what its user would import and returns the call to
+time. That call writes the sums to the job's `target`, where they are compared with those of a plain loop.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ _CHUNK = 2048
 
 
 def engine(job: ReadJob) -> Read:
-    """``gdaltools.open``, summed by dask."""
+    """Return a call of ``gdaltools.open``, summed by dask."""
     import dask.array  # noqa: F401
-    import rioxarray  # noqa: F401 - what opening takes is loaded before, as it is of the others
+    import rioxarray  # noqa: F401 - imports of opening are loaded before the call, as for the others
 
     import gdaltools as gt
 
@@ -35,7 +35,7 @@ def engine(job: ReadJob) -> Read:
 
 
 def rioxarray_dask(job: ReadJob) -> Read:
-    """rioxarray's ``open_rasterio`` with chunks and without a lock, summed by dask."""
+    """Return a call of rioxarray's ``open_rasterio`` with chunks and without a lock, summed by dask."""
     import rioxarray
 
     def read() -> None:
@@ -47,7 +47,7 @@ def rioxarray_dask(job: ReadJob) -> Read:
 
 
 def odc_stac(job: ReadJob) -> Read:
-    """odc-stac's ``load`` of an item that was made before, summed by dask."""
+    """Return a call of odc-stac's ``load`` of an item created beforehand, summed by dask."""
     import odc.stac
 
     import gdaltools as gt
@@ -64,7 +64,7 @@ def odc_stac(job: ReadJob) -> Read:
 
 
 def rasterio_whole(job: ReadJob) -> Read:
-    """rasterio's ``read()`` of everything at once."""
+    """Return a call of rasterio's ``read()`` of the whole raster at once."""
     import rasterio
 
     def read() -> None:
@@ -75,7 +75,7 @@ def rasterio_whole(job: ReadJob) -> Read:
 
 
 def rasterio_windows(job: ReadJob) -> Read:
-    """rasterio by windows, on threads that each have a handle of their own."""
+    """Return a call of rasterio by windows, on threads with a handle each."""
     import rasterio
     from rasterio.windows import Window
 
@@ -108,7 +108,7 @@ READERS: dict[str, Callable[[ReadJob], Read]] = {
 
 
 def check_read(job: CheckReadJob) -> dict[str, Any]:
-    """Whether the sums are those of the raster; a dict as `benchmarks.compare.checks.cogs.check` gives."""
+    """Check the sums against the raster's; a dict as from `benchmarks.compare.checks.cogs.check`."""
     import rasterio
 
     found = np.array(json.loads(Path(job.target).read_text()))

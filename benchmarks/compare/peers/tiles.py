@@ -1,6 +1,7 @@
-"""How each library is asked for the same tiles, as COGs on the same grid.
+"""How to call each library for the same tiles, as COGs on the same grid.
 
-As in `writers`, a writer imports what its user would import and gives back the call to be timed.
+As in `benchmarks.compare.peers.cogs`, a writer imports what its user would import and returns the call to
+time.
 """
 
 from __future__ import annotations
@@ -19,12 +20,12 @@ _CHUNK = 2048
 
 
 def engine(job: TilesJob) -> Write:
-    """``gdaltools.extract_tiles(as_cog=True)`` at a codec and level, or adaptive within a size tolerance."""
+    """Return a call of ``gdaltools.extract_tiles(as_cog=True)``, at a codec and level or adaptive."""
     return _engine(job, as_cog=True)
 
 
 def engine_plain(job: TilesJob) -> Write:
-    """The same, but for plain tiles, which are no COGs yet."""
+    """Return the call of `engine` for plain tiles, which are no COGs yet."""
     return _engine(job, as_cog=False)
 
 
@@ -52,17 +53,17 @@ def _engine(job: TilesJob, *, as_cog: bool) -> Write:
 
 
 def sequential(job: TilesJob) -> Write:
-    """A WarpedVRT for each tile, a GeoTIFF of it, and rio-cogeo: as people write it."""
+    """Return the common loop: for each tile a WarpedVRT, a GeoTIFF of it, and rio-cogeo."""
     return _sequential(job, {})
 
 
 def sequential_scale_1(job: TilesJob) -> Write:
-    """The same with GDAL's own remedy against its slow kernel."""
+    """Return the loop of `sequential` with XSCALE and YSCALE 1, GDAL's own remedy against its slow kernel."""
     return _sequential(job, {"XSCALE": 1, "YSCALE": 1})
 
 
 def _sequential(job: TilesJob, options: dict[str, Any]) -> Write:
-    import rasterio  # noqa: F401 - what the tiles take is to be loaded before
+    import rasterio  # noqa: F401 - loaded before the call is timed
     import rio_cogeo.cogeo  # noqa: F401
 
     def write() -> None:
@@ -73,19 +74,19 @@ def _sequential(job: TilesJob, options: dict[str, Any]) -> Write:
 
 
 def processes(job: TilesJob) -> Write:
-    """The sequential loop, divided among processes."""
+    """Return the loop of `sequential`, divided among processes."""
     return _processes(job, {})
 
 
 def processes_scale_1(job: TilesJob) -> Write:
-    """The same with XSCALE and YSCALE 1."""
+    """Return the loop of `processes` with XSCALE and YSCALE 1."""
     return _processes(job, {"XSCALE": 1, "YSCALE": 1})
 
 
 def _processes(job: TilesJob, options: dict[str, Any]) -> Write:
     from multiprocessing import get_context
 
-    import rasterio  # noqa: F401 - forked with what it takes
+    import rasterio  # noqa: F401 - loaded before the fork
     import rio_cogeo.cogeo  # noqa: F401
 
     def write() -> None:
@@ -96,7 +97,7 @@ def _processes(job: TilesJob, options: dict[str, Any]) -> Write:
 
 
 def make_tile(job: TilesJob, tile: TileOfGrid, options: dict[str, Any]) -> None:
-    """One tile of the loop."""
+    """Write one tile of the loop."""
     import rasterio
     from rasterio.enums import Resampling
     from rasterio.transform import Affine
@@ -139,7 +140,7 @@ def make_tile(job: TilesJob, tile: TileOfGrid, options: dict[str, Any]) -> None:
 
 
 def gdalwarp(job: TilesJob) -> Write:
-    """``gdalwarp -multi`` into GDAL's COG driver, a call for each tile."""
+    """Return calls of ``gdalwarp -multi`` into GDAL's COG driver, one for each tile."""
     encoding = job.encoding
     options = ["-of", "COG", "-co", f"COMPRESS={encoding.codec}", "-co", f"NUM_THREADS={_threads(job)}"]
     if encoding.codec != "NONE":
@@ -159,7 +160,7 @@ def gdalwarp(job: TilesJob) -> Write:
 
 
 def rioxarray_tiles(job: TilesJob) -> Write:
-    """rioxarray's ``reproject`` onto each tile's grid, and ``to_raster(driver="COG")``."""
+    """Return calls of rioxarray's ``reproject`` onto each tile's grid and ``to_raster(driver="COG")``."""
     import rasterio
     import rioxarray
     from rasterio.enums import Resampling
@@ -191,7 +192,7 @@ def rioxarray_tiles(job: TilesJob) -> Write:
 
 
 def odc_geo(job: TilesJob) -> Write:
-    """odc-geo's ``xr_reproject`` of a dask-backed array onto each tile, and ``save_cog_with_dask``."""
+    """Return calls of odc-geo's ``xr_reproject`` of a dask-backed array and ``save_cog_with_dask``."""
     import dask
     import odc.geo.xr  # noqa: F401, registers the accessor that save_cog_with_dask uses
     import rioxarray

@@ -1,6 +1,6 @@
-"""The same tasks in a bare loop, in child processes, and by the whole worker: what is around each task.
+"""Run the same tasks in a bare loop, in child processes, and by the whole worker: the overhead per task.
 
-All make the same COG of a small raster so many times, one after the other.
+Every variant writes the same COG of a small raster `tasks` times, one after the other.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ _TIMEOUT_SECONDS = 600.0
 
 
 def bare_loop(job: WorkerJob) -> Loop:
-    """The handler's function in a loop."""
+    """Return a loop over the handler's function."""
     from worker.task import handlers
 
     _prepare(job)
-    handlers.run("create_cog", _parameters(0))  # the first one imports
+    handlers.run("create_cog", _parameters(0))  # the first run imports
 
     def loop() -> None:
         for number in range(job.tasks):
@@ -37,7 +37,7 @@ def bare_loop(job: WorkerJob) -> Loop:
 
 
 def runner_loop(job: WorkerJob) -> Loop:
-    """A child process for each task, from the worker's forkserver."""
+    """Return a loop with a child process for each task, from the worker's forkserver."""
     from worker.task.runner import Runner, RunnerOptions
 
     _prepare(job)
@@ -52,7 +52,7 @@ def runner_loop(job: WorkerJob) -> Loop:
 
 
 def whole_worker(job: WorkerJob) -> Loop:
-    """Queue, database, claim, child process, completion: messages that are sent at once."""
+    """Return a loop over queue, database, claim, child process and completion; messages are sent at once."""
     _prepare(job)
     loop = asyncio.new_event_loop()
     stack = AsyncExitStack()
@@ -76,7 +76,7 @@ def whole_worker(job: WorkerJob) -> Loop:
 
 
 async def _started(stack: AsyncExitStack) -> Any:
-    """A processor between a real queue and a real database, as the tests have it."""
+    """Start a processor between a real queue and a real database, as the tests do."""
     from tests.support.bench import JOBS, QUEUE, working
     from tests.support.services import postgres
     from worker.database.jobs import PlatformDatabase
@@ -100,7 +100,7 @@ LOOPS: dict[str, Callable[[WorkerJob], Loop]] = {
 
 
 def _prepare(job: WorkerJob) -> None:
-    """Let the job's folder be the containers, with the source in one of them."""
+    """Turn the job's folder into the blob containers, with the source in one of them."""
     root = Path(job.target)
     container = root / _SOURCE_CONTAINER
     container.mkdir(parents=True, exist_ok=True)
@@ -118,5 +118,5 @@ def _parameters(number: int) -> dict[str, Any]:
 
 
 def first_output(target: Path) -> Path:
-    """The first COG that a loop makes in a folder."""
+    """Return the path of the first COG that a loop writes to a folder."""
     return target / _TARGET_CONTAINER / "0_analysis.tif"

@@ -1,1 +1,1 @@
-"""A comparison's results as tables and pictures."""
+"""Present a comparison's results as tables and pictures."""

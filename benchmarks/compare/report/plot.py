@@ -1,4 +1,4 @@
-"""A comparison as a picture: for each source the wall time of every method, and its memory."""
+"""A comparison as a picture: for each source, the wall time and the memory of every method."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _BAR_INCHES, _HEAD_INCHES = 0.27, 0.62
 
 
 def require_plotting() -> None:
-    """Refuse a plot before anything is measured, not after.
+    """Fail before anything is measured if a plot cannot be drawn.
 
     Raises
     ------
@@ -27,7 +27,7 @@ def require_plotting() -> None:
 
 
 def plot(report: Report, path: Path) -> None:
-    """Draw to `path`, a PNG: bars of wall time, in multiples of the first method's, and of peak memory."""
+    """Draw a PNG at `path`: bars of wall time, as multiples of the first method's, and of peak memory."""
     require_plotting()
     from matplotlib.figure import Figure
 

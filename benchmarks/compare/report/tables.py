@@ -1,4 +1,4 @@
-"""A comparison as tables, for a terminal and as Markdown."""
+"""Present a comparison as tables, for a terminal and as Markdown."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from benchmarks.compare.results import CaseResult, CodecLimit, MethodResult, Rep
 
 _NOTHING = "–"
 _PIPED_WIDTH = 160
-# Of a core, used by others during a run: more than the kernel's own work on pages and disk.
+# A run is not quiet if others used more than this share of a core: more than the kernel's own work on pages
+# and disk.
 _QUIET_CORES = 0.15
-# Below this the goals, which are for about 1 GB, are printed with a warning.
+# The goals are for about 1 GB; for sources below this size they are printed with a warning.
 _MEANINGFUL_MB = 500
 
 
@@ -28,14 +29,14 @@ class Table:
 
 
 def tables(report: Report) -> tuple[Table, ...]:
-    """All tables of a comparison: two a case, then the goals."""
+    """Return all tables of a comparison: two for each case, then the goals."""
     each = (table for case in report.cases for table in (_runs(case), _ratios(case)) if table.rows)
     goals = _goals(report)
     return (*each, goals) if goals.rows else tuple(each)
 
 
 def machine_line(report: Report) -> str:
-    """Hardware and versions in one line."""
+    """Return hardware and versions as one line."""
     machine = report.machine
     versions = ", ".join(f"{name} {version}" for name, version in machine.versions.items())
     load = "" if machine.load is None else f", load {machine.load:.2f} at the start"
@@ -47,7 +48,7 @@ def machine_line(report: Report) -> str:
 
 
 def to_markdown(report: Report) -> str:
-    """The comparison as a Markdown document."""
+    """Return the comparison as a Markdown document."""
     what = _TITLES[report.cases[0].output] if report.cases else "Nothing"
     parts = [f"# {what}, side by side", f"{report.created}. {machine_line(report)}", _HOW_TO_READ]
     for table in tables(report):
@@ -58,16 +59,16 @@ def to_markdown(report: Report) -> str:
 
 
 def print_tables(report: Report) -> None:
-    """The comparison on the terminal."""
+    """Print the comparison to the terminal."""
     from rich import box
     from rich.console import Console
     from rich.table import Table as RichTable
     from rich.text import Text
 
-    # Piped into a file, a table is not to be folded.
+    # A table piped into a file must not be folded.
     console = Console() if sys.stdout.isatty() else Console(width=_PIPED_WIDTH)
     for table in tables(report):
-        # Text, not markup: square brackets in an error stay what they are.
+        # Text, not markup: square brackets in an error stay unchanged.
         rich = RichTable(title=Text(table.title), title_justify="left", box=box.SIMPLE_HEAD)
         for number, name in enumerate(table.header):
             left = number in (0, len(table.header) - 1)
@@ -181,7 +182,7 @@ def _overheads(case: CaseResult) -> Iterator[str]:
 
 
 def _encodes_alike(method: MethodResult, limit: CodecLimit) -> bool:
-    """Whether the limit is one for the method: adaptive encoders are free to pass it."""
+    """Return whether the limit holds for the method: adaptive encoders are free to beat it."""
     same = (method.codec, method.level) == (limit.codec, limit.level)
     return same and method.size_tolerance is None and method.name != "default"
 
@@ -241,7 +242,7 @@ def _quantity(verdict: Verdict, value: float) -> str:
 
 
 def failures(report: Report) -> Iterator[str]:
-    """A sentence for each engine variant that failed or made a wrong file."""
+    """Yield a sentence for each engine variant that failed or wrote a wrong file."""
     for case in report.cases:
         for method in case.methods:
             if method.role == "peer":

@@ -1,1 +1,1 @@
-"""The rasters that are compared on, made from a seed."""
+"""The source rasters of a comparison, generated from a seed."""

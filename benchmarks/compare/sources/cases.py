@@ -1,4 +1,4 @@
-"""The catalogue of cases, and the size that each takes for a number of megabytes."""
+"""The catalogue of cases, and the size of each in pixels for a number of megabytes."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ class Case:
     Attributes
     ----------
     scene : callable
-        Its recipe.
+        The recipe of its pixels.
     aspect : float
-        Width to height.
+        Ratio of width to height.
     odd : bool
-        Whether width and height are odd, as GDAL averages other pixels then; else they are even.
+        Whether width and height are odd, where GDAL averages other pixels; otherwise they are even.
     """
 
     name: str
@@ -35,7 +35,7 @@ class Case:
     odd: bool = False
 
     def size(self, megabytes: float) -> tuple[int, int]:
-        """Width and height for about so many megabytes (10⁶ bytes) uncompressed.
+        """Return width and height for about `megabytes` (10⁶ bytes) uncompressed.
 
         >>> CASES["relief"].size(1000), CASES["bluemarble"].size(1000)
         ((18256, 18256), (20413, 16329))
@@ -90,12 +90,12 @@ CASES: dict[str, Case] = {
 
 
 def cases_named(names: Sequence[str]) -> tuple[Case, ...]:
-    """The cases of these names, in their order; all of them for none.
+    """Return the cases of these names, in this order; all cases for no names.
 
     Raises
     ------
     UnknownCase
-        One is not in the catalogue.
+        A name is not in the catalogue.
     """
     for name in names:
         if name not in CASES:

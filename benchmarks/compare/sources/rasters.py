@@ -1,6 +1,6 @@
-"""The rasters that are compared on: made once from a seed, kept in a folder outside of the checkout.
+"""The rasters of a comparison: generated once from a seed, kept in a folder outside of the checkout.
 
-They are written by rows, in memory that does not grow with them, and appear whole or not at all.
+They are written by rows, in memory that does not grow with their size. A file is complete or absent.
 """
 
 from __future__ import annotations
@@ -22,23 +22,23 @@ from gdaltools.errors import SourceNotFound, UnsupportedRaster
 
 Layout = Literal["striped", "tiled"]
 
-# To be raised when a recipe changes: a file of another edition is not taken for this one's.
+# Increase this when a recipe changes: a file of another edition is not reused.
 _EDITION = 1
-# Rows written at a time: whole rows of the tiles of a tiled source.
+# Rows written at a time: one row of tiles of a tiled source.
 _ROWS = 256
 _TRANSFORM = from_origin(399_960, 5_700_000, 10, 10)
 
 
 @dataclass(frozen=True)
 class Source:
-    """A raster to be compared on.
+    """A raster to compare methods on.
 
     Attributes
     ----------
     name : str
-        The case's, or the file's.
+        The name of the case, or of the file.
     size_bytes : int
-        Uncompressed.
+        Uncompressed size.
     """
 
     name: str
@@ -54,12 +54,12 @@ class Source:
 
     @property
     def pixel_bytes(self) -> int:
-        """Bytes of one pixel of all bands."""
+        """Bytes of one pixel, all bands together."""
         return self.bands * np.dtype(self.dtype).itemsize
 
     @property
     def size_bytes(self) -> int:
-        """Bytes of the whole, uncompressed."""
+        """Uncompressed size of the raster, in bytes."""
         return self.width * self.height * self.pixel_bytes
 
 
@@ -72,12 +72,12 @@ def made_source(
     compress: str | None = None,
     seed: int = 0,
 ) -> Source:
-    """The case's raster of about this size; made if `folder` has not got it yet.
+    """Return the case's raster of about `megabytes`; generate it if `folder` does not hold it yet.
 
     Raises
     ------
     MissingPackage
-        Its pictures' package is not installed.
+        The package with its pictures is not installed.
     """
     folder.mkdir(parents=True, exist_ok=True)
     width, height = case.size(megabytes)
@@ -94,12 +94,12 @@ def made_source(
 
 
 def given_source(path: Path) -> Source:
-    """A user's own raster.
+    """Return a user's own raster as a source.
 
     Raises
     ------
     SourceNotFound, UnsupportedRaster
-        There is no such file, GDAL does not read it, or its bands are of several dtypes.
+        The file does not exist, GDAL cannot read it, or its bands are of several dtypes or complex.
     """
     if not path.exists():
         raise SourceNotFound(f"{path} does not exist")

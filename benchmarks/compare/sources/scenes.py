@@ -1,7 +1,7 @@
-"""The recipes of the sources: a scene gives rows of pixels, and the same ones for the same seed.
+"""The recipes of the sources: a scene returns rows of pixels, always the same ones for the same seed.
 
 Real imagery is Natural Earth's relief and Blue Marble with ETOPO, at their own resolution. The rest imitates
-what sensors deliver: detail at all scales, parcels with edges, and noise that grows with the signal.
+sensor data: detail at all scales, parcels with edges, and noise that grows with the signal.
 """
 
 from __future__ import annotations
@@ -16,22 +16,22 @@ from numpy.typing import NDArray
 
 from benchmarks.compare.sources.images import at, picture, texture
 
-#: Pixels of the rows from the first number up to the second, (rows, cols, bands).
+#: A function of a first row and a last one, exclusive, that returns their pixels `(rows, cols, bands)`.
 Rows = Callable[[int, int], NDArray[Any]]
 
 # Where a picture begins: Europe and Africa, so that a small source is not all sea.
 _RELIEF_START = (1000, 5400)
 _MARBLE_START = (300, 4000)
-# Far from one another's peaks, so that coarse and fine detail do not repeat together.
+# Ratio of the coarse scale to the fine one; no simple number, so that their repeats do not coincide.
 _COARSE = 13.37
 _ORBIT_DEGREES = 11.0
-# Standard deviations above which such a share of a texture lies.
+# A texture exceeds these many standard deviations in a quarter and in a twentieth of its area.
 _QUARTER, _TWENTIETH = 0.67, 1.64
 
 
 @dataclass(frozen=True)
 class Frame:
-    """What a scene has to fill: its size in pixels, its seed, and where pictures are unpacked."""
+    """The frame that a scene fills: its size in pixels, its seed, and the folder for unpacked pictures."""
 
     width: int
     height: int
@@ -39,24 +39,24 @@ class Frame:
     folder: Path
 
     def rng(self, first_row: int) -> np.random.Generator:
-        """Noise of the rows from this one on, whatever was drawn before."""
+        """Return the random generator of the rows from `first_row` on, independent of earlier draws."""
         return np.random.default_rng((self.seed, first_row))
 
 
 def relief(frame: Frame) -> Rows:
-    """Natural Earth's shaded relief, mirrored beyond its edges; uint8 RGB."""
+    """Return Natural Earth's shaded relief, mirrored beyond its edges; uint8 RGB."""
     image = picture(["shadedrelief.jpg"], frame.folder)
     return lambda first, last: at(image, *_grid(frame, first, last, _RELIEF_START), beyond="mirror")
 
 
 def blue_marble(frame: Frame) -> Rows:
-    """Blue Marble and ETOPO side by side, mirrored beyond their edges; uint8 RGB."""
+    """Return Blue Marble and ETOPO side by side, mirrored beyond their edges; uint8 RGB."""
     image = picture(["bmng.jpg", "etopo1.jpg"], frame.folder)
     return lambda first, last: at(image, *_grid(frame, first, last, _MARBLE_START), beyond="mirror")
 
 
 def relief_with_nodata(frame: Frame) -> Rows:
-    """The relief with 0 in a quarter of it, in patches of all sizes; uint8 RGB."""
+    """Return the relief with 0 in a quarter of it, in patches of all sizes; uint8 RGB."""
     pixels, patches = relief(frame), texture(frame.seed, slope=1.5)
 
     def rows(first: int, last: int) -> NDArray[Any]:
@@ -67,9 +67,9 @@ def relief_with_nodata(frame: Frame) -> Rows:
 
 
 def landsat(frame: Frame) -> Rows:
-    """A satellite scene's look: the relief twice enlarged, low contrast, noise, 0 around a tilted footprint.
+    """Return an imitated satellite scene; uint8 RGB.
 
-    uint8 RGB.
+    It is the relief enlarged twice, with low contrast, noise, and 0 around a tilted footprint.
     """
     image = picture(["shadedrelief.jpg"], frame.folder)
     stripes = np.random.default_rng(frame.seed).normal(0, 0.3, (1, frame.width, 3)).astype("float32")
@@ -89,17 +89,17 @@ def landsat(frame: Frame) -> Rows:
 
 
 def noise_rgb(frame: Frame) -> Rows:
-    """1/f detail, parcels and sensor noise; uint8 RGB."""
+    """Return 1/f detail, parcels and sensor noise; uint8 RGB."""
     return _sensor(frame, bands=3, dtype="uint8", mean=105, contrast=28, floor=2.0, gain=0.12)
 
 
 def noise_uint16(frame: Frame) -> Rows:
-    """The same as a 12-bit sensor of four bands would see it; uint16."""
+    """Return the scene of `noise_rgb` as a 12-bit sensor of four bands would see it; uint16."""
     return _sensor(frame, bands=4, dtype="uint16", mean=1400, contrast=350, floor=20.0, gain=1.5)
 
 
 def elevation(frame: Frame) -> Rows:
-    """Heights in metres with centimetres of noise, and -9999 in a twentieth of it; float32."""
+    """Return heights in metres with centimetres of noise, and -9999 in a twentieth of the area; float32."""
     heights = texture(frame.seed, slope=2.0)
     patches = texture(frame.seed + 1, slope=1.5)
 
@@ -115,7 +115,7 @@ def elevation(frame: Frame) -> Rows:
 def _sensor(
     frame: Frame, *, bands: int, dtype: str, mean: float, contrast: float, floor: float, gain: float
 ) -> Rows:
-    """Bands that share most of their detail, as bands of one scene do."""
+    """Return bands that share most of their detail, as bands of one scene do."""
     shared = texture(frame.seed, slope=1.0)
     own = [texture(frame.seed + 1 + band, slope=1.0) for band in range(bands)]
     parcels = np.random.default_rng(frame.seed).normal(0, 0.5, (64, 64, bands)).astype("float32")
@@ -124,7 +124,7 @@ def _sensor(
     def rows(first: int, last: int) -> NDArray[Any]:
         detail = _fine_and_coarse(shared, frame, first, last)
         down, across = _grid(frame, first, last, (0, 0))
-        # Edges that wander with the detail.
+        # Parcel edges follow the detail.
         parcel_row = ((down[:, np.newaxis] + 20 * detail) // 61).astype("int64") % 64
         parcel_col = ((across[np.newaxis, :] + 20 * detail) // 97).astype("int64") % 64
         signal = parcels[parcel_row, parcel_col]
@@ -137,13 +137,13 @@ def _sensor(
 
 
 def _noisy(signal: NDArray[Any], rng: np.random.Generator, *, floor: float, gain: float) -> NDArray[Any]:
-    """Read-out noise of `floor`, and shot noise whose variance is the signal times `gain`."""
+    """Add read-out noise of `floor`, and shot noise whose variance is the signal times `gain`."""
     sigma = np.sqrt(floor**2 + gain * np.maximum(signal, 0))
     return np.asarray(signal + sigma * rng.standard_normal(signal.shape, dtype="float32"))
 
 
 def _fine_and_coarse(image: NDArray[Any], frame: Frame, first: int, last: int) -> NDArray[Any]:
-    """A texture at its own scale and at a much coarser one, together of standard deviation 1."""
+    """Return a texture at its own scale plus a much coarser one, with standard deviation 1 in total."""
     down, across = _grid(frame, first, last, (0, 0))
     fine = at(image, down, across, beyond="repeat")
     coarse = at(image, down / _COARSE, across / _COARSE, beyond="repeat")
@@ -151,7 +151,7 @@ def _fine_and_coarse(image: NDArray[Any], frame: Frame, first: int, last: int) -
 
 
 def _footprint(frame: Frame, first: int, last: int) -> NDArray[np.bool_]:
-    """Where a swath lies that is tilted against north and touches all four edges."""
+    """Return the mask of a swath that is tilted against north and touches all four edges."""
     angle = np.radians(_ORBIT_DEGREES)
     down = (2 * np.arange(first, last) / frame.height - 1)[:, np.newaxis]
     across = (2 * np.arange(frame.width) / frame.width - 1)[np.newaxis, :]

@@ -1,6 +1,6 @@
-"""``python -m tests.chaos.worker``: the worker's own command line, obedient to orders to die.
+"""``python -m tests.chaos.worker``: the worker's own command line, which obeys orders to die.
 
-A package, as the worker is: so a task's process does not import its main module anew.
+It is a package, as the worker is, so that a task's process does not import the main module again.
 """
 
 import os

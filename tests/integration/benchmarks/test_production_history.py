@@ -1,4 +1,4 @@
-"""A calibration of what production did: from rows of a real database, as the worker leaves them."""
+"""A calibration is fitted to production's tasks: rows of a real database, as the worker writes them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ JOB = "0" * 63 + "1"
 
 
 def remember(conninfo: str, count: int) -> None:
-    """Completed tasks that say what they took, one that does not, and one that did three things at once."""
+    """Insert completed tasks with measurements, one without, and one that covers three workloads."""
     runs = made.runs(operations=[("create_cog", "analysis")])[:count]
     measured: list[object] = [
         {

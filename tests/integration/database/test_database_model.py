@@ -1,8 +1,8 @@
-"""Workers, zombies, a platform and time, in any order and two at a time, against a model of what they may do.
+"""The database does what its model allows: workers, zombies, a platform and time in any order, two at once.
 
-After each step the database must be what the model says that it is, whichever of two calls came first. What
-matters most is said once more, from what is seen in the database alone. `--hypothesis-profile=long` goes
-on for longer.
+After each step the database must equal the model's prediction, whichever of two calls came first. The most
+important properties are also checked on the database's contents alone. `--hypothesis-profile=long` runs for
+longer.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ from worker.protocol.rows import OVER_STATUSES, Claim, Claimed
 
 
 class TaskLives(RuleBasedStateMachine):
-    """One job whose rows live through everything."""
+    """One job whose rows go through everything."""
 
     run: Callable[[Coroutine[Any, Any, Any]], Any]
     workers: list[PlatformDatabase]
@@ -84,7 +84,7 @@ class TaskLives(RuleBasedStateMachine):
     def two_act_at_once(self, one: Selection, two: Selection) -> None:
         acting = [(one.worker, self.operation(one)), (two.worker, self.operation(two))]
         if all(isinstance(operation, platform.Submit) for _, operation in acting):
-            acting.pop()  # one of them may be refused, and is then tried again
+            acting.pop()  # one of them may be refused, and is then repeated
         self.perform(*acting)
 
     @rule(choice=choices)
@@ -166,7 +166,7 @@ class TaskLives(RuleBasedStateMachine):
         for swept in self.answers:
             if isinstance(swept, calls.Swept):
                 self.delivered.update(swept.sent)
-        # What was purged is older than any broker's memory; its id may be used again.
+        # Purged ids are older than any broker's memory, and may be used again.
         for key in self.before.outbox.keys() - self.seen.outbox.keys():
             del self.delivered[key]
         assert all(count == 1 for count in self.delivered.values())
@@ -184,7 +184,7 @@ class TaskLives(RuleBasedStateMachine):
     # Helpers
 
     def perform(self, *acting: tuple[int, Operation]) -> None:
-        """Perform operations at the same time, and see that they did what they do in some order."""
+        """Perform operations concurrently, and check that their effect is that of some order."""
         operations = [operation for _, operation in acting]
         note(f"    {' | '.join(map(repr, operations))}")
         outcomes = self.run(
@@ -217,7 +217,7 @@ class TaskLives(RuleBasedStateMachine):
             self.tickets.append(ticket)
 
     def operation(self, choice: Selection) -> Operation:
-        """The call that a choice comes to in the present world: a sensible one, or any for a zombie."""
+        """Return the operation that a choice selects: one that fits the present world; any for a zombie."""
         number, call = self.next_number(), choice.call
         if call == "disturbance":
             call = DISTURBANCES[choice.pick % len(DISTURBANCES)]
@@ -256,19 +256,19 @@ class TaskLives(RuleBasedStateMachine):
         )
 
     def task(self, choice: Selection, fits: Callable[[Row], bool]) -> str:
-        """A task whose row fits, if there is one; any for a zombie."""
+        """Return a task whose row fits, if there is one; any task for a zombie."""
         fitting = [task for task, row in self.model.rows.items() if fits(row)]
         among = TASKS if choice.zombie or not fitting else sorted(fitting)
         return among[choice.pick % len(among)]
 
     def ticket(self, choice: Selection) -> Ticket | None:
-        """A claim that stands, or any that was ever made for a zombie; the newest first."""
+        """Return a claim that is held, or any past one for a zombie; the newest first."""
         held = [ticket for ticket in self.tickets if self.model.standing(ticket) == "held"]
         among = self.tickets if choice.zombie else held
         return among[-1 - choice.pick % len(among)] if among else None
 
     def platforms_next_step(self, number: int) -> Operation | None:
-        """What the platform does now; None while it waits for the stage."""
+        """Return the platform's next operation; None while it waits for the stage."""
         job = self.model.job
         if job is None or job.status == "failed":
             return platform.Submit(number)
@@ -290,7 +290,7 @@ class TaskLives(RuleBasedStateMachine):
 
 
 def newly_finished(before: World, after: World, tasks: tuple[str, ...]) -> list[str]:
-    """The rows that were finished in between."""
+    """Return the rows that were finished in between."""
     return [
         task
         for task in tasks
@@ -306,7 +306,7 @@ async def together(*work: Awaitable[Any]) -> list[Any]:
 
 @pytest.fixture
 def machine(conninfo: str) -> Iterator[type[TaskLives]]:
-    """The machine with its workers: each has a pool of its own, for all examples."""
+    """The state machine with its workers, each of which keeps its own pool for all examples."""
 
     async def connect(stack: AsyncExitStack) -> list[PlatformDatabase]:
         pools = [PlatformDatabase.connect(conninfo, min_size=2, max_size=4) for _ in range(WORKERS)]
@@ -323,7 +323,7 @@ def machine(conninfo: str) -> Iterator[type[TaskLives]]:
         runner.run(stack.aclose())
 
 
-# A failure's shrinking takes minutes, as the long profile does; the database's own limits end what hangs.
+# Shrinking a failure takes minutes, as the long profile does; the database's own limits end whatever hangs.
 @pytest.mark.timeout(0)
 def test_whatever_happens_the_database_is_as_the_model_says(machine):
     profile = settings.default

@@ -10,13 +10,13 @@ from worker.database.tasks import Database
 
 @pytest.fixture(scope="module")
 def guarded_conninfo() -> Iterator[str]:
-    """A server that asks the role ``tok`` for the password ``good``."""
+    """A server that requires the password ``good`` of the role ``tok``."""
     with guarded_postgres("good") as owner:
         yield psycopg.conninfo.make_conninfo(owner, user=ROLE)
 
 
 class Tokens:
-    """A source of passwords that counts how often it is asked."""
+    """A source of passwords that counts its calls."""
 
     def __init__(self, *passwords: str) -> None:
         self.passwords = list(passwords)

@@ -12,7 +12,7 @@ from worker.database.jobs import PlatformDatabase
 from worker.database.tasks import Database
 from worker.protocol.rows import Claimed
 
-# The platform's own, later than ours: more columns, other names of triggers, its functions as it wrote them.
+# The platform's own schema, newer than ours: more columns, other names of triggers, its own functions.
 PLATFORM = """
 create schema app;
 create type app.job_status as enum ('queued', 'processing', 'completed', 'failed', 'completed_with_errors');
@@ -98,7 +98,7 @@ async def test_a_task_lives_its_life_beside_the_platforms_tables(platform_connin
         assert isinstance(claimed, Claimed)
         assert await database.heartbeat(claimed.claim, progress={"done": 1})
         task = await database.task("t1")
-        assert task.updated_at > task.created_at  # without the platform's triggers, too
+        assert task.updated_at > task.created_at  # even without the platform's triggers
         assert (await database.complete(claimed.claim, {}, signal=signal())).last
 
 

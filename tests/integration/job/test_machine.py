@@ -53,7 +53,7 @@ async def sent(database: PlatformDatabase) -> list[OutboxMessage]:
 
 
 def result_of(message: TaskMessage, parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """What a handler would answer (protocol.md §5)."""
+    """Return a handler's result (protocol.md §5)."""
     prefix = message.parent_job_id[:8]
     if message.task_type == "generate_tiling_scheme":
         return {
@@ -104,7 +104,7 @@ async def run_task(database: PlatformDatabase, body: str) -> None:
 
 
 async def run_to_the_end(database: PlatformDatabase, machine: Machine, *, times: int = 1) -> dict[str, int]:
-    """Deliver all messages, each jobs message `times` times, until there are none; count them by queue."""
+    """Deliver all messages, each jobs message `times` times, until none is left; count them by queue."""
     queues: dict[str, int] = {}
     while messages := await sent(database):
         for message in messages:

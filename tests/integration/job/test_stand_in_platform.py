@@ -1,4 +1,4 @@
-"""The stand-in platform sees what is wrong: a conformance test is worth what its platform notices."""
+"""The stand-in platform notices deviations: a conformance test is only as good as its platform."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class World:
         return self.received(kept, message_id=f"{job_id}:{stage}:stage_complete")
 
     async def started(self) -> str:
-        """A job whose first stage has begun."""
+        """Start a job, and return its id once its first stage has begun."""
         job_id = await self.platform.submit(PARAMETERS, job_type=NOOP)
         message = json.loads(job_message(job_id, NOOP, PARAMETERS))
         await self.platform.handle(self.received(message))

@@ -1,4 +1,4 @@
-"""What the real Service Bus SDK, over AMQP, finds the development broker to do."""
+"""How the development broker behaves, as seen by the real Service Bus SDK over AMQP."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ NOTHING = QueueCounts(active=0, locked=0, deferred=0, scheduled=0, dead_letter=0
 
 @pytest.fixture
 def broker() -> Iterator[BrokerThread]:
-    """A broker with a queue of ordinary settings, and one whose locks are short."""
+    """A broker with a queue of ordinary settings, and one with short locks."""
     with BrokerThread(
         [QueueSpec("tasks", lock_seconds=30), QueueSpec("short-locks", lock_seconds=1)]
     ) as broker:
@@ -63,7 +63,7 @@ def connect(broker: Broker | BrokerThread) -> AsyncServiceBusClient:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module", autouse=True)
 async def closing() -> AsyncIterator[None]:
-    """Closing a receiver takes the SDK a second: every test leaves that to the end of the module."""
+    """Closing a receiver takes the SDK a second: every test defers that to the end of the module."""
     yield
     await asyncio.gather(*CLOSING)
 
@@ -79,7 +79,7 @@ async def receiving(
     sent: Sequence[ServiceBusMessage] = (),
     **options: Any,
 ) -> AsyncIterator[ServiceBusReceiver]:
-    """An open receiver, and messages sent meanwhile."""
+    """Open a receiver, and send messages meanwhile."""
     async with AsyncExitStack() as stack:
         opening = stack.enter_async_context(client.get_queue_receiver(queue, **options))
         receiver, _ = await asyncio.gather(opening, send(client, *sent, queue=queue))
@@ -368,7 +368,7 @@ async def test_receive_and_delete_needs_no_settling(
 
 
 class FixedCredential:
-    """A credential that has its token already."""
+    """A credential that already has its token."""
 
     async def get_token(self, *scopes: str, **_: object) -> AccessToken:
         return AccessToken("header.payload.signature", int(datetime.now(UTC).timestamp()) + 3600)
@@ -441,7 +441,7 @@ async def test_an_injected_condition_reaches_the_caller(
         with pytest.raises(MessageLockLostError):
             await receiver.renew_message_lock(message)
         broker.faults.fail_next("settle", "com.microsoft:server-busy")
-        await receiver.complete_message(message)  # the SDK tries again, over the management link
+        await receiver.complete_message(message)  # the SDK retries over the management link
         broker.faults.fail_next("management", "com.microsoft:argument-error", queue="tasks")
         with pytest.raises(ServiceBusError, match="argument-error"):
             await receiver.peek_messages()

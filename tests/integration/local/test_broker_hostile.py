@@ -1,4 +1,4 @@
-"""A client that breaks the protocol loses its connection, and nobody else does."""
+"""A client that breaks the protocol loses its connection, and no other client does."""
 
 from __future__ import annotations
 
@@ -55,4 +55,4 @@ def test_a_hostile_client_loses_its_connection_and_nobody_else_does(
         answers = b""
         while received := bystander.recv(4096):
             answers += received
-    assert b"\x00\x53\x18" in answers  # it was closed in the proper way
+    assert b"\x00\x53\x18" in answers  # it was closed properly

@@ -1,4 +1,4 @@
-"""The development broker, killed and started again under the real Service Bus SDK."""
+"""The development broker, killed and restarted while the real Service Bus SDK uses it."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def outgoing(*names: str, scheduled_at: datetime | None = None) -> list[Outgoing
 
 
 async def receive(receiver: QueueReceiver) -> Message:
-    """The next message, in spite of a connection that broke."""
+    """Receive the next message, despite a broken connection."""
     async with asyncio.timeout(30):
         while True:
             with suppress(BusError):
@@ -348,7 +348,7 @@ def start_broker(*options: str) -> subprocess.Popen[str]:
 
 
 def ending(process: subprocess.Popen[str]) -> tuple[int, Sequence[str], str]:
-    """Ask it to end: its exit code, and what it still wrote."""
+    """Send SIGTERM; return the exit code, and what was still written."""
     process.send_signal(signal.SIGTERM)
     output, errors = process.communicate(timeout=20)
     return process.returncode, output.splitlines(), errors

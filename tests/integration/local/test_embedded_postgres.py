@@ -41,7 +41,7 @@ as_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Path]:
-    """A folder in which a server has run before, to be copied."""
+    """A folder in which a server has run before, as a template."""
     made = Path(tempfile.mkdtemp(prefix="gdaltools-tests-"))
     made.chmod(0o755)
     with EmbeddedPostgres(made / "pg", fsync=False):
@@ -52,14 +52,14 @@ def cluster() -> Iterator[Path]:
 
 @pytest.fixture
 def used(place: Path, cluster: Path) -> Path:
-    """A place in whose folder ``pg`` a server has run before."""
+    """A place whose folder ``pg`` was used by a server before."""
     subprocess.run(["cp", "-a", str(cluster), str(place / "pg")], check=True)
     return place
 
 
 @pytest.fixture
 def place() -> Iterator[Path]:
-    """A folder that every account can reach."""
+    """A folder that every account can access."""
     made = Path(tempfile.mkdtemp(prefix="gdaltools-tests-"))
     made.chmod(0o755)
     yield made
@@ -76,7 +76,7 @@ def serve(
     umask: int = -1,
     python: str = sys.executable,
 ) -> tuple[int, Path]:
-    """Run a server in a process of its own; return how often it was run and where its data is."""
+    """Run a server in a child process; return how often the folder was served and where its data is."""
     done = subprocess.run(
         [python, "-c", SERVE, str(folder), how],
         check=how == "stop",
@@ -94,7 +94,7 @@ def serve(
 
 
 def interpreter_for(uid: int) -> str:
-    """Return an interpreter that the account can run and that has what the server needs."""
+    """Return an interpreter that the account can run and that has the server's packages."""
     for python in (sys.executable, "/usr/bin/python3"):
         with contextlib.suppress(OSError, subprocess.CalledProcessError):
             subprocess.run(
@@ -239,5 +239,5 @@ def test_another_account_runs_its_own_server(place):
     os.chown(place, account.uid, account.gid)
     visits, data = serve(place / "pg", uid=account.uid, python=python)
     assert (visits, data) == (1, place / "pg" / "data")
-    assert serve(place / "pg")[0] == 2  # and root goes on with it
+    assert serve(place / "pg")[0] == 2  # and root continues with it
     assert serve(place / "pg", uid=account.uid, python=python)[0] == 3

@@ -1,4 +1,4 @@
-"""``doctor``: each broken set-up is named rightly, and nothing else is called broken."""
+"""``doctor`` names each broken part of a set-up, and no other."""
 
 from __future__ import annotations
 
@@ -177,7 +177,7 @@ async def test_queues_that_are_set_wrongly(conninfo: str, environment: pytest.Mo
                     "RequiresDuplicateDetection": "false",
                 }
             settings = _settings(conninfo, service_bus_namespace=management.namespace)
-            # Nothing speaks AMQP there, which is not what is looked at here.
+            # No AMQP is served there, but this test is about something else.
             problems = {
                 part: finding
                 for part, finding in (await _problems(settings)).items()

@@ -1,4 +1,4 @@
-"""``provision``: queues by the real management client over HTTPS, the schema in a real database."""
+"""``provision``: queues through the real management client over HTTPS, the schema in a real database."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ def files() -> Iterator[tuple[Path, Path]]:
 
 @pytest.fixture
 def management(files: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> Iterator[Management]:
-    """The endpoint, and this process's identity to reach it by."""
-    # aiohttp looks at the environment when it is first imported, perhaps by an earlier test.
+    """The endpoint, and this process's identity for reaching it."""
+    # aiohttp reads the environment when it is first imported, perhaps by an earlier test.
     monkeypatch.setattr(
         "aiohttp.connector._SSL_CONTEXT_VERIFIED", ssl.create_default_context(cafile=files[0])
     )

@@ -1,4 +1,4 @@
-"""The worker's door to Service Bus: the real SDK against the development broker, faults included."""
+"""The worker's client of Service Bus: the real SDK with the development broker, faults included."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def bus(broker: BrokerThread) -> Bus:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module", autouse=True)
 async def closing() -> AsyncIterator[None]:
-    """Closing a receiver takes the SDK a second: every test leaves that to the end of the module."""
+    """Closing a receiver takes the SDK a second: every test defers that to the end of the module."""
     yield
     await asyncio.gather(*CLOSING)
 
@@ -67,7 +67,7 @@ async def receive(receiver: QueueReceiver) -> Message:
 
 
 async def receive_in_the_end(receiver: QueueReceiver) -> Message:
-    """What a listener does: call again after an error that may pass."""
+    """Receive as a listener does: call again after an error that may pass."""
     deadline = time.monotonic() + 20
     while time.monotonic() < deadline:
         try:
@@ -82,7 +82,7 @@ async def receive_in_the_end(receiver: QueueReceiver) -> Message:
 
 
 async def send_and_receive(bus: Bus, receiver: QueueReceiver, *messages: OutgoingMessage) -> Message:
-    """The first of the messages; the receiver opens and waits while they are sent."""
+    """Send messages while the receiver opens and waits; return the first."""
     message, _ = await asyncio.gather(receive(receiver), bus.send(receiver.queue, messages))
     return message
 
@@ -202,7 +202,7 @@ async def test_a_message_is_settled_although_its_link_was_detached(bus: Bus, bro
     async with receiving(bus) as receiver:
         message = await send_and_receive(bus, receiver, task("1"), task("2"))
         assert broker.faults.detach_links("tasks") == 1
-        await message.renew()  # by this the SDK learns of the detached link
+        await message.renew()  # makes the SDK notice the detached link
         await message.complete()
         assert (await receive(receiver)).message_id == "2"
     assert broker.counts("tasks").active == 0
@@ -321,7 +321,7 @@ async def test_a_receive_ends_in_whatever_turn_of_the_loop_it_is_cancelled() -> 
     with BrokerThread([QueueSpec(queue) for queue in queues]) as broker:
         bus = Bus.connect(connection_string=broker.connection_string)
         receivers = [bus.receiver(queue) for queue in queues]
-        came = 0  # in time: so many turns are long enough
+        came = 0  # receives that finished in time; with that many turns or more, all do
         for turns, receiver in enumerate(receivers):
             assert await receiver.receive(wait_seconds=0.1) is None
             waiting = asyncio.create_task(receiver.receive(wait_seconds=30))
@@ -348,14 +348,14 @@ async def _turns(count: int) -> None:
 
 @contextmanager
 def _synchronous_sender(broker: BrokerThread, queue: str) -> Iterator[ServiceBusSender]:
-    """One that needs no event loop."""
+    """Open a sender that needs no event loop."""
     client = SynchronousClient.from_connection_string(broker.connection_string)
     with client, client.get_queue_sender(queue, keep_alive=0) as sender:
         yield sender
 
 
 def _stand_still_until_locked(broker: BrokerThread, queue: str) -> None:
-    """Let the event loop stand still until the broker has given a message out."""
+    """Block the event loop until the broker has delivered a message."""
     deadline = time.monotonic() + 30
     while broker.counts(queue).locked == 0:
         assert time.monotonic() < deadline

@@ -1,4 +1,4 @@
-"""Dead letters between a real queue, a real database and a real worker: seen, redriven, purged, not lost."""
+"""Dead letters with a real queue, a real database and a real worker: seen, redriven, purged, never lost."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def dead_letters(bus: Bus, database: PlatformDatabase) -> DeadLetters:
 
 @pytest_asyncio.fixture
 async def job(database: PlatformDatabase) -> PlatformDatabase:
-    """A job at stage 1 of 2 with the tasks a, b and c; nothing of it was sent."""
+    """A job at stage 1 of 2 with the tasks a, b and c; none of its messages were sent."""
     await database.submit_job(NewJob(JOB, "any_job", {}, 2), message=OutboxMessage(JOBS, "{}"))
     tasks = [NewTask(name, "create_cog", SCENE, name, OutboxMessage(QUEUE, "{}")) for name in "abc"]
     await database.start_stage(JOB, 1, tasks)
@@ -64,7 +64,7 @@ def body(task_id: str, **fields: Any) -> str:
 async def bury(
     bus: Bus, *bodies: str | bytes, queue: str = QUEUE, reason: str = "TestReason", text: str = "as a test"
 ) -> None:
-    """Send messages and dead-letter each."""
+    """Send messages and dead-letter each one."""
     await bus.send(queue, [OutgoingMessage(each, f"m-{uuid4()}") for each in bodies])
     async with bus.receiver(queue) as receiver:
         for _ in bodies:
@@ -326,7 +326,7 @@ async def test_a_crash_before_the_letter_is_removed_leaves_it_to_be_redriven_aga
     owed = {"a": OutboxMessage(QUEUE, body("a"))}
     found = await job.redrive(JOB, owed, message_of=lambda row: OutboxMessage(QUEUE, body(row.task_id)))
     assert found["a"].outcome == "reset"
-    assert broker.counts(QUEUE).active == 0  # it ends here: nothing was published, the letter is there
+    assert broker.counts(QUEUE).active == 0  # the crash: nothing published, the dead letter still there
     (again,) = await dead_letters.redrive(QUEUE, ALL)
     assert again.outcome == "resent"
     assert broker.counts(QUEUE).dead_letter == 0

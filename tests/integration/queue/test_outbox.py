@@ -1,4 +1,4 @@
-"""What a transaction owed to the queues reaches them, whatever stands beside it in the outbox."""
+"""What a transaction stored for the queues reaches them, whatever else is in the outbox."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The storage door against a real Blob Storage server, through adlfs and through GDAL."""
+"""The storage interface with a real Blob Storage server, through adlfs and through GDAL."""
 
 from __future__ import annotations
 

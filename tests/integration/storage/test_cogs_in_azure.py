@@ -1,4 +1,4 @@
-"""COGs go to Blob Storage in blocks, appear at once, and are the files that a local disk would have."""
+"""COGs are sent to Blob Storage in blocks, appear all at once, and equal the files of a local disk."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def service(connection_string: str, monkeypatch: pytest.MonkeyPatch) -> Iterator
 
 
 def planned(expected: dict[str, Any]) -> dict[str, Any]:
-    """What of the options the plan takes."""
+    """Return those of the options that the plan takes."""
     return {name: value for name, value in expected.items() if name != "progress"}
 
 
@@ -153,7 +153,7 @@ def test_what_exists_is_replaced_only_when_asked(masked: Path) -> None:
 
 @pytest.fixture
 def meanwhile() -> Iterator[Any]:
-    """Has something done when all blocks are staged, and right before they are committed."""
+    """Run an action once all blocks are staged, right before they are committed."""
 
     def arm(action: Any) -> None:
         crash_points.arm(lambda name: action() if name == "blob-before-publish" else None)
@@ -207,7 +207,7 @@ def test_a_cluster_stages_from_its_workers(masked: Path, monkeypatch: pytest.Mon
     distributed = pytest.importorskip("distributed")
     cut_pieces(monkeypatch, 64, 128)
     gt.create_cog(masked, masked.with_name("b.tif"), blocksize=64, progress=False)
-    # Its processes have this process's environment, and so its account.
+    # The cluster's processes have this process's environment, and so its account.
     with (
         distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster,
         distributed.Client(cluster).as_current(),

@@ -1,4 +1,4 @@
-"""Storage that fails on the way: what is read is whole or an error, what is written is whole or absent."""
+"""Storage that fails on the way: a read is complete or an error, a write is complete or absent."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def proxy(
     running: tuple[StorageProxy, str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> Iterator[StorageProxy]:
     proxy, text = running
-    # What is left of downloads that fail lies there.
+    # Failed downloads leave their files there.
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     monkeypatch.delenv("GDALTOOLS_BLOB_ROOT", raising=False)
     monkeypatch.setenv("AZURE_STORAGE_CONNECTION_STRING", text)
@@ -128,7 +128,7 @@ def test_a_write_that_cannot_end_is_absent(
         storage.write_bytes(target, CONTENT)
     assert proxy.spoilt
     proxy.heal()
-    # Where only the check of what was written failed, it is there; and then it is whole.
+    # If only the check after the write failed, the blob is there, and then it is complete.
     if storage.exists(target):
         assert operation == "properties"
         assert storage.read_bytes(target) == CONTENT
@@ -245,7 +245,7 @@ def test_a_mask_that_does_not_arrive_is_an_error_and_not_a_raster_without_one(
 ) -> None:
     valid = np.ones((600, 600), bool)
     valid[:300] = False
-    # The mask's directory is at the file's end.
+    # The mask's directory is at the end of the file.
     source = write_raster(tmp_path / "a.tif", smooth(3, 600, 600), mask=valid, block=256)
     storage.write_bytes(target, source.read_bytes())
     proxy.spoil("read", fault, times=3, skip=1)
@@ -270,7 +270,7 @@ def test_gdal_outlives_a_passing_fault_and_tells_of_another(
     source = write_raster(tmp_path / "a.tif", pixels, block=256)
     storage.write_bytes(target, source.read_bytes())
     proxy.spoil("read", fault, times=times, skip=1)
-    # In a process of its own: GDAL lets no other thread of its process run while it waits.
+    # In a child process: GDAL lets no other thread of its process run while it waits.
     read = subprocess.run([sys.executable, "-c", READER, target], capture_output=True, text=True, check=False)
     assert proxy.spoilt
     assert not read.stderr

@@ -1,4 +1,4 @@
-"""A Web App's managed identity: the real azure-identity against an endpoint like App Service's."""
+"""A Web App's managed identity: the real azure-identity with an endpoint like App Service's."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ POSTGRES = "https://ossrdbms-aad.database.windows.net"
 
 @pytest.fixture(scope="module")
 def secured() -> Iterator[tuple[str, Path]]:
-    """The address of a server that takes tokens, and the certificate to know it by."""
+    """The address of a server that accepts tokens, and the certificate to verify it."""
     with tempfile.TemporaryDirectory() as folder:
         files = certificate(Path(folder))
         with azurite(certificate=files) as text:
@@ -63,7 +63,7 @@ def endpoint(monkeypatch: pytest.MonkeyPatch) -> Iterator[Endpoint]:
 
 
 def _forget() -> None:
-    """Identities, and clients with their tokens, live as long as the process."""
+    """Clear identities and clients with their tokens, which otherwise live as long as the process."""
     for kept in (accounts.identity, accounts.service, accounts.filesystem):
         kept.cache_clear()
     gdal.close()
@@ -80,7 +80,7 @@ def _in_azure(secured: tuple[str, Path], monkeypatch: pytest.MonkeyPatch) -> Non
     # For the SDK, for adlfs and for GDAL.
     for name in ("REQUESTS_CA_BUNDLE", "SSL_CERT_FILE", "CURL_CA_BUNDLE"):
         monkeypatch.setenv(name, str(authority))
-    # aiohttp looks at the environment when it is first imported, perhaps by an earlier test.
+    # aiohttp reads the environment when it is first imported, perhaps by an earlier test.
     monkeypatch.setattr(
         "aiohttp.connector._SSL_CONTEXT_VERIFIED", ssl.create_default_context(cafile=authority)
     )
@@ -210,7 +210,7 @@ async def test_service_bus_is_shown_a_token_of_its_own_audience(endpoint: Endpoi
 
 @pytest.fixture
 def guarded(endpoint: Endpoint) -> Iterator[str]:
-    """How to reach a PostgreSQL whose role ``tok`` has the endpoint's token as its password."""
+    """Connection string of a PostgreSQL whose role ``tok`` has the endpoint's token as its password."""
     password = endpoint.tokens[POSTGRES] = endpoint_token(POSTGRES, time.time() + 3600)
     with guarded_postgres(password) as owner:
         yield psycopg.conninfo.make_conninfo(owner, user=ROLE)

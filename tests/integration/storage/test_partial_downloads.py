@@ -1,4 +1,4 @@
-"""Downloads that the next process goes on with, where the one that began them died."""
+"""A download whose process died is continued by the next process."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _RANGES = 12
 CONTENT = os.urandom(_PART * _RANGES - 100)
 SOURCE = "abfs://bronze-rasters/large.bin"
 
-# A process that downloads, in small parts.
+# A process that downloads in small parts.
 FETCHER = f"""
 import sys
 from pathlib import Path
@@ -73,12 +73,12 @@ def ranges(proxy: StorageProxy) -> int:
 
 
 def _lines(scratch: Path) -> int:
-    """Of the journal: its head, and one for each range."""
+    """Return the number of lines of the journal: its head, and one for each range."""
     return sum(journal.read_bytes().count(b"\n") for journal in scratch.glob("*/journal"))
 
 
 def break_off(proxy: StorageProxy, target: Path, *, after: int) -> None:
-    """A download that is refused after so many ranges."""
+    """Start a download that is refused after `after` ranges."""
     proxy.spoil("read", Fault(status=403), times=10**6, skip=after)
     with pytest.raises(StorageDenied):
         storage.fetch(SOURCE, target)

@@ -1,4 +1,4 @@
-"""Rasters in Blob Storage: brought near or read by windows, always one version of them."""
+"""Rasters in Blob Storage: copied locally or read by windows, always from one version."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def scene(connection_string: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
 
 
 def replace_scene(tmp_path: Path) -> None:
-    """Put another scene of the same size in the first one's place."""
+    """Replace the scene with another one of the same size."""
     path = write_raster(tmp_path / "other.tif", 255 - PIXELS)
     storage.write_bytes(SOURCE, path.read_bytes(), overwrite=True)
 

@@ -1,4 +1,4 @@
-"""COGs of blobs that are still on their way: the same bytes as of a local file, and made meanwhile."""
+"""COGs of blobs that are still downloading: the same bytes as from a local file, written meanwhile."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def test_a_cog_of_a_blob_that_is_on_its_way_is_that_of_the_file(
     path = write_raster(tmp_path / "a.tif", PIXELS, **LAYOUTS[layout])
     store(path)
     gt.create_cog(path, tmp_path / "here.tif", blocksize=64, raster_type="rgb", progress=False)
-    # GDAL reads the header, and lets no other thread run meanwhile, the proxy's among them.
+    # GDAL reads the header, and lets no other thread run meanwhile, including the proxy's.
     monkeypatch.setenv("AZURE_STORAGE_CONNECTION_STRING", running[2])
     work = gt.create_cog(
         SOURCE, tmp_path / "there.tif", blocksize=64, raster_type="rgb", progress=False, compute=False

@@ -1,4 +1,4 @@
-"""What becomes of a task when processes die: its own, its worker's, and the broker's patience with both."""
+"""What happens to a task when processes die, its own or its worker's, and when deliveries run out."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ pytestmark = pytest.mark.timeout(120)
 
 @pytest.fixture(params=[1, 3, 10])
 def broker(request: pytest.FixtureRequest) -> Iterator[BrokerThread]:
-    """Queues that deliver a message once, three times, or ten."""
+    """Queues that deliver a message once, three times, or ten times."""
     spec = QueueSpec(QUEUE, lock_seconds=5, max_delivery_count=request.param)
     with BrokerThread([spec, QueueSpec(JOBS)]) as made:
         yield made
@@ -50,7 +50,7 @@ async def dead_letters(bench: Bench) -> tuple[DeadLetter, ...]:
 
 
 async def crashed(bench: Bench, task_id: str, *, times: int) -> None:
-    """Let that many workers have died running a task."""
+    """Simulate `times` workers that died running a task."""
     for _ in range(times):
         outcome = await bench.database.claim(
             task_id, JOB, worker="dead", lease_seconds=60, message=OutboxMessage("elsewhere", "{}")

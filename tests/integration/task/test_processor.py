@@ -1,4 +1,4 @@
-"""A task's life between a real queue, a real database and real children: what protocol.md §4 promises."""
+"""A task's life with a real queue, a real database and real child processes, as protocol.md §4 promises."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def _made(folder: Path) -> Path:
 
 
 def _keep_busy(blobs: Path, *, side: int = 8000) -> None:
-    """Give the next task seconds of work: 8 for the default here, a quarter for half the side."""
+    """Give the next task seconds of work: 8 for the default here, a quarter of that for half the side."""
     noise = np.random.default_rng(0).integers(0, 256, (3, side, side), dtype="uint8")
     write_raster(blobs / "bronze-rasters" / "scene.tif", noise)
 
@@ -208,5 +208,5 @@ async def test_a_task_that_another_worker_runs_is_looked_at_again_later(bench: B
     await eventually(lambda: bench.broker.counts(QUEUE).scheduled == 1, within_seconds=20)
     life.cancel()
     assert (await bench.task("elsewhere")).status == "processing"
-    await bench.until("elsewhere", "completed")  # nobody touched the row any more: its lease of 3 s ran out
+    await bench.until("elsewhere", "completed")  # no process updated the row: its lease of 3 s ran out
     assert bench.broker.counts(QUEUE).dead_letter == 0

@@ -1,4 +1,4 @@
-"""The status page over a real database, real queues and real tasks: what it shows, and what it gets done."""
+"""The status page on a real database, real queues and real tasks: what it shows, and what its forms do."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ HOSTILE = "<script>alert(1)</script>\"'&\u202e\x1b[2J"
 
 @dataclass
 class Site:
-    """A status page that is served."""
+    """A running status page."""
 
     url: str
     session: aiohttp.ClientSession
@@ -54,7 +54,7 @@ class Site:
             return await answer.text()
 
     async def section(self, name: str) -> str:
-        """A section's text, as a person reads it."""
+        """Return a section's text, as a person reads it."""
         found = re.search(
             rf'<(?:section|div) id="{name}".*?(?=<section |</main>)', await self.html(), re.DOTALL
         )
@@ -62,7 +62,7 @@ class Site:
         return " ".join(unescape(re.sub(r"<[^>]+>", " ", found[0])).split())
 
     async def until(self, name: str, *texts: str) -> str:
-        """A section's text once it has all of these."""
+        """Return a section's text once it contains all of `texts`."""
         async with asyncio.timeout(60):
             while True:
                 shown = await self.section(name)
@@ -71,7 +71,7 @@ class Site:
                 await asyncio.sleep(0.1)
 
     async def redrive(self, **choice: str) -> str:
-        """What the page tells after its form was sent."""
+        """Send the redrive form, and return the page's message."""
         data = {"form_key": self.form_key, "queue": QUEUE, **choice}
         async with self.session.post(f"{self.url}/status/redrive", data=data) as answer:
             assert answer.status == 200
@@ -83,7 +83,7 @@ class Site:
 
 @asynccontextmanager
 async def site(database: PlatformDatabase, bus: Bus, running_tasks: RunningTasks) -> AsyncIterator[Site]:
-    """The page of a worker that has these, from entry to exit."""
+    """Run the page of a worker with these services, from entry to exit."""
     access, readiness, streams = Access(), Readiness(phase=None), page.Streams()
     about = WorkerFacts("test-worker", "worker_docker", (QUEUE,), "0", datetime.now(UTC))
     board = Board(about, readiness, form_key=access.form_key)
@@ -117,7 +117,7 @@ def blobs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest_asyncio.fixture
 async def shown(bench: Bench, caplog: pytest.LogCaptureFixture) -> AsyncIterator[Site]:
-    caplog.set_level(logging.WARNING, "azure")  # as in a worker, whatever other tests left
+    caplog.set_level(logging.WARNING, "azure")  # as in a worker, whatever level other tests left
     with logs.TAIL.listening():
         async with site(bench.database, bench.bus, bench.processor.running_tasks) as made:
             yield made
@@ -125,7 +125,7 @@ async def shown(bench: Bench, caplog: pytest.LogCaptureFixture) -> AsyncIterator
 
 @pytest_asyncio.fixture
 async def seen(database: PlatformDatabase, bus: Bus) -> AsyncIterator[Site]:
-    """A page beside which nothing runs."""
+    """A page with nothing running next to it."""
     async with site(database, bus, RunningTasks()) as made:
         yield made
 
@@ -288,7 +288,7 @@ async def test_without_a_broker_the_page_says_so(database: PlatformDatabase) -> 
 
 
 async def event(stream: aiohttp.ClientResponse) -> dict[str, Any]:
-    """The next section that a stream tells of."""
+    """Return the next section that a stream reports."""
     while not (line := (await stream.content.readline()).decode()).startswith("data: "):
         pass
     found: dict[str, Any] = json.loads(line.removeprefix("data: "))

@@ -25,7 +25,7 @@ from gdaltools.raster.pixels.source import stacked
 
 
 def cut_pieces(monkeypatch: pytest.MonkeyPatch, rows: int, cols: int | None) -> None:
-    """Cut COGs into pieces of so many rows and columns (None: the whole width) for the rest of a test."""
+    """Cut COGs into pieces of `rows` and `cols` (None: the whole width) for the rest of a test."""
 
     def piece_shape(width: int, *others: int) -> tuple[int, int]:
         _, _, blocksize, *_ = others
@@ -36,7 +36,7 @@ def cut_pieces(monkeypatch: pytest.MonkeyPatch, rows: int, cols: int | None) -> 
 
 @dataclass(frozen=True)
 class MaskedArray:
-    """A source of pixels, shape (bands, rows, cols), and their mask, (rows, cols)."""
+    """A source of pixels, shape `(bands, rows, cols)`, and of their mask, `(rows, cols)`."""
 
     array: NDArray[Any]
     valid: NDArray[np.bool_] | None
@@ -61,7 +61,7 @@ def plan_of(
     interleave: str = "pixel",
     nodata: float | None = None,
 ) -> CogPlan:
-    """The plan of a COG of `array`, shape (bands, rows, cols), without compression."""
+    """Return the plan of an uncompressed COG of `array`, shape `(bands, rows, cols)`."""
     count, height, width = array.shape
     profile = choose_profile(
         "analysis", raster_type="multispectral", dtypes=(str(array.dtype),) * count, codec="NONE",
@@ -82,7 +82,7 @@ def plan_of(
 
 
 def content_of(plan: CogPlan) -> bytes:
-    """The COG's bytes, made in this thread."""
+    """Write the COG in this thread, and return its bytes."""
     sink = MemorySink()
     records = dask.compute(*record_tasks(plan, plan.work(sink)), scheduler="synchronous")
     assemble(plan, records, sink)

@@ -1,4 +1,4 @@
-"""GDAL's own COG driver, as the oracle that ours is compared with, and what a COG holds, level by level."""
+"""GDAL's own COG driver, as the oracle that ours is compared with, and the contents of a COG by level."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ _GDAL_RESAMPLING = {"cubic_spline": "CUBICSPLINE"}
 
 @dataclass(frozen=True)
 class Level:
-    """Pixels of one level, shape (bands, rows, cols), and its mask, (rows, cols)."""
+    """Pixels of one level, shape `(bands, rows, cols)`, and its mask, `(rows, cols)`."""
 
     pixels: NDArray[Any]
     mask: NDArray[np.uint8]
 
 
 def by_gdal(source: Path, target: Path, profile: CogProfile, **options: Any) -> Path:
-    """The COG that GDAL's driver makes of `source` with the same encoding; `options` are GDAL's, on top."""
+    """Write `source` as a COG by GDAL's driver with the same encoding; GDAL's `options` take precedence."""
     asked: dict[str, Any] = {
         "compress": profile.compression,
         "blocksize": profile.blocksize,
@@ -51,7 +51,7 @@ def by_gdal(source: Path, target: Path, profile: CogProfile, **options: Any) -> 
 
 
 def levels_of(path: Path | str) -> list[Level]:
-    """Every level of a file, the full resolution first."""
+    """Return every level of a file, the full resolution first."""
     with rasterio.open(path) as dataset:
         count = len(dataset.overviews(1))
         found = [_level(dataset)]
@@ -66,7 +66,7 @@ def _level(dataset: Any) -> Level:
 
 
 def facts_told(path: Path | str) -> Mapping[str, Any]:
-    """What a file says about its pixels, by name, to be compared with what another says."""
+    """Return a file's metadata by name, for comparison with another file's."""
     with rasterio.open(path) as dataset:
         points, points_crs = dataset.gcps
         spaces = ["", "RPC", "COLOR_PROFILE", *dataset.tag_namespaces()]

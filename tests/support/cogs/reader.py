@@ -1,8 +1,8 @@
-"""A COG reader that trusts GDAL's ghost area alone: it finds blocks by the bytes around them.
+"""A COG reader that relies on GDAL's ghost area alone: it finds blocks by the bytes around them.
 
-It reads no table of sizes. From an IFD it takes the shape, the codec and where the first block is; every
-further block is where the one before it ends, as ``BLOCK_ORDER=ROW_MAJOR`` promises, and is as long as the
-4 bytes in front of it say, as ``BLOCK_LEADER=SIZE_AS_UINT4`` promises.
+It reads no table of sizes. From an IFD it takes the shape, the codec and the offset of the first block. Every
+further block begins where the previous one ends, as ``BLOCK_ORDER=ROW_MAJOR`` promises, and its length is in
+the 4 bytes in front of it, as ``BLOCK_LEADER=SIZE_AS_UINT4`` promises.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _FORMATS = {3: "H", 4: "I", 16: "Q"}
 
 @dataclass(frozen=True)
 class Picture:
-    """One IFD: the values of its tags, with offsets of its blocks as the only hint to where they are."""
+    """One IFD: the values of its tags; the offset of the first block is the only one in use."""
 
     tags: dict[int, tuple[int, ...]]
 
@@ -41,7 +41,7 @@ class Picture:
 
 
 class GhostReader:
-    """The pictures of a COG of DEFLATE without a predictor, or of no compression."""
+    """The pictures of a COG, either uncompressed or of DEFLATE without a predictor."""
 
     def __init__(self, content: bytes, dtype: str) -> None:
         self._content = content
@@ -60,7 +60,7 @@ class GhostReader:
         self.pictures = list(self._directories())
 
     def read(self, picture: Picture) -> NDArray[Any]:
-        """Its pixels, shape (bands, rows, cols); of a mask, of 0 and 1."""
+        """Return the pixels of a picture, shape `(bands, rows, cols)`; those of a mask are 0 and 1."""
         down, across = picture.grid
         side = picture.tags[322][0]
         bands = picture.tags[277][0]
@@ -83,7 +83,7 @@ class GhostReader:
         return whole[:, : picture.tags[257][0], : picture.tags[256][0]]
 
     def _blocks(self, picture: Picture) -> Iterator[bytes]:
-        """The stored blocks in their order, each found behind the one before."""
+        """Yield the stored blocks in order, each found after the previous one."""
         interleaved = self.promises.get("MASK_INTERLEAVED_WITH_IMAGERY") == "YES"
         down, across = picture.grid
         position = picture.tags[324][0]
@@ -91,7 +91,7 @@ class GhostReader:
             block, end = self._framed(position)
             yield block
             if interleaved:
-                # An image's block is followed by its mask's, and that by the image's next.
+                # An image's block is followed by its mask's, and that one by the image's next block.
                 _, end = self._framed(end + 4) if end + 4 < len(self._content) else (b"", end)
             position = end + 4
 

@@ -1,4 +1,4 @@
-"""What hypothesis chooses from: who calls what, and how often which."""
+"""What hypothesis chooses from: the caller, the call, and the frequency of each."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from tests.support.database_model.world import Operation, Ticket
 
 WORKERS = 3
 
-# Calls whose messages are new ones each time.
+# Calls whose messages are new each time.
 ASKING = calls.ClaimTask | platform.Submit | platform.StartStage | platform.AdvanceJob
 FATES = ["all sent", "one sent, the others failed", "none reported", "one sent, then an error"]
 
 
 @dataclass(frozen=True)
 class Selection:
-    """What hypothesis draws: it does not depend on the database, so that a failure can be played again."""
+    """One draw of hypothesis; it does not depend on the database, so that a failure can be replayed."""
 
     call: str
     worker: int
@@ -27,7 +27,7 @@ class Selection:
     zombie: bool
 
 
-# As often as it takes for jobs to get far, and for every call to come upon every state.
+# Frequencies that let jobs get far, and every call meet every state.
 CALLS = [
     *["claim"] * 6,
     *["complete"] * 6,
@@ -48,7 +48,7 @@ choices = st.builds(
 
 
 def claims_call(call: str, ticket: Ticket, pick: int, number: int) -> Operation:
-    """What a worker does with a claim, good or not."""
+    """Return a worker's call with a claim, valid or not."""
     match call:
         case "complete":
             return calls.Complete(ticket)

@@ -1,4 +1,4 @@
-"""What is in the database, seen past the code that is tested."""
+"""Read the contents of the database without the code under test."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.support.database_model.world import JOB, Held, Job, Owed, Row, World
 
 
 class Observer:
-    """Sees what is in the database, past the code that is tested."""
+    """Reads the contents of the database without the code under test."""
 
     def __init__(self, connection: psycopg.Connection) -> None:
         self._connection = connection
@@ -24,7 +24,7 @@ class Observer:
         self._lives.clear()
 
     def life(self, task_or_job: str, created_at: Any) -> int:
-        """Say which row of its id a row is."""
+        """Return which of the successive rows with its id a row is."""
         known = sum(other == task_or_job for other, _ in self._lives)
         return self._lives.setdefault((task_or_job, created_at), known + 1)
 

@@ -1,4 +1,4 @@
-"""What happens to a worker's tasks without it: the platform's calls, and the passing of time."""
+"""What happens to a worker's tasks from outside: the platform's calls, and the passing of time."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def _new_tasks(stage: int, number: int) -> list[NewTask]:
 
 @dataclass(frozen=True)
 class FinishJob(Operation):
-    """Complete the job, as an operator may do also while its tasks run."""
+    """Complete the job, as an operator may do even while its tasks run."""
 
     stage: int
 
@@ -107,7 +107,7 @@ class DeleteJob(Operation):
 
 @dataclass(frozen=True)
 class Janitor(Operation):
-    """The platform's janitor takes a row for dead and fails it; nobody is told."""
+    """The platform's janitor assumes that a row is dead and fails it, without notice."""
 
     task: str
 
@@ -126,7 +126,7 @@ class Janitor(Operation):
 
 @dataclass(frozen=True)
 class LeaseRunsOut(Operation):
-    """The worker of a row shows no life for an hour."""
+    """The worker of a row gives no sign of life for an hour."""
 
     task: str
 
@@ -150,10 +150,10 @@ class LeaseRunsOut(Operation):
 
 @dataclass(frozen=True)
 class DaysPass(Operation):
-    """Five days pass for what is remembered, and what is old enough is purged.
+    """Five days pass for stored claims and messages, and what is old enough is purged.
 
-    Rows that are not sent yet are left unlocked, as they are where days really pass: a sweep skips what
-    somebody holds.
+    Unsent rows are left unlocked, as they are when days really pass: a sweep skips rows that another process
+    holds.
     """
 
     async def perform(self, database: PlatformDatabase) -> Any:

@@ -1,8 +1,8 @@
-"""The database as the tests' model of it: what matters there, and what may come of calls made at once.
+"""The tests' model of the database: its relevant state, and the possible results of concurrent calls.
 
 A `World` is a job, its tasks' rows, their claims and the outbox. An `Operation` can be performed on a real
-database, and says on a world what it does there and what it answers. Operations that were performed at the
-same time must have done what they do one after the other, in some order: `explain` looks for that order.
+database, and predicts on a world its effect and its answer. Concurrent operations must have the effect of the
+same operations one after the other, in some order: `explain` looks for that order.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ TASKS = tuple(task for tasks in STAGES.values() for task in tasks)
 
 @dataclass
 class Job:
-    """The job's row. ``life`` tells it from those that had its id before."""
+    """The job's row. ``life`` distinguishes it from earlier rows with its id."""
 
     life: int
     status: str = "queued"
@@ -44,7 +44,7 @@ class Job:
 
 @dataclass
 class Row:
-    """A task's row. ``life`` tells it from those that had its id before."""
+    """A task's row. ``life`` distinguishes it from earlier rows with its id."""
 
     stage: int
     life: int
@@ -59,7 +59,7 @@ class Row:
 
 @dataclass
 class Held:
-    """What is remembered of the last claim of a task id."""
+    """The record of the last claim of a task id."""
 
     life: int
     token: int
@@ -75,9 +75,9 @@ class Held:
 
 @dataclass
 class Owed:
-    """A message of the outbox, and in which life of its job it was owed.
+    """A message of the outbox, and the life of its job in which it was stored.
 
-    Whether it still waits for its next attempt is a matter of the clock.
+    Whether it still waits for its next attempt depends on the clock, and is not compared.
     """
 
     job_life: int
@@ -88,7 +88,7 @@ class Owed:
 
 @dataclass
 class World:
-    """The database; messages are known by their body and by which one of that body they are."""
+    """The database; a message is identified by its body and its occurrence among equal bodies."""
 
     job: Job | None = None
     rows: dict[str, Row] = field(default_factory=dict)
@@ -105,7 +105,7 @@ class World:
         return sum(row.stage == stage and not row.finished for row in self.rows.values())
 
     def standing(self, ticket: Ticket) -> str:
-        """Say how a claim stands: held, lost, or how it ended."""
+        """Return how a claim stands: held, lost, or its outcome."""
         row, held = self.rows.get(ticket.task), self.claims.get(ticket.task)
         if row is None or held is None or (held.life, held.token) != (row.life, ticket.token):
             return "lost"
@@ -150,7 +150,7 @@ class World:
 
 @dataclass(frozen=True)
 class Ticket:
-    """A claim in a worker's hand, perhaps long lost."""
+    """A claim that a worker holds, perhaps one lost long ago."""
 
     claim: Claim = field(repr=False)
     life: int
@@ -172,20 +172,20 @@ class Operation:
         raise NotImplementedError
 
     def predict(self, world: World) -> Any:
-        """Do to the world what the call does, and return its answer as `answer_of` gives it."""
+        """Apply the call to the world, and return its answer in the form of `answer_of`."""
         raise NotImplementedError
 
     def ways(self, world: World, answer: Any) -> Iterator[Sequence[Transaction]]:
-        """The transactions that the call may consist of, in each order that it may choose."""
+        """Yield the transactions that the call may consist of, in each order that it may choose."""
         yield [self.predict]
 
     def summary(self, answers: list[Any]) -> Any:
-        """The call's answer from its transactions' answers."""
+        """Return the call's answer from its transactions' answers."""
         return answers[0]
 
 
 def answer_of(outcome: Any) -> Any:
-    """What an answer says, without what only a clock can know."""
+    """Return the content of an answer, without what only a clock can know."""
     match outcome:
         case Claimed():
             return "claimed", outcome.takeovers, outcome.deaths, outcome.retry_count
@@ -212,7 +212,10 @@ def answer_of(outcome: Any) -> Any:
 def explain(
     world: World, operations: Sequence[Operation], answers: Sequence[Any], observed: World
 ) -> World | None:
-    """Return the world after the operations in an order that gives these answers and this database."""
+    """Return the world after the operations, in an order that gives these answers and this database.
+
+    None if there is no such order.
+    """
     for ways in product(*(op.ways(world, answer) for op, answer in zip(operations, answers, strict=True))):
         turns = [which for which, steps in enumerate(ways) for _ in steps]
         for order in sorted(set(permutations(turns))):

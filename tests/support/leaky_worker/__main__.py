@@ -1,4 +1,4 @@
-"""``python -m tests.support.leaky_worker``: the worker, some of whose tasks fail with all its secrets."""
+"""``python -m tests.support.leaky_worker``: a worker some of whose tasks fail with all its secrets."""
 
 import sys
 

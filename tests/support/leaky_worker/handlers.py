@@ -1,6 +1,7 @@
-"""Handlers that fail with everything that their process knows and nobody may: its environment, and a token.
+"""Handlers whose errors contain all secrets of their process: its environment, and a token.
 
-Blobs ``leak.tif`` and ``leak-at-once.tif`` meet them; all others are treated as they should be.
+Blobs whose names begin with ``leak``, such as ``leak.tif`` and ``leak-at-once.tif``, trigger them; all others
+are processed as usual.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The Chromium that is installed, headless, by Playwright; CHROMIUM names it where it is called otherwise."""
+"""The installed Chromium, headless, driven by Playwright; CHROMIUM names another executable."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ import pytest
 
 @contextmanager
 def chromium() -> Iterator[Any]:
-    """Playwright's Browser, from entry to exit."""
+    """Run Playwright's Browser from entry to exit."""
     playwright = pytest.importorskip("playwright.sync_api")
     found = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
     if found is None:
         pytest.skip("no Chromium is installed: set CHROMIUM")
     with playwright.sync_playwright() as started:
-        # Chromium's own sandbox refuses root.
+        # Chromium's own sandbox refuses to run as root.
         browser = started.chromium.launch(executable_path=found, args=["--no-sandbox"])
         try:
             yield browser

@@ -1,10 +1,10 @@
-"""What of our cards is too faint to be read, by a script for the page that shows them."""
+"""Find text on our cards that is too faint to read, with a script for the page that shows them."""
 
 from __future__ import annotations
 
-# WCAG 2.2, 1.4.3: text of usual size.
+# WCAG 2.2, 1.4.3: text of normal size.
 _CONTRAST = 4.5
-#: Gives the texts and how far they stand out from their ground.
+#: Returns the faint texts, each with its contrast ratio against its background.
 FAINT = """() => {
   const channels = text => text.match(/[\\d.]+/g).slice(0, 3).map(Number)
   const light = text => channels(text).map(each => each / 255)

@@ -18,7 +18,7 @@ _SECONDS = 60.0
 
 @dataclass
 class Outputs:
-    """What a cell showed."""
+    """The outputs of a cell."""
 
     text: str = ""
     html: list[str] = field(default_factory=list)
@@ -35,7 +35,7 @@ class Kernel:
         self._manager, self._client = manager, client
 
     def run(self, code: str, *, interrupted_when: Callable[[], bool] | None = None) -> Outputs:
-        """Run a cell; interrupt it once `interrupted_when` says so."""
+        """Run a cell; interrupt it once `interrupted_when` returns True."""
         found = Outputs()
         asked = self._client.execute(code)
         deadline, text = time.monotonic() + _SECONDS, None
@@ -58,7 +58,7 @@ class Kernel:
 
 @contextmanager
 def kernel(folder: Path, environment: Mapping[str, str]) -> Iterator[Kernel]:
-    """A kernel whose working folder is `folder`, from entry to exit."""
+    """Run a kernel from entry to exit, with `folder` as its working folder."""
     manager, client = start_new_kernel(kernel_name="python3", cwd=str(folder), env=dict(environment))
     try:
         yield Kernel(manager, client)

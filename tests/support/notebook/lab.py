@@ -1,4 +1,4 @@
-"""JupyterLab as a person has it: a server of its own, notebooks in a folder, and clicks."""
+"""JupyterLab as a person uses it: its own server, notebooks in a folder, and clicks."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Lab:
         self.folder, self._address, self._token, self._settings = folder, address, token, settings
 
     def write(self, name: str, cells: Sequence[str]) -> None:
-        """A notebook of code cells."""
+        """Write a notebook of code cells."""
         document = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
         document.metadata["kernelspec"] = {
             "display_name": "Python 3",
@@ -41,13 +41,13 @@ class Lab:
 
     @contextmanager
     def opened(self, browser: Any, name: str, theme: Theme) -> Iterator[LabPage]:
-        """The notebook, open in a window of that theme with a kernel that is ready."""
+        """Open a notebook in a window of that theme, with a kernel that is ready."""
         self._choose("apputils-extension/themes", {"theme": f"JupyterLab {theme}", "adaptive-theme": False})
         page = browser.new_page(viewport={"width": 1300, "height": 900})
         try:
             page.goto(f"{self._address}/lab/tree/{name}?token={self._token}&reset")
             page.wait_for_selector(".jp-Notebook .jp-Cell", timeout=_SECONDS * 1000)
-            # Run before the kernel has come, JupyterLab asks which one is wanted.
+            # If run before the kernel is ready, JupyterLab asks which kernel to use.
             page.wait_for_selector(_IDLE, timeout=_SECONDS * 1000)
             yield LabPage(page)
         finally:
@@ -66,7 +66,7 @@ class LabPage:
         self._page = page
 
     def run_all(self, *, seconds: float) -> None:
-        """Run it from top to bottom by the menu, and wait for its end."""
+        """Run it from top to bottom through the menu, and wait until it has finished."""
         self._page.get_by_role("menuitem", name="Run", exact=True).click()
         self._page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
         self._page.wait_for_function(
@@ -81,7 +81,7 @@ class LabPage:
         self._page.wait_for_selector(_IDLE, timeout=30_000)
 
     def run_until(self, shown: str) -> None:
-        """Run it, and wait until it shows this."""
+        """Run it, and wait until an output matches `shown`."""
         self._page.get_by_role("menuitem", name="Run", exact=True).click()
         self._page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
         self._page.wait_for_function(
@@ -93,27 +93,27 @@ class LabPage:
         )
 
     def interrupt(self) -> float:
-        """Click the button that interrupts the kernel; seconds until it is idle again."""
+        """Click the button that interrupts the kernel; return the seconds until it is idle again."""
         began = time.monotonic()
         self._page.locator("[data-command='notebook:interrupt-kernel']").first.click()
         self._page.wait_for_selector(_IDLE, timeout=_SECONDS * 1000)
         return time.monotonic() - began
 
     def prompts(self) -> list[str]:
-        """What stands beside each code cell."""
+        """Return the prompt of each code cell."""
         return list(self._page.locator(".jp-CodeCell .jp-InputPrompt").all_inner_texts())
 
     def outputs(self, kind: str = "") -> list[str]:
-        """The text of each output, or of those whose MIME type ends so."""
+        """Return the text of each output, or of those whose MIME type ends with `kind`."""
         where = f'[data-mime-type$="{kind}"]' if kind else ""
         return list(self._page.locator(f".jp-OutputArea-output{where}").all_inner_texts())
 
     def evaluate(self, script: str) -> Any:
-        """What a script in the page returns."""
+        """Return the result of a script in the page."""
         return self._page.evaluate(script)
 
     def screenshot(self, path: Path) -> None:
-        """The whole notebook as it is now."""
+        """Save a picture of the whole notebook."""
         high = self._page.evaluate(
             "() => Math.max(...[...document.querySelectorAll('.jp-WindowedPanel-outer')]"
             ".map(each => each.scrollHeight))"
@@ -128,7 +128,7 @@ class LabPage:
 
 @contextmanager
 def lab(folder: Path, home: Path, environment: Mapping[str, str]) -> Iterator[Lab]:
-    """A JupyterLab over `folder`, whose settings are below `home`, from entry to exit."""
+    """Run a JupyterLab over `folder` from entry to exit, with its settings below `home`."""
     token, port = secrets.token_hex(16), _free_port()
     settings = home / "settings"
     places = {
@@ -148,7 +148,7 @@ def lab(folder: Path, home: Path, environment: Mapping[str, str]) -> Iterator[La
             _wait_for(f"{address}/api?token={token}", server)
             found = Lab(folder, address, token, settings)
             found._choose("apputils-extension/notification", {"fetchNews": "false", "checkForUpdates": False})
-            # All cells are in the page at once, so that all can be looked at.
+            # All cells are in the page at once, so that all of them can be checked.
             found._choose("notebook-extension/tracker", {"windowingMode": "none"})
             yield found
         finally:

@@ -1,4 +1,4 @@
-"""The stages that the platform runs itself: its tasks are claimed in the database and called in a thread."""
+"""The stages that the platform runs itself: it claims tasks in the database and calls them in a thread."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from tests.support.platform.messages import FUNCTION_APP, own_signal
 from tests.support.platform.tables import Connection, Row, fail_job, insert_unsent, query, transaction
 from worker.task import handlers
 
-#: Only a name in rows: the functions are called, not messaged.
+#: Only a name in rows: the functions are called, not sent a message.
 QUEUE = "raster-tasks"
 
 
 async def claimed(conninfo: str) -> Row | None:
-    """A task for the platform; also one whose run was interrupted, as nobody else runs them."""
+    """Claim a task for the platform, or an interrupted one of its own, which no other process would run."""
     async with transaction(conninfo) as connection:
         rows = await query(
             connection,
@@ -34,7 +34,7 @@ async def claimed(conninfo: str) -> Row | None:
 
 
 async def result_of(task: Row) -> dict[str, Any]:
-    """The envelope of a task's result, or of what its handler raised."""
+    """Return the result envelope of a task, or that of the error that its handler raised."""
     injected = {
         "_job_id": task["parent_job_id"],
         "_job_type": task["job_type"],
@@ -49,7 +49,7 @@ async def result_of(task: Row) -> dict[str, Any]:
 
 
 async def finish(conninfo: str, task: Row, result: Mapping[str, Any], *, jobs_queue: str) -> None:
-    """Complete a task, and signal its stage if it was the last; nothing if it was made anew meanwhile."""
+    """Complete a task, and signal its stage if it was the last; do nothing if the task was replaced."""
     async with transaction(conninfo) as connection:
         error = None if result["success"] else result["error"]
         done = await _complete(connection, task, result, error)

@@ -22,25 +22,25 @@ Values = Mapping[str, Any]
 
 
 def job_id_of(job_type: str, parameters: Values) -> str:
-    """The job's id: the same for the same request."""
+    """Return the job's id, which is the same for the same request."""
     text = json.dumps({"job_type": job_type, **parameters}, sort_keys=True)
     return hashlib.sha256(text.encode("ascii")).hexdigest()
 
 
 def stage_count(job_type: str, parameters: Values) -> int:
-    """How many stages the job has."""
+    """Return the number of the job's stages."""
     return int(parameters["stages"]) if job_type == NOOP else _LARGE_RASTER_STAGES
 
 
 def stage_tasks(job: Values, stage: int, previous: Sequence[Values]) -> list[NewTask]:
-    """The tasks that a stage begins with.
+    """Return the tasks that a stage begins with.
 
     Parameters
     ----------
     job
         The job's row.
     previous
-        The result_data of every task of the stage before.
+        The result_data of every task of the previous stage.
     """
     if job["job_type"] == NOOP:
         return _noop_tasks(job, stage)
@@ -48,12 +48,12 @@ def stage_tasks(job: Values, stage: int, previous: Sequence[Values]) -> list[New
 
 
 def fan_in_id(job_id: str, stage: int) -> str:
-    """The id of a stage's one task that takes all results of the stage before."""
+    """Return the id of a stage's single task that takes all results of the previous stage."""
     return hashlib.sha256(f"{job_id}|s{stage}|fan_in_aggregate".encode()).hexdigest()[:16]
 
 
 def job_result(job: Values, tasks: Sequence[Values]) -> dict[str, Any]:
-    """The finished job's result_data.
+    """Return the finished job's result_data.
 
     Parameters
     ----------
@@ -108,7 +108,7 @@ def job_result(job: Values, tasks: Sequence[Values]) -> dict[str, Any]:
 
 
 def _noop_tasks(job: Values, stage: int) -> list[NewTask]:
-    """So many tasks of one type; their parameters as given, ``{index}`` in a text replaced by the index."""
+    """Return `tasks` tasks of one type; in their text parameters, ``{index}`` is replaced by the index."""
     given = job["parameters"]
     return [
         NewTask(

@@ -1,4 +1,4 @@
-"""The messages that the platform sends, and those that it gets (protocol.md §3)."""
+"""The messages that the platform sends and receives (protocol.md §3)."""
 
 from __future__ import annotations
 
@@ -29,19 +29,19 @@ JOB_FIELDS = {
 
 @dataclass(frozen=True)
 class Received:
-    """A message of the jobs queue, as the broker gave it."""
+    """A message of the jobs queue, as the broker delivered it."""
 
     body: bytes
     identity: str
-    """Tells this very message from every other, however often it is delivered."""
+    """Distinguishes this message from every other, however often it is delivered."""
     message_id: str | None
     content_type: str | None
     session_id: str | None
 
     @classmethod
     def of(cls, message: Message) -> Received:
-        """What a receiver gave."""
-        # The worker needs neither of these two, so its Message does not show them.
+        """Convert a message from a receiver."""
+        # The worker needs neither of these two, so its Message does not expose them.
         given = message._received
         return cls(
             body=message.body,
@@ -52,7 +52,7 @@ class Received:
         )
 
     def document(self) -> dict[str, Any] | None:
-        """The body as a JSON object; None when it is none."""
+        """Return the body as a JSON object, or None if it is not one."""
         try:
             document = json.loads(self.body)
         except ValueError:
@@ -61,7 +61,7 @@ class Received:
 
 
 def job_message(job_id: str, job_type: str, parameters: Mapping[str, Any]) -> str:
-    """Ask for a job's first stage."""
+    """Return the message that requests a job's first stage."""
     message = {
         "job_id": job_id,
         "job_type": job_type,
@@ -76,7 +76,10 @@ def job_message(job_id: str, job_type: str, parameters: Mapping[str, Any]) -> st
 
 
 def task_message(job: Row, stage: int, task: NewTask, *, message_bytes: int = MESSAGE_BYTES) -> str:
-    """Ask for a task; its parameters stay in the row when a body of `message_bytes` does not hold them."""
+    """Return the message that requests a task.
+
+    The parameters stay in the row if they do not fit in a body of `message_bytes`.
+    """
     message = {
         "task_id": task.task_id,
         "parent_job_id": job["job_id"],
@@ -96,7 +99,7 @@ def task_message(job: Row, stage: int, task: NewTask, *, message_bytes: int = ME
 
 
 def own_signal(task: Row) -> str:
-    """Say that the stage of a task, which the platform ran itself, is complete."""
+    """Return the signal that the stage of a task, which the platform ran itself, is complete."""
     message = {
         "message_type": "stage_complete",
         "job_id": task["parent_job_id"],
@@ -110,5 +113,5 @@ def own_signal(task: Row) -> str:
 
 
 def _now() -> str:
-    """Naive, in UTC, as the platform writes time."""
+    """Return the time in UTC without an offset, as the platform writes it."""
     return datetime.now(UTC).replace(tzinfo=None).isoformat()

@@ -22,7 +22,7 @@ _SIGNAL_FIELDS = {
 _LONGEST_CORRELATION = 16
 _CLOCK_SKEW = timedelta(seconds=5)
 
-# §5, "Stage results, keys exact"; of the last stage's the protocol leaves the list open.
+# §5, "Stage results, keys exact"; the protocol leaves the list for the last stage open.
 _RESULT_KEYS = {
     "generate_tiling_scheme": "tiling_scheme_blob tiling_scheme_container total_tiles grid source_blob"
     " source_container source_crs target_crs target_bounds target_dimensions target_resolution"
@@ -50,7 +50,7 @@ _OPEN = {"create_stac_collection"}
 
 
 def signal_deviations(received: Received, signal: Mapping[str, Any]) -> list[str]:
-    """Everything in which a stage_complete differs from §3, whatever the job's state."""
+    """Return every deviation of a stage_complete from §3, whatever the job's state."""
     return list(_signal_deviations(received, signal))
 
 
@@ -104,7 +104,7 @@ def state_deviations(
     job: Mapping[str, Any] | None,
     tasks: Sequence[Mapping[str, Any]],
 ) -> list[str]:
-    """Everything that makes a well-formed stage_complete wrong at this moment.
+    """Return everything that makes a well-formed stage_complete wrong at this moment.
 
     Parameters
     ----------
@@ -132,7 +132,7 @@ def state_deviations(
     if signal["completed_by_app"] not in {task["executed_by_app"] for task in tasks}:
         found.append(f"no task of the stage was executed by {signal['completed_by_app']!r}")
     if signal["completed_by_app"] != FUNCTION_APP:
-        # Of a job that is done anew, the id must be another: the broker remembers the one of the first run.
+        # A resubmitted job must use another id: the broker remembers that of the first run.
         again = "" if job["resubmissions"] == 0 else r"(:\d+)?"
         expected = f"{job['job_id']}:{job['stage']}:stage_complete{again}"
         if not re.fullmatch(expected, received.message_id or ""):
@@ -141,7 +141,7 @@ def state_deviations(
 
 
 def task_deviations(task: Mapping[str, Any]) -> list[str]:
-    """Everything in which a completed task's row differs from §2, §4 and §5."""
+    """Return every deviation of a completed task's row from §2, §4 and §5."""
     return [f"task {task['task_id']}: {text}" for text in _task_deviations(task)]
 
 

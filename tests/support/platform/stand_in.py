@@ -1,9 +1,9 @@
-"""A stand-in for the platform beside ``APP_MODE=worker_docker``, written from protocol.md alone.
+"""A stand-in for the platform next to ``APP_MODE=worker_docker``, written from protocol.md alone.
 
-It owns jobs as the Function App does: creates tasks, advances stages, finishes jobs, runs the stages that are
-its own, and holds every stage_complete against the protocol. What it finds wrong is in `Platform.violations`.
-Its database and its broker may go away and come back at any time: a step that was interrupted is done again,
-a message that was handled is known by its sequence number, and what was to be sent is sent later.
+It owns jobs as the Function App does: it creates tasks, advances stages, finishes jobs, runs its own stages,
+and checks every stage_complete against the protocol. Deviations are collected in `Platform.violations`. Its
+database and its broker may go away and come back at any time: an interrupted step is repeated, a processed
+message is recognised by its sequence number, and unsent messages are sent later.
 """
 
 from __future__ import annotations
@@ -56,18 +56,20 @@ _LOGGER = logging.getLogger(__name__)
 
 
 class Platform:
-    """The Function App, while `run` runs; make one a database.
+    """The Function App, while `run` runs; use one per database.
 
     Parameters
     ----------
     conninfo
-        A database with the schema of `platform_tables.create_schema`.
+        A database with the schema of `tests.support.platform.tables.create_schema`.
     bus
         The namespace of the queues.
     docker_stages
-        Which stages of a `LARGE_RASTER` job a worker is to run; the platform runs the others itself.
+        The stages of a `LARGE_RASTER` job that a worker runs; the platform runs the others itself.
     jobs_queue, docker_queue
-        The queues' names.
+        Names of the queues.
+    message_bytes
+        Size limit of a body; larger parameters stay in the task's row.
     """
 
     def __init__(
@@ -81,7 +83,7 @@ class Platform:
         message_bytes: int = MESSAGE_BYTES,
     ) -> None:
         self.violations: list[str] = []
-        """What was not as the protocol says, each once."""
+        """Deviations from the protocol, each once."""
         self._conninfo = conninfo
         self._bus = bus
         self._docker_stages = docker_stages
@@ -93,7 +95,7 @@ class Platform:
         self._runs: asyncio.Task[None] | None = None
 
     async def submit(self, parameters: Mapping[str, Any], *, job_type: str = LARGE_RASTER) -> str:
-        """Create a job, if the same was not created before, and ask for its start; its id."""
+        """Create a job, unless the same one exists, and request its start; return its id."""
         kept = {name: value for name, value in parameters.items() if value is not None}
         job_id = job_id_of(job_type, kept)
         if job_type == LARGE_RASTER:
@@ -110,7 +112,7 @@ class Platform:
         return job_id
 
     async def resubmit(self, job_id: str) -> None:
-        """Delete a job with its tasks, wherever it is, and begin it anew under the same ids."""
+        """Delete a job with its tasks, whatever its state, and begin it again under the same ids."""
 
         async def replace() -> None:
             async with self._transaction() as connection:
@@ -126,7 +128,7 @@ class Platform:
         self._unsent.set()
 
     async def janitor_once(self, minutes: float) -> list[str]:
-        """Fail every task of a worker that was not touched for so long, and its job; their ids."""
+        """Fail every worker's task that was not updated for `minutes`, and its job; return the tasks' ids."""
 
         async def sweep() -> list[str]:
             async with self._transaction() as connection:
@@ -135,12 +137,12 @@ class Platform:
         return await until_done(sweep)
 
     async def quiet(self, job_ids: Sequence[str], deadline: float) -> dict[str, Row]:
-        """The jobs' rows, once all are over; `deadline` is in seconds.
+        """Return the jobs' rows once all are over; `deadline` is in seconds.
 
         Raises
         ------
         AssertionError
-            They were not, in time; the text has the violations.
+            The jobs are not over in time; the message lists the violations.
         """
 
         async def jobs() -> dict[str, Row]:
@@ -167,7 +169,7 @@ class Platform:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[Platform]:
-        """Run from entry to exit; leaving it is the platform's own interruption, wherever it is."""
+        """Run from entry to exit; leaving the block interrupts the platform wherever it is."""
         self._runs = asyncio.create_task(self.run())
         try:
             yield self
@@ -178,7 +180,7 @@ class Platform:
             self._runs = None
 
     async def run(self) -> None:
-        """Handle the jobs queue, send what is unsent, and run the platform's own tasks; for ever."""
+        """Process the jobs queue, send unsent messages, and run the platform's own tasks, until cancelled."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._consume())
             group.create_task(self._repeat(self._send_some, self._unsent))
@@ -200,7 +202,7 @@ class Platform:
                     _LOGGER.info("the message will come again: %s", error)
 
     async def _repeat(self, step: Callable[[], Awaitable[bool]], wake: asyncio.Event) -> None:
-        """Do a step until it says that there is nothing more to do; again when woken, or a second later."""
+        """Repeat `step` until it reports no more work; again when woken, or after `SWEEP_SECONDS`."""
         while True:
             wake.clear()
             while await until_done(step):
@@ -208,7 +210,7 @@ class Platform:
             await is_set_within(wake, SWEEP_SECONDS)
 
     async def handle(self, received: Received) -> None:
-        """Do what a message of the jobs queue asks for, in one transaction; nothing if it was done before."""
+        """Process a message of the jobs queue in one transaction; do nothing if it was processed before."""
         document = received.document()
         async with self._transaction() as connection:
             if document is None:
@@ -245,7 +247,7 @@ class Platform:
         tasks = await tasks_of_stage(connection, job_id, stage)
         deviations = state_deviations(received, signal, job, tasks)
         if deviations and signal["completed_by_app"] == FUNCTION_APP:
-            return  # our own, sent once more because we were interrupted before that was noted
+            return  # our own signal, sent again because the platform was interrupted before recording it
         for text in deviations or [text for task in tasks for text in task_deviations(task)]:
             self._violation(received, f"job {job_id[:8]}, stage {stage}: {text}")
         if deviations or job is None:
@@ -306,7 +308,7 @@ class Platform:
             await insert_unsent(connection, job_id, self._jobs_queue, [(body, str(uuid4()))])
 
     async def _send_some(self) -> bool:
-        """Send the oldest unsent messages of one queue; whether there were any, and the broker took them."""
+        """Send the oldest unsent messages of one queue; return whether there were any and they were taken."""
         async with self._transaction() as connection:
             rows = await query(
                 connection,
@@ -334,7 +336,7 @@ class Platform:
             await query(connection, "delete from app.function_app_unsent where id = any(%s)", ids)
 
     async def _run_one_function(self) -> bool:
-        """Run one of the platform's own tasks; whether there was one."""
+        """Run one of the platform's own tasks; return whether there was one."""
         task = await functions.claimed(self._conninfo)
         if task is None:
             return False

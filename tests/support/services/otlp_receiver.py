@@ -1,4 +1,4 @@
-"""An OpenTelemetry collector's HTTP door, on loopback: it keeps what it is sent."""
+"""The HTTP endpoint of an OpenTelemetry collector, on loopback; it keeps everything it receives."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 
 @dataclass
 class Receiver:
-    """What was received.
+    """Everything received.
 
     Attributes
     ----------
     endpoint : str
-        What OTEL_EXPORTER_OTLP_ENDPOINT is to be.
+        The value for OTEL_EXPORTER_OTLP_ENDPOINT.
     spans : list
-        Of OpenTelemetry's protocol.
+        Spans as messages of OpenTelemetry's protocol.
     metrics : dict of str
-        By name, the newest.
+        The newest metric of each name.
     services : set of str
-        The names of those that sent.
+        Names of the sending services.
     """
 
     endpoint: str = ""
@@ -36,18 +36,18 @@ class Receiver:
     services: set[str] = field(default_factory=set)
 
     def named(self, name: str) -> list[Any]:
-        """The spans of a name."""
+        """Return the spans of this name."""
         return [span for span in self.spans if span.name == name]
 
 
 def attributes(span: Any) -> dict[str, Any]:
-    """A span's attributes."""
+    """Return a span's attributes."""
     return {each.key: getattr(each.value, each.value.WhichOneof("value")) for each in span.attributes}
 
 
 @contextlib.contextmanager
 def otlp_receiver() -> Iterator[Receiver]:
-    """A receiver, from entry to exit."""
+    """Run a receiver from entry to exit."""
     receiver = Receiver()
 
     class Handler(BaseHTTPRequestHandler):

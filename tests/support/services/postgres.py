@@ -20,7 +20,7 @@ FOLDER_PREFIX = "gdaltools-tests-pg-"
 
 
 class Server:
-    """A server on which each test gets a database of its own."""
+    """A server on which each test gets its own database."""
 
     def __init__(self, conninfo: str) -> None:
         self.conninfo = conninfo
@@ -36,19 +36,19 @@ class Server:
         return name
 
     def drop_database(self, name: str) -> None:
-        """Drop a database, whoever is connected."""
+        """Drop a database, disconnecting its clients."""
         with psycopg.connect(self.conninfo, autocommit=True) as connection:
             connection.execute(
                 sql.SQL("drop database if exists {} with (force)").format(sql.Identifier(name))
             )
 
     def conninfo_for(self, name: str) -> str:
-        """Return how to connect to one of the server's databases."""
+        """Return the connection string of one of the server's databases."""
         return make_conninfo(self.conninfo, dbname=name)
 
     @contextlib.contextmanager
     def database(self, *, template: str | None = None) -> Iterator[str]:
-        """Lend a database; yields how to connect to it."""
+        """Create a database for the block, and yield its connection string."""
         name = self.create_database(template=template)
         try:
             yield self.conninfo_for(name)
@@ -57,7 +57,7 @@ class Server:
 
 
 def empty(conninfo: str, schema: str) -> None:
-    """Disconnect whoever is left, and empty every table of a schema."""
+    """Disconnect all clients, and empty every table of a schema."""
     with psycopg.connect(conninfo, autocommit=True) as connection:
         connection.execute(
             "select pg_terminate_backend(pid) from pg_stat_activity"
@@ -72,7 +72,7 @@ def empty(conninfo: str, schema: str) -> None:
 
 @contextlib.contextmanager
 def server() -> Iterator[Server]:
-    """Lend a server for a test session."""
+    """Run a server for a test session."""
     given = os.environ.get("TEST_DATABASE_URL")
     if given:
         yield Server(given)
@@ -88,7 +88,7 @@ def server() -> Iterator[Server]:
 
 
 def _sweep() -> None:
-    """Stop and delete what a killed test session left behind."""
+    """Stop and delete what killed test sessions left behind."""
     for folder in Path(tempfile.gettempdir()).glob(f"{FOLDER_PREFIX}*"):
         with contextlib.suppress(OSError):
             if folder.stat().st_uid == os.geteuid() and (folder / "lock").exists():
@@ -96,7 +96,7 @@ def _sweep() -> None:
 
 
 def parts(conninfo: str) -> dict[str, Any]:
-    """The worker's settings for a connection string."""
+    """Return the worker's settings for a connection string."""
     given = conninfo_to_dict(conninfo)
     return {
         "postgis_host": given["host"],

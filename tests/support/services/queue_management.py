@@ -1,8 +1,8 @@
-"""Service Bus's management of queues over HTTPS, as far as queues are made, looked at and changed.
+"""Service Bus's queue management over HTTPS, as far as creating, reading and updating queues.
 
-What the real service documents (learn.microsoft.com, Service Bus's "Entities" of the REST API): an Atom entry
-with a QueueDescription for a queue, an empty feed where there is none, PUT to make, PUT with If-Match to
-change.
+It follows the real service's documentation (learn.microsoft.com, Service Bus's "Entities" of the REST API):
+an Atom entry with a QueueDescription for a queue, an empty feed for a missing one, PUT to create, PUT with
+If-Match to update.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Management:
     queues : dict
         By name, the elements of a queue's description.
     status : int
-        Of all answers, where it is not 200.
+        Status of all answers, if not 200.
     """
 
     namespace: str = ""
@@ -43,7 +43,7 @@ class Management:
 
 @contextlib.contextmanager
 def queue_management(certificate: tuple[Path, Path]) -> Iterator[Management]:
-    """An endpoint on loopback that has no queues yet."""
+    """Run an endpoint on loopback that has no queues yet."""
     management = Management()
 
     class Handler(BaseHTTPRequestHandler):

@@ -1,7 +1,7 @@
 """A proxy between a client and Azurite that spoils chosen requests: refuses, delays, cuts or loses them.
 
-It runs in a thread of the test's own process: GDAL, which waits for answers without letting other threads of
-Python run, cannot be its client.
+It runs in a thread of the test's own process. GDAL cannot be its client, because GDAL holds up Python's other
+threads while it waits for an answer.
 """
 
 from __future__ import annotations
@@ -50,13 +50,13 @@ class Fault:
     Attributes
     ----------
     status : int
-        Answer with this, without asking Azurite.
+        Answer with this status, without calling Azurite.
     retry_after : int
-        Seconds that the answer asks to wait.
+        Seconds that the answer asks the client to wait.
     delay : float
         Seconds before the request is passed on.
     cut : str
-        Close the connection: "before" Azurite is asked, "after" it has answered, or "within" the body.
+        Close the connection: "before" Azurite is called, "after" it has answered, or "within" the body.
     """
 
     status: int = 0
@@ -79,9 +79,9 @@ class StorageProxy:
     Attributes
     ----------
     seen : list of Request
-        Every request that came.
+        Every request received.
     spoilt : list of (Request, Fault)
-        Those that a fault met.
+        The requests that met a fault.
     """
 
     server: tuple[str, int]
@@ -91,13 +91,13 @@ class StorageProxy:
     _rules: list[_Rule] = field(default_factory=list)
 
     def spoil(self, operation: str, fault: Fault, *, times: int = 1, skip: int = 0) -> None:
-        """Let a fault meet the next `times` requests of an operation, after the first `skip` of them."""
+        """Apply a fault to the next `times` requests of an operation, after the first `skip` of them."""
         if skip:
             self._rules.append(_Rule(Fault(), lambda request: request.operation == operation, skip))
         self._rules.append(_Rule(fault, lambda request: request.operation == operation, times))
 
     def heal(self) -> None:
-        """Forget the faults, and what was seen."""
+        """Forget the faults and the recorded requests."""
         self._rules.clear()
         self.seen.clear()
         self.spoilt.clear()
@@ -161,7 +161,7 @@ class StorageProxy:
 
 @contextlib.contextmanager
 def storage_proxy(connection_string: str) -> Iterator[tuple[StorageProxy, str]]:
-    """A proxy before the server of a connection string, and the string that leads to the proxy."""
+    """Run a proxy in front of the server of a connection string; yield it and the string that leads to it."""
     address = urlsplit(connection_string.partition("BlobEndpoint=")[2].rstrip(";"))
     assert address.hostname
     assert address.port
@@ -202,7 +202,7 @@ def _headers(head: bytes) -> dict[str, str]:
 
 
 async def _chunks(reader: asyncio.StreamReader) -> bytes:
-    """A chunked body as it came, framing and all."""
+    """Return a chunked body unchanged, with its framing."""
     body = b""
     while True:
         line = await reader.readuntil(b"\r\n")

@@ -1,4 +1,4 @@
-"""Calibrating: the grid, the store, the model, thresholds, and what rules do with jobs; on known machines."""
+"""Calibrating on known machines: the grid, the store, the model, the thresholds, and the rules' decisions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The comparison's decisions: what is compared on, who, and what is made of the runs."""
+"""The comparison's decisions: which sources, which methods, and what the runs add up to."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ from tests.support.rasters import UTM, UTM_GRID, from_origin, smooth, write_rast
 
 
 def globe(folder: Path, rows: int, cols: int) -> list[Path]:
-    """The whole world in EPSG:4326, cut into rows x cols rasters."""
+    """Write the whole world in EPSG:4326, cut into `rows` x `cols` rasters."""
     made = []
     for row in range(rows):
         for col in range(cols):
@@ -37,7 +37,7 @@ def globe(folder: Path, rows: int, cols: int) -> list[Path]:
 
 
 def corner(quadkey: str) -> tuple[float, float]:
-    """West and north of a map tile, by the digits of its quadkey (x in the low bits, y in the high)."""
+    """Return west and north of a map tile from its quadkey's digits (x in the low bits, y in the high)."""
     side = 2 ** len(quadkey)
     x = int("".join(str(int(digit) & 1) for digit in quadkey) or "0", 2)
     y = int("".join(str(int(digit) >> 1) for digit in quadkey) or "0", 2)

@@ -1,4 +1,4 @@
-"""STAC items and collections are valid, self-contained, and there only when they are whole."""
+"""STAC items and collections are valid and self-contained, and exist only when they are complete."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""COGs of many files: all that can be made are made, once, and an interruption costs the file in hand."""
+"""COGs of many files: each possible one is written once, and an interruption costs only the current file."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from gdaltools.runtime import graph
 from gdaltools.storage import locate
 from tests.support.rasters import UTM, UTM_GRID, smooth, truncate, write_raster
 
-# Ends its own process, as `kill -9` does, when a named place is reached for the nth time.
+# Kills its own process, as `kill -9` does, when a named point is reached for the nth time.
 KILLED_RUN = """
 import os, signal, sys
 from gdaltools.runtime import crash_points
@@ -54,14 +54,14 @@ create_cogs(pattern, target, files_at_once=1)
 
 
 def scenes(folder: Path, count: int, *, rows: int = 60, cols: int = 70) -> str:
-    """So many rasters in two folders, and the pattern that means them."""
+    """Write `count` rasters in two folders, and return the pattern that matches them."""
     for number in range(count):
         write_raster(folder / f"zone{number % 2}" / f"{number}.tif", smooth(1, rows, cols, seed=number))
     return f"{folder}/**/*.tif"
 
 
 def seen(folder: Path) -> dict[str, tuple[int, int]]:
-    """Which file each COG is: one that was written again is another one."""
+    """Return the identity of each COG's file, which changes if it is written again."""
     found = (path for path in folder.rglob("*.tif") if ".gdaltools-" not in str(path))
     return {str(p.relative_to(folder)): (p.stat().st_ino, p.stat().st_mtime_ns) for p in found}
 
@@ -312,7 +312,7 @@ def test_every_option_of_create_cog_is_one_of_create_cogs_and_reaches_the_encode
             "dst",
             "compute",
             "reuse",
-        ):  # of many it is the rule, and takes blocks over too
+        ):  # for a batch `reuse` is the rule, and also copies blocks
             assert ours[name] == parameter, name
     source = write_raster(tmp_path / "a.tif", smooth(3, 300, 200), crs=UTM, transform=UTM_GRID)
     options: dict[str, Any] = {

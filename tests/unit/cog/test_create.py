@@ -1,4 +1,4 @@
-"""COGs are valid, hold the same pixels and facts as their source, and appear whole or not at all."""
+"""COGs are valid, hold the same pixels and metadata as their source, and are complete or absent."""
 
 from __future__ import annotations
 
@@ -273,7 +273,7 @@ def test_a_warp_puts_every_pixel_where_it_belongs(tmp_path: Path) -> None:
         r, c = (axis[valid][::997] for axis in np.mgrid[0 : dataset.height, 0 : dataset.width])
         lon, lat = dataset.transform * (c + 0.5, r + 0.5)
         x, y = rasterio.warp.transform("EPSG:4326", UTM, lon, lat)
-    # Bilinear resampling reproduces a plane; half a pixel at the rim, where there is no neighbour.
+    # Bilinear resampling reproduces a plane, except for half a pixel at the edge, which lacks neighbours.
     assert np.abs(data[0, r, c] - x).max() < 5.1
     assert np.abs(data[1, r, c] - y).max() < 5.1
     assert np.median(np.abs(data[0, r, c] - x)) < 1.3

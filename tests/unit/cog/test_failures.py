@@ -1,4 +1,4 @@
-"""Whatever ends the making of a COG, there is no target, no leftover and no thread that goes on."""
+"""Whatever interrupts the writing of a COG, no target, no leftover and no running thread remains."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_a_block_that_cannot_be_decoded_ends_all(tmp_path: Path, cut: Cut, at: f
     source = write_raster(
         tmp_path / "a.tif", smooth(3, 500, 400), block=64, overviews=(2, 4, 8), options={"compress": "lzw"}
     )
-    damage(source, at=at, size=3000)  # the last quarter are overviews
+    damage(source, at=at, size=3000)  # the last quarter holds overviews
     with pytest.raises(CorruptRaster, match=r"a\.tif"):
         create_cog(source, tmp_path / "b.tif", blocksize=64, overviews=overviews, progress=False)
     assert left_in(tmp_path) == {"a.tif"}
@@ -118,7 +118,7 @@ def test_a_disk_that_fills_up_at_any_time_is_told(
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk of half a megabyte; only root can make one."""
+    """A disk of half a megabyte; only root can mount one."""
     folder = tmp_path / "disk"
     folder.mkdir()
     asked = ["mount", "-t", "tmpfs", "-o", "size=512k", "tmpfs", str(folder)]
@@ -158,7 +158,7 @@ create_cog(sys.argv[1], sys.argv[2], "archive", blocksize=64, level=19, progress
 
 
 def going(source: Path, target: Path, how: str) -> subprocess.Popen[str]:
-    """A process that has stored some pieces of a COG, and waits or works on."""
+    """Start a process that has stored some pieces of a COG, and waits or works on."""
     process = subprocess.Popen(
         [sys.executable, "-c", MAKE, source, target, how],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,

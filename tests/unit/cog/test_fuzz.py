@@ -1,11 +1,11 @@
-"""A short fuzz run, always the same; `make fuzz` makes long ones."""
+"""A short fuzz run with a fixed seed; `make fuzz` starts long ones."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from random import Random
 
-from tests.fuzz_cog.__main__ import text
+from tests.fuzz_cog.__main__ import summary
 from tests.fuzz_cog.attempt import case_of
 from tests.fuzz_cog.damage import damaged
 from tests.fuzz_cog.run import fuzz
@@ -15,7 +15,7 @@ from tests.fuzz_cog.sources import write_sources
 def test_a_short_fuzz_run_finds_nothing() -> None:
     report = fuzz(seed=7, tries=40)
     assert report["tries"] == 40
-    assert not report["findings"], text(report)
+    assert not report["findings"], summary(report)
     assert report["ended"]["made"] > 5
 
 

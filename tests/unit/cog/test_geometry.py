@@ -124,7 +124,7 @@ def test_a_file_does_not_depend_on_how_it_was_cut(
         for sides in (piece, (whole[0], whole[1]))
     )
     if resampling == "cubic" and dtype == "float32":
-        # GDAL's own sums depend in the last bit on where in memory a row begins.
+        # The last bit of GDAL's sums depends on where in memory a row begins.
         with MemoryFile(cut) as one, MemoryFile(uncut) as other, one.open() as a, other.open() as b:
             np.testing.assert_array_equal(a.read(), b.read())
             size = (max(1, a.height // 2), max(1, a.width // 2))
@@ -159,7 +159,7 @@ def test_blocks_lie_behind_each_other_and_fill_the_file(
     images = []
     for width, height in plan.levels:
         grid = math.ceil(height / blocksize), math.ceil(width / blocksize)
-        # One in four is left out; what is large makes it a BigTIFF.
+        # One in four is left out; large blocks make it a BigTIFF.
         large = 2**30 if big else 2000
         sizes = rng.integers(1, large, (plan.planes, *grid)) * (rng.random((plan.planes, *grid)) > 0.25)
         masks = rng.integers(1, 90, grid) if masked else None
@@ -185,7 +185,7 @@ def test_blocks_lie_behind_each_other_and_fill_the_file(
 
 
 class _Padded(io.RawIOBase):
-    """A stream of so many bytes of which only the first are real: the rest is zeros."""
+    """A stream of which only the first bytes are real; the rest is zeros."""
 
     def __init__(self, front: bytes, total: int) -> None:
         super().__init__()

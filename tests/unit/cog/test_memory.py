@@ -1,4 +1,4 @@
-"""What making a COG holds at a time, beside what its plan allows."""
+"""The memory that writing a COG takes, beyond what its plan allows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a raster's file tells besides its pixels is told by its COG: field by field, as by GDAL's driver."""
+"""A COG keeps its source's metadata: field by field, as GDAL's driver does."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def edited(path: Path, edit: Edit) -> Path:
 
 
 def assert_told(source: Path, *, by_both: bool = True, **options: Any) -> None:
-    """Our COG tells what its source does and, `by_both`, what GDAL's COG of it does."""
+    """Check our COG's metadata against its source's and, if `by_both`, against GDAL's COG."""
     target, result = ours(source, **options)
     text = facts_told(target)
     if by_both:

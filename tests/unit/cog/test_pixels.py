@@ -1,4 +1,4 @@
-"""Every level of our COGs against GDAL's own COG driver, on small rasters cut into many pieces."""
+"""Every level of our COGs equals that of GDAL's own COG driver, on small rasters cut into many pieces."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ NAN, INF = math.nan, math.inf
 
 
 def extremes(dtype: str, bands: int = 2, size: tuple[int, int] = ODD) -> NDArray[Any]:
-    """Noise over all that the dtype can hold."""
+    """Return noise over the whole range of the dtype."""
     rng = np.random.default_rng(7)
     kind = np.dtype(dtype)
     if kind.kind == "c":
@@ -40,14 +40,14 @@ def extremes(dtype: str, bands: int = 2, size: tuple[int, int] = ODD) -> NDArray
 
 
 def hills(dtype: str, bands: int = 2, size: tuple[int, int] = ODD) -> NDArray[Any]:
-    """A smooth picture with some noise."""
+    """Return a smooth picture with some noise."""
     if np.dtype(dtype).kind == "f":
         return (smooth(bands, *size, dtype="int16") * 1.1).astype(dtype)
     return smooth(bands, *size, dtype=dtype)
 
 
 def holes(size: tuple[int, int] = ODD) -> NDArray[np.bool_]:
-    """Pixels without data: scattered ones, a rectangle across seams, and a margin."""
+    """Return pixels without data: scattered ones, a rectangle across seams, and a margin."""
     empty = np.random.default_rng(3).random(size) < 0.3
     empty[60:140, 100:200] = True
     empty[200:, :50] = True
@@ -70,7 +70,10 @@ def both(source: Path, **options: Any) -> tuple[Path, Path]:
 
 
 def rounding(resampling: str, dtype: str) -> float:
-    """GDAL's own sums depend in the last bit on where in memory a row begins, except for these."""
+    """Return the tolerance: the last bit of GDAL's sums depends on where in memory a row begins.
+
+    Nearest, average and mode are exact.
+    """
     if resampling in ("nearest", "average", "mode"):
         return 0
     return 1e-6 if dtype == "float32" else 1
@@ -84,7 +87,7 @@ def assert_alike(
     masks: bool = True,
     hidden: bool = False,
 ) -> None:
-    """`hidden` pixels, those that the mask hides, may be anything; `masks` says whether masks are equal."""
+    """Compare all levels; `hidden` pixels, which the mask hides, may differ; `masks` compares masks too."""
     assert [level.pixels.shape for level in ours] == [level.pixels.shape for level in others]
     for number, (mine, other) in enumerate(zip(ours, others, strict=True)):
         if masks:
@@ -109,7 +112,7 @@ def test_at_level_6_the_file_is_gdals_to_the_byte(
 ) -> None:
     which = REAL.index(dtype) + (resampling == "nearest")
     cut(*PIECES[which % 4])
-    # Of blocks below 6.5 KB libtiff writes the sizes as SHORT.
+    # For blocks below 6.5 KB libtiff writes the sizes as SHORT.
     source = write_raster(tmp_path / "a.tif", extremes(dtype, 2 + which % 2, EVEN if which % 5 == 1 else ODD))
     mine, gdals = both(source, level=6, overview_resampling=resampling)
     assert mine.read_bytes() == gdals.read_bytes()
@@ -209,7 +212,7 @@ def test_nodata_counts_for_nothing_in_overviews(tmp_path: Path, cut: Cut, dtype:
     image = hills(dtype)
     image[:, holes()] = nodata
     mine, gdals = both(write_raster(tmp_path / "a.tif", image, nodata=nodata))
-    # GDAL tells no nodata of the overviews of int64, ours do.
+    # GDAL sets no nodata on overviews of int64; our overviews have it.
     assert_alike(levels_of(mine), levels_of(gdals), masks=dtype != "int64")
     with rasterio.open(mine, overview_level=1) as overview:
         assert overview.nodata == pytest.approx(nodata, nan_ok=True)
@@ -222,7 +225,7 @@ def test_nodata_counts_for_nothing_in_overviews(tmp_path: Path, cut: Cut, dtype:
 def test_a_scene_with_a_collar_is_averaged_as_gdal_does(
     tmp_path: Path, cut: Cut, dtype: str, nodata: float | None, size: tuple[int, int]
 ) -> None:
-    """Long stretches of data alone and of none, slanting borders, and single pixels in between."""
+    """Long stretches with only data or none, slanting borders, and single pixels in between."""
     cut(64, None)
     rows, cols = np.mgrid[: size[0], : size[1]]
     there = (cols > 180 + rows / 4) & (cols < 760 - rows / 3)
@@ -259,7 +262,7 @@ def test_the_mode_leaves_nodata_where_there_is_nothing_else(
     source = write_raster(tmp_path / "a.tif", image, nodata=nodata)
     mine, gdals = both(source, overview_resampling="mode")
     assert_alike(levels_of(mine)[:2], levels_of(gdals)[:2], masks=dtype == "uint8", hidden=True)
-    # The rectangle of `holes` without its rim; GDAL's own driver has 0 there.
+    # The rectangle of `holes` without its edge, where GDAL's own driver writes 0.
     for level in levels_of(mine)[:2]:
         step = ODD[0] // level.pixels.shape[1]
         assert not level.mask[64 // step : 136 // step, 104 // step : 196 // step].any()
@@ -271,7 +274,7 @@ def test_the_mode_leaves_nodata_where_there_is_nothing_else(
 def test_a_nodata_value_that_no_pixel_can_have_hides_none(
     tmp_path: Path, cut: Cut, dtype: str, text: str
 ) -> None:
-    # GDAL's driver hides what is left of the value in so many bits: 44 for 300.
+    # GDAL's driver hides the value's remainder in the dtype's bits: 44 for 300.
     cut(64, None)
     image = hills(dtype)
     plain, _ = ours(write_raster(tmp_path / "plain.tif", image))
@@ -295,7 +298,7 @@ def test_a_mask_counts_in_overviews_as_in_gdals(
     source = write_raster(tmp_path / "a.tif", hills(dtype, 3), mask=~holes())
     mine, gdals = both(source, overview_resampling=resampling)
     within = rounding(resampling, dtype)
-    # What GDAL's mode leaves where nothing is valid depends on how it cuts its own work.
+    # What GDAL's mode leaves where nothing is valid depends on how it divides its own work.
     assert_alike(levels_of(mine), levels_of(gdals), within=within, hidden=resampling == "mode")
 
 
@@ -542,7 +545,7 @@ def test_where_levels_get_no_narrower_they_are_gdals(
         tmp_path / "a.tif", image, alpha=kind == "alpha", mask=image[-1] > 0 if kind == "mask" else None
     )
     mine, gdals = both(source, overview_resampling=resampling)
-    # What GDAL's mode leaves where nothing is valid depends on how it cuts its own work.
+    # What GDAL's mode leaves where nothing is valid depends on how it divides its own work.
     hidden = resampling == "mode"
     assert_alike(levels_of(mine), levels_of(gdals), within=rounding(resampling, dtype), hidden=hidden)
 

@@ -192,6 +192,6 @@ def test_sparse_keeps_negative_zeros(tmp_path: Path, cut: Cut) -> None:
     cut(64, None)
     image = np.zeros((1, ROWS, COLS), "float32")
     image[0, 70:90, 70:90] = -0.0
-    tifffile.imwrite(tmp_path / "a.tif", image[0])  # GDAL would take them for a block without data
+    tifffile.imwrite(tmp_path / "a.tif", image[0])  # GDAL would treat them as a block without data
     path = made(tmp_path / "a.tif", sparse=True)
     np.testing.assert_array_equal(np.signbit(levels_of(path)[0].pixels), np.signbit(image))

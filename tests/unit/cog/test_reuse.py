@@ -1,4 +1,4 @@
-"""Blocks that are stored as a COG stores them are taken over, and only where they mean the same pixels."""
+"""Blocks already in a COG's encoding are copied unchanged, and only where they mean the same pixels."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ DEFLATE = {"compress": "deflate", "predictor": 2}
 
 
 def tiled(path: Path, array: Any = None, *, block: int = 128, **options: Any) -> Path:
-    """A tiled GeoTIFF without overviews, of two levels, with odd sides."""
+    """Write a tiled GeoTIFF without overviews, of two levels, with odd sides."""
     image = smooth(3, 225, 251) if array is None else array
     keys = ("mask", "nodata", "overviews", "alpha", "colormap")
     facts = {key: options.pop(key) for key in keys if key in options}
@@ -43,7 +43,7 @@ def only(result: CogsResult) -> BatchedCog:
 
 
 def blocks(path: str | Path) -> list[bytes]:
-    """The stored blocks of the full resolution."""
+    """Return the stored blocks of the full resolution."""
     with Path(path).open("rb") as stream:
         main, _ = images(read_layout(stream, name=str(path)))
     content = Path(path).read_bytes()
@@ -52,7 +52,7 @@ def blocks(path: str | Path) -> list[bytes]:
 
 
 def content(path: str | Path) -> list[Any]:
-    """Pixels and masks of all levels."""
+    """Return pixels and masks of all levels."""
     found = []
     with rasterio.open(path) as dataset:
         levels = range(-1, len(dataset.overviews(1)))
@@ -64,7 +64,7 @@ def content(path: str | Path) -> list[Any]:
 
 
 def assert_lifted(source: Path, **options: Any) -> None:
-    """The source's blocks are in the COG, and all else is as if they had been encoded."""
+    """Check that the COG has the source's blocks, and is otherwise as if all had been encoded."""
     cog = only(made_of(source, **options))
     assert cog.from_stored_blocks
     assert blocks(cog.location) == blocks(source)
@@ -162,7 +162,7 @@ def test_bits_and_their_order_are_looked_at(tmp_path: Path) -> None:
     source = tiled(tmp_path / "a.tif", image, nbits=4, predictor=1)
     assert_lifted(source)
     content = bytearray(source.read_bytes())
-    # FillOrder 2 in the place of PlanarConfiguration 1, which says what TIFF 6.0 takes for granted.
+    # FillOrder 2 in place of PlanarConfiguration 1, which is TIFF 6.0's default.
     entry = content.index((284).to_bytes(2, "little") + (3).to_bytes(2, "little") + (1).to_bytes(4, "little"))
     content[entry : entry + 2] = (266).to_bytes(2, "little")
     content[entry + 8] = 2
@@ -245,7 +245,7 @@ def test_a_damaged_block_is_not_passed_on(tmp_path: Path) -> None:
     assert [each.error_type for each in result.failed] == [CorruptRaster.__name__]
     assert "b.tif cannot be decoded" in result.failed[0].error
     assert not list((tmp_path / "out").glob("*.tif"))
-    # Where only overviews are damaged, they are built again.
+    # If only overviews are damaged, they are built again.
     Path(cog.location).write_bytes(intact)
     damage(cog.location, at=0.1, size=1000)
     (mended,) = create_cogs(cog.location, tmp_path / "out", blocksize=128).made

@@ -1,4 +1,4 @@
-"""Wherever blocks wait and whoever encodes them, the file is the same."""
+"""Wherever blocks wait and whichever process encodes them, the file is the same."""
 
 from __future__ import annotations
 

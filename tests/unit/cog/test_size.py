@@ -1,4 +1,4 @@
-"""Adaptive DEFLATE keeps its promise: the whole file is at most so much larger than at GDAL's level 6."""
+"""Adaptive DEFLATE keeps its promise: the file exceeds that of GDAL's level 6 by at most the tolerance."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ def noise(rows: int, cols: int) -> NDArray[Any]:
 
 
 def striped(rows: int, cols: int) -> NDArray[Any]:
-    """Smooth and noisy columns in turns."""
+    """Return alternating smooth and noisy columns."""
     return np.where(np.arange(cols) % 97 < 50, smooth(3, rows, cols, noise=0), noise(rows, cols))
 
 
 def halved(rows: int, cols: int) -> NDArray[Any]:
-    """Noise above, smoothness below: what is learnt of one is wrong for the other."""
+    """Return noise above, smoothness below: what is learnt from one is wrong for the other."""
     return np.concatenate([noise(rows // 2, cols), smooth(3, rows - rows // 2, cols, noise=0)], axis=1)
 
 

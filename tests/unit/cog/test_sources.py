@@ -1,4 +1,4 @@
-"""COGs of arrays, of warps and on tiling schemes; COGs in memory; statistics on the way."""
+"""COGs of arrays, of warps and on tiling schemes; COGs in memory; statistics computed along the way."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def test_an_array_on_a_cluster_that_sees_no_scratch_folder_comes_back_whole(
         LocalCluster(n_workers=1, threads_per_worker=2, processes=True, dashboard_address=None) as cluster,
         Client(cluster),
     ):
-        # A sink in the memory of this process is out of reach for the workers.
+        # The workers cannot reach a sink in this process's memory.
         gt.create_cog(array, buffer, blocksize=128, progress=False)
     with MemoryFile(buffer.getvalue()) as memory, memory.open() as dataset:
         np.testing.assert_array_equal(dataset.read(), image)

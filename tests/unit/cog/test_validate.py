@@ -1,4 +1,4 @@
-"""`validate_cog` agrees with the bytes: what breaks a rule is told, what is damaged raises, nothing hangs."""
+"""`validate_cog` agrees with the bytes: a broken rule is reported, damage raises, nothing hangs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Calibrations: what a model says of what it knows, of what it does not, and files that are none."""
+"""Calibrations: what a model says inside and outside of its knowledge, and files that are no calibrations."""
 
 from __future__ import annotations
 

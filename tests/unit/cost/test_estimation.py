@@ -1,4 +1,4 @@
-"""What an operation is expected to take: more for more, and within reach of what was measured."""
+"""The estimates of an operation: more for more work, and close to what was measured."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ COMPLEX = Layout(6000, 6000, 1, 16)
 HUNDRED_BANDS = Layout(1600, 1600, 100, 2)
 
 
-# Peak resident MB of single runs (gdaltools.cost.estimation, CALIBRATION); the plan's bound is what is told.
+# Peak resident MB of single runs (gdaltools.cost.estimation, CALIBRATION); the estimate is the plan's bound.
 @pytest.mark.parametrize(
     ("variant", "layout", "options", "measured"),
     [
@@ -34,7 +34,7 @@ HUNDRED_BANDS = Layout(1600, 1600, 100, 2)
         ("window", HYPERSPECTRAL, {"cores": 2, "tile_size": 1024}, 984),
         ("window", COMPLEX, {"cores": 2, "tile_size": 1024}, 537),
         ("warp", RGB, {"cores": 1, "tile_size": 1536}, 292),
-        # By kernels of our own, with numba.
+        # With our own kernels, compiled by numba.
         ("warp", Layout(4472, 4472, 4, 2), {"cores": 1, "tile_size": 4096}, 517),
         ("warp", Layout(7302, 7302, 3, 1), {"cores": 2, "tile_size": 4096}, 543),
     ],
@@ -46,7 +46,7 @@ def test_tiles_take_no_more_memory_than_their_bound(
     assert measured <= bound <= 2 * measured
 
 
-# Peak resident MB of single runs of the engine; the plan's bound is what the estimate tells.
+# Peak resident MB of single runs of the engine; the estimate is the plan's bound.
 @pytest.mark.parametrize(
     ("variant", "layout", "cores", "warps", "measured"),
     [

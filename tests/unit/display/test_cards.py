@@ -29,7 +29,7 @@ ALLOWED |= {"table", "thead", "tbody", "tr", "th", "td", "svg", "rect", "title",
 
 
 class Tags(HTMLParser):
-    """All tags and attributes of a page, and whether each that was opened was closed."""
+    """All tags and attributes of a page, and whether each opened tag was closed."""
 
     def __init__(self, page: str) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Plots and maps: that they are drawn, of the right things, and what is said where a library is missing."""
+"""Plots and maps are drawn, of the right things, and a missing library is named."""
 
 from __future__ import annotations
 

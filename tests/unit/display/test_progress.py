@@ -1,4 +1,4 @@
-"""Bars: who sees them, that several at a time go together, and that what is told is right."""
+"""Progress bars: who sees them, several at a time share the display, and their figures are right."""
 
 from __future__ import annotations
 

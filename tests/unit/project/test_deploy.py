@@ -1,4 +1,4 @@
-"""The deployment's steps and settings, and a run of them against an az that remembers what it was told."""
+"""The deployment's steps and settings, and a run of them against a fake az that remembers its commands."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ ROOT = Path(__file__).parents[3]
 EXAMPLE = ROOT / "deploy" / "azure" / "example.toml"
 FACTS = Facts("11111111-0000-0000-0000-000000000001", "principal", "client")
 
-# az, as far as steps use it: what was made is shown from then on, as it was made.
+# az, as far as the steps use it: what was created is shown from then on, unchanged.
 AZ = """#!{python}
 import json, pathlib, sys
 state = pathlib.Path({state!r})
@@ -75,7 +75,7 @@ def config() -> Config:
 
 @pytest.fixture
 def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where a stand-in for az, first on PATH, keeps what it was told."""
+    """Where a fake az, first on PATH, records its commands."""
     path = tmp_path / "state.json"
     command = tmp_path / "az"
     command.write_text(AZ.format(python=sys.executable, state=str(path)))
@@ -86,7 +86,7 @@ def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def deploy(capsys: pytest.CaptureFixture[str]) -> Deploy:
-    """Deploys the example; the exit code and the lines said."""
+    """Deploys the example; returns the exit code and the printed lines."""
 
     def deploy(*arguments: str) -> tuple[int, list[str]]:
         code = main([str(EXAMPLE), *arguments])

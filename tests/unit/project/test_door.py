@@ -1,4 +1,4 @@
-"""The public door: light to open, and everything that it names is there."""
+"""Importing the package brings in nothing heavy, and every public name exists."""
 
 from __future__ import annotations
 

@@ -15,9 +15,9 @@ from rattler import MatchSpec
 ROOT = Path(__file__).parents[3]
 EXTRAS = ("notebook", "map", "warp", "gdal")
 
-# What conda-forge calls what PyPI calls otherwise.
+# Packages with other names on conda-forge than on PyPI.
 CONDA_NAMES = {"isal": "python-isal", "zlib-ng": "python-zlib-ng", "GDAL": "gdal"}
-# What only conda has as packages of their own.
+# Packages that only conda has as separate ones.
 CONDA_ONLY = {"python", "pip", "libgdal-jp2openjpeg"}
 
 
@@ -34,7 +34,7 @@ def environment() -> dict[str, Any]:
 
 
 def _bounds(environment: dict[str, Any]) -> dict[str, SpecifierSet]:
-    """Names and bounds; conda's specs of this file are PEP 508's but for a space."""
+    """Return names and bounds; conda's specs in this file are PEP 508's but for a space."""
     parsed = [Requirement(line) for line in environment["dependencies"]]
     return {each.name: each.specifier for each in parsed}
 

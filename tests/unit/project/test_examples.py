@@ -14,7 +14,7 @@ from gdaltools.xr.accessor import GdaltoolsAccessor, GdaltoolsDatasetAccessor
 
 
 def public() -> Iterator[tuple[str, Any]]:
-    """Functions that the package names, and methods of its own of the classes that it names."""
+    """Yield the package's public functions, and the methods that its public classes define."""
     named = [getattr(gt, name) for name in gt.__all__]
     for value in [*named, GdaltoolsAccessor, GdaltoolsDatasetAccessor]:
         if not inspect.isclass(value):

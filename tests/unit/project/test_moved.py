@@ -1,4 +1,4 @@
-"""Names that have moved are found where they were, for one more version, and whoever uses one hears of it."""
+"""Moved names still work in their old place for one more version, and their use raises a warning."""
 
 from __future__ import annotations
 

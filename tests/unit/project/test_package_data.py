@@ -1,4 +1,4 @@
-"""What the packages read of themselves is part of what is installed: every file that is no Python."""
+"""Every file that is not Python and that a package reads is part of what is installed."""
 
 from __future__ import annotations
 

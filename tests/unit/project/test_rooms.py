@@ -1,4 +1,4 @@
-"""The house: small folders that say what they promise, and no import that comes back to where it began."""
+"""The layout: small folders that say what they promise, and no import cycles."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).parents[3]
 PACKAGES = ("gdaltools", "worker", "benchmarks", "deploy")
-# How Python marks a package, and what belongs to no room.
+# Python's package markers, and files that belong to no module.
 MARKS = {"__init__.py", "py.typed", "__pycache__", "README.md", "results"}
 FOLDERS = [
     folder
@@ -45,7 +45,7 @@ def test_no_module_is_named_as_its_folder() -> None:
 
 
 def test_no_import_comes_back_to_where_it_began(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Packages count as modules of their own here; folders as a whole are the contracts of `make lint`."""
+    """Packages count as modules here; whole folders are covered by the contracts of `make lint`."""
     monkeypatch.syspath_prepend(str(ROOT))
     graph = grimp.build_graph(*PACKAGES, cache_dir=None)
     imports = {module: graph.find_modules_directly_imported_by(module) for module in graph.modules}

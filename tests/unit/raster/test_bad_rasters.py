@@ -1,4 +1,4 @@
-"""Sources that are missing, broken, of a kind that is refused, or lack what is needed."""
+"""Sources that are missing, broken, of a refused kind, or incomplete."""
 
 from __future__ import annotations
 
@@ -166,5 +166,5 @@ def test_a_header_that_claims_too_much_is_refused(tmp_path: Path) -> None:
 def test_what_gdal_says_in_its_own_words_while_a_file_is_open_makes_it_corrupt(tmp_path: Path) -> None:
     path = write_raster(tmp_path / "a.tif", smooth(3, 30, 30))
     with pytest.raises(CorruptRaster, match=r"a\.tif .*TileByteCounts"), open_dataset(path):
-        # As rasterio raises it from, among others, `colorinterp` of a file with a broken table of blocks.
+        # As rasterio raises it, for example from `colorinterp` of a file with a broken table of blocks.
         raise CPLE_AppDefinedError(3, 1, 'IO error during reading of "TileByteCounts"')

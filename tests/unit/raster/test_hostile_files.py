@@ -1,4 +1,4 @@
-"""Files from outside: what they claim is limited, what they point to is not followed."""
+"""Files from outside: their claims are limited, and their references are not followed."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.support.rasters import smooth, write_raster
 def tiff(
     path: Path, entries: list[tuple[int, int, int, int]], *, following: int = 0, rest: bytes = b""
 ) -> Path:
-    """A little-endian TIFF of one IFD, its entries (tag, type, count, value or offset)."""
+    """Write a little-endian TIFF of one IFD with these entries (tag, type, count, value or offset)."""
     head = struct.pack("<2sHIH", b"II", 42, 8, len(entries))
     ifd = b"".join(struct.pack("<HHII", *entry) for entry in sorted(entries))
     path.write_bytes(head + ifd + struct.pack("<I", following) + rest)
@@ -30,7 +30,7 @@ def tiff(
 def image(
     width: int, height: int, bands: int = 1, *, offset: int = 200, count: int = 64
 ) -> list[tuple[int, ...]]:
-    """The entries of an uncompressed 8-bit image in one strip."""
+    """Return the entries of an uncompressed 8-bit image in one strip."""
     return [
         (256, 4, 1, width), (257, 4, 1, height), (258, 3, 1, 8), (259, 3, 1, 1), (262, 3, 1, 1),
         (273, 4, 1, offset), (277, 3, 1, bands), (278, 4, 1, height), (279, 4, 1, count), (284, 3, 1, 1),
@@ -38,7 +38,7 @@ def image(
 
 
 def refused(path: Path) -> GdalToolsError:
-    """The error with which a file is refused, when it is opened or read."""
+    """Return the error that refuses a file when it is opened or read."""
     with pytest.raises((UnsupportedRaster, CorruptRaster)) as caught:
         gt.inspect(path)
         with open_dataset(path) as dataset:

@@ -1,4 +1,4 @@
-"""What `inspect` says of a raster, and what `open` gives."""
+"""What `inspect` says of a raster, and what `open` returns."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""netCDF: classic files are read, by variable where they hold several; what can point elsewhere is not."""
+"""netCDF: classic files are read, by variable if several; files that can point elsewhere are refused."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_hdf5_and_netcdf_4_can_point_to_other_files_and_are_refused(tmp_path: Pa
     assert path.read_bytes().startswith(HDF5)
     with pytest.raises(UnsupportedRaster, match="can point to other files"):
         gt.inspect(path)
-    # Behind a block of the user's own, where HDF5 is looked for as well.
+    # After a user block, where readers look for HDF5 as well.
     path.write_bytes(bytes(512) + path.read_bytes())
     with pytest.raises(UnsupportedRaster):
         gt.inspect(path)

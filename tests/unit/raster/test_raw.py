@@ -1,4 +1,4 @@
-"""Uncompressed files are read past GDAL: the same pixels, and the same errors."""
+"""Uncompressed files are read without GDAL: the same pixels, and the same errors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether bytes look like noise to a codec: by a few windows, and never at the cost of a large block."""
+"""Whether bytes look like noise to a codec: decided from a few windows, never by reading a large block."""
 
 from __future__ import annotations
 

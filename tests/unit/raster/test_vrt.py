@@ -1,4 +1,4 @@
-"""VRTs where GDAL's bindings are not; deploy/image/check.py makes them where they are."""
+"""VRTs where GDAL's bindings are missing; deploy/image/check.py writes them where they are installed."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_of_another_gdal_they_are_not_used(tmp_path: Path, monkeypatch: pytest.M
     (folder / "__init__.py").write_text("")
     (folder / "gdal.py").write_text("__version__ = '1.2.3'")
     monkeypatch.syspath_prepend(str(folder.parent))
-    for name in ("osgeo", "osgeo.gdal"):  # put back at the end, also to not being there
+    for name in ("osgeo", "osgeo.gdal"):  # restored at the end, even to being absent
         monkeypatch.setitem(sys.modules, name, None)
         monkeypatch.delitem(sys.modules, name)
     with pytest.raises(BindingsMissing, match=r"GDAL 1\.2\.3"):

@@ -1,4 +1,4 @@
-"""Running dask tasks: results in order, each told when it is there, nothing left running after an error."""
+"""Running dask tasks: results in order, each reported on arrival, nothing left running after an error."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ def test_an_error_in_the_progress_callback_ends_the_work() -> None:
 
 
 def _interrupted_while_running(task: Callable[[], None]) -> None:
-    """Run a task, and interrupt the run as soon as it is under way."""
+    """Run a task, and interrupt the run as soon as it has started."""
     begun = threading.Event()
 
     def under_way() -> None:

@@ -1,4 +1,4 @@
-"""Scratch folders of a process that ends while its threads are still making and filling them."""
+"""Scratch folders of a process that ends while its threads still create and fill them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from gdaltools.runtime import scratch
 
 @pytest.fixture(autouse=True)
 def another_life(monkeypatch: pytest.MonkeyPatch) -> None:
-    """This process goes on after `abandon`, which none does otherwise."""
+    """Let this process go on after `abandon`, which normally is the last call of a process."""
     monkeypatch.setattr(scratch, "_abandoned", False)
 
 

@@ -68,7 +68,7 @@ CONTAINERS = [
 
 @pytest.fixture(autouse=True)
 def _nothing_is_opened(monkeypatch: pytest.MonkeyPatch) -> None:
-    """GDAL would be asked by a class that is not there."""
+    """Remove the class that would open a file with GDAL."""
     monkeypatch.setattr(dataset, "DatasetReader", None)
 
 

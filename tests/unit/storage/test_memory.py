@@ -1,4 +1,4 @@
-"""Rasters and other things in the memory of this process, through the same door as files and blobs."""
+"""Rasters and other data in this process's memory, through the same interface as files and blobs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Names and files: what is refused, and that a target appears whole or not at all."""
+"""Names and files: what is refused, and that a target is complete or absent."""
 
 from __future__ import annotations
 

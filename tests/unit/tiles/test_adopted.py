@@ -17,7 +17,7 @@ from tests.support.rasters import UTM, UTM_GRID, WGS84, smooth, write_raster
 
 
 def _foreign(path: Path, target: str, tile: int, overlap: int) -> dict[str, Any]:
-    """A scheme as a simple program makes it: GDAL's default grid, tiles at each step, slivers and all."""
+    """Write a scheme as a simple program would: GDAL's default grid, tiles at each step, slivers included."""
     with rasterio.open(path) as dataset:
         if dataset.crs == target:
             transform, width, height = dataset.transform, dataset.width, dataset.height

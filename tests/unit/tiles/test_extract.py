@@ -1,4 +1,4 @@
-"""Tiles hold the source's own pixels, or one warp of it that neighbours agree on, and all that it says."""
+"""Tiles hold the source's own pixels, or those of one warp that neighbours agree on, and all its metadata."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def sources() -> dict[str, tuple[NDArray[Any], Mapping[str, Any]]]:
 
 
 def joined(scheme: TilingScheme, result: ExtractionResult) -> tuple[NDArray[Any], NDArray[np.uint8]]:
-    """All tiles put together, after a check that they agree wherever they overlap."""
+    """Return all tiles put together, after a check that they agree wherever they overlap."""
     count = result.tiles[0].shape[0]
     shape = scheme.grid.height, scheme.grid.width
     pixels: NDArray[Any] | None = None

@@ -1,4 +1,4 @@
-"""Tiles that are COGs already: the same as `create_cog` makes of the plain tile, in the same pass."""
+"""Tiles written directly as COGs: the same as `create_cog` makes of the plain tile, in the same pass."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def sources() -> dict[str, tuple[NDArray[Any], Mapping[str, Any]]]:
 
 
 def everything(path: str | Path) -> dict[str, Any]:
-    """All pixels, masks and overviews of a file, and all that it says."""
+    """Return all pixels, masks, overviews and metadata of a file."""
     with rasterio.open(path) as dataset:
         found: dict[str, Any] = {
             "said": (

@@ -69,7 +69,7 @@ def gaps(tmp_path: Path) -> Path:
 
 
 def mosaic(scheme: TilingScheme, result: ExtractionResult) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-    """All tiles put together, and where there is one; they agree wherever they overlap."""
+    """Return all tiles put together, and where there is one; they agree wherever they overlap."""
     shape = scheme.grid.height, scheme.grid.width
     pixels, seen = np.zeros((result.tiles[0].shape[0], *shape), "uint8"), np.zeros(shape, bool)
     for tile in result.tiles:
@@ -191,7 +191,7 @@ def test_what_is_empty_is_told_by_mask_or_alpha_too(tmp_path: Path) -> None:
     ):
         path = write_raster(tmp_path / f"{name}.tif", pixels, crs=UTM, transform=UTM_GRID, **options)
         scheme = generate_tiling_scheme(path, 64, 0, UTM)
-        if name == "warped":  # all of the source, and nothing beside it
+        if name == "warped":  # the whole source, and a margin without data
             scheme = generate_tiling_scheme(path, 64, 0)
             wide = scheme.grid.model_copy(update={"width": scheme.grid.width + 200})
             scheme = TilingScheme.model_validate(scheme.model_dump() | {"grid": wide.model_dump()})

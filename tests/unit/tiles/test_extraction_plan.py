@@ -1,4 +1,4 @@
-"""What is decided before the first pixel: who reads what, how often, and within which memory."""
+"""Decisions before the first pixel: which group reads what, how often, and within which memory."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def scene(folder: Path, rows: int = 1100, cols: int = 900, **options: Any) -> Pa
 
 
 def bytes_read() -> int:
-    """What this process has read so far, by the kernel's count."""
+    """Return what this process has read so far, as the kernel counts it."""
     line = next(line for line in Path("/proc/self/io").read_text().splitlines() if line.startswith("rchar"))
     return int(line.split()[1])
 

@@ -1,4 +1,4 @@
-"""An extraction that was interrupted goes on where it ended, and keeps only what is sure to be right."""
+"""An interrupted extraction continues where it ended, and keeps only what is certain to be right."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from tests.support.rasters import UTM, UTM_GRID, smooth, truncate, write_raster
 Scene = tuple[Path, TilingScheme]
 Seen = dict[str, tuple[int, int]]
 
-# Ends its own process, as `kill -9` does, when a named place is reached for the nth time.
+# Kills its own process, as `kill -9` does, when a named point is reached for the nth time.
 KILLED_RUN = """
 import os, signal, sys, threading
 from gdaltools.runtime import crash_points
@@ -53,7 +53,7 @@ def visit(name):
 crash_points.arm(visit)
 extract_tiles(source, TilingScheme.read(scheme), target)
 """
-# Leaves as a task's process does on SIGTERM, while other threads write.
+# Exits as a task's process does on SIGTERM, while other threads write.
 ABANDONED_RUN = KILLED_RUN.replace(
     "os.kill(os.getpid(), signal.SIGKILL)", "(scratch.abandon(), os._exit(3))"
 ).replace("import crash_points", "import crash_points, scratch")
@@ -66,12 +66,12 @@ def scene(tmp_path: Path) -> Scene:
 
 
 def seen(folder: Path) -> Seen:
-    """Which file each tile is: a tile that was written again is another one."""
+    """Return the identity of each tile's file, which changes if the tile is written again."""
     return {p.name: (p.stat().st_ino, p.stat().st_mtime_ns) for p in folder.glob("*.tif")}
 
 
 def listed(folder: Path, stem: str = "scene") -> set[str]:
-    """Names in the manifest, none if there is none; fails if it is not valid."""
+    """Return the names in the manifest, none if it does not exist; fail if it is not valid."""
     path = folder / f"{stem}_tiles.json"
     if not path.exists():
         return set()
@@ -117,7 +117,7 @@ def test_after_a_kill_only_what_is_missing_is_written(
     assert interrupted(scene, tiles, place=place, times=times) == -9
     before, kept = seen(tiles), listed(tiles)
     assert kept <= set(before)
-    if place != "manifest-written":  # which comes behind the tiles, perhaps behind all of them
+    if place != "manifest-written":  # the manifest comes after the tiles, perhaps after all of them
         assert len(before) < len(scene[1])
     result = extract_tiles(*scene, tiles, resume=True, overwrite=True)
     after = seen(tiles)
@@ -394,7 +394,7 @@ def test_the_manifest_is_written_no_more_often_than_a_tenth_of_the_time_allows(t
 
     def clock() -> float:
         nonlocal now
-        now += 0.5  # so long passes between two looks at the clock: a write takes it too
+        now += 0.5  # the time between two readings of the clock, a write included
         return now
 
     counts = []

@@ -1,4 +1,4 @@
-"""Tiling schemes: nothing left out, nothing larger than asked for, exact overlaps, and their GeoJSON."""
+"""Tiling schemes: nothing left out, nothing larger than requested, exact overlaps, and their GeoJSON."""
 
 from __future__ import annotations
 

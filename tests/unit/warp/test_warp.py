@@ -1,4 +1,4 @@
-"""What our kernels make of a raster is what GDAL's exact warp makes of it, whatever window is asked for."""
+"""Our kernels' warp of a raster equals GDAL's exact warp, whatever window is requested."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ GAP[np.random.default_rng(2).random((ROWS, COLS)) < 0.02] = False
 
 
 def noise(bands: int, dtype: str, seed: int = 1) -> NDArray[Any]:
-    """Nothing is harder to interpolate, nor shows more of a coordinate's error."""
+    """Return noise: nothing is harder to interpolate, or shows more of a coordinate's error."""
     rng = np.random.default_rng(seed)
     kind = np.dtype(dtype)
     if kind.kind == "f":
@@ -107,7 +107,7 @@ def read(
 
 
 def exact(dataset: DatasetReader, plan: WarpPlan) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-    """One warp of all by GDAL, with its exact transformer, and where it wrote."""
+    """Return the whole raster as one warp by GDAL with its exact transformer, and where it wrote."""
     with WarpedVRT(
         dataset,
         src_crs=plan.source.crs,
@@ -131,17 +131,17 @@ def exact(dataset: DatasetReader, plan: WarpPlan) -> tuple[NDArray[Any], NDArray
 
 
 def assert_equal_to_gdals(dataset: DatasetReader, plan: WarpPlan, *, share: float = 1e-4) -> None:
-    """But for a share of samples, which differ by one level, or by the rounding of floats."""
+    """Compare with GDAL, except for a share of samples that differ by one level, or by rounding of floats."""
     found, mask = read(dataset, plan)
     expected, exists = exact(dataset, plan)
     assert 0.3 < exists.mean() <= 1
     if mask is not None:
         np.testing.assert_array_equal(mask > 0, exists)
-    if plan.alpha:  # where nothing is to be seen no colour can differ
+    if plan.alpha:  # colours do not matter where alpha is 0
         for each in (found, expected):
             each[:, each[plan.alpha - 1] == 0] = 0
     if found.dtype.kind == "f":
-        # Coordinates differ by some 1e-9 of a pixel, neighbours by thousands.
+        # Coordinates differ by about 1e-9 of a pixel, neighbouring samples by thousands.
         np.testing.assert_allclose(found, expected, rtol=2e-7, atol=1e-3 if found.itemsize == 4 else 1e-5)
         assert (np.isnan(found) == np.isnan(expected)).all()
     else:
@@ -150,7 +150,7 @@ def assert_equal_to_gdals(dataset: DatasetReader, plan: WarpPlan, *, share: floa
             # GDAL 3.10 moves each band off nodata, 3.13 only pixels that equal it in all bands.
             apart[(found == plan.nodata) & (np.abs(expected - plan.nodata) == 1)] = 0
         assert (apart > 0).mean() <= share
-        # Nearest takes another sample altogether where a centre lies on the line between two.
+        # Nearest takes another sample altogether where a centre is on the line between two.
         assert plan.resampling == "nearest" or apart.max() <= 1
 
 
@@ -175,7 +175,7 @@ def test_all_types_are_warped_alike(tmp_path: Path, dtype: str, with_nodata: boo
     path = written(tmp_path / "a.tif", pixels, "utm to degrees", **options)
     # Nearest and the ends of the range are the same for all types; a 32-bit noise shows every error.
     share = 1e-2 if np.dtype(dtype).itemsize == 4 else 1e-4
-    # Nearest is compiled for three types here, as compiling takes the time.
+    # Nearest is compiled for three types only, because compiling takes time.
     for resampling in ("bilinear", "nearest")[: 1 + (dtype in ("uint8", "int8", "int32", "float64"))]:
         with planned(path, "utm to degrees", resampling) as (dataset, plan):
             if np.dtype(dtype).itemsize == 4 and not dtype.startswith("f"):
@@ -216,7 +216,7 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         "utm to degrees": written(folder / "utm.tif", noise(2, "uint8"), "utm to degrees", mask=GAP),
         "polar to degrees": written(folder / "polar.tif", noise(1, "float64"), "polar to degrees", nodata=-1),
         "rotated": written(folder / "rotated.tif", noise(3, "uint8"), "rotated", nodata=0),
-        # One gap in a corner: what has data everywhere must not be computed in another way beside it.
+        # One gap in a corner: areas with data everywhere must not be computed differently because of it.
         "a third of the resolution": written(
             folder / "third.tif", corner, "a third of the resolution", nodata=-9999
         ),
@@ -294,7 +294,7 @@ def test_bounded_memory_changes_no_pixel(scenes: dict[str, Path], monkeypatch: p
 
 
 def torn() -> dict[str, tuple[str, Affine, str, Affine]]:
-    """Targets in which the source is torn, or has no place at all: source CRS and transform, the target's."""
+    """Return targets in which the source is torn, or has no place: source CRS and transform, the target's."""
     return {
         "the pole from degrees": (
             "EPSG:4326", from_origin(-60, 90, 0.05, 0.05), "EPSG:3413", from_origin(-8e5, 2e5, 3e3, 4e3)
@@ -324,7 +324,7 @@ def test_gdal_takes_the_cells_in_which_a_projection_is_torn(tmp_path: Path, case
         assert ((mask > 0) != exists).mean() <= 2e-3
         both = (mask > 0) & exists
         assert (np.abs(found[:, both].astype(int) - expected[:, both]) > 1).mean() <= 2e-3
-        # Cells are GDAL's or ours by their place in the target, so that neighbours agree all the same.
+        # The cell's place in the target decides between GDAL and us, so that neighbours agree all the same.
         for left, top in ((0, 0), (131, 77), (300, 250)):
             part, _ = read(dataset, plan, Window(left, top, 257, 193))
             np.testing.assert_array_equal(part, found[:, top : top + 193, left : left + 257])
@@ -363,7 +363,7 @@ RPCS = RPC(
 
 
 def gdals_cases() -> dict[str, tuple[str, dict[str, Any]]]:
-    """What only GDAL can do: words of the reason, and how the raster and the warp are made."""
+    """Return what only GDAL can do: words of the reason, and how the raster and the warp are set up."""
     rgba = np.concatenate([smooth(3), np.full((1, 300, 400), 255, "uint8")])
     return {
         "lanczos": ("no own kernel for lanczos", {"resampling": "lanczos"}),
@@ -467,7 +467,7 @@ def test_gdal_warps_where_proj_would_go_another_way(
     transform_points = nodes.transform_points
 
     def shifted(source: str, target: str, x: Any, y: Any) -> Any:
-        """As another datum shift would: by a metre, a tenth of a pixel."""
+        """Shift as another datum would: by a metre, a tenth of a pixel."""
         tx, ty = transform_points(source, target, x, y)
         return (tx + 1, ty) if target == UTM else (tx, ty)
 

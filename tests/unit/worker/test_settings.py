@@ -1,4 +1,4 @@
-"""The environment: what a mode needs, and that what is wrong is named in one line."""
+"""The environment: what each mode requires, and that every mistake is named in one line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a worker imports: its own process waits, and leaves pixels to those of its tasks."""
+"""What a worker imports: its own process only waits, and leaves pixels to its tasks' processes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 
-# What `python -m worker` imports before its event loop turns.
+# What `python -m worker` imports before its event loop starts.
 START = """
 import json, sys
 from worker import cli, settings

@@ -1,4 +1,4 @@
-"""A cancellation that comes in the same turn of the loop as what was waited for."""
+"""A cancellation that comes in the same turn of the loop as the awaited result."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from worker.waiting import mend_cancellation
 
 @pytest.fixture
 def library() -> ModuleType:
-    """A module that says ``import asyncio``, after its mending."""
+    """Return a module that says ``import asyncio``, with our fix applied."""
     module = ModuleType("library")
     vars(module)["asyncio"] = asyncio
     mend_cancellation(module)

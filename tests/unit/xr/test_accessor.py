@@ -120,7 +120,7 @@ def test_100_gb_are_opened_at_once_in_chunks_of_whole_blocks(tmp_path: Path) -> 
     with rasterio.open(path, "w", **profile, tiled=True, crs=UTM, transform=UTM_GRID, bigtiff="yes",
                        blockxsize=512, blockysize=512, sparse_ok=True):  # fmt: skip
         pass
-    gt.open(write_raster(tmp_path / "small.tif", smooth(1, 20, 20)))  # what has to be imported is
+    gt.open(write_raster(tmp_path / "small.tif", smooth(1, 20, 20)))  # performs the imports beforehand
     began = time.process_time()
     array = gt.open(path)
     seconds = time.process_time() - began

@@ -18,7 +18,7 @@ GIVEN = {"container_name": "bronze-rasters", "blob_name": "folder/scene.tif"}
 
 
 def expect(task_type, layout=None, *, variants=(None,), warps=False, tile_size=None):
-    """A minute for each hundred megabytes of pixels, for every product."""
+    """Expect a minute for each hundred megabytes of pixels, for every product."""
     if layout is None:
         return Expectation(0.5, 300.0)
     return Expectation(len(variants) * layout.megabytes / 100, 100.0 * layout.pixel_bytes)

@@ -1,4 +1,4 @@
-"""AMQP values survive the codec, and malformed bytes are refused in good order."""
+"""AMQP values survive the codec, and malformed bytes are refused with a proper error."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ VALUES = st.recursive(
 
 
 def typed(value: Any) -> Any:
-    """The value with the type of every part written out: Python takes a Symbol for equal to a str."""
+    """Return the value with the type of every part written out: for Python a Symbol equals a str."""
     if isinstance(value, dict):
         return dict, [(typed(key), typed(item)) for key, item in value.items()]
     if isinstance(value, list | tuple):

@@ -1,4 +1,4 @@
-"""What is in a state file is what the queue knows, after every operation, also when the disk is full."""
+"""A state file holds what the queue knows, after every operation, even when the disk is full."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class FullDisk:
 
 @dataclass
 class Player:
-    """Plays operations on a queue, with the locks that it got so far."""
+    """Performs operations on a queue, with the locks obtained so far."""
 
     journal: Journal
     clock: Clock = field(default_factory=Clock)

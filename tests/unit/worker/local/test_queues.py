@@ -1,4 +1,4 @@
-"""A queue's rules, by a clock that the test turns."""
+"""A queue's rules, with a clock that the test advances."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from worker.local.queues.peek_lock import LockNotHeld, MessageNotFound, Queue, Q
 
 @dataclass
 class Clock:
-    """A clock that stands still until it is turned."""
+    """A clock that stands still until it is advanced."""
 
     now: float = 1_000_000.0
 

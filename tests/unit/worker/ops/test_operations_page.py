@@ -1,4 +1,4 @@
-"""docs/operations.md tells of every warning and error that the worker logs, and of every error of a task."""
+"""docs/operations.md covers every warning and error that the worker logs, and every error of a task."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ OF_TASKS = ("TaskFailed", "TaskTimedOut", "TaskStalled", "ChildDied", "OutOfMemo
 
 
 def _messages() -> Iterator[str]:
-    """The formats of all that is logged at WARNING or above outside of `worker.local`."""
+    """Yield the formats of everything logged at WARNING or above outside of `worker.local`."""
     worker = ROOT / "worker"
     for path in sorted(each for each in worker.rglob("*.py") if worker / "local" not in each.parents):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):

@@ -1,4 +1,4 @@
-"""A task's handler keeps what an earlier run of it finished, and says beforehand how much memory it takes."""
+"""A task's handler keeps what an earlier run finished, and states beforehand how much memory it takes."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def blob_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def planned(**options: Any) -> dict[str, Any]:
-    """Stage 2's parameters, after stage 1 ran with these options."""
+    """Return stage 2's parameters, after stage 1 ran with these options."""
     tiling = handlers.run("generate_tiling_scheme", SOURCE | {"tile_size": 256, "overlap": 64} | options)
     return SOURCE | {"tiling_scheme_blob": tiling["result"]["tiling_scheme_blob"]}
 

@@ -1,4 +1,4 @@
-"""Application Insights gets spans and counts under the worker's name, by its own exporter."""
+"""Application Insights receives spans and counts under the worker's name, through its own exporter."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from worker.telemetry.metrics import METRICS
 
 @contextlib.contextmanager
 def _ingestion() -> Iterator[tuple[str, list[dict[str, Any]]]]:
-    """A connection string, and what was sent to its endpoint."""
+    """Yield a connection string, and what was sent to its endpoint."""
     received: list[dict[str, Any]] = []
 
     class Handler(BaseHTTPRequestHandler):

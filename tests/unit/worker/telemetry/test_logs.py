@@ -1,4 +1,4 @@
-"""Lines of the log: what they are about, and what is not in them."""
+"""Log lines: what they are about, and what they leave out."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who may use the jobs' HTTP door, and how much he may send."""
+"""Who may use the jobs' HTTP endpoint, and how much they may send."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ TOKEN = "a-token-of-some-length"
 
 @pytest_asyncio.fixture(params=[None, TOKEN], ids=["without a token", "with a token"])
 async def door(request: pytest.FixtureRequest) -> AsyncIterator[tuple[str, str | None]]:
-    """The address of a door whose platform never starts, and its token."""
+    """The address of an endpoint whose platform never starts, and its token."""
     routes = api.routes(api.Platform(), token=request.param)
     async with health.serving(Readiness(), name="t", host="127.0.0.1", port=0, routes=routes) as port:
         yield f"http://127.0.0.1:{port}", request.param
@@ -39,7 +39,7 @@ async def test_a_door_with_a_token_opens_to_those_who_show_it(door: tuple[str, s
         ("GET", "dead-letters/q"),
         ("POST", "dead-letters/q/purge"),
     ):
-        inside = {503, 415}  # nothing is there yet to answer from
+        inside = {503, 415}  # authorised: there is nothing yet to answer from
         shown = {"Authorization": f"Bearer {token}"}
         assert await _asked(f"{url}/api/{path}", method=method, **shown) in inside
         for wrong in ({}, {"Authorization": "Bearer "}, {"Authorization": f"Basic {token}"}):

@@ -24,7 +24,7 @@ async def _status(host: str, port: int, **headers: str) -> int:
 
 
 def other_address() -> str:
-    """An address of this machine that is not its loopback."""
+    """Return an address of this machine other than its loopback."""
     for addresses in psutil.net_if_addrs().values():
         for address in addresses:
             if address.family is socket.AF_INET and not address.address.startswith("127."):

@@ -1,4 +1,4 @@
-"""Who sees the status page, from where, and what a form of another page gets done."""
+"""Who sees the status page, from where, and what a form of another site can do."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ ABOUT = WorkerFacts("a-worker", "worker_docker", ("docker-tasks",), "0", datetim
 async def served(
     token: str | None = None, *, host: str = "127.0.0.1", readiness: Readiness | None = None
 ) -> AsyncIterator[tuple[str, Access]]:
-    """The address of a worker that is starting, and its rule."""
+    """Run the server of a worker that is starting; yield its address and its access rule."""
     access, streams = Access(token), page.Streams()
     readiness = readiness or Readiness()
     board = Board(ABOUT, readiness, form_key=access.form_key)
@@ -207,6 +207,6 @@ async def test_a_stream_ends_when_the_server_does() -> None:
             stream = await session.get(f"{url}/status/events")
             assert stream.content_type == "text/event-stream"
             assert await stream.content.readline() == b"retry: 2000\n"
-        # Whole, and not broken off, as it would be by a server that had waited for it in vain.
+        # Complete, and not broken off, as it would be by a server that had waited for it in vain.
         async with asyncio.timeout(10):
             assert b"event: section" in await stream.read()
