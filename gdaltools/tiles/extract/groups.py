@@ -38,7 +38,7 @@ class TileGroup:
     def strips(self, scheme: TilingScheme, step: int) -> Iterator[tuple[TileStrip, tuple[Position, ...]]]:
         """Yield windows (top, bottom, left, right), from top to bottom, with the tiles that each one touches.
 
-        A window ends at multiples of `step` rows at the latest, and none spans a gap between tiles.
+        No window crosses a multiple of `step` rows or a gap between tiles.
         """
         windows = {place: scheme.window(*place) for place in self}
         by_row: dict[int, list[Position]] = {}
