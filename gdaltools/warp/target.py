@@ -144,7 +144,7 @@ class TileSource:
     def read(
         self, rows: Span, cols: Span, dtype: np.dtype[Any], *, planes: int
     ) -> tuple[Pixels, Valid | None]:
-        """Return a window of the tile, shape (planes, rows, cols, samples), and its mask, (rows, cols), or None.
+        """Return a window, shape (planes, rows, cols, samples), and its mask, shape (rows, cols), or None.
 
         Raises
         ------
