@@ -1,9 +1,8 @@
 """The command line: ``python -m gdaltools info|cog|tiles|validate|estimate``.
 
-Results go to stdout (``--json`` for programs), progress and errors to stderr. The exit code is 0 if all went
-well, 1 if the answer is no (not a valid COG, or of many files one that failed), 2 for wrong usage, 3 for an
-input that is missing or unusable, 4 if storage or something unforeseen failed, so that trying again may help,
-130 after Ctrl-C.
+Results go to stdout (``--json`` for programs), progress and errors to stderr. The exit code is 0 for success,
+1 if the answer is no (not a valid COG, or one of many files failed), 2 for wrong usage, 3 for a missing or
+unusable input, 4 if storage or something unforeseen failed, so that a retry may help, and 130 after Ctrl-C.
 """
 
 from __future__ import annotations
@@ -34,15 +33,15 @@ from gdaltools.runtime.text import one_line, printable
 
 OK, NO, USAGE, BAD_INPUT, FAILED, INTERRUPTED = 0, 1, 2, 3, 4, 130
 
-# What a reader went away from: 128 + SIGPIPE, as a shell counts it.
+# The exit code if the reader of stdout goes away: 128 + SIGPIPE, as in a shell.
 _BROKEN_PIPE = 141
-# GDAL cannot be stopped inside a call: after so long the process ends without it.
+# GDAL cannot be interrupted inside a call: after this time the process ends without waiting for it.
 _GRACE_SECONDS = 3.0
 
 
 @dataclass(frozen=True)
 class _Answer:
-    """What a command found, and whether that is a yes."""
+    """A command's result, and whether the answer is a yes."""
 
     title: str
     result: Any
@@ -59,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     try:
         arguments = _parser().parse_args(argv)
-    except SystemExit as end:  # argparse printed usage or help already
+    except SystemExit as end:  # argparse has printed usage or help
         return int(end.code or 0)
     try:
         with _ending_soon_after_interrupt():
@@ -103,7 +102,7 @@ def _print(answer: _Answer, *, as_json: bool) -> None:
     from rich.panel import Panel
     from rich.text import Text
 
-    # Text, not markup: square brackets in a file's metadata stay what they are.
+    # Text, not markup, so that square brackets in a file's metadata are printed unchanged.
     colour = "green" if answer.good else "red"
     Console().print(Panel(Text(text), title=Text(printable(answer.title)), border_style=colour, expand=False))
 
@@ -116,7 +115,7 @@ def _to_json(result: Any) -> str:
 
 @contextmanager
 def _ending_soon_after_interrupt() -> Iterator[None]:
-    """Ctrl-C unwinds the command, and ends the process should GDAL keep it from that."""
+    """Let Ctrl-C unwind the command, and end the process if GDAL prevents that."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -276,7 +275,7 @@ _ENCODING = (
 
 
 def _means_many(arguments: argparse.Namespace) -> bool:
-    """Whether DST is a folder; a pattern or several sources that have none are refused."""
+    """Return whether DST is a folder; refuse a pattern or several sources if it is not."""
     from gdaltools.cog.batch.pairs import is_pattern
     from gdaltools.storage import locate
 

@@ -1,1 +1,1 @@
-"""Catalogues of COGs: a mosaic or a STAC collection names every raster and appears only when complete."""
+"""Catalogues of COGs: a mosaic or STAC collection names every raster and appears only when complete."""

@@ -1,4 +1,4 @@
-"""A small picture of a mosaic, read back from its COGs' overviews."""
+"""A small picture of a mosaic, read from the overviews of its COGs."""
 
 from __future__ import annotations
 
@@ -23,14 +23,19 @@ from gdaltools.storage import Location, StrPath
 
 
 def preview_mosaic(mosaicjson: StrPath | Location, dst: StrPath | Location, *, width: int = 1600) -> Location:
-    """Paint every COG of a MosaicJSON onto a PNG of its bounds in EPSG:4326; pixels without data are clear.
+    """Paint every COG of a MosaicJSON onto a PNG of its bounds in EPSG:4326; missing data are transparent.
+
+    Parameters
+    ----------
+    width : int
+        Width of the picture in pixels; the height follows from the bounds.
 
     Raises
     ------
     SourceNotFound, CorruptRaster, StorageError
         The mosaic or one of its COGs cannot be read.
     InvalidParameter
-        It is no MosaicJSON, or one without COGs.
+        `mosaicjson` is not a MosaicJSON, or names no COGs.
     """
     assets, bounds = _contents(mosaicjson)
     left, bottom, right, top = bounds
@@ -45,7 +50,7 @@ def preview_mosaic(mosaicjson: StrPath | Location, dst: StrPath | Location, *, w
 
 
 class _Canvas:
-    """The picture while it is painted: up to three bands, and where they hold data."""
+    """The picture while it is painted: up to three bands, and a mask of data."""
 
     def __init__(self, width: int, height: int, transform: Affine) -> None:
         self._shape = height, width
@@ -55,7 +60,7 @@ class _Canvas:
         self._is_colour = True
 
     def paint(self, dataset: DatasetReader, location: Location) -> None:
-        """Put a COG where it belongs, from the overview that is about as fine as the picture."""
+        """Paint a COG in its place, from the overview that is about as fine as the picture."""
         bands = list(dataset.indexes[: 3 if dataset.count >= 3 else 1])
         if not len(self._pixels):
             self._pixels = np.zeros((len(bands), *self._shape), "float32")
@@ -86,7 +91,7 @@ class _Canvas:
         self._painted |= where
 
     def write(self, path: Path) -> None:
-        """Save what was painted as a PNG with alpha."""
+        """Write the painted picture as a PNG with alpha."""
         pixels = self._pixels if self._is_colour else self._stretched()
         bands = [*np.clip(np.rint(pixels), 0, 255).astype("uint8"), np.where(self._painted > 0, 255, 0)]
         height, width = self._shape

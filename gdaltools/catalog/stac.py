@@ -1,8 +1,8 @@
-"""COGs in a SpatioTemporal Asset Catalog: an item for each, and the collection that holds them.
+"""COGs in a SpatioTemporal Asset Catalog: one item for each, and the collection that holds them.
 
 STAC 1.1 with the extensions projection 2.0, raster 1.1 and file 2.1. The catalog is self-contained: its links
-are relative, so that it can be moved as a whole. The collection is written last: once it is there, all that
-it links to is there.
+are relative, so that it can be moved as a whole. The collection is written last: once it exists, so does
+everything that it links to.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _GEOJSON = "application/geo+json"
 
 
 class StacResult(Shown, BaseModel):
-    """What was written.
+    """The collection and items that were written.
 
     Attributes
     ----------
@@ -47,11 +47,11 @@ class StacResult(Shown, BaseModel):
     items : tuple of str
         The items' JSON, in the order of the COGs.
     failures : dict of str to str
-        Why a COG has no item; only with ``on_error="skip"``.
+        Why a COG has no item, by location; only with ``on_error="skip"``.
     spatial_extent : tuple of 4 float
         left, bottom, right, top in EPSG:4326; left > right across the antimeridian.
     temporal_extent : tuple of 2 datetime
-        First and last of the items' times.
+        The first and last of the items' times.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -103,9 +103,10 @@ def create_stac_collection(
     overwrite: bool = False,
     progress: ProgressOption = "auto",
 ) -> StacResult:
-    """Write an item for each of `cogs` below the folder `dst`, and last ``collection.json``.
+    """Write an item for each of `cogs` below the folder `dst`, and ``collection.json`` last.
 
-    An item's id is `item_id_prefix` and the COG's name without its suffix: a second run makes the same ids.
+    The collection appears only when all of its items exist. An item's id is `item_id_prefix` followed by the
+    COG's name without its suffix, so that a second run creates the same ids.
 
     Parameters
     ----------
@@ -114,20 +115,21 @@ def create_stac_collection(
     license_id : str
         SPDX identifier of the pixels' licence, or "other".
     acquired : datetime, optional
-        As `create_stac_item` takes it, for every item.
+        As in `create_stac_item`, for every item.
     on_error : "raise" or "skip"
-        Whether a COG that cannot be read ends the work, or is counted and told in the result.
+        Whether a COG that cannot be read ends the work, or is counted and reported in the result.
     overwrite : bool
-        Replace a collection that exists.
+        Replace an existing collection.
 
     Raises
     ------
     InvalidParameter
-        There are no COGs, or an id is empty.
+        There are no COGs, one is named twice, an id is empty, or `on_error` is unknown.
     TargetExists
         The collection exists and `overwrite` is False.
     SourceNotFound, UnsupportedRaster, CorruptRaster, StorageError
-        A COG cannot be read (also with "skip", if none can), or the target cannot be written.
+        A COG cannot be read (with "skip" only UnsupportedRaster, if none can), or the target cannot be
+        written.
 
     Examples
     --------
@@ -156,7 +158,7 @@ def create_stac_collection(
     if not documents:
         raise UnsupportedRaster(f"no COG could be read, the first: {next(iter(failures.values()))}")
     for document in documents:
-        # An earlier run that was killed may have left items; without their collection they count for nothing.
+        # An earlier run that was killed may have left items; without a collection they are meaningless.
         storage.write_bytes(folder.child(_item_name(document["id"])), _json(document), overwrite=True)
     spatial, temporal = _extents(documents)
     collection = _collection(
@@ -192,7 +194,7 @@ def _item_document(
     acquired: datetime | None,
     on_error: str,
 ) -> dict[str, Any] | str:
-    """An item's JSON with its links, or why there is none."""
+    """Return an item's JSON with its links, or why there is none."""
     try:
         item = create_stac_item(
             source,
@@ -218,7 +220,7 @@ def _item_name(item_id: str) -> str:
 
 
 def _unique_ids(sources: Sequence[Location], prefix: str) -> list[str]:
-    """An id for each source; those of the same name are told apart by a hash of where they are."""
+    """Return an id for each source; sources of the same name are told apart by a hash of their location."""
     plain = [clean_id(f"{prefix}{source.stem}") for source in sources]
     ids = []
     for source, name in zip(sources, plain, strict=True):
@@ -231,7 +233,7 @@ def _unique_ids(sources: Sequence[Location], prefix: str) -> list[str]:
 
 
 def _href(target: Location, document: Location) -> str:
-    """How `document` names `target`: relative where both are files or in one container, else in full."""
+    """Return the href of `target` in `document`: relative between files or in one container, else full."""
     if target.path is not None and document.path is not None:
         return posixpath.relpath(target.path.as_posix(), document.path.parent.as_posix())
     if (target.container, target.memory) != (document.container, document.memory):
@@ -249,7 +251,7 @@ def _extents(documents: Sequence[dict[str, Any]]) -> tuple[Bounds, tuple[datetim
 
 
 def _around(spans: Sequence[tuple[float, float]]) -> tuple[float, float]:
-    """West and east of what holds all spans of longitudes; west > east across the antimeridian.
+    """Return the west and east of all spans of longitudes; west > east across the antimeridian.
 
     >>> _around([(10, 20), (15, 40)]), _around([(170, -175), (-178, -170)])
     ((10, 40), (170, -170))
@@ -258,7 +260,7 @@ def _around(spans: Sequence[tuple[float, float]]) -> tuple[float, float]:
     """
     if all(west <= east for west, east in spans):
         return min(west for west, _ in spans), max(east for _, east in spans)
-    # Counted on eastwards from the first; what is left out is the widest gap.
+    # Longitudes are counted on eastwards from the first span; the result is all but the widest gap.
     counted = sorted((west, east if east >= west else east + 360) for west, east in spans)
     first, reached = counted[0]
     gaps = []

@@ -1,7 +1,7 @@
-"""One COG as a STAC item: where it lies, when, what its bands hold, and its size and checksum.
+"""One COG as a STAC item: its footprint, time, bands, size and checksum.
 
-STAC 1.1 with the extensions projection 2.0, raster 1.1 and file 2.1 (github.com/stac-extensions). What is
-written is checked against STAC's own schemas, which pystac carries, without a network.
+STAC 1.1 with the extensions projection 2.0, raster 1.1 and file 2.1 (github.com/stac-extensions). Items are
+validated against STAC's own core schemas, which pystac bundles, without a network.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ if TYPE_CHECKING:
     from rasterio.io import DatasetReader
 
 _MAX_ID = 128
-# Multihash of sha2-256 (multiformats.io): code 0x12, length 0x20; the file extension asks for its hex.
+# Multihash of sha2-256 (multiformats.io): code 0x12, length 0x20; the file extension requires its hex form.
 _SHA256_MULTIHASH = "1220"
 _HASH_CHUNK = 1 << 20
-# Side of the overview from which a band's statistics are taken.
+# The longer side of the overview that a band's statistics are computed from.
 _STATISTICS_SIDE = 1024
 _GEOTIFF_COG = "image/tiff; application=geotiff; profile=cloud-optimized"
 # STAC raster extension 1.1, "data_type", where GDAL's name differs.
@@ -47,32 +47,34 @@ def create_stac_item(
     properties: Mapping[str, Any] | None = None,
     asset_href: str | None = None,
 ) -> pystac.Item:
-    """The STAC item of one COG.
+    """Return the STAC item of one COG, valid by STAC's own schema; nothing is written.
 
     Parameters
     ----------
     item_id : str, optional
         By default the COG's name without its suffix.
     collection_id, collection_href : str
-        The collection that it belongs to, if any, and where the item finds its document.
+        The item's collection, if any, and the link from the item to the collection's document.
     acquired : datetime, optional
-        When the pixels were taken; by default TIFFTAG_DATETIME of the file, else now.
+        When the pixels were acquired; by default the file's TIFFTAG_DATETIME, else now.
     properties : mapping, optional
         More properties of the item.
     asset_href : str, optional
-        How the item names the COG; by default as it was given.
+        The item's link to the COG; by default `cog` as passed.
 
     Returns
     -------
     pystac.Item
-        Valid by STAC's own schema, with statistics from an overview and the file's SHA-256.
+        The item, with statistics from an overview and the file's SHA-256.
 
     Raises
     ------
+    InvalidParameter
+        The id has no letter or digit, or a property makes the item invalid.
     UnsupportedRaster
-        The COG has no CRS.
+        The COG has no CRS or no transform, or cannot be placed on Earth.
     SourceNotFound, CorruptRaster, StorageError
-        It cannot be read.
+        The COG cannot be read.
 
     Examples
     --------
@@ -115,7 +117,7 @@ def create_stac_item(
 
 
 def clean_id(text: str) -> str:
-    """The id with only the characters that STAC recommends and a file's name may have.
+    """Return the id with only the characters that STAC recommends and that a file name may have.
 
     >>> clean_id("scene 1/ä.b")
     'scene-1-b'
@@ -123,7 +125,7 @@ def clean_id(text: str) -> str:
     Raises
     ------
     InvalidParameter
-        Nothing is left of it.
+        No character is left.
     """
     cleaned = re.sub(r"[^A-Za-z0-9_-]+", "-", text).strip("-")[:_MAX_ID]
     if not cleaned:
@@ -132,12 +134,12 @@ def clean_id(text: str) -> str:
 
 
 def validate_stac(document: dict[str, Any]) -> None:
-    """Check an item or collection against STAC's core schema.
+    """Validate an item or collection against STAC's core schema.
 
     Raises
     ------
     InvalidParameter
-        It breaks the schema: one of the properties given by the caller is not allowed.
+        `document` breaks the schema: a property that the caller passed is not allowed.
     """
     import pystac
     from pystac.errors import STACValidationError
@@ -165,7 +167,7 @@ def _asset(dataset: DatasetReader, href: str) -> pystac.Asset:
 
 
 def _footprint(dataset: DatasetReader, location: Location) -> tuple[dict[str, Any], Bounds]:
-    """Geometry and bbox (RFC 7946: two polygons and left > right across the antimeridian)."""
+    """Return geometry and bbox (RFC 7946: two polygons and left > right across the antimeridian)."""
     bbox = left, bottom, right, top = geographic_bounds(dataset, location)
     if left > right:
         rings = [[_ring(left, bottom, 180.0, top)], [_ring(-180.0, bottom, right, top)]]
@@ -228,7 +230,7 @@ def _finite(value: float) -> float | None:
 
 
 def _tiff_time(dataset: DatasetReader) -> datetime | None:
-    """TIFF 6.0, DateTime: ``YYYY:MM:DD HH:MM:SS``, taken as UTC."""
+    """Return the file's DateTime (TIFF 6.0: ``YYYY:MM:DD HH:MM:SS``), taken as UTC; None if there is none."""
     try:
         return datetime.strptime(dataset.tags().get("TIFFTAG_DATETIME", ""), "%Y:%m:%d %H:%M:%S").replace(
             tzinfo=UTC

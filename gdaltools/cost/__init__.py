@@ -1,1 +1,1 @@
-"""What an operation costs: seconds with an interval, and a bound on memory that no run exceeds."""
+"""The cost of an operation: seconds with an interval, and a bound on memory that no run exceeds."""

@@ -1,7 +1,7 @@
-"""A calibration: prices of features, fitted to runs of one machine, and how far runs lie from what they say.
+"""Calibrations: prices of features, fitted to runs on one machine, and the spread of the runs around them.
 
-`python -m benchmarks.run` writes one; `load` reads the one that GDALTOOLS_CALIBRATION names, else the default
-that comes with the package. What was not measured is priced as the dearest of what was, and said so.
+`python -m benchmarks.run` writes a calibration. `load` reads the file that GDALTOOLS_CALIBRATION names, else
+the default in the package. What was not measured gets the highest price of its kind, and is reported.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from gdaltools.cost.workload import SOME_CODEC, Workload, features
 from gdaltools.errors import InvalidParameter
 
 SCHEMA = "gdaltools-calibration-1"
-#: Names the calibration file that estimates and routing use.
+#: The environment variable that names the calibration file of estimates and routing.
 VARIABLE = "GDALTOOLS_CALIBRATION"
 DEFAULT_FILE = Path(__file__).with_name("default_calibration.json")
 
 
 class InvalidCalibration(InvalidParameter):
-    """A calibration file cannot be read, or is of another schema."""
+    """A calibration file cannot be read, or has another schema."""
 
 
 class _Frozen(BaseModel):
@@ -38,8 +38,7 @@ class MeasuredOn(_Frozen):
     Attributes
     ----------
     others_cores : float
-        Cores that were busy with something else, the median over runs: over some tenths, seconds are too
-        high.
+        Cores that were busy with other work, the median over runs. Above a few tenths, seconds are too high.
     """
 
     processor: str
@@ -56,7 +55,7 @@ class MeasuredOn(_Frozen):
 
 
 class Spread(_Frozen):
-    """Quantiles of what was measured, in multiples of what was expected."""
+    """Quantiles of measured values, as multiples of expected values."""
 
     low: float
     median: float
@@ -64,14 +63,14 @@ class Spread(_Frozen):
 
 
 class Judgement(_Frozen):
-    """How a model did on runs that it had not seen, all of them larger than any that it had.
+    """The accuracy of a model on runs that it was not fitted to, all larger than those that it was fitted to.
 
     Attributes
     ----------
     median_error : float
         Median of |measured / predicted − 1|.
     coverage : float
-        Share of them within the 90% interval.
+        Share of the runs within the 90% interval.
     """
 
     runs: int
@@ -82,7 +81,7 @@ class Judgement(_Frozen):
 
 
 class Prediction(_Frozen):
-    """Seconds: the median, and the 5th and 95th hundredth; what of it was never measured, in words."""
+    """Predicted seconds: the median, the 5th and 95th percentile, and what was never measured, in words."""
 
     low: float
     median: float
@@ -91,18 +90,18 @@ class Prediction(_Frozen):
 
 
 class OperationModel(_Frozen):
-    """What one operation was found to cost.
+    """The measured cost of one operation.
 
     Attributes
     ----------
     prices : dict
-        Seconds for one of each feature of `gdaltools.cost.workload.features`; none is negative.
+        Seconds for one unit of each feature of `gdaltools.cost.workload.features`; none is negative.
     spread : Spread
-        Measured seconds in multiples of predicted ones, out of sample.
+        Measured seconds as multiples of predicted ones, out of sample.
     memory : Spread
-        Measured peaks in multiples of the plans' own bounds.
+        Measured peaks as multiples of the plans' own bounds.
     smallest_mb, largest_mb : float
-        Uncompressed sizes that were measured.
+        The smallest and largest uncompressed size that was measured.
     least_share : float
         The smallest file that was measured, as a share of its pixels.
     cores : tuple of int
@@ -120,7 +119,7 @@ class OperationModel(_Frozen):
     judgement: Judgement | None = None
 
     def predict(self, workload: Workload) -> Prediction:
-        """Seconds of a workload, with a 90% interval; never less for a larger raster."""
+        """Return the seconds of a workload, with a 90% interval; never less for a larger raster."""
         prices = {name: self._price(name) for name in features(workload)}
         seconds = sum(prices[name] * value for name, value in features(workload).items())
         return Prediction(
@@ -131,7 +130,7 @@ class OperationModel(_Frozen):
         )
 
     def _price(self, name: str) -> float:
-        """A feature's price; of one that was not measured, that of the dearest of its kind."""
+        """Return a feature's price; for a feature that was not measured, the highest price of its kind."""
         if name in self.prices:
             return self.prices[name]
         kind, _, rest = name.partition(":")
@@ -159,14 +158,14 @@ _FEATURE_NAMES = {"work": "variant and dtype", "decode": "source codec", "remote
 
 
 class Thresholds(_Frozen):
-    """What routing is told: from where on a task does not finish in time in the function app.
+    """Limits for routing: tasks above them do not finish in time in the function app.
 
     Attributes
     ----------
     function_app_cores : int
-        The cores that estimates are for.
+        The number of cores that estimates assume.
     target : str
-        The function app in words.
+        The function app, in words.
     """
 
     size_threshold_mb: float = Field(gt=0)
@@ -176,7 +175,7 @@ class Thresholds(_Frozen):
 
 
 class Calibration(_Frozen):
-    """Models by operation, where they come from, and thresholds where they were asked for."""
+    """Models by operation, their origin, and thresholds if they were requested."""
 
     schema_name: Literal["gdaltools-calibration-1"] = "gdaltools-calibration-1"
     created: str
@@ -187,24 +186,24 @@ class Calibration(_Frozen):
     thresholds: Thresholds | None = None
 
     def is_of_this_machine(self) -> bool:
-        """Whether the same kind of processor, as many of them, is at work here."""
+        """Return whether this machine has the same kind of processor and as many cores."""
         return (self.machine.processor, self.machine.cores) == (processor_name(), os.cpu_count())
 
     @property
     def source(self) -> str:
-        """Where figures come from, for whoever reads one; with a warning where that is another machine."""
+        """The origin of the figures, for a reader; with a warning if they come from another machine."""
         kind = "default calibration, " if self.default else ""
         elsewhere = "" if self.is_of_this_machine() else "; on this machine a guess of the right order"
         return f"{kind}{self.created[:10]}, {self.machine}{elsewhere}"
 
 
 def load(path: Path | None = None, *, environment: Mapping[str, str] = os.environ) -> Calibration:
-    """The calibration of a file; by default the one that GDALTOOLS_CALIBRATION names, else the package's.
+    """Return the calibration at `path`; by default that of GDALTOOLS_CALIBRATION, else the package's.
 
     Raises
     ------
     InvalidCalibration
-        The file is not there, is no JSON, or is of another schema.
+        The file cannot be read, is not JSON, or has another schema.
     """
     named = environment.get(VARIABLE)
     chosen = path or (Path(named) if named else DEFAULT_FILE)
@@ -232,7 +231,13 @@ def _read(path: Path, changed: int) -> Calibration:
 
 
 def model_for(operation: str, calibration: Calibration) -> tuple[OperationModel, Calibration]:
-    """The model of an operation, and whose it is: the default's where the calibration has none."""
+    """Return an operation's model and the calibration that has it: `calibration` or else the default.
+
+    Raises
+    ------
+    InvalidCalibration
+        No calibration has a model of the operation.
+    """
     for each in (calibration, load(DEFAULT_FILE)):
         if operation in each.models:
             return each.models[operation], each
@@ -242,7 +247,7 @@ def model_for(operation: str, calibration: Calibration) -> tuple[OperationModel,
 
 
 def processor_name() -> str:
-    """What the machine's processor calls itself."""
+    """Return the name that the machine's processor reports."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:

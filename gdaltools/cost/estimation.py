@@ -1,9 +1,9 @@
-"""How long an operation takes and how much memory it needs: what a calibration says of a raster's header.
+"""Estimates of an operation's time and memory, from a raster's header and a calibration.
 
-Seconds come with a 90% interval from the calibration's model (`gdaltools.cost.calibration`), memory is the
-bound of the operation's own plan. The calibration names the machine that it was made on, and an estimate says
-where it goes beyond what was measured there. (The module is not called estimate: `gdaltools.estimate` is the
-function, and one name cannot be both.)
+Seconds come with a 90% interval from the calibration's model (`gdaltools.cost.calibration`); memory is the
+bound of the operation's own plan. The calibration names the machine that it was measured on, and an estimate
+reports where it goes beyond the measurements. (The module is not called estimate because `gdaltools.estimate`
+is the function, and one name cannot be both.)
 
 >>> one, two = (estimate_megabytes("create_cog", 8000, cores=cores) for cores in (1, 2))
 >>> two.seconds < one.seconds <= one.seconds_high
@@ -53,24 +53,24 @@ __all__ = [
 
 
 class Estimate(Shown, BaseModel):
-    """What an operation is expected to take.
+    """The expected time and memory of an operation.
 
     Attributes
     ----------
     uncompressed_mb : float
         Pixels that the operation reads, in megabytes of 10⁶ bytes.
     seconds : float
-        As many runs take less as take more.
+        The median: as many runs take less as take more.
     seconds_low, seconds_high : float
-        Nine of ten runs lie between them.
+        Nine of ten runs lie between these.
     peak_memory_mb : float
         The plan's bound: no run takes more.
     expected_memory_mb : float
         The median peak.
     basis : str
-        What the model was calibrated on.
+        The calibration that the figures come from.
     beyond : tuple of str
-        In what the operation goes beyond what was measured; empty where it does not.
+        What in the operation goes beyond the measurements; empty if nothing does.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -94,7 +94,7 @@ class Estimate(Shown, BaseModel):
 
     @property
     def extrapolates(self) -> bool:
-        """Whether it goes beyond what was measured."""
+        """Whether the operation goes beyond the measurements."""
         return bool(self.beyond)
 
     def _rows(self) -> dict[str, str]:
@@ -121,30 +121,32 @@ def estimate(
     cores: int | None = None,
     calibration: Calibration | None = None,
 ) -> Estimate:
-    """What an operation on a raster is expected to take; reads its header, and a few small windows.
+    """Return the expected time and memory of an operation on a raster.
+
+    Only the raster's header and a few small windows are read.
 
     Parameters
     ----------
     src : path, URL, Location or RasterInfo
-        The source; of an inspected one nothing more is read.
+        The source; for a RasterInfo nothing more is read.
     operation : str
         "create_cog" or "extract_tiles".
     profile : str
         The COG's profile.
     target_crs : str, optional
-        Where pixels are warped to; by default EPSG:4326 for tiles, as `generate_tiling_scheme` has it, and
-        nowhere for a COG.
+        CRS that pixels are warped to; by default EPSG:4326 for tiles, as in `generate_tiling_scheme`, and no
+        warp for a COG.
     cores : int, optional
-        Cores to work with; by default those of this machine.
+        Number of cores to work with; by default those of this machine.
     calibration : Calibration, optional
-        By default the one that GDALTOOLS_CALIBRATION names, else the one that comes with the package.
+        By default the one that GDALTOOLS_CALIBRATION names, else the one in the package.
 
     Raises
     ------
     InvalidParameter
-        The operation or profile is unknown, `cores` is not positive, or the calibration is of another schema.
+        The operation or profile is unknown, `cores` is not positive, or the calibration has another schema.
     SourceNotFound, UnsupportedRaster, CorruptRaster, StorageError
-        As `inspect` does.
+        As in `inspect`.
 
     Examples
     --------
@@ -178,7 +180,7 @@ def _looked_at(src: StrPath | Location | RasterInfo) -> tuple[RasterInfo, Layout
 
 
 def layout_of_raster(info: RasterInfo) -> Layout:
-    """What an inspected raster's header says that decides time and memory."""
+    """Return the layout of an inspected raster: the parts of its header that decide time and memory."""
     return layout_of(
         info.dtypes,
         info.width,
@@ -198,17 +200,18 @@ def estimate_megabytes(
     cores: int | None = None,
     calibration: Calibration | None = None,
 ) -> Estimate:
-    """`estimate` for so many megabytes of pixels, without a raster at hand: for a square one of RGB.
+    """Return `estimate` for `uncompressed_mb` of pixels without a raster: for a square one of RGB.
 
     Parameters
     ----------
     variant, cores, calibration
-        As `estimate_layout` takes them.
+        As in `estimate_layout`.
 
     Raises
     ------
     InvalidParameter
-        There is no such operation or variant, or a number is negative.
+        There is no such operation or variant, `uncompressed_mb` is negative or not finite, `cores` is not
+        positive, or the calibration has another schema.
     """
     if not 0 <= uncompressed_mb < math.inf:
         raise InvalidParameter(f"{uncompressed_mb} MB: give a size of at least 0")
@@ -227,23 +230,23 @@ def estimate_layout(
     cores: int | None = None,
     calibration: Calibration | None = None,
 ) -> Estimate:
-    """`estimate` for a raster of which no more than its layout is known.
+    """Return `estimate` for a raster of which only the layout is known.
 
     Parameters
     ----------
     variant : str, optional
-        The COG's profile; "window" or "warp" for tiles. By default the slowest kind.
+        The COG's profile; "window" or "warp" for tiles. By default the slowest variant.
     warps : bool
-        Whether the COG's pixels are warped; of tiles the variant says it.
+        Whether the COG's pixels are warped; for tiles the variant decides that.
     tile_size : int, optional
         Side of the tiles; by default the automatic one.
     cores, calibration
-        As `estimate` takes them.
+        As in `estimate`.
 
     Raises
     ------
     InvalidParameter
-        There is no such operation or variant, or a number is negative.
+        There is no such operation or variant, `cores` is not positive, or the calibration has another schema.
     """
     if operation not in VARIANTS:
         raise InvalidParameter(f"operation {operation!r} is unknown: use one of {', '.join(OPERATIONS)}")
@@ -255,12 +258,12 @@ def estimate_layout(
 
 
 def estimate_workload(workload: Workload, *, calibration: Calibration | None = None) -> Estimate:
-    """`estimate` for a workload.
+    """Return `estimate` for a workload.
 
     Raises
     ------
     InvalidParameter
-        It has an unknown operation or variant, or no core; or the calibration is of another schema.
+        The workload has an unknown operation or variant, or no core; or the calibration has another schema.
     """
     checked(workload)
     model, owner = model_for(workload.operation, calibration or load())
@@ -281,7 +284,7 @@ def estimate_workload(workload: Workload, *, calibration: Calibration | None = N
 
 
 def _cores() -> int:
-    """Cores that the work would use: a container's CPU quota and the process's affinity count."""
+    """Return the cores that the work would use; a container's CPU quota and the process's affinity count."""
     from dask.system import CPU_COUNT
 
     return int(CPU_COUNT)

@@ -1,4 +1,4 @@
-"""What an extraction takes of memory at most: what its readers hold, of which the plan decides the size."""
+"""The most memory that an extraction needs: the memory of its readers, whose size the plan decides."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ from gdaltools.cost.cog_memory import KERNEL_BYTES, SHARED_BYTES, cog_memory_bou
 from gdaltools.raster.dataset import CACHE_MB
 from gdaltools.warp.plan import cell_side
 
-#: A strip of a group, of all bands, uncompressed: what a reader holds, about three times over.
+#: A strip of a group, with all bands, uncompressed. A reader holds about three times as much.
 STRIP_BYTES = 48 << 20
-#: GDAL's block cache is raised up to this where a strip of every thread takes it.
+#: GDAL's block cache grows up to this size if the strips of all threads need it.
 CACHE_BYTES = 512 << 20
 _THREAD_BYTES, _WARP_BYTES = 24 << 20, 32 << 20
-# Side of a tile's blocks, as it usually is.
+# The usual side of a tile's blocks.
 _BLOCK = 512
 
-#: An automatic tile is a square of about this many uncompressed bytes, all bands together …
+#: An automatic tile is a square of about this many uncompressed bytes, with all bands …
 AUTO_TILE_BYTES = 450_000_000
-#: … a multiple of this many pixels, within these limits (protocol.md §5).
+#: … whose side is a multiple of this many pixels, within these limits (protocol.md §5).
 AUTO_TILE_STEP, AUTO_TILE_MIN, AUTO_TILE_MAX = 512, 5_120, 20_480
 
-# One row of blocks of a tile, of all bands, uncompressed: up to this a tile is written from top to bottom.
+# A tile is written from top to bottom if a row of its blocks, with all bands, has at most this many bytes.
 _ROW_BYTES = 64 << 20
 
-# Rows of a plain strip, and bytes of a tile's part of it.
+# The most and fewest rows of a plain strip, and the most bytes of a tile's part of it.
 _PLAIN_ROWS, _LEAST_ROWS = 512, 64
 _PLAIN_BYTES = 16 << 20
 
@@ -41,10 +41,10 @@ def extraction_memory_bound(
     cogs: bool,
     warps: bool,
 ) -> int:
-    """Bytes that so many readers need at most, whose groups are `width` pixels wide.
+    """Return the most bytes that `threads` readers need, whose groups are `width` pixels wide.
 
-    Each holds its strip, as it was read and as rows that do not yet fill a block, one tile's blocks while
-    they are encoded, and of COGs the halves that wait for their neighbours.
+    Each reader holds its strip, as it was read and as rows that do not fill a block yet, the blocks of one
+    tile while they are encoded and, for COGs, the halved rows that wait for their neighbours.
     """
     strip = width * step * pixel_bytes
     rows = width * block * pixel_bytes
@@ -59,7 +59,7 @@ def extraction_memory_bound(
 def tiles_memory_bound(
     width: int, height: int, bands: int, itemsize: int, *, tile_size: int, threads: int, warps: bool
 ) -> int:
-    """Bytes that plain tiles need at most of a raster in strips of which no more is known than its layout."""
+    """Return the most bytes that plain tiles need, for a raster in strips whose layout alone is known."""
     pixel_bytes, block = bands * itemsize, min(_BLOCK, tile_size)
     side = min(tile_size, width)
     if not goes_by_rows(side, block, pixel_bytes):
@@ -67,8 +67,8 @@ def tiles_memory_bound(
         bound = cog_memory_bound(side, min(tile_size, height), bands, itemsize, threads=threads)
         bound += KERNEL_BYTES if warps else 0
         return bound + threads * strips_bytes(min(rows, height) * min(cols, width) * pixel_bytes)
-    # Neither the overlap of a warp's tiles is known, which its cells' side follows from, nor its target grid,
-    # on which the raster may be wider.
+    # For a warp, neither the overlap is known, which decides the side of cells, nor the target grid, on which
+    # the raster may be wider.
     step = cell_side(tile_size, 1) if warps else plain_step(1, side * pixel_bytes)
     across = 2 * width if warps else width
     busy = min(threads, math.ceil(height / tile_size) * math.ceil(width / side))
@@ -86,7 +86,7 @@ def tiles_memory_bound(
 
 
 def budgeted_tile_size(pixel_bytes: int, tile_mb: float) -> int:
-    """Side of the largest tile of at most `tile_mb`, a multiple of 512.
+    """Return the side of the largest tile of at most `tile_mb` (10⁶ bytes), a multiple of 512 pixels.
 
     >>> budgeted_tile_size(3, 100), budgeted_tile_size(3, 0.001)
     (5632, 512)
@@ -96,13 +96,13 @@ def budgeted_tile_size(pixel_bytes: int, tile_mb: float) -> int:
 
 
 def auto_tile_size(pixel_bytes: int) -> int:
-    """Side of a tile of about 450 MB, for pixels of so many bytes, all bands together."""
+    """Return the side of a tile of about 450 MB, for pixels of `pixel_bytes`, all bands together."""
     side = math.sqrt(AUTO_TILE_BYTES / pixel_bytes)
     return min(AUTO_TILE_MAX, max(AUTO_TILE_MIN, round(side / AUTO_TILE_STEP) * AUTO_TILE_STEP))
 
 
 def goes_by_rows(width: int, block: int, pixel_bytes: int) -> bool:
-    """`TileFormat.by_rows` for a tile of which no more is known.
+    """Return `TileFormat.by_rows` for a tile of which only this is known.
 
     >>> goes_by_rows(5120, 512, 16), goes_by_rows(5120, 512, 120)
     (True, False)
@@ -111,9 +111,9 @@ def goes_by_rows(width: int, block: int, pixel_bytes: int) -> bool:
 
 
 def plain_step(stored_rows: int, row_bytes: int) -> int:
-    """The rows of a plain strip for a source whose blocks have so many: whole blocks where they are low.
+    """Return the rows of a plain strip for a source whose blocks have `stored_rows`: whole blocks if low.
 
-    `row_bytes` is one row of a tile: of very many bands a strip has fewer rows.
+    `row_bytes` is the size of one row of a tile: with very many bands a strip has fewer rows.
 
     >>> plain_step(1, 12_288), plain_step(12, 12_288), plain_step(1024, 12_288), plain_step(1, 122_880)
     (512, 504, 512, 136)

@@ -1,11 +1,11 @@
-"""What of a task decides how long it takes: the raster's layout, the operation, warp and cores, as features.
+"""Features of a task that decide its duration: the raster's layout, the operation, the warp and the cores.
 
-A `Workload` says what a header tells; `features` turns it into the numbers that a calibration holds a price
-for. Each of them grows with the raster and shrinks, or stays, with more cores, and no price is negative: so a
-larger raster never has the smaller estimate.
+A `Workload` holds what a header tells; `features` turns it into the numbers that a calibration has prices
+for. Each feature grows with the raster and shrinks, or stays, with more cores, and no price is negative. So a
+larger raster never gets a smaller estimate.
 
-A worker reads a calibration at its start and does without rasterio, numpy and dask; so does this module, but
-for the two functions that need them.
+A worker reads a calibration at its start, without importing rasterio, numpy or dask. This module does not
+import them either, except in the two functions that need them.
 
 >>> one = Workload("create_cog", "analysis", Layout(1000, 1000, 3, 1), cores=1)
 >>> features(one)
@@ -30,32 +30,31 @@ VARIANTS: dict[Operation, tuple[str, ...]] = {
     "create_cog": ("analysis", "archive", "visualization", "fast"),
     "extract_tiles": ("window", "warp"),
 }
-#: A codec of which no more is known than that there is one.
+#: An unknown codec, for files that are known to be compressed.
 SOME_CODEC = "some"
 
-# A file that is smaller than its pixels by more than this is compressed, whatever else is known of it.
+# A file smaller than this share of its pixels is compressed.
 _PLAIN_SHARE = 0.9
 
 
 @dataclass(frozen=True)
 class Layout:
-    """What of a raster decides how much time and memory an operation on it takes.
+    """The properties of a raster that decide the time and memory of an operation on it.
 
     Attributes
     ----------
     floating : bool
         Whether samples are floating-point numbers.
     codec : str or None
-        How the file is compressed, by GDAL's name in lower case; None for plain pixels.
+        The file's compression, by GDAL's name in lower case; None for uncompressed pixels.
     stored_mb : float or None
-        Size on storage, megabytes of 10⁶ bytes; None where it is not known.
+        Size on storage, in megabytes of 10⁶ bytes; None if unknown.
     tiled : bool
-        Whether it is stored in tiles; else in strips.
+        Whether the raster is stored in tiles; else in strips.
     remote : bool
-        Whether it lies in Azure, and the result goes there.
+        Whether the raster lies in Azure, and the result goes there.
     rough : bool
-        Whether bytes look like noise to a codec (`gdaltools.raster.roughness`); False also where nobody has
-        looked.
+        Whether bytes look like noise to a codec (`gdaltools.raster.roughness`); also False if not checked.
     """
 
     width: int
@@ -71,22 +70,22 @@ class Layout:
 
     @property
     def pixel_bytes(self) -> int:
-        """Bytes of one pixel, all bands together."""
+        """The bytes of one pixel, all bands together."""
         return self.bands * self.itemsize
 
     @property
     def megabytes(self) -> float:
-        """All pixels, uncompressed, in megabytes of 10⁶ bytes."""
+        """The size of all pixels, uncompressed, in megabytes of 10⁶ bytes."""
         return self.width * self.height * self.pixel_bytes / 1e6
 
     @property
     def on_storage_mb(self) -> float:
-        """`stored_mb`, or `megabytes` where that is not known."""
+        """`stored_mb`, or `megabytes` if that is unknown."""
         return self.megabytes if self.stored_mb is None else self.stored_mb
 
     @property
     def sample_kind(self) -> str:
-        """What codecs have a pace of their own for: byte, rough (bytes), wide (more bits) or float."""
+        """The kind of samples, each with its codec speed: byte, rough (bytes), wide (more bits) or float."""
         if self.floating:
             return "float"
         if self.itemsize > 1:
@@ -95,9 +94,9 @@ class Layout:
 
 
 def layout_of(dtypes: tuple[str, ...], width: int, height: int, **facts: Any) -> Layout:
-    """The layout of a raster whose bands are of these dtypes: all become the widest.
+    """Return the layout of a raster whose bands have these dtypes; all bands become the widest.
 
-    `facts` are what else is known of a `Layout`.
+    `facts` are further fields of `Layout`.
 
     >>> layout_of(("uint8", "uint16"), 100, 10).itemsize, layout_of(("float32",), 100, 10).floating
     (2, True)
@@ -109,7 +108,7 @@ def layout_of(dtypes: tuple[str, ...], width: int, height: int, **facts: Any) ->
 
 
 def square_layout(megabytes: float) -> Layout:
-    """A square raster of RGB of so many megabytes of pixels: for where nothing else is known.
+    """Return the layout of a square RGB raster with `megabytes` of pixels, for when nothing else is known.
 
     >>> square_layout(300).width
     10000
@@ -119,7 +118,7 @@ def square_layout(megabytes: float) -> Layout:
 
 
 def guessed_codec(stored_mb: float, megabytes: float) -> str | None:
-    """`SOME_CODEC` where a file is smaller than its pixels; for where the header was not read.
+    """Return `SOME_CODEC` if a file is smaller than its pixels, else None; for when the header was not read.
 
     >>> guessed_codec(300, 9000), guessed_codec(1000, 1000)
     ('some', None)
@@ -134,9 +133,9 @@ class Workload:
     Attributes
     ----------
     variant : str
-        A COG's profile; "window" or "warp" of tiles.
+        A COG's profile; "window" or "warp" for tiles.
     warps : bool
-        Whether a COG's pixels are warped; of tiles the variant says it.
+        Whether a COG's pixels are warped; for tiles the variant decides that.
     tile_size : int or None
         Side of the tiles; None for the automatic one.
     """
@@ -149,17 +148,17 @@ class Workload:
     tile_size: int | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """It as JSON holds it."""
+        """Return the workload as a dict for JSON."""
         return asdict(self)
 
     @staticmethod
     def from_dict(values: Mapping[str, Any]) -> Workload:
-        """The workload that `to_dict` made a dict of.
+        """Return the workload from the dict that `to_dict` returned.
 
         Raises
         ------
         InvalidParameter
-            Something is missing, too much, or unknown.
+            A field is missing or unknown, or `checked` refuses the workload.
         """
         try:
             found = Workload(**{**values, "layout": Layout(**values["layout"])})
@@ -169,12 +168,12 @@ class Workload:
 
 
 def checked(workload: Workload) -> Workload:
-    """The workload, if there is such an operation and variant and a core to do it.
+    """Return the workload if its operation and variant exist and it has at least one core.
 
     Raises
     ------
     InvalidParameter
-        There is not.
+        The operation or variant does not exist, or there is no core.
     """
     operation, variant = workload.operation, workload.variant
     if operation not in VARIANTS:
@@ -188,7 +187,7 @@ def checked(workload: Workload) -> Workload:
 
 
 def features(workload: Workload) -> dict[str, float]:
-    """What a workload is priced by, in megabytes or megabytes a core; what is 0 is left out."""
+    """Return the features that a workload is priced by, in megabytes or megabytes per core, without zeros."""
     layout, cores = workload.layout, workload.cores
     share = layout.megabytes / cores
     found = {
@@ -209,7 +208,7 @@ def features(workload: Workload) -> dict[str, float]:
 
 
 def memory_bound_mb(workload: Workload) -> float:
-    """What an operation takes at most, by its plan's own bound; megabytes of 10⁶ bytes."""
+    """Return the most memory that an operation needs, by its plan's own bound, in megabytes of 10⁶ bytes."""
     from gdaltools.cost.cog_memory import cog_memory_bound
     from gdaltools.cost.tiles_memory import auto_tile_size, tiles_memory_bound
 

@@ -1,1 +1,1 @@
-"""Tiling schemes, and the tiles they describe: exact overlaps, no gaps, no slivers."""
+"""Tiling schemes and the tiles that they describe: exact overlaps, no gaps, no slivers."""

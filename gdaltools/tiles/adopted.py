@@ -1,8 +1,8 @@
-"""Tiling schemes that another program made, the platform's own stage 1 above all.
+"""Tiling schemes that another program made, above all the platform's own stage 1.
 
-Such a document tells its tiles by windows of a grid, and the grid by little more than a CRS and the tiles'
-bounds in EPSG:4326 (protocol.md §5). Here the grid is found again, with the raster at hand, and the tiles
-are taken as they are: names, windows and overlaps are the other program's.
+Such a document describes its tiles as windows of a grid, and the grid by little more than a CRS and the
+tiles' bounds in EPSG:4326 (protocol.md §5). This module recovers the grid with the help of the raster and
+keeps the tiles unchanged: their names, windows and overlaps are the other program's.
 """
 
 from __future__ import annotations
@@ -46,23 +46,23 @@ class _Properties(BaseModel):
 def read_tiling_scheme(
     src: StrPath | Location, *, raster: StrPath | Location, input_crs: str | None = None
 ) -> TilingScheme:
-    """The tiling scheme at `src` for `raster`: one that `TilingScheme.write` stored, or another program's.
+    """Return the tiling scheme at `src` for `raster`, written by `TilingScheme.write` or by another program.
 
     Parameters
     ----------
     raster : path, URL or Location
-        The raster that the scheme is for: where another program made the scheme, its grid is found from this.
+        The raster that the scheme is for. It is read only to recover the grid of another program's scheme.
     input_crs : str, optional
-        The raster's CRS where its file does not say.
+        The raster's CRS, if its file has none or a wrong one.
 
     Raises
     ------
     SourceNotFound, StorageError
         The document cannot be read.
     InvalidParameter
-        It is no tiling scheme, or not one for `raster`.
+        The document is not a tiling scheme, or another program's that does not fit `raster`.
     UnsupportedRaster, CorruptRaster
-        As `generate_tiling_scheme` does, of another program's scheme.
+        As `generate_tiling_scheme` raises them for `raster`, with another program's scheme.
 
     Examples
     --------
@@ -78,15 +78,15 @@ def read_tiling_scheme(
 def adopt_tiling_scheme(
     document: Mapping[str, Any], src: StrPath | Location, *, input_crs: str | None = None
 ) -> TilingScheme:
-    """The scheme of a GeoJSON FeatureCollection that something else made for the raster at `src`.
+    """Return the scheme in a GeoJSON FeatureCollection that another program made for the raster at `src`.
 
     Raises
     ------
     InvalidParameter
-        A feature lacks what protocol.md §5 gives it; the tiles do not stand in rows and columns that
+        A feature lacks a property that protocol.md §5 requires; the tiles do not form rows and columns that
         cover their grid; or no grid of that size is known for the raster in their CRS.
     SourceNotFound, UnsupportedRaster, CorruptRaster, StorageError
-        As `generate_tiling_scheme` does.
+        As in `generate_tiling_scheme`.
     """
     tiles = _tiles(document.get("features"))
     row_spans = _spans([(tile.row, tile.pixel_window.row_off, tile.pixel_window.height) for tile in tiles])
@@ -140,7 +140,7 @@ def _tiles(features: object) -> list[_Properties]:
 
 
 def _spans(pieces: Sequence[tuple[int, int, int]]) -> tuple[Interval, ...]:
-    """Start and length of each row or column; every tile of one must agree."""
+    """Return the start and length of each row or column; all tiles of one must agree."""
     found: dict[int, Interval] = {}
     for index, start, length in pieces:
         if found.setdefault(index, (start, length)) != (start, length):
@@ -157,7 +157,7 @@ def _neighbours(*axes: tuple[Interval, ...]) -> list[tuple[Interval, Interval]]:
 
 
 def _grid(own: TilingScheme, crs: CRS, size: tuple[int, int], boxes: Sequence[Bounds]) -> Grid:
-    """The grid of `size` (width, height) that the tiles are windows of."""
+    """Return the grid of `size` (width, height) that the tiles are windows of."""
     source = own.source_grid
     same_crs = crs == parse_crs(source.crs, "CRS of the source")
     candidates: list[Grid | None] = [source] if same_crs else []
@@ -179,7 +179,7 @@ def _grid(own: TilingScheme, crs: CRS, size: tuple[int, int], boxes: Sequence[Bo
 
 
 def _default_grid(source: Grid, crs: CRS) -> Grid | None:
-    """The grid that GDAL suggests, which most programs take as it is."""
+    """Return the grid that GDAL suggests, which most programs use unchanged; None if GDAL has none."""
     try:
         transform, width, height = calculate_default_transform(
             parse_crs(source.crs, "CRS of the source"), crs, source.width, source.height, *source.bounds

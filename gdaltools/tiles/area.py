@@ -21,16 +21,16 @@ from gdaltools.geo.grid import Grid
 from gdaltools.storage.location import Location
 from gdaltools.tiles.scheme import TilingScheme
 
-# Edges are straight in longitude and latitude (RFC 7946 §3.1.1), and bent in other CRSs: they are given so
-# many points along the side of the grid.
+# Edges are straight in longitude and latitude (RFC 7946 §3.1.1) but bent in other CRSs, so they are densified
+# to this many points per side of the grid.
 _POINTS = 256
-# Of the area the surroundings of the grid suffice: so much of its size on each side.
+# The area is clipped to the grid's bounds plus this share of their size on each side.
 _MARGIN = 0.05
 _MAX_BYTES = 64 << 20
 
 
 def tiles_within(scheme: TilingScheme, area: Any) -> frozenset[tuple[int, int]]:
-    """Row and column of every tile that touches the area.
+    """Return the row and column of every tile that touches `area`.
 
     Parameters
     ----------
@@ -40,9 +40,9 @@ def tiles_within(scheme: TilingScheme, area: Any) -> frozenset[tuple[int, int]]:
     Raises
     ------
     InvalidParameter
-        It is no such thing, or has no place in the grid's CRS.
+        `area` is not such an object, or cannot be transformed to the grid's CRS.
     SourceNotFound, StorageError
-        It cannot be read.
+        `area` cannot be read.
     """
     found = _in_pixels(_geometry(area), scheme.grid)
     if found.is_empty:
@@ -101,7 +101,7 @@ def _geometries(document: Mapping[str, Any]) -> list[Any]:
 
 
 def _in_pixels(area: BaseGeometry, grid: Grid) -> BaseGeometry:
-    """The part of the area around the grid, in pixels of the grid."""
+    """Return the part of the area on and around the grid, in pixels of the grid."""
     bounds, outline = footprint.footprint(grid, (0, 0, grid.width, grid.height))
     around = shape(outline).envelope if bounds[0] <= bounds[2] else shape(outline)
     size = max(*(part for part in _sides(around)), 1e-9)

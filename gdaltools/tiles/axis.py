@@ -1,4 +1,4 @@
-"""How one axis of a grid, rows or columns, is cut into the pieces that tiles are made of."""
+"""How one axis of a grid, rows or columns, is cut into the pieces that tiles consist of."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from functools import cached_property
 
 from gdaltools.raster.tiff import BLOCK_UNIT
 
-_SLIVER = 8  # a last piece that adds less than this part of a step shares with the one before
+_SLIVER = 8  # a last piece that adds less than 1/8 of a step is evened out with the piece before it
 
 Interval = tuple[int, int]
 
 
 @dataclass(frozen=True)
 class TileAxis:
-    """How an extent in pixels is cut into pieces of at most `size` that share `overlap` with the next.
+    """An extent in pixels, cut into pieces of at most `size` that share `overlap` with their neighbours.
 
     >>> TileAxis(extent=100, size=48, overlap=16).spans
     [(0, 48), (32, 48), (64, 36)]
@@ -27,17 +27,17 @@ class TileAxis:
 
     @property
     def step(self) -> int:
-        """From one piece's start to the next one's."""
+        """The distance from the start of one piece to the start of the next."""
         return self.size - self.overlap
 
     @cached_property
     def count(self) -> int:
-        """Number of pieces: the fewest that cover the extent."""
+        """The number of pieces: the fewest that cover the extent."""
         return max(1, -(-(self.extent - self.overlap) // self.step))
 
     @cached_property
     def _shared(self) -> Interval | None:
-        """Lengths of the last two pieces where the last alone would be a sliver, else None."""
+        """The lengths of the last two pieces if the last would otherwise be a sliver, else None."""
         new = self.extent - self.overlap - (self.count - 1) * self.step
         if self.count < 2 or new >= self.step // _SLIVER:
             return None
@@ -48,7 +48,7 @@ class TileAxis:
         return (first, last) if better else None
 
     def span(self, index: int) -> Interval:
-        """Start and length of a piece."""
+        """Return the start and length of the piece `index`."""
         start = index * self.step
         if self._shared is not None and index >= self.count - 2:
             first, last = self._shared
@@ -58,7 +58,7 @@ class TileAxis:
         return start, min(self.size, self.extent - start)
 
     def holding(self, pixel: int) -> int:
-        """The last piece that holds a pixel.
+        """Return the index of the last piece that contains `pixel`.
 
         >>> [TileAxis(extent=100, size=48, overlap=16).holding(pixel) for pixel in (0, 31, 32, 47, 99)]
         [0, 0, 1, 1, 2]
@@ -67,30 +67,30 @@ class TileAxis:
 
     @property
     def spans(self) -> list[Interval]:
-        """All pieces."""
+        """The start and length of every piece."""
         return [self.span(index) for index in range(self.count)]
 
 
 @dataclass(frozen=True)
 class ListedAxis:
-    """Pieces as somebody else has cut them."""
+    """Pieces as another program cut them."""
 
     spans: tuple[Interval, ...]
 
     @property
     def count(self) -> int:
-        """Number of pieces."""
+        """The number of pieces."""
         return len(self.spans)
 
     def span(self, index: int) -> Interval:
-        """Start and length of a piece."""
+        """Return the start and length of the piece `index`."""
         return self.spans[index]
 
     def holding(self, pixel: int) -> int:
-        """The last piece that holds a pixel."""
+        """Return the index of the last piece that contains `pixel`."""
         return _last_before(self, pixel)
 
 
 def _last_before(axis: TileAxis | ListedAxis, pixel: int) -> int:
-    """The last piece that does not begin behind a pixel: pieces leave nothing out, so it holds it."""
+    """Return the last piece that starts at or before `pixel`; it contains it, as pieces leave no gaps."""
     return bisect_right(range(axis.count), pixel, key=lambda index: axis.span(index)[0]) - 1

@@ -1,4 +1,4 @@
-"""From a raster to the scheme of its tiles: the grid, the size of a tile, what kind of raster it is."""
+"""Generation of a raster's tiling scheme: the grid, the size of a tile, and the type of raster."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from gdaltools.storage import Location, StrPath
 from gdaltools.tiles.axis import TileAxis
 from gdaltools.tiles.scheme import MAX_TILES, TilingScheme
 
-#: The target unless another is asked for (protocol.md §5).
+#: The target CRS by default (protocol.md §5).
 DEFAULT_CRS = "EPSG:4326"
 
 
@@ -41,27 +41,31 @@ def generate_tiling_scheme(
     band_names: Mapping[str, str] | None = None,
     raster_type: RasterType | Literal["auto"] = "auto",
 ) -> TilingScheme:
-    """The tiles of the raster at `src` in `target_crs`; reads its header and a few small windows.
+    """Return the scheme that cuts the raster at `src` into tiles in `target_crs`.
+
+    Only the raster's header and a few small windows are read.
 
     Parameters
     ----------
     tile_size : int, optional
-        Side of a tile in pixels, a multiple of 16. By default the square of about 450 MB uncompressed,
+        Side of a tile in pixels, a multiple of 16. By default a square of about 450 MB uncompressed,
         a multiple of 512 between 5,120 and 20,480.
     overlap : int
-        Pixels that neighbours share, less than `tile_size`.
+        Pixels that neighbouring tiles share; less than `tile_size`.
     target_crs : str, optional
-        Of the tiles; EPSG:4326 by default, or what `tms` has.
+        CRS of the tiles; by default that of `tms`, else EPSG:4326.
     tile_mb : float, optional
-        What a tile is to hold at most, uncompressed, in 10⁶ bytes: the largest multiple of 512 pixels.
+        Instead of `tile_size`: the most that a tile may hold, uncompressed, in 10⁶ bytes. The side is the
+        largest multiple of 512 pixels that fits.
     tms : str, optional
-        Take the grid of this tile matrix set (morecantile's name, as "WebMercatorQuad"), in whole map tiles.
+        Use the grid of this tile matrix set (morecantile's name, such as "WebMercatorQuad"), in whole map
+        tiles.
     zoom : int, optional
-        Of `tms`; by default the level closest to the raster's resolution.
+        Zoom level of `tms`; by default the level closest to the raster's resolution.
     input_crs : str, optional
-        The source's CRS, where the file has none or a wrong one.
+        The source's CRS, if the file has none or a wrong one.
     resolution : float or (float, float), optional
-        Pixel size in units of `target_crs`; by default about the source's.
+        Pixel size in units of `target_crs`; by default about that of the source.
     band_names : mapping, optional
         Names by band number: ``{"1": "Red"}``.
     raster_type : str
@@ -70,11 +74,13 @@ def generate_tiling_scheme(
     Raises
     ------
     SourceNotFound, CorruptRaster, StorageError
-        As `inspect` does.
+        As in `inspect`.
     UnsupportedRaster
-        As `inspect` does; the raster has no CRS and none is given, no transform, or no place in the target.
+        As in `inspect`; or the raster has no CRS and `input_crs` is not passed, it has no transform, or it
+        cannot be placed in the target CRS.
     InvalidParameter
-        A parameter is outside what is said above, or there would be more than a million tiles.
+        A parameter is outside its range above, two parameters contradict each other, or there would be more
+        than a million tiles.
 
     Examples
     --------

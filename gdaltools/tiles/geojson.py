@@ -1,8 +1,8 @@
-"""Tiling schemes as GeoJSON (protocol.md §5): a feature for each tile, the scheme itself in ``metadata``.
+"""Tiling schemes as GeoJSON (protocol.md §5): one feature per tile, and the scheme itself in ``metadata``.
 
-This module works on mappings: it knows the shape of the document, not what a scheme is. `features` reads a
-document of any number of tiles with one of them in memory at a time, where each stands on a line of its own,
-as `lines` writes it.
+This module works on mappings: it knows the shape of the document, not the meaning of a scheme. `parsed` reads
+a document of any number of tiles with one parsed feature in memory at a time, provided that each feature is
+on a line of its own, as `lines` writes it.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from typing import Any
 
 from gdaltools.errors import InvalidParameter
 
-#: What ``metadata.format`` says in a document of ours.
+#: The value of ``metadata.format`` in documents of gdaltools.
 FORMAT = "gdaltools-tiling-scheme/1"
 
 _MAX_BYTES = 2 << 30
-# What stands at the end of the first line that `lines` gives, and in the last.
+# The end of the first line that `lines` yields, and the whole last line.
 _FEATURES, _TAIL = '"features": [', b"]}\n"
 
 
@@ -28,7 +28,7 @@ def collection(metadata: Mapping[str, Any], features: Iterable[Mapping[str, Any]
 
 
 def lines(metadata: Mapping[str, Any], features: Iterable[Mapping[str, Any]]) -> Iterator[bytes]:
-    """Yield the same FeatureCollection as UTF-8 text, a line for each feature, of which none is kept."""
+    """Yield the same FeatureCollection as UTF-8 text, one line per feature, without keeping any of them."""
     head = json.dumps(dict(metadata), allow_nan=False)
     yield f'{{"type": "FeatureCollection", "metadata": {head}, {_FEATURES}'.encode()
     end = b"\n"
@@ -41,12 +41,12 @@ def lines(metadata: Mapping[str, Any], features: Iterable[Mapping[str, Any]]) ->
 def parsed(document: Mapping[str, Any] | str | bytes) -> tuple[Mapping[str, Any], Iterable[object]]:
     """Return the ``metadata`` of a FeatureCollection and its features.
 
-    The features of a text that `lines` wrote are read as they are iterated, and only once.
+    Features of bytes that `lines` wrote are parsed while they are iterated, and can be iterated only once.
 
     Raises
     ------
     InvalidParameter
-        The document is no FeatureCollection; also while features are iterated, where one is not JSON.
+        The document is not a FeatureCollection; also during iteration, if a feature is not JSON.
     """
     if isinstance(document, bytes) and (found := _by_lines(document)) is not None:
         return found
@@ -61,7 +61,7 @@ def parsed(document: Mapping[str, Any] | str | bytes) -> tuple[Mapping[str, Any]
 
 
 def _by_lines(document: bytes) -> tuple[Mapping[str, Any], Iterable[object]] | None:
-    """What `parsed` returns of a text that `lines` wrote; None of any other text."""
+    """Return what `parsed` returns for a text that `lines` wrote; None for any other text."""
     if len(document) > _MAX_BYTES:
         return None
     stream = io.BytesIO(document)

@@ -1,4 +1,4 @@
-"""Drawings of tiles: where they lie in their grid, and where they overlap."""
+"""Drawings of tiles: where they lie in their grid and where they overlap."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from gdaltools.geo.grid import Grid
 from gdaltools.geo.window import PixelWindow
 from gdaltools.raster.picture import Picture, picture
 
-# Longer side of a tile map, pixels of a screen, and the most tiles that can be told apart in it.
+# The longer side of a tile map in screen pixels, and the most tiles that can be told apart in it.
 _MAP_SIDE = 260
 _MOST_MAPPED = 600
-# Tiles at least this wide on the screen have their row and column written in them.
+# Tiles at least this wide on the screen, in pixels, are labelled with their row and column.
 _NAMED = 34
-# The most tiles that a plot can show, and the most whose names do not cover each other.
+# The most tiles that a plot can show, and the most whose labels do not cover each other.
 _MOST_PLOTTED = 5_000
 _MOST_NAMES = 150
 _TILE_COLOURS = ("#0969da", "#bf3989")
@@ -33,7 +33,7 @@ Windows = Mapping[tuple[int, int], PixelWindow]
 
 
 def tile_map(grid: Grid, windows: Windows) -> Html:
-    """Draw the tiles as a small SVG picture; empty where there are more than can be told apart.
+    """Return the tiles as a small SVG picture; empty if there are too many to tell apart.
 
     Parameters
     ----------
@@ -74,7 +74,9 @@ def plot_tiles(
     source_grid: Grid,
     names: bool = True,
 ) -> Any:
-    """Draw tiles over a picture of their raster, in the CRS of their grid; overlaps are darker.
+    """Draw tiles over a picture of their raster, in the CRS of their grid, and return the Axes.
+
+    Overlaps are darker.
 
     Parameters
     ----------
@@ -83,7 +85,7 @@ def plot_tiles(
     source, source_grid
         The raster below the tiles, and its own grid.
     names : bool
-        Write row and column into tiles, where there are not too many.
+        Label tiles with their row and column, unless there are too many.
 
     Raises
     ------
@@ -117,7 +119,7 @@ def plot_tiles(
 
 
 def _in_grid(src: str, source: Grid, grid: Grid) -> Picture | None:
-    """A picture of the raster on `grid`; None where the raster cannot be read at a glance."""
+    """Return a picture of the raster on `grid`; None if the raster cannot be read quickly."""
     try:
         found = picture(src, PICTURE_SIDE)
     except GdalToolsError:

@@ -1,8 +1,8 @@
 """The tiles of a large raster: which pixels of the target grid each of them holds.
 
-Tiles stand in rows and columns. Neighbours share exactly `overlap` pixels, every pixel of the grid is in
-a tile, none is larger than `tile_size`, and no tile lies wholly inside its neighbour. They are computed
-when asked for: a scheme of 100,000 tiles is as small as one of two.
+Tiles form rows and columns. Neighbours share exactly `overlap` pixels, every pixel of the grid is in a tile,
+no tile is larger than `tile_size`, and no tile lies entirely inside its neighbour. Tiles are computed on
+request: a scheme of 100,000 tiles is as small as one of two.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Tile(BaseModel):
     Attributes
     ----------
     transform : tuple of 6 float
-        Of the tile's own pixels, in the scheme's CRS.
+        Transform of the tile's own pixels, in the scheme's CRS.
     bounds_4326 : tuple of 4 float
         left, bottom, right, top in EPSG:4326; left > right across the antimeridian.
     geometry : dict
@@ -61,20 +61,20 @@ class Tile(BaseModel):
 
 
 class TilingScheme(OnMap, BaseModel):
-    """A raster's tiles in a target grid, and what the raster was found to be.
+    """A raster's tiles on a target grid, and the properties detected of the raster.
 
-    Made by `generate_tiling_scheme`; kept and exchanged as GeoJSON (`to_geojson`, `write`, `read`).
+    `generate_tiling_scheme` makes a scheme; `to_geojson`, `write` and `read` exchange it as GeoJSON.
 
     Attributes
     ----------
     source_grid : Grid
-        The raster's own, in the CRS that it is taken to be in; `file_crs` is what its file says.
+        The raster's own grid, in the CRS that the scheme assumes; `file_crs` is the CRS in its file.
     grid : Grid
-        The target's.
+        The target grid.
     raster_type : str
-        As asked for, else `detected_type`.
+        The requested type, else `detected_type`.
     row_spans, col_spans : tuple of (start, length), optional
-        Where the tiles' rows and columns lie when somebody else has cut them.
+        Position of the tiles' rows and columns, if another program cut them.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -108,12 +108,12 @@ class TilingScheme(OnMap, BaseModel):
 
     @property
     def rows(self) -> int:
-        """Number of rows of tiles."""
+        """The number of rows of tiles."""
         return self._axes[0].count
 
     @property
     def cols(self) -> int:
-        """Number of columns of tiles."""
+        """The number of columns of tiles."""
         return self._axes[1].count
 
     @cached_property
@@ -130,12 +130,12 @@ class TilingScheme(OnMap, BaseModel):
 
     @property
     def warps(self) -> bool:
-        """Whether pixels are resampled; where not, tiles are plain windows of the source."""
+        """Whether pixels are resampled; if not, tiles are plain windows of the source."""
         return not (self.grid == self.source_grid and self.grid.north_up)
 
     @property
     def cog_blocksize(self) -> int:
-        """Side of the TIFF blocks that suit the tiles: 512, or what divides a smaller tile."""
+        """The side of the TIFF blocks that suit the tiles: 512, or a divisor of a smaller tile."""
         if self.tile_size >= 512:
             return 512
         return next(size for size in (256, 128, 64, 32, 16) if self.tile_size % size == 0)
@@ -146,7 +146,8 @@ class TilingScheme(OnMap, BaseModel):
         Raises
         ------
         InvalidParameter
-            Size, bands, transform or CRS are other ones, or `input_crs` is.
+            The size, number of bands, transform or CRS of `dataset` differs from the scheme's source, or
+            `input_crs` does.
 
         Examples
         --------
@@ -180,7 +181,7 @@ class TilingScheme(OnMap, BaseModel):
             )
 
     def window(self, row: int, col: int) -> PixelWindow:
-        """The pixels of a tile.
+        """Return the tile's window, in pixels of the grid.
 
         Examples
         --------
@@ -192,7 +193,7 @@ class TilingScheme(OnMap, BaseModel):
         return PixelWindow(col_off=col_off, row_off=row_off, width=width, height=height)
 
     def tile(self, tile_id: str) -> Tile:
-        """The tile of that name.
+        """Return the tile named `tile_id`.
 
         Raises
         ------
@@ -208,7 +209,7 @@ class TilingScheme(OnMap, BaseModel):
         return self._tile(*self.position(tile_id))
 
     def position(self, tile_id: str) -> tuple[int, int]:
-        """Row and column of the tile of that name.
+        """Return the row and column of the tile named `tile_id`.
 
         Raises
         ------
@@ -229,7 +230,7 @@ class TilingScheme(OnMap, BaseModel):
         return row, col
 
     def place_of(self, y: int, x: int) -> tuple[int, int]:
-        """Row and column of a tile that holds a pixel of the grid: of several the last.
+        """Return the row and column of the tile that contains a pixel of the grid; of several tiles the last.
 
         Examples
         --------
@@ -240,7 +241,7 @@ class TilingScheme(OnMap, BaseModel):
         return down.holding(y), across.holding(x)
 
     def tile_ids(self) -> Iterator[str]:
-        """Names of all tiles, row by row.
+        """Yield the names of all tiles, row by row.
 
         Examples
         --------
@@ -250,7 +251,7 @@ class TilingScheme(OnMap, BaseModel):
         return (f"tile_{row}_{col}" for row in range(self.rows) for col in range(self.cols))
 
     def tiles(self) -> Iterator[Tile]:
-        """All tiles, row by row, each made when it is reached.
+        """Yield all tiles, row by row, each built when it is reached.
 
         Examples
         --------
@@ -275,7 +276,7 @@ class TilingScheme(OnMap, BaseModel):
         )
 
     def transform_of(self, window: PixelWindow) -> tuple[float, float, float, float, float, float]:
-        """The transform of a window's own pixels.
+        """Return the transform of the window's own pixels.
 
         Examples
         --------
@@ -300,12 +301,12 @@ class TilingScheme(OnMap, BaseModel):
         }
 
     def plot(self, ax: Any = None, *, names: bool = True) -> Any:
-        """Draw the tiles over a picture of the raster; the matplotlib Axes.
+        """Draw the tiles over a picture of the raster and return the matplotlib Axes.
 
         Parameters
         ----------
         names : bool
-            Write row and column into tiles, where there are not too many.
+            Label tiles with their row and column, unless there are too many.
 
         Raises
         ------
@@ -347,7 +348,7 @@ class TilingScheme(OnMap, BaseModel):
         yield tile_map(self.grid, self._windows())
 
     def to_geojson(self) -> dict[str, Any]:
-        """The scheme as a GeoJSON FeatureCollection of its tiles, with a ``metadata`` member.
+        """Return the scheme as a GeoJSON FeatureCollection of its tiles, with a ``metadata`` member.
 
         Examples
         --------
@@ -358,12 +359,12 @@ class TilingScheme(OnMap, BaseModel):
 
     @staticmethod
     def from_geojson(document: Mapping[str, Any] | str | bytes) -> TilingScheme:
-        """The scheme that `to_geojson` wrote.
+        """Return the scheme that `to_geojson` wrote.
 
         Raises
         ------
         InvalidParameter
-            It is not such a document, or its tiles are not those of its grid.
+            `document` is not such a document, or its features are not the tiles of its grid.
 
         Examples
         --------
@@ -375,12 +376,12 @@ class TilingScheme(OnMap, BaseModel):
 
     @staticmethod
     def from_features(metadata: Mapping[str, Any], features: Iterable[object]) -> TilingScheme:
-        """The scheme that `metadata` holds, if the features are its tiles in their order.
+        """Return the scheme in `metadata`, checked against `features`: its tiles, in their order.
 
         Raises
         ------
         InvalidParameter
-            The metadata hold no scheme, or the features are not its tiles.
+            `metadata` holds no scheme, or the features are not its tiles.
 
         Examples
         --------
@@ -421,7 +422,7 @@ class TilingScheme(OnMap, BaseModel):
         )
 
     def _check_features(self, features: Iterable[object]) -> None:
-        """Refuse features that are not the tiles of the scheme, in their order."""
+        """Refuse features that are not the tiles of the scheme, in order."""
         across = [self.window(0, col) for col in range(self.cols)]
         down = [self.window(row, 0) for row in range(self.rows)]
         count = 0
@@ -455,17 +456,17 @@ class TilingScheme(OnMap, BaseModel):
         overwrite: bool = False,
         metadata: Mapping[str, Any] | None = None,
     ) -> Location:
-        """Store the scheme as GeoJSON, whole or not at all.
+        """Store the scheme as GeoJSON; the file is complete or absent.
 
         Parameters
         ----------
         metadata : mapping, optional
-            Further members of the document's ``metadata``; `read` takes no notice of them.
+            Further members of the document's ``metadata``; `read` ignores them.
 
         Raises
         ------
         TargetExists, StorageError
-            As `gdaltools.storage.write_bytes` does.
+            As in `gdaltools.storage.write_bytes`.
 
         Examples
         --------
@@ -484,7 +485,7 @@ class TilingScheme(OnMap, BaseModel):
         raster: StrPath | Location | None = None,
         input_crs: str | None = None,
     ) -> TilingScheme:
-        """The scheme that `write` stored; `gdaltools.read_tiling_scheme` also reads another program's.
+        """Return the scheme that `write` stored; `gdaltools.read_tiling_scheme` also reads another program's.
 
         Parameters
         ----------
@@ -494,9 +495,9 @@ class TilingScheme(OnMap, BaseModel):
         Raises
         ------
         SourceNotFound, StorageError
-            It cannot be read.
+            `src` cannot be read.
         InvalidParameter
-            It is no tiling scheme, or one that another program made.
+            `src` is not a tiling scheme, or is one that another program made.
 
         Examples
         --------
@@ -509,7 +510,7 @@ class TilingScheme(OnMap, BaseModel):
         return TilingScheme.from_geojson(storage.read_bytes(src))
 
     def facts(self) -> dict[str, Any]:
-        """Deprecated: what a task's result says of the scheme, `worker.task.handlers.scheme_facts`.
+        """Deprecated: return the scheme's facts for a task's result; use `worker.task.handlers.scheme_facts`.
 
         Examples
         --------
@@ -534,7 +535,7 @@ def _validated(content: object) -> TilingScheme:
 
 
 def _covers(spans: tuple[Interval, ...], extent: int) -> bool:
-    """Whether pieces, each beginning after the one before, lie within the extent and leave nothing out."""
+    """Return whether pieces, each starting after the previous one, cover the extent without leaving it."""
     reached = 0
     for number, (start, length) in enumerate(spans):
         follows = number == 0 or start > spans[number - 1][0]

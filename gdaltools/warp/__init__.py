@@ -1,1 +1,1 @@
-"""Reprojection of pixels: the same values as GDAL's exact warp, whichever window is asked for."""
+"""Reprojection of pixels: the same values as GDAL's exact warp, whichever window is requested."""

@@ -1,4 +1,4 @@
-"""A window of the target by our own kernel: which parts of the source it needs, and what they become."""
+"""A window of the target computed by our own kernel: which parts of the source it needs, and their result."""
 
 from __future__ import annotations
 
@@ -18,28 +18,31 @@ from gdaltools.warp.plan import WarpPlan
 Pixels = NDArray[Any]
 Mask = NDArray[np.uint8]
 
-# Types that share a kernel, which would take seconds to compile for each.
+# Types that share another type's kernel, because each kernel takes seconds to compile.
 _COMPUTED_AS = {"int8": "int16", "int32": "float64", "uint32": "float64"}
-# Where the window of the source would be larger, the target is computed in parts …
+# The target is computed in parts if its window of the source would be larger than this …
 _WINDOW_BYTES = 32 << 20
-# … and where it has so many times the pixels of its halves' windows, as under a rotation, unless it is small.
+# … or has more than this many times the pixels of its halves' windows, as in a rotation, unless it is small.
 _WASTEFUL = 1.25
 _SMALL = 1 << 20
-# Around a kernel's samples, so that they are at hand whatever rounding does to a coordinate.
+# Margin around a kernel's samples, in pixels, so that a rounded coordinate never lies outside the window.
 _ROOM = 5
 
 
 def warp_by_kernel(
     source: SourceWindows, plan: WarpPlan, nodes: Nodes, asked: Window
 ) -> tuple[Pixels, Mask | None]:
-    """A window of the target, in nodes that are exact enough: pixels, and their mask if the plan adds one.
+    """Return a window of the target: its pixels, and their mask if the plan adds one.
+
+    All of `nodes` must be exact enough for interpolation. Pixels have the shape (bands, rows, cols), the mask
+    (rows, cols).
 
     Raises
     ------
     CorruptRaster, StorageError
-        The source cannot be decoded, or read.
+        The source cannot be decoded or read.
     InvalidParameter
-        The plan was made where numba is installed, which is missing here.
+        The plan was made where numba is installed, but numba is missing here.
     """
     shape = int(asked.height), int(asked.width), plan.count
     pixels = np.full(shape, plan.fill, _computed_as(plan))
@@ -50,12 +53,12 @@ def warp_by_kernel(
             continue
         top, left = int(part.row_off - asked.row_off), int(part.col_off - asked.col_off)
         inside = slice(top, top + int(part.height)), slice(left, left + int(part.width))
-        # Contiguous, as kernels are compiled for.
+        # Kernels are compiled for contiguous arrays.
         some, existing = np.ascontiguousarray(pixels[inside]), np.ascontiguousarray(mask[inside])
         _run_kernel(source, plan, nodes, window, part, some, existing)
         pixels[inside], mask[inside] = some, existing
     pixels = pixels.astype(plan.dtype, copy=False).transpose(2, 0, 1)
-    if plan.alpha:  # a cubic can end below what its samples have
+    if plan.alpha:  # cubic can undershoot its samples
         pixels[:, pixels[plan.alpha - 1] == 0] = 0
     if plan.nodata is not None:
         _avoid_nodata(pixels, mask, plan.nodata)
@@ -108,7 +111,7 @@ def _run_kernel(
 
 
 def _validity(source: SourceWindows, plan: WarpPlan, window: Window, samples: Pixels) -> Mask:
-    """255 where the window has data, else 0; empty where it has no gap, which gives the same pixels."""
+    """Return 255 where the window has data, else 0; empty if it has no gap, which gives the same pixels."""
     if plan.mask == "mask":
         there = source.mask(window) != 0
     elif plan.alpha:
@@ -123,7 +126,7 @@ def _validity(source: SourceWindows, plan: WarpPlan, window: Window, samples: Pi
 
 
 def _avoid_nodata(pixels: Pixels, mask: Mask, nodata: float) -> None:
-    """Pixels that exist must not read as if they did not: they become the next value, as GDAL has it."""
+    """Change pixels that exist but equal nodata in all bands to the next value, as GDAL does."""
     kind = pixels.dtype.type
     alike = (pixels == kind(nodata)).all(axis=0) & (mask != 0)
     if not alike.any():
@@ -135,7 +138,10 @@ def _avoid_nodata(pixels: Pixels, mask: Mask, nodata: float) -> None:
 
 
 def _parts(plan: WarpPlan, nodes: Nodes, asked: Window) -> Iterator[Window]:
-    """A window of the target, halved until what its parts need of the source is bounded, and not wasteful."""
+    """Yield parts of a window of the target, halved until the source window of each is small enough.
+
+    A source window must be bounded, and not much larger than those of its part's halves together.
+    """
     rows, cols = int(asked.height), int(asked.width)
     top, left = int(asked.row_off), int(asked.col_off)
     if rows == cols == 1:
@@ -159,7 +165,7 @@ def _area(window: Window) -> int:
 
 
 def _source_window(plan: WarpPlan, nodes: Nodes, part: Window) -> Window:
-    """What a part of the target needs of the source; of no width or height where they do not meet."""
+    """Return the window of the source that a part of the target needs; its area is 0 if they do not meet."""
     support = 2 if plan.resampling == "cubic" else 1
     sides = []
     for (low, high), scale, size in zip(

@@ -1,11 +1,11 @@
-"""Target pixels computed from a window of the source: nearest, bilinear, cubic, and wide against aliasing.
+"""Kernels that compute target pixels from a window of the source: nearest, bilinear, cubic, anti-aliased.
 
-The formulas are GDAL's (alg/gdalwarpkernel.cpp), in double precision and in its order, so that only the
-coordinates can make a difference. A pixel depends on its place in the target and on the source, and on
-nothing else: not on the window that is asked for, nor on the part of the source that is at hand.
+The formulas are GDAL's (alg/gdalwarpkernel.cpp), in double precision and in the same order, so that only the
+coordinates can make a difference. A pixel depends on its place in the target and on the source alone: neither
+on the window that is requested, nor on the part of the source that is available.
 
-Compiled by numba, which the extra ``warp`` brings, when a kernel first meets a dtype. What is compiled is
-kept on disk where numba finds a folder for it, and holds no lock of the interpreter.
+numba, from the extra ``warp``, compiles a kernel when it first meets a dtype. The compiled code is cached on
+disk if numba finds a folder for it, and runs without the GIL.
 """
 
 from __future__ import annotations
@@ -29,18 +29,18 @@ FourWeights = tuple[float, float, float, float]
 
 
 class Part(NamedTuple):
-    """What is at hand of the source: a window that holds every sample that the pixels asked for need.
+    """The available part of the source: a window with every sample that the requested pixels need.
 
     Attributes
     ----------
     pixels : array, shape (rows, cols, bands)
-        In this order in memory, as samples of a pixel are taken together.
+        In this memory order, because the samples of a pixel are read together.
     valid : array of uint8, shape (rows, cols)
-        0 where there is no data, 255 elsewhere; empty where all is data.
+        0 where there is no data, 255 elsewhere; empty if everything is data.
     row, col : int
-        Where the window begins.
+        Origin of the window in the source.
     height, width : int
-        Of the whole source.
+        Size of the whole source.
     """
 
     pixels: Pixels
@@ -52,14 +52,14 @@ class Part(NamedTuple):
 
 
 class Places(NamedTuple):
-    """Where some target pixels lie in the source, and what of their samples' weight the first have.
+    """Positions of target pixels in the source, and the weights of their samples.
 
     Attributes
     ----------
     x, y : arrays of float64
         In source pixels.
     x_share, y_share : arrays of float64
-        The weight of the upper left of the four samples around a place, along each axis.
+        Weight of the upper left of the four samples around a position, along each axis.
     left, top : arrays of int32
         Column and row of that sample.
     """
@@ -73,33 +73,33 @@ class Places(NamedTuple):
 
 
 class Range(NamedTuple):
-    """What results become: rounded to integers from `low` to `high`, or left as they are."""
+    """The range of results: rounded to integers from `low` to `high` if `rounds`, else left unchanged."""
 
     low: float
     high: float
     rounds: bool
 
 
-# What GDAL adds to a coordinate before it takes the pixel that holds it.
+# GDAL adds this to a coordinate before it takes the pixel that contains it.
 _NUDGE = 1e-10
-# Pixels of a row that are done together, few enough for a processor's nearest cache. Of all is asked whether
-# their samples are there and valid …
+# Pixels of a row that are computed together, few enough for a processor's L1 cache. One check tells whether
+# the samples of all of them exist and are valid …
 _SEGMENT = 256
-# … by blocks of the source, so many pixels a side, that have a gap or not.
+# … from a table of source squares, this many pixels a side, that have a gap or not.
 _BLOCK = 64
 
 
 def _compiled(function: Function) -> Function:
     try:
         compiled: Function = numba.njit(function, nogil=True, cache=True)
-    except RuntimeError:  # there is no folder that can be written
+    except RuntimeError:  # no folder is writable
         compiled = numba.njit(function, nogil=True)
     return compiled
 
 
 @_compiled
 def nearest(part: Part, nodes: Nodes, row: int, col: int, out: Pixels, mask: Flags) -> None:
-    """The source pixel that holds the target pixel's centre; arguments as of `bilinear`."""
+    """Copy the source pixel that contains the target pixel's centre; arguments as in `bilinear`."""
     rows, cols, bands = out.shape
     xs, ys = np.empty(_SEGMENT), np.empty(_SEGMENT)
     for r in range(rows):
@@ -117,25 +117,25 @@ def nearest(part: Part, nodes: Nodes, row: int, col: int, out: Pixels, mask: Fla
 
 @_compiled
 def bilinear(part: Part, nodes: Nodes, row: int, col: int, out: Pixels, mask: Flags, values: Range) -> None:
-    """The mean of the four samples around a pixel's centre, by their nearness.
+    """Compute the mean of the four samples around a pixel's centre, weighted by proximity.
 
-    Samples that are outside of the source or not valid leave their weight to the others. A pixel exists
-    where the source pixel that holds its centre does and is valid.
+    Samples that are outside the source or not valid leave their weight to the others. A pixel exists if the
+    source pixel that contains its centre exists and is valid.
 
     Parameters
     ----------
     part : Part
-        Of the source.
+        The available part of the source.
     nodes : Nodes
-        Around all pixels of `out`.
+        Nodes around all pixels of `out`.
     row, col : int
-        Of the target's pixel that ``out[0, 0]`` is.
+        Row and column, in the target, of ``out[0, 0]``.
     out : array, shape (rows, cols, bands)
-        Pixels that exist are written.
+        Output; only pixels that exist are written.
     mask : array of uint8, shape (rows, cols)
-        Of zeros; 255 is written where a pixel exists.
+        Output, initially zeros; 255 is written where a pixel exists.
     values : Range
-        Of the dtype.
+        Range of the dtype.
     """
     rows, cols, bands = out.shape
     places, gaps = _no_places(), _gaps(part)
@@ -148,7 +148,7 @@ def bilinear(part: Part, nodes: Nodes, row: int, col: int, out: Pixels, mask: Fl
                 _one_by_one(part, some, 1, values, out[r], mask[r], begin)
                 continue
             mask[r, begin : begin + len(some.x)] = 255
-            # The number of bands as a constant, where there are as many as usual.
+            # The usual numbers of bands are passed as constants.
             if bands == 3:
                 _means_of_four(part, samples, some, 3, values, line[begin * bands :])
             elif bands == 1:
@@ -159,9 +159,9 @@ def bilinear(part: Part, nodes: Nodes, row: int, col: int, out: Pixels, mask: Fl
 
 @_compiled
 def cubic(part: Part, nodes: Nodes, row: int, col: int, out: Pixels, mask: Flags, values: Range) -> None:
-    """Cubic convolution of 16 samples with a = -0.5; bilinear where one of them is missing or not valid.
+    """Compute the cubic convolution of 16 samples with a = -0.5; bilinear if one is missing or not valid.
 
-    Arguments as of `bilinear`.
+    Arguments as in `bilinear`.
     """
     rows, cols, bands = out.shape
     places, gaps = _no_places(), _gaps(part)
@@ -187,10 +187,10 @@ def scaled(
     part: Part, nodes: Nodes, row: int, col: int, out: Pixels, mask: Flags, values: Range,
     x_scale: float, y_scale: float, is_cubic: bool,
 ) -> None:  # fmt: skip
-    """Bilinear or cubic, made so wide that samples between target pixels count too: no aliasing.
+    """Compute bilinear or cubic, widened so that samples between target pixels count too: no aliasing.
 
-    `x_scale` and `y_scale` are target pixels for each source pixel, at most 1; the other arguments are
-    those of `bilinear`. Samples that are outside or not valid leave their weight to the others.
+    `x_scale` and `y_scale` are target pixels per source pixel, at most 1; the other arguments are those of
+    `bilinear`. Samples that are outside the source or not valid leave their weight to the others.
     """
     rows, cols, bands = out.shape
     xs, ys = np.empty(cols), np.empty(cols)
@@ -222,7 +222,7 @@ def scaled(
 def _sum_of_weights(
     part: Part, top: int, height: int, left: int, width: int, across: Points, down: Points, sums: Points
 ) -> float:
-    # In one order, whether or not there are gaps elsewhere in the window: floats show every other.
+    # Summed in one order, whether or not the window has gaps elsewhere: another order changes floats.
     column = 0.0
     for n in range(height):
         column += down[n]
@@ -240,9 +240,10 @@ def _sum_of_weights(
 
 @_compiled
 def _sum_down(part: Part, top: int, height: int, left: int, width: int, down: Points, sums: Points) -> None:
-    """Each column's weighted sum, band by band: side by side, which processors do at once.
+    """Write each column's weighted sum, band by band, to `sums`.
 
-    What is not valid may be NaN.
+    The sums are adjacent, so that processors compute several at once. Samples that are not valid are skipped,
+    as they may be NaN.
     """
     bands = part.pixels.shape[2]
     sums[: width * bands] = 0.0
@@ -260,9 +261,9 @@ def _sum_down(part: Part, top: int, height: int, left: int, width: int, down: Po
 
 @_compiled
 def _coordinates(nodes: Nodes, row: int, col: int, xs: Points, ys: Points) -> None:
-    """Where in the source the centres of ``len(xs)`` pixels of a target's row lie, from `col` on.
+    """Write the source coordinates of the centres of ``len(xs)`` pixels of a target row, from `col` on.
 
-    Cubic through four nodes down and four along (Lagrange's polynomial).
+    They are cubic through four nodes down and four along (Lagrange's polynomial).
     """
     step = nodes.step
     above = row // step
@@ -292,7 +293,7 @@ def _coordinates(nodes: Nodes, row: int, col: int, xs: Points, ys: Points) -> No
 def _along_nodes(
     values: Points, i: int, j: int, down: tuple[float, float, float, float]
 ) -> tuple[float, float, float, float]:
-    """The cubic from the second to the third of four nodes, as coefficients of rising powers."""
+    """Return the cubic from the second to the third of four nodes, as coefficients of rising powers."""
     a = _across_nodes(values, i, j, down)
     b = _across_nodes(values, i, j + 1, down)
     c = _across_nodes(values, i, j + 2, down)
@@ -312,13 +313,13 @@ def _across_nodes(values: Points, i: int, j: int, down: tuple[float, float, floa
 
 @_compiled
 def _holder(place: float, size: int) -> int:
-    """The pixel of an axis that holds a place on it."""
+    """Return the pixel of an axis that contains a position on it."""
     return min(math.floor(place + _NUDGE), size - 1)
 
 
 @_compiled
 def _exists(part: Part, x: float, y: float) -> bool:
-    """Whether a place is in the source, on a pixel that is valid."""
+    """Return whether a position is in the source, on a valid pixel."""
     if not (x >= 0 and y >= 0 and x + _NUDGE <= part.width and y + _NUDGE <= part.height):
         return False
     if part.valid.size == 0:
@@ -336,7 +337,7 @@ def _no_places() -> Places:
 
 @_compiled
 def _placed(places: Places, nodes: Nodes, row: int, col: int, count: int) -> Places:
-    """`count` places from a pixel of a target's row on, in the memory of `places`."""
+    """Return `count` positions, from a pixel of a target row on, in the memory of `places`."""
     x, y = places.x[:count], places.y[:count]
     x_share, y_share = places.x_share[:count], places.y_share[:count]
     left, top = places.left[:count], places.top[:count]
@@ -350,7 +351,7 @@ def _placed(places: Places, nodes: Nodes, row: int, col: int, count: int) -> Pla
 
 @_compiled
 def _gaps(part: Part) -> Flags:
-    """Which blocks of the source that is at hand have a pixel that is not valid; empty where none has."""
+    """Return which squares of `part` have a pixel that is not valid; empty if none has."""
     rows, cols = part.valid.shape
     found = np.zeros((-(-rows // _BLOCK), -(-cols // _BLOCK)), np.uint8)
     for j in range(rows):
@@ -362,7 +363,7 @@ def _gaps(part: Part) -> Flags:
 
 @_compiled
 def _all_whole(part: Part, gaps: Flags, places: Places, reach: int) -> bool:
-    """Whether all places have their samples, `reach` on either side; a gap nearby says no."""
+    """Return whether all positions have all samples, `reach` on either side; False if a gap is near."""
     left, top = places.left, places.top
     first, last, upper, lower = left[0], left[0], top[0], top[0]
     for n in range(len(left)):
@@ -382,7 +383,7 @@ def _all_whole(part: Part, gaps: Flags, places: Places, reach: int) -> bool:
 
 @_compiled
 def _is_whole(part: Part, left: int, top: int, reach: int) -> bool:
-    """Whether a place has its samples, `reach` on either side."""
+    """Return whether a position has all its samples, `reach` on either side."""
     first, last, upper, lower = left - reach + 1, left + reach, top - reach + 1, top + reach
     if first < 0 or upper < 0 or last >= part.width or lower >= part.height:
         return False
@@ -398,7 +399,7 @@ def _is_whole(part: Part, left: int, top: int, reach: int) -> bool:
 def _one_by_one(
     part: Part, places: Places, reach: int, values: Range, line: Pixels, mask: Flags, begin: int
 ) -> None:
-    """Pixels of which some do not exist or lack samples: of each is asked what there is."""
+    """Compute pixels some of which do not exist or lack samples, checking each one."""
     bands, below = part.pixels.shape[2], part.pixels.shape[1] * part.pixels.shape[2]
     samples = part.pixels.reshape(-1)
     for n in range(len(places.x)):
@@ -460,7 +461,7 @@ def _mean_of_four(
 
 @_compiled
 def _mean_of_those_valid(part: Part, band: int, left: int, top: int, x_share: float, y_share: float) -> float:
-    """The mean of those of four samples that are in the source and valid; the nearest always is."""
+    """Return the mean of those of four samples that are in the source and valid; the nearest always is."""
     total, weights = 0.0, 0.0
     for j in range(2):
         for i in range(2):
@@ -493,7 +494,7 @@ def _sum_of_sixteen(
 
 @_compiled
 def _as_value(value: float, values: Range) -> float:
-    """A result as its dtype has it."""
+    """Return a result rounded and clipped to its dtype."""
     return min(max(np.floor(value + 0.5), values.low), values.high) if values.rounds else value
 
 
@@ -512,7 +513,7 @@ def _cubic_weights(share: float) -> FourWeights:
 def _filter_weights(
     place: float, scale: float, radius: int, size: int, is_cubic: bool, weights: Points
 ) -> tuple[int, int]:
-    """The first sample of an axis that a kernel around a place takes, and how many it takes."""
+    """Write the weights of a kernel around a position; return its first sample on the axis and the number."""
     before = math.floor(place - 0.5)
     first, last = max(0, before + 1 - radius), min(size - 1, before + radius)
     for i in range(first, last + 1):

@@ -1,8 +1,8 @@
-"""Where target pixels lie in the source: exact at nodes of a coarse grid, interpolated between them.
+"""Source coordinates of target pixels: exact at nodes of a coarse grid, interpolated between them.
 
-Nodes lie at multiples of one step from the target's upper left corner, whatever window is asked for, so
-that a pixel's coordinates are a function of its place alone. The step is chosen once for a job. Cubics
-through the nodes err by less than 1e-6 source pixels at usual scales, where lines would err by up to 1e-3.
+Nodes lie at multiples of one step from the target's upper left corner, whichever window is requested, so that
+a pixel's coordinates depend on its position alone. The step is chosen once per warp. Cubics through the nodes
+err by less than 1e-6 source pixels at usual scales, where lines would err by up to 1e-3.
 """
 
 from __future__ import annotations
@@ -24,22 +24,22 @@ from gdaltools.geo.grid import Grid
 
 Points = NDArray[np.float64]
 
-#: Interpolating between nodes errs by at most so many source pixels; GDAL's warp allows itself 0.125.
+#: The largest error of interpolation between nodes, in source pixels; GDAL's warp allows 0.125.
 MAX_ERROR = 1e-3
-# A step is halved until three in four places err by so little that hardly a sample is rounded to another
-# level. The fourth may be where the projection is torn or near a pole, whose cells GDAL takes.
+# The step is halved until three in four places err by at most this, so little that samples rarely round to
+# another level. The fourth may be near a pole or a tear in the projection; GDAL computes such cells.
 _TARGET_ERROR = 2e-5
 _MOST = 0.75
 _STEPS = (32, 16, 8, 4)
 
-#: Of a WarpedVRT, in source pixels: GDAL's exact transformer. 0 is refused.
+#: The tolerance, in source pixels, with which a WarpedVRT uses GDAL's exact transformer; 0 is refused.
 EXACT_TOLERANCE = 1e-9
 
-# Places in each direction, of source and target, at which errors are measured.
+# The number of places in each direction, in source and target, at which errors are measured.
 _PLACES = 17
-# So far GDAL may find a place from where we do, in source pixels.
+# The most by which GDAL's coordinates may differ from ours, in source pixels.
 _GDAL_APART = 0.01
-# GDAL's way is asked for on a picture of the source with so many pixels a side.
+# The side, in pixels, of the picture of the source that shows GDAL's coordinates.
 _RAMP = 64
 
 
@@ -51,7 +51,7 @@ class Nodes(NamedTuple):
     step : int
         Target pixels from node to node.
     row, col : int
-        Of the first node, in steps.
+        Position of the first node, in steps.
     x, y : arrays of float64, shape (rows, cols)
     """
 
@@ -63,14 +63,14 @@ class Nodes(NamedTuple):
 
 
 def source_pixels(source: Grid, target: Grid, cols: Points, rows: Points) -> tuple[Points, Points]:
-    """Where in the source's pixels points of the target's pixels lie; infinite or NaN where nowhere."""
+    """Return the source pixel coordinates of target pixel coordinates; infinite or NaN if there are none."""
     x, y = transform_points(target.crs, source.crs, *target.world(cols, rows))
     with np.errstate(invalid="ignore"):
         return source.pixels(x, y)
 
 
 def nodes_around(source: Grid, target: Grid, step: int, window: Window) -> Nodes:
-    """The nodes around a window of the target and one more on each side, five or more in each direction."""
+    """Return the nodes around a window of the target and one more on each side, at least five each way."""
     (first_row, last_row), (first_col, last_col) = _node_ranges(step, window)
     cols, rows = np.meshgrid(
         np.arange(first_col, last_col, dtype="float64") * step,
@@ -81,7 +81,7 @@ def nodes_around(source: Grid, target: Grid, step: int, window: Window) -> Nodes
 
 
 def nodes_among(nodes: Nodes, window: Window) -> Nodes:
-    """Those that `nodes_around` a smaller window would have; they are the same."""
+    """Return the subset of nodes that `nodes_around` a smaller window would return."""
     (first_row, last_row), (first_col, last_col) = _node_ranges(nodes.step, window)
     inside = (
         slice(first_row - nodes.row, last_row - nodes.row),
@@ -91,7 +91,7 @@ def nodes_among(nodes: Nodes, window: Window) -> Nodes:
 
 
 def _node_ranges(step: int, window: Window) -> tuple[tuple[int, int], tuple[int, int]]:
-    """The first row of nodes and that behind the last; the same of columns."""
+    """Return the first row of nodes and the row after the last one; the same for columns."""
     ranges = []
     for begin, size in ((window.row_off, window.height), (window.col_off, window.width)):
         first = int(begin) // step
@@ -100,10 +100,10 @@ def _node_ranges(step: int, window: Window) -> tuple[tuple[int, int], tuple[int,
 
 
 def interpolation_error(nodes: Nodes) -> float:
-    """About how far interpolated coordinates are off, in source pixels; infinite where a node has none.
+    """Return about how far interpolated coordinates are off, in source pixels; infinite if a node has none.
 
-    In the middle of four points a cubic errs by 3/128 of the fourth difference. Where the projection is
-    torn, nodes on both sides are far apart, and so is this.
+    Midway between four points a cubic errs by 3/128 of the fourth difference. Where the projection is torn,
+    nodes on both sides are far apart, and the result is large.
     """
     if not (np.isfinite(nodes.x).all() and np.isfinite(nodes.y).all()):
         return math.inf
@@ -111,7 +111,7 @@ def interpolation_error(nodes: Nodes) -> float:
 
 
 def span(nodes: Nodes, window: Window) -> tuple[tuple[float, float], tuple[float, float]]:
-    """Two numbers between which all x of a window lie, and two for y."""
+    """Return two numbers between which all x of a window lie, and two for y."""
     nodes = nodes_among(nodes, window)
     lines = []
     for first, size, origin in (
@@ -120,7 +120,8 @@ def span(nodes: Nodes, window: Window) -> tuple[tuple[float, float], tuple[float
     ):
         begin, end = (place / nodes.step - origin for place in (first, first + size))
         lines.append(np.array([begin, *range(math.floor(begin) + 1, math.ceil(end)), end]))
-    # Where its lines and the nodes' cross; in between coordinates may bulge by an eighth of how they bend.
+    # Crossings of the window's lines with the nodes'; between them coordinates may bulge by an eighth of
+    # their second difference.
     bulge = _difference(nodes, 2) / 4
     found = []
     for values in (nodes.x, nodes.y):
@@ -130,7 +131,7 @@ def span(nodes: Nodes, window: Window) -> tuple[tuple[float, float], tuple[float
 
 
 def _difference(nodes: Nodes, order: int) -> float:
-    """The largest difference of some order, down and along added."""
+    """Return the largest difference of the given `order`, with both axes added."""
     return max(
         sum(float(np.abs(np.diff(values, order, axis=axis)).max()) for axis in (0, 1))
         for values in (nodes.x, nodes.y)
@@ -138,7 +139,7 @@ def _difference(nodes: Nodes, order: int) -> float:
 
 
 def _between(values: Points, places: Points) -> Points:
-    """Rows interpolated at fractional places."""
+    """Return rows interpolated linearly at fractional positions."""
     before = np.minimum(places.astype("int64"), len(values) - 2)
     share = (places - before)[:, np.newaxis]
     between: Points = values[before] * (1 - share) + values[before + 1] * share
@@ -146,7 +147,7 @@ def _between(values: Points, places: Points) -> Points:
 
 
 def node_step(source: Grid, target: Grid) -> int | None:
-    """Target pixels from node to node, one number for a job; None where all err too much."""
+    """Return the target pixels from node to node, one number per warp; None if every step errs too much."""
     places = shared_places(source, target)
     error = math.inf
     for step in _STEPS:
@@ -157,7 +158,7 @@ def node_step(source: Grid, target: Grid) -> int | None:
 
 
 def _measured_error(source: Grid, target: Grid, step: int, places: tuple[Points, Points]) -> float:
-    """The error in the middle between nodes, along and down added, that most places do not exceed."""
+    """Return the error midway between nodes, both axes added, that three in four places do not exceed."""
     cols, rows = (np.floor(part / step) * step for part in places)
     total = np.zeros((2, cols.size))
     for right, down in ((1, 0), (0, 1)):
@@ -174,7 +175,7 @@ def _measured_error(source: Grid, target: Grid, step: int, places: tuple[Points,
 
 
 def shared_places(source: Grid, target: Grid) -> tuple[Points, Points]:
-    """Places of the target (columns, rows) that lie in the source, spread evenly over each of the two."""
+    """Return places of the target (columns, rows) that lie in the source, spread evenly over both grids."""
     of_source = source_pixels(target, source, *_lattice(source))
     of_target = _lattice(target)
     found = []
@@ -195,10 +196,10 @@ def _lattice(grid: Grid) -> tuple[Points, Points]:
 
 
 def agrees_with_gdal(source: Grid, target: Grid) -> bool:
-    """Whether GDAL's warp takes the same way between the two CRSs, to a hundredth of a source pixel.
+    """Return whether GDAL's warp transforms between the two CRSs as we do, to a hundredth of a source pixel.
 
-    It may choose another operation for a raster's area, and carries a PROJ and its data of its own. What
-    it does is seen in a small warp, with its exact transformer, of a picture that holds coordinates.
+    GDAL may choose another operation for a raster's area, and brings its own PROJ and data. Its choice shows
+    in a small warp, with its exact transformer, of a picture whose values are coordinates.
     """
     cols, rows = shared_places(source, target)
     if not cols.size:
@@ -227,7 +228,7 @@ def agrees_with_gdal(source: Grid, target: Grid) -> bool:
 def _gdal_places(
     source: Grid, target: Grid, corner: tuple[int, int], size: tuple[float, float]
 ) -> NDArray[np.float64]:
-    """Where in the picture GDAL finds the centres of large pixels of the target, shape (2, rows, cols)."""
+    """Return where in the picture GDAL finds the centres of large target pixels, shape (2, rows, cols)."""
     middle = np.arange(_RAMP) + 0.5
     picture = np.stack(np.meshgrid(middle, middle))
     with MemoryFile() as memory:
@@ -259,6 +260,6 @@ def _gdal_places(
 
 
 def _coarser(grid: Grid, corner: tuple[int, int], size: tuple[float, float]) -> Affine:
-    """The transform of pixels that are so many of the grid's pixels wide and high, from a corner on."""
+    """Return the transform of pixels that measure `size` pixels of the grid, starting at `corner`."""
     a, b, c, d, e, f = grid.transform_of(*corner)
     return Affine(a * size[0], b * size[1], c, d * size[0], e * size[1], f)

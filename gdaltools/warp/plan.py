@@ -1,7 +1,7 @@
-"""What is decided about a warp before its first pixel: the kernel, its scale, and who computes it.
+"""The plan of a warp, decided before its first pixel: the kernel, its scale, and whether GDAL computes.
 
-Our own kernels (`gdaltools.warp.kernels`) take the common case, GDAL the rest. Which it is holds for a
-whole job, is part of its plan and can be read there:
+Our own kernels (`gdaltools.warp.kernels`) handle the common case, GDAL the rest. The choice holds for the
+whole warp, is part of its plan and can be read there:
 
 >>> str(plan)  # doctest: +SKIP
 'bilinear by own kernel, nodes every 32 px'
@@ -25,10 +25,10 @@ from gdaltools.warp.nodes import agrees_with_gdal, node_step, shared_places, sou
 
 Engine = Literal["auto", "kernel", "gdal"]
 
-#: GDAL's kernels that take values apart from their neighbours: the only ones for classes and colour tables.
+#: GDAL's kernels that never mix values: the only ones for classes and colour tables.
 CLASS_RESAMPLING = ("nearest", "mode")
 
-#: Jobs of fewer target pixels are done by GDAL before the kernels were compiled or loaded.
+#: GDAL finishes warps of fewer target pixels before the kernels would be compiled or loaded.
 WORTHWHILE_PIXELS = 16_000_000
 
 KERNELS = ("nearest", "bilinear", "cubic")
@@ -36,7 +36,7 @@ KERNEL_DTYPES = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "float32
 
 # Below this ratio of target to source pixels GDAL's wider, anti-aliasing kernel is used.
 _ANTIALIAS_BELOW = 0.5
-# Below this one a kernel's window of the source is so wide that little of it is target.
+# Below this ratio a kernel needs a very wide window of the source for few target pixels.
 _COARSEST_SCALE = 1 / 64
 _NOT_FOR_WARP = ("gauss",)
 _CELL_BYTES = 16 << 20
@@ -45,26 +45,27 @@ _CELL_MAX, _CELL_MIN = 512, 64
 
 @dataclass(frozen=True)
 class WarpPlan:
-    """Everything about a warp that is decided before the first pixel.
+    """The plan of a warp, decided before the first pixel.
 
     Attributes
     ----------
     scale : (float, float)
-        GDAL's XSCALE and YSCALE, one for the whole job: 1 where the target is finer than half the
-        source, else the median ratio of target to source pixels.
+        GDAL's XSCALE and YSCALE for the whole warp: 1 where the target is finer than half the source, else
+        the median ratio of target to source pixels.
     cell : int
-        Side of a cell in pixels.
+        Side of a cell, in pixels.
     mask : str
-        How the source tells what is no data.
+        How the source marks missing data.
     alpha : int
-        The band, counted from 1, that says how opaque pixels are; 0 without one. Samples of which nothing is
-        to be seen leave their weight to the others.
+        Number of the alpha band, counted from 1; 0 without one. Fully transparent samples leave their weight
+        to the others.
     adds_mask : bool
-        Whether the target needs a mask of its own, as nothing else could tell what lies outside.
+        Whether the target needs a mask of its own, because nothing else could mark what lies outside the
+        source.
     step : int
-        Target pixels from node to node, if our own kernel computes; else 0.
+        Target pixels from node to node if our own kernel computes, else 0.
     because : str
-        Why GDAL computes; empty if our own kernel does. Even then GDAL takes the cells in which the
+        Why GDAL computes; empty if our own kernel does. Even then GDAL computes the cells in which the
         projection is torn or bends too much.
     """
 
@@ -84,7 +85,7 @@ class WarpPlan:
 
     @property
     def fill(self) -> float:
-        """What pixels are where the source is not."""
+        """The value of pixels outside the source."""
         return 0 if self.nodata is None else self.nodata
 
     def __str__(self) -> str:
@@ -95,7 +96,7 @@ class WarpPlan:
 
 
 def cell_side(tile_size: int, overlap: int) -> int:
-    """The side of cells that tiles are best put together from: one that divides where they begin.
+    """Return the side of the cells that tiles are assembled from; it divides the tiles' offsets if possible.
 
     >>> cell_side(4096, 512), cell_side(4096, 100), cell_side(256, 32)
     (512, 256, 128)
@@ -115,19 +116,22 @@ def plan_warp(
     cell: int = _CELL_MAX,
     engine: Engine = "auto",
 ) -> WarpPlan:
-    """The plan for warping an open raster, whose grid `source` may correct its file's CRS, onto `target`.
+    """Return the plan for warping an open raster onto `target`.
 
     Parameters
     ----------
+    source : Grid
+        The raster's grid, which may correct the CRS of its file.
     cell : int
-        The wanted side of a cell; rasters of very many bands get smaller ones.
+        Requested side of a cell; rasters of very many bands get smaller cells.
     engine : "auto", "kernel" or "gdal"
-        Our own kernel where it can and is worth it; wherever it can, however small the job; or GDAL.
+        "auto" uses our own kernel where it is possible and worth it; "kernel" requires it, however small the
+        warp; "gdal" uses GDAL.
 
     Raises
     ------
     InvalidParameter
-        GDAL's warp has no such resampling, or the kernel that is asked for cannot do this.
+        GDAL's warp has no such resampling, or the requested kernel cannot warp this raster.
     """
     check_resampling(resampling)
     kind = mask_kind(dataset)
@@ -162,7 +166,7 @@ def _step_or_why(
     scale: tuple[float, float],
     engine: Engine,
 ) -> tuple[int, str]:
-    """Pixels from node to node for our own kernel; or 0, and why GDAL computes."""
+    """Return the pixels from node to node for our own kernel; or 0, and why GDAL computes."""
     if engine == "gdal":
         return 0, "it was asked for"
     if only_gdal := why_gdal(dataset, source, target, resampling, scale):
@@ -182,7 +186,7 @@ def _step_or_why(
 def why_gdal(
     dataset: DatasetReader, source: Grid, target: Grid, resampling: str, scale: tuple[float, float]
 ) -> str:
-    """What about a raster and a warp only GDAL can do, in words; empty if our own kernel can do it all."""
+    """Return what in a raster and its warp requires GDAL, in words; empty if our own kernel can do it all."""
     dtypes = set(numpy_dtypes(dataset))
     dtype = np.dtype(next(iter(dtypes)))
     support = 2 if resampling == "cubic" else 1
@@ -207,7 +211,7 @@ def why_gdal(
 
 def _why_no_numba() -> str:
     try:
-        import numba  # noqa: F401 - a version that does not fit numpy's says so here
+        import numba  # noqa: F401 - a version that is incompatible with numpy's raises here
     except ImportError as error:
         return f"numba cannot be had (pip install 'gdaltools[warp]'): {error}"
     return ""
@@ -227,7 +231,7 @@ def check_resampling(name: str) -> None:
     Raises
     ------
     InvalidParameter
-        Its name is none of rasterio's.
+        `name` is not one of rasterio's names, or is one that GDAL's warp does not have.
     """
     if name not in Resampling.__members__ or name in _NOT_FOR_WARP:
         known = ", ".join(member for member in Resampling.__members__ if member not in _NOT_FOR_WARP)
@@ -235,12 +239,12 @@ def check_resampling(name: str) -> None:
 
 
 def chosen_resampling(dataset: DatasetReader, requested: str | None, *, categorical: bool) -> str:
-    """The resampling that is wanted; without a wish nearest for classes and colour tables, else bilinear.
+    """Return the `requested` resampling; by default nearest for classes and colour tables, else bilinear.
 
     Raises
     ------
     InvalidParameter
-        GDAL's warp has no such resampling, or it would mix the numbers of a colour table.
+        GDAL's warp has no such resampling, or it would mix the indexes of a colour table.
     """
     palette = ColorInterp.palette in dataset.colorinterp
     name = requested or ("nearest" if categorical or palette else "bilinear")
@@ -254,7 +258,7 @@ def chosen_resampling(dataset: DatasetReader, requested: str | None, *, categori
 
 
 def _kernel_scale(source: Grid, target: Grid) -> tuple[float, float]:
-    """Target pixels per source pixel along the source's axes, from the Jacobian at places of the job."""
+    """Return target pixels per source pixel along the source's axes, from the Jacobian at shared places."""
     cols, rows = shared_places(source, target)
     x, y = source_pixels(source, target, cols, rows)
     x_right, y_right = source_pixels(source, target, cols + 1, rows)

@@ -1,15 +1,14 @@
-"""Source pixels on the target grid, the same pixels whichever window is asked for.
+"""Source pixels on the target grid: the same pixels whichever window is requested.
 
-The target is cut into cells that are anchored at its origin, and what computes a cell depends on the cell
-alone. Where the plan says so it is a kernel of our own, whose pixels are functions of their place. The
-rest is GDAL's, which gives slightly other values for the same pixel when it is part of another window (its
-approximate transformer breaks each scanline at places that move with the window): so there a cell is
-always warped whole, alone and with one set of parameters.
+The target is cut into cells that are anchored at its origin, and the cell alone decides what computes it.
+If the plan says so, our own kernel computes it; the kernel's pixels depend on their position alone. GDAL
+computes the rest. GDAL returns slightly different values for the same pixel in different windows (its
+approximate transformer breaks each scanline at places that move with the window), so there a cell is always
+warped whole, alone and with one set of parameters.
 
-What counts as no data: GDAL's rule, with all bands together. A pixel exists where its nearest source
-sample does; samples without data are left out of the weights; a pixel that exists never equals nodata in
-all of its bands, but becomes the next value. Where there is an alpha band, what is wholly transparent is no
-data.
+Missing data follow GDAL's rule, with all bands together. A pixel exists if its nearest source sample does;
+samples without data are left out of the weights; a pixel that exists never equals nodata in all of its bands,
+but becomes the next value. With an alpha band, fully transparent pixels are missing.
 """
 
 from __future__ import annotations
@@ -65,23 +64,23 @@ Mask = NDArray[np.uint8]
 def warped_strips(
     source: SourceWindows, plan: WarpPlan, window: Window
 ) -> Iterator[tuple[Pixels, Mask | None]]:
-    """A window of the target grid, from top to bottom, in strips that end where cells do.
+    """Yield a window of the target grid, from top to bottom, in strips that end where cells do.
 
     Yields pixels, shape (bands, rows, cols), and their mask, (rows, cols) of 0 and 255, if the plan adds one.
 
     Raises
     ------
     CorruptRaster, StorageError
-        The source cannot be decoded, or read.
+        The source cannot be decoded or read.
     InvalidParameter
-        The plan was made where numba is installed, which is missing here.
+        The plan was made where numba is installed, but numba is missing here.
     """
     top, bottom = int(window.row_off), int(window.row_off + window.height)
     left, right = int(window.col_off), int(window.col_off + window.width)
     size = plan.cell
     for cell_row in range(top // size, -(-bottom // size)):
         first, last = max(top, cell_row * size), min(bottom, (cell_row + 1) * size)
-        # The samples of a pixel side by side, as kernels write them and most files have them.
+        # The samples of a pixel are adjacent, as kernels write them and most files store them.
         strip = np.empty((last - first, right - left, plan.count), plan.dtype).transpose(2, 0, 1)
         mask = np.empty((last - first, right - left), "uint8") if plan.adds_mask else None
         asked = Window(left, first, right - left, last - first)
@@ -94,7 +93,7 @@ def warped_strips(
 
 
 def _cells(plan: WarpPlan, cell_row: int, first_col: int, last_col: int) -> Window:
-    """A row's cells from the first to the last."""
+    """Return the window of a row's cells from the first to the last column."""
     row_off, col_off = cell_row * plan.cell, first_col * plan.cell
     return Window(
         col_off,
@@ -107,7 +106,7 @@ def _cells(plan: WarpPlan, cell_row: int, first_col: int, last_col: int) -> Wind
 def _runs(
     source: SourceWindows, plan: WarpPlan, cell_row: int, asked: Window
 ) -> Iterator[tuple[int, Pixels, Mask | None]]:
-    """What is asked for of a row of cells, by runs of cells of our kernel and single cells of GDAL's.
+    """Yield the requested part of a row of cells, in runs of cells by our kernel and single cells by GDAL.
 
     Yields the column at which pixels begin, the pixels, and their mask.
     """
@@ -138,7 +137,7 @@ def _runs(
 
 
 def _row_nodes(plan: WarpPlan, cell_row: int, columns: range) -> Nodes | None:
-    """The nodes around all of a row's cells, also those that the last cell has beyond the target."""
+    """Return the nodes around a row's cells, including those of the last cell beyond the target's edge."""
     if not plan.step:
         return None
     cells = _cells(plan, cell_row, columns[0], columns[-1])
@@ -151,7 +150,7 @@ def _by_gdal(source: SourceWindows, plan: WarpPlan, cell: Window) -> tuple[Pixel
     reach = _reach(plan, cell)
     if reach == "outside":
         return _nothing(plan, int(cell.height), int(cell.width))
-    # A cell whose every pixel is in a source without gaps needs no alpha band, which halves GDAL's speed.
+    # A cell that lies entirely in a source without gaps needs no alpha band, which halves GDAL's speed.
     tracks_alpha = plan.adds_mask and not (reach == "inside" and plan.mask == "none")
     x_scale, y_scale = plan.scale
     with (
@@ -168,9 +167,9 @@ def _by_gdal(source: SourceWindows, plan: WarpPlan, cell: Window) -> tuple[Pixel
             nodata=plan.nodata,
             add_alpha=tracks_alpha,
             num_threads=1,
-            # Beside the kernel's pixels, as exact as they are.
+            # Next to the kernel's pixels, GDAL's must be as exact.
             tolerance=EXACT_TOLERANCE if plan.step else 0.125,
-            # Else signed bytes become wider, and what cubic makes of them would not fit.
+            # Otherwise signed bytes become a wider type, and results of cubic would not fit.
             dtype=plan.dtype,
             XSCALE=x_scale,
             YSCALE=y_scale,
@@ -189,12 +188,12 @@ def _by_gdal(source: SourceWindows, plan: WarpPlan, cell: Window) -> tuple[Pixel
 def plain_strips(
     source: SourceWindows, window: Window, rows: int, *, mask: bool
 ) -> Iterator[tuple[Pixels, Mask | None]]:
-    """A window of the source as it is, from top to bottom, in strips of so many rows.
+    """Yield a window of the source unchanged, from top to bottom, in strips of `rows` rows.
 
     Raises
     ------
     CorruptRaster, StorageError
-        As `SourceWindows.pixels` does.
+        As in `SourceWindows.pixels`.
     """
     bottom = int(window.row_off + window.height)
     for row_off in range(int(window.row_off), bottom, rows):
@@ -209,13 +208,13 @@ def _nothing(plan: WarpPlan, rows: int, cols: int) -> tuple[Pixels, Mask | None]
 
 
 def _reach(plan: WarpPlan, window: Window) -> str:
-    """Whether a window lies inside the source with room for the kernel, outside of it, or neither is sure."""
+    """Return whether a window is "inside" the source with room for the kernel, "outside" it, or "unsure"."""
     share = np.linspace(0, 1, 9)
     cols, rows = np.meshgrid(window.col_off + share * window.width, window.row_off + share * window.height)
     x, y = source_pixels(plan.source, plan.target, cols.ravel(), rows.ravel())
     if not (np.isfinite(x).all() and np.isfinite(y).all()):
         return "unsure"
-    # Between the points the outline bends by far less than a tenth of the window, but at seams.
+    # Except at seams, the outline bends between the points by far less than a tenth of the window.
     room_x, room_y = 8 + 0.1 * np.ptp(x), 8 + 0.1 * np.ptp(y)
     if (
         x.min() > room_x

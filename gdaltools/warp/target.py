@@ -1,6 +1,6 @@
-"""The pixels of the target grid, read out of the source in its order: plain windows, or warped.
+"""Pixels of the target grid, read from the source as plain windows or warped.
 
-`TargetPixels` is what all tiles of a scheme have in common, `TileSource` is one tile as the source of a COG.
+`TargetPixels` is shared by all tiles of a scheme; `TileSource` is one tile as the source of a COG.
 """
 
 from __future__ import annotations
@@ -29,15 +29,16 @@ class TargetPixels:
     Attributes
     ----------
     warp : WarpPlan or None
-        None where the target grid is the source's own.
+        None if the target grid is the source's own.
     masked : bool
         Whether a mask is read with the pixels: the source's, or that of the warp.
     hidden : float or None
-        The nodata value that a mask is to tell of, as the tiles' codec changes values.
+        The nodata value to report as a mask, because the tiles' codec changes values.
     step : int
-        Strips are cut at whole multiples of so many rows of the grid, where that reads the source once.
+        Strips are cut at multiples of this many rows of the grid, so that the source is read once if
+        possible.
     raw : RawSource or None
-        The source without GDAL, where it is stored as it is and has no mask.
+        The source read without GDAL, if it is uncompressed and has no mask.
     """
 
     location: Location
@@ -49,21 +50,21 @@ class TargetPixels:
 
     @property
     def by_kernel(self) -> bool:
-        """Whether a kernel of our own warps them, which takes the source's pixels from anywhere."""
+        """Whether our own kernel warps the pixels; it accepts source pixels from any reader."""
         return self.warp is not None and self.warp.step > 0
 
     @property
     def own_mask(self) -> bool:
-        """Whether the source has a mask."""
+        """Whether the source has a mask that is read."""
         return self.masked if self.warp is None else self.warp.mask == "mask"
 
     def at(self, location: Location) -> Self:
-        """The same, with the source's bytes elsewhere.
+        """Return the same pixels, with the source's bytes at `location`.
 
         Raises
         ------
         SourceNotFound, UnsupportedRaster, CorruptRaster, StorageError
-            As `open_dataset` does.
+            As in `open_dataset`.
         """
         if location == self.location:
             return self
@@ -72,30 +73,32 @@ class TargetPixels:
 
     @contextmanager
     def opened(self) -> Iterator[SourceWindows]:
-        """The source, open in this thread for the length of the block.
+        """Yield the source, open in this thread while the block lasts.
 
         Raises
         ------
         SourceNotFound, UnsupportedRaster, CorruptRaster, StorageError
-            As `open_dataset` does.
+            As in `open_dataset`.
         """
         with open_dataset(self.location, verify=False) as dataset:
             yield SourceWindows(dataset, self.location, self.raw)
 
     def strips(self, source: SourceWindows, window: Window) -> Iterator[tuple[Pixels, Valid | None]]:
-        """A window from top to bottom: pixels, shape (bands, rows, cols), and what of them is data.
+        """Yield a window from top to bottom: pixels, shape (bands, rows, cols), and which of them are data.
+
+        The second value has the shape (rows, cols), or is None if nothing marks missing data.
 
         Raises
         ------
         CorruptRaster, StorageError
-            The source cannot be decoded, or read.
+            The source cannot be decoded or read.
         """
         if self.warp is None:
             found = plain_strips(source, window, self.step, mask=self.masked)
         else:
             found = warped_strips(source, self.warp, window)
         for pixels, mask in found:
-            if mask is not None:  # 0 and 255, and the strip's own: it becomes what is data in its place
+            if mask is not None:  # 0 and 255, owned by the strip: converted to bool in place
                 yield pixels, np.minimum(mask, 1, out=mask).view(bool)
             elif self.hidden is not None:
                 yield pixels, holds_data(pixels, None, self.hidden).any(axis=0)
@@ -104,7 +107,7 @@ class TargetPixels:
 
 
 def holds_data(pixels: Pixels, valid: Valid | None, nodata: float | None) -> Any:
-    """Which samples are data, by the mask and the nodata value; an array that broadcasts to the pixels."""
+    """Return which samples are data, by mask and nodata value, as an array that broadcasts to `pixels`."""
     there = np.ones((1, 1, 1), bool) if valid is None else valid[None]
     if nodata is None:
         return there
@@ -120,33 +123,33 @@ class TileSource:
 
     @property
     def name(self) -> str:
-        """What errors call it."""
+        """The name in error messages."""
         return str(self.pixels.location)
 
     @property
     def location(self) -> Location:
-        """What is read."""
+        """The raster that is read."""
         return self.pixels.location
 
     def at(self, location: Location) -> Self:
-        """The same, with its bytes elsewhere.
+        """Return the same tile, with the source's bytes at `location`.
 
         Raises
         ------
         SourceNotFound, UnsupportedRaster, CorruptRaster, StorageError
-            As `open_dataset` does.
+            As in `open_dataset`.
         """
         return replace(self, pixels=self.pixels.at(location))
 
     def read(
         self, rows: Span, cols: Span, dtype: np.dtype[Any], *, planes: int
     ) -> tuple[Pixels, Valid | None]:
-        """A window of the tile.
+        """Return a window, shape (planes, rows, cols, samples), and its mask, shape (rows, cols), or None.
 
         Raises
         ------
         CorruptRaster, StorageError
-            As `TargetPixels.strips` does.
+            As in `TargetPixels.strips`.
         """
         with self.pixels.opened() as source:
             return OpenTile(self, source).read(rows, cols, dtype, planes=planes)
@@ -154,14 +157,14 @@ class TileSource:
 
 @dataclass(frozen=True)
 class OpenTile:
-    """A tile of a raster that is open already, in this thread: what was decoded for one serves the next."""
+    """A tile of a raster that is open in this thread: blocks decoded for one tile serve the next."""
 
     tile: TileSource
     source: SourceWindows
 
     @property
     def name(self) -> str:
-        """What errors call it."""
+        """The name in error messages."""
         return self.tile.name
 
     def read(

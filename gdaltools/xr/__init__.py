@@ -1,1 +1,1 @@
-"""xarray's side of gdaltools: rasters opened, warped and written as labelled lazy arrays."""
+"""gdaltools for xarray: rasters opened, warped and written as labelled lazy arrays."""

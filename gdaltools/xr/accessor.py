@@ -1,4 +1,4 @@
-"""``da.gt`` and ``ds.gt``: what gdaltools does with a DataArray or a Dataset, where one is at hand.
+"""``da.gt`` and ``ds.gt``: gdaltools' functions as methods of a DataArray or a Dataset.
 
 >>> import gdaltools.xr.accessor
 >>> da.gt.to_cog("cog.tif").tier
@@ -6,7 +6,7 @@
 >>> len(ds.gt.to_tiles("tiles/", tile_size=512).tiles)
 4
 
-Importing this module registers them: `gdaltools.open` does so, and ``import gdaltools`` after xarray.
+Importing this module registers them. `gdaltools.open` imports it, as does ``import gdaltools`` after xarray.
 """
 
 from __future__ import annotations
@@ -25,19 +25,21 @@ if TYPE_CHECKING:
 
 
 class _Accessor:
-    """gdaltools' methods of anything in xarray that is a raster."""
+    """gdaltools' methods for an xarray object that is a raster."""
 
     def _raster(self) -> xarray.DataArray:
-        """The pixels as one array of (band, y, x) or (y, x)."""
+        """Return the pixels as one array, (band, y, x) or (y, x)."""
         raise NotImplementedError
 
     def inspect(self) -> RasterInfo:
-        """What it is as a raster: size, CRS, transform, bands, nodata, chunks. Nothing is computed.
+        """Return the array's properties as a raster: size, CRS, transform, bands, nodata, chunks.
+
+        Nothing is computed.
 
         Raises
         ------
         UnsupportedRaster
-            It is no raster: it has other dimensions, or a dtype that no TIFF holds.
+            The array is not a raster: it has other dimensions, or a dtype that TIFF cannot hold.
 
         Examples
         --------
@@ -49,12 +51,19 @@ class _Accessor:
         return array_info(self._raster())
 
     def tiles(self, tile_size: int | None = None, overlap: int = 0) -> TilingScheme:
-        """The tiles that `to_tiles` would write, as a scheme to look at.
+        """Return the scheme of the tiles that `to_tiles` would write; nothing is computed.
+
+        Parameters
+        ----------
+        tile_size : int, optional
+            Side of a tile in pixels, a multiple of 16; by default as in `to_tiles`.
+        overlap : int
+            Pixels that neighbouring tiles share.
 
         Raises
         ------
         UnsupportedRaster, InvalidParameter
-            It is no raster, or has no CRS; the sizes do not go together.
+            The array is not a raster or has no CRS; the sizes contradict each other.
 
         Examples
         --------
@@ -68,16 +77,16 @@ class _Accessor:
         return array_scheme(raster, tile_size if tile_size is not None else tile_size_of(raster), overlap)
 
     def to_cog(self, dst: StrPath | Location, profile: str = "analysis", **options: Any) -> CogResult:
-        """Write it as a COG; `options` are those of `gdaltools.create_cog`.
+        """Write the array as a COG; `options` are those of `gdaltools.create_cog`.
 
-        What dask is to compute is computed piece by piece, as the pieces are written. The variables of a
-        Dataset become bands under their names. Floating-point numbers without a nodata value get NaN as one,
-        as that is how xarray says that there is no data.
+        dask arrays are computed piece by piece, while the pieces are written. The variables of a Dataset
+        become bands with their names. Floating-point numbers without a nodata value get NaN as their nodata,
+        because that is how xarray marks missing data.
 
         Raises
         ------
         InvalidParameter, UnsupportedRaster, TargetExists, StorageError
-            As `create_cog` does.
+            As in `create_cog`.
 
         Examples
         --------
@@ -101,26 +110,26 @@ class _Accessor:
         progress: ProgressOption = "auto",
         **options: Any,
     ) -> ExtractionResult:
-        """Write it as one COG for each tile, as ``{stem}_tile_{row}_{col}.tif`` below `dst`.
+        """Write the array as one COG per tile, as ``{stem}_tile_{row}_{col}.tif`` below `dst`.
 
-        What dask is to compute is computed piece by piece; tiles are whole chunks by default, so that each is
-        computed once.
+        dask arrays are computed piece by piece. By default tiles consist of whole chunks, so that each chunk
+        is computed once.
 
         Parameters
         ----------
         tile_size : int, optional
-            Side of a tile in pixels, a multiple of 16; by default about 450 MB.
+            Side of a tile in pixels, a multiple of 16; by default about 450 MB uncompressed.
         overlap : int
-            Pixels that neighbours share.
+            Pixels that neighbouring tiles share.
         stem : str, optional
-            First part of the names; by default the array's name, or "array".
+            First part of the file names; by default the array's name, or "array".
         options
-            Those of `create_cog` that say how a COG is encoded: codec, level, quality, ...
+            Options of `create_cog` that decide how a COG is encoded: codec, level, quality, ...
 
         Raises
         ------
         InvalidParameter, UnsupportedRaster, TargetExists, StorageError
-            As `create_cog` does.
+            As in `create_cog`.
 
         Examples
         --------
@@ -158,7 +167,7 @@ class GdaltoolsAccessor(_Accessor):
         return self._array
 
     def to_dataset(self) -> xarray.Dataset:
-        """One variable for each band, under the band's name.
+        """Return a Dataset with one variable per band, named like the band.
 
         >>> ds = gt.open("scene.tif", masked=True).gt.to_dataset()
         >>> ndvi = (ds.NIR - ds.Red) / (ds.NIR + ds.Red)

@@ -1,4 +1,4 @@
-"""What an xarray.DataArray is as a raster, by its coordinates and attributes; nothing is computed."""
+"""A DataArray described as a raster, from its coordinates and attributes; nothing is computed."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from gdaltools.tiles.scheme import TilingScheme
 
 
 def array_info(array: Any) -> RasterInfo:
-    """The array as `gdaltools.inspect` would tell of its file.
+    """Return what `gdaltools.inspect` would report of a file with this array.
 
     Raises
     ------
     UnsupportedRaster
-        It has other dimensions than (y, x) or (band, y, x), or a dtype that no TIFF holds.
+        The dimensions are not (y, x) or (band, y, x), or TIFF cannot hold the dtype.
     """
     source, facts = array_source(array)
     transform, crs = facts.transform, facts.crs
@@ -66,14 +66,14 @@ def array_info(array: Any) -> RasterInfo:
 
 
 def array_scheme(array: Any, tile_size: int, overlap: int) -> TilingScheme:
-    """The tiles of the array's own grid.
+    """Return the tiling scheme of the array's own grid.
 
     Raises
     ------
     UnsupportedRaster
-        As `array_info` does; or the array has no CRS.
+        As in `array_info`; or the array has no CRS.
     InvalidParameter
-        The sizes do not go together.
+        The sizes contradict each other.
     """
     info = array_info(array)
     if info.crs is None:

@@ -1,4 +1,4 @@
-"""Arrays whose pixels are read when they are computed, and what they say to xarray and rioxarray."""
+"""Arrays whose pixels are read when they are computed, labelled for xarray and rioxarray."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from gdaltools import storage
 from gdaltools.raster.bands import BAND_NAME, named
 from gdaltools.storage import Location
 
-if TYPE_CHECKING:  # at run time where they are used: they make the import of gdaltools slow
+if TYPE_CHECKING:  # imported at run time only where they are used: they make the import of gdaltools slow
     import dask.array
     import xarray
 
 
 class LazyPixels(ABC):
-    """An array (bands, rows, cols) that reads a window when it is sliced: all that dask asks for."""
+    """An array, shape (bands, rows, cols), that reads a window when it is sliced: all that dask needs."""
 
     ndim = 3
 
     def __init__(self, location: Location, shape: tuple[int, int, int], dtype: np.dtype[Any]) -> None:
         self.location, self.shape, self.dtype = location, shape, dtype
-        # Part of dask's name for the array, so that a file that changed is not taken from a cache.
+        # Part of dask's name for the array, so that no cache serves an older version of the file.
         self.etag = storage.stat(location).etag
 
     def __getitem__(self, key: tuple[slice | int, ...]) -> NDArray[Any]:
@@ -48,18 +48,18 @@ class LazyPixels(ABC):
 
     @abstractmethod
     def read(self, window: Window, indexes: list[int]) -> NDArray[Any]:
-        """A window's pixels, of some bands that count from 1, of the array's dtype."""
+        """Return a window's pixels of the bands `indexes`, counted from 1, in the array's dtype."""
 
 
 def masked_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
-    """The floats that hold all values of a type, and NaN."""
+    """Return the floating-point dtype that holds all values of `dtype`, and NaN."""
     if dtype.kind in "fc":
         return dtype
     return np.dtype("float32") if dtype.itemsize <= 2 else np.result_type(dtype, "float64")
 
 
 def blank_nodata(data: NDArray[Any], nodata: Sequence[float | None]) -> None:
-    """NaN in place of each band's nodata."""
+    """Replace each band's nodata value by NaN, in place."""
     for band, value in zip(data, nodata, strict=True):
         if value is not None:
             band[band == value] = np.nan
@@ -74,7 +74,7 @@ def labelled(
     transform: Affine,
     masked: bool,
 ) -> xarray.DataArray:
-    """Pixels with what their source says of them, on a grid that may be another than the source's."""
+    """Return pixels with their source's metadata, on a grid that may differ from the source's."""
     import rioxarray  # noqa: F401 - gives DataArray its .rio
     import xarray
 

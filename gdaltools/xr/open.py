@@ -1,4 +1,4 @@
-"""Rasters as lazy arrays: pixels are read when they are computed, by whoever computes them."""
+"""Rasters as lazy arrays: the thread or process that computes pixels reads them."""
 
 from __future__ import annotations
 
@@ -29,24 +29,26 @@ def open(
     chunks: Literal["auto"] | int | tuple[int, int] | None = "auto",
     masked: bool = False,
 ) -> xarray.DataArray:
-    """The raster as a lazy array with dimensions (band, y, x), georeferenced for rioxarray's ``.rio``.
+    """Return the raster as a lazy array (band, y, x), georeferenced for rioxarray's ``.rio``.
 
-    The coordinate ``band_name`` names the bands; ``.gt.to_dataset()`` gives one variable for each.
-
-    Pixels are read when they are computed, by whichever thread or machine computes them, through the
-    same door as everything else: their errors are typed too.
+    The coordinate ``band_name`` names the bands; ``.gt.to_dataset()`` returns one variable per band. Pixels
+    are read when they are computed, by the thread or machine that computes them, and reading raises
+    gdaltools' typed errors there too.
 
     Parameters
     ----------
     chunks : "auto", int, (rows, cols) or None
-        Chunks of about 64 MB, aligned to the source's blocks; so many pixels; None reads all now.
+        "auto" makes chunks of about 64 MB, aligned to the source's blocks; a number is the side in pixels;
+        None reads everything immediately.
     masked : bool
-        Pixels without data (nodata, mask or alpha) become NaN, and integers floats.
+        Pixels without data (nodata, mask or alpha) become NaN, and integers become floats.
 
     Raises
     ------
     SourceNotFound, UnsupportedRaster, CorruptRaster, StorageError
-        As `inspect` does; when pixels are computed, CorruptRaster and StorageError.
+        As in `inspect`; CorruptRaster and StorageError also when pixels are computed.
+    InvalidParameter
+        `chunks` is none of the above.
 
     Examples
     --------
@@ -84,7 +86,7 @@ class _Pixels(LazyPixels):
         self.masked = masked
 
     def read(self, window: Window, indexes: list[int]) -> NDArray[Any]:
-        """As they are in the file, or NaN where they are masked."""
+        """Return the file's pixels unchanged, or NaN where they are masked."""
         with open_dataset(self.location, verify=False) as dataset:
             data = read_window(dataset, self.location, window, indexes=indexes).astype(self.dtype, copy=False)
             kind = mask_kind(dataset) if self.masked else "none"

@@ -1,4 +1,4 @@
-"""An xarray.DataArray as one COG for each tile of its own grid.
+"""An xarray.DataArray written as one COG per tile of its own grid.
 
 >>> len(array_tiles(da, "tiles/", tile_size=512, progress=False).tiles)
 4
@@ -33,7 +33,7 @@ from gdaltools.tiles.scheme import MAX_TILES
 
 @dataclass(frozen=True)
 class _Made:
-    """What a tile is made of, and where it goes."""
+    """The plan of a tile, and its target."""
 
     tile_id: str
     plan: CogPlan
@@ -52,34 +52,34 @@ def array_tiles(
     overwrite: bool = False,
     progress: ProgressOption = "auto",
 ) -> ExtractionResult:
-    """Write an array as COGs below `dst`, as ``{stem}_tile_{row}_{col}.tif``.
+    """Write an array as COGs below `dst`, as ``{stem}_tile_{row}_{col}.tif``; each is complete or absent.
 
-    Each appears whole or not at all. What dask is to compute is computed piece by piece, as the pieces are
-    written, and never held as a whole; a chunk that several tiles share is computed for each of them, so that
-    tiles of whole chunks, as they are by default, take the least.
+    dask arrays are computed piece by piece, while the pieces are written, and are never held as a whole. A
+    chunk that several tiles share is computed for each of them, so tiles of whole chunks, the default, cost
+    the least.
 
     Parameters
     ----------
     array : xarray.DataArray
-        As `create_cog` takes it.
+        As in `create_cog`.
     tile_size : int, optional
-        Side of a tile in pixels, a multiple of 16; by default about 450 MB, whole chunks where these are
-        smaller.
+        Side of a tile in pixels, a multiple of 16; by default about 450 MB uncompressed, in whole chunks if
+        chunks are smaller.
     overlap : int
-        Pixels that neighbours share.
+        Pixels that neighbouring tiles share.
     stem : str, optional
-        First part of the names; by default the array's name, or "array".
+        First part of the file names; by default the array's name, or "array".
     options : CogOptions, optional
         How the COGs are encoded.
 
     Raises
     ------
     InvalidParameter
-        The sizes do not go together, or there would be more than a million tiles.
+        The sizes contradict each other, or there would be more than a million tiles.
     TargetExists
-        A tile exists and `overwrite` is False: found before any is written.
+        A tile exists and `overwrite` is False; raised before any tile is written.
     UnsupportedRaster, StorageError
-        As `create_cog` does.
+        As in `create_cog`.
     """
     source, facts = array_source(array)
     size = tile_size if tile_size is not None else _size_of(source.array, facts.pixel_bytes)
@@ -134,7 +134,7 @@ def array_tiles(
 
 
 def _placed(plan: CogPlan, whole: Facts, left: int, top: int) -> CogPlan:
-    """The plan with the transform that follows from the whole array's: a part of one row alone has none."""
+    """Return the plan with a transform derived from the whole array's: a part of a single row has none."""
     transform = whole.transform * whole.transform.translation(left, top)
     return replace(plan, facts=replace(plan.facts, transform=transform))
 
@@ -161,13 +161,13 @@ def _make(tile: _Made) -> ExtractedTile:
 
 
 def tile_size_of(array: Any) -> int:
-    """Side of the tiles that an array is cut into by default."""
+    """Return the default side of an array's tiles."""
     source, facts = array_source(array)
     return _size_of(source.array, facts.pixel_bytes)
 
 
 def _size_of(data: Any, pixel_bytes: int) -> int:
-    """About 450 MB; whole chunks, where an array has them and they are smaller and fit TIFF's blocks."""
+    """Return a side of about 450 MB; whole chunks, if they are smaller than that and fit TIFF's blocks."""
     size = auto_tile_size(pixel_bytes)
     chunks = getattr(data, "chunksize", None)
     if chunks is None:

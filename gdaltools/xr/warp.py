@@ -1,4 +1,4 @@
-"""A raster warped to another grid as a lazy xarray.DataArray."""
+"""A raster warped to another grid, as a lazy xarray.DataArray."""
 
 from __future__ import annotations
 
@@ -37,32 +37,32 @@ def warp(
     input_crs: str | None = None,
     masked: bool = False,
 ) -> xarray.DataArray:
-    """The raster on another grid, as a lazy array with dimensions (band, y, x), georeferenced for ``.rio``.
+    """Return the raster on another grid, as a lazy array (band, y, x), georeferenced for ``.rio``.
 
-    The pixels are those of `extract_tiles`: exact, and the same however the array is chunked or sliced.
-    They are computed when they are asked for, by whichever thread or machine computes them.
+    The pixels are those of `extract_tiles`: exact, and the same however the array is chunked or sliced. They
+    are computed on request, by the thread or machine that computes the array.
 
     Parameters
     ----------
     target : str or Grid
-        A CRS, whose grid holds all of the raster as `generate_tiling_scheme` would have it; or a grid, as
-        ``scheme.grid``.
+        A CRS, or a grid such as ``scheme.grid``. For a CRS the grid is the one that `generate_tiling_scheme`
+        would choose, which holds the whole raster.
     resolution : float or (float, float), optional
-        Pixel size in units of the CRS; by default about the source's.
+        Pixel size in units of the CRS; by default about that of the source.
     resampling : str, optional
         rasterio's name; by default nearest for categorical rasters and colour tables, else bilinear.
     input_crs : str, optional
-        The source's CRS, where the file has none or a wrong one.
+        The source's CRS, if the file has none or a wrong one.
     masked : bool
-        Pixels without data, and those that the source does not reach, become NaN, and integers floats.
-        Else they are nodata, or 0 where the raster has no such value.
+        Pixels without data, and those outside the source, become NaN, and integers become floats. Otherwise
+        these pixels are nodata, or 0 if the raster has no nodata value.
 
     Raises
     ------
     InvalidParameter
-        A CRS, resampling or resolution is none, or a resolution is given beside a grid.
+        A CRS, resampling or resolution is invalid, or `resolution` is passed with a grid.
     SourceNotFound, UnsupportedRaster, CorruptRaster, StorageError
-        As `generate_tiling_scheme` does; when pixels are computed, CorruptRaster and StorageError.
+        As in `generate_tiling_scheme`; CorruptRaster and StorageError also when pixels are computed.
 
     Examples
     --------
@@ -86,7 +86,7 @@ def warp(
         plan = plan_warp(dataset, source, grid, name)
         dtype = masked_dtype(np.dtype(plan.dtype)) if masked else np.dtype(plan.dtype)
         pixels = _WarpedPixels(location, plan, dtype, masked)
-        # Whole cells: what two chunks share of one would be computed twice.
+        # Chunks consist of whole cells: a cell that two chunks share would be computed twice.
         fitting = math.isqrt(_CHUNK_BYTES // (dtype.itemsize * plan.count)) // plan.cell * plan.cell
         side = max(plan.cell, min(fitting, _CHUNK_SIDE))
         data = dask.array.from_array(pixels, chunks=(-1, side, side), asarray=False)
@@ -110,14 +110,14 @@ def _grid(source: Grid, target: str | Grid, resolution: Resolution | None) -> Gr
 
 
 class _WarpedPixels(LazyPixels):
-    """Pixels that are warped when they are asked for."""
+    """Pixels that are warped on request."""
 
     def __init__(self, location: Location, plan: WarpPlan, dtype: np.dtype[Any], masked: bool) -> None:
         super().__init__(location, (plan.count, plan.target.height, plan.target.width), dtype)
         self.plan, self.masked = plan, masked
 
     def read(self, window: Window, indexes: list[int]) -> NDArray[Any]:
-        """All bands are warped together, as they are valid together, and some returned."""
+        """Warp all bands together, because they are valid together, and return the bands `indexes`."""
         data = np.empty((self.plan.count, int(window.height), int(window.width)), self.dtype)
         done = 0
         with open_dataset(self.location, verify=False) as dataset:

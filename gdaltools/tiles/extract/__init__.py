@@ -1,1 +1,1 @@
-"""Tiles cut or warped out of a raster in one pass: each appears when it is whole, and a later run resumes."""
+"""Tiles cut or warped out of a raster in one pass: each is complete or absent, and a later run resumes."""

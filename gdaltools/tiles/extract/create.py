@@ -1,9 +1,9 @@
-"""Tiles of a large raster as GeoTIFFs or COGs, cut from it or warped out of it, in one pass over its pixels.
+"""Tiles of a large raster as GeoTIFFs or COGs, cut or warped out of it in one pass over its pixels.
 
-What is decided before the first pixel is in an `ExtractionPlan` (`plan_extraction`): who reads which tiles,
-in which order, and how often blocks of the source are decoded. Each file appears whole or not at all. Memory
-is bounded by the plan, not by the raster. A manifest beside the tiles says which are finished, so that a run
-that was interrupted can be taken up again.
+An `ExtractionPlan` (`plan_extraction`) holds everything that is decided before the first pixel: which reader
+reads which tiles, in which order, and how often blocks of the source are decoded. Each file is complete or
+absent. The plan bounds the memory, whatever the size of the raster. A manifest beside the tiles lists the
+finished ones, so that an interrupted run can be resumed.
 """
 
 from __future__ import annotations
@@ -54,11 +54,11 @@ from gdaltools.tiles.scheme import TilingScheme
 
 __all__ = ["ExtractedTile", "ExtractionPlan", "ExtractionResult", "extract_tiles", "plan_extraction"]
 
-# Of what tiles are written as: a change of it makes tiles of earlier versions be written anew.
+# Version of the tiles' bytes: after a change of it, resumed runs write tiles of earlier versions again.
 _TILE_FORMAT = 3
-# Targets that are looked at together: one look is a round trip to storage.
+# Targets that are checked concurrently: each check is a round trip to storage.
 _LOOKS_AT_ONCE = 32
-# From so many tiles on the folder is listed instead of asking for each.
+# For more tiles than this the folder is listed, instead of a check of every target.
 _MANY_TILES = 200
 
 
@@ -85,16 +85,16 @@ def extract_tiles(
     progress: ProgressOption = "auto",
     compute: bool = True,
 ) -> ExtractionResult | Delayed:
-    """Write the scheme's tiles below `dst`, as ``{stem}_{tile_id}.tif``.
+    """Write the scheme's tiles below `dst`, as ``{stem}_{tile_id}.tif``; each file is complete or absent.
 
-    Every tile appears whole or not at all. Where the scheme keeps the source's grid, tiles are
-    bit-identical to it; else they are warped, and neighbours are identical to the pixel where they
-    overlap. Nodata, masks, alpha, colours, band names, units, scales and tags survive; a warp of a
-    raster that has none of the first three gives its tiles a mask, so that what lies outside of the
-    source is never taken for black. With ``as_cog=True`` tiles are finished COGs, made in the same pass.
+    If the scheme keeps the source's grid, tiles are bit-identical to the source. Otherwise they are warped,
+    and neighbours are identical, pixel for pixel, where they overlap. Nodata, masks, alpha, colours, band
+    names, units, scales and tags are preserved. A warp of a raster without nodata, mask or alpha gives its
+    tiles a mask, so that pixels outside the source are never mistaken for black. With ``as_cog=True`` tiles
+    are finished COGs, written in the same pass.
 
-    A manifest, ``{stem}_tiles.json`` beside the tiles, lists those that are finished while the work goes on.
-    An interrupted run leaves one that is true, or none.
+    A manifest, ``{stem}_tiles.json`` beside the tiles, lists the finished tiles while the work goes on. An
+    interrupted run leaves a correct manifest or none.
 
     Parameters
     ----------
@@ -105,44 +105,50 @@ def extract_tiles(
     tiles : sequence of str, optional
         Ids of the tiles to write; by default all.
     area : GeoJSON object, path or URL, optional
-        Write only tiles that touch it: a geometry, Feature or FeatureCollection in EPSG:4326 (RFC 7946).
+        Write only tiles that touch this geometry, Feature or FeatureCollection in EPSG:4326 (RFC 7946).
     stem : str, optional
-        First part of the names; by default the source's.
+        First part of the file names; by default the source's stem.
     resampling : str, optional
         rasterio's name; by default nearest for categorical rasters and colour tables, else bilinear.
     input_crs : str, optional
-        Must be what the scheme was made with, which is used without it.
+        Must be the scheme's CRS of the source, which is also the default.
     as_cog : bool
         Write COGs with overviews instead of plain tiles.
     profile, codec, level, size_tolerance, quality, overview_resampling
-        Of COGs, as `create_cog` takes them. The tolerance is about all tiles together, and blocks from all
-        over the grid decide how it is used: a tile's bytes do not depend on which others are made.
+        Options of the COGs, as in `create_cog`. `size_tolerance` applies to all tiles together, and blocks
+        from all over the grid decide how it is used: a tile's bytes do not depend on which other tiles are
+        written.
     skip_empty : bool
-        Leave out tiles that hold nothing but nodata or masked pixels; result and manifest list them.
+        Leave out tiles that hold only nodata or masked pixels; the result and the manifest list them.
     overwrite : bool
-        Replace tiles that exist.
+        Replace existing tiles.
     resume : bool
-        Keep tiles that the manifest lists and that were not touched since, if the source and all that decides
-        the tiles are the same; write the others. `overwrite` is for these: a run that was killed can leave
-        tiles that it had not yet listed, which only ``overwrite=True`` replaces.
+        Keep tiles that the manifest lists and that have not changed since, if the source and everything that
+        decides the tiles are the same; write the others. `overwrite` applies to the others: a run that was
+        killed can leave tiles that it had not listed yet, and only ``overwrite=True`` replaces them.
     progress : True, False, "auto" or callable
-        See `gdaltools.display.progress`; in pixels. An error that a callback raises ends the work. With
-        ``compute=False`` it is shown in this process while the Delayed is computed, also by a cluster that is
-        active now, whose work a callback does not end.
+        See `gdaltools.display.progress`; counted in pixels. An error that a callback raises stops the work.
+        With ``compute=False`` progress is shown in this process while the Delayed is computed, also by a
+        cluster that is active now; a callback does not stop a cluster's work.
     compute : bool
-        False returns a dask Delayed of the result. What it resumes is decided at once. It writes no manifest,
-        which takes a caller that sees tiles end.
+        False returns a dask Delayed of the result. Which tiles it keeps is decided at once. It writes no
+        manifest, because that takes a caller that is notified of each finished tile.
+
+    Returns
+    -------
+    ExtractionResult or dask.delayed.Delayed
+        The tiles that were written, kept and skipped; with ``compute=False`` a Delayed of that result.
 
     Raises
     ------
     InvalidParameter
         The scheme was made for another raster, or has no such tile; no tile touches the area; the resampling
-        does not exist or would mix classes; what is asked of COGs does not go together.
+        does not exist or would mix classes; the COG options contradict each other.
     TargetExists
-        A tile exists and `overwrite` is False: found before any is written.
+        A tile exists and `overwrite` is False; raised before any tile is written.
     SourceNotFound, UnsupportedRaster, CorruptRaster, StorageError
-        As `inspect` does; CorruptRaster also where a block cannot be decoded, StorageError where the tiles
-        will not fit the disk. Tiles that were finished before remain.
+        As in `inspect`; also CorruptRaster if a block cannot be decoded, and StorageError if the tiles will
+        not fit on the disk. Tiles that were finished before the error remain.
 
     Examples
     --------
@@ -166,7 +172,7 @@ def extract_tiles(
         quality=quality,
         overview_resampling=overview_resampling,
     )
-    # One version of the source from here on: one that replaces it during the run is an error.
+    # Pin one version of the source: another one that replaces it during the run is an error.
     source = storage.pinned(src)
     found = storage.check_unchanged(source)
     threads = _threads() if compute else 1
@@ -239,19 +245,19 @@ def plan_extraction(
     overview_resampling: str | None = None,
     threads: int | None = None,
 ) -> ExtractionPlan:
-    """How `extract_tiles` would make the tiles: groups, order, decoding, memory, and the size to expect.
+    """Return the plan of `extract_tiles`: groups, order, decoding, memory, and the expected size and time.
 
-    Six blocks of the tile in the middle are read and encoded for the expected size; nothing is written.
+    Six blocks of the middle tile are read and encoded to estimate the size; nothing is written.
 
     Parameters
     ----------
     threads : int, optional
-        How many would work; by default as many as `extract_tiles` would use.
+        Number of threads; by default as many as `extract_tiles` would use.
 
     Raises
     ------
     InvalidParameter, SourceNotFound, UnsupportedRaster, CorruptRaster, StorageError
-        As `extract_tiles` does.
+        As in `extract_tiles`.
 
     Examples
     --------
@@ -286,7 +292,7 @@ def plan_extraction(
 
 @contextmanager
 def _at_hand(plan: ExtractionPlan, *, share: float) -> Iterator[ExtractionPlan]:
-    """The plan, its source where and how this share of it is read best, for the length of the block."""
+    """Yield the plan with its source staged or decoded, if that pays for reading this `share` of it."""
     with staged_copy(plan.source, share=share) as local, ExitStack() as resources:
         pixels = plan.pixels
         if plan.decode_first:
@@ -300,11 +306,14 @@ def _threads() -> int:
 
 
 def _parameters_hash(spec: ExtractionSpec) -> str:
-    """Of all that decides what tiles there are and what is in them; the scheme holds the source's CRS."""
+    """Return a hash of everything that decides which tiles there are and what they contain.
+
+    The source's CRS is part of the scheme.
+    """
     plan = spec.plan
     decided = {
         "format": _TILE_FORMAT,
-        # Releases differ in what they warp and compress to, and neighbours must agree.
+        # GDAL releases warp and compress differently, and neighbours must agree.
         "gdal": rasterio.__gdal_version__,
         "scheme": plan.scheme.model_dump(mode="json"),
         "stem": spec.stem,
@@ -318,7 +327,7 @@ def _parameters_hash(spec: ExtractionSpec) -> str:
 def _standing(
     spec: ExtractionSpec, chosen: Sequence[Position], listed: Mapping[str, FinishedTile]
 ) -> dict[Position, ExtractedTile]:
-    """Tiles that are listed and still whole; of the others none may stand in the way."""
+    """Return the listed tiles that are still intact; refuse other existing tiles unless overwriting."""
 
     def look(place: Position) -> ExtractedTile | None:
         target, tile = spec.target(place), listed.get(tile_id(place))
@@ -351,7 +360,7 @@ def _kept(target: Location, tile: FinishedTile) -> ExtractedTile:
 
 
 def _check_space(spec: ExtractionSpec) -> None:
-    """Refuse tiles that the disk has no room for, as far as some blocks tell."""
+    """Refuse to write tiles that the disk has no room for, estimated from a few encoded blocks."""
     if spec.folder.path is None:
         return
     folder = Path(spec.folder.path)

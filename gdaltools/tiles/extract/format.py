@@ -1,8 +1,8 @@
-"""How tiles are written: what of the source's metadata they carry, and their codec; one for all of a scheme.
+"""The format of a scheme's tiles: their codec, and which of the source's metadata they keep.
 
-Plain tiles are read once more, to become COGs, so they are blocked like these and compressed as fast as is
-lossless: ZSTD at level 1 with a predictor, without overviews. Tiles that are COGs already are encoded as
-`gdaltools.create_cog` would encode them.
+All tiles of a scheme share one format. Plain tiles are read once more, to become COGs, so they have a COG's
+blocks and the fastest lossless compression: ZSTD at level 1 with a predictor, without overviews. Tiles that
+are COGs already are encoded as `gdaltools.create_cog` would encode them.
 """
 
 from __future__ import annotations
@@ -27,24 +27,24 @@ from gdaltools.tiles.scheme import TilingScheme
 from gdaltools.warp.strips import WarpPlan
 from gdaltools.warp.target import TargetPixels, TileSource
 
-# What places the whole raster, or sums it up, and not a part of it.
+# Tags and domains that describe the whole raster and are wrong for a part of it.
 _DROPPED_TAGS = ("STATISTICS_", "TIFFTAG_XRESOLUTION", "TIFFTAG_YRESOLUTION", "TIFFTAG_RESOLUTIONUNIT")
 _DROPPED_DOMAINS = ("TILING_SCHEME",)
 _MANY_BANDS = 8
-# Of tiles that no block of a sensible size divides.
+# The blocksize of tiles that no block of a sensible size divides.
 _ODD_BLOCKSIZE = 256
 
 
 @dataclass(frozen=True)
 class TileFormat:
-    """What all tiles of a scheme have in common.
+    """The format that all tiles of a scheme share.
 
     Attributes
     ----------
     facts : Facts
-        Of the target grid as a whole.
+        Facts of the whole target grid.
     cogs : bool
-        Whether they are COGs, or plain tiles.
+        Whether the tiles are COGs; else they are plain tiles.
     """
 
     facts: Facts
@@ -53,7 +53,7 @@ class TileFormat:
     cogs: bool
 
     def plan_of(self, scheme: TilingScheme, window: PixelWindow, pixels: TargetPixels) -> CogPlan:
-        """How one tile is made."""
+        """Return the plan for writing the tile with this `window`."""
         facts = replace(
             self.facts,
             width=window.width,
@@ -67,12 +67,12 @@ class TileFormat:
         return replace(plan, piece=(block, -(-window.width // block) * block))
 
     def by_rows(self, width: int) -> bool:
-        """Whether a row of blocks of a tile so wide fits the memory that one may take."""
+        """Return whether a row of blocks of a tile `width` pixels wide fits the memory allowed for one."""
         return goes_by_rows(width, self.profile.blocksize, self.facts.pixel_bytes)
 
 
 def tile_options(scheme: TilingScheme, bands: int) -> CogOptions:
-    """What plain tiles are asked to be."""
+    """Return the options for plain tiles."""
     return CogOptions(
         codec="ZSTD",
         level=1,
@@ -91,12 +91,12 @@ def tile_format(
     *,
     cogs: bool,
 ) -> tuple[TileFormat, TargetPixels]:
-    """The format of the tiles of an open raster, and how their pixels are read.
+    """Return the format of the tiles of an open raster, and how their pixels are read.
 
     Raises
     ------
     InvalidParameter
-        What is wanted does not go together, or not with the raster.
+        The options contradict each other or do not suit the raster.
     """
     kind = mask_kind(dataset)
     masked = warp.adds_mask if warp is not None else kind == "mask"

@@ -1,4 +1,4 @@
-"""Tiles that one reader makes, and the strips of the grid that it goes through for them."""
+"""Groups of tiles that one reader writes, and the strips of the grid that it reads for them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ TileStrip = tuple[int, int, int, int]
 
 @dataclass(frozen=True)
 class TileGroup:
-    """Tiles that one reader makes: rows and columns of the scheme, and which `only` if not all of them."""
+    """Tiles that one reader writes: `rows` and `cols` of the scheme, or `only` these places of them."""
 
     rows: range
     cols: range
@@ -26,7 +26,7 @@ class TileGroup:
         return places if self.only is None else (place for place in places if place in self.only)
 
     def split(self, parts: int) -> Iterator[TileGroup]:
-        """The same tiles in parts of some columns each; none of them is empty."""
+        """Yield the same tiles in up to `parts` groups of some columns each; none is empty."""
         parts = min(parts, len(self.cols))
         edges = [self.cols.start + round(part * len(self.cols) / parts) for part in range(parts + 1)]
         for first, last in pairwise(edges):
@@ -36,7 +36,10 @@ class TileGroup:
                 yield TileGroup(self.rows, cols, only)
 
     def strips(self, scheme: TilingScheme, step: int) -> Iterator[tuple[TileStrip, tuple[Position, ...]]]:
-        """Windows (top, bottom, left, right) from top to bottom, none over a gap, and the tiles in each."""
+        """Yield windows (top, bottom, left, right), from top to bottom, with the tiles that each one touches.
+
+        No window crosses a multiple of `step` rows or a gap between tiles.
+        """
         windows = {place: scheme.window(*place) for place in self}
         by_row: dict[int, list[Position]] = {}
         for place in sorted(windows):
@@ -49,7 +52,7 @@ class TileGroup:
         while top < end:
             bottom = min((top // step + 1) * step, end)
             inside = [r for r in rows if extents[r].row_off < bottom and _bottom(extents[r]) > top]
-            # Between tiles that lie apart nothing is read.
+            # Rows between tiles that lie apart are not read.
             first = max(top, min(extents[r].row_off for r in inside)) if inside else top
             last = min(bottom, max(_bottom(extents[r]) for r in inside)) if inside else bottom
             if inside:
@@ -66,7 +69,7 @@ def _bottom(window: PixelWindow) -> int:
 def _spans(
     windows: dict[Position, PixelWindow], places: Sequence[Position]
 ) -> Iterator[tuple[int, int, tuple[Position, ...]]]:
-    """Columns without a gap, and the tiles in them."""
+    """Yield spans of columns without a gap (left, right), and the tiles in each."""
     tiles: list[Position] = []
     left = right = 0
     for place in sorted(places, key=lambda place: windows[place].col_off):
@@ -83,7 +86,7 @@ def _spans(
 
 
 def hilbert(row: int, col: int, side: int) -> int:
-    """Where a place lies on Hilbert's curve through a square of at least `side` places a side.
+    """Return the index of a place on the Hilbert curve through a square of at least `side` places a side.
 
     >>> [hilbert(row, col, 2) for row, col in ((0, 0), (1, 0), (1, 1), (0, 1))]
     [0, 1, 2, 3]
@@ -104,7 +107,7 @@ def hilbert(row: int, col: int, side: int) -> int:
 def _by_group(
     only: frozenset[Position] | None, rows: Sequence[range], columns: Sequence[range]
 ) -> dict[Position, frozenset[Position]]:
-    """The tiles of `only` by the row and column of their group."""
+    """Return the tiles of `only` by the row and column of their group."""
     down = {row: index for index, part in enumerate(rows) for row in part}
     across = {col: index for index, part in enumerate(columns) for col in part}
     found: dict[Position, set[Position]] = {}
@@ -114,7 +117,7 @@ def _by_group(
 
 
 def _columns(scheme: TilingScheme, widest: int) -> list[range]:
-    """Columns of tiles in parts at most `widest` pixels wide, and at least one column."""
+    """Return columns of tiles in runs at most `widest` pixels wide, each of at least one column."""
     found, first = [], 0
     for col in range(1, scheme.cols + 1):
         if col < scheme.cols:

@@ -1,8 +1,8 @@
-"""Which tiles of an extraction are finished, as one JSON document beside them, so that a later run can go on.
+"""The manifest: which tiles of an extraction are finished, in one JSON document beside them, for resuming.
 
-A tile is entered only after it is published, and the document is replaced as a whole: whenever the process
-ends, what lies there is a true manifest, or none. One that cannot be read, or that tells of another source or
-of other parameters, counts for nothing.
+A tile is entered only after it is published, and the document is always replaced as a whole: whenever the
+process ends, the manifest is correct or absent. A manifest that cannot be parsed, or that is of another
+source or other parameters, is ignored.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from gdaltools.errors import GdalToolsError, SourceNotFound
 from gdaltools.runtime import crash_points
 from gdaltools.storage import Location
 
-# A write is followed by a pause of this many times its length: below a tenth of the time is spent on them.
+# A write is followed by a pause of this many times its duration: writes take less than a tenth of the time.
 _PAUSE = 10
 
 log = logging.getLogger(__name__)
 
 
 class FinishedTile(BaseModel):
-    """A tile as it was published: its file's name, size and ETag, and its (bands, rows, cols)."""
+    """A published tile: its file's name, size and ETag, and its shape (bands, rows, cols)."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -38,7 +38,7 @@ class FinishedTile(BaseModel):
     shape: tuple[int, int, int]
 
     def is_whole(self, target: Location) -> bool:
-        """Whether what lies at `target` is still this tile.
+        """Return whether the file at `target` is still this tile, by name, size and ETag.
 
         Raises
         ------
@@ -54,16 +54,16 @@ class FinishedTile(BaseModel):
 
 
 class TileManifest(BaseModel):
-    """What tiles were made of, by which parameters, and those that are finished.
+    """The source and parameters of an extraction, and its finished tiles.
 
     Attributes
     ----------
     source, source_size_bytes, source_etag
-        The raster, as it was when the run began.
+        The raster as it was when the run began.
     parameters_hash : str
-        Of everything else that decides the tiles' names and bytes.
+        Hash of everything else that decides the tiles' names and bytes.
     skipped : tuple of str
-        Ids of tiles that hold no data, and were not written as that was asked for.
+        Ids of tiles that hold no data and were left out on request.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -78,7 +78,7 @@ class TileManifest(BaseModel):
 
 
 def known_tiles(target: Location, run: TileManifest) -> TileManifest:
-    """The manifest at `target` if it is of the same source and parameters as `run`, else `run` as it is.
+    """Return the manifest at `target` if its source and parameters are those of `run`, else `run` unchanged.
 
     Raises
     ------
@@ -103,18 +103,18 @@ def known_tiles(target: Location, run: TileManifest) -> TileManifest:
 
 
 class ManifestWriter:
-    """Keeps the manifest at `target` up to date while tiles end; at the block's end it lists them all.
+    """Keeps the manifest at `target` up to date while tiles finish; when the block ends, it lists them all.
 
     Parameters
     ----------
     run : TileManifest
-        What the tiles are made of, without tiles.
+        The source and parameters of the tiles, without tiles.
     finished : mapping
-        Tiles by id that are finished already.
+        Tiles that are finished already, by id.
     skipped : set of str
-        Ids of tiles that were found to hold no data.
+        Ids of tiles that are known to hold no data.
     clock : callable
-        Seconds that only grow.
+        Monotonic clock, in seconds.
     """
 
     def __init__(
@@ -135,7 +135,7 @@ class ManifestWriter:
         self._behind = False
 
     def enter(self, tile: FinishedTile) -> None:
-        """Add a tile that was published; to be called by one thread at a time.
+        """Add a published tile; only one thread at a time may call this.
 
         Raises
         ------
@@ -146,23 +146,23 @@ class ManifestWriter:
         self._write_soon()
 
     def leave_out(self, tile_id: str) -> None:
-        """Add a tile that holds no data; as `enter`.
+        """Add a tile that holds no data; only one thread at a time may call this.
 
         Raises
         ------
         StorageError
-            As `enter` does.
+            As in `enter`.
         """
         self._skipped[tile_id] = None
         self._write_soon()
 
     def catch_up(self) -> None:
-        """Write what was added in a pause, if that is over; as `enter`.
+        """Write what was added during a pause, if the pause is over; only one thread at a time may call this.
 
         Raises
         ------
         StorageError
-            As `enter` does.
+            As in `enter`.
         """
         if self._behind and self._clock() >= self._not_before:
             self._write()

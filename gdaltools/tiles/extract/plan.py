@@ -1,9 +1,9 @@
-"""Everything about an extraction that is decided before its first pixel: who reads what, in which order.
+"""The plan of an extraction: what each reader reads and in which order, decided before the first pixel.
 
 A reader takes a group of tiles, a part of the grid that is as wide as memory allows, and goes through it from
-top to bottom with one open file: tiles beside and below each other get their rows from the same strips, so
-each block of the source is decoded once for all of them. Groups follow each other as the source is laid out,
-in rows where it is stored in strips, along Hilbert's curve where it is stored in tiles.
+top to bottom with one open file. Tiles beside and below each other get their rows from the same strips, so
+each block of the source is decoded once for all of them. Groups follow the layout of the source: in rows if
+it is stored in strips, along the Hilbert curve if it is stored in tiles.
 """
 
 from __future__ import annotations
@@ -27,42 +27,42 @@ from gdaltools.tiles.scheme import TilingScheme
 from gdaltools.warp.strips import WarpPlan
 from gdaltools.warp.target import TargetPixels
 
-# A group is at most about so large, and smaller where there would not be enough groups for all threads.
+# A group holds at most about this many bytes, and less if there would be too few groups for all threads.
 _GROUP_BYTES = 256 << 20
 _GROUPS_PER_THREAD = 4
-# Threads that wait for the last groups are to cost no more than this; else these become narrower, and where
-# even that does not help tiles are made one after the other, each by all threads.
+# Groups should keep threads busy for this share of the time; otherwise the last groups become narrower. Below
+# the second share even so, tiles are written one after the other, each by all threads.
 _BUSY, _LEAST_BUSY = 0.95, 0.75
-# Of the block cache, for all threads: groups become narrower rather than take more.
+# Block cache for all threads together; groups become narrower rather than take more.
 _MODEST_CACHE_BYTES = 256 << 20
-# A strip of a source of which any part can be read alone: nothing is decoded in vain where groups are narrow.
+# A strip of a source that can be read in any order: there narrow groups decode nothing in vain.
 _ANY_ORDER_STRIP_BYTES = STRIP_BYTES // 3
-# Groups, and strips of each, that tell of all where there are more.
+# The most groups, and strips of each, that are sampled to estimate how often blocks are decoded.
 _LOOKED_AT, _STRIPS_LOOKED_AT = 24, 48
 
 
 @dataclass(frozen=True, repr=False)
 class ExtractionPlan(ShownInOneLine):
-    """How tiles will be extracted.
+    """The plan of an extraction.
 
     Attributes
     ----------
     tiles : int
-        How many are to be made.
+        Number of tiles to write.
     groups : tuple of TileGroup
-        In the order in which readers take them.
+        Groups, in the order in which readers take them.
     side_by_side : bool
-        Whether each thread makes groups of its own; else all threads make one tile after the other.
+        Whether each thread writes groups of its own; else all threads write one tile after the other.
     reading : Reading
-        How often stored blocks are decoded, by what was looked at.
+        How often stored blocks are decoded, estimated from sampled groups.
     cached : bool
-        Whether a row of a group's cells fits GDAL's block cache with those of the other threads.
+        Whether a row of a group's cells, for every thread, fits GDAL's block cache.
     decode_first : bool
-        Whether the source is decoded once into a scratch file, of which any part can be read.
+        Whether the source is first decoded once into a scratch file, any part of which can be read.
     staged : bool
-        Whether the source is brought from Azure to the local disk first.
+        Whether the source is first copied from Azure to the local disk.
     estimated_bytes, estimated_seconds : number or None
-        Of all tiles together; None where it was not asked for.
+        Estimates for all tiles together; None if they were not requested.
     """
 
     scheme: TilingScheme
@@ -83,27 +83,27 @@ class ExtractionPlan(ShownInOneLine):
 
     @property
     def source(self) -> Location:
-        """What is read."""
+        """The raster that is read."""
         return self.pixels.location
 
     @property
     def warp(self) -> WarpPlan | None:
-        """How pixels are warped; None where tiles are plain windows."""
+        """How pixels are warped; None if tiles are plain windows."""
         return self.pixels.warp
 
     @property
     def rereads(self) -> float:
-        """How often a stored block is decoded on average; 1 is once."""
+        """How often a stored block is decoded on average; 1 means once."""
         return self.reading.rereads if self.cached else self.reading.rereads_without_cache
 
     @property
     def in_any_order(self) -> bool:
-        """Whether any part of the source can be read for itself: nothing beside it is decoded in vain."""
+        """Whether any part of the source can be read without decoding anything beside it."""
         return self.decode_first or self.pixels.raw is not None
 
     @property
     def cache_bytes(self) -> int:
-        """What GDAL's block cache is to hold."""
+        """The size of GDAL's block cache."""
         options = self.reading.cache_bytes * self.threads
         return min(CACHE_BYTES, max(CACHE_MB << 20, options))
 
@@ -112,7 +112,7 @@ class ExtractionPlan(ShownInOneLine):
         return self.cache_bytes - (CACHE_MB << 20)
 
     def positions(self) -> Iterator[Position]:
-        """Row and column of every tile, in the order of the groups.
+        """Yield the row and column of every tile, in the order of the groups.
 
         Examples
         --------
@@ -123,7 +123,7 @@ class ExtractionPlan(ShownInOneLine):
         return (place for group in self.groups for place in group)
 
     def plan_of(self, place: Position) -> CogPlan:
-        """How one tile is made.
+        """Return the plan for writing the tile at `place`.
 
         Examples
         --------
@@ -134,7 +134,7 @@ class ExtractionPlan(ShownInOneLine):
         return self.layout.plan_of(self.scheme, self.scheme.window(*place), self.pixels)
 
     def memory_bytes(self, threads: int | None = None) -> int:
-        """What a process needs at most, with so many threads (by default those of the plan).
+        """Return the most memory that a process with `threads` threads needs (by default those of the plan).
 
         Examples
         --------
@@ -235,7 +235,7 @@ def grouped(
     *,
     decode_first: bool = False,
 ) -> ExtractionPlan:
-    """The plan for the `chosen` tiles, None for all, on so many threads."""
+    """Return the plan for the `chosen` tiles (None for all) on `threads` threads."""
     only = None if chosen is None or len(chosen) == len(scheme) else frozenset(chosen)
     tiles = len(scheme) if chosen is None else len(chosen)
     plan = ExtractionPlan(
@@ -266,7 +266,7 @@ def grouped(
         if plan.in_any_order:
             return plan
         found.append(_looked_at(plan))
-        # A narrower strip takes less of the cache; what is decoded in vain then is less than by thrashing.
+        # A narrower strip needs less cache; it decodes blocks again, but fewer than a thrashing cache would.
         if found[-1].reading.cache_bytes * threads <= _MODEST_CACHE_BYTES or not plan.side_by_side:
             return found[-1]
         if max(len(group.cols) for group in plan.groups) == 1:
@@ -275,10 +275,10 @@ def grouped(
 
 
 def _balanced(plan: ExtractionPlan, only: frozenset[Position] | None, widest: int) -> tuple[TileGroup, ...]:
-    """Groups at most so wide; the last are narrower where threads would wait for them."""
+    """Return groups at most `widest` pixels wide; the last are narrower if threads would wait for them."""
     groups = _groups(plan, only, _columns(plan.scheme, widest))
     if plan.in_any_order:
-        # Tiles differ in what they take, and narrow groups cost little: no thread waits long for the last.
+        # Tiles take different times and narrow groups cost little here: so no thread waits long at the end.
         return groups[: -2 * plan.threads] + tuple(
             part for group in groups[-2 * plan.threads :] for part in group.split(len(group.cols))
         )
@@ -317,7 +317,7 @@ def _groups(
 
 
 def _rows(plan: ExtractionPlan, columns: Sequence[range], size: int) -> Iterator[range]:
-    """Rows of tiles that make up about `size` bytes in a group."""
+    """Yield rows of tiles that make up about `size` bytes in a group."""
     scheme = plan.scheme
     width = (
         max(sum(scheme.window(0, col).width for col in cols) for cols in columns)
@@ -332,7 +332,7 @@ def _rows(plan: ExtractionPlan, columns: Sequence[range], size: int) -> Iterator
 
 
 def _busy(plan: ExtractionPlan, groups: Sequence[TileGroup]) -> float:
-    """The share of the threads' time that groups fill, each taken by the first thread that is free."""
+    """Return the share of the threads' time that groups fill; the first free thread takes the next group."""
     ends = [0] * plan.threads
     total = 0
     for group in groups:
@@ -343,7 +343,10 @@ def _busy(plan: ExtractionPlan, groups: Sequence[TileGroup]) -> float:
 
 
 def _looked_at(plan: ExtractionPlan) -> ExtractionPlan:
-    """The plan with how often blocks are decoded; of many groups by some at its ends and in its middle."""
+    """Return the plan with how often blocks are decoded.
+
+    Of many groups only some are sampled: the first, the middle and the last ones.
+    """
     step = plan.pixels.step
     count, part = len(plan.groups), _LOOKED_AT // 3
     begins = (0, (count - part) // 2, count - part)

@@ -1,4 +1,4 @@
-"""From what a caller asks for to the plan of an extraction: it is checked, and the source looked at."""
+"""From a caller's options to the plan of an extraction: the options are checked, and the source is opened."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from gdaltools.tiles.extract.plan import ExtractionPlan, grouped
 from gdaltools.tiles.scheme import TilingScheme
 from gdaltools.warp.strips import WarpPlan, cell_side, chosen_resampling, plan_warp
 
-# A table of blocks that goes along with each group of tiles to another process.
+# The largest table of blocks that is sent to another process with each group of tiles.
 _SENT_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
 class ExtractionOptions:
-    """What a caller asked for, before it is checked: the arguments that decide the tiles."""
+    """A caller's options before they are checked: the arguments that decide the tiles."""
 
     tiles: Sequence[str] | None = None
     area: Any = None
@@ -43,7 +43,7 @@ class ExtractionOptions:
     overview_resampling: str | None = None
 
     def cog_options(self) -> dict[str, Any]:
-        """What of it is said of COGs alone."""
+        """Return those options that were passed and apply to COGs only."""
         names = ("profile", "codec", "level", "size_tolerance", "quality", "overview_resampling")
         return {name: value for name in names if (value := getattr(self, name)) is not None}
 
@@ -56,17 +56,17 @@ def planned(
     *,
     may_decode_first: bool,
 ) -> tuple[ExtractionPlan, list[Position]]:
-    """The plan, and the tiles that it is for in the order in which they were asked for.
+    """Return the plan, and its tiles in the requested order.
 
     Parameters
     ----------
     may_decode_first : bool
-        Whether readers would find a scratch file of this machine.
+        Whether readers can use a scratch file on this machine.
 
     Raises
     ------
     InvalidParameter, SourceNotFound, UnsupportedRaster, CorruptRaster, StorageError
-        As `extract_tiles` does.
+        As in `extract_tiles`.
     """
     encoding = options.cog_options()
     if encoding and not options.as_cog:
@@ -85,7 +85,7 @@ def planned(
         if raw is not None and (may_decode_first or raw.offsets.nbytes <= _SENT_BYTES):
             pixels = replace(pixels, raw=raw)
         blocks = stored_blocks(dataset, scheme.source_grid, scheme.grid, warps=scheme.warps)
-        # A scratch file is no source for GDAL's warp, and nothing gained where nothing is compressed.
+        # GDAL's warp cannot read a scratch file, and an uncompressed source gains nothing from one.
         can_decode_first = (
             may_decode_first and dataset.compression is not None and (warp is None or pixels.by_kernel)
         )
@@ -105,7 +105,7 @@ def _warp(dataset: Any, scheme: TilingScheme, resampling: str | None) -> WarpPla
 
 
 def _check_meets(blocks: StoredBlocks, scheme: TilingScheme, source: Location) -> None:
-    """Refuse a grid that no pixel of the raster would be on."""
+    """Refuse a grid that contains no pixel of the raster."""
     grid = scheme.grid
     if blocks.misses():
         raise InvalidParameter(
@@ -133,7 +133,7 @@ def _chosen(scheme: TilingScheme, options: ExtractionOptions) -> list[Position]:
 
 
 def regrouped(plan: ExtractionPlan, missing: Sequence[Position]) -> ExtractionPlan:
-    """The plan for some of its tiles."""
+    """Return the plan for only the `missing` tiles."""
     return grouped(
         plan.scheme,
         plan.pixels,
@@ -146,7 +146,7 @@ def regrouped(plan: ExtractionPlan, missing: Sequence[Position]) -> ExtractionPl
 
 
 def estimated_bytes(plan: ExtractionPlan) -> int:
-    """What all tiles will take, by six blocks of the one in the middle, which are read and encoded."""
+    """Return the expected size of all tiles; six blocks of the middle tile are read and encoded for it."""
     places = list(plan.positions())
     tile = with_estimate(plan.plan_of(places[len(places) // 2]))
     width, height = tile.levels[0]
@@ -154,7 +154,7 @@ def estimated_bytes(plan: ExtractionPlan) -> int:
 
 
 def estimated_seconds(plan: ExtractionPlan) -> float:
-    """What all tiles will take, by the rates of `gdaltools.estimate`."""
+    """Return the expected duration for all tiles, at the rates of `gdaltools.estimate`."""
     facts = plan.layout.facts
     layout = Layout(plan.total_pixels, 1, facts.count, facts.numpy_dtype.itemsize)
     variant = "window" if plan.warp is None else "warp"

@@ -1,4 +1,4 @@
-"""What an extraction wrote, and what it found written: the values that `extract_tiles` answers with."""
+"""Results of `extract_tiles`: the tiles that it wrote, and those that it kept from an earlier run."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from gdaltools.runtime.text import megabytes
 
 
 class ExtractedTile(BaseModel):
-    """One tile in its place: where, how many bytes with which ETag, and its (bands, rows, cols).
+    """A tile at its target: location, size in bytes, ETag, and shape (bands, rows, cols).
 
     Attributes
     ----------
     resumed : bool
-        Whether an earlier run wrote it, and this one found it whole.
+        Whether an earlier run wrote the tile and this run found it intact.
     started, finished : float
-        Seconds since 1970; of a resumed tile both are when it was looked at.
+        Seconds since 1970; for a resumed tile both are the time at which it was checked.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -37,24 +37,24 @@ class ExtractedTile(BaseModel):
 
 
 class ExtractionResult(OnMap, BaseModel):
-    """What `extract_tiles` wrote.
+    """The result of `extract_tiles`.
 
     Attributes
     ----------
     tiles : tuple of ExtractedTile
-        In the scheme's order, or that of `tiles`.
+        Tiles in the scheme's order, or in the order of the `tiles` parameter.
     tiles_resumed : int
-        How many of them an earlier run had written.
+        Number of tiles that an earlier run had written.
     skipped : tuple of str
-        Ids of tiles that hold no data, and were not written as that was asked for.
+        Ids of tiles that hold no data and were left out on request.
     cogs : bool
         Whether the tiles are COGs.
     warped : bool
         Whether pixels were resampled, by `resampling`.
     seconds : float
-        From the first tile's start to the last one's end, resumed ones left out.
+        From the start of the first tile to the end of the last one, without resumed tiles.
     tile_size, overlap : int
-        The largest side of a tile, and what neighbours share, in pixels.
+        The largest side of a tile, and the pixels that neighbours share.
     """
 
     model_config = ConfigDict(frozen=True)

@@ -1,4 +1,4 @@
-"""The doing of an extraction: groups on threads or on a cluster, or tile by tile, and who hears of it."""
+"""Execution of an extraction: groups on threads or a cluster, or tile by tile; progress and manifest."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ TileResults = dict[str, ExtractedTile | str]
 
 
 class ProgressListener:
-    """Hears of pixels and tiles, from any thread, and tells progress and manifest of them."""
+    """Receives pixels and tiles from any thread, and passes them to the progress display and the manifest."""
 
     def __init__(
         self,
@@ -49,19 +49,19 @@ class ProgressListener:
         self._lock = threading.Lock()
 
     def pixels(self, count: int) -> None:
-        """So many more were written."""
+        """Count `count` more pixels as written."""
         self._by_pixels = True
-        with self._lock:  # tiles beside each other end together, and the next ones may be far away
+        with self._lock:  # adjacent tiles finish together, and the next may take long
             self._manifest.catch_up()
         self._advance(count)
 
     def group(self, made: Sequence[ExtractedTile | str]) -> None:
-        """All tiles of a group ended."""
+        """Record all tiles of a finished group."""
         for tile in made:
             self.tile(tile)
 
     def tile(self, tile: ExtractedTile | str) -> None:
-        """A tile ended; one that was heard of already counts once."""
+        """Record a finished tile; a tile that is reported twice counts once."""
         name = name_of(tile)
         with self._lock:
             if name in self._results:
@@ -77,7 +77,7 @@ class ProgressListener:
 
 
 def name_of(tile: ExtractedTile | str) -> str:
-    """The id of a tile that was made, or left out."""
+    """Return the id of a tile that was written or left out."""
     return tile if isinstance(tile, str) else tile.tile_id
 
 
@@ -91,8 +91,8 @@ def _finished(tile: ExtractedTile) -> FinishedTile:
     )
 
 
-# Readers in this process find their caller by name; in another process, as on a cluster, the name is unknown,
-# and tiles count when their group has ended.
+# Readers in this process find their listener by its name. In another process, as on a cluster, the name is
+# unknown, and tiles are recorded when their group has finished.
 _listeners: dict[str, ProgressListener] = {}
 
 
@@ -103,7 +103,7 @@ def listening(
     manifest: ManifestWriter,
     results: TileResults,
 ) -> Iterator[ProgressListener]:
-    """A listener that readers in this process find by its name, for the length of the block."""
+    """Yield a listener that readers in this process find by its name while the block lasts."""
     listener = ProgressListener(spec, advance, manifest, results)
     _listeners[listener.name] = listener
     try:
@@ -113,7 +113,7 @@ def listening(
 
 
 def run(spec: ExtractionSpec, listener: ProgressListener) -> None:
-    """Make all tiles of the plan."""
+    """Write all tiles of the plan."""
     plan = spec.plan
     if plan.side_by_side:
         threads = None if graph.cluster_threads() else plan.threads
@@ -126,13 +126,13 @@ def run(spec: ExtractionSpec, listener: ProgressListener) -> None:
 
 
 def _sent(spec: ExtractionSpec) -> ExtractionSpec:
-    """What a reader needs of it: on the way to another machine all groups would be a burden to each."""
+    """Return the spec without its groups, which would burden every task that is sent to another machine."""
     return replace(spec, plan=replace(spec.plan, groups=()))
 
 
 @dataclass(frozen=True)
 class _Walking:
-    """The call that makes one group; in this process it tells its caller how far it is."""
+    """The callable that writes one group; in this process it reports progress to the listener."""
 
     spec: ExtractionSpec
     channel: str | None
@@ -144,7 +144,7 @@ class _Walking:
 
 
 def _alone(spec: ExtractionSpec, place: Position, callback: Callable[[int], None]) -> ExtractedTile | str:
-    """One tile by all threads."""
+    """Write one tile with all threads."""
     started = time.time()
     plan, target = replace(spec.plan.plan_of(place), policy=spec.policy), spec.target(place)
     pixels = spec.plan.scheme.window(*place).pixels
@@ -171,7 +171,7 @@ def _holds_data(spec: ExtractionSpec, place: Position) -> bool:
 
 
 def delayed(spec: ExtractionSpec, relay: Relay) -> list[Delayed]:
-    """The same as tasks of dask's, each of which makes some tiles and tells `relay` of it."""
+    """Return the same work as dask tasks, each of which writes some tiles and reports to `relay`."""
     sent = _sent(spec)
     shared = dask.delayed(sent, traverse=False)
     plan = dask.delayed(sent.plan, traverse=False)
@@ -186,7 +186,7 @@ def delayed(spec: ExtractionSpec, relay: Relay) -> list[Delayed]:
 
 
 def _decided(plan: ExtractionPlan, tried: Sequence[TrialResult], relay: Relay) -> Policy:
-    """What all tiles wait for: the work begins with it."""
+    """Start the relay and return the policy; all tiles depend on this task."""
     relay.begin()
     return decided(plan, [trials for _, trials in tried])
 

@@ -1,7 +1,7 @@
-"""How adaptive DEFLATE is written in all tiles of a scheme, decided by blocks from all over its grid.
+"""The policy for adaptive DEFLATE in a scheme's tiles, decided by trials of blocks from all over its grid.
 
-The decision depends on raster, scheme and options alone: a tile has the same bytes whichever others are made,
-before or after it, on any number of threads.
+The decision depends on raster, scheme and options alone: a tile has the same bytes whichever tiles are
+written before, after or beside it, on any number of threads.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from gdaltools.tiles.extract.groups import Position
 from gdaltools.tiles.extract.plan import ExtractionPlan
 from gdaltools.warp.target import OpenTile, TileSource
 
-# Blocks that are tried: in few rows, as a source in strips is read by rows, at most such a part of all, and
-# none where there are few.
+# Trial blocks lie in few rows, because a source in strips is read by rows: `_ROWS` rows of up to `_COLS`
+# blocks, in total about 1/`_SHARE` of all blocks at most; none if the grid has fewer than `_FEW_BLOCKS`.
 _ROWS, _COLS, _SHARE, _FEW_BLOCKS = 8, 8, 8, 64
 
 TrialResult = tuple[int, list[Trial]]
@@ -27,7 +27,7 @@ Block = tuple[Position, int, int]
 
 
 def policy_of(plan: ExtractionPlan) -> Policy:
-    """How DEFLATE is written in all tiles, after blocks from all over the grid were tried."""
+    """Return the policy for DEFLATE in all tiles, from trials of blocks from all over the grid."""
     found: dict[int, list[Trial]] = {}
 
     def ended(answer: TrialResult) -> None:
@@ -38,19 +38,19 @@ def policy_of(plan: ExtractionPlan) -> Policy:
 
 
 def decided(plan: ExtractionPlan, trials: Sequence[Sequence[Trial]]) -> Policy:
-    """The policy that the trials of the rows, in their order, let choose."""
+    """Return the policy that follows from the trials of the rows, in their order."""
     tolerance = plan.layout.profile.size_tolerance
     return find_policy((trial for some in trials for trial in some), tolerance) if tolerance else Policy()
 
 
 @dataclass(frozen=True)
 class TrialTask:
-    """The call that tries a row of blocks."""
+    """The callable that runs the trials of one row of blocks."""
 
     plan: ExtractionPlan
 
     def __call__(self, given: tuple[int, list[Block]]) -> TrialResult:
-        """What the encoders make of the blocks of a numbered row, and its number."""
+        """Return the row's number and the trials of its blocks."""
         index, blocks = given
         trials: list[Trial] = []
         with block_cache(self.plan.cache_bytes), self.plan.pixels.opened() as opened:
@@ -62,7 +62,7 @@ class TrialTask:
 
 
 def trial_rows(plan: ExtractionPlan) -> list[list[Block]]:
-    """Rows of blocks that are tried: (tile, row, column of its blocks), whichever tiles are to be made."""
+    """Return rows of trial blocks as (tile, block row, block column), whichever tiles are to be written."""
     scheme, block = plan.scheme, plan.layout.profile.blocksize
     grid = scheme.grid
     total = grid.width * grid.height // block**2
@@ -72,7 +72,7 @@ def trial_rows(plan: ExtractionPlan) -> list[list[Block]]:
     found = []
     for line in range(_ROWS):
         y = (2 * line + 1) * grid.height // (2 * _ROWS)
-        # Each row's begin elsewhere, so that columns are not all the same.
+        # Each row starts at another offset, so that rows do not share their columns.
         columns = (int((number + line / _ROWS) * grid.width / cols) for number in range(cols))
         blocks = []
         for x in columns:

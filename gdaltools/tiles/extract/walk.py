@@ -1,4 +1,4 @@
-"""One reader's work: through a group of tiles from top to bottom, and each appears when it is whole."""
+"""Read a group of tiles from top to bottom; each tile is published when it is complete."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ from gdaltools.tiles.extract.plan import ExtractionPlan
 from gdaltools.tiles.extract.result import ExtractedTile
 from gdaltools.warp.target import holds_data
 
-# Tiles up to this, uncompressed, wait in memory until they are whole: a file for each row of them costs more.
+# Tiles up to this size, uncompressed, are kept in memory until complete: many small open files cost more.
 _IN_MEMORY_BYTES = 4 << 20
 
 
 @dataclass(frozen=True)
 class ExtractionSpec:
-    """What every reader is told beside its group.
+    """What every reader needs beside its group.
 
     Attributes
     ----------
@@ -53,30 +53,30 @@ class ExtractionSpec:
     policy: Policy
 
     def target(self, place: Position) -> Location:
-        """Where a tile goes."""
+        """Return the target of the tile at `place`."""
         return self.folder.child(f"{self.stem}_{tile_id(place)}.tif")
 
 
 @dataclass(frozen=True)
 class Callbacks:
-    """Whom a reader tells how far it is: of pixels that it wrote, and of tiles that ended."""
+    """Callbacks of a reader: `pixels` with the number of pixels written, `tile` with each finished tile."""
 
     pixels: Callable[[int], None] = lambda _: None
     tile: Callable[[ExtractedTile | str], None] = lambda _: None
 
 
 def tile_id(place: Position) -> str:
-    """The name of a tile."""
+    """Return the id of the tile at `place`."""
     return f"tile_{place[0]}_{place[1]}"
 
 
 def walk(spec: ExtractionSpec, group: TileGroup, callbacks: Callbacks) -> list[ExtractedTile | str]:
-    """Make the tiles of a group; of one that is left out, as it has no data, only the id is returned.
+    """Write the tiles of a group and return them; for a tile left out for lack of data only its id.
 
     Raises
     ------
     CorruptRaster, StorageError, TargetExists
-        The source cannot be read or decoded, or a tile cannot be written; those that were whole remain.
+        The source cannot be read or decoded, or a tile cannot be written; tiles completed before remain.
     """
     plan = spec.plan
     made: list[ExtractedTile | str] = []
@@ -105,7 +105,7 @@ def walk(spec: ExtractionSpec, group: TileGroup, callbacks: Callbacks) -> list[E
 
 @dataclass
 class _Tile:
-    """A tile of which rows are missing still."""
+    """A tile some of whose rows are still missing."""
 
     spec: ExtractionSpec
     place: Position
@@ -119,7 +119,7 @@ class _Tile:
 
     @classmethod
     def begun(cls, spec: ExtractionSpec, place: Position) -> _Tile:
-        """A tile without rows; if it is large it has a scratch folder from here on."""
+        """Return a tile without rows; a large one has a scratch folder from here on."""
         window, plan = spec.plan.scheme.window(*place), spec.plan.plan_of(place)
         resources = ExitStack()
         sink: FileSink | MemorySink
@@ -132,11 +132,11 @@ class _Tile:
 
     @property
     def bottom(self) -> int:
-        """The row of the grid below its last one."""
+        """The row of the grid below the tile's last row."""
         return self.window.row_off + self.window.height
 
     def add(self, top: int, left: int, pixels: Pixels, valid: Valid | None) -> int:
-        """Take its own of a strip that begins at (top, left) of the grid; how many pixels that was."""
+        """Add the tile's part of the strip that begins at (`top`, `left`); return its number of pixels."""
         first = max(0, self.window.row_off - top)
         last = min(pixels.shape[1], self.bottom - top)
         if first >= last:
@@ -149,7 +149,7 @@ class _Tile:
         return int(last - first) * self.window.width
 
     def end(self) -> ExtractedTile | str:
-        """Publish it."""
+        """Publish the tile, or leave it out if it is empty."""
         target = self.spec.target(self.place)
         if self.empty:
             self.abandon()
@@ -168,12 +168,12 @@ class _Tile:
         return extracted(target, self.place, self.plan, size, self.started)
 
     def abandon(self) -> None:
-        """Leave nothing of it, unless it has ended."""
+        """Discard the tile, unless it is published."""
         self.resources.__exit__(_Abandoned, _Abandoned(), None)
 
 
 def extracted(target: Location, place: Position, plan: CogPlan, size: int, started: float) -> ExtractedTile:
-    """What is told of a tile that was just published."""
+    """Return the result for a tile that was just published."""
     crash_points.reach("tile-published")
     facts = plan.facts
     return ExtractedTile(
@@ -189,7 +189,7 @@ def extracted(target: Location, place: Position, plan: CogPlan, size: int, start
 
 
 def is_empty(plan: CogPlan, pixels: Pixels, valid: Valid | None) -> bool:
-    """Whether none of the pixels is data: by mask and nodata, or by an alpha band."""
+    """Return whether no pixel is data, by the alpha band if there is one, else by mask or nodata."""
     facts = plan.facts
     if ColorInterp.alpha in facts.colorinterp:
         return not pixels[facts.colorinterp.index(ColorInterp.alpha)].any()
@@ -200,12 +200,12 @@ def is_empty(plan: CogPlan, pixels: Pixels, valid: Valid | None) -> bool:
 
 
 class _Abandoned(Exception):
-    """A tile that is not to appear."""
+    """A tile must not be published."""
 
 
 @contextmanager
 def _writing(spec: ExtractionSpec, place: Position, plan: CogPlan) -> Iterator[Path]:
-    """`storage.writing` for a tile, and nothing is written if the block ends with `_Abandoned`."""
+    """`storage.writing` for a tile; nothing is written if the block ends with `_Abandoned`."""
     target, traits = spec.target(place), plan.traits if spec.plan.layout.cogs else None
     with suppress(_Abandoned), storage.writing(target, overwrite=spec.overwrite, traits=traits) as path:
         yield path
