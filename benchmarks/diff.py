@@ -69,11 +69,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--fail-over", type=positive, metavar="TIMES", help="exit with 1 if a cell is slower by more"
     )
     try:
-        given = parser.parse_args(arguments)
+        args = parser.parse_args(arguments)
     except SystemExit as end:
         return int(end.code or 0)
     try:
-        before, after = _opened(given.before), _opened(given.after)
+        before, after = _opened(args.before), _opened(args.after)
         found = differences(before, after)
         if not found:
             raise StoreError("the stores share no cell: measure both with the same --sizes and --operations")
@@ -82,7 +82,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return USAGE
     print("\n".join(_table(before, after, found)))
     worst = max(each.seconds for each in found)
-    return SLOWER if given.fail_over is not None and worst > given.fail_over else OK
+    return SLOWER if args.fail_over is not None and worst > args.fail_over else OK
 
 
 def _opened(path: Path) -> Contents:

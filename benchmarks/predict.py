@@ -44,11 +44,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--inputs", type=Path, default=cache_folder(), metavar="FOLDER", help="where sources are kept"
     )
     try:
-        given = parser.parse_args(arguments)
+        args = parser.parse_args(arguments)
     except SystemExit as end:
         return int(end.code or 0)
     try:
-        _predict(given.calibration, given.largest_mb, given.inputs)
+        _predict(args.calibration, args.largest_mb, args.inputs)
     except GdalToolsError as error:
         print(f"benchmarks.predict: {error}", file=sys.stderr)
         return USAGE

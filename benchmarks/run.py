@@ -47,11 +47,11 @@ _PEERS_MB, _PEERS_MINUTES = 64, 1.5
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run from the command line; return the exit code."""
     try:
-        given = _parser().parse_args(arguments)
+        args = _parser().parse_args(arguments)
     except SystemExit as end:  # argparse printed usage or help already
         return int(end.code or 0)
     try:
-        return run(given)
+        return run(args)
     except KeyboardInterrupt:
         _say("interrupted: python -m benchmarks.run --resume goes on")
         return INTERRUPTED
@@ -60,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return TOO_FEW if isinstance(error, TooFewRuns) else USAGE
 
 
-def run(given: argparse.Namespace) -> int:
+def run(args: argparse.Namespace) -> int:
     """Measure, unless the arguments say not to, and conclude.
 
     Raises
@@ -74,48 +74,46 @@ def run(given: argparse.Namespace) -> int:
     """
     for required in (require_psutil, require_regression, require_plotting):
         required()
-    if given.profile:
+    if args.profile:
         from benchmarks.calibrate.profiling import require_profiler
 
         require_profiler()
-    results = Results(_folder(given))
-    if given.from_database:
+    results = Results(_folder(args))
+    if args.from_database:
         _read_history(results)
-    elif not given.refit:
-        _measure(given, results)
-    fitted, found = results.conclude(_targets(given), note=_note(results), say=_say)
+    elif not args.refit:
+        _measure(args, results)
+    fitted, found = results.conclude(_targets(args), note=_note(results), say=_say)
     _tell(results, fitted, found)
-    if given.ship is not None:
-        _ship(fitted, given.ship)
+    if args.ship is not None:
+        _ship(fitted, args.ship)
     return OK
 
 
-def _measure(given: argparse.Namespace, results: Results) -> None:
+def _measure(args: argparse.Namespace, results: Results) -> None:
     from benchmarks.calibrate.measuring import Conditions, Measuring
 
-    budget = _budget(given)
-    inputs = given.inputs
+    budget = _budget(args)
+    inputs = args.inputs
     try:
         inputs.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise StoreError(
             f"{inputs} cannot be made ({error.strerror}): name another folder with --inputs"
         ) from error
-    with place(given.storage, inputs) as where:
-        cells = grid(
-            budget, operations=given.operations, cores=given.cores, storage=where.kind, seed=given.seed
-        )
+    with place(args.storage, inputs) as where:
+        cells = grid(budget, operations=args.operations, cores=args.cores, storage=where.kind, seed=args.seed)
         remaining = _remaining(cells, budget, results.store.contents().runs)
         sitting = uuid4().hex[:12]
-        line = Sitting(sitting=sitting, created=_now(), machine=this_machine(), options=_options(given))
+        line = Sitting(sitting=sitting, created=_now(), machine=this_machine(), options=_options(args))
         results.store.append(line)
         conditions = Conditions(
             sitting=sitting,
             inputs=inputs,
             minutes=budget.minutes,
-            seed=given.seed,
-            memory_limit_mb=given.memory_limit_mb,
-            keep_free_mb=given.keep_free_mb,
+            seed=args.seed,
+            memory_limit_mb=args.memory_limit_mb,
+            keep_free_mb=args.keep_free_mb,
         )
         measuring = Measuring(conditions, where, results.store, _say)
         _say(f"{len(remaining)} runs of {len(cells)} cells, into {results.folder}")
@@ -125,13 +123,13 @@ def _measure(given: argparse.Namespace, results: Results) -> None:
             if not measured_runs(results.store.contents().runs):
                 raise
             _say(str(error))
-        if given.profile:
+        if args.profile:
             from benchmarks.calibrate.profiling import profile
 
             kept = [run.cell for run in results.store.contents().runs if run.cell and run.measured]
             profile(measuring, kept, results.folder / PROFILES, _say)
-    if given.peers:
-        _compare_peers(given, results)
+    if args.peers:
+        _compare_peers(args, results)
 
 
 def _remaining(cells: Sequence[Cell], budget: Budget, runs: Sequence[Run]) -> list[tuple[Cell, int]]:
@@ -146,10 +144,10 @@ def _remaining(cells: Sequence[Cell], budget: Budget, runs: Sequence[Run]) -> li
     ]
 
 
-def _compare_peers(given: argparse.Namespace, results: Results) -> None:
+def _compare_peers(args: argparse.Namespace, results: Results) -> None:
     _say(f"create_cog beside its peers, {_PEERS_MB} MB")
     arguments = ["cog", "--case", "relief", "--megabytes", str(_PEERS_MB), "--rounds", "1", "--inputs"]
-    compare([*arguments, str(given.inputs), "--plot", str(results.folder / PEERS)])
+    compare([*arguments, str(args.inputs), "--plot", str(results.folder / PEERS)])
 
 
 def _read_history(results: Results) -> None:
@@ -244,30 +242,30 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _budget(given: argparse.Namespace) -> Budget:
-    budget = BUDGETS[cast(Scale, given.scale)]
-    if given.sizes:
-        sizes = tuple(sorted(set(given.sizes)))
+def _budget(args: argparse.Namespace) -> Budget:
+    budget = BUDGETS[cast(Scale, args.scale)]
+    if args.sizes:
+        sizes = tuple(sorted(set(args.sizes)))
         kinds, rounds = budget.kinds[:1] * len(sizes), budget.rounds[:1] * len(sizes)
         budget = replace(budget, sizes=sizes, kinds=kinds, rounds=rounds)
-    cores = given.cores or sorted({1, usable_cores()})
+    cores = args.cores or sorted({1, usable_cores()})
     if not all(1 <= each <= usable_cores() for each in cores):
         raise InvalidParameter(f"--cores {' '.join(map(str, cores))}: there are {usable_cores()} here")
-    given.cores = cores
-    minutes = given.minutes or budget.minutes
+    args.cores = cores
+    minutes = args.minutes or budget.minutes
     # The comparison with peers counts towards the time as well.
-    given.peers = given.peers and given.scale != "quick" and minutes > 2 * _PEERS_MINUTES
-    return replace(budget, minutes=minutes - _PEERS_MINUTES if given.peers else minutes)
+    args.peers = args.peers and args.scale != "quick" and minutes > 2 * _PEERS_MINUTES
+    return replace(budget, minutes=minutes - _PEERS_MINUTES if args.peers else minutes)
 
 
-def _targets(given: argparse.Namespace) -> Targets:
+def _targets(args: argparse.Namespace) -> Targets:
     found = [
         Target(
             words,
-            minutes=getattr(given, f"{name}_minutes"),
-            cores=getattr(given, f"{name}_cores"),
-            memory_mb=getattr(given, f"{name}_memory_mb"),
-            disk_mb=getattr(given, f"{name}_disk_mb"),
+            minutes=getattr(args, f"{name}_minutes"),
+            cores=getattr(args, f"{name}_cores"),
+            memory_mb=getattr(args, f"{name}_memory_mb"),
+            disk_mb=getattr(args, f"{name}_disk_mb"),
             remote=True,
         )
         for name, words in (("function", "function app"), ("worker", "worker"))
@@ -278,18 +276,18 @@ def _targets(given: argparse.Namespace) -> Targets:
     return Targets(*found)
 
 
-def _folder(given: argparse.Namespace) -> Path:
+def _folder(args: argparse.Namespace) -> Path:
     """Return the folder of results: the one passed, the newest, or a new one."""
-    if given.results is not None:
-        return cast(Path, given.results)
-    if given.resume or given.refit:
+    if args.results is not None:
+        return cast(Path, args.results)
+    if args.resume or args.refit:
         found = sorted(path.parent for path in _RESULTS.glob("*/runs.jsonl"))
         if not found:
             raise InvalidParameter(
                 f"there are no results below {_RESULTS.name} yet: run without --resume or --refit"
             )
         return found[-1]
-    kind = "database" if given.from_database else given.scale
+    kind = "database" if args.from_database else args.scale
     return _RESULTS / f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{kind}"
 
 
@@ -307,9 +305,9 @@ def _note(results: Results) -> str:
     return f"Fitted to {'; '.join(dict.fromkeys(text)) or 'runs of unknown origin'}."
 
 
-def _options(given: argparse.Namespace) -> dict[str, Any]:
+def _options(args: argparse.Namespace) -> dict[str, Any]:
     """Return the arguments as JSON can hold them; paths are reduced to their names."""
-    return {name: value.name if isinstance(value, Path) else value for name, value in vars(given).items()}
+    return {name: value.name if isinstance(value, Path) else value for name, value in vars(args).items()}
 
 
 def _now() -> str:

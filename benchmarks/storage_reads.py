@@ -83,14 +83,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--layouts", nargs="+", default=list(LAYOUTS), choices=list(LAYOUTS))
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
-    given = parser.parse_args(arguments)
+    args = parser.parse_args(arguments)
     if not os.environ.get("AZURE_STORAGE_CONNECTION_STRING"):
         print("set AZURE_STORAGE_CONNECTION_STRING to an account for this", file=sys.stderr)
         return USAGE
     print(f"{'layout':<16}{'share':>6}{'near':>10}{'windows':>10}{'SDK':>10}  {'chosen':<8}{'loss':>6}")
     cases = []
     try:
-        for case in _cases(given.layouts, given.shares, given.megabytes, given.rounds, given.threads):
+        for case in _cases(args.layouts, args.shares, args.megabytes, args.rounds, args.threads):
             print(case, flush=True)
             cases.append(case)
     except GdalToolsError as error:
@@ -108,7 +108,7 @@ def _cases(
             _write(path, megabytes, LAYOUTS[layout])
         for share in shares:
             ways: dict[str, Callable[[], None]] = {
-                "near": lambda location=location, share=share: _read_near(location, share, threads),  # type: ignore[misc]
+                "near": lambda location=location, share=share: _read_staged(location, share, threads),  # type: ignore[misc]
                 "windows": lambda location=location, share=share: _read(location, share, threads),  # type: ignore[misc]
                 "sdk": lambda location=location: _download(location),  # type: ignore[misc]
             }
@@ -173,7 +173,7 @@ def _read(location: Location, share: float, threads: int) -> None:
         list(pool.map(read, [windows[at : at + step] for at in range(0, len(windows), step)]))
 
 
-def _read_near(location: Location, share: float, threads: int) -> None:
+def _read_staged(location: Location, share: float, threads: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         _read(storage.fetch(location, Path(folder) / "near.tif"), share, threads)
 

@@ -336,13 +336,13 @@ def _run_tiles(arguments: argparse.Namespace) -> _Answer:
     from gdaltools.tiles.generate import generate_tiling_scheme
     from gdaltools.tiles.scheme import TilingScheme
 
-    given = [
+    stated = [
         f"--{name.replace('_', '-')}"
         for name in ("tile_size", "tile_mb", "overlap", "target_crs", "tms", "zoom")
         if getattr(arguments, name) is not None
     ]
-    if arguments.scheme is not None and given:
-        raise InvalidParameter(f"--scheme says all about the tiles already: leave out {', '.join(given)}")
+    if arguments.scheme is not None and stated:
+        raise InvalidParameter(f"--scheme says all about the tiles already: leave out {', '.join(stated)}")
     if arguments.scheme is not None:
         scheme = TilingScheme.read(arguments.scheme)
     else:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from html import escape
 
-_TITLE = "What routing should be told"
+_TITLE = "Thresholds for routing"
 
 
 @dataclass(frozen=True)

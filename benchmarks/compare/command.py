@@ -47,11 +47,11 @@ _TASK_MB, _TASKS = 3.0, 20
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one comparison; return its exit code."""
     try:
-        given = _parser().parse_args(arguments)
+        args = _parser().parse_args(arguments)
     except SystemExit as end:  # argparse printed usage or help already
         return int(end.code or 0)
     try:
-        report = run(given)
+        report = run(args)
     except KeyboardInterrupt:
         _say("interrupted")
         return INTERRUPTED
@@ -65,7 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return WRONG if wrong else OK
 
 
-def run(given: argparse.Namespace) -> Report:
+def run(args: argparse.Namespace) -> Report:
     """Compare as the arguments say; write the named outputs after each source, so that little is ever lost.
 
     Raises
@@ -78,38 +78,38 @@ def run(given: argparse.Namespace) -> Report:
         The user's source cannot be compared on.
     """
     require_psutil()
-    if given.plot is not None:
+    if args.plot is not None:
         require_plotting()
-    encoding = _encoding(given)
-    chosen = cases_named(given.case) if given.case or given.source is None else ()
-    _methods(given, encoding)  # raises before the first source is generated
-    machine, options = this_machine(), _options(given)
-    given.inputs.mkdir(parents=True, exist_ok=True)
+    encoding = _encoding(args)
+    chosen = cases_named(args.case) if args.case or args.source is None else ()
+    _methods(args, encoding)  # raises before the first source is generated
+    machine, options = this_machine(), _options(args)
+    args.inputs.mkdir(parents=True, exist_ok=True)
     results: list[CaseResult] = []
     sources: list[tuple[Source, Source | None]] = []
-    if given.source is not None:
-        sources.append((given_source(given.source), None))
+    if args.source is not None:
+        sources.append((given_source(args.source), None))
     for case in chosen:
         _say(f"{case.name}: making the source, unless it is there")
         # The worker's loops warm up in their own process.
-        small = given.megabytes if given.command == "worker" else min(_WARM_UP_MB, given.megabytes)
+        small = args.megabytes if args.command == "worker" else min(_WARM_UP_MB, args.megabytes)
         pair = [
             made_source(
                 case,
                 megabytes=megabytes,
-                folder=given.inputs,
-                layout=given.source_layout,
-                compress=given.source_compress,
-                seed=given.seed,
+                folder=args.inputs,
+                layout=args.source_layout,
+                compress=args.source_compress,
+                seed=args.seed,
             )
-            for megabytes in (given.megabytes, small)
+            for megabytes in (args.megabytes, small)
         ]
-        sources.append((pair[0], pair[1] if small < given.megabytes else None))
+        sources.append((pair[0], pair[1] if small < args.megabytes else None))
     report = Report(created=_now(), options=options, machine=machine, cases=())
     for source, warm_up in sources:
-        results.append(compare(source, _plan(given, encoding, source), warm_up=warm_up, say=_say))
+        results.append(compare(source, _plan(args, encoding, source), warm_up=warm_up, say=_say))
         report = report.model_copy(update={"cases": tuple(results)})
-        _save(report, given)
+        _save(report, args)
     return report
 
 
@@ -203,19 +203,19 @@ def cache_folder() -> Path:
     return base / "gdaltools-benchmarks"
 
 
-def _encoding(given: argparse.Namespace) -> Encoding:
+def _encoding(args: argparse.Namespace) -> Encoding:
     """Return the options shared by all methods, as far as they do not depend on the source."""
-    codec = cast(Codec, given.codec)
-    level = _LEVELS[codec] if given.level is None else given.level
-    if given.level is not None:
+    codec = cast(Codec, args.codec)
+    level = _LEVELS[codec] if args.level is None else args.level
+    if args.level is not None:
         if codec not in _LEVEL_RANGES:
-            raise InvalidParameter(f"--level {given.level}: {codec} has no levels")
+            raise InvalidParameter(f"--level {args.level}: {codec} has no levels")
         low, high = _LEVEL_RANGES[codec]
-        if not low <= given.level <= high:
-            raise InvalidParameter(f"--level {given.level} is not from {low} to {high}, as {codec} has them")
+        if not low <= args.level <= high:
+            raise InvalidParameter(f"--level {args.level} is not from {low} to {high}, as {codec} has them")
     for option, least in (("threads", 1), ("rounds", 1)):
-        if getattr(given, option) < least:
-            raise InvalidParameter(f"--{option} {getattr(given, option)} is less than {least}")
+        if getattr(args, option) < least:
+            raise InvalidParameter(f"--{option} {getattr(args, option)} is less than {least}")
     return Encoding(codec, level, predictor=2 if codec != "NONE" else 1)
 
 
@@ -226,55 +226,55 @@ def _predictor(codec: str, dtype: str) -> Literal[1, 2, 3]:
     return 3 if np.dtype(dtype).kind == "f" else 2
 
 
-def _methods(given: argparse.Namespace, encoding: Encoding) -> Any:
-    names = {"engine": given.engine, "peers": given.peers}
-    if given.command in ("read", "worker"):
-        return (read_methods if given.command == "read" else worker_methods)(encoding, **names)
-    choose = tile_methods if given.command == "tiles" else methods
-    return choose(encoding, size_tolerances=given.size_tolerance, **names)
+def _methods(args: argparse.Namespace, encoding: Encoding) -> Any:
+    names = {"engine": args.engine, "peers": args.peers}
+    if args.command in ("read", "worker"):
+        return (read_methods if args.command == "read" else worker_methods)(encoding, **names)
+    choose = tile_methods if args.command == "tiles" else methods
+    return choose(encoding, size_tolerances=args.size_tolerance, **names)
 
 
-def _work(given: argparse.Namespace) -> Work:
-    if given.command == "cog":
+def _work(args: argparse.Namespace) -> Work:
+    if args.command == "cog":
         return CogWork()
-    if given.command == "read":
+    if args.command == "read":
         return ReadWork()
-    if given.command == "worker":
-        return WorkerWork(given.tasks)
-    crs = None if given.windows else given.target_crs
-    return TilesWork(given.tile_size, given.overlap, crs, given.inputs)
+    if args.command == "worker":
+        return WorkerWork(args.tasks)
+    crs = None if args.windows else args.target_crs
+    return TilesWork(args.tile_size, args.overlap, crs, args.inputs)
 
 
-def _plan(given: argparse.Namespace, encoding: Encoding, source: Source) -> Plan:
+def _plan(args: argparse.Namespace, encoding: Encoding, source: Source) -> Plan:
     fitting = replace(encoding, predictor=_predictor(encoding.codec, source.dtype))
     return Plan(
-        methods=_methods(given, fitting),
+        methods=_methods(args, fitting),
         encoding=fitting,
-        rounds=given.rounds,
-        threads=given.threads,
-        folder=given.inputs,
-        timeout_seconds=60 * given.timeout_minutes,
-        scaling=given.scaling,
-        work=_work(given),
+        rounds=args.rounds,
+        threads=args.threads,
+        folder=args.inputs,
+        timeout_seconds=60 * args.timeout_minutes,
+        scaling=args.scaling,
+        work=_work(args),
     )
 
 
-def _options(given: argparse.Namespace) -> dict[str, Any]:
+def _options(args: argparse.Namespace) -> dict[str, Any]:
     """Return the arguments as JSON can hold them; paths are reduced to their names."""
     return {
         name: value.name if isinstance(value, Path) else value
-        for name, value in vars(given).items()
+        for name, value in vars(args).items()
         if name != "inputs"
     }
 
 
-def _save(report: Report, given: argparse.Namespace) -> None:
-    if given.json is not None:
-        given.json.write_text(report.model_dump_json(indent=2))
-    if given.markdown is not None:
-        given.markdown.write_text(to_markdown(report))
-    if given.plot is not None:
-        plot(report, given.plot)
+def _save(report: Report, args: argparse.Namespace) -> None:
+    if args.json is not None:
+        args.json.write_text(report.model_dump_json(indent=2))
+    if args.markdown is not None:
+        args.markdown.write_text(to_markdown(report))
+    if args.plot is not None:
+        plot(report, args.plot)
 
 
 def _now() -> str:

@@ -32,7 +32,7 @@ from gdaltools.tiles.scheme import MAX_TILES
 
 
 @dataclass(frozen=True)
-class _Made:
+class _TileTask:
     """The plan of a tile, and its target."""
 
     tile_id: str
@@ -96,12 +96,14 @@ def array_tiles(
         storage.check_target(target, overwrite=overwrite)
     y, x = array.rio.y_dim, array.rio.x_dim
 
-    def tiles() -> Iterator[_Made]:
+    def tiles() -> Iterator[_TileTask]:
         for row, col in places:
             (top, height), (left, width) = down.span(row), across.span(col)
             part = array.isel({y: slice(top, top + height), x: slice(left, left + width)})
             plan = plan_for(part, options or CogOptions())
-            yield _Made(f"tile_{row}_{col}", _placed(plan, facts, left, top), targets[row, col], overwrite)
+            yield _TileTask(
+                f"tile_{row}_{col}", _placed(plan, facts, left, top), targets[row, col], overwrite
+            )
 
     made: dict[str, ExtractedTile] = {}
     total = sum(down.span(row)[1] * across.span(col)[1] for row, col in places)
@@ -139,12 +141,12 @@ def _placed(plan: CogPlan, whole: Facts, left: int, top: int) -> CogPlan:
     return replace(plan, facts=replace(plan.facts, transform=transform))
 
 
-def _make_alone(tile: _Made) -> ExtractedTile:
+def _make_alone(tile: _TileTask) -> ExtractedTile:
     with graph.using_threads(1):
         return _make(tile)
 
 
-def _make(tile: _Made) -> ExtractedTile:
+def _make(tile: _TileTask) -> ExtractedTile:
     started = time.time()
     build_cog(tile.plan, tile.target, overwrite=tile.overwrite, progress=False)
     stat, facts = storage.stat(tile.target), tile.plan.facts

@@ -216,8 +216,8 @@ def _goals(report: Report) -> Table:
     small = any(case.size_bytes < _MEANINGFUL_MB * 1e6 for case in report.cases)
     notes = ("the goals are for about 1 GB and two quiet cores: on smaller inputs they say little",)
     return Table(
-        "wanted and measured",
-        ("case", "method", "measure", "wanted", "measured", "reached"),
+        "goals and measurements",
+        ("case", "method", "measure", "goal", "measured", "reached"),
         tuple(_goal_row(verdict) for verdict in found),
         notes if small else (),
     )

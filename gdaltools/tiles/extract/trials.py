@@ -49,9 +49,9 @@ class TrialTask:
 
     plan: ExtractionPlan
 
-    def __call__(self, given: tuple[int, list[Block]]) -> TrialResult:
+    def __call__(self, numbered: tuple[int, list[Block]]) -> TrialResult:
         """Return the row's number and the trials of its blocks."""
-        index, blocks = given
+        index, blocks = numbered
         trials: list[Trial] = []
         with block_cache(self.plan.cache_bytes), self.plan.pixels.opened() as opened:
             for place, row, col in blocks:
