@@ -185,7 +185,7 @@ async def test_a_wrong_configuration_is_one_line_and_exit_code_2(
         env={**os.environ, **services, **wrong},
         cwd=ROOT,
         capture_output=True,
-        reported=True,
+        text=True,
         timeout=90,
         check=False,
     )
