@@ -132,7 +132,7 @@ def parameters(name: str, **more: Any) -> dict[str, Any]:
 def test_a_job_is_watched_from_submission_to_completion(
     browser: Any, worker: Standalone, bronze: Path
 ) -> None:
-    noise = np.random.default_rng(0).integers(0, 256, (3, 3000, 4000), dtype="uint8")
+    noise = np.random.default_rng(0).integers(0, 256, (3, 9000, 8000), dtype="uint8")
     write_raster(bronze / "noise.tif", noise)
     with opened(browser, worker.url) as page:
         page.get_by_text("Live", exact=True).wait_for(timeout=PATIENCE)
