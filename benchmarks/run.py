@@ -201,7 +201,7 @@ def _parser() -> argparse.ArgumentParser:
     scale.add_argument("--full", action="store_const", const="full", dest="scale", help="hours")
     parser.set_defaults(scale="default")
     what.add_argument(
-        "--minutes", type=positive, help="keep to so many, the largest sizes are left out first"
+        "--minutes", type=positive, help="time budget in minutes; the largest sizes are left out first"
     )
     what.add_argument(
         "--operations", nargs="+", default=[], metavar="NAME", help=f"of {', '.join(operation_names())}"

@@ -187,8 +187,8 @@ def _quality(findings: Findings) -> Section:
     return Section(
         "How good the model is",
         (
-            "Held out are the largest sizes: a model of the smaller ones predicts them. Wanted are a median "
-            "error of at most 15%, and 85% to 95% of the runs within the interval.",
+            "Held out are the largest sizes: a model of the smaller ones predicts them. The goals are a "
+            "median error of at most 15%, and 85% to 95% of the runs within the interval.",
             Table(header, tuple(rows)),
             picture,
             *notes,

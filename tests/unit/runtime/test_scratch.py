@@ -87,7 +87,7 @@ def test_a_process_that_is_ending_opens_no_folder(tmp_path: Path) -> None:
     assert not scratch._open_folders
 
 
-# Dies, as by `kill -9`, once it has removed so many of the six files of its folder.
+# Dies, as by `kill -9`, after removing the given number of the six files of its folder.
 DIES_REMOVING = """
 import os, signal, sys
 from pathlib import Path
