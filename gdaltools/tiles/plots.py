@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -29,23 +29,25 @@ _MOST_NAMES = 150
 _TILE_COLOURS = ("#0969da", "#bf3989")
 
 
-Windows = Mapping[tuple[int, int], PixelWindow]
+Windows = Iterable[tuple[int, int, PixelWindow]]
 
 
-def tile_map(grid: Grid, windows: Windows) -> Html:
+def tile_map(grid: Grid, count: int, windows: Windows) -> Html:
     """Return the tiles as a small SVG picture; empty if there are too many to tell apart.
 
     Parameters
     ----------
-    windows : mapping
-        The window of each tile by its (row, col).
+    count : int
+        The number of tiles.
+    windows : iterable
+        The row, column and window of each tile; not read if there are too many tiles.
     """
-    if len(windows) > _MOST_MAPPED:
+    if count > _MOST_MAPPED:
         return Html("")
     scale = _MAP_SIDE / max(grid.width, grid.height)
     width, height = max(1.0, grid.width * scale), max(1.0, grid.height * scale)
     shapes = []
-    for (row, col), window in windows.items():
+    for row, col, window in windows:
         x, y = window.col_off * scale, window.row_off * scale
         across, down = window.width * scale, window.height * scale
         shapes.append(
@@ -57,7 +59,7 @@ def tile_map(grid: Grid, windows: Windows) -> Html:
                 f"<text x='{x + across / 2:.1f}' y='{y + down / 2 + 4:.1f}' text-anchor='middle' "
                 f"font-size='10' fill='currentColor'>{row}_{col}</text>"
             )
-    label = html(f"{len(windows)} tiles")
+    label = html(f"{count} tiles")
     return Html(
         f"<svg role='img' aria-label='{label}' width='{width + 2:.0f}' height='{height + 2:.0f}' "
         f"viewBox='-1 -1 {width + 2:.1f} {height + 2:.1f}'>{''.join(shapes)}</svg>"
@@ -66,6 +68,7 @@ def tile_map(grid: Grid, windows: Windows) -> Html:
 
 def plot_tiles(
     grid: Grid,
+    count: int,
     windows: Windows,
     ax: Any = None,
     *,
@@ -80,8 +83,10 @@ def plot_tiles(
 
     Parameters
     ----------
-    windows : mapping
-        The window of each tile by its (row, col).
+    count : int
+        The number of tiles.
+    windows : iterable
+        The row, column and window of each tile; not read if there are too many tiles.
     source, source_grid
         The raster below the tiles, and its own grid.
     names : bool
@@ -92,8 +97,8 @@ def plot_tiles(
     InvalidParameter
         There are more than 5,000 tiles.
     """
-    if len(windows) > _MOST_PLOTTED:
-        raise InvalidParameter(f"{len(windows)} tiles cannot be told apart in a plot: {_MOST_PLOTTED} can")
+    if count > _MOST_PLOTTED:
+        raise InvalidParameter(f"{count} tiles cannot be told apart in a plot: {_MOST_PLOTTED} can")
     aspect = grid.height * grid.resolution[1] / (grid.width * grid.resolution[0])
     ax = new_axes(ax, width=6.4, height=min(max(6.4 * aspect, 2.0), 8.0))
     from matplotlib.patches import Rectangle
@@ -102,13 +107,13 @@ def plot_tiles(
     painted = _in_grid(source, source_grid, grid)
     if painted is not None:
         ax.imshow(painted, extent=(left, right, bottom, top), aspect="equal", interpolation="nearest")
-    for (row, col), window in windows.items():
+    for row, col, window in windows:
         x0, y0, x1, y1 = grid.bounds_of(window.col_off, window.row_off, window.width, window.height)
         colour = _TILE_COLOURS[(row + col) % 2]
         across, down = x1 - x0, y1 - y0
         ax.add_patch(Rectangle((x0, y0), across, down, facecolor=colour, alpha=0.18, linewidth=0))
         ax.add_patch(Rectangle((x0, y0), across, down, fill=False, edgecolor=colour, linewidth=0.8))
-        if names and len(windows) <= _MOST_NAMES:
+        if names and count <= _MOST_NAMES:
             ax.text(
                 (x0 + x1) / 2, (y0 + y1) / 2, f"{row}_{col}", ha="center", va="center", fontsize=8,
                 bbox={"facecolor": "white", "alpha": 0.7, "edgecolor": "none", "pad": 1.5},

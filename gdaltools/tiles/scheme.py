@@ -325,6 +325,7 @@ class TilingScheme(OnMap, BaseModel):
         crs = self.grid.crs.split(",")[0][:40]
         return plot_tiles(
             self.grid,
+            len(self),
             self._windows(),
             ax,
             title=f"{len(self)} tiles of up to {self.tile_size} pixels that share {self.overlap}, {crs}",
@@ -333,8 +334,8 @@ class TilingScheme(OnMap, BaseModel):
             names=names,
         )
 
-    def _windows(self) -> dict[tuple[int, int], PixelWindow]:
-        return {(row, col): self.window(row, col) for row in range(self.rows) for col in range(self.cols)}
+    def _windows(self) -> Iterator[tuple[int, int, PixelWindow]]:
+        return ((row, col, self.window(row, col)) for row in range(self.rows) for col in range(self.cols))
 
     def _on_map(self) -> dict[str, Any]:
         return {"sources": [self.source], "outlines": self.to_geojson()}
@@ -345,7 +346,7 @@ class TilingScheme(OnMap, BaseModel):
     def _parts(self) -> Iterable[html.Html]:
         from gdaltools.tiles.plots import tile_map
 
-        yield tile_map(self.grid, self._windows())
+        yield tile_map(self.grid, len(self), self._windows())
 
     def to_geojson(self) -> dict[str, Any]:
         """Return the scheme as a GeoJSON FeatureCollection of its tiles, with a ``metadata`` member.

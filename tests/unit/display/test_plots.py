@@ -52,6 +52,20 @@ def test_a_scheme_without_its_raster_is_drawn_alone(scene: Path, tmp_path: Path)
         gt.generate_tiling_scheme(scene, 16, 8, UTM).plot()
 
 
+def test_tiles_that_cannot_be_told_apart_are_not_computed(
+    scene: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scheme = gt.generate_tiling_scheme(scene, 16, 8, UTM)
+
+    def window(self: gt.TilingScheme, row: int, col: int) -> None:
+        pytest.fail(f"the window of tile_{row}_{col} was computed")
+
+    monkeypatch.setattr(gt.TilingScheme, "window", window)
+    assert "<svg" not in scheme._repr_html_()
+    with pytest.raises(InvalidParameter, match="told apart"):
+        scheme.plot()
+
+
 def test_levels_histogram_and_reads_are_drawn(scene: Path, cog: gt.CogResult) -> None:
     assert [text.get_text().split("  ")[0] for text in cog.plot().texts] == [
         "800 x 600", "400 x 300", "200 x 150", "100 x 75",
