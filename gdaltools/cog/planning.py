@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, cast, get_args
 
 import numpy as np
-from rasterio.enums import ColorInterp
 from rasterio.io import DatasetReader
 from rasterio.vrt import WarpedVRT
 
@@ -103,10 +101,12 @@ def _of_warped(vrt: WarpedVRT, options: CogOptions) -> CogPlan:
 
 def profile_for(dataset: DatasetReader, location: Location, options: CogOptions) -> CogProfile:
     """Return the profile with which the raster would be encoded."""
-    asked = options.raster_type
-    raster_type = detect(dataset, location).raster_type if asked == "auto" else cast(RasterType, asked)
+    requested = options.raster_type
+    raster_type = (
+        detect(dataset, location).raster_type if requested == "auto" else cast(RasterType, requested)
+    )
     dtypes, bits = numpy_dtypes(dataset), sample_bits(dataset)
-    return chosen_profile(options, raster_type, dtypes, bits=bits, colorinterp=dataset.colorinterp)
+    return choose_profile(options, raster_type, dtypes, sample_bits=bits, colorinterp=dataset.colorinterp)
 
 
 def profile_of_facts(facts: Facts, raster_type: RasterType, options: CogOptions) -> CogProfile:
@@ -118,42 +118,8 @@ def profile_of_facts(facts: Facts, raster_type: RasterType, options: CogOptions)
         The options exclude each other, or do not fit the pixels.
     """
     dtypes = (facts.numpy_dtype.name,) * facts.count
-    return chosen_profile(options, raster_type, dtypes, bits=facts.sample_bits, colorinterp=facts.colorinterp)
-
-
-def chosen_profile(
-    options: CogOptions,
-    raster_type: RasterType,
-    dtypes: tuple[str, ...],
-    *,
-    bits: int | None = None,
-    colorinterp: Sequence[ColorInterp] = (),
-) -> CogProfile:
-    """Return the profile with which bands of these `dtypes` would be encoded.
-
-    Raises
-    ------
-    InvalidParameter
-        As `choose_profile` does.
-    """
     return choose_profile(
-        options.profile,
-        raster_type=raster_type,
-        dtypes=dtypes,
-        sample_bits=bits,
-        alpha=ColorInterp.alpha in colorinterp,
-        colour_table=ColorInterp.palette in colorinterp,
-        codec=options.codec,
-        level=options.level,
-        size_tolerance=options.size_tolerance,
-        predictor=options.predictor,
-        quality=options.quality,
-        max_z_error=options.max_z_error,
-        blocksize=options.blocksize,
-        interleave=options.interleave,
-        overview_resampling=options.overview_resampling,
-        reproject_resampling=options.reproject_resampling,
-        access_tier=options.access_tier,
+        options, raster_type, dtypes, sample_bits=facts.sample_bits, colorinterp=facts.colorinterp
     )
 
 
