@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, cast, get_args
 
-import numpy as np
-from rasterio.enums import ColorInterp
 from rasterio.io import DatasetReader
 from rasterio.vrt import WarpedVRT
 
@@ -19,6 +16,7 @@ from gdaltools.cog.encode.codec import BlockEncoder, Encoding
 from gdaltools.cog.encode.profiles import CogProfile, choose_profile
 from gdaltools.cog.options import CogOptions, Overviews
 from gdaltools.cog.overviews.halving import level_sizes
+from gdaltools.cog.pieces.geometry import spread
 from gdaltools.cog.plan import CogPlan
 from gdaltools.cog.warped import aligned_grid, vrt_source, warped_source
 from gdaltools.cost.cog_memory import affordable_blocksize, narrowed, piece_shape
@@ -103,10 +101,12 @@ def _of_warped(vrt: WarpedVRT, options: CogOptions) -> CogPlan:
 
 def profile_for(dataset: DatasetReader, location: Location, options: CogOptions) -> CogProfile:
     """Return the profile with which the raster would be encoded."""
-    asked = options.raster_type
-    raster_type = detect(dataset, location).raster_type if asked == "auto" else cast(RasterType, asked)
+    requested = options.raster_type
+    raster_type = (
+        detect(dataset, location).raster_type if requested == "auto" else cast(RasterType, requested)
+    )
     dtypes, bits = numpy_dtypes(dataset), sample_bits(dataset)
-    return chosen_profile(options, raster_type, dtypes, bits=bits, colorinterp=dataset.colorinterp)
+    return choose_profile(options, raster_type, dtypes, sample_bits=bits, colorinterp=dataset.colorinterp)
 
 
 def profile_of_facts(facts: Facts, raster_type: RasterType, options: CogOptions) -> CogProfile:
@@ -118,42 +118,8 @@ def profile_of_facts(facts: Facts, raster_type: RasterType, options: CogOptions)
         The options exclude each other, or do not fit the pixels.
     """
     dtypes = (facts.numpy_dtype.name,) * facts.count
-    return chosen_profile(options, raster_type, dtypes, bits=facts.sample_bits, colorinterp=facts.colorinterp)
-
-
-def chosen_profile(
-    options: CogOptions,
-    raster_type: RasterType,
-    dtypes: tuple[str, ...],
-    *,
-    bits: int | None = None,
-    colorinterp: Sequence[ColorInterp] = (),
-) -> CogProfile:
-    """Return the profile with which bands of these `dtypes` would be encoded.
-
-    Raises
-    ------
-    InvalidParameter
-        As `choose_profile` does.
-    """
     return choose_profile(
-        options.profile,
-        raster_type=raster_type,
-        dtypes=dtypes,
-        sample_bits=bits,
-        alpha=ColorInterp.alpha in colorinterp,
-        colour_table=ColorInterp.palette in colorinterp,
-        codec=options.codec,
-        level=options.level,
-        size_tolerance=options.size_tolerance,
-        predictor=options.predictor,
-        quality=options.quality,
-        max_z_error=options.max_z_error,
-        blocksize=options.blocksize,
-        interleave=options.interleave,
-        overview_resampling=options.overview_resampling,
-        reproject_resampling=options.reproject_resampling,
-        access_tier=options.access_tier,
+        options, raster_type, dtypes, sample_bits=facts.sample_bits, colorinterp=facts.colorinterp
     )
 
 
@@ -162,12 +128,9 @@ def with_estimate(plan: CogPlan) -> CogPlan:
     size = plan.profile.blocksize
     width, height = plan.levels[0]
     encoder = BlockEncoder(plan.encoding, Policy())
-    places = np.linspace(0, math.ceil(height / size) * math.ceil(width / size) - 1, _SAMPLED_BLOCKS).astype(
-        int
-    )
+    places = spread(math.ceil(height / size), math.ceil(width / size), _SAMPLED_BLOCKS, 1)
     stored = pixels = 0
-    for place in sorted(set(places.tolist())):
-        row, col = divmod(place, math.ceil(width / size))
+    for row, col in sorted({place for line in places for place in line}):
         rows = Span(row * size, min((row + 1) * size, height))
         cols = Span(col * size, min((col + 1) * size, width))
         block, _ = plan.source.read(rows, cols, plan.facts.numpy_dtype, planes=plan.planes)
