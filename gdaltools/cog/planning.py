@@ -6,7 +6,6 @@ import math
 from dataclasses import replace
 from typing import Any, cast, get_args
 
-import numpy as np
 from rasterio.crs import CRS
 from rasterio.io import DatasetReader
 from rasterio.vrt import WarpedVRT
@@ -18,6 +17,7 @@ from gdaltools.cog.encode.codec import BlockEncoder, Encoding
 from gdaltools.cog.encode.profiles import CogProfile, choose_profile
 from gdaltools.cog.options import CogOptions, Overviews
 from gdaltools.cog.overviews.halving import level_sizes
+from gdaltools.cog.pieces.geometry import spread
 from gdaltools.cog.plan import CogPlan
 from gdaltools.cog.warped import AlignedGrid, aligned_grid, vrt_source, warped_source
 from gdaltools.cost.cog_memory import affordable_blocksize, narrowed, piece_shape
@@ -126,12 +126,9 @@ def with_estimate(plan: CogPlan) -> CogPlan:
     size = plan.profile.blocksize
     width, height = plan.levels[0]
     encoder = BlockEncoder(plan.encoding, Policy())
-    places = np.linspace(0, math.ceil(height / size) * math.ceil(width / size) - 1, _SAMPLED_BLOCKS).astype(
-        int
-    )
+    places = spread(math.ceil(height / size), math.ceil(width / size), _SAMPLED_BLOCKS, 1)
     stored = pixels = 0
-    for place in sorted(set(places.tolist())):
-        row, col = divmod(place, math.ceil(width / size))
+    for row, col in sorted({place for line in places for place in line}):
         rows = Span(row * size, min((row + 1) * size, height))
         cols = Span(col * size, min((col + 1) * size, width))
         block, _ = plan.source.read(rows, cols, plan.facts.numpy_dtype, planes=plan.planes)
