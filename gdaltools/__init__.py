@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from gdaltools.cog.batch.create import CogsResult, create_cogs
     from gdaltools.cog.create import CogPlan, CogResult, cog_profile, create_cog, plan_cog
     from gdaltools.cog.encode.profiles import CogProfile
+    from gdaltools.cog.options import CogOptions
     from gdaltools.cog.validate import CogReport, validate_cog
     from gdaltools.cost.estimation import Estimate, estimate
     from gdaltools.errors import GdalToolsError
@@ -50,6 +51,7 @@ _ROOMS = {
     "cog.batch.create": ("CogsResult", "create_cogs"),
     "cog.create": ("CogPlan", "CogResult", "cog_profile", "create_cog", "plan_cog"),
     "cog.encode.profiles": ("CogProfile",),
+    "cog.options": ("CogOptions",),
     "cog.validate": ("CogReport", "validate_cog"),
     "cost.estimation": ("Estimate", "estimate"),
     "errors": ("GdalToolsError",),
@@ -81,6 +83,7 @@ MovedModules(
 ).install()
 
 __all__ = [
+    "CogOptions",
     "CogPlan",
     "CogProfile",
     "CogReport",

@@ -13,7 +13,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
@@ -176,7 +176,6 @@ def _target(command: argparse.ArgumentParser, metavar: str, text: str) -> None:
     command.add_argument("dst", metavar=metavar, help=text)
     command.add_argument("--overwrite", action="store_true", help="replace what exists")
     command.add_argument("--quiet", action="store_true", help="no progress bar")
-    command.add_argument("--input-crs", metavar="CRS", help="the source's CRS, where the file does not say")
 
 
 def _progress(arguments: argparse.Namespace) -> Any:
@@ -196,40 +195,51 @@ def _cog(command: argparse.ArgumentParser) -> None:
         "--force", action="store_true", help="of many: make also those that are whole already"
     )
     command.add_argument("--no-reuse", action="store_true", help="of many: encode also what is encoded so")
-    command.add_argument(
-        "--profile", default="analysis", help="analysis (default), fast, archive or visualization"
-    )
-    command.add_argument(
-        "--raster-type", default="auto", help="rgb, rgba, dem, categorical, multispectral, nir"
-    )
-    command.add_argument("--target-crs", metavar="CRS", help="warp to this CRS, for example EPSG:4326")
-    command.add_argument("--codec", metavar="NAME", help="DEFLATE, ZSTD, LZW, LERC, JPEG, WEBP, NONE, ...")
-    command.add_argument("--level", type=int, metavar="N", help="of DEFLATE or ZSTD, as GDAL counts it")
-    command.add_argument(
-        "--size-tolerance", type=float, metavar="SHARE", help="of DEFLATE, for speed; default 0.015"
-    )
-    command.add_argument("--quality", type=int, default=85, metavar="1-100", help="of JPEG and WEBP")
-    command.add_argument("--max-z-error", type=float, default=0.0, metavar="VALUE", help="of LERC")
-    command.add_argument("--blocksize", type=int, default=512, metavar="PIXELS", help="a multiple of 16")
-    command.add_argument("--interleave", default="pixel", help="pixel (default) or band")
-    command.add_argument("--overviews", default="build", help="build (default), keep or none")
-    command.add_argument("--sparse", action="store_true", help="leave out blocks without data")
-    command.add_argument("--statistics", action="store_true", help="store each band's exact statistics")
-    command.add_argument("--tms", metavar="NAME", help="align to a tiling scheme, as WebMercatorQuad")
-    command.add_argument("--access-tier", metavar="NAME", help="in Azure: hot, cool, cold or archive")
-    command.add_argument("--overview-resampling", metavar="NAME", help="average, mode, nearest, ...")
-    command.add_argument("--reproject-resampling", metavar="NAME", help="bilinear, cubic, nearest, ...")
+    _cog_options(command, _COG_OPTIONS)
+
+
+# The options of `CogOptions` that the command line has; those not given have the defaults there.
+_COG_OPTIONS: dict[str, dict[str, Any]] = {
+    "profile": {"metavar": "NAME", "help": "analysis (default), fast, archive or visualization"},
+    "codec": {"metavar": "NAME", "help": "DEFLATE, ZSTD, LZW, LERC, JPEG, WEBP, NONE, ..."},
+    "level": {"type": int, "metavar": "N", "help": "of DEFLATE or ZSTD, as GDAL counts it"},
+    "size_tolerance": {"type": float, "metavar": "SHARE", "help": "of DEFLATE, for speed; default 0.015"},
+    "quality": {"type": int, "metavar": "1-100", "help": "of JPEG and WEBP; default 85"},
+    "overview_resampling": {"metavar": "NAME", "help": "average, mode, nearest, ..."},
+    "raster_type": {"metavar": "NAME", "help": "rgb, rgba, dem, categorical, multispectral, nir"},
+    "target_crs": {"metavar": "CRS", "help": "warp to this CRS, for example EPSG:4326"},
+    "input_crs": {"metavar": "CRS", "help": "the source's CRS, where the file does not say"},
+    "max_z_error": {"type": float, "metavar": "VALUE", "help": "of LERC"},
+    "blocksize": {"type": int, "metavar": "PIXELS", "help": "a multiple of 16; default 512"},
+    "interleave": {"metavar": "NAME", "help": "pixel (default) or band"},
+    "overviews": {"metavar": "NAME", "help": "build (default), keep or none"},
+    "reproject_resampling": {"metavar": "NAME", "help": "bilinear, cubic, nearest, ..."},
+    "sparse": {"action": "store_true", "help": "leave out blocks without data"},
+    "statistics": {"action": "store_true", "help": "store each band's exact statistics"},
+    "tms": {"metavar": "NAME", "help": "align to a tiling scheme, as WebMercatorQuad"},
+    "access_tier": {"metavar": "NAME", "help": "in Azure: hot, cool, cold or archive"},
+}
+_TILE_COG_OPTIONS = ("profile", "codec", "level", "size_tolerance", "quality", "overview_resampling")
+
+
+def _cog_options(command: argparse.ArgumentParser | argparse._ArgumentGroup, names: Iterable[str]) -> None:
+    for name in names:
+        command.add_argument(f"--{name.replace('_', '-')}", default=argparse.SUPPRESS, **_COG_OPTIONS[name])
+
+
+def _given(arguments: argparse.Namespace, names: Iterable[str]) -> dict[str, Any]:
+    """Return those options that the command line has a value for."""
+    return {name: getattr(arguments, name) for name in names if hasattr(arguments, name)}
 
 
 def _run_cog(arguments: argparse.Namespace) -> _Answer:
-    options = {name: getattr(arguments, name) for name in _ENCODING}
+    options = _given(arguments, _COG_OPTIONS)
     if _means_many(arguments):
         from gdaltools.cog.batch.create import create_cogs
 
         made = create_cogs(
             arguments.src,
             arguments.dst,
-            arguments.profile,
             reuse=not arguments.no_reuse,
             force=arguments.force,
             overwrite=arguments.overwrite,
@@ -245,33 +255,11 @@ def _run_cog(arguments: argparse.Namespace) -> _Answer:
     result = create_cog(
         arguments.src[0],
         arguments.dst,
-        arguments.profile,
         overwrite=arguments.overwrite,
         progress=_progress(arguments),
         **options,
     )
     return _Answer("COG", result)
-
-
-_ENCODING = (
-    "raster_type",
-    "target_crs",
-    "input_crs",
-    "codec",
-    "level",
-    "size_tolerance",
-    "quality",
-    "max_z_error",
-    "blocksize",
-    "interleave",
-    "overviews",
-    "sparse",
-    "statistics",
-    "tms",
-    "access_tier",
-    "overview_resampling",
-    "reproject_resampling",
-)
 
 
 def _means_many(arguments: argparse.Namespace) -> bool:
@@ -289,6 +277,7 @@ def _means_many(arguments: argparse.Namespace) -> bool:
 
 def _tiles(command: argparse.ArgumentParser) -> None:
     _target(command, "DST_FOLDER", "the folder or prefix that the tiles are written to")
+    _cog_options(command, ["input_crs"])
     command.add_argument("--tile-size", type=int, metavar="PIXELS", help="default: about 450 MB a tile")
     command.add_argument("--overlap", type=int, metavar="PIXELS", help="default: 512")
     command.add_argument("--target-crs", metavar="CRS", help="default: EPSG:4326")
@@ -306,14 +295,7 @@ def _tiles(command: argparse.ArgumentParser) -> None:
     command.add_argument("--plan", action="store_true", help="say how it would be done, and do nothing")
     command.add_argument("--as-cog", action="store_true", help="write finished COGs, in the same pass")
     cogs = command.add_argument_group("with --as-cog")
-    cogs.add_argument("--profile", metavar="NAME", help="analysis (default), fast, archive or visualization")
-    cogs.add_argument("--codec", metavar="NAME", help="DEFLATE, ZSTD, LZW, LERC, JPEG, WEBP, NONE, ...")
-    cogs.add_argument("--level", type=int, metavar="N", help="of DEFLATE or ZSTD, as GDAL counts it")
-    cogs.add_argument(
-        "--size-tolerance", type=float, metavar="SHARE", help="of DEFLATE, for speed; default 0.015"
-    )
-    cogs.add_argument("--quality", type=int, metavar="1-100", help="of JPEG and WEBP; default 85")
-    cogs.add_argument("--overview-resampling", metavar="NAME", help="average, mode, nearest, ...")
+    _cog_options(cogs, _TILE_COG_OPTIONS)
 
 
 _TILES = (
@@ -322,12 +304,7 @@ _TILES = (
     "resampling",
     "input_crs",
     "as_cog",
-    "profile",
-    "codec",
-    "level",
-    "size_tolerance",
-    "quality",
-    "overview_resampling",
+    *_TILE_COG_OPTIONS,
 )
 
 
@@ -354,9 +331,9 @@ def _run_tiles(arguments: argparse.Namespace) -> _Answer:
             tile_mb=arguments.tile_mb,
             tms=arguments.tms,
             zoom=arguments.zoom,
-            input_crs=arguments.input_crs,
+            **_given(arguments, ("input_crs",)),
         )
-    options = {name: getattr(arguments, name) for name in _TILES}
+    options = _given(arguments, _TILES)
     if arguments.plan:
         return _Answer("plan", str(plan_extraction(arguments.src, scheme, **options)))
     result = extract_tiles(

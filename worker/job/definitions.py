@@ -10,13 +10,10 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 from gdaltools.errors import GdalToolsError, InvalidParameter
 from worker.protocol.rows import Json
-
-if TYPE_CHECKING:  # imports rasterio and numpy, which a worker with a platform does not load
-    from gdaltools.cost.workload import Layout
 
 
 class UnknownJobType(InvalidParameter):
@@ -33,30 +30,15 @@ class StageError(GdalToolsError):
     retryable = False
 
 
-class Expect(Protocol):
-    """Estimates a task on the function app: `worker.job.expectations.expect_task`."""
-
-    def __call__(
-        self,
-        task_type: str,
-        layout: Layout | None = None,
-        *,
-        variants: Sequence[str | None] = (None,),
-        warps: bool = False,
-        tile_size: int | None = None,
-    ) -> Expectation:
-        """Return the estimated minutes and memory."""
-        ...
-
-
 @dataclass(frozen=True)
 class Context:
     """The input of a definition besides parameters and results.
 
-    ``intermediate_container`` holds tiles that are not yet COGs (INTERMEDIATE_TILES_CONTAINER).
+    ``intermediate_container`` holds tiles that are not yet COGs (INTERMEDIATE_TILES_CONTAINER). ``cores`` are
+    those of the function app, for which durations are estimated; None means this machine's.
     """
 
-    expect: Expect
+    cores: int | None = None
     intermediate_container: str = "silver-mosaicjson"
     products_container: str = "silver-cogs"
 
@@ -168,10 +150,3 @@ def definition(job_type: str, registry: Mapping[str, JobDefinition]) -> JobDefin
     except KeyError:
         known = ", ".join(sorted(registry))
         raise UnknownJobType(f"job type {job_type!r} does not exist; there is {known}") from None
-
-
-class Expectation(NamedTuple):
-    """The estimate of a task: its duration, and an upper bound of its memory."""
-
-    minutes: float
-    memory_mb: float

@@ -165,7 +165,7 @@ class LargeRaster:
             return _cogs(job_id, parameters, _only_result(results, EXTRACTION), tiling, context)
         if stage in self.stages(parameters):
             before = max(number for number in self.stages(parameters) if number < stage)
-            return [_fan_in(job_id, parameters, stage, before, results.get(before, ()), context)]
+            return [_fan_in(job_id, parameters, stage, before, results.get(before, ()))]
         raise StageError(f"{JOB_TYPE} has no stage {stage} with these parameters")
 
     def result(self, job: FinishedJob) -> dict[str, Any]:
@@ -227,7 +227,7 @@ def _tiling(job_id: str, parameters: Json, context: Context) -> PlannedTask:
                 "raster_type": None if parameters["raster_type"] == "auto" else parameters["raster_type"],
             }
         )
-        | _expectations().of_planning(context, parameters),
+        | _expectations().of_planning(parameters),
     )
 
 
@@ -292,9 +292,7 @@ def _cogs(
     return list(tasks.values())
 
 
-def _fan_in(
-    job_id: str, parameters: Json, stage: int, before: int, results: Sequence[Json], context: Context
-) -> PlannedTask:
+def _fan_in(job_id: str, parameters: Json, stage: int, before: int, results: Sequence[Json]) -> PlannedTask:
     if not results:
         raise StageError(f"stage {before} has no results to aggregate")
     task_type = "create_mosaicjson" if stage == MOSAIC else "create_stac_collection"
@@ -311,7 +309,7 @@ def _fan_in(
                 "pattern": "fan_in",
             },
         }
-        | _expectations().of_joining(context, task_type),
+        | _expectations().of_joining(),
     )
 
 

@@ -19,7 +19,6 @@ from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 from random import random
-from typing import TYPE_CHECKING, Any
 
 from gdaltools import storage
 from gdaltools.errors import GdalToolsError
@@ -53,9 +52,6 @@ from worker.web.health import Readiness
 from worker.web.status import page
 from worker.web.status.board import Board
 from worker.web.status.facts import WorkerFacts
-
-if TYPE_CHECKING:
-    from worker.job.definitions import Expectation
 
 _LONGEST_BACKOFF_SECONDS = 30.0
 # The attempts for a fault that looks like a wrong configuration, because a new role needs a moment to apply.
@@ -371,13 +367,6 @@ def _about(settings: Settings) -> WorkerFacts:
     )
 
 
-def _expect_task(*task: Any, **options: Any) -> Expectation:
-    # Imports rasterio and numpy, so it is loaded only to plan jobs.
-    from worker.job.expectations import expect_task
-
-    return expect_task(*task, **options)
-
-
 def _machine(settings: Settings, database: Database) -> Machine:
     rules = RoutingRules.from_environment()
 
@@ -389,7 +378,7 @@ def _machine(settings: Settings, database: Database) -> Machine:
         route=lambda task_type, parameters: route(task_type, parameters, rules=rules).queue,
         blob_size=blob_size,
         context=Context(
-            functools.partial(_expect_task, cores=rules.function_app_cores),
+            cores=rules.function_app_cores,
             intermediate_container=settings.intermediate_tiles_container,
         ),
         jobs_queue=settings.jobs_queue,

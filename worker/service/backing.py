@@ -20,7 +20,7 @@ from psycopg.conninfo import make_conninfo
 
 from worker.database import Database
 from worker.database.connections import Connections
-from worker.local.broker.server import Broker, QueueSpec
+from worker.local.broker.server import BrokerThread, QueueSpec
 from worker.local.postgres import EmbeddedPostgres
 from worker.settings import ServiceSettings, Settings
 
@@ -77,7 +77,7 @@ async def connection_string(settings: ServiceSettings) -> AsyncIterator[str | No
     if not settings.embeds_broker:
         yield secret.get_secret_value() if secret else None
         return
-    async with Broker([QueueSpec(name) for name in settings.all_queues]) as broker:
+    with BrokerThread([QueueSpec(name) for name in settings.all_queues]) as broker:
         yield broker.connection_string
 
 

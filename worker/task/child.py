@@ -29,7 +29,7 @@ from gdaltools.runtime.text import redacted
 from worker.telemetry import logs
 
 if TYPE_CHECKING:
-    from worker.task.handlers import Expected
+    from worker.job.expectations import Expected
 
 PRELOAD = [
     "worker.task.child",

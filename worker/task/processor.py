@@ -45,7 +45,7 @@ from worker.queue.outbox import Outbox
 from worker.task.heartbeat import Heartbeat
 from worker.task.pressure import Pressure
 from worker.task.runner import Runner
-from worker.task.running import RunningTasks
+from worker.task.running import LocalRun, RunningTasks
 from worker.telemetry import traces
 from worker.telemetry.metrics import METRICS, TaskOutcome
 
@@ -163,8 +163,8 @@ class Processor:
         match outcome:
             case Claimed() as claimed:
                 crash_points.reach("task-claimed")
-                with traces.task_run(task) as run:
-                    run.outcome = await self._run(message, task, claimed, interrupted)
+                with self.running_tasks.running(task, message.queue) as run:
+                    run.outcome = await self._run(message, task, claimed, run, interrupted)
             case Finished(burial=Burial() as burial):
                 log.info("task %s has failed before: its message is dead-lettered now", task.task_id)
                 await self._bury(message, task.task_id, burial)
@@ -209,6 +209,7 @@ class Processor:
         message: Message,
         task: TaskMessage,
         claimed: Claimed,
+        run: LocalRun,
         interrupted: asyncio.Future[StopReason],
     ) -> TaskOutcome:
         claim = claimed.claim
@@ -231,7 +232,6 @@ class Processor:
                 self._heartbeat.kept(
                     claim, lambda: _interrupt(interrupted, StopReason.CLAIM_LOST)
                 ) as on_progress,
-                self.running_tasks.running(task, message.queue) as run,
             ):
                 result = await _unless(
                     interrupted,

@@ -15,9 +15,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, cast
-
-from rasterio.crs import CRS
+from typing import Any, Unpack, cast
 
 from gdaltools import storage
 from gdaltools.cog.batch.budget import free_bytes
@@ -25,8 +23,9 @@ from gdaltools.cog.batch.journal import CogJournal, Origin, parameters_hash
 from gdaltools.cog.batch.pairs import Pair, Sources, folder_of, pairs
 from gdaltools.cog.batch.result import BatchedCog, CogsResult
 from gdaltools.cog.batch.run import BatchRun, CogOutcome, Waiting, failed
-from gdaltools.cog.options import CogOptions
-from gdaltools.cog.planning import check_overviews, chosen_profile
+from gdaltools.cog.encode.profiles import choose_profile
+from gdaltools.cog.options import CogKeywords, CogOptions, spelled_out
+from gdaltools.cog.planning import check_overviews
 from gdaltools.display.progress import ProgressOption
 from gdaltools.display.reporting import reporting
 from gdaltools.errors import GdalToolsError, InvalidParameter, SourceNotFound, TargetExists
@@ -43,35 +42,19 @@ _LOOKS_AT_ONCE = 32
 _MEMORY_SHARE = 0.5
 
 
+@spelled_out(CogKeywords)
 def create_cogs(
     sources: Sources,
     dst: StrPath | Location,
     profile: str = "analysis",
     *,
-    raster_type: str = "auto",
-    target_crs: str | CRS | None = None,
-    input_crs: str | CRS | None = None,
-    codec: str | None = None,
-    level: int | None = None,
-    size_tolerance: float | None = None,
-    predictor: int | str = "auto",
-    quality: int = 85,
-    max_z_error: float = 0.0,
-    blocksize: int = 512,
-    interleave: str = "pixel",
-    overviews: str = "build",
-    overview_resampling: str | None = None,
-    reproject_resampling: str | None = None,
-    sparse: bool = False,
-    statistics: bool = False,
-    tms: str | None = None,
-    access_tier: str | None = None,
     reuse: bool = True,
     force: bool = False,
     overwrite: bool = False,
     files_at_once: int | None = None,
     memory_mb: float | None = None,
     progress: ProgressOption = "auto",
+    **options: Unpack[CogKeywords],
 ) -> CogsResult:
     """Write each of `sources` as a COG below `dst`; each COG appears complete or not at all.
 
@@ -86,14 +69,10 @@ def create_cogs(
         match characters within one part of a name, ``**/`` matches any folders.
     dst : path, URL or Location
         A folder, or a container or prefix. The path of a match below its pattern's fixed part is kept.
-    profile, raster_type, ..., access_tier
-        As for `create_cog`.
+    profile, **options
+        The encoding: see `CogOptions`.
     reuse : bool
-        Copy a source that already is a valid COG with the requested codec, predictor, block size and
-        interleave; its blocks are decoded only to check that they can be. If it only lacks overviews or a
-        COG's block order, copy its stored full-resolution blocks. This does not apply with `level` or
-        `size_tolerance`, nor to LERC and WEBP, and to JPEG only if it was stored with at most the requested
-        `quality`.
+        As for `create_cog`.
     force : bool
         Write complete COGs again, and replace existing files.
     overwrite : bool
@@ -125,42 +104,22 @@ def create_cogs(
     1
     """
     began = time.perf_counter()
-    options = CogOptions(
-        profile=profile,
-        raster_type=raster_type,
-        target_crs=target_crs,
-        input_crs=input_crs,
-        codec=codec,
-        level=level,
-        size_tolerance=size_tolerance,
-        predictor=predictor,
-        quality=quality,
-        max_z_error=max_z_error,
-        blocksize=blocksize,
-        interleave=interleave,
-        overviews=overviews,
-        overview_resampling=overview_resampling,
-        reproject_resampling=reproject_resampling,
-        sparse=sparse,
-        statistics=statistics,
-        tms=tms,
-        access_tier=access_tier,
-    )
-    _check(options)
+    requested = CogOptions(profile, **options)
+    _check(requested)
     for name, value in (("files_at_once", files_at_once), ("memory_mb", memory_mb)):
         if value is not None and (isinstance(value, bool) or not value >= 1):
             raise InvalidParameter(f"{name} {value!r} is not a number of at least 1")
     folder = folder_of(dst)
     chosen = pairs(sources, folder)
     journal = CogJournal(folder)
-    digest = parameters_hash(options, reuse=reuse)
+    digest = parameters_hash(requested, reuse=reuse)
     with ThreadPoolExecutor(_LOOKS_AT_ONCE) as pool:
         looked = list(
             pool.map(lambda pair: _look(pair, journal, digest, force=force, overwrite=overwrite), chosen)
         )
     waiting = [each for each in looked if isinstance(each, Waiting)]
     allowed = free_bytes() * _MEMORY_SHARE if memory_mb is None else memory_mb * 1e6
-    run = BatchRun(options, journal, reuse=reuse, files=len(waiting), allowed_bytes=int(allowed))
+    run = BatchRun(requested, journal, reuse=reuse, files=len(waiting), allowed_bytes=int(allowed))
     total = sum(each.origin.size_bytes for each in waiting)
     with reporting(progress, label=run.label, total=total, unit="bytes") as advance:
         outcomes = run.outcomes(waiting, advance, files_at_once=files_at_once)
@@ -183,7 +142,7 @@ def _check_profile(options: CogOptions, dtypes: tuple[str, ...], *, otherwise: t
     """Raise if the options fit neither `dtypes` nor `otherwise`; every codec holds one of the two."""
     raster_type = "multispectral" if options.raster_type == "auto" else options.raster_type
     try:
-        chosen_profile(options, cast(RasterType, raster_type), dtypes)
+        choose_profile(options, cast(RasterType, raster_type), dtypes)
     except InvalidParameter:
         if not otherwise:
             raise

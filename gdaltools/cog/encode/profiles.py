@@ -5,19 +5,22 @@ A tier names the purpose of a COG: ``visualization`` (small, lossy where that do
 ``archive`` (lossless, smallest, read rarely). Source of tiers and codecs: protocol.md §5, "COG tiers";
 ``fast`` is our addition.
 
->>> choose_profile("analysis", raster_type="dem", dtypes=("float32",)).predictor
+>>> choose_profile(CogOptions("analysis"), "dem", ("float32",)).predictor
 3
->>> choose_profile("visualization", raster_type="dem", dtypes=("float32",)).tier
+>>> choose_profile(CogOptions("visualization"), "dem", ("float32",)).tier
 'analysis'
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Literal, get_args
 
 from pydantic import BaseModel, ConfigDict
+from rasterio.enums import ColorInterp
 
+from gdaltools.cog.options import CogOptions
 from gdaltools.errors import InvalidParameter
 from gdaltools.raster.detect import RASTER_TYPES, RasterType
 from gdaltools.raster.tiff import BLOCK_UNIT
@@ -128,104 +131,70 @@ class CogProfile(BaseModel):
 
 
 def choose_profile(
-    tier: str,
-    *,
+    options: CogOptions,
     raster_type: RasterType,
     dtypes: tuple[str, ...],
+    *,
     sample_bits: int | None = None,
-    alpha: bool = False,
-    colour_table: bool = False,
-    codec: str | None = None,
-    level: int | None = None,
-    size_tolerance: float | None = None,
-    predictor: int | str = "auto",
-    quality: int = 85,
-    max_z_error: float = 0.0,
-    blocksize: int = 512,
-    interleave: str = "pixel",
-    overview_resampling: str | None = None,
-    reproject_resampling: str | None = None,
-    access_tier: str | None = None,
+    colorinterp: Sequence[ColorInterp] = (),
 ) -> CogProfile:
-    """Return the profile for a raster of this type and these dtypes in the requested tier.
+    """Return the profile with which bands of this type and these dtypes are encoded.
 
     The JPEG of the visualization tier holds only three uint8 bands of colour. With alpha, a colour table,
     classes or any other dtype the tier becomes analysis, and `CogProfile.reason` says why.
 
     Parameters
     ----------
-    tier : str
-        "visualization", "analysis", "fast" or "archive".
     raster_type : str
         What the bands show: one of `RASTER_TYPES`.
     dtypes : tuple of str
         One rasterio dtype name per band.
     sample_bits : int, optional
         Bits of a sample, if fewer than the dtype's (GDAL's NBITS).
-    alpha, colour_table : bool
-        Whether a band is alpha, or indexes a colour table.
-    codec : str, optional
-        GDAL's name of a codec; overrides the tier's codec.
-    level : int, optional
-        1 to 12 for DEFLATE (blocks equal GDAL's byte for byte), 1 to 22 for ZSTD; by default the tier's.
-    size_tolerance : float, optional
-        DEFLATE without `level`: the share, 0 to 1, by which the file may exceed its size at GDAL's level 6.
-    predictor : int or "auto"
-        TIFF predictor 1, 2 or 3; "auto" chooses by dtype.
-    quality : int
-        Quality of JPEG and WEBP, 1 to 100.
-    max_z_error : float
-        LERC only: the largest allowed error of a sample, at least 0.
-    blocksize : int
-        Side of a block in pixels: a multiple of 16, 64 to 4096.
-    interleave : str
-        "pixel" or "band".
-    overview_resampling, reproject_resampling : str, optional
-        GDAL's names; by default average and bilinear for quantities, mode and nearest for classes.
-    access_tier : str, optional
-        Azure access tier; by default "cool" for the archive tier and "hot" for the others.
+    colorinterp : sequence of ColorInterp
+        What each band is for; only alpha and palette make a difference.
 
     Raises
     ------
     InvalidParameter
-        A value is not one of those above, or the codec cannot hold these bands.
+        An option's value is not one of those that `CogOptions` lists, or the codec cannot hold these bands.
     """
-    requested = _tier(tier)
-    _check_number("quality", quality, 1, 100)
-    _check_blocksize(blocksize)
+    requested = _tier(options.profile)
+    _check_number("quality", options.quality, 1, 100)
+    _check_blocksize(options.blocksize)
     if raster_type not in RASTER_TYPES:
         raise InvalidParameter(
             f"raster_type {raster_type!r} is unknown: use auto or one of {', '.join(RASTER_TYPES)}"
         )
-    if interleave not in get_args(Interleave):
-        raise InvalidParameter(f"interleave {interleave!r} is unknown: use pixel or band")
-    classes = colour_table or raster_type == "categorical"
+    if options.interleave not in get_args(Interleave):
+        raise InvalidParameter(f"interleave {options.interleave!r} is unknown: use pixel or band")
+    classes = ColorInterp.palette in colorinterp or raster_type == "categorical"
     reason = None
-    if requested == "visualization" and codec is None:
-        reason = _why_not_jpeg(dtypes, alpha, classes)
+    if requested == "visualization" and options.codec is None:
+        reason = _why_not_jpeg(dtypes, ColorInterp.alpha in colorinterp, classes)
     effective: Tier = "analysis" if reason else requested
-    compression = _compression(effective) if codec is None else _codec(codec)
-    _check_codec(compression, dtypes, sample_bits, interleave)
+    compression = _compression(effective) if options.codec is None else _codec(options.codec)
+    _check_codec(compression, dtypes, sample_bits, options.interleave)
     return CogProfile(
         tier=effective,
         requested=requested,
         reason=reason,
         raster_type=raster_type,
         compression=compression,
-        level=_level(compression, effective, level, size_tolerance),
-        size_tolerance=_size_tolerance(compression, level, size_tolerance),
-        predictor=_predictor(predictor, compression, dtypes, sample_bits),
-        quality=quality if compression in ("JPEG", "WEBP") else None,
-        max_z_error=_max_z_error(compression, max_z_error),
-        blocksize=blocksize,
-        interleave="pixel" if interleave == "pixel" or len(dtypes) == 1 else "band",
-        overview_resampling=_overview_resampling(overview_resampling, dtypes, classes),
+        level=_level(compression, effective, options.level, options.size_tolerance),
+        size_tolerance=_size_tolerance(compression, options.level, options.size_tolerance),
+        predictor=_predictor(options.predictor, compression, dtypes, sample_bits),
+        quality=options.quality if compression in ("JPEG", "WEBP") else None,
+        max_z_error=_max_z_error(compression, options.max_z_error),
+        blocksize=options.blocksize,
+        interleave="pixel" if options.interleave == "pixel" or len(dtypes) == 1 else "band",
+        overview_resampling=_overview_resampling(options.overview_resampling, dtypes, classes),
         reproject_resampling=_resampling(
             "reproject_resampling",
-            reproject_resampling or ("nearest" if classes else "bilinear"),
+            options.reproject_resampling or ("nearest" if classes else "bilinear"),
             REPROJECT_RESAMPLINGS,
         ),
-        storage_tier=_storage_tier(access_tier or ("cool" if effective == "archive" else "hot")),
+        storage_tier=_storage_tier(options.access_tier or ("cool" if effective == "archive" else "hot")),
     )
 
 

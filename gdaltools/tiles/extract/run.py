@@ -15,6 +15,7 @@ from rasterio.windows import Window
 
 from gdaltools import storage
 from gdaltools.cog.encode.adaptive import Policy
+from gdaltools.cog.write.assemble import decided
 from gdaltools.cog.write.build import build_cog
 from gdaltools.display.progress import Share
 from gdaltools.display.relay import Relay
@@ -24,7 +25,7 @@ from gdaltools.tiles.extract.groups import Position, TileGroup
 from gdaltools.tiles.extract.manifest import FinishedTile, ManifestWriter
 from gdaltools.tiles.extract.plan import ExtractionPlan
 from gdaltools.tiles.extract.result import ExtractedTile
-from gdaltools.tiles.extract.trials import TrialResult, TrialTask, decided, trial_rows
+from gdaltools.tiles.extract.trials import TrialResult, TrialTask, trial_rows
 from gdaltools.tiles.extract.walk import Callbacks, ExtractionSpec, extracted, is_empty, tile_id, walk
 
 TileResults = dict[str, ExtractedTile | str]
@@ -188,7 +189,7 @@ def delayed(spec: ExtractionSpec, relay: Relay) -> list[Delayed]:
 def _decided(plan: ExtractionPlan, tried: Sequence[TrialResult], relay: Relay) -> Policy:
     """Start the relay and return the policy; all tiles depend on this task."""
     relay.begin()
-    return decided(plan, [trials for _, trials in tried])
+    return decided([trials for _, trials in tried], plan.layout.profile.size_tolerance)
 
 
 def _make_group(

@@ -9,7 +9,6 @@ from gdaltools.errors import InvalidParameter, SourceNotFound
 from worker.database import Database
 from worker.errors import UnknownTaskType
 from worker.job.definitions import Context, UnknownJobType
-from worker.job.expectations import expect_task
 from worker.job.machine import Machine
 from worker.protocol.messages import JobMessage, StageComplete, TaskMessage, parse_jobs_queue, parse_task
 from worker.protocol.rows import Claimed, NewJob, OutboxMessage
@@ -40,7 +39,7 @@ def machine(database: Database) -> Machine:
         database,
         route=route,
         blob_size=blob_size,
-        context=Context(expect_task),
+        context=Context(),
     )
 
 

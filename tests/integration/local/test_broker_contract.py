@@ -34,7 +34,7 @@ from azure.servicebus.exceptions import (
 )
 
 from tests.support.eventually import eventually
-from worker.local.broker.server import Broker, BrokerThread, QueueCounts, QueueSpec, Token
+from worker.local.broker.server import BrokerThread, QueueCounts, QueueSpec, Token
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -55,7 +55,7 @@ def client(broker: BrokerThread) -> AsyncServiceBusClient:
     return connect(broker)
 
 
-def connect(broker: Broker | BrokerThread) -> AsyncServiceBusClient:
+def connect(broker: BrokerThread) -> AsyncServiceBusClient:
     return AsyncServiceBusClient.from_connection_string(
         broker.connection_string, retry_total=3, retry_backoff_factor=0.05
     )
@@ -324,7 +324,7 @@ async def test_deferred_messages_are_received_by_number(
 async def test_a_message_id_is_taken_once_in_the_window() -> None:
     queues = [QueueSpec("window", duplicate_window_seconds=0.5), QueueSpec("off", duplicate_window_seconds=0)]
     twice = [ServiceBusMessage("1st", message_id="a"), ServiceBusMessage("2nd", message_id="a")]
-    async with Broker(queues) as broker:
+    with BrokerThread(queues) as broker:
         client = connect(broker)
         await send(client, *twice, queue="window")
         await send(client, *twice, queue="off")
@@ -344,7 +344,7 @@ async def test_an_expired_message_is_dead_lettered(
 
 
 async def test_an_expired_message_is_dropped_where_the_queue_says_so() -> None:
-    async with Broker([QueueSpec("tasks", ttl_seconds=0.2, dead_letter_on_expiry=False)]) as broker:
+    with BrokerThread([QueueSpec("tasks", ttl_seconds=0.2, dead_letter_on_expiry=False)]) as broker:
         await send(connect(broker), ServiceBusMessage("x"))
         await eventually(lambda: broker.counts("tasks") == NOTHING)
 
@@ -387,7 +387,7 @@ async def test_a_refused_token_is_an_authentication_error() -> None:
         return not token.value.startswith("SharedAccessSignature")
 
     shown: list[Token] = []
-    async with Broker([QueueSpec("tasks")], accept_token=accept) as broker:
+    with BrokerThread([QueueSpec("tasks")], accept_token=accept) as broker:
         connecting = AsyncServiceBusClient.from_connection_string(broker.connection_string, retry_total=0)
         async with connecting as client:
             with pytest.raises(ServiceBusAuthenticationError):

@@ -22,7 +22,7 @@ from azure.servicebus.amqp import AmqpAnnotatedMessage
 from gdaltools.errors import InvalidParameter
 from tests.support.eventually import eventually
 from worker.errors import BusAuthenticationError, BusError, LockLost, MessageTooLarge, QueueNotFound
-from worker.local.broker.server import Broker, BrokerThread, QueueCounts, QueueSpec
+from worker.local.broker.server import BrokerThread, QueueCounts, QueueSpec
 from worker.queue.bus import Bus, Message, OutgoingMessage, QueueReceiver
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -418,7 +418,7 @@ async def test_an_unknown_queue_is_a_permanent_error(bus: Bus) -> None:
 
 
 async def test_refused_credentials_are_an_authentication_error() -> None:
-    async with Broker([QueueSpec("tasks")], accept_token=lambda _: False) as broker:
+    with BrokerThread([QueueSpec("tasks")], accept_token=lambda _: False) as broker:
         bus = Bus.connect(connection_string=broker.connection_string)
         with pytest.raises(BusAuthenticationError):
             await bus.check_receiving("tasks")

@@ -15,6 +15,7 @@ from rasterio.transform import Affine
 from gdaltools.cog import planning
 from gdaltools.cog.encode.codec import Encoding
 from gdaltools.cog.encode.profiles import choose_profile
+from gdaltools.cog.options import CogOptions
 from gdaltools.cog.overviews.halving import level_sizes
 from gdaltools.cog.pieces.sink import MemorySink
 from gdaltools.cog.plan import CogPlan
@@ -63,10 +64,10 @@ def plan_of(
 ) -> CogPlan:
     """Return the plan of an uncompressed COG of `array`, shape `(bands, rows, cols)`."""
     count, height, width = array.shape
-    profile = choose_profile(
-        "analysis", raster_type="multispectral", dtypes=(str(array.dtype),) * count, codec="NONE",
-        blocksize=blocksize, interleave=interleave, overview_resampling=resampling,
-    )  # fmt: skip
+    options = CogOptions(
+        codec="NONE", blocksize=blocksize, interleave=interleave, overview_resampling=resampling
+    )
+    profile = choose_profile(options, "multispectral", (str(array.dtype),) * count)
     facts = Facts(
         width=width, height=height, count=count, dtype=str(array.dtype), sample_bits=None, nodata=nodata,
         masked=valid is not None, transform=Affine.identity(), crs_wkt=None,

@@ -14,6 +14,7 @@ from rasterio.transform import Affine
 
 from gdaltools.cog.create import CogResult, create_cog, plan_cog
 from gdaltools.cog.encode.profiles import TIERS, choose_profile, zstd_available
+from gdaltools.cog.options import CogOptions
 from gdaltools.cog.validate import validate_cog
 from gdaltools.display.progress import Progress
 from gdaltools.errors import (
@@ -247,15 +248,15 @@ def test_visualization_is_jpeg_close_to_the_source(tmp_path: Path) -> None:
 
 
 def test_tiers_say_how_they_encode() -> None:
-    chosen = {tier: choose_profile(tier, raster_type="rgb", dtypes=("uint8",) * 3) for tier in TIERS}
+    chosen = {tier: choose_profile(CogOptions(tier), "rgb", ("uint8",) * 3) for tier in TIERS}
     assert [chosen[tier].compression for tier in TIERS] == [
         "JPEG", "DEFLATE", *["ZSTD" if zstd_available() else "LZW"] * 2,
     ]  # fmt: skip
     assert [chosen[tier].storage_tier for tier in TIERS] == ["hot", "hot", "hot", "cool"]
     assert [chosen[tier].size_tolerance for tier in TIERS] == [None, 0.015, None, None]
-    assert choose_profile("archive", raster_type="dem", dtypes=("float64",)).predictor == 3
-    assert choose_profile("archive", raster_type="dem", dtypes=("int64",)).predictor == 2
-    assert choose_profile("archive", raster_type="dem", dtypes=("complex128",)).predictor == 1
+    assert choose_profile(CogOptions("archive"), "dem", ("float64",)).predictor == 3
+    assert choose_profile(CogOptions("archive"), "dem", ("int64",)).predictor == 2
+    assert choose_profile(CogOptions("archive"), "dem", ("complex128",)).predictor == 1
 
 
 def test_a_warp_puts_every_pixel_where_it_belongs(tmp_path: Path) -> None:

@@ -28,8 +28,7 @@ from worker.local.amqp.frames import (
 from worker.local.amqp.message import BATCH_FORMAT, Message, decode_batch, decode_message, encode_message
 from worker.local.amqp.types import DecodeError, Described, Symbol
 from worker.local.broker.management import manage, put_token
-from worker.local.queues.journal import NotSaved
-from worker.local.queues.namespace import SERVER_BUSY, Namespace
+from worker.local.queues.namespace import Namespace
 from worker.local.queues.peek_lock import Queue
 from worker.local.queues.stored import Stored
 
@@ -202,10 +201,7 @@ class ReceivingLink(Link):
         condition = self.session.namespace.take_fault("send", self.bound_queue)
         if condition is not None:
             return outcome(REJECTED, amqp_error(condition, "fault injected"))
-        try:
-            self.bound_queue.send(*decoded)
-        except NotSaved as error:
-            return outcome(REJECTED, amqp_error(SERVER_BUSY, str(error)))
+        self.bound_queue.send(*decoded)
         return outcome(ACCEPTED)
 
     def _answer(self, request: Message) -> None:

@@ -12,7 +12,6 @@ from uuid import UUID
 
 from worker.local.amqp.message import Message, decode_message, encode_message, response
 from worker.local.amqp.types import Array, DecodeError, Int, Symbol, Timestamp
-from worker.local.queues.journal import NotSaved
 from worker.local.queues.namespace import LOCK_LOST, SERVER_BUSY, Namespace, Token
 from worker.local.queues.peek_lock import LockNotHeld, MessageNotFound, Queue
 from worker.local.queues.stored import Stored
@@ -67,8 +66,6 @@ def manage(namespace: Namespace, queue: Queue, request: Message) -> bytes:
         value = handler(queue, arguments)
     except LockNotHeld as error:
         return _refusal(request, LOCK_LOST, str(error))
-    except NotSaved as error:
-        return _refusal(request, SERVER_BUSY, str(error))
     except MessageNotFound as error:
         return _refusal(request, _VENDOR + "message-not-found", str(error))
     except DecodeError as error:

@@ -35,8 +35,7 @@ from worker.local.broker.links import (
     attach_answer,
     parse_address,
 )
-from worker.local.queues.journal import NotSaved
-from worker.local.queues.namespace import LOCK_LOST, SERVER_BUSY, Namespace
+from worker.local.queues.namespace import LOCK_LOST, Namespace
 from worker.local.queues.peek_lock import LockNotHeld, Queue
 
 WINDOW = 65_536  # transfers
@@ -175,8 +174,6 @@ class Session:
             return _apply(link.queue, token, state)
         except LockNotHeld as error:
             return outcome(REJECTED, amqp_error(LOCK_LOST, str(error)))
-        except NotSaved as error:
-            return outcome(REJECTED, amqp_error(SERVER_BUSY, str(error)))
 
     # Frames from the broker
 

@@ -1,4 +1,4 @@
-"""The contents of a queue as values: its messages, each in a state, and the message ids that it remembers."""
+"""A message in a queue, in one of four states."""
 
 from __future__ import annotations
 
@@ -52,51 +52,3 @@ class Stored:
         if self.lock_token is not None:
             annotations[Symbol("x-opt-locked-until")] = Timestamp(self.due_at * 1000)
         return self.message.delivered(delivery_count=self.failed_deliveries, annotations=annotations)
-
-
-@dataclass(frozen=True, slots=True)
-class Contents:
-    """The contents of a queue or sub-queue.
-
-    Parameters
-    ----------
-    next_sequence
-        The sequence number of the next message.
-    stored
-        The messages, in the order of their sequence numbers.
-    remembered
-        Message ids, oldest first, each with the time until which another message with it is dropped.
-    """
-
-    next_sequence: int = 1
-    stored: tuple[Stored, ...] = ()
-    remembered: tuple[tuple[Any, float], ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Changes:
-    """The unsaved changes of a queue or sub-queue.
-
-    Parameters
-    ----------
-    path
-        The queue's address in lower case.
-    next_sequence
-        As in `Contents`; None when unchanged.
-    put
-        Messages that are new or in another state.
-    new_messages
-        The messages in `put` whose content is new as well.
-    removed
-        Sequence numbers of removed messages.
-    remembered, forgotten
-        Message ids that are remembered, each with the time until which, and that no longer are.
-    """
-
-    path: str
-    next_sequence: int | None
-    put: tuple[Stored, ...]
-    new_messages: tuple[Stored, ...]
-    removed: tuple[int, ...]
-    remembered: tuple[tuple[Any, float], ...]
-    forgotten: tuple[Any, ...]
