@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 from typing import Any, BinaryIO, Literal, Unpack, cast, overload
 
 import dask
@@ -25,6 +26,7 @@ from gdaltools.display.relay import Relay
 from gdaltools.display.reporting import expecting
 from gdaltools.errors import InvalidParameter
 from gdaltools.raster.dataset import open_dataset
+from gdaltools.raster.picture import file_name
 from gdaltools.storage import Location, StrPath
 
 __all__ = ["CogPlan", "CogResult", "cog_profile", "create_cog", "plan_cog"]
@@ -116,32 +118,26 @@ def create_cog(
     """
     requested = CogOptions(profile, **options)
     target = storage.locate(dst) if isinstance(dst, (str, os.PathLike, Location)) else dst
-    if not isinstance(target, Location):
-        if not compute:
-            raise InvalidParameter("compute=False needs a path or URL: an open file is of this process alone")
-        return _built(plan_for(src, requested), target, overwrite=overwrite, progress=progress)
-    storage.check_target(target, overwrite=overwrite)
+    if isinstance(target, Location):
+        storage.check_target(target, overwrite=overwrite)
+    elif not compute:
+        raise InvalidParameter("compute=False needs a path or URL: an open file is of this process alone")
     plan = plan_for(src, requested)
     if reuse:
         plan = with_reuse(plan, requested)
-    if compute:
-        return _built(plan, target, overwrite=overwrite, progress=progress)
-    relay = Relay(
-        progress,
-        label=f"cog {target.filename}",
-        total=plan.blocks,
-        unit="blocks",
-        expected=lambda: _expected_seconds(plan),
-    )
-    delayed = dask.delayed(build_later, pure=False, traverse=False)
-    return cast(Delayed, delayed(plan, target, overwrite=overwrite, relay=relay))
-
-
-def _built(
-    plan: CogPlan, target: Location | BinaryIO, *, overwrite: bool, progress: ProgressOption
-) -> CogResult:
+    expected = partial(_expected_seconds, plan)
+    if not compute:
+        relay = Relay(
+            progress,
+            label=f"cog {file_name(str(dst))}",
+            total=plan.blocks,
+            unit="blocks",
+            expected=expected,
+        )
+        delayed = dask.delayed(build_later, pure=False, traverse=False)
+        return cast(Delayed, delayed(plan, target, overwrite=overwrite, relay=relay))
     source_bytes = storage.stat(plan.location).size if plan.location else None
-    with expecting(lambda: _expected_seconds(plan)):
+    with expecting(expected):
         result = build_cog(plan, target, overwrite=overwrite, progress=progress)
     return result.model_copy(update={"source_bytes": source_bytes})
 

@@ -9,12 +9,11 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import BinaryIO, cast
 
-import rasterio
 from rasterio.crs import CRS
 from rasterio.io import DatasetReader, MemoryFile
 
 from gdaltools import storage
-from gdaltools.cog.pieces.blob_sink import BlobSink, Front
+from gdaltools.cog.pieces.blob_sink import BlobSink
 from gdaltools.cog.pieces.copied_blocks import CopiedSource
 from gdaltools.cog.pieces.pyramid import PieceRecord
 from gdaltools.cog.pieces.sink import FileSink, MemorySink, Sink
@@ -29,6 +28,7 @@ from gdaltools.errors import CorruptRaster, UnsupportedRaster
 from gdaltools.geo.crs import Bounds, crs_name
 from gdaltools.geo.footprint import geographic_bounds
 from gdaltools.raster.dataset import open_dataset
+from gdaltools.raster.picture import file_name
 from gdaltools.raster.pixels.prepare import FileSource, prepared
 from gdaltools.raster.pixels.source import RasterSource, Source
 from gdaltools.runtime import graph
@@ -48,16 +48,16 @@ def build_cog(
         The source cannot be read, or the target cannot be written.
     """
     began = time.perf_counter()
-    if not isinstance(target, Location):
-        result = _build_in_memory(plan, target, progress)
-    elif plan.copies:
-        result = _copy(plan, target, overwrite=overwrite, progress=progress)
-    elif storage.takes_blocks(target) and plan.upload_block_bytes is not None:
-        result = _build_by_blocks(
-            plan, target, plan.upload_block_bytes, overwrite=overwrite, progress=progress
-        )
-    else:
-        result = _build_file(plan, target, overwrite=overwrite, progress=progress)
+    result = None
+    if plan.copies and isinstance(target, Location):
+        result = _copied(plan, target, overwrite=overwrite, progress=progress)
+    if result is None:
+        label = f"cog {file_name(_name(target))}"
+        with (
+            reporting(progress, label=label, total=plan.blocks, unit="blocks") as advance,
+            _sink(plan, target, overwrite=overwrite) as sink,
+        ):
+            result = _built(plan, sink, _name(target), advance)
     return result.model_copy(update={"seconds": time.perf_counter() - began})
 
 
@@ -70,20 +70,10 @@ def build_later(plan: CogPlan, target: Location, *, overwrite: bool, relay: Rela
     return made
 
 
-def _build_file(plan: CogPlan, target: Location, *, overwrite: bool, progress: ProgressOption) -> CogResult:
-    with (
-        reporting(progress, label=f"cog {target.filename}", total=plan.blocks, unit="blocks") as advance,
-        storage.writing(target, overwrite=overwrite, traits=plan.traits) as path,
-    ):
-        _write(plan, FileSink(path), advance)
-        with path.open("rb") as stream:
-            check_written(stream, plan, name=str(target))
-        with rasterio.open(path) as made:
-            return _result(plan, str(target), made, path.stat().st_size)
-
-
-def _copy(plan: CogPlan, target: Location, *, overwrite: bool, progress: ProgressOption) -> CogResult:
-    """Copy the source, which already is the planned COG, or build the COG if a block is damaged."""
+def _copied(
+    plan: CogPlan, target: Location, *, overwrite: bool, progress: ProgressOption
+) -> CogResult | None:
+    """Copy the source, which already is the planned COG; return None if a block of it is damaged."""
     source = cast(Location, plan.location)
     size = storage.stat(source).size
     with reporting(progress, label=f"cog {target.filename}", total=size, unit="bytes") as advance:
@@ -91,46 +81,36 @@ def _copy(plan: CogPlan, target: Location, *, overwrite: bool, progress: Progres
         try:
             copy_checked(source, target, size, traits=plan.traits, overwrite=overwrite, progress=share)
         except CorruptRaster:  # perhaps only an overview is damaged, and it can be built again
-            copied = False
-        else:
-            copied = True
-    if not copied:
-        return build_cog(replace(plan, copies=False), target, overwrite=overwrite, progress=progress)
+            return None
     # The result is read from the source: the copy may be in the archive tier, where it cannot be read.
     with open_dataset(source, verify=False) as made:
         return _result(plan, str(target), made, size).model_copy(update={"reused": "file"})
 
 
-def _build_by_blocks(
-    plan: CogPlan, target: Location, block_bytes: int, *, overwrite: bool, progress: ProgressOption
-) -> CogResult:
-    """Build a COG in Azure without a local copy: blocks are uploaded as they are encoded."""
-    with (
-        reporting(progress, label=f"cog {target.filename}", total=plan.blocks, unit="blocks") as advance,
-        storage.uncommitted(target, plan.traits, overwrite=overwrite) as assembly,
-    ):
-        with storage.Uploads() as uploads:
-            sink = BlobSink(assembly, uploads, block_bytes)
-            _write(plan, sink, advance)
-        check_written(Front(sink.header, assembly.size), plan, name=str(target), edges=False)
-        with MemoryFile(sink.header) as memory, memory.open() as made:
-            return _result(plan, str(target), made, assembly.size)
+def _name(target: Location | BinaryIO) -> str:
+    return str(target) if isinstance(target, Location) else str(getattr(target, "name", "memory"))
 
 
-def _build_in_memory(plan: CogPlan, target: BinaryIO, progress: ProgressOption) -> CogResult:
-    name = str(getattr(target, "name", "memory"))
-    sink = MemorySink()
-    with reporting(progress, label=f"cog {name}", total=plan.blocks, unit="blocks") as advance:
-        _write(plan, sink, advance)
-    check_written(io.BytesIO(sink.content), plan, name=name)
-    with MemoryFile(sink.content) as memory, memory.open() as made:
-        result = _result(plan, name, made, len(sink.content))
-    target.write(sink.content)
-    return result
+@contextmanager
+def _sink(plan: CogPlan, target: Location | BinaryIO, *, overwrite: bool) -> Iterator[Sink]:
+    """Yield the sink that writes to `target`, which is published when the block ends without an error."""
+    if not isinstance(target, Location):
+        memory = MemorySink()
+        yield memory
+        target.write(memory.content)
+    elif storage.takes_blocks(target) and (block_bytes := plan.upload_block_bytes) is not None:
+        with (
+            storage.uncommitted(target, plan.traits, overwrite=overwrite) as assembly,
+            storage.Uploads() as uploads,
+        ):
+            yield BlobSink(assembly, uploads, block_bytes)
+    else:
+        with storage.writing(target, overwrite=overwrite, traits=plan.traits) as path:
+            yield FileSink(path)
 
 
-def _write(plan: CogPlan, sink: Sink, advance: Callable[[int], None]) -> None:
-    """Run the tasks, and assemble the file from the blocks that they stored."""
+def _built(plan: CogPlan, sink: Sink, name: str, advance: Callable[[int], None]) -> CogResult:
+    """Run the tasks, assemble the file from the blocks that they stored, and check it."""
 
     work = plan.work(sink)
 
@@ -142,7 +122,12 @@ def _write(plan: CogPlan, sink: Sink, advance: Callable[[int], None]) -> None:
     with _source_prepared(plan) as source:
         tasks = record_tasks(replace(plan, source=source), work)
         records = graph.run(tasks, ended=ended, keep=lambda record: replace(record, stored=None))
-    assemble(plan, records, sink)
+    header = assemble(plan, records, sink)
+    with sink.written() as stream:
+        check_written(stream, plan, name=name)
+        size = stream.seek(0, io.SEEK_END)
+    with MemoryFile(header) as memory, memory.open() as made:
+        return _result(plan, name, made, size)
 
 
 @contextmanager
