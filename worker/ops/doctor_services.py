@@ -12,8 +12,8 @@ from uuid import uuid4
 
 from gdaltools import storage
 from gdaltools.errors import GdalToolsError, StorageDenied
+from worker.database import Database, migration, rights
 from worker.database.connections import DatabaseRefused
-from worker.database.jobs import PlatformDatabase
 from worker.errors import BusAuthenticationError, BusError, QueueNotFound
 from worker.queue.bus import Bus
 from worker.queue.settings import QueueManagement, required_queues
@@ -162,7 +162,7 @@ async def database_works(settings: Settings, now: Callable[[], float]) -> list[F
         opened = backing.database(settings, conninfo, connections=1)
         async with opened as database:
             try:
-                await database.try_once()
+                await database.connections.try_once()
             except DatabaseRefused as error:
                 return [
                     Finding(
@@ -183,7 +183,7 @@ async def database_works(settings: Settings, now: Callable[[], float]) -> list[F
                     )
                 ]
             asked = now()
-            clock = await database.utc_now()
+            clock = await database.connections.utc_now()
             middle = (asked + now()) / 2
             return [
                 Finding("database", "ok", "connected"),
@@ -192,24 +192,24 @@ async def database_works(settings: Settings, now: Callable[[], float]) -> list[F
             ]
 
 
-async def _schema(settings: Settings, database: PlatformDatabase) -> Finding:
+async def _schema(settings: Settings, database: Database) -> Finding:
     part = f"schema {settings.app_schema}"
     try:
-        if missing := await database.missing():
+        if missing := await migration.missing(database.connections):
             return Finding(
                 part,
                 "problem",
                 f"missing: {', '.join(missing)}",
                 "python -m worker provision makes them, as a role that may create; see APP_SCHEMA",
             )
-        if lacking := await database.lacking_rights():
+        if lacking := await rights.lacking(database.connections):
             return Finding(
                 part,
                 "problem",
                 f"{settings.postgis_user} lacks {', '.join(lacking)}",
                 f"as the schema's owner: python -m worker provision --grant-to {settings.postgis_user}",
             )
-        await database.check()
+        await migration.check(database.connections)
     except GdalToolsError as error:
         return Finding(part, "problem", str(error), "see the platform's version and APP_SCHEMA")
     return Finding(part, "ok", "complete, and its rights are enough")
