@@ -22,6 +22,7 @@ from worker.database.connections import Connection, Connections, DatabaseError
 from worker.database.outbox_table import owe
 from worker.protocol.json_text import clean_text, dumps
 from worker.protocol.rows import (
+    OPEN_STATUSES,
     OVER_STATUSES,
     Burial,
     Claim,
@@ -95,7 +96,7 @@ class Tasks:
                 idle_seconds = 0.0
             task = TaskRow(**row)
             held = await connection.one("read_claim", task_id=task_id)
-            if task.status not in ("queued", "processing"):
+            if task.status not in OPEN_STATUSES:
                 return Finished(task.status, _burial(task, held))
             job = await connection.one("job_status", job_id=job_id)
             if job is not None and job["status"] in OVER_STATUSES:
@@ -318,7 +319,7 @@ class Tasks:
                 others = [TaskRow(**row) for row in tasks if row["task_id"] not in messages]
                 still_failed = sum(other.status == "failed" for other in others)
                 if revived is not None:
-                    unfinished = [message_of(o) for o in others if o.status in ("queued", "processing")]
+                    unfinished = [message_of(o) for o in others if o.status in OPEN_STATUSES]
             await owe(connection, [*owed, *unfinished], job_id=job_id)
             return {
                 task_id: replace(each, still_failed=still_failed, asked_again=len(unfinished))
@@ -343,7 +344,7 @@ class Tasks:
             held = await connection.one("read_claim", task_id=task_id)
             ours = held is not None and held["task_created_at"] == row["created_at"]
             unburied = ours and held is not None and held["dead_letter_reason"] is not None
-            if row["status"] in ("queued", "processing") or (row["status"] == "failed" and unburied):
+            if row["status"] in OPEN_STATUSES or (row["status"] == "failed" and unburied):
                 await owe(connection, [message], job_id=job_id)
                 return "asked"
             over = row["status"] == "completed" or (row["status"] == "failed" and ours)
