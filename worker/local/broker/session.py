@@ -133,7 +133,7 @@ class Session:
         queue = self.namespace.find_queue(node.path) if node.kind != "cbs" else None
         link = (SendingLink if attach.role else ReceivingLink)(self, attach, node, queue)
         self.links[attach.handle] = link
-        refusal = self._reason_to_refuse(node, queue)
+        refusal = self._reason_to_refuse(attach, node, queue)
         self.send(attach_answer(attach, refused=refusal is not None))
         if refusal is not None:
             link.detach(*refusal)
@@ -142,13 +142,15 @@ class Session:
         elif node.kind == "queue" and isinstance(link, SendingLink):
             self.namespace.add_consumer(link)
 
-    def _reason_to_refuse(self, node: Node, queue: Queue | None) -> tuple[str, str] | None:
+    def _reason_to_refuse(self, attach: Attach, node: Node, queue: Queue | None) -> tuple[str, str] | None:
         if node.kind == "cbs":
             return None
         if queue is None:
             return "amqp:not-found", f"The messaging entity '{node.path}' could not be found."
         if not self.connection.is_authorized:
             return "amqp:unauthorized-access", f"No token was accepted for '{node.path}'."
+        if node.kind == "queue" and attach.role and attach.snd_settle_mode == _SETTLED:
+            return "amqp:not-implemented", "Messages are received by peek-lock alone."
         return None
 
     def on_detach(self, detach: Detach) -> None:
@@ -284,8 +286,9 @@ def _apply(queue: Queue, token: UUID, state: Described) -> Described:
     elif state.descriptor == RELEASED:
         queue.release(token)
     elif state.descriptor == MODIFIED:
-        undeliverable_here = len(fields) > 1 and fields[1] is True
-        (queue.defer if undeliverable_here else queue.abandon)(token)
+        if len(fields) > 1 and fields[1] is True:  # undeliverable-here
+            return outcome(REJECTED, amqp_error("amqp:not-implemented", "No message is deferred here."))
+        queue.abandon(token)
     else:
         queue.dead_letter(token, *_reason_and_description(fields[0] if fields else None))
         return outcome(REJECTED)
@@ -408,7 +411,6 @@ class SendingLink(Link):
 
     def __init__(self, session: Session, attach: Attach, node: Node, queue: Queue | None) -> None:
         super().__init__(session, attach, node, queue)
-        self.deletes = attach.snd_settle_mode == _SETTLED
         self.reply_address = address_of(attach.target)
         self._delivery_count = 0
         self._credit = 0
@@ -425,7 +427,7 @@ class SendingLink(Link):
         return self._credit > 0 and not self.is_detached and self.session.can_send()
 
     def deliver(self, stored: Stored) -> None:
-        """Send a message that was locked (or removed) for this link."""
+        """Send a message that was locked for this link."""
         token = stored.lock_token
         self._use_credit()
         self.session.send_message(self, encode_message(stored.to_wire()), token)
