@@ -131,6 +131,11 @@ class TileSource:
         """The raster that is read."""
         return self.pixels.location
 
+    @property
+    def masked(self) -> bool:
+        """Whether the raster's own mask is read."""
+        return self.pixels.own_mask
+
     def at(self, location: Location) -> Self:
         """Return the same tile, with the source's bytes at `location`.
 

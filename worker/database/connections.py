@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
+from datetime import datetime
 from importlib.resources import files
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, ClassVar, Self, TypeVar
 
 import psycopg
 from psycopg import IsolationLevel, sql
@@ -27,7 +28,6 @@ from worker.waiting import mend_cancellation
 mend_cancellation(_acompat)  # for the waits of the pool; psycopg 3.3 itself has none
 
 Password = Callable[[], Awaitable[str]]
-Connection = psycopg.AsyncConnection[DictRow]
 T = TypeVar("T")
 
 CONNECT_SECONDS = 10
@@ -70,27 +70,59 @@ class SchemaError(DatabaseError):
     retryable = False
 
 
+class Connection(psycopg.AsyncConnection[DictRow]):
+    """A connection that runs the statements of queries.sql by name."""
+
+    queries: ClassVar[Mapping[str, bytes]]
+
+    async def one(self, query: str, **values: object) -> DictRow | None:
+        """Run a named query and return its first row."""
+        cursor = await self.execute(self.queries[query], values)
+        return await cursor.fetchone() if cursor.description else None
+
+    async def all(self, query: str, **values: object) -> list[DictRow]:
+        """Run a named query and return its rows."""
+        return await (await self.execute(self.queries[query], values)).fetchall()
+
+    async def count(self, query: str, **values: object) -> int:
+        """Run a named query and return the number of affected rows."""
+        return (await self.execute(self.queries[query], values)).rowcount
+
+
 class Connections:
     """A pool of connections to one schema.
 
-    Use it as an async context manager. A broken connection raises `DatabaseError` where it is used, and the
-    pool replaces it. After an authentication error the connection is attempted once more with a fresh
-    password.
+    Use it as an async context manager; it connects in the background. A broken connection raises
+    `DatabaseError` where it is used, and the pool replaces it. After an authentication error the connection
+    is attempted once more with a fresh password.
+
+    Parameters
+    ----------
+    conninfo : str
+        A libpq connection string or URI.
+    schema : str
+        The platform's schema (APP_SCHEMA).
+    password : callable, optional
+        Called for each new connection, because a managed identity's token is short-lived.
+
+    Raises
+    ------
+    InvalidParameter
+        The schema's name is not valid.
     """
 
     def __init__(
         self,
         conninfo: str,
         *,
-        schema: str,
-        password: Password | None,
-        min_size: int,
-        max_size: int,
-        application_name: str,
+        schema: str = "app",
+        password: Password | None = None,
+        min_size: int = 1,
+        max_size: int = 8,
+        application_name: str = "",
     ) -> None:
         self.schema = schema
         self._quoted_schema = quoted_schema(schema)
-        self._queries = _named_queries(self._quoted_schema)
         self._failure: list[str] = []
         self._conninfo = conninfo
         kwargs: dict[str, Any] = {
@@ -106,7 +138,9 @@ class Connections:
         if application_name:
             kwargs["application_name"] = application_name
         self._kwargs = kwargs
-        self._connection_class = _authenticating_class(password, self._failure)
+        self._connection_class = _authenticating_class(
+            _named_queries(self._quoted_schema), password, self._failure
+        )
         self._pool: AsyncConnectionPool[Connection] = AsyncConnectionPool(
             conninfo,
             connection_class=self._connection_class,
@@ -203,19 +237,22 @@ class Connections:
                     raise
             await asyncio.sleep(0.02 * tries)
 
-    async def one(self, connection: Connection, query: str, **values: object) -> DictRow | None:
-        """Run a named query and return its first row."""
-        cursor = await connection.execute(self._queries[query], values)
-        return await cursor.fetchone() if cursor.description else None
+    async def one(self, query: str, **values: object) -> DictRow | None:
+        """Run a named query that only reads, and return its first row."""
+        async with self.connection() as connection:
+            return await connection.one(query, **values)
 
-    async def all(self, connection: Connection, query: str, **values: object) -> list[DictRow]:
-        """Run a named query and return its rows."""
-        cursor = await connection.execute(self._queries[query], values)
-        return await cursor.fetchall()
+    async def all(self, query: str, **values: object) -> list[DictRow]:
+        """Run a named query that only reads, and return its rows."""
+        async with self.connection() as connection:
+            return await connection.all(query, **values)
 
-    async def count(self, connection: Connection, query: str, **values: object) -> int:
-        """Run a named query and return the number of affected rows."""
-        return (await connection.execute(self._queries[query], values)).rowcount
+    async def utc_now(self) -> datetime:
+        """Return the server's time in UTC, as a naive datetime."""
+        row = await self.one("clock")
+        assert row is not None
+        now: datetime = row["now"]
+        return now
 
     def in_schema(self, statement: str) -> bytes:
         """Replace ``@schema@`` in a statement by the quoted schema name."""
@@ -274,13 +311,17 @@ async def _configure(connection: Connection) -> None:
     await connection.commit()
 
 
-def _authenticating_class(password: Password | None, failure: list[str]) -> type[Connection]:
+def _authenticating_class(
+    named: Mapping[str, bytes], password: Password | None, failure: list[str]
+) -> type[Connection]:
     """Return the pool's connection class: it requests the password for each connection.
 
     `failure` holds the text of the last connection error, and is empty after a success.
     """
 
-    class Authenticating(psycopg.AsyncConnection[DictRow]):
+    class Authenticating(Connection):
+        queries = named
+
         @classmethod
         async def connect(cls, conninfo: str = "", **kwargs: Any) -> Self:
             fresh_tries = 1 if password is None else 2

@@ -39,6 +39,21 @@ ARGUMENTS = {
 }
 
 
+async def prepare(connections: Connections) -> None:
+    """Connect, create the missing objects, and check that the schema has everything that the worker uses.
+
+    Raises
+    ------
+    DatabaseRefused, SchemaError
+        The configuration or the schema is wrong; a retry does not help.
+    DatabaseError
+        The database does not answer.
+    """
+    await connections.try_once()
+    await migrate(connections)
+    await check(connections)
+
+
 async def migrate(connections: Connections) -> list[str]:
     """Create the missing objects in one transaction; return their names.
 

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from random import random
 from typing import TypeVar
 
-from worker.database.tasks import DatabaseError
+from worker.database.connections import DatabaseError
 
 _FIRST_SECONDS = 0.25
 _LONGEST_SECONDS = 10.0

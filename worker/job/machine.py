@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from gdaltools.errors import GdalToolsError, InvalidParameter
+from worker.database import Database
 from worker.database.connections import DatabaseRejected
-from worker.database.jobs import PlatformDatabase, TaskIdTaken
+from worker.database.jobs import TaskIdTaken
 from worker.job.definitions import (
     Context,
     FinishedJob,
@@ -53,7 +54,7 @@ class Machine:
 
     Parameters
     ----------
-    database : PlatformDatabase
+    database : Database
     route : callable
         Returns the queue of a task.
     blob_size : callable
@@ -66,7 +67,7 @@ class Machine:
 
     def __init__(
         self,
-        database: PlatformDatabase,
+        database: Database,
         *,
         route: ChooseQueue,
         blob_size: BlobSize,
@@ -101,7 +102,7 @@ class Machine:
         chosen = definition(job_type, self._registry)
         accepted = chosen.validate(parameters)
         identity = job_id(job_type, parameters)
-        found = await self._database.job(identity)
+        found = await self._database.jobs.get(identity)
         if found is not None and found.status != "failed":
             return Submission(identity, found.status, created=False)
         source = chosen.source(accepted)
@@ -113,7 +114,7 @@ class Machine:
         body = JobMessage(
             job_id=identity, job_type=job_type, parameters=accepted, stage=first, timestamp=utc_now()
         ).body()
-        return await self._database.submit_job(job, message=OutboxMessage(self._jobs_queue, body))
+        return await self._database.jobs.submit(job, message=OutboxMessage(self._jobs_queue, body))
 
     async def handle(self, message: JobMessage | StageComplete) -> JobOutcome:
         """Apply a message of the jobs queue; the message can be settled afterwards.
@@ -123,7 +124,7 @@ class Machine:
         DatabaseError
             The database does not answer; the message can be handled again.
         """
-        job = await self._database.job(message.job_id)
+        job = await self._database.jobs.get(message.job_id)
         if job is None:
             return JobOutcome("ignored", message.job_id, "there is no such job")
         if job.over:
@@ -148,13 +149,13 @@ class Machine:
 
     async def _start(self, job: JobRow, chosen: JobDefinition) -> JobOutcome:
         tasks = self._new_tasks(job, job.stage, await self._plan(job, chosen, job.stage))
-        new = await self._database.start_stage(job.job_id, job.stage, tasks)
+        new = await self._database.jobs.start_stage(job.job_id, job.stage, tasks)
         if new == 0:
             return JobOutcome("ignored", job.job_id, f"stage {job.stage} has its tasks already")
         return JobOutcome("started", job.job_id, f"stage {job.stage}: {new} tasks")
 
     async def _move_on(self, job: JobRow, chosen: JobDefinition, signal: StageComplete) -> JobOutcome:
-        tasks = await self._database.tasks(job.job_id, stage=job.stage)
+        tasks = await self._database.tasks.of_job(job.job_id, stage=job.stage)
         unfinished = [task for task in tasks if not task.finished]
         if not tasks or unfinished:
             return JobOutcome(
@@ -181,7 +182,7 @@ class Machine:
         target = following[0]
         planned = self._new_tasks(job, target, await self._plan(job, chosen, target, before=tasks))
         passed_over = [{"stage": stage, "skipped": True} for stage in range(job.stage + 1, target)]
-        moved = await self._database.advance(
+        moved = await self._database.jobs.advance(
             job.job_id, job.stage, results=[summary, *passed_over], tasks=planned
         )
         if not moved.advanced:
@@ -189,19 +190,19 @@ class Machine:
         return JobOutcome("advanced", job.job_id, f"stage {moved.stage}: {len(planned)} tasks")
 
     async def _finish(self, job: JobRow, chosen: JobDefinition, summary: Json) -> JobOutcome:
-        tasks = await self._database.tasks(job.job_id)
+        tasks = await self._database.tasks.of_job(job.job_id)
         counts: dict[str, int] = {}
         for task in tasks:
             counts[task.status] = counts.get(task.status, 0) + 1
         results = {stage: _results(tasks, stage) for stage in chosen.stages(job.parameters)}
         with _clear_errors("the job's result"):
             result = chosen.result(FinishedJob(job.job_id, job.parameters, results, counts))
-        if not await self._database.finish_job(job.job_id, job.stage, stage_results=summary, result=result):
+        if not await self._database.jobs.finish(job.job_id, job.stage, stage_results=summary, result=result):
             return JobOutcome("ignored", job.job_id, "the job was finished before")
         return JobOutcome("finished", job.job_id, f"{len(tasks)} tasks")
 
     async def _fail(self, job: JobRow, error_details: str) -> JobOutcome:
-        if not await self._database.fail_job(job.job_id, error_details=error_details):
+        if not await self._database.jobs.fail(job.job_id, error_details=error_details):
             return JobOutcome("ignored", job.job_id, "the job was over before")
         return JobOutcome("failed", job.job_id, error_details)
 
@@ -215,7 +216,9 @@ class Machine:
             if before is not None and before and before[0].stage == number:
                 results[number] = _results(before, number)
             else:
-                results[number] = _results(await self._database.tasks(job.job_id, stage=number), number)
+                results[number] = _results(
+                    await self._database.tasks.of_job(job.job_id, stage=number), number
+                )
         with _clear_errors(f"the tasks of stage {stage}"):
             planned = chosen.tasks(
                 stage, job_id=job.job_id, parameters=job.parameters, results=results, context=self._context

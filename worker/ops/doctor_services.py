@@ -12,8 +12,8 @@ from uuid import uuid4
 
 from gdaltools import storage
 from gdaltools.errors import GdalToolsError, StorageDenied, StorageError
+from worker.database import Database, migration, rights
 from worker.database.connections import DatabaseRefused
-from worker.database.jobs import PlatformDatabase
 from worker.errors import BusAuthenticationError, BusError, QueueNotFound
 from worker.queue.bus import Bus
 from worker.queue.settings import QueueManagement, required_queues
@@ -156,11 +156,11 @@ async def database_works(settings: Settings, now: Callable[[], float]) -> list[F
                 GdalToolsError: "see POSTGIS_HOST and POSTGIS_PORT, and whether the server's firewall lets "
                 "this in",
             }
-            connected = await _tried("database", database.try_once(), remedies, "connected")
+            connected = await _tried("database", database.connections.try_once(), remedies, "connected")
             if connected.state != "ok":
                 return [connected]
             asked = now()
-            clock = await database.utc_now()
+            clock = await database.connections.utc_now()
             middle = (asked + now()) / 2
             return [
                 connected,
@@ -169,16 +169,16 @@ async def database_works(settings: Settings, now: Callable[[], float]) -> list[F
             ]
 
 
-async def _schema(settings: Settings, database: PlatformDatabase) -> Finding:
+async def _schema(settings: Settings, database: Database) -> Finding:
     part, user = f"schema {settings.app_schema}", settings.postgis_user
     try:
-        if missing := await database.missing():
+        if missing := await migration.missing(database.connections):
             remedy = "python -m worker provision makes them, as a role that may create; see APP_SCHEMA"
             return Finding(part, "problem", f"missing: {', '.join(missing)}", remedy)
-        if lacking := await database.lacking_rights():
+        if lacking := await rights.lacking(database.connections):
             remedy = f"as the schema's owner: python -m worker provision --grant-to {user}"
             return Finding(part, "problem", f"{user} lacks {', '.join(lacking)}", remedy)
-        await database.check()
+        await migration.check(database.connections)
     except GdalToolsError as error:
         return Finding(part, "problem", str(error), "see the platform's version and APP_SCHEMA")
     return Finding(part, "ok", "complete, and its rights are enough")

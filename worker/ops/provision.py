@@ -11,7 +11,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Literal
 
-from worker.database.jobs import PlatformDatabase
+from worker.database import Database, migration, rights
 from worker.queue.settings import QueueManagement, required_queues
 from worker.service import backing
 from worker.settings import Settings
@@ -69,26 +69,26 @@ async def provision(
 async def _database(settings: Settings, *, what_if: bool, grant_to: str | None) -> list[Provided]:
     schema, role = f"schema {settings.app_schema}", f"role {grant_to}"
     async with _opened(settings) as database:
-        await database.try_once()
-        is_new = grant_to is not None and not await database.knows_role(grant_to)
+        await database.connections.try_once()
+        is_new = grant_to is not None and not await rights.exists(database.connections, grant_to)
         if what_if:
-            missing = await database.missing()
+            missing = await migration.missing(database.connections)
             made = [Provided(schema, "to make" if missing else "there", ", ".join(missing))]
             return made + ([Provided(role, "to make")] if is_new else [])
-        created = await database.migrate()
-        await database.check()
+        created = await migration.migrate(database.connections)
+        await migration.check(database.connections)
         made = [Provided(schema, "made" if created else "there", ", ".join(created))]
         if grant_to is not None:
             if is_new:
                 async with _opened(settings.model_copy(update={"postgis_database": "postgres"})) as server:
-                    await server.make_principal(grant_to)
-            await database.grant(grant_to)
+                    await rights.make_principal(server.connections, grant_to)
+            await rights.grant(database.connections, grant_to)
             made.append(Provided(role, "made" if is_new else "there", "it may use the schema"))
         return made
 
 
 @asynccontextmanager
-async def _opened(settings: Settings) -> AsyncIterator[PlatformDatabase]:
+async def _opened(settings: Settings) -> AsyncIterator[Database]:
     async with AsyncExitStack() as stack:
         conninfo = await stack.enter_async_context(backing.conninfo(settings))
         yield await stack.enter_async_context(backing.database(settings, conninfo, connections=1))

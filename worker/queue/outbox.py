@@ -14,7 +14,8 @@ from collections.abc import Callable, Sequence
 
 from gdaltools.errors import GdalToolsError
 from gdaltools.runtime import crash_points
-from worker.database.tasks import Database, OutboxBatch
+from worker.database import Database
+from worker.database.outbox_table import OutboxBatch
 from worker.errors import MessageTooLarge, QueueNotFound
 from worker.protocol.rows import OutboxRow
 from worker.queue.bus import Bus, OutgoingMessage
@@ -44,7 +45,7 @@ class Outbox:
             The database or the broker did not answer; unsent rows stay pending.
         """
         while True:
-            async with self._database.outbox(limit=_BATCH) as batch:
+            async with self._database.outbox.batch(limit=_BATCH) as batch:
                 by_queue = defaultdict(list)
                 for row in batch.rows:
                     by_queue[row.message.queue].append(row)

@@ -13,7 +13,7 @@ from random import uniform
 
 from gdaltools.errors import GdalToolsError
 from gdaltools.runtime import crash_points
-from worker.database.tasks import Database
+from worker.database import Database
 from worker.queue.dead_letters import DeadLetters
 from worker.queue.outbox import Outbox
 from worker.waiting import is_set_within
@@ -61,7 +61,7 @@ class Rescue:
         await _repeat(self._take_back, stopping, on_error, pause=pause, pause_after_fault=2 * pause)
 
     async def _tasks(self) -> None:
-        rescued = await self._database.rescue(self._queues, lease_seconds=self._lease_seconds)
+        rescued = await self._database.tasks.rescue(self._queues, lease_seconds=self._lease_seconds)
         if rescued:
             log.warning("the workers of these tasks are dead, they are queued again: %s", ", ".join(rescued))
             crash_points.reach("task-rescued")

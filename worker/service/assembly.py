@@ -23,8 +23,8 @@ from random import random
 from gdaltools import storage
 from gdaltools.errors import GdalToolsError
 from gdaltools.runtime import scratch
-from worker.database.jobs import PlatformDatabase
-from worker.database.tasks import DatabaseError
+from worker.database import Database, migration
+from worker.database.connections import DatabaseError
 from worker.errors import BusError, ConfigurationError, NotReady, Stopped
 from worker.job.coordinator import Coordinator
 from worker.job.definitions import Context
@@ -72,7 +72,7 @@ class Service:
     """A running worker, as seen by the code that started it in the same process."""
 
     settings: Settings
-    database: PlatformDatabase
+    database: Database
     machine: Machine
     readiness: Readiness
     port: int
@@ -177,7 +177,9 @@ async def serving(
         bus = await stack.enter_async_context(
             Bus.connect(connection_string=connection_string, namespace=settings.service_bus_namespace)
         )
-        await _until_it_answers("database", database.prepare, readiness, stopping)
+        await _until_it_answers(
+            "database", functools.partial(migration.prepare, database.connections), readiness, stopping
+        )
         checks = dict.fromkeys(settings.queues, bus.check_receiving)
         checks.setdefault(settings.jobs_queue, bus.check_sending)
         await asyncio.gather(
@@ -308,14 +310,14 @@ def _tell(readiness: Readiness, part: str, error: GdalToolsError | None) -> None
     readiness.report(part, None if of_database else error)
 
 
-async def _housekeeping(database: PlatformDatabase, stopping: asyncio.Event) -> None:
+async def _housekeeping(database: Database, stopping: asyncio.Event) -> None:
     """Delete old rows, and remove what killed tasks left incomplete in a local folder, every hour."""
     while not stopping.is_set():
         root = os.environ.get("GDALTOOLS_BLOB_ROOT")
         if root is not None:
             await asyncio.to_thread(scratch.sweep_below, Path(root))
         try:
-            await database.purge()
+            await database.outbox.purge()
         except GdalToolsError as error:
             log.warning("old rows are kept for now: %s", error)
         await is_set_within(stopping, _HOUSEKEEPING_SECONDS)
@@ -365,7 +367,7 @@ def _about(settings: Settings) -> WorkerFacts:
     )
 
 
-def _machine(settings: Settings, database: PlatformDatabase) -> Machine:
+def _machine(settings: Settings, database: Database) -> Machine:
     rules = RoutingRules.from_environment()
 
     async def blob_size(container: str, name: str) -> int:

@@ -18,7 +18,8 @@ from pathlib import Path
 
 from psycopg.conninfo import make_conninfo
 
-from worker.database.jobs import PlatformDatabase
+from worker.database import Database
+from worker.database.connections import Connections
 from worker.local.broker.server import BrokerThread, QueueSpec
 from worker.local.postgres import EmbeddedPostgres
 from worker.settings import ServiceSettings, Settings
@@ -83,7 +84,7 @@ async def connection_string(settings: ServiceSettings) -> AsyncIterator[str | No
 @asynccontextmanager
 async def database(
     settings: ServiceSettings, conninfo: str, *, connections: int = 8
-) -> AsyncIterator[PlatformDatabase]:
+) -> AsyncIterator[Database]:
     """Yield the database of `conninfo`, with at most `connections` connections."""
     async with AsyncExitStack() as stack:
         password = None
@@ -96,12 +97,14 @@ async def database(
                 return (await credential.get_token(_POSTGRES_SCOPE)).token
 
         yield await stack.enter_async_context(
-            PlatformDatabase.connect(
-                conninfo,
-                schema=settings.app_schema,
-                password=password,
-                max_size=connections,
-                application_name=settings.app_name,
+            Database(
+                Connections(
+                    conninfo,
+                    schema=settings.app_schema,
+                    password=password,
+                    max_size=connections,
+                    application_name=settings.app_name,
+                )
             )
         )
 

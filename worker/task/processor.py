@@ -16,8 +16,9 @@ from uuid import uuid4
 
 from gdaltools.errors import StorageError
 from gdaltools.runtime import crash_points
+from worker.database import Database
+from worker.database.connections import DatabaseError, DatabaseRejected
 from worker.database.retry import with_retries
-from worker.database.tasks import Database, DatabaseError, DatabaseRejected
 from worker.errors import (
     BusError,
     ChildDied,
@@ -188,7 +189,7 @@ class Processor:
         token = uuid4()  # the same for all attempts: a claim survives the loss of the database's answer
         for _ in range(_MISSING_LOOKS):
             outcome = await self._with_retries(
-                lambda: self._database.claim(
+                lambda: self._database.tasks.claim(
                     task.task_id,
                     task.parent_job_id,
                     worker=self._options.app_name,
@@ -285,7 +286,7 @@ class Processor:
             correlation_id=signal.correlation_id,
         )
         completion = await self._with_retries(
-            lambda: self._database.complete(claim, result, signal=outgoing, measured=measured or None),
+            lambda: self._database.tasks.complete(claim, result, signal=outgoing, measured=measured or None),
             interrupted,
         )
         if not completion.accepted:
@@ -314,7 +315,8 @@ class Processor:
         log.warning("task %s failed and is tried again in %d s: %s", claim.task_id, delay, error)
         again = _copy(message, delay_seconds=delay)
         if not await self._with_retries(
-            lambda: self._database.retry(claim, message=again, error=str(error), deaths=deaths), interrupted
+            lambda: self._database.tasks.retry(claim, message=again, error=str(error), deaths=deaths),
+            interrupted,
         ):
             raise _Interrupted(StopReason.CLAIM_LOST)
         crash_points.reach("task-retried")
@@ -343,7 +345,9 @@ class Processor:
             "retryable": error.retryable,
         }
         if not await self._with_retries(
-            lambda: self._database.fail(claim, reason=error_type, error_details=details, result=failure),
+            lambda: self._database.tasks.fail(
+                claim, reason=error_type, error_details=details, result=failure
+            ),
             interrupted,
         ):
             raise _Interrupted(StopReason.CLAIM_LOST)
@@ -353,18 +357,20 @@ class Processor:
     async def _bury(self, message: Message, task_id: str, burial: Burial) -> None:
         await _dead_letter(message, burial.reason, burial.description)
         crash_points.reach("message-dead-lettered")
-        await self._database.note_dead_letter(task_id)
+        await self._database.tasks.note_dead_letter(task_id)
 
     async def _release(self, message: Message, claim: Claim, *, delay_seconds: float = 0) -> None:
         again = _copy(message, delay_seconds=delay_seconds)
-        if await with_retries(lambda: self._database.release(claim, message=again), pause=asyncio.sleep):
+        if await with_retries(
+            lambda: self._database.tasks.release(claim, message=again), pause=asyncio.sleep
+        ):
             crash_points.reach("task-released")
             await self._outbox.publish_or_leave()
             await message.complete()
 
     async def _hand_back(self, message: Message, *, delay_seconds: float) -> None:
         """Send a delayed copy of the message, then complete the original; this uses up no delivery."""
-        await self._database.owe([_copy(message, delay_seconds=delay_seconds)])
+        await self._database.outbox.owe([_copy(message, delay_seconds=delay_seconds)])
         crash_points.reach("message-copied")
         await self._outbox.publish_or_leave()
         await message.complete()

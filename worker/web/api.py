@@ -15,7 +15,7 @@ from typing import Any, cast, get_args
 from aiohttp import web
 
 from gdaltools.errors import GdalToolsError, InvalidParameter, SourceNotFound
-from worker.database.jobs import PlatformDatabase
+from worker.database import Database
 from worker.errors import DeadLetterNotFound, JobNotFound, NotReady, QueueNotFound
 from worker.job.definitions import UnknownJobType
 from worker.job.machine import Machine
@@ -43,10 +43,10 @@ class Platform:
     """The sources of the routes' answers; None until the database has answered for the first time."""
 
     machine: Machine | None = None
-    database: PlatformDatabase | None = None
+    database: Database | None = None
     dead_letters: DeadLetters | None = None
 
-    def opened(self) -> tuple[Machine, PlatformDatabase]:
+    def opened(self) -> tuple[Machine, Database]:
         """Return the machine and the database; raise NotReady while the worker starts."""
         if self.machine is None or self.database is None:
             raise NotReady("the worker is starting: ask again in a moment")
@@ -89,7 +89,7 @@ def _job_routes(platform: Platform) -> Iterable[web.RouteDef]:
         parameters = await _json_object(request, "job parameters")
         machine, database = platform.opened()
         submission = await machine.submit(request.match_info["job_type"], parameters)
-        job = await database.job(submission.job_id)
+        job = await database.jobs.get(submission.job_id)
         shown = {} if job is None else describe_job(job)
         return _answer({"jobId": submission.job_id, "created": submission.created, **shown})
 
@@ -99,12 +99,12 @@ def _job_routes(platform: Platform) -> Iterable[web.RouteDef]:
     async def tasks(request: web.Request) -> web.Response:
         job = await _job(request)
         _, database = platform.opened()
-        return _answer({"tasks": [describe_task(task) for task in await database.tasks(job.job_id)]})
+        return _answer({"tasks": [describe_task(task) for task in await database.tasks.of_job(job.job_id)]})
 
     async def _job(request: web.Request) -> JobRow:
         _, database = platform.opened()
         job_id = request.match_info["job_id"]
-        job = await database.job(job_id)
+        job = await database.jobs.get(job_id)
         if job is None:
             raise JobNotFound(f"job {job_id!r} does not exist: submit it first")
         return job

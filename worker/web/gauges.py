@@ -9,7 +9,8 @@ from collections.abc import Sequence
 
 import psutil
 
-from worker.database.tasks import Database, DatabaseError
+from worker.database import Database
+from worker.database.connections import DatabaseError
 from worker.task.memory import working_set_mb
 from worker.telemetry.metrics import METRICS
 
@@ -41,10 +42,10 @@ class Gauges:
         if self._database is None:
             return
         with contextlib.suppress(DatabaseError):
-            backlog = await self._database.outbox_backlog()
+            backlog = await self._database.outbox.backlog()
             METRICS.outbox_messages.set(backlog.unsent)
             METRICS.outbox_seconds.set(backlog.oldest_seconds)
-            waiting = await self._database.waiting()
+            waiting = await self._database.tasks.waiting()
             for queue in self._queues:
                 METRICS.waiting.labels(queue=queue).set(waiting.get(queue, 0))
 

@@ -72,11 +72,7 @@ def create_cogs(
     profile, **options
         The encoding: see `CogOptions`.
     reuse : bool
-        Copy a source that already is a valid COG with the requested codec, predictor, block size and
-        interleave; its blocks are decoded only to check that they can be. If it only lacks overviews or a
-        COG's block order, copy its stored full-resolution blocks. This does not apply with `level` or
-        `size_tolerance`, nor to LERC and WEBP, and to JPEG only if it was stored with at most the requested
-        `quality`.
+        As for `create_cog`.
     force : bool
         Write complete COGs again, and replace existing files.
     overwrite : bool

@@ -17,6 +17,7 @@ from gdaltools.cog.format.layout import Image, header
 from gdaltools.cog.format.structure import check_structure, images
 from gdaltools.cog.format.template import template
 from gdaltools.cog.overviews.reduced import ReducedSource
+from gdaltools.cog.pieces.blob_sink import Front
 from gdaltools.cog.pieces.copied_blocks import CopiedSource
 from gdaltools.cog.pieces.geometry import spread
 from gdaltools.cog.pieces.pyramid import Halo, Patch, PieceRecord, Work, join_pieces, read_piece, try_blocks
@@ -139,8 +140,8 @@ def _strips(halo: Halo) -> tuple[Patch, ...]:
     return halo.strips
 
 
-def assemble(plan: CogPlan, records: Sequence[PieceRecord], sink: Sink) -> None:
-    """Write the file from the stored blocks that `records` describe.
+def assemble(plan: CogPlan, records: Sequence[PieceRecord], sink: Sink) -> bytes:
+    """Write the file from the stored blocks that `records` describe; return its header.
 
     Raises
     ------
@@ -162,6 +163,7 @@ def assemble(plan: CogPlan, records: Sequence[PieceRecord], sink: Sink) -> None:
     front = header(stored, parts, plan.profile.blocksize)
     with phase("commit"):
         sink.commit(front, (run for level in reversed(levels) for run in level.runs()))
+    return front
 
 
 class _Level:
@@ -212,11 +214,11 @@ class _Level:
             yield waiting
 
 
-def check_written(stream: IO[bytes], plan: CogPlan, *, name: str, edges: bool = True) -> None:
+def check_written(stream: IO[bytes], plan: CogPlan, *, name: str) -> None:
     """Raise unless the file is the COG that `plan` describes, before any reader can see it.
 
-    This checks the layout and, if `edges` is True, the bytes around blocks. It decodes no pixels, so it takes
-    hardly any time.
+    This checks the layout and, unless only the `Front` is at hand, the bytes around blocks. It decodes no
+    pixels, so it takes hardly any time.
 
     Raises
     ------
@@ -225,7 +227,7 @@ def check_written(stream: IO[bytes], plan: CogPlan, *, name: str, edges: bool = 
     """
     try:
         layout = read_layout(stream, name=name)
-        findings = check_structure(layout, stream if edges else None)
+        findings = check_structure(layout, None if isinstance(stream, Front) else stream)
     except GdalToolsError as error:
         raise StorageError(f"{name} was not written whole: {error}; try again") from error
     main, _ = images(layout)

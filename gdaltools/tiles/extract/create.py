@@ -11,11 +11,9 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -30,11 +28,9 @@ from gdaltools.display.progress import ProgressOption
 from gdaltools.display.relay import Relay
 from gdaltools.display.reporting import expecting, reporting
 from gdaltools.errors import InvalidParameter, StorageError
-from gdaltools.raster.pixels.decoded import decoded
+from gdaltools.raster.pixels.prepare import prepared
 from gdaltools.runtime import graph
-from gdaltools.runtime.scratch import scratch_folder
 from gdaltools.storage import Location, StrPath
-from gdaltools.storage.staging import staged_copy
 from gdaltools.tiles.extract.groups import Position
 from gdaltools.tiles.extract.manifest import FinishedTile, ManifestWriter, TileManifest, known_tiles
 from gdaltools.tiles.extract.plan import ExtractionPlan
@@ -223,7 +219,12 @@ def extract_tiles(
         listening(spec, advance, manifest, results) as listener,
     ):
         if missing:
-            with _at_hand(spec.plan, share=len(missing) / len(scheme)) as plan:
+            pixels = spec.plan.pixels
+            block = spec.plan.layout.profile.blocksize if spec.plan.decode_first else None
+            with prepared(
+                source, staged=spec.plan.staged, decode_first=block, masked=pixels.own_mask
+            ) as file:
+                plan = replace(spec.plan, pixels=pixels.at(file.location))
                 run_plan(replace(spec, plan=plan, policy=policy_of(plan)), listener)
     return _result(spec, [results[tile_id(place)] for place in chosen])
 
@@ -288,17 +289,6 @@ def plan_extraction(
         may_decode_first=not graph.cluster_threads(),
     )
     return replace(plan, estimated_bytes=estimated_bytes(plan), estimated_seconds=estimated_seconds(plan))
-
-
-@contextmanager
-def _at_hand(plan: ExtractionPlan, *, share: float) -> Iterator[ExtractionPlan]:
-    """Yield the plan with its source staged or decoded, if that pays for reading this `share` of it."""
-    with staged_copy(plan.source, share=share) as local, ExitStack() as resources:
-        pixels = plan.pixels
-        if plan.decode_first:
-            folder = resources.enter_context(scratch_folder(Path(tempfile.gettempdir())))
-            local = decoded(local, folder, plan.layout.profile.blocksize, masked=pixels.own_mask)
-        yield replace(plan, pixels=pixels.at(local))
 
 
 def _threads() -> int:

@@ -12,7 +12,6 @@ from gdaltools.cost.estimation import Layout, estimate_layout
 from gdaltools.errors import InvalidParameter
 from gdaltools.raster.dataset import open_dataset
 from gdaltools.raster.pixels.blocks import StoredBlocks, stored_blocks
-from gdaltools.raster.pixels.decoded import is_worth_decoding_first
 from gdaltools.raster.pixels.windows import raw_pixels
 from gdaltools.storage import Location
 from gdaltools.tiles.area import tiles_within
@@ -85,13 +84,12 @@ def planned(
         if raw is not None and (may_decode_first or raw.offsets.nbytes <= _SENT_BYTES):
             pixels = replace(pixels, raw=raw)
         blocks = stored_blocks(dataset, scheme.source_grid, scheme.grid, warps=scheme.warps)
-        # GDAL's warp cannot read a scratch file, and an uncompressed source gains nothing from one.
-        can_decode_first = (
-            may_decode_first and dataset.compression is not None and (warp is None or pixels.by_kernel)
-        )
+    # GDAL's warp cannot read a scratch file.
+    can_decode_first = may_decode_first and (warp is None or pixels.by_kernel)
     _check_meets(blocks, scheme, source)
     plan = grouped(scheme, pixels, layout, blocks, chosen, threads)
-    if can_decode_first and is_worth_decoding_first(plan.rereads, blocks.decoded_bytes):
+    share = len(chosen) / len(scheme)
+    if can_decode_first and blocks.is_worth_decoding_first(plan.rereads, share=share):
         plan = grouped(scheme, pixels, layout, blocks, chosen, threads, decode_first=True)
     return plan, chosen
 

@@ -140,9 +140,7 @@ async def test_a_lock_is_kept_over_a_restart_and_its_message_completed_once(
             held = broker.counts("tasks")
             await passed(first_end + timedelta(seconds=1))
             assert message.locked_until > first_end
-            assert (
-                broker.counts("tasks") == held == QueueCounts(0, 1, 0, 0)
-            )
+            assert broker.counts("tasks") == held == QueueCounts(0, 1, 0, 0)
             await message.complete()
     assert not lost
     assert broker.counts("tasks") == NOTHING

@@ -32,6 +32,7 @@ from tests.support.services.certificate import certificate
 from tests.support.services.guarded_postgres import ROLE, guarded_postgres
 from tests.support.services.identity import Endpoint, claims_of, identity_endpoint
 from tests.support.services.identity import token as endpoint_token
+from worker.database import migration
 from worker.local.broker.server import BrokerThread, QueueSpec, Token
 from worker.service import backing
 from worker.settings import load_service_settings
@@ -222,6 +223,6 @@ async def test_postgres_takes_the_identitys_token_as_its_password(
     monkeypatch.setenv("POSTGIS_HOST", "elsewhere")
     monkeypatch.setenv("USE_MANAGED_IDENTITY", "true")
     async with backing.database(load_service_settings(), guarded) as database:
-        await database.migrate()
-        await database.check()
+        await migration.migrate(database.connections)
+        await migration.check(database.connections)
     assert set(endpoint.resources()) == {POSTGRES}

@@ -22,7 +22,8 @@ import pytest_asyncio
 
 from tests.support.bench import JOB, JOBS, QUEUE, Bench
 from tests.support.rasters import smooth, write_raster
-from worker.database.jobs import PlatformDatabase
+from worker.database import Database
+from worker.database.connections import Connections
 from worker.queue.bus import Bus
 from worker.queue.dead_letters import DeadLetters
 from worker.task.running import RunningTasks
@@ -82,7 +83,7 @@ class Site:
 
 
 @asynccontextmanager
-async def site(database: PlatformDatabase, bus: Bus, running_tasks: RunningTasks) -> AsyncIterator[Site]:
+async def site(database: Database, bus: Bus, running_tasks: RunningTasks) -> AsyncIterator[Site]:
     """Run the page of a worker with these services, from entry to exit."""
     access, readiness, streams = Access(), Readiness(phase=None), page.Streams()
     about = WorkerFacts("test-worker", "worker_docker", (QUEUE,), "0", datetime.now(UTC))
@@ -124,7 +125,7 @@ async def shown(bench: Bench, caplog: pytest.LogCaptureFixture) -> AsyncIterator
 
 
 @pytest_asyncio.fixture
-async def seen(database: PlatformDatabase, bus: Bus) -> AsyncIterator[Site]:
+async def seen(database: Database, bus: Bus) -> AsyncIterator[Site]:
     """A page with nothing running next to it."""
     async with site(database, bus, RunningTasks()) as made:
         yield made
@@ -271,7 +272,7 @@ async def test_a_change_reaches_whoever_watches(seen: Site, conninfo: str) -> No
 
 
 async def test_without_a_database_the_page_says_so(bus: Bus) -> None:
-    away = PlatformDatabase.connect("host=127.0.0.1 port=1 dbname=none user=none")
+    away = Database(Connections("host=127.0.0.1 port=1 dbname=none user=none"))
     async with away as database, site(database, bus, RunningTasks()) as made:
         html = await made.html()
         assert html.count("Not known right now: no connection to the database") == 5
@@ -279,7 +280,7 @@ async def test_without_a_database_the_page_says_so(bus: Bus) -> None:
         assert "memory" in await made.section("health")
 
 
-async def test_without_a_broker_the_page_says_so(database: PlatformDatabase) -> None:
+async def test_without_a_broker_the_page_says_so(database: Database) -> None:
     nowhere = "Endpoint=sb://127.0.0.1:1;SharedAccessKeyName=n;SharedAccessKey=k;UseDevelopmentEmulator=true"
     async with Bus.connect(connection_string=nowhere) as bus, site(database, bus, RunningTasks()) as made:
         assert "Nothing runs." in await made.section("running")

@@ -18,8 +18,9 @@ from datetime import UTC, datetime
 from markupsafe import Markup
 
 from gdaltools.errors import GdalToolsError
-from worker.database.overview import JobStage, Overview
-from worker.database.tasks import Database, DatabaseError
+from worker.database import Database
+from worker.database.connections import DatabaseError
+from worker.database.overview import JobStage, Overview, read_overview
 from worker.protocol.rows import OVER_STATUSES
 from worker.queue.dead_letter import Selection
 from worker.queue.dead_letters import DeadLetters
@@ -156,7 +157,7 @@ class Board:
             return None, "the worker is starting"
         began = time.monotonic()
         try:
-            overview = await self._database.overview(known=self._stages.keys())
+            overview = await read_overview(self._database.connections, known=self._stages.keys())
         except DatabaseError as error:
             self._rest_seconds = _UNKNOWN_SECONDS
             return None, facts.said(str(error))
