@@ -21,7 +21,7 @@ from gdaltools.cog.pieces.geometry import spread
 from gdaltools.cog.plan import CogPlan
 from gdaltools.cog.warped import AlignedGrid, aligned_grid, vrt_source, warped_source
 from gdaltools.cost.cog_memory import affordable_blocksize, narrowed, piece_shape
-from gdaltools.errors import InvalidParameter
+from gdaltools.errors import InvalidParameter, one_of
 from gdaltools.geo.crs import parse_crs
 from gdaltools.geo.grid import Grid
 from gdaltools.geo.window import Span
@@ -50,7 +50,7 @@ def plan_for(src: Any, options: CogOptions) -> CogPlan:
     InvalidParameter, SourceNotFound, UnsupportedRaster, CorruptRaster, StorageError
         As `create_cog` does.
     """
-    check_overviews(options.overviews)
+    one_of("overviews", options.overviews, get_args(Overviews))
     if is_array(src):
         return _of_array(src, options)
     if isinstance(src, WarpedVRT):
@@ -58,18 +58,6 @@ def plan_for(src: Any, options: CogOptions) -> CogPlan:
     location = storage.pinned(src)
     with open_dataset(location) as dataset:
         return _of_raster(dataset, location, options)
-
-
-def check_overviews(name: str) -> None:
-    """Raise unless `name` is a value that `create_cog` accepts for `overviews`.
-
-    Raises
-    ------
-    InvalidParameter
-        `name` is not one of `Overviews`.
-    """
-    if name not in get_args(Overviews):
-        raise InvalidParameter(f"overviews {name!r} is unknown: use {', '.join(get_args(Overviews))}")
 
 
 def _of_array(array: Any, options: CogOptions) -> CogPlan:

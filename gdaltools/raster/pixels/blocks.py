@@ -21,8 +21,6 @@ from gdaltools.geo.grid import Grid
 from gdaltools.raster.dataset import numpy_dtypes
 from gdaltools.runtime import graph
 
-Touched = NDArray[np.bool_]
-
 # Drivers whose files can only be decoded from the top down.
 _SEQUENTIAL = ("PNG", "JPEG", "WEBP", "GIF", "JP2OpenJPEG")
 # If blocks would be decoded more often than this, the raster is decoded once, into a scratch file.
