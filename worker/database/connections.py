@@ -8,11 +8,13 @@ therefore sets its isolation level and limits itself, whatever the defaults of t
 from __future__ import annotations
 
 import asyncio
+import logging
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from datetime import datetime
 from importlib.resources import files
+from itertools import chain, repeat
 from types import TracebackType
 from typing import Any, ClassVar, Self, TypeVar
 
@@ -23,7 +25,7 @@ from psycopg_pool import AsyncConnectionPool, PoolClosed, PoolTimeout, TooManyRe
 
 from gdaltools.errors import GdalToolsError, InvalidParameter
 from gdaltools.runtime import crash_points
-from worker.waiting import mend_cancellation
+from worker.waiting import growing, mend_cancellation, retried
 
 mend_cancellation(_acompat)  # for the waits of the pool; psycopg 3.3 itself has none
 
@@ -44,8 +46,13 @@ ANSWER_SECONDS = 45
 # The texts with which the server refuses a client (PostgreSQL's ClientAuthentication and InitPostgres).
 _REFUSALS = ("authentication failed", "no password supplied", "does not exist", "no pg_hba.conf entry")
 
-CONFLICT_TRIES = 4
-"""The total number of attempts of a transaction that PostgreSQL aborts as a deadlock's victim."""
+CONFLICT_PAUSES_SECONDS = (0.02, 0.04, 0.06)
+"""The pauses before each further attempt of a transaction that PostgreSQL aborts as a deadlock's victim."""
+
+# The first and the longest pause while the database does not answer.
+_FIRST_SECONDS, _LONGEST_SECONDS = 0.25, 10.0
+
+log = logging.getLogger(__name__)
 
 
 class DatabaseError(GdalToolsError):
@@ -220,22 +227,17 @@ class Connections:
 
         `work` must have no effects except on its connection. Raises the same errors as `connection`.
         """
-        tries = 0
-        while True:
-            tries += 1
-            try:
-                async with self.connection() as connection:
-                    result = await work(connection)
-                    crash_points.reach("transaction-open")
-                crash_points.reach("transaction-committed")
-                return result
-            except DatabaseError as error:
-                conflict = isinstance(
-                    error.__cause__, psycopg.errors.DeadlockDetected | psycopg.errors.SerializationFailure
-                )
-                if not conflict or tries == CONFLICT_TRIES:
-                    raise
-            await asyncio.sleep(0.02 * tries)
+
+        async def attempt() -> T:
+            async with self.connection() as connection:
+                result = await work(connection)
+                crash_points.reach("transaction-open")
+            crash_points.reach("transaction-committed")
+            return result
+
+        return await retried(
+            attempt, errors=DatabaseError, may_pass=_is_conflict, pauses=CONFLICT_PAUSES_SECONDS
+        )
 
     async def one(self, query: str, **values: object) -> DictRow | None:
         """Run a named query that only reads, and return its first row."""
@@ -257,6 +259,31 @@ class Connections:
     def in_schema(self, statement: str) -> bytes:
         """Replace ``@schema@`` in a statement by the quoted schema name."""
         return statement.replace("@schema@", self._quoted_schema).encode()
+
+
+async def with_retries(
+    attempt: Callable[[], Awaitable[T]], *, pause: Callable[[float], Awaitable[None]] = asyncio.sleep
+) -> T:
+    """Return the result of `attempt`, repeated until the database answers, so that no finished work is lost.
+
+    Parameters
+    ----------
+    pause : callable
+        Waits the number of seconds before the next attempt; an exception from it ends the retries.
+
+    Raises
+    ------
+    DatabaseError
+        The error is not retryable.
+    """
+    levels = chain([logging.WARNING], repeat(logging.DEBUG))
+    return await retried(
+        attempt,
+        errors=DatabaseError,
+        pauses=growing(_FIRST_SECONDS, _LONGEST_SECONDS),
+        on_error=lambda error: log.log(next(levels), "the database did not answer, trying again: %s", error),
+        sleep=pause,
+    )
 
 
 def quoted_schema(name: str) -> str:
@@ -345,6 +372,11 @@ def _authenticating_class(
 def _is_about_the_password(error: psycopg.OperationalError) -> bool:
     # libpq reports a failed connection only as text, without an SQLSTATE (psycopg 3.3).
     return any(word in str(error) for word in ("authentication", "password", "token"))
+
+
+def _is_conflict(error: DatabaseError) -> bool:
+    cause = error.__cause__
+    return isinstance(cause, psycopg.errors.DeadlockDetected | psycopg.errors.SerializationFailure)
 
 
 def _one_line(error: Exception) -> str:

@@ -10,8 +10,7 @@ import asyncio
 import logging
 
 from gdaltools.runtime import crash_points
-from worker.database.connections import DatabaseError
-from worker.database.retry import with_retries
+from worker.database.connections import DatabaseError, with_retries
 from worker.errors import BusError, LockLost
 from worker.job.machine import JobOutcome, Machine
 from worker.protocol.messages import InvalidMessage, JobMessage, StageComplete, parse_jobs_queue

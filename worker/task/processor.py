@@ -17,8 +17,7 @@ from uuid import uuid4
 from gdaltools.errors import StorageError
 from gdaltools.runtime import crash_points
 from worker.database import Database
-from worker.database.connections import DatabaseError, DatabaseRejected
-from worker.database.retry import with_retries
+from worker.database.connections import DatabaseError, DatabaseRejected, with_retries
 from worker.errors import (
     BusError,
     ChildDied,
@@ -361,9 +360,7 @@ class Processor:
 
     async def _release(self, message: Message, claim: Claim, *, delay_seconds: float = 0) -> None:
         again = _copy(message, delay_seconds=delay_seconds)
-        if await with_retries(
-            lambda: self._database.tasks.release(claim, message=again), pause=asyncio.sleep
-        ):
+        if await with_retries(lambda: self._database.tasks.release(claim, message=again)):
             crash_points.reach("task-released")
             await self._outbox.publish_or_leave()
             await message.complete()

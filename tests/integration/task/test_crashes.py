@@ -19,7 +19,7 @@ from worker.queue.bus import Bus
 from worker.queue.dead_letter import DeadLetter
 from worker.queue.dead_letters import DeadLetters
 from worker.queue.outbox import Outbox
-from worker.queue.rescue import Rescue
+from worker.service.sweep import duties
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -128,7 +128,7 @@ async def test_a_message_that_the_broker_gave_up_before_it_was_claimed_is_taken_
             broker.faults.expire_locks(QUEUE)
         assert broker.counts(QUEUE).dead_letter == 1
         async with working(database, conninfo, broker) as bench:
-            rescue = Rescue(
+            sweep = duties(
                 database,
                 Outbox(database, bus),
                 DeadLetters(bus, queues=[QUEUE], database=database),
@@ -136,12 +136,12 @@ async def test_a_message_that_the_broker_gave_up_before_it_was_claimed_is_taken_
                 lease_seconds=3,
             )
             stopping = asyncio.Event()
-            sweeping = asyncio.create_task(rescue.sweep_dead_letters(stopping, lambda _: None))
+            sweeping = [asyncio.create_task(duty.repeat(stopping, lambda *_: None)) for duty in sweep]
             await bench.until("unlucky", "completed")
             await bench.quiet()
             await eventually(lambda: broker.counts(QUEUE).dead_letter == 0, within_seconds=20)
             stopping.set()
-            await sweeping
+            await asyncio.gather(*sweeping)
             assert len(await bench.signals()) == 1
 
 
