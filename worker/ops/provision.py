@@ -6,13 +6,13 @@ are reported.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Literal
 
 from worker.database import Database, migration, rights
-from worker.queue.settings import QueueManagement, QueueSettings, required_queues
+from worker.queue.settings import QueueManagement, required_queues
 from worker.service import backing
 from worker.settings import Settings
 
@@ -108,7 +108,9 @@ async def _queues(settings: Settings, *, update: bool, what_if: bool) -> list[Pr
                     await management.create(queue, required)
                 made.append(Provided(f"queue {queue}", "to make" if what_if else "made"))
                 continue
-            changeable, fixed = _differences(found, required)
+            differ = found.differences(required)
+            fixed = differ.pop("detects_duplicates", None)
+            changeable = "; ".join(differ.values())
             if changeable and update:
                 if not what_if:
                     await management.update(queue, required)
@@ -118,24 +120,8 @@ async def _queues(settings: Settings, *, update: bool, what_if: bool) -> list[Pr
             elif not fixed:
                 made.append(Provided(f"queue {queue}", "there"))
             if fixed:
-                made.append(Provided(f"queue {queue}", "differs", fixed))
+                only = (
+                    "it detects no duplicates, as only a new queue can: empty it, delete it, run this again"
+                )
+                made.append(Provided(f"queue {queue}", "differs", only))
         return made
-
-
-def _differences(found: QueueSettings, required: QueueSettings) -> tuple[str, str]:
-    """Return the differences that can be changed and those that cannot, in words."""
-    differ = found.differences(required)
-    fixed = differ.pop("detects_duplicates", None)
-    text = "; ".join(f"{name} is {mine}, should be {theirs}" for name, (mine, theirs) in differ.items())
-    if fixed is None or not required.detects_duplicates:
-        return text, ""
-    return (
-        text,
-        "it detects no duplicates, as only a new queue can: empty it, delete it, run this again",
-    )
-
-
-def lines(provided: list[Provided]) -> Iterator[tuple[str, str, str]]:
-    """Yield the outcomes as table rows."""
-    for each in provided:
-        yield each.part, each.done, each.detail

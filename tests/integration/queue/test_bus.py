@@ -27,7 +27,7 @@ from worker.queue.bus import Bus, Message, OutgoingMessage, QueueReceiver
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
-NOTHING = QueueCounts(active=0, locked=0, deferred=0, scheduled=0, dead_letter=0)
+NOTHING = QueueCounts(active=0, locked=0, scheduled=0, dead_letter=0)
 
 
 @pytest.fixture
@@ -213,7 +213,7 @@ async def test_a_message_is_settled_although_the_service_failed_twice(bus: Bus, 
         message = await send_and_receive(bus, receiver, task())
         broker.faults.fail_next("settle", times=2)
         await message.dead_letter("why", "because")
-    assert broker.counts("tasks") == QueueCounts(active=0, locked=0, deferred=0, scheduled=0, dead_letter=1)
+    assert broker.counts("tasks") == QueueCounts(active=0, locked=0, scheduled=0, dead_letter=1)
 
 
 async def test_a_message_is_settled_after_its_connection_dropped(bus: Bus, broker: BrokerThread) -> None:

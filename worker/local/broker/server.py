@@ -1,9 +1,9 @@
 """A Service Bus broker for development: queues on loopback, for the real ``azure-servicebus`` SDK.
 
 By default it accepts every client: it is for one machine, not for a network. Its queues behave as the SDKs
-observe the real service, and it offers no more: no topics, no sessions, no transactions, no TLS. Messages
-live in memory or, with a state file, as long as the file: a broker started on it continues where the last one
-ended, even by SIGKILL.
+observe the real service, and it offers no more: no topics, no sessions, no transactions, no deferral, no
+receive-and-delete, no TLS. Messages live in memory or, with a state file, as long as the file: a broker
+started on it continues where the last one ended, even by SIGKILL.
 
 Run it on its own with ``python -m worker.local.broker --queue docker-tasks --queue geospatial-jobs``.
 """

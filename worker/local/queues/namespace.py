@@ -35,8 +35,6 @@ class Token:
 class Consumer(Protocol):
     """A link on which the broker may deliver messages of a queue."""
 
-    deletes: bool
-
     @property
     def queue(self) -> Queue:
         """The queue whose messages are delivered."""
@@ -158,7 +156,7 @@ class Namespace:
                 if condition is not None:
                     consumer.detach(condition, "fault injected")
                     continue
-                if (stored := queue.receive(delete=consumer.deletes)) is not None:
+                if (stored := queue.receive()) is not None:
                     consumer.deliver(stored)
         self._set_timer()
 

@@ -1,9 +1,9 @@
 """The behavior of a Service Bus queue: peek-lock, delivery counts, expiry and dead letters.
 
-This module has no network and no event loop. Every message is in one of four states: active (to be received),
-locked, deferred, or scheduled. Its position is its sequence number, which never changes: an abandoned message
-is received again before later ones. Nothing happens on its own: `Queue.advance` applies what has become due,
-and every operation calls it first.
+This module has no network and no event loop. Every message is in one of three states: active (to be
+received), locked, or scheduled. Its position is its sequence number, which never changes: an abandoned
+message is received again before later ones. Nothing happens on its own: `Queue.advance` applies what has
+become due, and every operation calls it first.
 
 Source: learn.microsoft.com, Service Bus: "Message transfers, locks, and settlement", "Message expiration",
 "Overview of dead-letter queues", "Duplicate detection", "Message sequencing and timestamps".
@@ -11,7 +11,7 @@ Source: learn.microsoft.com, Service Bus: "Message transfers, locks, and settlem
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from uuid import UUID, uuid4
@@ -29,10 +29,6 @@ class LockNotHeld(Exception):
     """The lock token is unknown, or its lock has expired or was settled before."""
 
 
-class MessageNotFound(Exception):
-    """No message with that sequence number is in the state that the operation needs."""
-
-
 @dataclass(frozen=True, slots=True)
 class QueueSpec:
     """A queue's name and settings; the defaults are those of ``docker-tasks`` (protocol.md §6).
@@ -46,9 +42,8 @@ class QueueSpec:
     max_delivery_count
         The number of deliveries after which a message that was not completed is dead-lettered.
     ttl_seconds
-        The time to live of a message; a shorter one set on the message takes precedence.
-    dead_letter_on_expiry
-        Whether an expired message is dead-lettered; otherwise it is dropped.
+        The time to live of a message; a shorter one set on the message takes precedence. An expired message
+        is dead-lettered.
     duplicate_window_seconds
         How long a message id is remembered: another message with the same id is accepted and dropped. 0
         disables duplicate detection.
@@ -63,7 +58,6 @@ class QueueSpec:
     lock_seconds: float = 300.0
     max_delivery_count: int = 3
     ttl_seconds: float = 7 * 86_400.0
-    dead_letter_on_expiry: bool = True
     duplicate_window_seconds: float = 600.0
 
     def __post_init__(self) -> None:
@@ -81,7 +75,6 @@ class QueueCounts:
 
     active: int
     locked: int
-    deferred: int
     scheduled: int
     dead_letter: int
 
@@ -123,7 +116,6 @@ class Queue:
         return QueueCounts(
             active=states[State.ACTIVE],
             locked=states[State.LOCKED],
-            deferred=states[State.DEFERRED],
             scheduled=states[State.SCHEDULED],
             dead_letter=sum(self._grave.count().values()),
         )
@@ -137,39 +129,22 @@ class Queue:
 
     # Sending
 
-    def send(self, *messages: Message) -> list[int | None]:
+    def send(self, *messages: Message) -> None:
         """Add all messages or none; each becomes active now, or at the time for which it is scheduled.
 
-        Returns
-        -------
-        list of int or None
-            The sequence numbers; None for each message that was dropped as a duplicate.
+        A message with a remembered id is accepted and dropped.
         """
         with self._operation() as now:
-            return [self._take_in(message, now) for message in messages]
+            for message in messages:
+                if not self._is_duplicate(message, now):
+                    self._take_in(message, now)
 
-    def cancel_scheduled(self, sequences: Iterable[int]) -> None:
-        """Remove scheduled messages, all or none.
-
-        Raises
-        ------
-        MessageNotFound
-            One of them was cancelled before or is no longer scheduled; none is removed.
-        """
-        with self._operation():
-            for stored in self._find(sequences, State.SCHEDULED):
-                self._shelf.remove(stored)
-
-    def _take_in(self, message: Message, now: float) -> int | None:
-        if self._is_duplicate(message, now):
-            return None
-        sequence = self._shelf.take_number()
-        stored = Stored(sequence, message, State.ACTIVE, enqueued_at=now, expires_at=0.0)
+    def _take_in(self, message: Message, now: float) -> None:
+        stored = Stored(self._shelf.take_number(), message, State.ACTIVE, enqueued_at=now, expires_at=0.0)
         if message.scheduled_for is not None and message.scheduled_for > now:
             self._shelf.put(replace(stored, state=State.SCHEDULED, due_at=message.scheduled_for))
         else:
             self._enqueue(stored, now)
-        return sequence
 
     def _is_duplicate(self, message: Message, now: float) -> bool:
         window = self.spec.duplicate_window_seconds
@@ -184,49 +159,26 @@ class Queue:
 
     # Receiving
 
-    def receive(self, *, delete: bool = False) -> Stored | None:
-        """Lock (or, with `delete`, remove) the next active message and return it; None when there is none."""
+    def receive(self) -> Stored | None:
+        """Lock the next active message and return it; None when there is none."""
         with self._operation() as now:
             stored = self._shelf.first_active()
-            return None if stored is None else self._take_out(stored, now, delete=delete)
+            if stored is None:
+                return None
+            until = now + self.spec.lock_seconds
+            locked = replace(stored, state=State.LOCKED, lock_token=uuid4(), due_at=until)
+            self._shelf.put(locked)
+            return locked
 
     def has_active(self) -> bool:
         """Return whether `receive` would return a message."""
         self.advance()
         return self._shelf.has_active()
 
-    def receive_deferred(self, sequences: Iterable[int], *, delete: bool = False) -> list[Stored]:
-        """Lock (or, with `delete`, remove) deferred messages by their sequence numbers, all or none.
-
-        Raises
-        ------
-        MessageNotFound
-            One of them is not deferred; none is locked.
-        """
-        with self._operation() as now:
-            found = self._find(sequences, State.DEFERRED)
-            return [self._take_out(stored, now, delete=delete) for stored in found]
-
     def peek(self, from_sequence: int, count: int) -> list[Stored]:
         """Return up to `count` messages in any state, in order, beginning at `from_sequence`."""
         self.advance()
         return self._shelf.in_order(from_sequence, count)
-
-    def _take_out(self, stored: Stored, now: float, *, delete: bool) -> Stored:
-        if delete:
-            self._shelf.remove(stored)
-            return stored
-        until = now + self.spec.lock_seconds
-        locked = replace(stored, state=State.LOCKED, lock_token=uuid4(), due_at=until)
-        self._shelf.put(locked)
-        return locked
-
-    def _find(self, sequences: Iterable[int], state: State) -> list[Stored]:
-        found = [self._shelf.find(sequence) for sequence in sequences]
-        present = [stored for stored in found if stored is not None and stored.state is state]
-        if len(present) < len(found):
-            raise MessageNotFound(f"{len(found) - len(present)} of {len(found)} are not {state.name.lower()}")
-        return present
 
     # Settling by token; each operation raises LockNotHeld when the lock has expired or was settled
 
@@ -252,11 +204,6 @@ class Queue:
         with self._operation():
             self._count_delivery(self._held(token))
 
-    def defer(self, token: UUID) -> None:
-        """Set the message aside until it is received by its sequence number."""
-        with self._operation():
-            self._give_back(replace(self._held(token), deferred=True))
-
     def dead_letter(self, token: UUID, reason: str | None, description: str | None) -> None:
         """Move the message to the sub-queue; in the sub-queue itself, set the new reason."""
         with self._operation():
@@ -281,8 +228,7 @@ class Queue:
         return stored
 
     def _give_back(self, stored: Stored) -> None:
-        state = State.DEFERRED if stored.deferred else State.ACTIVE
-        self._shelf.put(replace(stored, state=state, lock_token=None))
+        self._shelf.put(replace(stored, state=State.ACTIVE, lock_token=None))
 
     def _count_delivery(self, stored: Stored) -> None:
         counted = replace(stored, failed_deliveries=stored.failed_deliveries + 1)
@@ -327,14 +273,9 @@ class Queue:
                     elif stored.state is State.SCHEDULED:
                         self._enqueue(stored, now)
                     else:
-                        self._expire(stored)
+                        reason = "The message expired and was dead lettered."
+                        self._bury(stored, "TTLExpiredException", reason)
         return now
-
-    def _expire(self, stored: Stored) -> None:
-        if self.spec.dead_letter_on_expiry:
-            self._bury(stored, "TTLExpiredException", "The message expired and was dead lettered.")
-        else:
-            self._shelf.remove(stored)
 
 
 def create_queue(spec: QueueSpec, store: Store, *, clock: Callable[[], float]) -> Queue:

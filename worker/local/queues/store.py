@@ -32,7 +32,7 @@ _CREATE = f"""
     create table message (
         path text, sequence integer, content blob not null, state integer not null, enqueued_at real not null,
         expires_at real not null, failed_deliveries integer not null, due_at real not null, lock_token blob,
-        deferred integer not null, acts_at real not null, primary key (path, sequence)
+        acts_at real not null, primary key (path, sequence)
     );
     create index by_state on message (path, state, sequence);
     create index by_time on message (path, acts_at);
@@ -42,8 +42,8 @@ _CREATE = f"""
     ) without rowid;
 """
 _SELECT = (
-    "select sequence, content, state, enqueued_at, expires_at, failed_deliveries, due_at, lock_token, "
-    "deferred from message where path = ? and "
+    "select sequence, content, state, enqueued_at, expires_at, failed_deliveries, due_at, lock_token "
+    "from message where path = ? and "
 )
 
 
@@ -153,10 +153,6 @@ class Shelf:
         rows = self._execute("select state, count(*) from message where path = ? group by state")
         return dict.fromkeys(State, 0) | {State(state): number for state, number in rows}
 
-    def find(self, sequence: int) -> Stored | None:
-        """Return the message with that sequence number, or None."""
-        return self._first("sequence = ?", sequence)
-
     def find_locked(self, token: UUID) -> Stored | None:
         """Return the message that is locked under `token`, or None."""
         return self._first("lock_token = ?", token.bytes)
@@ -200,7 +196,7 @@ class Shelf:
     def put(self, stored: Stored) -> None:
         """Store a message, in place of one with the same sequence number."""
         self._execute(
-            f"insert or replace into message values (?{', ?' * 10})",
+            f"insert or replace into message values (?{', ?' * 9})",
             stored.sequence,
             encode_message(stored.message),
             stored.state.value,
@@ -209,7 +205,6 @@ class Shelf:
             stored.failed_deliveries,
             stored.due_at,
             None if stored.lock_token is None else stored.lock_token.bytes,
-            stored.deferred,
             stored.acts_at,
         )
 
@@ -234,17 +229,8 @@ class Shelf:
         return [_stored(*row) for row in self._execute(_SELECT + condition, *values)]
 
 
-def _stored(
-    sequence: int,
-    content: bytes,
-    state: int,
-    enqueued_at: float,
-    expires_at: float,
-    failed_deliveries: int,
-    due_at: float,
-    lock_token: bytes | None,
-    deferred: int,
-) -> Stored:
+def _stored(sequence: int, content: bytes, state: int, *rest: Any) -> Stored:
+    enqueued_at, expires_at, failed_deliveries, due_at, lock_token = rest
     return Stored(
         sequence,
         decode_message(content),
@@ -254,5 +240,4 @@ def _stored(
         failed_deliveries,
         due_at,
         None if lock_token is None else UUID(bytes=lock_token),
-        bool(deferred),
     )

@@ -1,4 +1,4 @@
-"""A message in a queue, in one of four states."""
+"""A message in a queue, in one of three states."""
 
 from __future__ import annotations
 
@@ -12,10 +12,9 @@ from worker.local.amqp.types import Int, Symbol, Timestamp
 
 
 class State(Enum):
-    """The state of a message; the first three values are those of ``x-opt-message-state``."""
+    """The state of a message; the first two values are those of ``x-opt-message-state``."""
 
     ACTIVE = 0
-    DEFERRED = 1
     SCHEDULED = 2
     LOCKED = 3
 
@@ -32,14 +31,11 @@ class Stored:
     failed_deliveries: int = 0
     due_at: float = 0.0  # when the lock expires, or the scheduled message becomes active
     lock_token: UUID | None = None
-    deferred: bool = False  # is deferred again when its lock ends
 
     @property
     def acts_at(self) -> float:
         """The time at which the message changes state without an operation; infinity for never."""
-        if self.state is State.ACTIVE:
-            return self.expires_at
-        return self.due_at if self.state is not State.DEFERRED else float("inf")
+        return self.expires_at if self.state is State.ACTIVE else self.due_at
 
     def to_wire(self) -> Message:
         """Return the message with the annotations that Service Bus adds."""

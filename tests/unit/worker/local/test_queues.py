@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from gdaltools.errors import InvalidParameter
 from worker.local.amqp.message import Message
 from worker.local.amqp.types import Symbol, Timestamp, UInt
-from worker.local.queues.peek_lock import LockNotHeld, MessageNotFound, Queue, QueueSpec, create_queue
+from worker.local.queues.peek_lock import LockNotHeld, Queue, QueueSpec, create_queue
 from worker.local.queues.store import Store
 
 
@@ -120,36 +120,17 @@ def test_a_scheduled_message_lives_from_its_time_on(store: Store) -> None:
     assert queue.counts().dead_letter == 1
 
 
-def test_cancelling_is_all_or_nothing(store: Store) -> None:
-    clock = Clock()
-    queue = create_queue(QueueSpec("q"), store, clock=clock)
-    (number,) = queue.send(scheduled(clock.now + 100))
-    assert number is not None
-    with pytest.raises(MessageNotFound):
-        queue.cancel_scheduled([number, 99])
-    assert queue.counts().scheduled == 1
-
-
-def test_a_deferred_message_stays_deferred_when_its_lock_ends(store: Store) -> None:
-    clock = Clock()
-    queue = create_queue(QueueSpec("q", lock_seconds=5), store, clock=clock)
-    queue.send(message())
-    queue.defer(lock(queue))
-    assert queue.receive() is None
-    queue.receive_deferred([1])
-    clock.now += 5
-    assert (queue.counts().deferred, queue.receive()) == (1, None)
-
-
 def test_a_message_id_is_free_again_after_the_window(store: Store) -> None:
     clock = Clock()
     queue = create_queue(QueueSpec("q", duplicate_window_seconds=60), store, clock=clock)
-    assert queue.send(message("a")) == [1]
+    queue.send(message("a"))
     queue.complete(lock(queue))
     clock.now += 59
-    assert queue.send(message("a")) == [None]
+    queue.send(message("a"))
+    assert queue.counts().active == 0
     clock.now += 1
-    assert queue.send(message("a")) == [2]
+    queue.send(message("a"))
+    assert queue.counts().active == 1
 
 
 def test_dead_letters_neither_expire_nor_die_again(store: Store) -> None:
@@ -167,7 +148,7 @@ def test_dead_letters_neither_expire_nor_die_again(store: Store) -> None:
 
 
 OPERATIONS = st.sampled_from(
-    ["send", "later", "receive", *["complete", "abandon", "release", "defer", "bury", "wait"]]
+    ["send", "later", "receive", *["complete", "abandon", "release", "bury", "wait"]]
 )
 
 
@@ -197,7 +178,6 @@ def play(store: Store, operations: list[str]) -> None:
                 "complete": queue.complete,
                 "abandon": queue.abandon,
                 "release": queue.release,
-                "defer": queue.defer,
                 "bury": lambda token: queue.dead_letter(token, "why", None),
             }[operation]
             try:
@@ -206,7 +186,7 @@ def play(store: Store, operations: list[str]) -> None:
                 continue
             completed += operation == "complete"
         counts = queue.counts()
-        kept = counts.active + counts.locked + counts.deferred + counts.scheduled + counts.dead_letter
+        kept = counts.active + counts.locked + counts.scheduled + counts.dead_letter
         assert kept + completed == sent
         assert queue.has_active() == (counts.active > 0)
 
