@@ -78,11 +78,12 @@ def _of_array(array: Any, options: CogOptions) -> CogPlan:
 def _of_warped(vrt: WarpedVRT, options: CogOptions) -> CogPlan:
     if options.target_crs is not None or options.tms is not None or options.overviews == "keep":
         raise InvalidParameter("a WarpedVRT is warped already and has no overviews to keep")
-    location = storage.locate(vrt.src_dataset.name)
+    location = storage.pinned(vrt.src_dataset.name)
     profile = profile_for(vrt, location, options)
     source, facts = vrt_source(vrt, location, mask_nodata=not profile.lossless)
     plan = plan_of_facts(source, facts, profile, options)
-    return replace(plan, warps=True, source_crs_wkt=source.source_wkt)
+    staged = is_worth_staging(location, 1.0)
+    return replace(plan, warps=True, source_crs_wkt=source.source_wkt, staged=staged)
 
 
 def profile_for(dataset: DatasetReader, location: Location, options: CogOptions) -> CogProfile:

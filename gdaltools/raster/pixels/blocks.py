@@ -21,11 +21,11 @@ from gdaltools.geo.grid import Grid
 from gdaltools.raster.dataset import numpy_dtypes
 from gdaltools.runtime import graph
 
-# Drivers whose files can only be decoded from the top down.
+# Drivers whose files are decoded fastest as a whole, or can only be decoded from the top down.
 _SEQUENTIAL = ("PNG", "JPEG", "WEBP", "GIF", "JP2OpenJPEG")
 # If blocks would be decoded more often than this, the raster is decoded once, into a scratch file.
 _MOST_REREADS = 2.0
-# Of a file that can only be decoded from the top down, most is at least this share.
+# Of a file that is decoded as a whole, most is at least this share.
 _MOST_SHARE = 0.5
 # The share of the free space that the scratch file may take; the output may go to the same disk.
 _SPACE_SHARE = 0.5
@@ -54,7 +54,7 @@ class StoredBlocks:
     compressed : bool
         Whether a block takes more time to decode than to read.
     sequential : bool
-        Whether the file can only be decoded from the top down.
+        Whether the file is decoded from the top down, as a whole.
     """
 
     source: Grid
@@ -84,8 +84,8 @@ class StoredBlocks:
     def is_worth_decoding_first(self, rereads: float, *, share: float = 1.0) -> bool:
         """Return whether to decode the raster once, into a scratch file of which any part can be read.
 
-        That pays if several readers need most of a file that can only be decoded from the top down, or if
-        each block would be decoded `rereads` times, and the disk has room for it. `share` of the raster is
+        That pays if most of a file that is decoded as a whole is read, or if each block would be decoded
+        `rereads` times, and the disk has room for it. `share` of the raster is
         read. Other machines of a cluster would not see the scratch file.
         """
         whole = self.sequential and share >= _MOST_SHARE
@@ -162,6 +162,7 @@ def stored_blocks(dataset: DatasetReader, source: Grid, target: Grid, *, warps: 
     """Return the blocks of an open raster that is read on the grid `target`."""
     rows, cols = dataset.block_shapes[0]
     itemsize = sum(np.dtype(name).itemsize for name in numpy_dtypes(dataset))
+    sequential = dataset.driver in _SEQUENTIAL
     return StoredBlocks(
         source,
         target,
@@ -169,8 +170,8 @@ def stored_blocks(dataset: DatasetReader, source: Grid, target: Grid, *, warps: 
         cols,
         rows * cols * itemsize,
         warps=warps,
-        compressed=dataset.compression is not None,
-        sequential=dataset.driver in _SEQUENTIAL,
+        compressed=dataset.compression is not None or sequential,
+        sequential=sequential,
     )
 
 
