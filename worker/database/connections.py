@@ -10,13 +10,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from datetime import datetime
+from functools import wraps
 from importlib.resources import files
 from itertools import chain, repeat
 from types import TracebackType
-from typing import Any, ClassVar, Self, TypeVar
+from typing import Any, ClassVar, Concatenate, ParamSpec, Protocol, Self, TypeVar
 
 import psycopg
 from psycopg import IsolationLevel, sql
@@ -31,6 +32,8 @@ mend_cancellation(_acompat)  # for the waits of the pool; psycopg 3.3 itself has
 
 Password = Callable[[], Awaitable[str]]
 T = TypeVar("T")
+P = ParamSpec("P")
+Table = TypeVar("Table", bound="_Table")
 
 CONNECT_SECONDS = 10
 """The time limit for one attempt to connect, and for a caller that waits for a connection."""
@@ -259,6 +262,28 @@ class Connections:
     def in_schema(self, statement: str) -> bytes:
         """Replace ``@schema@`` in a statement by the quoted schema name."""
         return statement.replace("@schema@", self._quoted_schema).encode()
+
+
+class _Table(Protocol):
+    @property
+    def connections(self) -> Connections: ...
+
+
+def in_transaction(
+    operation: Callable[Concatenate[Table, Connection, P], Awaitable[T]],
+) -> Callable[Concatenate[Table, P], Coroutine[Any, Any, T]]:
+    """Run each call of a method in one transaction of `Connections.transaction`, which passes the connection.
+
+    The method must have no effects except on its connection.
+    """
+
+    @wraps(operation)
+    async def run(table: Table, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return await table.connections.transaction(
+            lambda connection: operation(table, connection, *args, **kwargs)
+        )
+
+    return run
 
 
 async def with_retries(

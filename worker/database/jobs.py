@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from worker.database.connections import Connection, Connections, DatabaseError
+from worker.database.connections import Connection, Connections, DatabaseError, in_transaction
 from worker.database.outbox_table import owe
 from worker.protocol.json_text import clean_text, dumps
 from worker.protocol.rows import (
@@ -46,28 +46,32 @@ class Jobs:
         """Return the newest jobs, newest first."""
         return [JobRow(**row) for row in await self.connections.all("read_jobs", limit=limit)]
 
-    async def submit(self, job: NewJob, *, message: OutboxMessage) -> Submission:
+    @in_transaction
+    async def submit(self, connection: Connection, job: NewJob, *, message: OutboxMessage) -> Submission:
         """Insert a job and put the message that starts it into the outbox.
 
         Idempotent: an existing job with this id is returned unchanged unless it is failed. A failed job is
         deleted with its tasks and inserted again.
         """
-
-        async def work(connection: Connection) -> Submission:
-            if await self._insert_job(connection, job, message):
-                return Submission(job.job_id, "queued", created=True)
-            await connection.all("lock_tasks_of_job", job_id=job.job_id)
-            found = await connection.one("lock_job", job_id=job.job_id)
-            if found is not None and found["status"] != "failed":
-                return Submission(job.job_id, found["status"], created=False)
-            await connection.one("delete_job", job_id=job.job_id)
-            if not await self._insert_job(connection, job, message):
-                raise DatabaseError(f"job {job.job_id} is being submitted elsewhere at this moment")
+        if await self._insert_job(connection, job, message):
             return Submission(job.job_id, "queued", created=True)
+        await connection.all("lock_tasks_of_job", job_id=job.job_id)
+        found = await connection.one("lock_job", job_id=job.job_id)
+        if found is not None and found["status"] != "failed":
+            return Submission(job.job_id, found["status"], created=False)
+        await connection.one("delete_job", job_id=job.job_id)
+        if not await self._insert_job(connection, job, message):
+            raise DatabaseError(f"job {job.job_id} is being submitted elsewhere at this moment")
+        return Submission(job.job_id, "queued", created=True)
 
-        return await self.connections.transaction(work)
-
-    async def start_stage(self, job_id: str, stage: int, tasks: Sequence[NewTask]) -> int:
+    @in_transaction
+    async def start_stage(
+        self,
+        connection: Connection,
+        job_id: str,
+        stage: int,
+        tasks: Sequence[NewTask],
+    ) -> int:
         """Create a stage's tasks and their outbox messages, if the job is at that stage and not over.
 
         Return the number of new tasks. Idempotent: existing tasks are left unchanged, and only new ones get a
@@ -78,18 +82,16 @@ class Jobs:
         TaskIdTaken
             A task's id belongs to another job.
         """
+        job = await connection.one("lock_job", job_id=job_id)
+        if job is None or job["status"] in OVER_STATUSES or job["stage"] != stage:
+            return 0
+        await connection.one("begin_job", job_id=job_id)
+        return await self._create_tasks(connection, job_id, stage, tasks)
 
-        async def work(connection: Connection) -> int:
-            job = await connection.one("lock_job", job_id=job_id)
-            if job is None or job["status"] in OVER_STATUSES or job["stage"] != stage:
-                return 0
-            await connection.one("begin_job", job_id=job_id)
-            return await self._create_tasks(connection, job_id, stage, tasks)
-
-        return await self.connections.transaction(work)
-
+    @in_transaction
     async def advance(
         self,
+        connection: Connection,
         job_id: str,
         completed_stage: int,
         *,
@@ -106,36 +108,38 @@ class Jobs:
         TaskIdTaken
             A task's id belongs to another job; the job stays at its stage.
         """
-
-        async def work(connection: Connection) -> Advance:
-            job = await connection.one("lock_job", job_id=job_id)
-            if job is None or job["status"] in OVER_STATUSES or job["stage"] != completed_stage:
+        job = await connection.one("lock_job", job_id=job_id)
+        if job is None or job["status"] in OVER_STATUSES or job["stage"] != completed_stage:
+            return Advance(advanced=False)
+        stage = completed_stage
+        for result in results:
+            moved = await connection.one("advance_job", job_id=job_id, stage=stage, results=dumps(result))
+            if moved is None or not moved["job_updated"]:
                 return Advance(advanced=False)
-            stage = completed_stage
-            for result in results:
-                moved = await connection.one("advance_job", job_id=job_id, stage=stage, results=dumps(result))
-                if moved is None or not moved["job_updated"]:
-                    return Advance(advanced=False)
-                stage = moved["new_stage"]
-            await self._create_tasks(connection, job_id, stage, tasks)
-            return Advance(advanced=True, stage=stage)
+            stage = moved["new_stage"]
+        await self._create_tasks(connection, job_id, stage, tasks)
+        return Advance(advanced=True, stage=stage)
 
-        return await self.connections.transaction(work)
-
-    async def finish(self, job_id: str, stage: int, *, stage_results: Json, result: Json) -> bool:
+    @in_transaction
+    async def finish(
+        self,
+        connection: Connection,
+        job_id: str,
+        stage: int,
+        *,
+        stage_results: Json,
+        result: Json,
+    ) -> bool:
         """Complete a job at its last stage; return False if it is not at `stage` or is already over."""
         values = {"results": dumps(stage_results), "result": dumps(result)}
-        row = await self.connections.transaction(
-            lambda connection: connection.one("finish_job", job_id=job_id, stage=stage, **values)
-        )
+        row = await connection.one("finish_job", job_id=job_id, stage=stage, **values)
         return row is not None
 
-    async def fail(self, job_id: str, *, error_details: str) -> bool:
+    @in_transaction
+    async def fail(self, connection: Connection, job_id: str, *, error_details: str) -> bool:
         """Fail a job; return False if it does not exist or is already over."""
         details = clean_text(error_details)
-        row = await self.connections.transaction(
-            lambda connection: connection.one("fail_job", job_id=job_id, error_details=details)
-        )
+        row = await connection.one("fail_job", job_id=job_id, error_details=details)
         return row is not None
 
     async def _insert_job(self, connection: Connection, job: NewJob, message: OutboxMessage) -> bool:
@@ -152,7 +156,11 @@ class Jobs:
         return row is not None
 
     async def _create_tasks(
-        self, connection: Connection, job_id: str, stage: int, tasks: Sequence[NewTask]
+        self,
+        connection: Connection,
+        job_id: str,
+        stage: int,
+        tasks: Sequence[NewTask],
     ) -> int:
         job = await connection.one("read_job", job_id=job_id)
         assert job is not None

@@ -13,7 +13,7 @@ from datetime import UTC
 
 from psycopg.rows import DictRow
 
-from worker.database.connections import Connection, Connections
+from worker.database.connections import Connection, Connections, in_transaction
 from worker.protocol.json_text import clean_text, dumps
 from worker.protocol.rows import OutboxBacklog, OutboxMessage, OutboxRow
 
@@ -81,17 +81,14 @@ class OutboxTable:
         assert row is not None
         return OutboxBacklog(**row)
 
-    async def purge(self, *, days: float = PURGE_DAYS) -> int:
+    @in_transaction
+    async def purge(self, connection: Connection, *, days: float = PURGE_DAYS) -> int:
         """Delete messages sent and claims made more than `days` ago, the latter only if their task is gone.
 
         Return the number of deleted rows.
         """
-
-        async def work(connection: Connection) -> int:
-            messages = await connection.count("purge_outbox", days=days)
-            return messages + await connection.count("purge_claims", days=days)
-
-        return await self.connections.transaction(work)
+        messages = await connection.count("purge_outbox", days=days)
+        return messages + await connection.count("purge_claims", days=days)
 
 
 async def owe(connection: Connection, messages: Sequence[OutboxMessage], *, job_id: str | None) -> list[int]:

@@ -107,6 +107,11 @@ class JobStage:
     began: datetime | None
     ended: datetime | None
 
+    @property
+    def over(self) -> bool:
+        """Whether every task is completed or failed."""
+        return self.done + self.failed == self.tasks
+
 
 @dataclass(frozen=True)
 class OwedMessage:

@@ -18,10 +18,11 @@ from uuid import UUID, uuid4
 
 from psycopg.rows import DictRow
 
-from worker.database.connections import Connection, Connections, DatabaseError
+from worker.database.connections import Connection, Connections, DatabaseError, in_transaction
 from worker.database.outbox_table import owe
 from worker.protocol.json_text import clean_text, dumps
 from worker.protocol.rows import (
+    OPEN_STATUSES,
     OVER_STATUSES,
     Burial,
     Claim,
@@ -67,8 +68,10 @@ class Tasks:
 
     # The life of a task (protocol.md §4)
 
+    @in_transaction
     async def claim(
         self,
+        connection: Connection,
         task_id: str,
         job_id: str,
         *,
@@ -85,43 +88,39 @@ class Tasks:
         `rescue` sends `message` again if this worker dies.
         """
         token = token or uuid4()
-
-        async def work(connection: Connection) -> ClaimOutcome:
-            row = await connection.one("lock_task", task_id=task_id)
-            if row is None or row["parent_job_id"] != job_id:
-                return Missing(task_id)
-            idle_seconds = row.pop("idle_seconds")
-            if idle_seconds is None:
-                idle_seconds = 0.0
-            task = TaskRow(**row)
-            held = await connection.one("read_claim", task_id=task_id)
-            if task.status not in ("queued", "processing"):
-                return Finished(task.status, _burial(task, held))
-            job = await connection.one("job_status", job_id=job_id)
-            if job is not None and job["status"] in OVER_STATUSES:
-                return JobOver(job["status"])
-            claim = Claim(task_id, job_id, task.stage, token, task.created_at)
-            if task.status == "processing":
-                if held is not None and _is_held(held, claim) and held["outcome"] is None:
-                    return Claimed(claim, task, held["takeovers"], held["deaths"])
-                if idle_seconds <= lease_seconds:
-                    return HeldElsewhere(task.executed_by_app, idle_seconds)
-            await connection.one("start_task", task_id=task_id, worker=clean_text(worker))
-            written = await connection.one(
-                "write_claim",
-                task_id=task_id,
-                created_at=task.created_at,
-                token=token,
-                worker=clean_text(worker),
-                takeovers=int(task.status == "processing"),
-                queue=message and message.queue,
-                body=message and clean_text(message.body),
-                correlation_id=message and message.correlation_id,
-            )
-            assert written is not None
-            return Claimed(claim, task, written["takeovers"], written["deaths"])
-
-        return await self.connections.transaction(work)
+        row = await connection.one("lock_task", task_id=task_id)
+        if row is None or row["parent_job_id"] != job_id:
+            return Missing(task_id)
+        idle_seconds = row.pop("idle_seconds")
+        if idle_seconds is None:
+            idle_seconds = 0.0
+        task = TaskRow(**row)
+        held = await connection.one("read_claim", task_id=task_id)
+        if task.status not in OPEN_STATUSES:
+            return Finished(task.status, _burial(task, held))
+        job = await connection.one("job_status", job_id=job_id)
+        if job is not None and job["status"] in OVER_STATUSES:
+            return JobOver(job["status"])
+        claim = Claim(task_id, job_id, task.stage, token, task.created_at)
+        if task.status == "processing":
+            if held is not None and _is_held(held, claim) and held["outcome"] is None:
+                return Claimed(claim, task, held["takeovers"], held["deaths"])
+            if idle_seconds <= lease_seconds:
+                return HeldElsewhere(task.executed_by_app, idle_seconds)
+        await connection.one("start_task", task_id=task_id, worker=clean_text(worker))
+        written = await connection.one(
+            "write_claim",
+            task_id=task_id,
+            created_at=task.created_at,
+            token=token,
+            worker=clean_text(worker),
+            takeovers=int(task.status == "processing"),
+            queue=message and message.queue,
+            body=message and clean_text(message.body),
+            correlation_id=message and message.correlation_id,
+        )
+        assert written is not None
+        return Claimed(claim, task, written["takeovers"], written["deaths"])
 
     async def standing(self, claims: Sequence[Claim]) -> set[UUID]:
         """Return the tokens of those claims that are still valid; write nothing and wait for no lock."""
@@ -143,39 +142,47 @@ class Tasks:
         )
         return [row["task_id"] for row in stale if await self._rescue_one(row["task_id"], lease_seconds)]
 
-    async def _rescue_one(self, task_id: str, lease_seconds: float) -> bool:
-        async def work(connection: Connection) -> bool:
-            row = await connection.one("lock_task", task_id=task_id)
-            held = await connection.one("read_claim", task_id=task_id)
-            if row is None or held is None or row["status"] != "processing" or held["outcome"] is not None:
-                return False
-            if held["task_created_at"] != row["created_at"] or row["idle_seconds"] <= lease_seconds:
-                return False
-            claim = Claim(task_id, row["parent_job_id"], row["stage"], held["token"], row["created_at"])
-            message = OutboxMessage(held["queue"], held["body"], correlation_id=held["correlation_id"])
-            await connection.one("release_task", task_id=task_id)
-            await owe(connection, [message], job_id=claim.job_id)
-            await self._end(connection, claim, "rescued", takeovers=1)
-            return True
+    @in_transaction
+    async def _rescue_one(self, connection: Connection, task_id: str, lease_seconds: float) -> bool:
+        row = await connection.one("lock_task", task_id=task_id)
+        held = await connection.one("read_claim", task_id=task_id)
+        if row is None or held is None or row["status"] != "processing" or held["outcome"] is not None:
+            return False
+        if held["task_created_at"] != row["created_at"] or row["idle_seconds"] <= lease_seconds:
+            return False
+        claim = Claim(task_id, row["parent_job_id"], row["stage"], held["token"], row["created_at"])
+        message = OutboxMessage(held["queue"], held["body"], correlation_id=held["correlation_id"])
+        await connection.one("release_task", task_id=task_id)
+        await owe(connection, [message], job_id=claim.job_id)
+        await self._end(connection, claim, "rescued", takeovers=1)
+        return True
 
-        return await self.connections.transaction(work)
-
-    async def heartbeat(self, claim: Claim, *, progress: Json | None = None) -> bool:
+    @in_transaction
+    async def heartbeat(
+        self,
+        connection: Connection,
+        claim: Claim,
+        *,
+        progress: Json | None = None,
+    ) -> bool:
         """Update the task's heartbeat; return False and write nothing if the claim is lost.
 
         `progress` is merged into the row's ``metadata.progress``.
         """
+        if await self._lock(connection, claim) != "held":
+            return False
+        text = None if progress is None else dumps(progress)
+        return await connection.count("heartbeat", task_id=claim.task_id, progress=text) == 1
 
-        async def work(connection: Connection) -> bool:
-            if await self._lock(connection, claim) != "held":
-                return False
-            text = None if progress is None else dumps(progress)
-            return await connection.count("heartbeat", task_id=claim.task_id, progress=text) == 1
-
-        return await self.connections.transaction(work)
-
+    @in_transaction
     async def complete(
-        self, claim: Claim, result: Json, *, signal: OutboxMessage, measured: Json | None = None
+        self,
+        connection: Connection,
+        claim: Claim,
+        result: Json,
+        *,
+        signal: OutboxMessage,
+        measured: Json | None = None,
     ) -> Completion:
         """Complete a task; if it was the last of its stage, put the stage's signal into the outbox.
 
@@ -183,97 +190,107 @@ class Tasks:
         task, unless the job is over. `measured`, the task's usage and estimate, is stored in the row's
         ``metadata.measured``.
         """
+        state = await self._lock(connection, claim)
+        if state == "completed":
+            ended = await connection.one("read_claim", task_id=claim.task_id)
+            assert ended is not None
+            return Completion(accepted=True, last=ended["stage_ended"], remaining=ended["remaining"])
+        if state != "held":
+            return Completion(accepted=False)
+        if measured is not None:
+            text = dumps(measured)
+            await connection.count("note_measured", task_id=claim.task_id, measured=text)
+        last, remaining = await self._finish_task(connection, claim, dumps(result), None)
+        await self._end(connection, claim, "completed", stage_ended=last, remaining=remaining)
+        signal_id = None
+        if last:
+            job = await connection.one("job_status", job_id=claim.job_id)
+            if job is not None and job["status"] not in OVER_STATUSES:
+                (signal_id,) = await owe(connection, [signal], job_id=claim.job_id)
+        return Completion(accepted=True, last=last, remaining=remaining, signal_id=signal_id)
 
-        async def work(connection: Connection) -> Completion:
-            state = await self._lock(connection, claim)
-            if state == "completed":
-                ended = await connection.one("read_claim", task_id=claim.task_id)
-                assert ended is not None
-                return Completion(accepted=True, last=ended["stage_ended"], remaining=ended["remaining"])
-            if state != "held":
-                return Completion(accepted=False)
-            if measured is not None:
-                text = dumps(measured)
-                await connection.count("note_measured", task_id=claim.task_id, measured=text)
-            last, remaining = await self._finish_task(connection, claim, dumps(result), None)
-            await self._end(connection, claim, "completed", stage_ended=last, remaining=remaining)
-            signal_id = None
-            if last:
-                job = await connection.one("job_status", job_id=claim.job_id)
-                if job is not None and job["status"] not in OVER_STATUSES:
-                    (signal_id,) = await owe(connection, [signal], job_id=claim.job_id)
-            return Completion(accepted=True, last=last, remaining=remaining, signal_id=signal_id)
-
-        return await self.connections.transaction(work)
-
-    async def retry(self, claim: Claim, *, message: OutboxMessage, error: str = "", deaths: int = 0) -> bool:
+    @in_transaction
+    async def retry(
+        self,
+        connection: Connection,
+        claim: Claim,
+        *,
+        message: OutboxMessage,
+        error: str = "",
+        deaths: int = 0,
+    ) -> bool:
         """Requeue a task, count one retry, and put `message` for it into the outbox.
 
         `deaths` is 1 if the task's process died. Return False and write nothing if the claim is lost.
         """
+        state = await self._lock(connection, claim)
+        if state == "held":
+            await connection.one("retry_task", task_id=claim.task_id)
+            await connection.one("note_retry", task_id=claim.task_id, error=clean_text(error))
+            await owe(connection, [message], job_id=claim.job_id)
+            await self._end(connection, claim, "retried", deaths=deaths)
+        return state in ("held", "retried")
 
-        async def work(connection: Connection) -> bool:
-            state = await self._lock(connection, claim)
-            if state == "held":
-                await connection.one("retry_task", task_id=claim.task_id)
-                await connection.one("note_retry", task_id=claim.task_id, error=clean_text(error))
-                await owe(connection, [message], job_id=claim.job_id)
-                await self._end(connection, claim, "retried", deaths=deaths)
-            return state in ("held", "retried")
-
-        return await self.connections.transaction(work)
-
-    async def release(self, claim: Claim, *, message: OutboxMessage | None = None) -> bool:
+    @in_transaction
+    async def release(
+        self,
+        connection: Connection,
+        claim: Claim,
+        *,
+        message: OutboxMessage | None = None,
+    ) -> bool:
         """Requeue a task without counting a retry; return False if the claim is lost.
 
         `message`, a fresh copy of the task's message, is put into the outbox; it is for queues on which
         abandoning the old message would use up a delivery.
         """
+        state = await self._lock(connection, claim)
+        if state == "held":
+            await connection.one("release_task", task_id=claim.task_id)
+            if message is not None:
+                await owe(connection, [message], job_id=claim.job_id)
+            await self._end(connection, claim, "released")
+        return state in ("held", "released")
 
-        async def work(connection: Connection) -> bool:
-            state = await self._lock(connection, claim)
-            if state == "held":
-                await connection.one("release_task", task_id=claim.task_id)
-                if message is not None:
-                    await owe(connection, [message], job_id=claim.job_id)
-                await self._end(connection, claim, "released")
-            return state in ("held", "released")
-
-        return await self.connections.transaction(work)
-
-    async def fail(self, claim: Claim, *, reason: str, error_details: str, result: Json) -> bool:
+    @in_transaction
+    async def fail(
+        self,
+        connection: Connection,
+        claim: Claim,
+        *,
+        reason: str,
+        error_details: str,
+        result: Json,
+    ) -> bool:
         """Fail a task permanently, and its job unless that is over; write no stage signal.
 
         The claim records that the message must be dead-lettered for `reason`, until `note_dead_letter` clears
         it. Return False and write nothing if the claim is lost.
         """
+        state = await self._lock(connection, claim)
+        if state == "held":
+            details = clean_text(error_details)
+            last, remaining = await self._finish_task(connection, claim, dumps(result), details)
+            await connection.one("fail_job", job_id=claim.job_id, error_details=details)
+            await self._end(
+                connection,
+                claim,
+                "failed",
+                stage_ended=last,
+                remaining=remaining,
+                dead_letter_reason=clean_text(reason),
+            )
+        return state in ("held", "failed")
 
-        async def work(connection: Connection) -> bool:
-            state = await self._lock(connection, claim)
-            if state == "held":
-                details = clean_text(error_details)
-                last, remaining = await self._finish_task(connection, claim, dumps(result), details)
-                await connection.one("fail_job", job_id=claim.job_id, error_details=details)
-                await self._end(
-                    connection,
-                    claim,
-                    "failed",
-                    stage_ended=last,
-                    remaining=remaining,
-                    dead_letter_reason=clean_text(reason),
-                )
-            return state in ("held", "failed")
-
-        return await self.connections.transaction(work)
-
-    async def note_dead_letter(self, task_id: str) -> None:
+    @in_transaction
+    async def note_dead_letter(self, connection: Connection, task_id: str) -> None:
         """Record that a failed task's message is dead-lettered."""
-        await self.connections.transaction(
-            lambda connection: connection.one("note_dead_letter", task_id=task_id)
-        )
+        await connection.one("note_dead_letter", task_id=task_id)
 
+    @in_transaction
     async def redrive(
         self,
+        connection: Connection,
         job_id: str,
         messages: Mapping[str, OutboxMessage],
         *,
@@ -287,69 +304,63 @@ class Tasks:
         may have been dropped, so each of these tasks gets a new message from `message_of`. A repeated call
         resets nothing and puts one more message into the outbox for each task that is still queued.
         """
+        # Lock tasks, then stages, then the job: the same order as completions.
+        locked = {task_id: await connection.one("lock_task", task_id=task_id) for task_id in sorted(messages)}
+        rows = {
+            task_id: row
+            for task_id, row in locked.items()
+            if row is not None and row["parent_job_id"] == job_id
+        }
+        for stage in sorted({row["stage"] for row in rows.values()}):
+            await connection.one("lock_stage", job_id=job_id, stage=stage)
+        job = await connection.one("lock_job", job_id=job_id)
+        found = {task_id: _redriven(task_id, rows.get(task_id), job) for task_id in messages}
+        reset = [task_id for task_id, each in found.items() if each.outcome == "reset"]
+        for task_id in reset:
+            await connection.one("reset_task", task_id=task_id)
+            await connection.one("forget_claim", task_id=task_id)
+        owed = [messages[task_id] for task_id, each in found.items() if each.outcome in ("reset", "queued")]
+        unfinished: list[OutboxMessage] = []
+        still_failed = 0
+        if job is not None and reset:
+            stage = job["stage"]
+            revived = await connection.one("revive_job", job_id=job_id, stage=stage)
+            tasks = await connection.all("read_tasks", job_id=job_id, stage=stage)
+            others = [TaskRow(**row) for row in tasks if row["task_id"] not in messages]
+            still_failed = sum(other.status == "failed" for other in others)
+            if revived is not None:
+                unfinished = [message_of(o) for o in others if o.status in OPEN_STATUSES]
+        await owe(connection, [*owed, *unfinished], job_id=job_id)
+        return {
+            task_id: replace(each, still_failed=still_failed, asked_again=len(unfinished))
+            for task_id, each in found.items()
+        }
 
-        async def work(connection: Connection) -> dict[str, Redriven]:
-            # Lock tasks, then stages, then the job: the same order as completions.
-            locked = {
-                task_id: await connection.one("lock_task", task_id=task_id) for task_id in sorted(messages)
-            }
-            rows = {
-                task_id: row
-                for task_id, row in locked.items()
-                if row is not None and row["parent_job_id"] == job_id
-            }
-            for stage in sorted({row["stage"] for row in rows.values()}):
-                await connection.one("lock_stage", job_id=job_id, stage=stage)
-            job = await connection.one("lock_job", job_id=job_id)
-            found = {task_id: _redriven(task_id, rows.get(task_id), job) for task_id in messages}
-            reset = [task_id for task_id, each in found.items() if each.outcome == "reset"]
-            for task_id in reset:
-                await connection.one("reset_task", task_id=task_id)
-                await connection.one("forget_claim", task_id=task_id)
-            owed = [
-                messages[task_id] for task_id, each in found.items() if each.outcome in ("reset", "queued")
-            ]
-            unfinished: list[OutboxMessage] = []
-            still_failed = 0
-            if job is not None and reset:
-                stage = job["stage"]
-                revived = await connection.one("revive_job", job_id=job_id, stage=stage)
-                tasks = await connection.all("read_tasks", job_id=job_id, stage=stage)
-                others = [TaskRow(**row) for row in tasks if row["task_id"] not in messages]
-                still_failed = sum(other.status == "failed" for other in others)
-                if revived is not None:
-                    unfinished = [message_of(o) for o in others if o.status in ("queued", "processing")]
-            await owe(connection, [*owed, *unfinished], job_id=job_id)
-            return {
-                task_id: replace(each, still_failed=still_failed, asked_again=len(unfinished))
-                for task_id, each in found.items()
-            }
-
-        return await self.connections.transaction(work)
-
+    @in_transaction
     async def ask_again(
-        self, task_id: str, job_id: str, *, message: OutboxMessage
+        self,
+        connection: Connection,
+        task_id: str,
+        job_id: str,
+        *,
+        message: OutboxMessage,
     ) -> Literal["asked", "over", "unknown"]:
         """Put a task's message into the outbox again, after the broker has dead-lettered its last copy.
 
         Return "asked" if a message was written, "over" if nothing is left to do for the task, and "unknown"
         if a worker can do nothing for it.
         """
-
-        async def work(connection: Connection) -> Literal["asked", "over", "unknown"]:
-            row = await connection.one("lock_task", task_id=task_id)
-            if row is None or row["parent_job_id"] != job_id:
-                return "unknown"
-            held = await connection.one("read_claim", task_id=task_id)
-            ours = held is not None and held["task_created_at"] == row["created_at"]
-            unburied = ours and held is not None and held["dead_letter_reason"] is not None
-            if row["status"] in ("queued", "processing") or (row["status"] == "failed" and unburied):
-                await owe(connection, [message], job_id=job_id)
-                return "asked"
-            over = row["status"] == "completed" or (row["status"] == "failed" and ours)
-            return "over" if over else "unknown"
-
-        return await self.connections.transaction(work)
+        row = await connection.one("lock_task", task_id=task_id)
+        if row is None or row["parent_job_id"] != job_id:
+            return "unknown"
+        held = await connection.one("read_claim", task_id=task_id)
+        ours = held is not None and held["task_created_at"] == row["created_at"]
+        unburied = ours and held is not None and held["dead_letter_reason"] is not None
+        if row["status"] in OPEN_STATUSES or (row["status"] == "failed" and unburied):
+            await owe(connection, [message], job_id=job_id)
+            return "asked"
+        over = row["status"] == "completed" or (row["status"] == "failed" and ours)
+        return "over" if over else "unknown"
 
     # Helpers
 
@@ -390,7 +401,11 @@ class Tasks:
         )
 
     async def _finish_task(
-        self, connection: Connection, claim: Claim, result: str, error_details: str | None
+        self,
+        connection: Connection,
+        claim: Claim,
+        result: str,
+        error_details: str | None,
     ) -> tuple[bool, int]:
         row = await connection.one(
             "complete_task",

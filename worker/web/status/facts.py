@@ -11,6 +11,7 @@ from typing import Any
 from gdaltools.display.pace import duration, rate, seconds_left
 from gdaltools.runtime.text import redacted, shortened
 from worker.database.overview import MOST_WAITING, FailedTask, JobStage, Overview, RecentJob, RunningTask
+from worker.protocol.rows import tone_of
 from worker.queue.dead_letter import DeadLetter
 from worker.task.running import LocalRun
 from worker.telemetry.logs import Line
@@ -259,20 +260,13 @@ def _running_elsewhere(row: RunningTask, *, now: datetime) -> Running:
     )
 
 
-_TONES = {"completed": "good", "failed": "bad", "completed_with_errors": "warn", "processing": "now"}
-
-
 def jobs(overview: Overview | None, stages: Mapping[str, Sequence[JobStage]]) -> tuple[ShownJob, ...]:
     """Return the newest jobs, each with its timeline."""
     if overview is None:
         return ()
     now = overview.now.replace(second=overview.now.second // _STEP_SECONDS * _STEP_SECONDS, microsecond=0)
     return tuple(
-        ShownJob(
-            row,
-            timeline(row, stages.get(row.job_id, ()), now=now),
-            _TONES.get(row.status, "dim"),
-        )
+        ShownJob(row, timeline(row, stages.get(row.job_id, ()), now=now), tone_of(row.status))
         for row in overview.jobs
     )
 
