@@ -54,13 +54,12 @@ class PlannedTask:
 
 
 @dataclass(frozen=True)
-class FinishedJob:
-    """A job whose stages are all complete, as the input of `JobDefinition.result`."""
+class JobSoFar:
+    """A job with the results of its completed stages, by the stage's number."""
 
     job_id: str
     parameters: Json
     results: Mapping[int, Sequence[Json]]
-    tasks_by_status: Mapping[str, int]
 
 
 class JobDefinition(Protocol):
@@ -84,19 +83,11 @@ class JobDefinition(Protocol):
         """Return the earlier stages whose results `stage` needs, in addition to the previous stage."""
         ...
 
-    def tasks(
-        self,
-        stage: int,
-        *,
-        job_id: str,
-        parameters: Json,
-        results: Mapping[int, Sequence[Json]],
-        context: Context,
-    ) -> list[PlannedTask]:
+    def tasks(self, stage: int, job: JobSoFar, context: Context) -> list[PlannedTask]:
         """Return the tasks of a stage; raises `StageError`."""
         ...
 
-    def result(self, job: FinishedJob) -> dict[str, Any]:
+    def result(self, job: JobSoFar, tasks_by_status: Mapping[str, int]) -> dict[str, Any]:
         """Return a finished job's result_data."""
         ...
 

@@ -8,9 +8,11 @@ cannot be created fails its job, with a reason.
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from gdaltools.errors import GdalToolsError, InvalidParameter
 from worker.database import Database
@@ -18,8 +20,8 @@ from worker.database.connections import DatabaseRejected
 from worker.database.jobs import TaskIdTaken
 from worker.job.definitions import (
     Context,
-    FinishedJob,
     JobDefinition,
+    JobSoFar,
     PlannedTask,
     StageError,
     definition,
@@ -191,12 +193,10 @@ class Machine:
 
     async def _finish(self, job: JobRow, chosen: JobDefinition, summary: Json) -> JobOutcome:
         tasks = await self._database.tasks.of_job(job.job_id)
-        counts: dict[str, int] = {}
-        for task in tasks:
-            counts[task.status] = counts.get(task.status, 0) + 1
+        counts: Counter[str] = Counter(task.status for task in tasks)
         results = {stage: _results(tasks, stage) for stage in chosen.stages(job.parameters)}
         with _clear_errors("the job's result"):
-            result = chosen.result(FinishedJob(job.job_id, job.parameters, results, counts))
+            result = chosen.result(JobSoFar(job.job_id, job.parameters, results), counts)
         if not await self._database.jobs.finish(job.job_id, job.stage, stage_results=summary, result=result):
             return JobOutcome("ignored", job.job_id, "the job was finished before")
         return JobOutcome("finished", job.job_id, f"{len(tasks)} tasks")
@@ -220,9 +220,7 @@ class Machine:
                     await self._database.tasks.of_job(job.job_id, stage=number), number
                 )
         with _clear_errors(f"the tasks of stage {stage}"):
-            planned = chosen.tasks(
-                stage, job_id=job.job_id, parameters=job.parameters, results=results, context=self._context
-            )
+            planned = chosen.tasks(stage, JobSoFar(job.job_id, job.parameters, results), self._context)
         if not planned:
             raise StageError(f"stage {stage} has no tasks")
         return planned
@@ -247,21 +245,17 @@ class Machine:
         return tasks
 
 
-class _clear_errors:
+@contextmanager
+def _clear_errors(what: str) -> Iterator[None]:
     """Convert the errors that a malformed result of an earlier stage causes to `StageError`."""
-
-    def __init__(self, what: str) -> None:
-        self._what = what
-
-    def __enter__(self) -> None:
-        return
-
-    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        malformed = isinstance(error, KeyError | TypeError | ValueError | AttributeError | IndexError)
-        if malformed and not isinstance(error, GdalToolsError):
-            raise StageError(
-                f"{self._what} cannot be made from the results before: {type(error).__name__}: {error}"
-            ) from error
+    try:
+        yield
+    except GdalToolsError:
+        raise
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+        raise StageError(
+            f"{what} cannot be made from the results before: {type(error).__name__}: {error}"
+        ) from error
 
 
 def _results(tasks: Sequence[TaskRow], stage: int) -> list[Json]:

@@ -81,13 +81,8 @@ async def _opened_bus(settings: Settings) -> AsyncIterator[Bus]:
 async def queues_are_open(settings: Settings) -> list[Finding]:
     """Check the rights on the queues: peek at those received from, open a link to those sent to."""
     async with _opened_bus(settings) as bus:
-        # Retries and returned messages are sent to the queue that they came from.
-        sending = (*settings.task_queues, settings.jobs_queue)
         return list(
-            await asyncio.gather(
-                *(_queue_is_open("receive from", each, bus.check_receiving) for each in settings.queues),
-                *(_queue_is_open("send to", each, bus.check_sending) for each in sending),
-            )
+            await asyncio.gather(*(_queue_is_open(*each) for each in backing.required_rights(settings, bus)))
         )
 
 

@@ -44,6 +44,7 @@ from worker.errors import (
     QueueNotFound,
 )
 from worker.queue.lock import lock_kept
+from worker.telemetry.metrics import METRICS
 from worker.waiting import mend_cancellation, retried
 
 if TYPE_CHECKING:
@@ -425,6 +426,7 @@ class Message:
             ),
             "dead-lettering",
         )
+        METRICS.dead_letters.add(reason=reason)
 
     async def renew(self) -> None:
         """Renew the lock for its full duration; raises as `complete`."""

@@ -340,12 +340,15 @@ async def _all_answer(
     """Wait until the database and every queue can be used; see `_until_it_answers`."""
     bus, connections = services.bus, services.database.connections
     await _until_it_answers("database", lambda: migration.prepare(connections), readiness, stopping)
-    checks = dict.fromkeys(settings.queues, bus.check_receiving)
-    checks.setdefault(settings.jobs_queue, bus.check_sending)
     await asyncio.gather(
         *(
-            _until_it_answers(queue, functools.partial(check, queue), readiness, stopping)
-            for queue, check in checks.items()
+            _until_it_answers(
+                queue if doing == "receive from" else f"{doing} {queue}",
+                functools.partial(check, queue),
+                readiness,
+                stopping,
+            )
+            for doing, queue, check in backing.required_rights(settings, bus)
         )
     )
 

@@ -12,7 +12,7 @@ import contextlib
 import os
 import shutil
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from worker.database import Database
 from worker.database.connections import Connections
 from worker.local.broker.server import BrokerThread, QueueSpec
 from worker.local.postgres import EmbeddedPostgres
+from worker.queue.bus import Bus
 from worker.settings import ServiceSettings, Settings
 
 # The default folder for blobs: the demo's own folder, so that its products are found again.
@@ -79,6 +80,18 @@ async def connection_string(settings: ServiceSettings) -> AsyncIterator[str | No
         return
     with BrokerThread([QueueSpec(name) for name in settings.all_queues]) as broker:
         yield broker.connection_string
+
+
+def required_rights(settings: Settings, bus: Bus) -> list[tuple[str, str, Callable[[str], Awaitable[None]]]]:
+    """Return what a worker does with which queue, "receive from" or "send to", and the check of each right.
+
+    Retries and returned messages are sent to the queue that they came from.
+    """
+    sending = (*settings.task_queues, settings.jobs_queue)
+    return [
+        *(("receive from", queue, bus.check_receiving) for queue in settings.queues),
+        *(("send to", queue, bus.check_sending) for queue in sending),
+    ]
 
 
 @asynccontextmanager

@@ -6,7 +6,7 @@ from gdaltools.cost.workload import Layout
 from gdaltools.errors import InvalidParameter
 from worker.job.definitions import (
     Context,
-    FinishedJob,
+    JobSoFar,
     StageError,
     UnknownJobType,
     definition,
@@ -64,9 +64,7 @@ def parameters(**given):
 
 
 def tasks(stage, results=None, **given):
-    return LargeRaster().tasks(
-        stage, job_id=JOB, parameters=parameters(**given), results=results or {}, context=CONTEXT
-    )
+    return LargeRaster().tasks(stage, JobSoFar(JOB, parameters(**given), results or {}), CONTEXT)
 
 
 def extracted(*blobs):
@@ -204,7 +202,7 @@ def test_an_extraction_is_expected_by_its_pixels_and_not_by_its_file(stored_mb, 
     metadata = {"band_count": 3, "data_type": "uint8"}
     tiling = {"success": True, "result": TILING["result"] | facts | {"raster_metadata": metadata}}
     given = parameters() | {"_blob_size_bytes": stored_mb * 10**6}
-    (task,) = LargeRaster().tasks(2, job_id=JOB, parameters=given, results={1: [tiling]}, context=CONTEXT)
+    (task,) = LargeRaster().tasks(2, JobSoFar(JOB, given, {1: [tiling]}), CONTEXT)
     layout = Layout(60_000, 50_000, 3, 1, codec=codec, stored_mb=stored_mb, remote=True)
     expected = of_tiles(layout, warps=True, tile_size=1024, cores=2)
     assert task.parameters["estimated_duration_minutes"] == round(expected.seconds / 60, 3)
@@ -313,14 +311,8 @@ def test_a_stage_without_what_it_needs_says_so(stage, results, said):
 
 
 def test_the_finished_jobs_result_has_every_key_filled(job):
-    result = job.result(
-        FinishedJob(
-            JOB,
-            parameters(),
-            {1: [TILING], 2: [EXTRACTION], 3: [COG, COG], 4: [MOSAIC], 5: [STAC]},
-            {"completed": 6},
-        )
-    )
+    results = {1: [TILING], 2: [EXTRACTION], 3: [COG, COG], 4: [MOSAIC], 5: [STAC]}
+    result = job.result(JobSoFar(JOB, parameters(), results), {"completed": 6})
     assert result == {
         "job_type": JOB_TYPE,
         "job_id": JOB,
