@@ -153,7 +153,10 @@ async def serving(
             options=_processor_options(settings),
         )
         coordinator = Coordinator(machine, outbox)
-        front.use(services, machine, processor, queues=settings.all_queues)
+        platform = front.platform
+        platform.machine, platform.database = machine, database
+        platform.dead_letters = DeadLetters(bus, queues=settings.all_queues, database=database)
+        platform.running_tasks = processor.running_tasks
         slots = tuple(
             asyncio.create_task(slot)
             for slot in (
@@ -206,24 +209,7 @@ class _Front:
 
     port: int
     platform: api.Platform
-    gauges: Gauges
     board: Board
-
-    def use(
-        self, services: _Services, machine: Machine, processor: Processor, *, queues: tuple[str, ...]
-    ) -> None:
-        """Answer from these sources from now on."""
-        database = services.database
-        dead_letters = DeadLetters(services.bus, queues=queues, database=database)
-        self.gauges.use(database)
-        self.platform.machine, self.platform.database = machine, database
-        self.platform.dead_letters = dead_letters
-        self.board.use(
-            database=database,
-            dead_letters=dead_letters,
-            running_tasks=processor.running_tasks,
-            queues=queues,
-        )
 
 
 @asynccontextmanager
@@ -231,10 +217,11 @@ async def _front(settings: Settings, readiness: Readiness) -> AsyncIterator[_Fro
     token = settings.worker_api_token.get_secret_value() if settings.worker_api_token else None
     access, streams, platform = Access(token), page.Streams(), api.Platform()
     jobs_door = api.routes(platform, token=token) if settings.app_mode is AppMode.STANDALONE else ()
-    gauges = Gauges(settings.all_queues)
     board = Board(
         _about(settings),
         readiness,
+        platform,
+        queues=settings.all_queues,
         form_key=access.form_key,
         memory_limit_mb=settings.worker_memory_limit_mb,
     )
@@ -243,12 +230,12 @@ async def _front(settings: Settings, readiness: Readiness) -> AsyncIterator[_Fro
         name=settings.app_name,
         host=settings.host,
         port=settings.port,
-        gauges=gauges,
+        gauges=Gauges(platform, settings.all_queues),
         access=access,
         routes=(*page.routes(board, access, streams), *jobs_door),
         on_shutdown=streams.close,
     ) as port:
-        yield _Front(port, platform, gauges, board)
+        yield _Front(port, platform, board)
 
 
 def _runner(settings: Settings) -> Runner:

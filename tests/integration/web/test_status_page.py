@@ -30,6 +30,7 @@ from worker.task.running import RunningTasks
 from worker.telemetry import logs
 from worker.web import health
 from worker.web.access import Access
+from worker.web.api import Platform
 from worker.web.health import Readiness
 from worker.web.status import page
 from worker.web.status.board import Board
@@ -87,9 +88,10 @@ async def site(database: Database, bus: Bus, running_tasks: RunningTasks) -> Asy
     """Run the page of a worker with these services, from entry to exit."""
     access, readiness, streams = Access(), Readiness(phase=None), page.Streams()
     about = WorkerFacts("test-worker", "worker_docker", (QUEUE,), "0", datetime.now(UTC))
-    board = Board(about, readiness, form_key=access.form_key)
-    dead_letters = DeadLetters(bus, queues=(QUEUE, JOBS), database=database)
-    board.use(database=database, dead_letters=dead_letters, running_tasks=running_tasks, queues=(QUEUE, JOBS))
+    queues = (QUEUE, JOBS)
+    dead_letters = DeadLetters(bus, queues=queues, database=database)
+    platform = Platform(database=database, dead_letters=dead_letters, running_tasks=running_tasks)
+    board = Board(about, readiness, platform, queues=queues, form_key=access.form_key)
     async with (
         health.serving(
             readiness,

@@ -147,7 +147,7 @@ class PageFacts:
 
     now: datetime
     about: WorkerFacts
-    phase: str | None
+    state: str
     problems: Mapping[str, str]
     overview: Overview | None
     unknown: str | None
@@ -156,11 +156,6 @@ class PageFacts:
     dead_letters: tuple[QueueDeadLetters, ...] | None
     resources: Resources | None
     lines: tuple[Line, ...]
-
-    @property
-    def state(self) -> str:
-        """The worker's state: its phase, else "ready" or "not ready"."""
-        return self.phase or ("not ready" if self.problems else "ready")
 
     @property
     def waiting(self) -> str:
