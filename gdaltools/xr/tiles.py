@@ -6,29 +6,24 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
+from rasterio.transform import Affine
+
 from gdaltools import storage
-from gdaltools.cog.arrays import array_source
 from gdaltools.cog.options import CogOptions
 from gdaltools.cog.plan import CogPlan
 from gdaltools.cog.planning import plan_for
 from gdaltools.cog.write.build import build_cog
-from gdaltools.cost.tiles_memory import auto_tile_size
 from gdaltools.display.progress import ProgressOption
 from gdaltools.display.reporting import reporting
-from gdaltools.errors import InvalidParameter
-from gdaltools.raster.facts import Facts
-from gdaltools.raster.tiff import BLOCK_UNIT
 from gdaltools.runtime import graph
 from gdaltools.storage import Location, StrPath
-from gdaltools.tiles.axis import TileAxis
 from gdaltools.tiles.extract.result import ExtractedTile, ExtractionResult
-from gdaltools.tiles.scheme import MAX_TILES
+from gdaltools.xr.info import own_scheme
 
 
 @dataclass(frozen=True)
@@ -81,32 +76,25 @@ def array_tiles(
     UnsupportedRaster, StorageError
         As in `create_cog`.
     """
-    source, facts = array_source(array)
-    size = tile_size if tile_size is not None else _size_of(source.array, facts.pixel_bytes)
-    _check(size, overlap)
-    down, across = TileAxis(facts.height, size, overlap), TileAxis(facts.width, size, overlap)
-    if down.count * across.count > MAX_TILES:
-        raise InvalidParameter(
-            f"{down.count} x {across.count} tiles are more than {MAX_TILES}: choose a larger tile_size"
-        )
+    scheme = own_scheme(array, tile_size, overlap)
     folder, name = storage.locate(dst), stem or str(array.name or "array")
-    places = [(row, col) for row in range(down.count) for col in range(across.count)]
-    targets = {place: folder.child(f"{name}_tile_{place[0]}_{place[1]}.tif") for place in places}
+    targets = {tile_id: folder.child(f"{name}_{tile_id}.tif") for tile_id in scheme.tile_ids()}
     for target in targets.values():
         storage.check_target(target, overwrite=overwrite)
     y, x = array.rio.y_dim, array.rio.x_dim
 
     def tiles() -> Iterator[_TileTask]:
-        for row, col in places:
-            (top, height), (left, width) = down.span(row), across.span(col)
-            part = array.isel({y: slice(top, top + height), x: slice(left, left + width)})
-            plan = plan_for(part, options or CogOptions())
-            yield _TileTask(
-                f"tile_{row}_{col}", _placed(plan, facts, left, top), targets[row, col], overwrite
-            )
+        for tile_id, target in targets.items():
+            window = scheme.window(*scheme.position(tile_id))
+            rows = slice(window.row_off, window.row_off + window.height)
+            cols = slice(window.col_off, window.col_off + window.width)
+            plan = plan_for(array.isel({y: rows, x: cols}), options or CogOptions())
+            # A part of a single row or column has no transform of its own.
+            facts = replace(plan.facts, transform=Affine(*scheme.transform_of(window)))
+            yield _TileTask(tile_id, replace(plan, facts=facts), target, overwrite)
 
     made: dict[str, ExtractedTile] = {}
-    total = sum(down.span(row)[1] * across.span(col)[1] for row, col in places)
+    total = sum(scheme.window(*scheme.position(tile_id)).pixels for tile_id in targets)
     with reporting(progress, label="tiles", total=total, unit="pixels") as advance:
 
         def ended(tile: ExtractedTile) -> None:
@@ -119,9 +107,9 @@ def array_tiles(
         else:
             for tile in tiles():
                 ended(_make(tile))
-    found = [made[f"tile_{row}_{col}"] for row, col in places]
+    found = [made[tile_id] for tile_id in targets]
     return ExtractionResult(
-        source=source.name,
+        source=scheme.source,
         tiles=tuple(found),
         tiles_resumed=0,
         total_bytes=sum(tile.size_bytes for tile in found),
@@ -130,15 +118,9 @@ def array_tiles(
         cogs=True,
         warped=False,
         resampling=None,
-        tile_size=size,
+        tile_size=scheme.tile_size,
         overlap=overlap,
     )
-
-
-def _placed(plan: CogPlan, whole: Facts, left: int, top: int) -> CogPlan:
-    """Return the plan with a transform derived from the whole array's: a part of a single row has none."""
-    transform = whole.transform * whole.transform.translation(left, top)
-    return replace(plan, facts=replace(plan.facts, transform=transform))
 
 
 def _make_alone(tile: _TileTask) -> ExtractedTile:
@@ -160,26 +142,3 @@ def _make(tile: _TileTask) -> ExtractedTile:
         started=started,
         finished=time.time(),
     )
-
-
-def tile_size_of(array: Any) -> int:
-    """Return the default side of an array's tiles."""
-    source, facts = array_source(array)
-    return _size_of(source.array, facts.pixel_bytes)
-
-
-def _size_of(data: Any, pixel_bytes: int) -> int:
-    """Return a side of about 450 MB; whole chunks, if they are smaller than that and fit TIFF's blocks."""
-    size = auto_tile_size(pixel_bytes)
-    chunks = getattr(data, "chunksize", None)
-    if chunks is None:
-        return size
-    unit = math.lcm(*(int(side) for side in chunks[1:]))
-    return size // unit * unit if unit <= size and unit % BLOCK_UNIT == 0 else size
-
-
-def _check(size: int, overlap: int) -> None:
-    if isinstance(size, bool) or not isinstance(size, int) or size < BLOCK_UNIT or size % BLOCK_UNIT:
-        raise InvalidParameter(f"tile_size {size!r}: give a positive multiple of {BLOCK_UNIT}")
-    if isinstance(overlap, bool) or not isinstance(overlap, int) or not 0 <= overlap < size:
-        raise InvalidParameter(f"overlap {overlap!r}: give 0 or more pixels, less than tile_size {size}")

@@ -153,7 +153,7 @@ class Runner:
         ours, theirs = self._context.Pipe()
         process = self._context.Process(
             target=child.main,
-            args=(theirs, task_type, dict(parameters), dict(os.environ), logs.carried()),
+            args=(theirs, task_type, dict(parameters), dict(os.environ), logs.state()),
             daemon=True,
         )
         wait_seconds = 0.0

@@ -52,6 +52,11 @@ class ExtractionSpec:
     skip_empty: bool
     policy: Policy
 
+    @property
+    def manifest(self) -> Location:
+        """Where the finished tiles are listed."""
+        return self.folder.child(f"{self.stem}_tiles.json")
+
     def target(self, place: Position) -> Location:
         """Return the target of the tile at `place`."""
         return self.folder.child(f"{self.stem}_{tile_id(place)}.tif")
