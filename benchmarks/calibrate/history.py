@@ -27,8 +27,7 @@ def runs_of_database(sitting: str) -> tuple[list[Run], int]:
         The database is not named, does not answer, or refuses the connection.
     """
     try:
-        from worker.database.connections import DatabaseError
-        from worker.errors import ConfigurationError
+        from worker.errors import ConfigurationError, DatabaseError
         from worker.service import backing
         from worker.settings import ServiceSettings, load_service_settings
     except ImportError as error:

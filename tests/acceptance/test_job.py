@@ -21,6 +21,7 @@ from gdaltools.errors import GdalToolsError
 from tests.support.eventually import eventually
 from tests.support.rasters import WGS84_GRID, categories, smooth, truncate, write_raster
 from tests.support.services import postgres
+from worker.database.overview import read_overview
 from worker.local.broker.server import BrokerThread, QueueSpec
 from worker.protocol.rows import JobRow, TaskRow
 from worker.queue.bus import Bus, OutgoingMessage
@@ -248,12 +249,13 @@ async def test_a_crs_that_nobody_knows_fails_the_job(world: World) -> None:
 async def test_a_bad_submission_is_refused_in_words_and_makes_no_job(
     world: World, job_type: str, changes: dict[str, Any], said: str
 ) -> None:
-    before = len(await world.service.database.jobs.newest())
+    connections = world.service.database.connections
+    before = [job.job_id for job in (await read_overview(connections, known=())).jobs]
     with pytest.raises(GdalToolsError, match=said):
         await world.service.machine.submit(
             job_type, {"container_name": "bronze-rasters", "blob_name": "scene.tif", **changes}
         )
-    assert len(await world.service.database.jobs.newest()) == before
+    assert [job.job_id for job in (await read_overview(connections, known=())).jobs] == before
 
 
 @pytest.mark.parametrize(

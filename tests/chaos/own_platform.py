@@ -10,7 +10,8 @@ from typing import Any
 from gdaltools.errors import GdalToolsError
 from tests.support.worker_process import WorkerProcess
 from worker.database import Database
-from worker.database.connections import Connections, DatabaseError
+from worker.database.connections import Connections
+from worker.errors import DatabaseError
 from worker.web.client import Client
 
 _PAUSE_SECONDS = 0.5

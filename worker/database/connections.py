@@ -24,8 +24,9 @@ from psycopg import IsolationLevel, sql
 from psycopg.rows import DictRow, dict_row
 from psycopg_pool import AsyncConnectionPool, PoolClosed, PoolTimeout, TooManyRequests, _acompat
 
-from gdaltools.errors import GdalToolsError, InvalidParameter
+from gdaltools.errors import InvalidParameter
 from gdaltools.runtime import crash_points
+from worker.errors import DatabaseError, DatabaseRefused, DatabaseRejected
 from worker.waiting import growing, mend_cancellation, retried
 
 mend_cancellation(_acompat)  # for the waits of the pool; psycopg 3.3 itself has none
@@ -56,28 +57,6 @@ CONFLICT_PAUSES_SECONDS = (0.02, 0.04, 0.06)
 _FIRST_SECONDS, _LONGEST_SECONDS = 0.25, 10.0
 
 log = logging.getLogger(__name__)
-
-
-class DatabaseError(GdalToolsError):
-    """A database operation failed for a reason that may pass: connection, lock, restart."""
-
-
-class DatabaseRejected(DatabaseError):
-    """The database refused a value or a reference; it would refuse the same call again."""
-
-    retryable = False
-
-
-class DatabaseRefused(DatabaseError):
-    """The server refused the connection: a wrong password, role or database name."""
-
-    retryable = False
-
-
-class SchemaError(DatabaseError):
-    """The schema lacks an object that the worker needs, or has it in a different form."""
-
-    retryable = False
 
 
 class Connection(psycopg.AsyncConnection[DictRow]):

@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from worker.database.connections import Connection, Connections, DatabaseError, in_transaction
+from worker.database.connections import Connection, Connections, in_transaction
 from worker.database.outbox_table import owe
+from worker.errors import DatabaseError, TaskIdTaken
 from worker.protocol.json_text import clean_text, dumps
 from worker.protocol.rows import (
     OVER_STATUSES,
@@ -25,12 +26,6 @@ from worker.protocol.rows import (
 )
 
 
-class TaskIdTaken(DatabaseError):
-    """A new task's id belongs to another job, whose id begins with the same eight digits."""
-
-    retryable = False
-
-
 @dataclass(frozen=True)
 class Jobs:
     """The jobs of one schema."""
@@ -41,10 +36,6 @@ class Jobs:
         """Return a job; None if it does not exist."""
         row = await self.connections.one("read_job", job_id=job_id)
         return None if row is None else JobRow(**row)
-
-    async def newest(self, *, limit: int = 50) -> list[JobRow]:
-        """Return the newest jobs, newest first."""
-        return [JobRow(**row) for row in await self.connections.all("read_jobs", limit=limit)]
 
     @in_transaction
     async def submit(self, connection: Connection, job: NewJob, *, message: OutboxMessage) -> Submission:
@@ -66,11 +57,7 @@ class Jobs:
 
     @in_transaction
     async def start_stage(
-        self,
-        connection: Connection,
-        job_id: str,
-        stage: int,
-        tasks: Sequence[NewTask],
+        self, connection: Connection, job_id: str, stage: int, tasks: Sequence[NewTask]
     ) -> int:
         """Create a stage's tasks and their outbox messages, if the job is at that stage and not over.
 
@@ -122,13 +109,7 @@ class Jobs:
 
     @in_transaction
     async def finish(
-        self,
-        connection: Connection,
-        job_id: str,
-        stage: int,
-        *,
-        stage_results: Json,
-        result: Json,
+        self, connection: Connection, job_id: str, stage: int, *, stage_results: Json, result: Json
     ) -> bool:
         """Complete a job at its last stage; return False if it is not at `stage` or is already over."""
         values = {"results": dumps(stage_results), "result": dumps(result)}
@@ -156,11 +137,7 @@ class Jobs:
         return row is not None
 
     async def _create_tasks(
-        self,
-        connection: Connection,
-        job_id: str,
-        stage: int,
-        tasks: Sequence[NewTask],
+        self, connection: Connection, job_id: str, stage: int, tasks: Sequence[NewTask]
     ) -> int:
         job = await connection.one("read_job", job_id=job_id)
         assert job is not None

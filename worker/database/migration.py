@@ -6,7 +6,8 @@ without the right to create objects can run there.
 
 from __future__ import annotations
 
-from worker.database.connections import Connection, Connections, SchemaError, sections
+from worker.database.connections import Connection, Connections, sections
+from worker.errors import SchemaError
 
 MIGRATION_LOCK_SECONDS = 60
 

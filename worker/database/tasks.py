@@ -18,8 +18,9 @@ from uuid import UUID, uuid4
 
 from psycopg.rows import DictRow
 
-from worker.database.connections import Connection, Connections, DatabaseError, in_transaction
+from worker.database.connections import Connection, Connections, in_transaction
 from worker.database.outbox_table import owe
+from worker.errors import DatabaseError
 from worker.protocol.json_text import clean_text, dumps
 from worker.protocol.rows import (
     OPEN_STATUSES,
@@ -158,13 +159,7 @@ class Tasks:
         return True
 
     @in_transaction
-    async def heartbeat(
-        self,
-        connection: Connection,
-        claim: Claim,
-        *,
-        progress: Json | None = None,
-    ) -> bool:
+    async def heartbeat(self, connection: Connection, claim: Claim, *, progress: Json | None = None) -> bool:
         """Update the task's heartbeat; return False and write nothing if the claim is lost.
 
         `progress` is merged into the row's ``metadata.progress``.
@@ -233,11 +228,7 @@ class Tasks:
 
     @in_transaction
     async def release(
-        self,
-        connection: Connection,
-        claim: Claim,
-        *,
-        message: OutboxMessage | None = None,
+        self, connection: Connection, claim: Claim, *, message: OutboxMessage | None = None
     ) -> bool:
         """Requeue a task without counting a retry; return False if the claim is lost.
 
@@ -254,13 +245,7 @@ class Tasks:
 
     @in_transaction
     async def fail(
-        self,
-        connection: Connection,
-        claim: Claim,
-        *,
-        reason: str,
-        error_details: str,
-        result: Json,
+        self, connection: Connection, claim: Claim, *, reason: str, error_details: str, result: Json
     ) -> bool:
         """Fail a task permanently, and its job unless that is over; write no stage signal.
 
@@ -338,12 +323,7 @@ class Tasks:
 
     @in_transaction
     async def ask_again(
-        self,
-        connection: Connection,
-        task_id: str,
-        job_id: str,
-        *,
-        message: OutboxMessage,
+        self, connection: Connection, task_id: str, job_id: str, *, message: OutboxMessage
     ) -> Literal["asked", "over", "unknown"]:
         """Put a task's message into the outbox again, after the broker has dead-lettered its last copy.
 
@@ -401,11 +381,7 @@ class Tasks:
         )
 
     async def _finish_task(
-        self,
-        connection: Connection,
-        claim: Claim,
-        result: str,
-        error_details: str | None,
+        self, connection: Connection, claim: Claim, result: str, error_details: str | None
     ) -> tuple[bool, int]:
         row = await connection.one(
             "complete_task",

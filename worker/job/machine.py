@@ -16,8 +16,7 @@ from typing import Literal
 
 from gdaltools.errors import GdalToolsError, InvalidParameter
 from worker.database import Database
-from worker.database.connections import DatabaseRejected
-from worker.database.jobs import TaskIdTaken
+from worker.errors import DatabaseRejected, TaskIdTaken
 from worker.job.definitions import (
     Context,
     JobDefinition,

@@ -13,8 +13,7 @@ from uuid import uuid4
 from gdaltools import storage
 from gdaltools.errors import GdalToolsError, StorageDenied, StorageError
 from worker.database import Database, migration, rights
-from worker.database.connections import DatabaseRefused
-from worker.errors import BusAuthenticationError, BusError, QueueNotFound
+from worker.errors import BusAuthenticationError, BusError, DatabaseRefused, QueueNotFound
 from worker.queue.bus import Bus
 from worker.queue.settings import QueueManagement, required_queues
 from worker.service import backing

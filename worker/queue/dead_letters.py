@@ -13,8 +13,7 @@ from contextlib import asynccontextmanager
 
 from gdaltools.runtime import crash_points
 from worker.database import Database
-from worker.database.connections import DatabaseError
-from worker.errors import BusError, ConfigurationError, DeadLetterNotFound, QueueNotFound
+from worker.errors import BusError, ConfigurationError, DatabaseError, DeadLetterNotFound, QueueNotFound
 from worker.protocol.messages import TaskMessage, utc_now
 from worker.protocol.rows import OutboxMessage, Redriven, TaskRow
 from worker.queue.bus import Bus, Message, OutgoingMessage, QueueReceiver

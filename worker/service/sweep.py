@@ -18,7 +18,7 @@ from random import uniform
 from gdaltools.errors import GdalToolsError
 from gdaltools.runtime import crash_points, scratch
 from worker.database import Database
-from worker.database.connections import DatabaseError
+from worker.errors import DatabaseError
 from worker.queue.dead_letters import DeadLetters
 from worker.queue.outbox import Outbox
 from worker.waiting import is_set_within

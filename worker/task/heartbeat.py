@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from worker.database import Database
-from worker.database.connections import DatabaseError
+from worker.errors import DatabaseError
 from worker.protocol.rows import Claim
 
 # The interval at which lost claims are detected and new progress is written to the row.

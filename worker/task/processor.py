@@ -17,10 +17,12 @@ from uuid import uuid4
 from gdaltools.errors import StorageError
 from gdaltools.runtime import crash_points
 from worker.database import Database
-from worker.database.connections import DatabaseError, DatabaseRejected, with_retries
+from worker.database.connections import with_retries
 from worker.errors import (
     BusError,
     ChildDied,
+    DatabaseError,
+    DatabaseRejected,
     LockLost,
     MemoryBusy,
     TaskFailed,

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import psutil
 
-from worker.database.connections import DatabaseError
+from worker.errors import DatabaseError
 from worker.task.memory import working_set_mb
 from worker.telemetry.metrics import METRICS
 from worker.web.api import Platform

@@ -8,8 +8,8 @@ import pytest
 import pytest_asyncio
 
 from worker.database import Database, migration
-from worker.database.connections import Connections, DatabaseError, DatabaseRejected, sections
-from worker.database.jobs import TaskIdTaken
+from worker.database.connections import Connections, sections
+from worker.errors import DatabaseError, DatabaseRejected, TaskIdTaken
 from worker.protocol.rows import (
     Burial,
     Claim,

@@ -5,7 +5,8 @@ import pytest
 
 from tests.support.services.guarded_postgres import ROLE, guarded_postgres
 from worker.database import Database, migration
-from worker.database.connections import Connections, DatabaseError
+from worker.database.connections import Connections
+from worker.errors import DatabaseError
 
 
 @pytest.fixture(scope="module")

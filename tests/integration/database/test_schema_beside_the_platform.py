@@ -8,7 +8,8 @@ import pytest_asyncio
 from gdaltools.errors import InvalidParameter
 from tests.integration.database.test_database import JOB, LEASE, new_tasks, signal, submit
 from worker.database import Database, migration
-from worker.database.connections import Connections, SchemaError
+from worker.database.connections import Connections
+from worker.errors import SchemaError
 from worker.protocol.rows import Claimed
 
 # The platform's own schema, newer than ours: more columns, other names of triggers, its own functions.

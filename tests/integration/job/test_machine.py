@@ -7,6 +7,7 @@ import pytest
 
 from gdaltools.errors import InvalidParameter, SourceNotFound
 from worker.database import Database
+from worker.database.overview import read_overview
 from worker.errors import UnknownTaskType
 from worker.job.definitions import Context, UnknownJobType
 from worker.job.machine import Machine
@@ -209,7 +210,7 @@ async def test_a_failed_job_is_run_anew_by_submitting_it_again(database, machine
 async def test_a_submission_that_cannot_work_leaves_nothing(database, machine, job_type, given, error, said):
     with pytest.raises(error, match=said):
         await machine.submit(job_type, given)
-    assert await database.jobs.newest() == []
+    assert (await read_overview(database.connections, known=())).jobs == ()
     assert await sent(database) == []
 
 

@@ -12,7 +12,8 @@ import psycopg
 import pytest
 
 from worker.database import Database, migration
-from worker.database.connections import Connections, DatabaseError
+from worker.database.connections import Connections
+from worker.errors import DatabaseError
 from worker.local.postgres import (
     PACKAGE,
     EmbeddedPostgres,

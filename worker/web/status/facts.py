@@ -85,12 +85,12 @@ class Running:
     queue: str
     blob: str
     worker: str
-    here: bool
     began: datetime | None
     pace: ShownPace | None
-    memory_mb: float | None
-    quiet_seconds: float | None
-    lines: tuple[Line, ...]
+    here: bool = False
+    memory_mb: float | None = None
+    quiet_seconds: float | None = None
+    lines: tuple[Line, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -229,7 +229,6 @@ def _running_here(
         began=run.began,
         pace=ShownPace.of(run.progress, seconds=run.seconds, expected=run.expected_seconds),
         memory_mb=None if run.pid is None else memory.get(run.pid),
-        quiet_seconds=None,
         lines=tuple(lines[-_TASK_LINES:]),
     )
 
@@ -246,12 +245,9 @@ def _running_elsewhere(row: RunningTask, *, now: datetime) -> Running:
         queue=row.queue or "",
         blob=said(row.blob),
         worker=said(row.worker),
-        here=False,
         began=None if row.began is None else aware(row.began),
         pace=ShownPace.of(progress, seconds=seconds, expected=None),
-        memory_mb=None,
         quiet_seconds=quiet,
-        lines=(),
     )
 
 
