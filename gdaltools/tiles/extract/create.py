@@ -44,7 +44,7 @@ from gdaltools.tiles.extract.planning import (
     regrouped,
 )
 from gdaltools.tiles.extract.result import ExtractedTile, ExtractionResult
-from gdaltools.tiles.extract.run import ProgressListener, TileResults, delayed, listening, name_of
+from gdaltools.tiles.extract.run import ProgressListener, TileResults, delayed, name_of
 from gdaltools.tiles.extract.run import run as run_plan
 from gdaltools.tiles.extract.trials import policy_of
 from gdaltools.tiles.extract.walk import ExtractionSpec, tile_id
@@ -283,10 +283,9 @@ class _Work:
             ManifestWriter(
                 self.spec.manifest, self.known, still, set(self.known.skipped) - names
             ) as manifest,
-            listening(self.spec, advance, manifest, results) as listener,
         ):
             if self.missing:
-                self._write(listener)
+                self._write(ProgressListener(self.spec, advance, manifest, results))
         return _result(self.spec, [results[tile_id(place)] for place in self.chosen])
 
     def _write(self, listener: ProgressListener) -> None:

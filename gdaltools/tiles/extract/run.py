@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from uuid import uuid4
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
 
 import dask
 from dask.delayed import Delayed
@@ -41,7 +40,6 @@ class ProgressListener:
         manifest: ManifestWriter,
         results: TileResults,
     ) -> None:
-        self.name = uuid4().hex
         self._spec = spec
         self._advance = advance
         self._manifest = manifest
@@ -92,38 +90,16 @@ def _finished(tile: ExtractedTile) -> FinishedTile:
     )
 
 
-# Readers in this process find their listener by its name. In another process, as on a cluster, the name is
-# unknown, and tiles are recorded when their group has finished.
-_listeners: dict[str, ProgressListener] = {}
-
-
-@contextmanager
-def listening(
-    spec: ExtractionSpec,
-    advance: Callable[[int], None],
-    manifest: ManifestWriter,
-    results: TileResults,
-) -> Iterator[ProgressListener]:
-    """Yield a listener that readers in this process find by its name while the block lasts."""
-    listener = ProgressListener(spec, advance, manifest, results)
-    _listeners[listener.name] = listener
-    try:
-        yield listener
-    finally:
-        del _listeners[listener.name]
-
-
 def run(spec: ExtractionSpec, listener: ProgressListener) -> None:
     """Write all tiles of the plan."""
-    plan = spec.plan
+    plan, callbacks = spec.plan, Callbacks(listener.pixels, listener.tile)
     if plan.side_by_side:
         threads = None if graph.cluster_threads() else plan.threads
-        graph.run_each(
-            _Walking(_sent(spec), listener.name), plan.groups, ended=listener.group, threads=threads
-        )
+        write = partial(walk, _sent(spec), callbacks)
+        graph.run_each(write, plan.groups, ended=listener.group, threads=threads)
         return
     for place in plan.positions():
-        listener.tile(_alone(spec, place, listener.pixels))
+        listener.tile(_alone(spec, callbacks, place))
 
 
 def _sent(spec: ExtractionSpec) -> ExtractionSpec:
@@ -131,20 +107,7 @@ def _sent(spec: ExtractionSpec) -> ExtractionSpec:
     return replace(spec, plan=replace(spec.plan, groups=()))
 
 
-@dataclass(frozen=True)
-class _Walking:
-    """The callable that writes one group; in this process it reports progress to the listener."""
-
-    spec: ExtractionSpec
-    channel: str | None
-
-    def __call__(self, group: TileGroup) -> list[ExtractedTile | str]:
-        listener = _listeners.get(self.channel) if self.channel is not None else None
-        callback = Callbacks() if listener is None else Callbacks(listener.pixels, listener.tile)
-        return walk(self.spec, group, callback)
-
-
-def _alone(spec: ExtractionSpec, place: Position, callback: Callable[[int], None]) -> ExtractedTile | str:
+def _alone(spec: ExtractionSpec, callbacks: Callbacks, place: Position) -> ExtractedTile | str:
     """Write one tile with all threads."""
     started = time.time()
     plan, target = replace(spec.plan.plan_of(place), policy=spec.policy), spec.target(place)
@@ -154,7 +117,7 @@ def _alone(spec: ExtractionSpec, place: Position, callback: Callable[[int], None
             storage.delete(target)
         return tile_id(place)
     with block_cache(spec.plan.cache_bytes):
-        made = build_cog(plan, target, overwrite=spec.overwrite, progress=Share(pixels, callback))
+        made = build_cog(plan, target, overwrite=spec.overwrite, progress=Share(pixels, callbacks.pixels))
     return extracted(target, place, plan, made.size_bytes, started)
 
 
@@ -179,11 +142,9 @@ def delayed(spec: ExtractionSpec, relay: Relay) -> list[Delayed]:
     attempt = dask.delayed(TrialTask(sent.plan), pure=False)
     tried = [attempt(each) for each in enumerate(trial_rows(spec.plan))]
     policy = dask.delayed(_decided, pure=False)(plan, tried, relay)
-    if spec.plan.side_by_side:
-        make = dask.delayed(_make_group, pure=False)
-        return [make(shared, policy, group, relay) for group in spec.plan.groups]
-    one = dask.delayed(_make_tile, pure=False)
-    return [one(shared, policy, place, relay) for place in spec.plan.positions()]
+    parts = spec.plan.groups if spec.plan.side_by_side else spec.plan.positions()
+    write = dask.delayed(_write, pure=False)
+    return [write(shared, policy, part, relay) for part in parts]
 
 
 def _decided(plan: ExtractionPlan, tried: Sequence[TrialResult], relay: Relay) -> Policy:
@@ -192,15 +153,13 @@ def _decided(plan: ExtractionPlan, tried: Sequence[TrialResult], relay: Relay) -
     return decided([trials for _, trials in tried], plan.layout.profile.size_tolerance)
 
 
-def _make_group(
-    spec: ExtractionSpec, policy: Policy, group: TileGroup, relay: Relay
+def _write(
+    spec: ExtractionSpec, policy: Policy, part: TileGroup | Position, relay: Relay
 ) -> list[ExtractedTile | str]:
-    with relay.telling() as advance:
-        return walk(replace(spec, policy=policy), group, Callbacks(pixels=advance))
-
-
-def _make_tile(
-    spec: ExtractionSpec, policy: Policy, place: Position, relay: Relay
-) -> list[ExtractedTile | str]:
+    """Write a group of tiles, or a single tile, with one thread."""
+    spec = replace(spec, policy=policy)
     with graph.using_threads(1), relay.telling() as advance:
-        return [_alone(replace(spec, policy=policy), place, advance)]
+        callbacks = Callbacks(pixels=advance)
+        if isinstance(part, TileGroup):
+            return walk(spec, callbacks, part)
+        return [_alone(spec, callbacks, part)]
