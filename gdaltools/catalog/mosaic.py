@@ -20,7 +20,7 @@ from gdaltools.catalog.mosaicjson import LATITUDE_LIMIT, MosaicDocument, quadkey
 from gdaltools.display.progress import ProgressOption
 from gdaltools.display.reporting import reporting
 from gdaltools.errors import InvalidParameter, UnsupportedRaster
-from gdaltools.geo.crs import Bounds
+from gdaltools.geo.crs import Bounds, union
 from gdaltools.raster.maps import OnMap
 from gdaltools.raster.picture import file_name
 from gdaltools.runtime import graph
@@ -144,10 +144,7 @@ def create_mosaicjson(
     >>> create_mosaicjson(["scene.tif"], "mosaic.json", progress=False).tile_count
     1
     """
-    if isinstance(cogs, (str, os.PathLike, Location)):
-        raise InvalidParameter(f"cogs is the single name {str(cogs)!r}: give a list of names")
-    if not cogs:
-        raise InvalidParameter("a mosaic of no COGs shows nothing: give at least one")
+    check_cogs(cogs, "mosaic")
     for parameter, value in (("minzoom", minzoom), ("maxzoom", maxzoom)):
         _check_zoom(parameter, value)
     target = storage.locate(dst)
@@ -158,14 +155,7 @@ def create_mosaicjson(
         footprints = cast(list[_Footprint], graph.run(tasks, ended=lambda *_: advance(1)))
     left_out = tuple(footprint.name for footprint in footprints if footprint.beyond_web_maps)
     footprints = [footprint for footprint in footprints if not footprint.beyond_web_maps]
-    if not footprints:
-        raise UnsupportedRaster(
-            f"{left_out[0]} lies beyond 85.05 degrees of latitude, where web maps end, as all the COGs do: "
-            "make no mosaic of them (create_mosaicjson=false in a job)"
-        )
-    dtypes = sorted({footprint.dtype for footprint in footprints})
-    if len(dtypes) > 1:
-        raise InvalidParameter(f"the COGs' dtypes differ ({', '.join(dtypes)}): make a mosaic of each")
+    _check_drawable(footprints, left_out)
     low, high = _zooms(footprints, minzoom, maxzoom)
     document = _document(footprints, name, low, high)
     content = document.model_dump_json().encode()
@@ -183,6 +173,31 @@ def create_mosaicjson(
         cogs=tuple(footprint.name for footprint in footprints),
         left_out=left_out,
     )
+
+
+def check_cogs(cogs: Sequence[StrPath | Location], goal: str) -> None:
+    """Refuse a single name in place of a list of COGs, and an empty list.
+
+    Raises
+    ------
+    InvalidParameter
+        It is one of these.
+    """
+    if isinstance(cogs, (str, os.PathLike, Location)):
+        raise InvalidParameter(f"cogs is the single name {str(cogs)!r}: give a list of names")
+    if not cogs:
+        raise InvalidParameter(f"a {goal} of no COGs is empty: give at least one")
+
+
+def _check_drawable(footprints: list[_Footprint], left_out: tuple[str, ...]) -> None:
+    if not footprints:
+        raise UnsupportedRaster(
+            f"{left_out[0]} lies beyond 85.05 degrees of latitude, where web maps end, as all the COGs do: "
+            "make no mosaic of them (create_mosaicjson=false in a job)"
+        )
+    dtypes = sorted({footprint.dtype for footprint in footprints})
+    if len(dtypes) > 1:
+        raise InvalidParameter(f"the COGs' dtypes differ ({', '.join(dtypes)}): make a mosaic of each")
 
 
 def _check_zoom(parameter: str, value: int | None) -> None:
@@ -229,9 +244,13 @@ def _metres_a_pixel(bounds: Bounds, width: int, height: int) -> float:
 
 
 def _document(footprints: list[_Footprint], name: str, minzoom: int, maxzoom: int) -> MosaicDocument:
-    boxes = [(f.name, part) for f in footprints for part in _parts(f.bounds)]
+    parts = [(f.name, part) for f in footprints for part in _parts(f.bounds)]
+    bounds = union([part for _, part in parts])
+    boxes = [
+        (cog, (left, max(bottom, -LATITUDE_LIMIT), right, min(top, LATITUDE_LIMIT)))
+        for cog, (left, bottom, right, top) in parts
+    ]
     zoom = quadkey_zoom([box for _, box in boxes], minzoom)
-    bounds = _union(footprints)
     try:
         return MosaicDocument(
             name=name,
@@ -239,7 +258,7 @@ def _document(footprints: list[_Footprint], name: str, minzoom: int, maxzoom: in
             maxzoom=maxzoom,
             quadkey_zoom=zoom,
             bounds=bounds,
-            center=_center(bounds, minzoom),
+            center=((bounds[0] + bounds[2]) / 2, (bounds[1] + bounds[3]) / 2, minzoom),
             tiles=tiles_of(boxes, zoom),
         )
     except ValidationError as error:
@@ -247,27 +266,8 @@ def _document(footprints: list[_Footprint], name: str, minzoom: int, maxzoom: in
 
 
 def _parts(bounds: Bounds) -> list[Bounds]:
-    """The box, cut in two where it crosses the antimeridian and to the latitudes of Web Mercator."""
-    left, bottom, right, top = bounds
-    bottom, top = max(bottom, -LATITUDE_LIMIT), min(top, LATITUDE_LIMIT)
-    if left < right:
-        return [(left, bottom, right, top)]
-    halves = [(left, bottom, 180.0, top), (-180.0, bottom, right, top)]
-    return [half for half in halves if half[0] < half[2]]
-
-
-def _union(footprints: list[_Footprint]) -> Bounds:
-    boxes = [box for f in footprints for box in _whole(f.bounds)]
-    lefts, bottoms, rights, tops = zip(*boxes, strict=True)
-    return min(lefts), min(bottoms), max(rights), max(tops)
-
-
-def _whole(bounds: Bounds) -> list[Bounds]:
+    """Return the box, cut in two where it crosses the antimeridian."""
     left, bottom, right, top = bounds
     if left <= right:
         return [bounds]
-    return [(left, bottom, 180.0, top), (-180.0, bottom, right, top)]
-
-
-def _center(bounds: Bounds, zoom: int) -> tuple[float, float, int]:
-    return (bounds[0] + bounds[2]) / 2, (bounds[1] + bounds[3]) / 2, zoom
+    return [(west, bottom, east, top) for west, east in ((left, 180.0), (-180.0, right)) if west < east]

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import posixpath
 from collections.abc import Iterable, Sequence
 from datetime import datetime
@@ -19,6 +18,7 @@ import dask
 from pydantic import BaseModel, ConfigDict
 
 from gdaltools import storage
+from gdaltools.catalog.mosaic import check_cogs
 from gdaltools.catalog.stac_item import clean_id, create_stac_item, validate_stac
 from gdaltools.display import html
 from gdaltools.display.progress import ProgressOption
@@ -136,10 +136,7 @@ def create_stac_collection(
     >>> create_stac_collection(["scene.tif"], "stac", progress=False).item_ids
     ('scene',)
     """
-    if isinstance(cogs, (str, os.PathLike, Location)):
-        raise InvalidParameter(f"cogs is the single name {str(cogs)!r}: give a list of names")
-    if not cogs:
-        raise InvalidParameter("a collection of no COGs holds nothing: give at least one")
+    check_cogs(cogs, "collection")
     one_of("on_error", on_error, ("raise", "skip"))
     folder = storage.locate(dst)
     target = folder.child(_COLLECTION)
@@ -242,9 +239,8 @@ def _href(target: Location, document: Location) -> str:
 
 def _extents(documents: Sequence[dict[str, Any]]) -> tuple[Bounds, tuple[datetime, datetime]]:
     boxes = [document["bbox"] for document in documents]
-    lefts, bottoms, rights, tops = zip(*boxes, strict=True)
-    left, right = _around(list(zip(lefts, rights, strict=True)))
-    spatial = (left, min(bottoms), right, max(tops))
+    left, right = _around([(west, east) for west, _, east, _ in boxes])
+    spatial = (left, min(box[1] for box in boxes), right, max(box[3] for box in boxes))
     times = [datetime.fromisoformat(document["properties"]["datetime"]) for document in documents]
     return spatial, (min(times), max(times))
 

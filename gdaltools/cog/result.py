@@ -12,12 +12,11 @@ from gdaltools.cog.encode.profiles import CogProfile, StorageTier, Tier
 from gdaltools.display import html
 from gdaltools.geo.crs import Bounds
 from gdaltools.raster.detect import RasterType
-from gdaltools.raster.maps import OnMap
-from gdaltools.raster.picture import file_name, thumbnail
+from gdaltools.raster.maps import StoredRaster
 from gdaltools.runtime.text import megabytes
 
 
-class CogResult(OnMap, BaseModel):
+class CogResult(StoredRaster, BaseModel):
     """A COG that was written, and how it was encoded.
 
     Attributes
@@ -123,15 +122,6 @@ class CogResult(OnMap, BaseModel):
         from gdaltools.cog.plots import plot_pyramid
 
         return plot_pyramid(self.levels, ax, blocksize=self.blocksize, title=self._about())
-
-    def _on_map(self) -> dict[str, Any]:
-        return {"sources": [self.location]}
-
-    def _about(self) -> str:
-        return file_name(self.location)
-
-    def _picture(self) -> bytes | None:
-        return thumbnail(self.location)
 
     def _parts(self) -> Iterable[html.Html]:
         rows = (

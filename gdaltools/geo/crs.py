@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -117,6 +118,16 @@ def transform_points(
         return x, y
     tx, ty = way.transform(x, y, errcheck=False)
     return np.asarray(tx, dtype="float64"), np.asarray(ty, dtype="float64")
+
+
+def union(boxes: Sequence[Bounds]) -> Bounds:
+    """Return the bounds of all `boxes`, of which none crosses the antimeridian.
+
+    >>> union([(0, 0, 2, 1), (1, -1, 3, 0)])
+    (0, -1, 3, 1)
+    """
+    lefts, bottoms, rights, tops = zip(*boxes, strict=True)
+    return min(lefts), min(bottoms), max(rights), max(tops)
 
 
 def transform_bounds(source: CRS, target: CRS, bounds: Bounds) -> Bounds:

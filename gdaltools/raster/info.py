@@ -22,8 +22,7 @@ from gdaltools.geo.crs import WGS84, Bounds, crs_name, parse_crs, transform_boun
 from gdaltools.raster.bands import named
 from gdaltools.raster.dataset import numpy_dtypes, open_dataset
 from gdaltools.raster.detect import Detection, detect
-from gdaltools.raster.maps import OnMap
-from gdaltools.raster.picture import file_name, thumbnail
+from gdaltools.raster.maps import StoredRaster
 from gdaltools.storage import Location, StrPath
 
 __all__ = ["RasterInfo", "Shape", "describe", "inspect", "open_dataset", "source_crs"]
@@ -32,7 +31,7 @@ MaskKind = Literal["none", "nodata", "alpha", "mask"]
 Shape = tuple[int, int]
 
 
-class RasterInfo(OnMap, BaseModel):
+class RasterInfo(StoredRaster, BaseModel):
     """Everything that a raster's header states, and the type that the raster appears to be.
 
     Attributes
@@ -156,15 +155,6 @@ class RasterInfo(OnMap, BaseModel):
         from gdaltools.raster.plots import plot_histogram
 
         return plot_histogram(self.location, [*self.band_names.values()], self.dtypes, ax)
-
-    def _on_map(self) -> dict[str, Any]:
-        return {"sources": [self.location]}
-
-    def _about(self) -> str:
-        return file_name(self.location)
-
-    def _picture(self) -> bytes | None:
-        return thumbnail(self.location)
 
     def _parts(self) -> Iterable[html.Html]:
         bands = zip(

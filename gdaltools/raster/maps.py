@@ -21,10 +21,19 @@ from gdaltools import storage
 from gdaltools.display.html import html
 from gdaltools.display.shown import Shown
 from gdaltools.errors import GdalToolsError, MissingExtra
-from gdaltools.geo.crs import WGS84, Bounds, parse_crs, transform_bounds
+from gdaltools.geo.crs import WGS84, Bounds, parse_crs, transform_bounds, union
 from gdaltools.geo.footprint import geographic_bounds
 from gdaltools.raster.dataset import open_dataset
-from gdaltools.raster.picture import GLANCE_PIXELS, Picture, glance_cost, painted, png, shown_levels
+from gdaltools.raster.picture import (
+    GLANCE_PIXELS,
+    Picture,
+    file_name,
+    glance_cost,
+    painted,
+    png,
+    shown_levels,
+    thumbnail,
+)
 from gdaltools.storage import Location
 
 _MERCATOR = parse_crs("EPSG:3857", "map")
@@ -79,7 +88,8 @@ def explore(
     except ImportError as error:
         raise MissingExtra("maps need ipyleaflet: pip install 'gdaltools[map]'") from error
     layers = [layer for layer in map(_layer, sources[:_MOST_SOURCES]) if layer is not None]
-    whole = bounds or _union([layer.bounds for layer in layers]) or (-180.0, -_LATITUDE, 180.0, _LATITUDE)
+    world = (-180.0, -_LATITUDE, 180.0, _LATITUDE)
+    whole = bounds or (union([layer.bounds for layer in layers]) if layers else world)
     center, zoom = _beginning(whole)
     shown = ipyleaflet.Map(
         layers=[], center=center, zoom=zoom, scroll_wheel_zoom=True, attribution_control=False
@@ -191,13 +201,6 @@ def _meet(one: Bounds, other: Bounds) -> bool:
     return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
 
 
-def _union(bounds: Sequence[Bounds]) -> Bounds | None:
-    if not bounds:
-        return None
-    lefts, bottoms, rights, tops = zip(*bounds, strict=True)
-    return min(lefts), min(bottoms), max(rights), max(tops)
-
-
 def _corners(bounds: Bounds) -> tuple[tuple[float, float], tuple[float, float]]:
     """Return bounds as Leaflet expects them: latitude first."""
     left, bottom, right, top = bounds
@@ -226,3 +229,18 @@ class OnMap(Shown):
         """
 
         return explore(**self._on_map())
+
+
+class StoredRaster(OnMap):
+    """A value that describes the raster at its `location`, with a small picture of it."""
+
+    location: str
+
+    def _on_map(self) -> dict[str, Any]:
+        return {"sources": [self.location]}
+
+    def _about(self) -> str:
+        return file_name(self.location)
+
+    def _picture(self) -> bytes | None:
+        return thumbnail(self.location)

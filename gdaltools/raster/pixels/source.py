@@ -7,6 +7,8 @@ pixel, else one plane per band.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, Self
 
@@ -42,21 +44,18 @@ class Source(Protocol):
 
 
 @dataclass(frozen=True)
-class RasterSource:
-    """A raster file, read unchanged.
+class _RasterFile:
+    """What all sources in a raster file share; a subclass opens what is read.
 
     Attributes
     ----------
     masked : bool
-        Whether `read` returns the file's mask.
-    level : int or None
-        Read this overview of the file instead of its full resolution.
+        Whether `read` returns the mask.
     """
 
     location: Location
     count: int
     masked: bool = False
-    level: int | None = None
 
     @property
     def name(self) -> str:
@@ -75,14 +74,39 @@ class RasterSource:
         Raises
         ------
         CorruptRaster, StorageError
-            A block of the window cannot be decoded, or storage did not answer.
+            A block of the file cannot be decoded, or storage did not answer.
         """
-        with open_dataset(self.location, verify=False, overview_level=self.level) as dataset:
-            return _read(dataset, self.location, rows, cols, dtype, planes, self.count, self.masked)
+        window = Window(cols.start, rows.start, len(cols), len(rows))
+        pixels = np.empty((planes, len(rows), len(cols), self.count // planes), dtype)
+        # GDAL writes straight into the requested order: the view has the order that rasterio expects.
+        view = pixels[0].transpose(2, 0, 1) if planes == 1 else pixels[..., 0]
+        with self._opened() as dataset, reading(self.location, window):
+            dataset.read(list(range(1, self.count + 1)), window=window, out=view)
+            valid = dataset.dataset_mask(window=window) > 0 if self.masked else None
+        return pixels, valid
+
+    def _opened(self) -> AbstractContextManager[DatasetReader | WarpedVRT]:
+        raise NotImplementedError
 
 
 @dataclass(frozen=True)
-class WarpedSource:
+class RasterSource(_RasterFile):
+    """A raster file, read unchanged.
+
+    Attributes
+    ----------
+    level : int or None
+        Read this overview of the file instead of its full resolution.
+    """
+
+    level: int | None = None
+
+    def _opened(self) -> AbstractContextManager[DatasetReader]:
+        return open_dataset(self.location, verify=False, overview_level=self.level)
+
+
+@dataclass(frozen=True, kw_only=True)
+class WarpedSource(_RasterFile):
     """A raster file on another grid, warped by GDAL as it is read.
 
     Attributes
@@ -94,8 +118,6 @@ class WarpedSource:
         GDAL's warp options.
     """
 
-    location: Location
-    count: int
     source_wkt: str
     target_wkt: str
     transform: Affine
@@ -105,49 +127,27 @@ class WarpedSource:
     source_nodata: float | None
     nodata: float | None
     adds_alpha: bool
-    masked: bool
     options: tuple[tuple[str, Any], ...] = ()
 
-    @property
-    def name(self) -> str:
-        """The name that errors use."""
-        return str(self.location)
-
-    def at(self, location: Location) -> Self:
-        """Return the same source with its bytes at `location`."""
-        return replace(self, location=location)
-
-    def read(
-        self, rows: Span, cols: Span, dtype: np.dtype[Any], *, planes: int
-    ) -> tuple[Pixels, Valid | None]:
-        """As `Source.read`.
-
-        Raises
-        ------
-        CorruptRaster, StorageError
-            A block of the source cannot be decoded, or storage did not answer.
-        """
+    @contextmanager
+    def _opened(self) -> Iterator[WarpedVRT]:
         with (
             open_dataset(self.location, verify=False) as dataset,
-            self.opened(dataset) as warped,
+            WarpedVRT(
+                dataset,
+                src_crs=CRS.from_wkt(self.source_wkt),
+                crs=CRS.from_wkt(self.target_wkt),
+                transform=self.transform,
+                width=self.width,
+                height=self.height,
+                resampling=Resampling[self.resampling],
+                src_nodata=self.source_nodata,
+                nodata=self.nodata,
+                add_alpha=self.adds_alpha,
+                **dict(self.options),
+            ) as warped,
         ):
-            return _read(warped, self.location, rows, cols, dtype, planes, self.count, self.masked)
-
-    def opened(self, dataset: DatasetReader) -> WarpedVRT:
-        """Return the warp of the open file; the caller closes it."""
-        return WarpedVRT(
-            dataset,
-            src_crs=CRS.from_wkt(self.source_wkt),
-            crs=CRS.from_wkt(self.target_wkt),
-            transform=self.transform,
-            width=self.width,
-            height=self.height,
-            resampling=Resampling[self.resampling],
-            src_nodata=self.source_nodata,
-            nodata=self.nodata,
-            add_alpha=self.adds_alpha,
-            **dict(self.options),
-        )
+            yield warped
 
 
 @dataclass(frozen=True)
@@ -194,23 +194,3 @@ def stacked(bands: Pixels, dtype: np.dtype[Any], *, planes: int) -> Pixels:
     if planes == 1:
         return np.ascontiguousarray(bands.transpose(1, 2, 0), dtype)[None]
     return np.ascontiguousarray(bands, dtype)[..., None]
-
-
-def _read(
-    dataset: DatasetReader | WarpedVRT,
-    location: Location,
-    rows: Span,
-    cols: Span,
-    dtype: np.dtype[Any],
-    planes: int,
-    count: int,
-    masked: bool,
-) -> tuple[Pixels, Valid | None]:
-    window = Window(cols.start, rows.start, len(cols), len(rows))
-    pixels = np.empty((planes, len(rows), len(cols), count // planes), dtype)
-    # GDAL writes straight into the requested order: the view has the order that rasterio expects.
-    view = pixels[0].transpose(2, 0, 1) if planes == 1 else pixels[..., 0]
-    with reading(location, window):
-        dataset.read(list(range(1, count + 1)), window=window, out=view)
-        valid = dataset.dataset_mask(window=window) > 0 if masked else None
-    return pixels, valid
