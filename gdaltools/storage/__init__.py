@@ -15,6 +15,7 @@ b'seen'
 from gdaltools.storage.azure.block_blob import MOST_BLOCKS, UncommittedBlob, Uploads
 from gdaltools.storage.location import Location, StrPath, blob, check_blob_name, check_container_name, locate
 from gdaltools.storage.reading import (
+    Wait,
     check_unchanged,
     exists,
     fetch,
@@ -27,12 +28,20 @@ from gdaltools.storage.reading import (
     read_bytes,
     read_range,
     stat,
+    streamed,
     url,
 )
 from gdaltools.storage.store import BlobTraits, Stat
-from gdaltools.storage.streamed import Wait, streamed
-from gdaltools.storage.uncommitted import BlobAssembly, takes_blocks, uncommitted
-from gdaltools.storage.writing import append_bytes, check_target, copy, delete, write_bytes, writing
+from gdaltools.storage.writing import (
+    BlobAssembly,
+    append_bytes,
+    check_target,
+    copy,
+    delete,
+    uncommitted,
+    write_bytes,
+    writing,
+)
 
 #: The media type of a Cloud Optimized GeoTIFF (OGC 21-026 §11).
 COG_TYPE = "image/tiff; application=geotiff; profile=cloud-optimized"
@@ -69,7 +78,6 @@ __all__ = [
     "read_range",
     "stat",
     "streamed",
-    "takes_blocks",
     "uncommitted",
     "url",
     "write_bytes",

@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from itertools import chain
 from pathlib import Path
 from typing import IO, Any, cast
 
 from gdaltools.errors import SourceChanged, SourceNotFound, StorageError, TargetExists
-from gdaltools.runtime import crash_points, interruption
-from gdaltools.runtime.scratch import is_scratch, scratch_folder
+from gdaltools.runtime import crash_points
+from gdaltools.runtime.scratch import is_scratch
 from gdaltools.storage.location import Location
-from gdaltools.storage.store import BlobTraits, Stat
+from gdaltools.storage.store import BlobTraits, Stat, Store
 
 
-class LocalStore:
+class LocalStore(Store):
     """A `Store` of local files; a file appears by one rename or hard link within its folder."""
 
     def stat(self, location: Location) -> Stat:
@@ -60,19 +58,36 @@ class LocalStore:
         if self.stat(location) != found:
             raise SourceChanged(f"{location} was replaced while it was read: start again")
 
-    @contextmanager
-    def writing(self, location: Location, traits: BlobTraits | None, *, overwrite: bool) -> Iterator[Path]:
-        """As `Store.writing`."""
+    def scratch_place(self, location: Location) -> Path:
+        """As `Store.scratch_place`: the target's own folder, from which a file can be renamed."""
+        folder = _path(location).parent
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StorageError(f"folder {folder} cannot be made: {error.strerror}") from error
+        return folder
+
+    def publish(self, path: Path, location: Location, traits: BlobTraits | None, *, overwrite: bool) -> None:
+        """As `Store.publish`."""
         target = _path(location)
         try:
-            target.parent.mkdir(parents=True, exist_ok=True)
+            with path.open("rb") as stream:
+                os.fsync(stream.fileno())
+            crash_points.reach("file-before-publish")
+            if overwrite:
+                path.replace(target)
+            else:
+                target.hardlink_to(path)
+            crash_points.reach("file-published")
+            folder = os.open(target.parent, os.O_RDONLY)
+            try:
+                os.fsync(folder)
+            finally:
+                os.close(folder)
+        except FileExistsError as error:
+            raise TargetExists(f"{target} appeared meanwhile: pass overwrite=True to replace it") from error
         except OSError as error:
-            raise StorageError(f"folder {target.parent} cannot be made: {error.strerror}") from error
-        with scratch_folder(target.parent) as scratch:
-            path = scratch / target.name
-            yield path
-            interruption.check()
-            _publish(path, target, overwrite=overwrite)
+            raise StorageError(f"{target} cannot be written: {error.strerror}") from error
 
     def append(self, location: Location, data: bytes) -> None:
         """As `Store.append`."""
@@ -100,36 +115,6 @@ class LocalStore:
 
         return LocalFileSystem()
 
-    def gdal_options(self, location: Location) -> dict[str, str]:
-        """As `Store.gdal_options`."""
-        return {"GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR"}
-
-    @contextmanager
-    def gdal_name(self, location: Location) -> Iterator[str]:
-        """As `Store.gdal_name`."""
-        yield location.gdal_path
-
 
 def _path(location: Location) -> Path:
     return cast(Path, location.path)
-
-
-def _publish(path: Path, target: Path, *, overwrite: bool) -> None:
-    try:
-        with path.open("rb") as stream:
-            os.fsync(stream.fileno())
-        crash_points.reach("file-before-publish")
-        if overwrite:
-            path.replace(target)
-        else:
-            target.hardlink_to(path)
-        crash_points.reach("file-published")
-        folder = os.open(target.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
-    except FileExistsError as error:
-        raise TargetExists(f"{target} appeared meanwhile: pass overwrite=True to replace it") from error
-    except OSError as error:
-        raise StorageError(f"{target} cannot be written: {error.strerror}") from error

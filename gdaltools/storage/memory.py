@@ -6,7 +6,6 @@ No other process sees its objects, including workers of a cluster that are separ
 from __future__ import annotations
 
 import io
-import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,16 +13,14 @@ from pathlib import Path
 from typing import IO, Any
 
 from gdaltools.errors import SourceChanged, SourceNotFound, StorageError, TargetExists
-from gdaltools.runtime import interruption
-from gdaltools.runtime.scratch import scratch_folder
 from gdaltools.storage.location import Location
-from gdaltools.storage.store import BlobTraits, Stat
+from gdaltools.storage.store import BlobTraits, Stat, Store
 
 # Held while something is looked up and replaced.
 _storing = threading.Lock()
 
 
-class MemoryStore:
+class MemoryStore(Store):
     """A `Store` in memory; objects are replaced, never altered, so readers keep the version they opened."""
 
     def stat(self, location: Location) -> Stat:
@@ -54,18 +51,13 @@ class MemoryStore:
         except OSError as error:
             raise StorageError(f"{location} cannot be copied to {path.parent}: {error.strerror}") from error
 
-    @contextmanager
-    def writing(self, location: Location, traits: BlobTraits | None, *, overwrite: bool) -> Iterator[Path]:
-        """As `Store.writing`."""
-        with scratch_folder(Path(tempfile.gettempdir())) as folder:
-            path = folder / location.filename
-            yield path
-            interruption.check()
-            content = path.read_bytes()
-            with _storing:
-                if not overwrite and _key(location) in _files():
-                    raise TargetExists(f"{location} appeared meanwhile: pass overwrite=True to replace it")
-                _store(location, content)
+    def publish(self, path: Path, location: Location, traits: BlobTraits | None, *, overwrite: bool) -> None:
+        """As `Store.publish`."""
+        content = path.read_bytes()
+        with _storing:
+            if not overwrite and _key(location) in _files():
+                raise TargetExists(f"{location} appeared meanwhile: pass overwrite=True to replace it")
+            _store(location, content)
 
     def append(self, location: Location, data: bytes) -> None:
         """As `Store.append`."""
@@ -87,10 +79,6 @@ class MemoryStore:
         from fsspec.implementations.memory import MemoryFileSystem
 
         return MemoryFileSystem()
-
-    def gdal_options(self, location: Location) -> dict[str, str]:
-        """As `Store.gdal_options`."""
-        return {"GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR"}
 
     @contextmanager
     def gdal_name(self, location: Location) -> Iterator[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +11,7 @@ from typing import IO, Any
 
 from gdaltools.errors import SourceChanged, SourceNotFound, StorageError
 from gdaltools.runtime.phases import phase
+from gdaltools.storage.azure import download
 from gdaltools.storage.azure.store import AzureStore
 from gdaltools.storage.local import LocalStore
 from gdaltools.storage.location import Kind, Location, StrPath, locate
@@ -19,6 +20,9 @@ from gdaltools.storage.store import Stat, Store
 
 # Bytes of scratch space that are left free beside a staged copy.
 _SPARE_BYTES = 256 << 20
+
+#: Returns when these parts of the file, (first byte, byte after the last), are available.
+Wait = Callable[[Iterable[tuple[int, int]]], None]
 
 _STORES: dict[Kind, Store] = {"local": LocalStore(), "azure": AzureStore(), "memory": MemoryStore()}
 
@@ -142,6 +146,32 @@ def fetch(source: StrPath | Location, path: Path) -> Location:
     check_space(location, found.size, path.parent)
     store_of(location).fetch(location, found, path)
     return replace(location, path=path, etag=None)
+
+
+@contextmanager
+def streamed(source: Location, path: Path, *, first: Iterable[int]) -> Iterator[tuple[Location, Wait]]:
+    """As `fetch` of a blob in Azure, but the block begins at once, with a file that is still downloading.
+
+    Parts that have not been waited for read as zeros. When the block ends, the file is complete, at `path`,
+    and has been compared with the blob. The yielded location is valid only inside the block.
+
+    Parameters
+    ----------
+    first : iterable of int
+        Offsets in the file, in the order in which they are needed.
+
+    Raises
+    ------
+    SourceChanged, StorageError
+        As for `fetch`, at the latest when the block ends.
+    """
+    found = check_unchanged(source)
+    check_space(source, found.size, path.parent)
+    container = str(source.container)
+    with download.streamed(
+        container, source.name, path, etag=found.etag, size=found.size, first=first
+    ) as file:
+        yield replace(source, path=file.path, etag=None), file.wait
 
 
 def check_space(location: Location, size: int, folder: Path) -> None:

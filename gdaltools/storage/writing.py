@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from gdaltools.errors import InvalidParameter, TargetExists
+from gdaltools.runtime import crash_points, interruption
+from gdaltools.runtime.scratch import scratch_folder
 from gdaltools.storage.azure.block_blob import UncommittedBlob, copy_blob
 from gdaltools.storage.location import Location, StrPath, locate
 from gdaltools.storage.reading import exists, fetch, pinned, stat, store_of
@@ -42,8 +45,55 @@ def writing(
     """
     location = locate(target)
     check_target(location, overwrite=overwrite)
-    with store_of(location).writing(location, traits, overwrite=overwrite) as path:
+    store = store_of(location)
+    with scratch_folder(store.scratch_place(location)) as folder:
+        path = folder / location.filename
         yield path
+        interruption.check()
+        store.publish(path, location, traits, overwrite=overwrite)
+
+
+@dataclass
+class BlobAssembly:
+    """An uncommitted blob, and those of its staged blocks that will form it."""
+
+    blob: UncommittedBlob
+    blocks: list[str] = field(default_factory=list)
+    size: int = 0
+
+    def order(self, parts: Sequence[tuple[str, int, int]]) -> None:
+        """Form the blob of the staged bytes (what, offset, length), one after the other.
+
+        Raises
+        ------
+        StorageError
+            Some of them are no longer staged.
+        """
+        self.blocks = self.blob.order(parts)
+        self.size = sum(length for _, _, length in parts)
+
+
+@contextmanager
+def uncommitted(
+    target: StrPath | Location, traits: BlobTraits, *, overwrite: bool = False
+) -> Iterator[BlobAssembly]:
+    """Assemble a blob from blocks that any process stages; it appears when the block ends without an error.
+
+    Otherwise as `writing`. Staged blocks of a run that died are invisible, and Azure drops them after a week.
+
+    Raises
+    ------
+    TargetExists, StorageError
+        As for `writing`.
+    """
+    location = locate(target)
+    check_target(location, overwrite=overwrite)
+    made = BlobAssembly(UncommittedBlob(str(location.container), location.name))
+    yield made
+    interruption.check()
+    crash_points.reach("blob-before-publish")
+    made.blob.commit(made.blocks, made.size, traits, overwrite=overwrite)
+    crash_points.reach("blob-published")
 
 
 def append_bytes(target: StrPath | Location, data: bytes) -> Location:

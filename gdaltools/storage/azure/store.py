@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 import mimetypes
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, cast
 from urllib.parse import quote
 
-from gdaltools.runtime import interruption
-from gdaltools.runtime.scratch import scratch_folder
 from gdaltools.storage.azure import accounts, blobs, download, gdal
 from gdaltools.storage.azure.block_blob import UncommittedBlob, put_file
 from gdaltools.storage.location import Location
-from gdaltools.storage.store import BlobTraits, Stat
+from gdaltools.storage.store import BlobTraits, Stat, Store
 
 
-class AzureStore:
+class AzureStore(Store):
     """A `Store` of blobs; a blob appears by a single request."""
 
     def stat(self, location: Location) -> Stat:
@@ -38,15 +33,10 @@ class AzureStore:
         """As `Store.fetch`: in ranges, several at a time."""
         download.fetch(*_place(location), path, etag=found.etag, size=found.size)
 
-    @contextmanager
-    def writing(self, location: Location, traits: BlobTraits | None, *, overwrite: bool) -> Iterator[Path]:
-        """As `Store.writing`."""
-        with scratch_folder(Path(tempfile.gettempdir())) as folder:
-            path = folder / location.filename
-            yield path
-            interruption.check()
-            blob = UncommittedBlob(*_place(location))
-            put_file(path, blob, traits or _traits(location), overwrite=overwrite)
+    def publish(self, path: Path, location: Location, traits: BlobTraits | None, *, overwrite: bool) -> None:
+        """As `Store.publish`."""
+        blob = UncommittedBlob(*_place(location))
+        put_file(path, blob, traits or _traits(location), overwrite=overwrite)
 
     def append(self, location: Location, data: bytes) -> None:
         """As `Store.append`, to a blob that was created by appending."""
@@ -68,7 +58,7 @@ class AzureStore:
     def gdal_options(self, location: Location) -> dict[str, str]:
         """As `Store.gdal_options`."""
         return {
-            "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
+            **super().gdal_options(location),
             # Otherwise GDAL would use what it has read of an earlier version.
             "CPL_VSIL_CURL_NON_CACHED": location.gdal_path,
             "GDAL_INGESTED_BYTES_AT_OPEN": str(64 << 10),
@@ -80,11 +70,6 @@ class AzureStore:
             "GDAL_HTTP_LOW_SPEED_LIMIT": "1",
             **gdal.gdal_options(accounts.account_of(_place(location)[0])),
         }
-
-    @contextmanager
-    def gdal_name(self, location: Location) -> Iterator[str]:
-        """As `Store.gdal_name`."""
-        yield location.gdal_path
 
 
 def _place(location: Location) -> tuple[str, str]:
