@@ -140,6 +140,11 @@ class _Accessor:
         from gdaltools.errors import InvalidParameter
         from gdaltools.xr.tiles import array_tiles
 
+        if "resume" in options:
+            raise InvalidParameter(
+                "an array has no version by which a run could be resumed: write its tiles again with "
+                "overwrite=True, or use extract_tiles on a file"
+            )
         try:
             cog_options = CogOptions(profile=profile, **options)
         except TypeError as error:

@@ -14,6 +14,7 @@ import shutil
 import time
 from collections.abc import Mapping, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Unpack
@@ -49,6 +50,7 @@ from gdaltools.tiles.extract.run import run as run_plan
 from gdaltools.tiles.extract.trials import policy_of
 from gdaltools.tiles.extract.walk import ExtractionSpec, tile_id
 from gdaltools.tiles.scheme import TilingScheme
+from gdaltools.warp.target import TargetPixels
 
 __all__ = ["ExtractedTile", "ExtractionPlan", "ExtractionResult", "extract_tiles", "plan_extraction"]
 
@@ -177,7 +179,7 @@ def extract_tiles(
         source_etag=found.etag,
         parameters_hash=_parameters_hash(spec),
     )
-    work = _decided(spec, chosen, manifest, resume=resume)
+    work = decided(spec, chosen, manifest, resume=resume)
     return work.run(progress) if compute else work.delayed(progress)
 
 
@@ -240,8 +242,8 @@ class _Work:
     ----------
     chosen : sequence of (row, col)
         All requested tiles, in their order.
-    known : TileManifest
-        What the manifest lists of the same source and parameters.
+    known : TileManifest or None
+        What the manifest lists of the same source and parameters; None to keep no manifest.
     kept : mapping
         The tiles of an earlier run that are intact.
     empty : set of (row, col)
@@ -250,7 +252,7 @@ class _Work:
 
     spec: ExtractionSpec
     chosen: Sequence[Position]
-    known: TileManifest
+    known: TileManifest | None
     kept: Mapping[Position, ExtractedTile]
     empty: Set[Position]
     missing: Sequence[Position]
@@ -275,21 +277,27 @@ class _Work:
     def run(self, progress: ProgressOption) -> ExtractionResult:
         """Write the missing tiles, and list each in the manifest."""
         results = self._results
-        names = {tile_id(place) for place in self.missing}
-        still = {tile.tile_id: tile for tile in self.known.tiles if tile.tile_id not in names}
         with (
             expecting(self._seconds),
             reporting(progress, label="tiles", unit="pixels", **self._extent) as advance,
-            ManifestWriter(
-                self.spec.manifest, self.known, still, set(self.known.skipped) - names
-            ) as manifest,
+            self._manifest() as manifest,
         ):
             if self.missing:
                 self._write(ProgressListener(self.spec, advance, manifest, results))
         return _result(self.spec, [results[tile_id(place)] for place in self.chosen])
 
+    def _manifest(self) -> AbstractContextManager[ManifestWriter | None]:
+        if self.known is None:
+            return nullcontext()
+        names = {tile_id(place) for place in self.missing}
+        still = {tile.tile_id: tile for tile in self.known.tiles if tile.tile_id not in names}
+        return ManifestWriter(self.spec.manifest, self.known, still, set(self.known.skipped) - names)
+
     def _write(self, listener: ProgressListener) -> None:
         plan = self.spec.plan
+        if not isinstance(plan.pixels, TargetPixels):
+            run_plan(replace(self.spec, policy=policy_of(plan)), listener)
+            return
         block = plan.layout.profile.blocksize if plan.decode_first else None
         with prepared(
             plan.source, staged=plan.staged, decode_first=block, masked=plan.pixels.own_mask
@@ -305,8 +313,12 @@ class _Work:
         return dask.delayed(_gathered, pure=False)(whole, self.chosen, self._results, parts, relay)
 
 
-def _decided(
-    spec: ExtractionSpec, chosen: Sequence[Position], manifest: TileManifest, *, resume: bool
+def decided(
+    spec: ExtractionSpec,
+    chosen: Sequence[Position],
+    manifest: TileManifest | None = None,
+    *,
+    resume: bool = False,
 ) -> _Work:
     """Return which of the `chosen` tiles are missing, and the plan for those alone.
 
@@ -317,10 +329,14 @@ def _decided(
     StorageError
         The disk has no room for the missing tiles.
     """
-    storage.check_target(spec.manifest, overwrite=True)
-    known = known_tiles(spec.manifest, manifest)
-    kept = _standing(spec, chosen, {tile.tile_id: tile for tile in known.tiles} if resume else {})
-    left_out = set(known.skipped) if resume and spec.skip_empty else set()
+    known = None
+    if manifest is not None:
+        storage.check_target(spec.manifest, overwrite=True)
+        known = known_tiles(spec.manifest, manifest)
+    earlier = known if resume else None
+    listed = {} if earlier is None else {tile.tile_id: tile for tile in earlier.tiles}
+    kept = _standing(spec, chosen, listed)
+    left_out = set(earlier.skipped) if earlier is not None and spec.skip_empty else set()
     empty = {place for place in chosen if tile_id(place) in left_out}
     missing = [place for place in chosen if place not in kept and place not in empty]
     if missing and len(missing) < len(chosen):
@@ -424,7 +440,7 @@ def _result(spec: ExtractionSpec, results: Sequence[ExtractedTile | str]) -> Ext
     tiles = [tile for tile in results if isinstance(tile, ExtractedTile)]
     made = [tile for tile in tiles if not tile.resumed]
     return ExtractionResult(
-        source=str(plan.source),
+        source=plan.pixels.name,
         tiles=tuple(tiles),
         tiles_resumed=len(tiles) - len(made),
         skipped=tuple(tile for tile in results if isinstance(tile, str)),

@@ -137,7 +137,7 @@ def regrouped(plan: ExtractionPlan, missing: Sequence[Position]) -> ExtractionPl
     """Return the plan for only the `missing` tiles."""
     return grouped(
         plan.scheme,
-        plan.pixels,
+        plan.file,
         plan.layout,
         plan.blocks,
         missing,

@@ -24,7 +24,7 @@ from gdaltools.tiles.extract.groups import Position, TileGroup
 from gdaltools.tiles.extract.manifest import FinishedTile, ManifestWriter
 from gdaltools.tiles.extract.plan import ExtractionPlan
 from gdaltools.tiles.extract.result import ExtractedTile
-from gdaltools.tiles.extract.trials import TrialResult, TrialTask, trial_rows
+from gdaltools.tiles.extract.trials import TrialResult, trial_tasks
 from gdaltools.tiles.extract.walk import Callbacks, ExtractionSpec, extracted, is_empty, tile_id, walk
 
 TileResults = dict[str, ExtractedTile | str]
@@ -37,7 +37,7 @@ class ProgressListener:
         self,
         spec: ExtractionSpec,
         advance: Callable[[int], None],
-        manifest: ManifestWriter,
+        manifest: ManifestWriter | None,
         results: TileResults,
     ) -> None:
         self._spec = spec
@@ -51,7 +51,8 @@ class ProgressListener:
         """Count `count` more pixels as written."""
         self._by_pixels = True
         with self._lock:  # adjacent tiles finish together, and the next may take long
-            self._manifest.catch_up()
+            if self._manifest is not None:
+                self._manifest.catch_up()
         self._advance(count)
 
     def group(self, made: Sequence[ExtractedTile | str]) -> None:
@@ -66,9 +67,9 @@ class ProgressListener:
             if name in self._results:
                 return
             self._results[name] = tile
-            if isinstance(tile, str):
+            if self._manifest is not None and isinstance(tile, str):
                 self._manifest.leave_out(tile)
-            else:
+            elif self._manifest is not None and not isinstance(tile, str):
                 self._manifest.enter(_finished(tile))
         if not self._by_pixels:
             place = self._spec.plan.scheme.position(name)
@@ -95,11 +96,16 @@ def run(spec: ExtractionSpec, listener: ProgressListener) -> None:
     plan, callbacks = spec.plan, Callbacks(listener.pixels, listener.tile)
     if plan.side_by_side:
         threads = None if graph.cluster_threads() else plan.threads
-        write = partial(walk, _sent(spec), callbacks)
-        graph.run_each(write, plan.groups, ended=listener.group, threads=threads)
+        write = partial(_walk, callbacks)
+        parts = (replace(spec, plan=plan.part(group)) for group in plan.groups)
+        graph.run_each(write, parts, ended=listener.group, threads=threads)
         return
     for place in plan.positions():
         listener.tile(_alone(spec, callbacks, place))
+
+
+def _walk(callbacks: Callbacks, spec: ExtractionSpec) -> list[ExtractedTile | str]:
+    return walk(spec, callbacks, spec.plan.groups[0])
 
 
 def _sent(spec: ExtractionSpec) -> ExtractionSpec:
@@ -139,8 +145,7 @@ def delayed(spec: ExtractionSpec, relay: Relay) -> list[Delayed]:
     sent = _sent(spec)
     shared = dask.delayed(sent, traverse=False)
     plan = dask.delayed(sent.plan, traverse=False)
-    attempt = dask.delayed(TrialTask(sent.plan), pure=False)
-    tried = [attempt(each) for each in enumerate(trial_rows(spec.plan))]
+    tried = [dask.delayed(task, pure=False, traverse=False)() for task in trial_tasks(spec.plan)]
     policy = dask.delayed(_decided, pure=False)(plan, tried, relay)
     parts = spec.plan.groups if spec.plan.side_by_side else spec.plan.positions()
     write = dask.delayed(_write, pure=False)
