@@ -32,7 +32,6 @@ _SHA256_MULTIHASH = "1220"
 _HASH_CHUNK = 1 << 20
 # The longer side of the overview that a band's statistics are computed from.
 _STATISTICS_SIDE = 1024
-_GEOTIFF_COG = "image/tiff; application=geotiff; profile=cloud-optimized"
 # STAC raster extension 1.1, "data_type", where GDAL's name differs.
 _DATA_TYPES = {"complex_int16": "cint16", "complex64": "cfloat32", "complex128": "cfloat64"}
 
@@ -158,7 +157,7 @@ def _asset(dataset: DatasetReader, href: str) -> pystac.Asset:
     names = [text or f"Band {number}" for number, text in enumerate(dataset.descriptions, start=1)]
     return pystac.Asset(
         href=href,
-        media_type=_GEOTIFF_COG,
+        media_type=storage.COG_TYPE,
         roles=["data"],
         extra_fields={
             "bands": [{"name": f"b{n}", "description": name} for n, name in enumerate(names, start=1)]

@@ -27,7 +27,7 @@ from gdaltools.display import html
 from gdaltools.display.shown import Shown
 from gdaltools.errors import CorruptRaster, InvalidParameter, UnsupportedRaster
 from gdaltools.raster.dataset import open_dataset
-from gdaltools.raster.picture import file_name
+from gdaltools.raster.picture import file_name, fitting_shape
 from gdaltools.runtime.text import megabytes, redacted
 from gdaltools.storage import Location, StrPath
 
@@ -158,8 +158,7 @@ def trace_reads(
         or part.col_off + part.width > whole[0] or part.row_off + part.height > whole[1]
     ):  # fmt: skip
         raise InvalidParameter(f"window {window}: it leaves the raster of {whole[0]} x {whole[1]} pixels")
-    scale = max(1.0, max(part.width, part.height) / size)
-    shape = max(1, round(part.height / scale)), max(1, round(part.width / scale))
+    shape = fitting_shape(part.width, part.height, size)
     with _serving(location) as (url, requests):
         try:
             with rasterio.Env(**_OPTIONS), rasterio.open(f"/vsicurl/{url}", driver="GTiff") as remote:

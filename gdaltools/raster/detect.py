@@ -15,6 +15,7 @@ from rasterio.io import DatasetReader
 from rasterio.windows import Window
 
 from gdaltools.raster.dataset import numpy_dtypes, read_window
+from gdaltools.raster.facts import RGB
 from gdaltools.storage import Location
 
 RasterType = Literal["rgb", "rgba", "dem", "categorical", "multispectral", "nir"]
@@ -23,7 +24,6 @@ RASTER_TYPES: tuple[RasterType, ...] = get_args(RasterType)
 _SAMPLED_WINDOWS = 3  # in each direction
 _WINDOW = 256  # pixels a side
 _MAX_CLASSES = 32
-_RGB = (ColorInterp.red, ColorInterp.green, ColorInterp.blue)
 _ELEVATION_WORDS = ("elev", "dem", "dsm", "dtm", "height", "altitude", "bathy", "terrain")
 _CLASS_WORDS = ("class", "landcover", "land cover", "land_cover", "categor")
 _NIR_WORDS = ("nir", "near infrared", "near-infrared", "near_infrared", "infrared")
@@ -56,7 +56,7 @@ def detect(dataset: DatasetReader, location: Location) -> Detection:
     if dataset.count in (3, 4) and _floating(dataset):
         return _found("multispectral", 0.7, f"{dataset.count} bands of floating-point numbers")
     if dataset.count == 3:
-        if interp == _RGB:
+        if interp == RGB:
             return _found("rgb", 0.95, "three bands, marked red, green, blue")
         return _found("rgb", 0.8 if dataset.dtypes[0] == "uint8" else 0.6, f"three {dataset.dtypes[0]} bands")
     if dataset.count == 4:

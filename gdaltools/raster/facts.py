@@ -23,7 +23,8 @@ from gdaltools.raster.dataset import numpy_dtypes
 # Domains that GDAL derives from the file itself, or that have their own fields below.
 _OWN_DOMAINS = ("", "IMAGE_STRUCTURE", "DERIVED_SUBDATASETS", "TIFF", "RPC", "GEOLOCATION", "COLOR_PROFILE")
 _XMP = "xml:XMP"
-_RGB = (ColorInterp.red, ColorInterp.green, ColorInterp.blue)
+#: What the first bands of a colour picture show.
+RGB = (ColorInterp.red, ColorInterp.green, ColorInterp.blue)
 
 
 @dataclass(frozen=True)
@@ -110,7 +111,7 @@ class Facts:
     @property
     def colours(self) -> bool:
         """Whether the first three bands are red, green and blue."""
-        return self.colorinterp[:3] == _RGB
+        return self.colorinterp[:3] == RGB
 
     def warped(self, *, width: int, height: int, transform: Affine, crs: CRS, masked: bool) -> Facts:
         """Return the facts that hold on another grid: without statistics and what locates the old pixels."""

@@ -21,6 +21,7 @@ from rasterio.windows import Window
 from gdaltools import storage
 from gdaltools.errors import GdalToolsError
 from gdaltools.raster.dataset import open_dataset, reading
+from gdaltools.raster.facts import RGB
 from gdaltools.storage import Location, StrPath
 
 Picture = NDArray[np.uint8]
@@ -61,7 +62,7 @@ def picture(src: StrPath | Location, side: int) -> Picture | None:
     with open_dataset(location, verify=False) as dataset:
         if glance_cost(dataset, side) > GLANCE_PIXELS:
             return None
-        return _painted(dataset, location, side)
+        return painted(dataset, location, fitting_shape(dataset.width, dataset.height, side))
 
 
 def png(pixels: Picture, *, effort: int = 9) -> bytes:
@@ -85,10 +86,14 @@ def glance_cost(dataset: DatasetReader, side: int) -> int:
     return int(dataset.width * dataset.height * min(dataset.count, 3) // level**2)
 
 
-def _painted(dataset: DatasetReader, location: Location, side: int) -> Picture:
-    scale = max(1.0, max(dataset.width, dataset.height) / side)
-    shape = max(1, round(dataset.height / scale)), max(1, round(dataset.width / scale))
-    return painted(dataset, location, shape)
+def fitting_shape(width: float, height: float, side: int) -> tuple[int, int]:
+    """Return (rows, cols) of a picture of `width` x `height` pixels that is at most `side` pixels a side.
+
+    >>> fitting_shape(800, 600, 400), fitting_shape(800, 1, 400), fitting_shape(80, 60, 400)
+    ((300, 400), (1, 400), (60, 80))
+    """
+    scale = max(1.0, max(width, height) / side)
+    return max(1, round(height / scale)), max(1, round(width / scale))
 
 
 def painted(
@@ -142,9 +147,8 @@ def _read(
 def _bands(dataset: DatasetReader | WarpedVRT) -> list[int]:
     if ColorInterp.palette in dataset.colorinterp:
         return [dataset.colorinterp.index(ColorInterp.palette) + 1]
-    colours = (ColorInterp.red, ColorInterp.green, ColorInterp.blue)
-    if all(colour in dataset.colorinterp for colour in colours):
-        return [dataset.colorinterp.index(colour) + 1 for colour in colours]
+    if all(colour in dataset.colorinterp for colour in RGB):
+        return [dataset.colorinterp.index(colour) + 1 for colour in RGB]
     return [1, 2, 3] if dataset.count >= 3 else [1]
 
 

@@ -13,7 +13,7 @@ from gdaltools import storage
 from gdaltools.display.axes import PICTURE_SIDE, new_axes
 from gdaltools.raster.bands import distinct
 from gdaltools.raster.dataset import open_dataset, reading
-from gdaltools.raster.picture import GLANCE_PIXELS, file_name, glance_cost
+from gdaltools.raster.picture import GLANCE_PIXELS, file_name, fitting_shape, glance_cost
 
 _BINS = 128
 _COLOURS = {"Red": "#cf222e", "Green": "#1a7f37", "Blue": "#0969da"}
@@ -62,8 +62,7 @@ def _sampled(src: str, names: Sequence[str]) -> tuple[dict[str, NDArray[Any]], s
         if glance_cost(dataset, PICTURE_SIDE) > GLANCE_PIXELS:
             across, down = min(cols, PICTURE_SIDE), min(rows, PICTURE_SIDE)
             window, sampled = Window((cols - across) // 2, (rows - down) // 2, across, down), "its middle"
-        scale = max(1.0, max(window.width, window.height) / PICTURE_SIDE)
-        shape = max(1, round(window.height / scale)), max(1, round(window.width / scale))
+        shape = fitting_shape(window.width, window.height, PICTURE_SIDE)
         with reading(location, window):
             data = dataset.read(list(range(1, count + 1)), window=window, out_shape=(count, *shape))
             seen = dataset.dataset_mask(window=window, out_shape=shape) > 0

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar
 
 from gdaltools.errors import SourceChanged, SourceNotFound, TargetExists
 from gdaltools.storage.azure import accounts
@@ -17,6 +18,9 @@ _BUFFER_BYTES = 256 << 10
 _RANGE_BYTES = 8 << 20
 # Copy Blob From URL (learn.microsoft.com): one request, and the copy is invisible until it is complete.
 LARGEST_COPY_BYTES = 256 << 20
+
+
+Sent = TypeVar("Sent")
 
 
 @dataclass(frozen=True)
@@ -179,11 +183,16 @@ def copy_small(source: tuple[str, str], target: tuple[str, str], *, etag: str, o
             **condition,
         )
 
+    in_container(target[0], lambda: with_retries(copy, where=where(*target)))
+
+
+def in_container(container: str, send: Callable[[], Sent]) -> Sent:
+    """Return what `send` returns; if it raises `SourceNotFound`, create the container and send once more."""
     try:
-        with_retries(copy, where=where(*target))
+        return send()
     except SourceNotFound:
-        make_container(target[0])
-        with_retries(copy, where=where(*target))
+        make_container(container)
+        return send()
 
 
 def make_container(container: str) -> None:

@@ -76,11 +76,8 @@ class UncommittedBlob:
         """
         blob = blobs.client(self.container, self.name)
         block = self._block_id(what, offset)
-        try:
-            with_retries(lambda: blob.stage_block(block, data, length=len(data)), where=self.where)
-        except SourceNotFound:
-            blobs.make_container(self.container)
-            with_retries(lambda: blob.stage_block(block, data, length=len(data)), where=self.where)
+        stage = partial(blob.stage_block, block, data, length=len(data))
+        blobs.in_container(self.container, lambda: with_retries(stage, where=self.where))
 
     def staged(self) -> Mapping[str, int]:
         """Return the sizes of this run's staged blocks, by identifier."""
@@ -166,11 +163,9 @@ class UncommittedBlob:
                 metadata={_RUN_KEY: self.run},
             )
 
-        try:
-            return self._published(put, len(data), overwrite=overwrite)
-        except SourceNotFound:
-            blobs.make_container(self.container)
-            return self._published(put, len(data), overwrite=overwrite)
+        return blobs.in_container(
+            self.container, lambda: self._published(put, len(data), overwrite=overwrite)
+        )
 
     def _published(self, put: Callable[[], None], size: int, *, overwrite: bool) -> blobs.Properties:
         try:
