@@ -18,7 +18,7 @@ from gdaltools.cog.encode.profiles import CogProfile, choose_profile
 from gdaltools.cog.options import CogOptions, Overviews
 from gdaltools.cog.overviews.halving import level_sizes
 from gdaltools.cog.plan import CogPlan
-from gdaltools.cog.warped import aligned_grid, vrt_source, warped_source
+from gdaltools.cog.warped import vrt_source, warped_source
 from gdaltools.cost.cog_memory import affordable_blocksize, narrowed, piece_shape
 from gdaltools.errors import InvalidParameter
 from gdaltools.geo.crs import parse_crs
@@ -144,34 +144,27 @@ def with_estimate(plan: CogPlan) -> CogPlan:
 
 
 def _planned(dataset: DatasetReader, location: Location, profile: CogProfile, options: CogOptions) -> CogPlan:
-    aligned = None if options.tms is None else aligned_grid(dataset, location, options.tms, profile.blocksize)
     target = None if options.target_crs is None else parse_crs(options.target_crs, "target_crs")
-    if aligned is not None:
-        if target is not None and target != aligned.crs:
-            raise InvalidParameter(f"tms {options.tms!r} has a CRS of its own: leave target_crs out")
-        target = aligned.crs
-    if target is not None:
+    if target is not None or options.tms is not None:
         found = source_crs(dataset, location, options.input_crs)
     else:
         found = parse_crs(options.input_crs, "input_crs") if options.input_crs is not None else dataset.crs
-    warps = target is not None and (target != found or aligned is not None)
+    warps = options.tms is not None or target not in (None, found)
     kind = mask_kind(dataset)
     # A lossy codec changes values, so only a mask says reliably which pixels are nodata.
     mask_nodata = not profile.lossless and kind == "nodata"
     source: Source
-    if warps and target is not None:
+    if warps:
         source, facts = warped_source(
             dataset,
             location,
             source_crs=found,
             target_crs=target,
+            tms=options.tms,
             resampling=profile.reproject_resampling,
             mask_nodata=mask_nodata,
             blocksize=profile.blocksize,
-            grid=aligned.grid if aligned else None,
         )
-        if aligned is not None:
-            facts = replace(facts, domains={**facts.domains, "TILING_SCHEME": aligned.tags})
     else:
         masked = kind == "mask" or mask_nodata
         source = RasterSource(location, dataset.count, masked)
