@@ -7,7 +7,11 @@ the same call can succeed later with nothing changed.
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from importlib import import_module
+from typing import TypeVar
+
+_Choice = TypeVar("_Choice")
 
 
 class GdalToolsError(Exception):
@@ -76,6 +80,26 @@ class SourceArchived(StorageError):
 
 class StorageDenied(StorageError):
     """Storage denied access: the credentials are missing, unknown or not permitted."""
+
+
+def one_of(parameter: str, value: object, choices: Sequence[_Choice]) -> _Choice:
+    """Return `value`, which must be one of `choices`.
+
+    Raises
+    ------
+    InvalidParameter
+        It is none of them.
+
+    Examples
+    --------
+    >>> one_of("interleave", "line", ("pixel", "band"))
+    Traceback (most recent call last):
+    gdaltools.errors.InvalidParameter: interleave 'line' is unknown: use one of pixel, band
+    """
+    for choice in choices:
+        if value == choice:
+            return choice
+    raise InvalidParameter(f"{parameter} {value!r} is unknown: use one of {', '.join(map(str, choices))}")
 
 
 # Names that have moved; for one version they are also found here. `runtime.moved` is a floor above.

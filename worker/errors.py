@@ -38,6 +38,34 @@ class BusAuthenticationError(BusError):
     retryable = False
 
 
+class DatabaseError(WorkerError):
+    """A database operation failed for a reason that may pass: connection, lock, restart."""
+
+
+class DatabaseRejected(DatabaseError):
+    """The database refused a value or a reference; it would refuse the same call again."""
+
+    retryable = False
+
+
+class DatabaseRefused(DatabaseError):
+    """The server refused the connection: a wrong password, role or database name."""
+
+    retryable = False
+
+
+class SchemaError(DatabaseError):
+    """The schema lacks an object that the worker needs, or has it in a different form."""
+
+    retryable = False
+
+
+class TaskIdTaken(DatabaseError):
+    """A new task's id belongs to another job, whose id begins with the same eight digits."""
+
+    retryable = False
+
+
 class ConfigurationError(WorkerError):
     """An environment variable is missing or wrong."""
 

@@ -27,8 +27,7 @@ def runs_of_database(sitting: str) -> tuple[list[Run], int]:
         The database is not named, does not answer, or refuses the connection.
     """
     try:
-        from worker.database.tasks import DatabaseError
-        from worker.errors import ConfigurationError
+        from worker.errors import ConfigurationError, DatabaseError
         from worker.service import backing
         from worker.settings import ServiceSettings, load_service_settings
     except ImportError as error:
@@ -39,7 +38,7 @@ def runs_of_database(sitting: str) -> tuple[list[Run], int]:
             backing.conninfo(settings) as conninfo,
             backing.database(settings, conninfo, connections=1) as database,
         ):
-            return await database.measured_tasks(limit=_NEWEST)
+            return await database.tasks.measured(limit=_NEWEST)
 
     try:
         settings = load_service_settings()

@@ -24,7 +24,7 @@ from gdaltools.display import html
 from gdaltools.display.progress import ProgressOption
 from gdaltools.display.reporting import reporting
 from gdaltools.display.shown import Shown
-from gdaltools.errors import GdalToolsError, InvalidParameter, UnsupportedRaster
+from gdaltools.errors import GdalToolsError, InvalidParameter, UnsupportedRaster, one_of
 from gdaltools.geo.crs import Bounds
 from gdaltools.runtime import graph
 from gdaltools.storage import Location, StrPath
@@ -140,8 +140,7 @@ def create_stac_collection(
         raise InvalidParameter(f"cogs is the single name {str(cogs)!r}: give a list of names")
     if not cogs:
         raise InvalidParameter("a collection of no COGs holds nothing: give at least one")
-    if on_error not in ("raise", "skip"):
-        raise InvalidParameter(f"on_error {on_error!r} is unknown: use raise or skip")
+    one_of("on_error", on_error, ("raise", "skip"))
     folder = storage.locate(dst)
     target = folder.child(_COLLECTION)
     storage.check_target(target, overwrite=overwrite)

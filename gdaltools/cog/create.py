@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 from typing import Any, BinaryIO, Literal, Unpack, cast, overload
 
 import dask
@@ -18,13 +19,14 @@ from gdaltools.cog.options import CogKeywords, CogOptions, spelled_out
 from gdaltools.cog.plan import CogPlan
 from gdaltools.cog.planning import plan_for, profile_for, with_estimate
 from gdaltools.cog.result import CogResult
-from gdaltools.cog.write.build import build_cog, build_in_memory, build_later, copy_cog
-from gdaltools.cog.write.reuse import reused
+from gdaltools.cog.write.build import build_cog, build_later
+from gdaltools.cog.write.reuse import with_reuse
 from gdaltools.display.progress import ProgressOption
 from gdaltools.display.relay import Relay
 from gdaltools.display.reporting import expecting
 from gdaltools.errors import InvalidParameter
 from gdaltools.raster.dataset import open_dataset
+from gdaltools.raster.picture import file_name
 from gdaltools.storage import Location, StrPath
 
 __all__ = ["CogPlan", "CogResult", "cog_profile", "create_cog", "plan_cog"]
@@ -88,8 +90,9 @@ def create_cog(
         The encoding: see `CogOptions`.
     reuse : bool
         Copy a source in storage that already is the requested COG and has the default overviews; its blocks
-        are decoded only to check that they can be. This does not apply with `level` or `size_tolerance`, nor
-        to LERC and WEBP, and to JPEG only if it was stored with at most the requested `quality`.
+        are decoded only to check that they can be. If it only lacks overviews or a COG's block order, copy
+        its stored full-resolution blocks. This does not apply with `level` or `size_tolerance`, nor to LERC
+        and WEBP, and to JPEG only if it was stored with at most the requested `quality`.
     overwrite : bool
         Replace an existing target.
     progress : bool, "auto" or callable
@@ -114,27 +117,28 @@ def create_cog(
     ('ZSTD', 2)
     """
     requested = CogOptions(profile, **options)
-    if not isinstance(dst, (str, os.PathLike, Location)):
-        if not compute:
-            raise InvalidParameter("compute=False needs a path or URL: an open file is of this process alone")
-        return build_in_memory(plan_for(src, requested), dst, progress)
-    target = storage.locate(dst)
-    storage.check_target(target, overwrite=overwrite)
+    target = storage.locate(dst) if isinstance(dst, (str, os.PathLike, Location)) else dst
+    if isinstance(target, Location):
+        storage.check_target(target, overwrite=overwrite)
+    elif not compute:
+        raise InvalidParameter("compute=False needs a path or URL: an open file is of this process alone")
     plan = plan_for(src, requested)
-    make = copy_cog if reuse and reused(plan, requested) == "copy" else build_cog
+    if reuse:
+        plan = with_reuse(plan, requested)
+    expected = partial(_expected_seconds, plan)
     if not compute:
         relay = Relay(
             progress,
-            label=f"cog {target.filename}",
+            label=f"cog {file_name(str(dst))}",
             total=plan.blocks,
             unit="blocks",
-            expected=lambda: _expected_seconds(plan),
+            expected=expected,
         )
         delayed = dask.delayed(build_later, pure=False, traverse=False)
-        return cast(Delayed, delayed(make, plan, target, overwrite=overwrite, relay=relay))
-    source_bytes = _source_bytes(plan)
-    with expecting(lambda: _expected_seconds(plan)):
-        result = make(plan, target, overwrite=overwrite, progress=progress)
+        return cast(Delayed, delayed(plan, target, overwrite=overwrite, relay=relay))
+    source_bytes = storage.stat(plan.location).size if plan.location else None
+    with expecting(expected):
+        result = build_cog(plan, target, overwrite=overwrite, progress=progress)
     return result.model_copy(update={"source_bytes": source_bytes})
 
 
@@ -144,11 +148,6 @@ def _expected_seconds(plan: CogPlan) -> float:
     (width, height), facts = plan.levels[0], plan.facts
     layout = Layout(width, height, facts.count, facts.numpy_dtype.itemsize)
     return estimate_layout("create_cog", layout, variant=plan.profile.tier, warps=plan.warps).seconds
-
-
-def _source_bytes(plan: CogPlan) -> int | None:
-    location = getattr(plan.source, "location", None)
-    return storage.stat(location).size if isinstance(location, Location) else None
 
 
 @spelled_out(CogKeywords)

@@ -27,8 +27,10 @@ from gdaltools.display import html
 from gdaltools.display.shown import ShownInOneLine
 from gdaltools.raster.facts import Facts
 from gdaltools.raster.picture import file_name
-from gdaltools.raster.pixels.source import Source
-from gdaltools.storage import BlobTraits
+from gdaltools.raster.pixels.prepare import FileSource
+from gdaltools.raster.pixels.raw import raw_source
+from gdaltools.raster.pixels.source import RasterSource, Source
+from gdaltools.storage import BlobTraits, Location
 from gdaltools.warp.target import TileSource
 
 # Sizes in ascending order: a failed upload repeats a whole block, so small blocks are preferred.
@@ -58,6 +60,8 @@ class CogPlan(ShownInOneLine):
         Whether the overviews are copied from the source.
     estimated_bytes : int or None
         The file's estimated size, from a sample of its blocks; None if no estimate was requested.
+    copies : bool
+        Whether the file is copied byte by byte, because it already is the planned COG.
     policy : Policy or None
         The encoders of adaptive DEFLATE, if they were chosen for more than this COG; otherwise None.
     """
@@ -77,7 +81,29 @@ class CogPlan(ShownInOneLine):
     statistics: bool = False
     estimated_bytes: int | None = None
     staged: bool = False
+    copies: bool = False
     policy: Policy | None = None
+
+    @property
+    def location(self) -> Location | None:
+        """The file that is read; None if the source is an array."""
+        return self.source.location if isinstance(self.source, FileSource) else None
+
+    def source_at(self, location: Location) -> Source:
+        """Return the source with its bytes at `location`, by the fastest reader of that file.
+
+        Examples
+        --------
+        >>> plan = gt.plan_cog("scene.tif")
+        >>> type(plan.source_at(plan.location)).__name__  # the file is uncompressed
+        'RawSource'
+        """
+        if not isinstance(self.source, FileSource):
+            return self.source
+        source = self.source.at(location)
+        if isinstance(source, RasterSource) and not self.kept:  # only GDAL reads a file's overviews
+            return raw_source(source, self.facts)
+        return source
 
     @property
     def traits(self) -> BlobTraits:

@@ -6,7 +6,6 @@ import math
 from dataclasses import replace
 from typing import Any, cast, get_args
 
-import numpy as np
 from rasterio.io import DatasetReader
 from rasterio.vrt import WarpedVRT
 
@@ -17,29 +16,29 @@ from gdaltools.cog.encode.codec import BlockEncoder, Encoding
 from gdaltools.cog.encode.profiles import CogProfile, choose_profile
 from gdaltools.cog.options import CogOptions, Overviews
 from gdaltools.cog.overviews.halving import level_sizes
+from gdaltools.cog.pieces.geometry import spread
 from gdaltools.cog.plan import CogPlan
 from gdaltools.cog.warped import vrt_source, warped_source
 from gdaltools.cost.cog_memory import affordable_blocksize, narrowed, piece_shape
-from gdaltools.errors import InvalidParameter
+from gdaltools.errors import InvalidParameter, one_of
 from gdaltools.geo.crs import parse_crs
+from gdaltools.geo.grid import Grid
 from gdaltools.geo.window import Span
 from gdaltools.raster.dataset import numpy_dtypes, open_dataset
 from gdaltools.raster.detect import RasterType, detect
 from gdaltools.raster.facts import Facts, facts_of, sample_bits
 from gdaltools.raster.info import mask_kind, source_crs
 from gdaltools.raster.pixels.blocks import reading_of, stored_blocks
-from gdaltools.raster.pixels.decoded import is_worth_decoding_first
-from gdaltools.raster.pixels.raw import RawSource, raw_source
+from gdaltools.raster.pixels.raw import RawSource
 from gdaltools.raster.pixels.source import RasterSource, Source
 from gdaltools.storage import Location
 from gdaltools.storage.staging import is_worth_staging
 from gdaltools.warp.target import TileSource
 
-# Drivers whose files can only be decoded from the top down.
-_SEQUENTIAL = ("PNG", "JPEG", "WEBP", "GIF", "JP2OpenJPEG")
 _SAMPLED_BLOCKS = 6
-# Pieces of a warp from which the rereads of all pieces are estimated.
+# At least this many pieces are looked at to estimate how often a stored block is decoded.
 _PIECES_LOOKED_AT = 24
+_UNIT = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
 
 
 def plan_for(src: Any, options: CogOptions) -> CogPlan:
@@ -50,28 +49,14 @@ def plan_for(src: Any, options: CogOptions) -> CogPlan:
     InvalidParameter, SourceNotFound, UnsupportedRaster, CorruptRaster, StorageError
         As `create_cog` does.
     """
-    check_overviews(options.overviews)
+    one_of("overviews", options.overviews, get_args(Overviews))
     if is_array(src):
         return _of_array(src, options)
     if isinstance(src, WarpedVRT):
         return _of_warped(src, options)
     location = storage.pinned(src)
     with open_dataset(location) as dataset:
-        profile = profile_for(dataset, location, options)
-        plan = _planned(dataset, location, profile, options)
-    return replace(plan, staged=is_worth_staging(location, 1.0))
-
-
-def check_overviews(name: str) -> None:
-    """Raise unless `name` is a value that `create_cog` accepts for `overviews`.
-
-    Raises
-    ------
-    InvalidParameter
-        `name` is not one of `Overviews`.
-    """
-    if name not in get_args(Overviews):
-        raise InvalidParameter(f"overviews {name!r} is unknown: use {', '.join(get_args(Overviews))}")
+        return _of_raster(dataset, location, options)
 
 
 def _of_array(array: Any, options: CogOptions) -> CogPlan:
@@ -92,11 +77,12 @@ def _of_array(array: Any, options: CogOptions) -> CogPlan:
 def _of_warped(vrt: WarpedVRT, options: CogOptions) -> CogPlan:
     if options.target_crs is not None or options.tms is not None or options.overviews == "keep":
         raise InvalidParameter("a WarpedVRT is warped already and has no overviews to keep")
-    location = storage.locate(vrt.src_dataset.name)
+    location = storage.pinned(vrt.src_dataset.name)
     profile = profile_for(vrt, location, options)
     source, facts = vrt_source(vrt, location, mask_nodata=not profile.lossless)
     plan = plan_of_facts(source, facts, profile, options)
-    return replace(plan, warps=True, source_crs_wkt=source.source_wkt)
+    staged = is_worth_staging(location, 1.0)
+    return replace(plan, warps=True, source_crs_wkt=source.source_wkt, staged=staged)
 
 
 def profile_for(dataset: DatasetReader, location: Location, options: CogOptions) -> CogProfile:
@@ -128,12 +114,9 @@ def with_estimate(plan: CogPlan) -> CogPlan:
     size = plan.profile.blocksize
     width, height = plan.levels[0]
     encoder = BlockEncoder(plan.encoding, Policy())
-    places = np.linspace(0, math.ceil(height / size) * math.ceil(width / size) - 1, _SAMPLED_BLOCKS).astype(
-        int
-    )
+    places = spread(math.ceil(height / size), math.ceil(width / size), _SAMPLED_BLOCKS, 1)
     stored = pixels = 0
-    for place in sorted(set(places.tolist())):
-        row, col = divmod(place, math.ceil(width / size))
+    for row, col in sorted({place for line in places for place in line}):
         rows = Span(row * size, min((row + 1) * size, height))
         cols = Span(col * size, min((col + 1) * size, width))
         block, _ = plan.source.read(rows, cols, plan.facts.numpy_dtype, planes=plan.planes)
@@ -143,22 +126,24 @@ def with_estimate(plan: CogPlan) -> CogPlan:
     return replace(plan, estimated_bytes=round(stored / pixels * total))
 
 
-def _planned(dataset: DatasetReader, location: Location, profile: CogProfile, options: CogOptions) -> CogPlan:
+def _of_raster(dataset: DatasetReader, location: Location, options: CogOptions) -> CogPlan:
+    profile = profile_for(dataset, location, options)
     target = None if options.target_crs is None else parse_crs(options.target_crs, "target_crs")
     if target is not None or options.tms is not None:
-        found = source_crs(dataset, location, options.input_crs)
+        crs = source_crs(dataset, location, options.input_crs)
     else:
-        found = parse_crs(options.input_crs, "input_crs") if options.input_crs is not None else dataset.crs
-    warps = options.tms is not None or target not in (None, found)
+        crs = dataset.crs if options.input_crs is None else parse_crs(options.input_crs, "input_crs")
     kind = mask_kind(dataset)
     # A lossy codec changes values, so only a mask says reliably which pixels are nodata.
     mask_nodata = not profile.lossless and kind == "nodata"
     source: Source
+    stored_rows = 1
+    warps = options.tms is not None or target not in (None, crs)
     if warps:
         source, facts = warped_source(
             dataset,
             location,
-            source_crs=found,
+            source_crs=crs,
             target_crs=target,
             tms=options.tms,
             resampling=profile.reproject_resampling,
@@ -168,32 +153,51 @@ def _planned(dataset: DatasetReader, location: Location, profile: CogProfile, op
     else:
         masked = kind == "mask" or mask_nodata
         source = RasterSource(location, dataset.count, masked)
-        facts = replace(facts_of(dataset, masked=masked), crs_wkt=found.to_wkt() if found else None)
-    stored_rows, stored_cols = dataset.block_shapes[0]
-    plan = plan_of_facts(source, facts, profile, options, stored_rows=1 if warps else stored_rows)
-    plan = replace(plan, source_crs_wkt=found.to_wkt() if found else None, warps=warps)
+        facts = replace(facts_of(dataset, masked=masked), crs_wkt=crs.to_wkt() if crs else None)
+        stored_rows = dataset.block_shapes[0][0]
+    plan = plan_of_facts(source, facts, profile, options, stored_rows=stored_rows)
+    plan = replace(plan, warps=warps, staged=is_worth_staging(location, 1.0))
+    plan = replace(plan, source_crs_wkt=crs.to_wkt() if crs else None)
     if options.overviews == "keep":
         sizes = _own_levels(dataset, location, facts, plan.profile.blocksize, warps)
         plan = replace(plan, levels=sizes, kept=True)
-    if plan.pieces == 1:
-        return plan
-    compressed = dataset.compression is not None
-    if isinstance(source, TileSource):
-        rereads, size = _warp_rereads(dataset, source, plan)
-        decode_first = compressed and source.pixels.by_kernel and is_worth_decoding_first(rereads, size)
-        return replace(plan, decode_first=True) if decode_first else replace(plan, rereads=rereads)
-    if (
-        not (compressed or plan.kept)
-        and isinstance(source, RasterSource)
-        and isinstance(raw_source(source, facts), RawSource)
-    ):
-        return replace(plan, piece=narrowed(plan.piece, facts.pixel_bytes, plan.profile.blocksize))
-    rereads = _rereads(facts, plan.piece, stored_rows, stored_cols)
-    # A scratch file holds only the full resolution, so it cannot serve a plan that keeps overviews.
-    often = compressed and is_worth_decoding_first(rereads, facts.width * facts.height * facts.pixel_bytes)
-    if not plan.kept and (dataset.driver in _SEQUENTIAL or often):
+    return plan if plan.pieces == 1 else _by_pieces(dataset, plan)
+
+
+def _by_pieces(dataset: DatasetReader, plan: CogPlan) -> CogPlan:
+    """Return the plan of several pieces with how they read the source."""
+    source = plan.source_at(plan.location) if plan.location else plan.source
+    if isinstance(source, RawSource):
+        return replace(plan, piece=narrowed(plan.piece, plan.facts.pixel_bytes, plan.profile.blocksize))
+    warp = source.pixels.warp if isinstance(source, TileSource) else None
+    if isinstance(source, TileSource) and warp is not None:
+        if source.pixels.raw is not None:
+            return plan
+        blocks, cell = stored_blocks(dataset, warp.source, warp.target, warps=True), warp.cell
+        can_decode_first = source.pixels.by_kernel
+    else:
+        # Only its size matters: a raster that is not warped needs no place on Earth.
+        grid = Grid(crs="", transform=_UNIT, width=dataset.width, height=dataset.height)
+        blocks, cell = stored_blocks(dataset, grid, grid, warps=False), plan.piece[1]
+        # A scratch file holds only the full resolution.
+        can_decode_first = not plan.kept
+    rereads = reading_of(blocks, [iter([piece]) for piece in _middle_pieces(plan)], cell).rereads
+    if can_decode_first and blocks.is_worth_decoding_first(rereads):
         return replace(plan, decode_first=True)
     return replace(plan, rereads=rereads)
+
+
+def _middle_pieces(plan: CogPlan) -> list[tuple[int, int, int, int]]:
+    """Return top, bottom, left and right of the pieces of some rows in the middle of the raster."""
+    (width, height), (rows, cols) = plan.levels[0], plan.piece
+    down, across = -(-height // rows), -(-width // cols)
+    looked = min(down, -(-_PIECES_LOOKED_AT // across))
+    first = (down - looked) // 2
+    return [
+        (top, min(top + rows, height), left, min(left + cols, width))
+        for top in range(first * rows, (first + looked) * rows, rows)
+        for left in range(0, width, cols)
+    ]
 
 
 def plan_of_facts(
@@ -252,36 +256,3 @@ def _own_levels(
     if len(sizes) == 1 and max(full) > blocksize:
         raise InvalidParameter(f"{location} has no overviews to keep: use overviews='build'")
     return tuple(sizes)
-
-
-def _warp_rereads(dataset: DatasetReader, source: TileSource, plan: CogPlan) -> tuple[float, int]:
-    """Return how often the pieces of a warp decode a stored block, and the decoded bytes of all blocks.
-
-    The first number is estimated from some of the pieces.
-    """
-    warp = source.pixels.warp
-    if warp is None or source.pixels.raw is not None:
-        return 1.0, 0
-    blocks = stored_blocks(dataset, warp.source, warp.target, warps=True)
-    rows, cols = plan.piece
-    height, width = plan.facts.height, plan.facts.width
-    places = [
-        (top, min(top + rows, height), left, min(left + cols, width))
-        for top in range(0, height, rows)
-        for left in range(0, width, cols)
-    ]
-    first = max(0, len(places) // 2 - _PIECES_LOOKED_AT // 2)
-    readers = [iter([place]) for place in places[first : first + _PIECES_LOOKED_AT]]
-    return reading_of(blocks, readers, warp.cell).rereads, blocks.decoded_bytes
-
-
-def _rereads(facts: Facts, piece: tuple[int, int], stored_rows: int, stored_cols: int) -> float:
-    """Return how often a stored block is decoded, on average over the raster."""
-
-    def along(size: int, part: int, stored: int) -> float:
-        touched = sum(
-            -(-min(begin + part, size) // stored) - begin // stored for begin in range(0, size, part)
-        )
-        return touched / math.ceil(size / stored)
-
-    return along(facts.height, piece[0], stored_rows) * along(facts.width, piece[1], stored_cols)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
@@ -40,6 +40,9 @@ class CogResult(OnMap, BaseModel):
         The quality of JPEG or WEBP; None for other codecs.
     seconds : float
         The time from the start of the work to the published COG.
+    reused : "file", "blocks" or None
+        What was copied from the source unchanged: the whole file, the stored blocks of the full resolution,
+        or nothing.
     source_bytes : int or None
         The size of the source in storage; None if the source is not a file.
     """
@@ -69,6 +72,7 @@ class CogResult(OnMap, BaseModel):
     quality: int | None
     seconds: float
     tier_profile: CogProfile
+    reused: Literal["file", "blocks"] | None = None
     source_bytes: int | None = None
 
     @property
@@ -85,7 +89,8 @@ class CogResult(OnMap, BaseModel):
             "location": self.location,
             "size": f"{cols} x {rows} pixels, {self.band_count} x {self.dtype}, {self._share()}",
             "tier": self.tier + (f" ({self.tier_profile.reason})" if self.tier_profile.reason else ""),
-            "encoding": f"{self.compression}, predictor {self.predictor}, blocks of {self.blocksize}",
+            "encoding": {"file": "copied; ", "blocks": "stored blocks copied; ", None: ""}[self.reused]
+            + f"{self.compression}, predictor {self.predictor}, blocks of {self.blocksize}",
             "overviews": (", ".join(map(str, self.overview_levels)) or "none")
             + f" ({self.overview_resampling})",
             "crs": (self.target_crs or "none").split(",")[0] + warped,

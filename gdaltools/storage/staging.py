@@ -53,16 +53,13 @@ def streamed_copy(location: Location, *, first: Iterable[int]) -> Iterator[tuple
 
 
 @contextmanager
-def staged_copy(location: Location, *, share: float) -> Iterator[Location]:
-    """Yield the location, with its bytes on the local disk until the block ends if staging is worth it.
+def staged_copy(location: Location) -> Iterator[Location]:
+    """Yield a local copy of a raster, which lasts until the block ends.
 
     Raises
     ------
     SourceChanged, StorageError
         As for `gdaltools.storage.fetch`.
     """
-    if not is_worth_staging(location, share):
-        yield location
-        return
     with scratch_folder(Path(tempfile.gettempdir())) as folder:
         yield storage.fetch(location, folder / location.filename)

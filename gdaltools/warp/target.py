@@ -6,9 +6,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 import numpy as np
 from rasterio.windows import Window
@@ -16,10 +16,38 @@ from rasterio.windows import Window
 from gdaltools.geo.window import PixelWindow, Span
 from gdaltools.raster.dataset import open_dataset
 from gdaltools.raster.pixels.raw import RawSource
-from gdaltools.raster.pixels.source import Pixels, Valid, stacked
+from gdaltools.raster.pixels.source import Pixels, Source, Valid, stacked
 from gdaltools.raster.pixels.windows import SourceWindows, raw_pixels
 from gdaltools.storage import Location
 from gdaltools.warp.strips import WarpPlan, plain_strips, warped_strips
+
+
+class GridPixels(Protocol):
+    """The pixels of a target grid, wherever they come from."""
+
+    @property
+    def name(self) -> str:
+        """The name in error messages."""
+
+    @property
+    def warp(self) -> WarpPlan | None:
+        """How the pixels are warped; None if they are the source's own."""
+
+    @property
+    def step(self) -> int:
+        """Strips are cut at multiples of this many rows of the grid."""
+
+    def tile(self, window: PixelWindow) -> Source:
+        """Return a window as the source of a COG."""
+
+    def part(self, window: PixelWindow) -> GridPixels:
+        """Return the same pixels for a task that reads nothing beyond the window."""
+
+    def opened(self) -> AbstractContextManager[Any]:
+        """Yield the source, open in this thread while the block lasts."""
+
+    def strips(self, source: Any, window: Window) -> Iterator[tuple[Pixels, Valid | None]]:
+        """Yield a window of the opened source as `TargetPixels.strips` does."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +75,19 @@ class TargetPixels:
     hidden: float | None
     step: int
     raw: RawSource | None = field(default=None, repr=False)
+
+    @property
+    def name(self) -> str:
+        """The name in error messages."""
+        return str(self.location)
+
+    def tile(self, window: PixelWindow) -> TileSource:
+        """Return a window as the source of a COG."""
+        return TileSource(self, window)
+
+    def part(self, window: PixelWindow) -> Self:
+        """Return the same pixels: a file is read where the task runs."""
+        return self
 
     @property
     def by_kernel(self) -> bool:
@@ -131,6 +172,11 @@ class TileSource:
         """The raster that is read."""
         return self.pixels.location
 
+    @property
+    def masked(self) -> bool:
+        """Whether the raster's own mask is read."""
+        return self.pixels.own_mask
+
     def at(self, location: Location) -> Self:
         """Return the same tile, with the source's bytes at `location`.
 
@@ -152,28 +198,29 @@ class TileSource:
             As in `TargetPixels.strips`.
         """
         with self.pixels.opened() as source:
-            return OpenTile(self, source).read(rows, cols, dtype, planes=planes)
+            return OpenTile(self.pixels, self.window, source).read(rows, cols, dtype, planes=planes)
 
 
 @dataclass(frozen=True)
 class OpenTile:
     """A tile of a raster that is open in this thread: blocks decoded for one tile serve the next."""
 
-    tile: TileSource
-    source: SourceWindows
+    pixels: GridPixels
+    window: PixelWindow
+    source: Any
 
     @property
     def name(self) -> str:
         """The name in error messages."""
-        return self.tile.name
+        return self.pixels.name
 
     def read(
         self, rows: Span, cols: Span, dtype: np.dtype[Any], *, planes: int
     ) -> tuple[Pixels, Valid | None]:
         """As `TileSource.read`."""
-        origin = self.tile.window
+        origin = self.window
         window = Window(origin.col_off + cols.start, origin.row_off + rows.start, len(cols), len(rows))
-        parts, masks = zip(*self.tile.pixels.strips(self.source, window), strict=True)
+        parts, masks = zip(*self.pixels.strips(self.source, window), strict=True)
         valid = None if masks[0] is None else np.concatenate(masks)
         pixels = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
         return stacked(pixels, dtype, planes=planes), valid

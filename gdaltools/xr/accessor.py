@@ -11,9 +11,11 @@ Importing this module registers them. `gdaltools.open` imports it, as does ``imp
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 import xarray
+
+from gdaltools.cog.options import CogKeywords, CogOptions, spelled_out
 
 if TYPE_CHECKING:
     from gdaltools.cog.result import CogResult
@@ -71,10 +73,8 @@ class _Accessor:
         3
         """
         from gdaltools.xr.info import array_scheme
-        from gdaltools.xr.tiles import tile_size_of
 
-        raster = self._raster()
-        return array_scheme(raster, tile_size if tile_size is not None else tile_size_of(raster), overlap)
+        return array_scheme(self._raster(), tile_size, overlap)
 
     def to_cog(self, dst: StrPath | Location, profile: str = "analysis", **options: Any) -> CogResult:
         """Write the array as a COG; `options` are those of `gdaltools.create_cog`.
@@ -98,6 +98,7 @@ class _Accessor:
         result: CogResult = create_cog(self._raster(), dst, profile, **options)
         return result
 
+    @spelled_out(CogKeywords)
     def to_tiles(
         self,
         dst: StrPath | Location,
@@ -108,7 +109,7 @@ class _Accessor:
         stem: str | None = None,
         overwrite: bool = False,
         progress: ProgressOption = "auto",
-        **options: Any,
+        **options: Unpack[CogKeywords],
     ) -> ExtractionResult:
         """Write the array as one COG per tile, as ``{stem}_tile_{row}_{col}.tif`` below `dst`.
 
@@ -117,14 +118,14 @@ class _Accessor:
 
         Parameters
         ----------
+        profile, **options
+            The encoding: see `CogOptions`.
         tile_size : int, optional
             Side of a tile in pixels, a multiple of 16; by default about 450 MB uncompressed.
         overlap : int
             Pixels that neighbouring tiles share.
         stem : str, optional
             First part of the file names; by default the array's name, or "array".
-        options
-            Options of `create_cog` that decide how a COG is encoded: codec, level, quality, ...
 
         Raises
         ------
@@ -136,10 +137,14 @@ class _Accessor:
         >>> len(ds.gt.to_tiles("tiles/", tile_size=512, progress=False).tiles)
         4
         """
-        from gdaltools.cog.options import CogOptions
         from gdaltools.errors import InvalidParameter
         from gdaltools.xr.tiles import array_tiles
 
+        if "resume" in options:
+            raise InvalidParameter(
+                "an array has no version by which a run could be resumed: write its tiles again with "
+                "overwrite=True, or use extract_tiles on a file"
+            )
         try:
             cog_options = CogOptions(profile=profile, **options)
         except TypeError as error:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from gdaltools.cog.arrays import array_source, array_type
+from gdaltools.cost.tiles_memory import auto_tile_size
 from gdaltools.errors import InvalidParameter, UnsupportedRaster
 from gdaltools.geo.crs import WGS84, crs_name, transform_bounds
 from gdaltools.geo.grid import Grid
@@ -12,6 +14,7 @@ from gdaltools.raster.bands import named
 from gdaltools.raster.detect import Detection
 from gdaltools.raster.facts import Facts
 from gdaltools.raster.info import RasterInfo
+from gdaltools.raster.tiff import BLOCK_UNIT
 from gdaltools.tiles.scheme import TilingScheme
 
 
@@ -65,7 +68,7 @@ def array_info(array: Any) -> RasterInfo:
     )
 
 
-def array_scheme(array: Any, tile_size: int, overlap: int) -> TilingScheme:
+def array_scheme(array: Any, tile_size: int | None, overlap: int) -> TilingScheme:
     """Return the tiling scheme of the array's own grid.
 
     Raises
@@ -73,12 +76,26 @@ def array_scheme(array: Any, tile_size: int, overlap: int) -> TilingScheme:
     UnsupportedRaster
         As in `array_info`; or the array has no CRS.
     InvalidParameter
-        The sizes contradict each other.
+        The sizes contradict each other, or there would be more than a million tiles.
+    """
+    scheme = own_scheme(array, tile_size, overlap)
+    if scheme.file_crs is None:
+        raise UnsupportedRaster(f"{scheme.source} has no CRS: set it with rio.write_crs")
+    return scheme
+
+
+def own_scheme(array: Any, tile_size: int | None, overlap: int) -> TilingScheme:
+    """As `array_scheme`, also of an array without a CRS, whose tiles have a place in the array only.
+
+    Raises
+    ------
+    UnsupportedRaster, InvalidParameter
+        As in `array_scheme`, apart from the CRS.
     """
     info = array_info(array)
-    if info.crs is None:
-        raise UnsupportedRaster(f"{info.location} has no CRS: set it with rio.write_crs")
-    grid = Grid(crs=info.crs, transform=info.transform, width=info.width, height=info.height)
+    if tile_size is None:
+        tile_size = _tile_size(array)
+    grid = Grid(crs=info.crs or "", transform=info.transform, width=info.width, height=info.height)
     try:
         return TilingScheme(
             source=info.location,
@@ -97,6 +114,17 @@ def array_scheme(array: Any, tile_size: int, overlap: int) -> TilingScheme:
         )
     except ValueError as error:
         raise InvalidParameter(f"tile_size {tile_size}, overlap {overlap}: {error}") from error
+
+
+def _tile_size(array: Any) -> int:
+    """Return a side of about 450 MB; whole chunks, if they are smaller than that and fit TIFF's blocks."""
+    source, facts = array_source(array)
+    size = auto_tile_size(facts.pixel_bytes)
+    chunks = getattr(source.array, "chunksize", None)
+    if chunks is None:
+        return size
+    unit = math.lcm(*(int(side) for side in chunks[1:]))
+    return size // unit * unit if unit <= size and unit % BLOCK_UNIT == 0 else size
 
 
 def _detected(facts: Facts) -> Detection:

@@ -6,39 +6,69 @@
 
 from __future__ import annotations
 
-import math
-import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Self, cast
+
+from rasterio.windows import Window
 
 from gdaltools import storage
-from gdaltools.cog.arrays import array_source
+from gdaltools.cog.encode.adaptive import Policy
 from gdaltools.cog.options import CogOptions
-from gdaltools.cog.plan import CogPlan
 from gdaltools.cog.planning import plan_for
-from gdaltools.cog.write.build import build_cog
-from gdaltools.cost.tiles_memory import auto_tile_size
+from gdaltools.cost.cog_memory import piece_shape
 from gdaltools.display.progress import ProgressOption
-from gdaltools.display.reporting import reporting
-from gdaltools.errors import InvalidParameter
-from gdaltools.raster.facts import Facts
-from gdaltools.raster.tiff import BLOCK_UNIT
+from gdaltools.geo.window import PixelWindow, Span
+from gdaltools.raster.pixels.blocks import Reading, StoredBlocks
+from gdaltools.raster.pixels.source import ArraySource, Pixels, Valid
 from gdaltools.runtime import graph
 from gdaltools.storage import Location, StrPath
-from gdaltools.tiles.axis import TileAxis
-from gdaltools.tiles.extract.result import ExtractedTile, ExtractionResult
-from gdaltools.tiles.scheme import MAX_TILES
+from gdaltools.tiles.extract.create import decided
+from gdaltools.tiles.extract.format import TileFormat
+from gdaltools.tiles.extract.groups import TileGroup
+from gdaltools.tiles.extract.plan import ExtractionPlan
+from gdaltools.tiles.extract.result import ExtractionResult
+from gdaltools.tiles.extract.walk import ExtractionSpec
+from gdaltools.tiles.scheme import TilingScheme
+from gdaltools.xr.info import own_scheme
 
 
 @dataclass(frozen=True)
-class _TileTask:
-    """The plan of a tile, and its target."""
+class ArrayPixels:
+    """An array as the pixels of its own grid; a task reads a tile of it at once."""
 
-    tile_id: str
-    plan: CogPlan
-    target: Location
-    overwrite: bool
+    source: ArraySource
+    step: int
+    warp: None = None
+
+    @property
+    def name(self) -> str:
+        """The name in error messages."""
+        return self.source.name
+
+    def part(self, window: PixelWindow) -> Self:
+        """Return the window's pixels alone: an array is sent along with its tasks."""
+        top, left = window.row_off - self.source.origin[0], window.col_off - self.source.origin[1]
+        array = self.source.array[:, top : top + window.height, left : left + window.width]
+        origin = window.row_off, window.col_off
+        return replace(self, source=replace(self.source, array=array, origin=origin))
+
+    def tile(self, window: PixelWindow) -> ArraySource:
+        """Return a window as the source of a COG."""
+        return replace(self.part(window).source, origin=(0, 0))
+
+    @contextmanager
+    def opened(self) -> Iterator[ArraySource]:
+        """Yield the array."""
+        yield self.source
+
+    def strips(self, source: ArraySource, window: Window) -> Iterator[tuple[Pixels, Valid | None]]:
+        """Yield a window, shape (bands, rows, cols), and which of its pixels are data."""
+        top, left = int(window.row_off), int(window.col_off)
+        rows, cols = Span(top, top + int(window.height)), Span(left, left + int(window.width))
+        pixels, valid = source.read(rows, cols, source.array.dtype, planes=len(source.array))
+        yield (pixels[..., 0], valid)
 
 
 def array_tiles(
@@ -81,105 +111,39 @@ def array_tiles(
     UnsupportedRaster, StorageError
         As in `create_cog`.
     """
-    source, facts = array_source(array)
-    size = tile_size if tile_size is not None else _size_of(source.array, facts.pixel_bytes)
-    _check(size, overlap)
-    down, across = TileAxis(facts.height, size, overlap), TileAxis(facts.width, size, overlap)
-    if down.count * across.count > MAX_TILES:
-        raise InvalidParameter(
-            f"{down.count} x {across.count} tiles are more than {MAX_TILES}: choose a larger tile_size"
-        )
-    folder, name = storage.locate(dst), stem or str(array.name or "array")
-    places = [(row, col) for row in range(down.count) for col in range(across.count)]
-    targets = {place: folder.child(f"{name}_tile_{place[0]}_{place[1]}.tif") for place in places}
-    for target in targets.values():
-        storage.check_target(target, overwrite=overwrite)
-    y, x = array.rio.y_dim, array.rio.x_dim
+    plan = _plan(array, own_scheme(array, tile_size, overlap), options or CogOptions())
+    name = stem or str(array.name or "array")
+    spec = ExtractionSpec(plan, storage.locate(dst), name, overwrite, skip_empty=False, policy=Policy())
+    return decided(spec, list(plan.positions())).run(progress)
 
-    def tiles() -> Iterator[_TileTask]:
-        for row, col in places:
-            (top, height), (left, width) = down.span(row), across.span(col)
-            part = array.isel({y: slice(top, top + height), x: slice(left, left + width)})
-            plan = plan_for(part, options or CogOptions())
-            yield _TileTask(
-                f"tile_{row}_{col}", _placed(plan, facts, left, top), targets[row, col], overwrite
-            )
 
-    made: dict[str, ExtractedTile] = {}
-    total = sum(down.span(row)[1] * across.span(col)[1] for row, col in places)
-    with reporting(progress, label="tiles", total=total, unit="pixels") as advance:
-
-        def ended(tile: ExtractedTile) -> None:
-            made[tile.tile_id] = tile
-            advance(tile.shape[1] * tile.shape[2])
-
-        small = next(tiles()).plan.pieces == 1
-        if small:
-            graph.run_each(_make_alone, tiles(), ended=ended)
-        else:
-            for tile in tiles():
-                ended(_make(tile))
-    found = [made[f"tile_{row}_{col}"] for row, col in places]
-    return ExtractionResult(
-        source=source.name,
-        tiles=tuple(found),
-        tiles_resumed=0,
-        total_bytes=sum(tile.size_bytes for tile in found),
-        total_pixels=total,
-        seconds=max(tile.finished for tile in found) - min(tile.started for tile in found),
-        cogs=True,
-        warped=False,
-        resampling=None,
-        tile_size=size,
-        overlap=overlap,
+def _plan(array: Any, scheme: TilingScheme, options: CogOptions) -> ExtractionPlan:
+    """Return the plan for all tiles: small ones are computed side by side, large ones by all threads."""
+    whole = plan_for(array, options)
+    facts, block = whole.facts, whole.profile.blocksize
+    largest = scheme.window(0, 0)
+    rows, cols = piece_shape(largest.width, largest.height, facts.pixel_bytes, block)
+    places = [scheme.position(tile_id) for tile_id in scheme.tile_ids()]
+    grid = scheme.grid
+    return ExtractionPlan(
+        scheme=scheme,
+        pixels=ArrayPixels(cast(ArraySource, whole.source), step=grid.height),
+        layout=TileFormat(facts, whole.profile, options, cogs=True),
+        blocks=StoredBlocks(
+            grid,
+            grid,
+            grid.height,
+            grid.width,
+            facts.pixel_bytes,
+            warps=False,
+            compressed=False,
+            sequential=False,
+        ),
+        groups=tuple(TileGroup(range(row, row + 1), range(col, col + 1)) for row, col in places),
+        tiles=len(places),
+        total_pixels=sum(scheme.window(*place).pixels for place in places),
+        threads=graph.cluster_threads() or graph.thread_count(),
+        side_by_side=rows >= largest.height and cols >= largest.width,
+        reading=Reading(0, 0, 0, 0),
+        cached=True,
     )
-
-
-def _placed(plan: CogPlan, whole: Facts, left: int, top: int) -> CogPlan:
-    """Return the plan with a transform derived from the whole array's: a part of a single row has none."""
-    transform = whole.transform * whole.transform.translation(left, top)
-    return replace(plan, facts=replace(plan.facts, transform=transform))
-
-
-def _make_alone(tile: _TileTask) -> ExtractedTile:
-    with graph.using_threads(1):
-        return _make(tile)
-
-
-def _make(tile: _TileTask) -> ExtractedTile:
-    started = time.time()
-    build_cog(tile.plan, tile.target, overwrite=tile.overwrite, progress=False)
-    stat, facts = storage.stat(tile.target), tile.plan.facts
-    return ExtractedTile(
-        tile_id=tile.tile_id,
-        location=str(tile.target),
-        size_bytes=stat.size,
-        etag=stat.etag,
-        shape=(facts.count, facts.height, facts.width),
-        resumed=False,
-        started=started,
-        finished=time.time(),
-    )
-
-
-def tile_size_of(array: Any) -> int:
-    """Return the default side of an array's tiles."""
-    source, facts = array_source(array)
-    return _size_of(source.array, facts.pixel_bytes)
-
-
-def _size_of(data: Any, pixel_bytes: int) -> int:
-    """Return a side of about 450 MB; whole chunks, if they are smaller than that and fit TIFF's blocks."""
-    size = auto_tile_size(pixel_bytes)
-    chunks = getattr(data, "chunksize", None)
-    if chunks is None:
-        return size
-    unit = math.lcm(*(int(side) for side in chunks[1:]))
-    return size // unit * unit if unit <= size and unit % BLOCK_UNIT == 0 else size
-
-
-def _check(size: int, overlap: int) -> None:
-    if isinstance(size, bool) or not isinstance(size, int) or size < BLOCK_UNIT or size % BLOCK_UNIT:
-        raise InvalidParameter(f"tile_size {size!r}: give a positive multiple of {BLOCK_UNIT}")
-    if isinstance(overlap, bool) or not isinstance(overlap, int) or not 0 <= overlap < size:
-        raise InvalidParameter(f"overlap {overlap!r}: give 0 or more pixels, less than tile_size {size}")

@@ -183,13 +183,16 @@ async def test_a_stage_done_by_two_workers_is_signalled_once(world: World) -> No
         with one, two:
             await world.until_ready(one)
             await world.until_ready(two)
-            job_id = await platform.submit(noop(stages=2, tasks=40), job_type=NOOP)
-            jobs = await platform.quiet([job_id], DEADLINE_SECONDS)
+            job_ids: list[str] = []
+            # On a busy machine one worker may take all tasks of a job before the other is awake.
+            while {task["executed_by_app"] for task in world.tasks()} != names:
+                parameters = noop(stages=2, tasks=40 + len(job_ids))
+                job_ids.append(await platform.submit(parameters, job_type=NOOP))
+                jobs = await platform.quiet(job_ids, DEADLINE_SECONDS)
         await world.until_drained()
     assert platform.violations == []
-    assert jobs[job_id]["status"] == "completed"
-    assert world.signals() == [1, 2]
-    assert {task["executed_by_app"] for task in world.tasks()} == names
+    assert [jobs[job_id]["status"] for job_id in job_ids] == ["completed"] * len(job_ids)
+    assert sorted(world.signals()) == sorted([1, 2] * len(job_ids))
 
 
 # Every form of a Task message that §3 allows, as changes to a complete one; None removes a field.

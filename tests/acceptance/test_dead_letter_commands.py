@@ -26,7 +26,8 @@ from tests.support.commands import (
 )
 from tests.support.rasters import smooth, write_raster
 from tests.support.services import postgres
-from worker.database.jobs import PlatformDatabase
+from worker.database import Database, migration
+from worker.database.connections import Connections
 from worker.local.broker.server import BrokerThread, QueueSpec
 from worker.queue.bus import Bus, OutgoingMessage
 
@@ -80,8 +81,8 @@ class Services:
 @pytest.fixture(scope="module")
 def conninfo() -> Iterator[str]:
     async def migrate(made: str) -> None:
-        async with PlatformDatabase.connect(made) as database:
-            await database.migrate()
+        async with Database(Connections(made)) as database:
+            await migration.migrate(database.connections)
 
     with postgres.server() as server, server.database() as made:
         asyncio.run(migrate(made))

@@ -28,7 +28,9 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Standalone]:
 
 @pytest.fixture
 def blobs(running: Standalone) -> Path:
-    return Path(os.environ["GDALTOOLS_BLOB_ROOT"]) / "bronze-rasters"
+    folder = Path(os.environ["GDALTOOLS_BLOB_ROOT"]) / "bronze-rasters"
+    folder.mkdir(exist_ok=True)
+    return folder
 
 
 def parameters(name: str, **more: Any) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from gdaltools.errors import GdalToolsError
 from tests.support.eventually import eventually
 from tests.support.rasters import WGS84_GRID, categories, smooth, truncate, write_raster
 from tests.support.services import postgres
+from worker.database.overview import read_overview
 from worker.local.broker.server import BrokerThread, QueueSpec
 from worker.protocol.rows import JobRow, TaskRow
 from worker.queue.bus import Bus, OutgoingMessage
@@ -47,10 +48,10 @@ class World:
         submission = await self.service.machine.submit(JOB_TYPE, parameters)
         async with asyncio.timeout(DEADLINE_SECONDS):
             while True:
-                job = await self.service.database.job(submission.job_id)
+                job = await self.service.database.jobs.get(submission.job_id)
                 assert job is not None
                 if job.over:
-                    return job, await self.service.database.tasks(job.job_id)
+                    return job, await self.service.database.tasks.of_job(job.job_id)
                 await asyncio.sleep(0.1)
 
     async def dead_letters(self, queue: str, count: int) -> list[tuple[str | None, str | None]]:
@@ -248,12 +249,13 @@ async def test_a_crs_that_nobody_knows_fails_the_job(world: World) -> None:
 async def test_a_bad_submission_is_refused_in_words_and_makes_no_job(
     world: World, job_type: str, changes: dict[str, Any], said: str
 ) -> None:
-    before = len(await world.service.database.jobs())
+    connections = world.service.database.connections
+    before = [job.job_id for job in (await read_overview(connections, known=())).jobs]
     with pytest.raises(GdalToolsError, match=said):
         await world.service.machine.submit(
             job_type, {"container_name": "bronze-rasters", "blob_name": "scene.tif", **changes}
         )
-    assert len(await world.service.database.jobs()) == before
+    assert [job.job_id for job in (await read_overview(connections, known=())).jobs] == before
 
 
 @pytest.mark.parametrize(
@@ -295,7 +297,7 @@ async def test_an_unknown_message_on_the_jobs_queue_is_dead_lettered(world: Worl
 
 async def test_nothing_is_left_in_the_queues_and_the_outbox(world: World) -> None:
     await eventually(lambda: all(_is_empty(world.broker, queue) for queue in QUEUES))
-    assert (await world.service.database.outbox_backlog()).unsent == 0
+    assert (await world.service.database.outbox.backlog()).unsent == 0
 
 
 def _is_empty(broker: BrokerThread, queue: str) -> bool:

@@ -12,7 +12,8 @@ import pytest
 
 from tests.support.commands import environment_with, free_port, is_one_clear_line, run
 from tests.support.services import postgres
-from worker.database.jobs import PlatformDatabase
+from worker.database import Database, migration
+from worker.database.connections import Connections
 from worker.local.broker.server import BrokerThread, QueueSpec
 from worker.queue.bus import Bus, OutgoingMessage
 
@@ -86,8 +87,8 @@ def services(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     ):
 
         async def migrate() -> None:
-            async with PlatformDatabase.connect(conninfo) as database:
-                await database.migrate()
+            async with Database(Connections(conninfo)) as database:
+                await migration.migrate(database.connections)
 
         asyncio.run(migrate())
         yield World(conninfo, broker, blobs)

@@ -9,8 +9,9 @@ from typing import Any
 
 from gdaltools.errors import GdalToolsError
 from tests.support.worker_process import WorkerProcess
-from worker.database.jobs import PlatformDatabase
-from worker.database.tasks import DatabaseError
+from worker.database import Database
+from worker.database.connections import Connections
+from worker.errors import DatabaseError
 from worker.web.client import Client
 
 _PAUSE_SECONDS = 0.5
@@ -23,7 +24,7 @@ class OwnPlatform:
         self.violations: list[str] = []
         self.workers: Sequence[WorkerProcess] = ()
         """Any of them accepts a job; at times none is running."""
-        self._database = PlatformDatabase.connect(conninfo)
+        self._database = Database(Connections(conninfo))
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[OwnPlatform]:
@@ -48,7 +49,7 @@ class OwnPlatform:
         async with asyncio.timeout(deadline):
             while True:
                 try:
-                    jobs = [await self._database.job(job_id) for job_id in job_ids]
+                    jobs = [await self._database.jobs.get(job_id) for job_id in job_ids]
                 except DatabaseError:
                     jobs = [None]
                 if all(job is not None and job.over for job in jobs):

@@ -7,7 +7,8 @@ import pytest_asyncio
 
 from tests.support.bench import JOBS, QUEUE, Bench, working
 from tests.support.services import postgres
-from worker.database.jobs import PlatformDatabase
+from worker.database import Database, migration
+from worker.database.connections import Connections
 from worker.local.broker.server import BrokerThread, QueueSpec
 from worker.queue.bus import Bus
 from worker.task import child
@@ -27,8 +28,8 @@ def migrated_template(postgres_server: postgres.Server) -> Iterator[str]:
     name = postgres_server.create_database()
 
     async def migrate() -> None:
-        async with PlatformDatabase.connect(postgres_server.conninfo_for(name)) as database:
-            await database.migrate()
+        async with Database(Connections(postgres_server.conninfo_for(name))) as database:
+            await migration.migrate(database.connections)
 
     asyncio.run(migrate())
     yield name
@@ -64,8 +65,8 @@ def empty_conninfo(postgres_server: postgres.Server) -> Iterator[str]:
 
 
 @pytest_asyncio.fixture
-async def database(conninfo: str) -> AsyncIterator[PlatformDatabase]:
-    async with PlatformDatabase.connect(conninfo) as made:
+async def database(conninfo: str) -> AsyncIterator[Database]:
+    async with Database(Connections(conninfo)) as made:
         yield made
 
 
@@ -77,9 +78,7 @@ def broker() -> Iterator[BrokerThread]:
 
 
 @pytest_asyncio.fixture
-async def bench(
-    database: PlatformDatabase, conninfo: str, broker: BrokerThread, blobs: Path
-) -> AsyncIterator[Bench]:
+async def bench(database: Database, conninfo: str, broker: BrokerThread, blobs: Path) -> AsyncIterator[Bench]:
     """A running processor; the module's `blobs` are its input."""
     async with working(database, conninfo, broker) as made:
         yield made

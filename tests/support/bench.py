@@ -12,7 +12,7 @@ from typing import Any
 import psycopg
 
 from tests.support.eventually import eventually
-from worker.database.jobs import PlatformDatabase
+from worker.database import Database
 from worker.local.broker.server import BrokerThread
 from worker.protocol.rows import TaskRow
 from worker.queue.bus import Bus, OutgoingMessage
@@ -32,7 +32,7 @@ SCENE = {"container_name": "bronze-rasters", "blob_name": "scene.tif", "output_c
 class Bench:
     """A processor on one slot, with its backing services."""
 
-    database: PlatformDatabase
+    database: Database
     conninfo: str
     broker: BrokerThread
     bus: Bus
@@ -77,7 +77,7 @@ class Bench:
         )
 
     async def task(self, task_id: str) -> TaskRow:
-        found = await self.database.task(task_id)
+        found = await self.database.tasks.get(task_id)
         assert found is not None
         return found
 
@@ -115,7 +115,7 @@ class Bench:
 
 
 @asynccontextmanager
-async def working(database: PlatformDatabase, conninfo: str, broker: BrokerThread) -> AsyncIterator[Bench]:
+async def working(database: Database, conninfo: str, broker: BrokerThread) -> AsyncIterator[Bench]:
     """Run a bench from entry to exit, on a broker that has both queues."""
     async with Bus.connect(connection_string=broker.connection_string) as bus:
         heartbeat = Heartbeat(database, every_seconds=0.5)

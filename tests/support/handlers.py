@@ -19,6 +19,7 @@ from gdaltools.display.progress import ProgressOption
 from gdaltools.display.reporting import reporting
 from gdaltools.errors import StorageError
 from gdaltools.runtime.phases import phase
+from worker.job.expectations import Expected
 from worker.task import handlers
 from worker.task.handlers import Handler, Parameters
 
@@ -92,13 +93,13 @@ def say_something(parameters: NoParameters, progress: ProgressOption) -> dict[st
     return {}
 
 
-def needs_much(task_type: str, parameters: Any) -> handlers.Expected | None:
+def needs_much(task_type: str, parameters: Any) -> Expected | None:
     """Return the test's own expectation if `parameters` have one, else the task type's."""
     if "needs_mb" not in parameters:
         return _expectation(task_type, parameters)
     work = Workload("create_cog", "analysis", square_layout(1), cores=1)
     estimate = estimate_workload(work).model_copy(update={"peak_memory_mb": float(parameters["needs_mb"])})
-    return handlers.Expected(((work, estimate),))
+    return Expected(((work, estimate),))
 
 
 _expectation = handlers.expectation

@@ -136,6 +136,12 @@ def write_raster(
     return path
 
 
+def pixels(path: str | os.PathLike[str], **options: Any) -> NDArray[Any]:
+    """Return a raster's pixels as rasterio reads them, shape (bands, rows, cols)."""
+    with rasterio.open(path, **options) as dataset:
+        return np.asarray(dataset.read())
+
+
 def write_netcdf(path: str | os.PathLike[str], array: NDArray[Any], *, form: str = "NC") -> Path:
     """Write `array`, shape `(bands, rows, cols)`, one variable ``BandN`` per band; "NC4" is HDF5 inside."""
     path = Path(path)

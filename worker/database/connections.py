@@ -8,27 +8,33 @@ therefore sets its isolation level and limits itself, whatever the defaults of t
 from __future__ import annotations
 
 import asyncio
+import logging
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
+from datetime import datetime
+from functools import wraps
 from importlib.resources import files
+from itertools import chain, repeat
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, ClassVar, Concatenate, ParamSpec, Protocol, Self, TypeVar
 
 import psycopg
 from psycopg import IsolationLevel, sql
 from psycopg.rows import DictRow, dict_row
 from psycopg_pool import AsyncConnectionPool, PoolClosed, PoolTimeout, TooManyRequests, _acompat
 
-from gdaltools.errors import GdalToolsError, InvalidParameter
+from gdaltools.errors import InvalidParameter
 from gdaltools.runtime import crash_points
-from worker.waiting import mend_cancellation
+from worker.errors import DatabaseError, DatabaseRefused, DatabaseRejected
+from worker.waiting import growing, mend_cancellation, retried
 
 mend_cancellation(_acompat)  # for the waits of the pool; psycopg 3.3 itself has none
 
 Password = Callable[[], Awaitable[str]]
-Connection = psycopg.AsyncConnection[DictRow]
 T = TypeVar("T")
+P = ParamSpec("P")
+Table = TypeVar("Table", bound="_Table")
 
 CONNECT_SECONDS = 10
 """The time limit for one attempt to connect, and for a caller that waits for a connection."""
@@ -44,53 +50,68 @@ ANSWER_SECONDS = 45
 # The texts with which the server refuses a client (PostgreSQL's ClientAuthentication and InitPostgres).
 _REFUSALS = ("authentication failed", "no password supplied", "does not exist", "no pg_hba.conf entry")
 
-CONFLICT_TRIES = 4
-"""The total number of attempts of a transaction that PostgreSQL aborts as a deadlock's victim."""
+CONFLICT_PAUSES_SECONDS = (0.02, 0.04, 0.06)
+"""The pauses before each further attempt of a transaction that PostgreSQL aborts as a deadlock's victim."""
+
+# The first and the longest pause while the database does not answer.
+_FIRST_SECONDS, _LONGEST_SECONDS = 0.25, 10.0
+
+log = logging.getLogger(__name__)
 
 
-class DatabaseError(GdalToolsError):
-    """A database operation failed for a reason that may pass: connection, lock, restart."""
+class Connection(psycopg.AsyncConnection[DictRow]):
+    """A connection that runs the statements of queries.sql by name."""
 
+    queries: ClassVar[Mapping[str, bytes]]
 
-class DatabaseRejected(DatabaseError):
-    """The database refused a value or a reference; it would refuse the same call again."""
+    async def one(self, query: str, **values: object) -> DictRow | None:
+        """Run a named query and return its first row."""
+        cursor = await self.execute(self.queries[query], values)
+        return await cursor.fetchone() if cursor.description else None
 
-    retryable = False
+    async def all(self, query: str, **values: object) -> list[DictRow]:
+        """Run a named query and return its rows."""
+        return await (await self.execute(self.queries[query], values)).fetchall()
 
-
-class DatabaseRefused(DatabaseError):
-    """The server refused the connection: a wrong password, role or database name."""
-
-    retryable = False
-
-
-class SchemaError(DatabaseError):
-    """The schema lacks an object that the worker needs, or has it in a different form."""
-
-    retryable = False
+    async def count(self, query: str, **values: object) -> int:
+        """Run a named query and return the number of affected rows."""
+        return (await self.execute(self.queries[query], values)).rowcount
 
 
 class Connections:
     """A pool of connections to one schema.
 
-    Use it as an async context manager. A broken connection raises `DatabaseError` where it is used, and the
-    pool replaces it. After an authentication error the connection is attempted once more with a fresh
-    password.
+    Use it as an async context manager; it connects in the background. A broken connection raises
+    `DatabaseError` where it is used, and the pool replaces it. After an authentication error the connection
+    is attempted once more with a fresh password.
+
+    Parameters
+    ----------
+    conninfo : str
+        A libpq connection string or URI.
+    schema : str
+        The platform's schema (APP_SCHEMA).
+    password : callable, optional
+        Called for each new connection, because a managed identity's token is short-lived.
+
+    Raises
+    ------
+    InvalidParameter
+        The schema's name is not valid.
     """
 
     def __init__(
         self,
         conninfo: str,
         *,
-        schema: str,
-        password: Password | None,
-        min_size: int,
-        max_size: int,
-        application_name: str,
+        schema: str = "app",
+        password: Password | None = None,
+        min_size: int = 1,
+        max_size: int = 8,
+        application_name: str = "",
     ) -> None:
         self.schema = schema
         self._quoted_schema = quoted_schema(schema)
-        self._queries = _named_queries(self._quoted_schema)
         self._failure: list[str] = []
         self._conninfo = conninfo
         kwargs: dict[str, Any] = {
@@ -106,7 +127,9 @@ class Connections:
         if application_name:
             kwargs["application_name"] = application_name
         self._kwargs = kwargs
-        self._connection_class = _authenticating_class(password, self._failure)
+        self._connection_class = _authenticating_class(
+            _named_queries(self._quoted_schema), password, self._failure
+        )
         self._pool: AsyncConnectionPool[Connection] = AsyncConnectionPool(
             conninfo,
             connection_class=self._connection_class,
@@ -186,40 +209,85 @@ class Connections:
 
         `work` must have no effects except on its connection. Raises the same errors as `connection`.
         """
-        tries = 0
-        while True:
-            tries += 1
-            try:
-                async with self.connection() as connection:
-                    result = await work(connection)
-                    crash_points.reach("transaction-open")
-                crash_points.reach("transaction-committed")
-                return result
-            except DatabaseError as error:
-                conflict = isinstance(
-                    error.__cause__, psycopg.errors.DeadlockDetected | psycopg.errors.SerializationFailure
-                )
-                if not conflict or tries == CONFLICT_TRIES:
-                    raise
-            await asyncio.sleep(0.02 * tries)
 
-    async def one(self, connection: Connection, query: str, **values: object) -> DictRow | None:
-        """Run a named query and return its first row."""
-        cursor = await connection.execute(self._queries[query], values)
-        return await cursor.fetchone() if cursor.description else None
+        async def attempt() -> T:
+            async with self.connection() as connection:
+                result = await work(connection)
+                crash_points.reach("transaction-open")
+            crash_points.reach("transaction-committed")
+            return result
 
-    async def all(self, connection: Connection, query: str, **values: object) -> list[DictRow]:
-        """Run a named query and return its rows."""
-        cursor = await connection.execute(self._queries[query], values)
-        return await cursor.fetchall()
+        return await retried(
+            attempt, errors=DatabaseError, may_pass=_is_conflict, pauses=CONFLICT_PAUSES_SECONDS
+        )
 
-    async def count(self, connection: Connection, query: str, **values: object) -> int:
-        """Run a named query and return the number of affected rows."""
-        return (await connection.execute(self._queries[query], values)).rowcount
+    async def one(self, query: str, **values: object) -> DictRow | None:
+        """Run a named query that only reads, and return its first row."""
+        async with self.connection() as connection:
+            return await connection.one(query, **values)
+
+    async def all(self, query: str, **values: object) -> list[DictRow]:
+        """Run a named query that only reads, and return its rows."""
+        async with self.connection() as connection:
+            return await connection.all(query, **values)
+
+    async def utc_now(self) -> datetime:
+        """Return the server's time in UTC, as a naive datetime."""
+        row = await self.one("clock")
+        assert row is not None
+        now: datetime = row["now"]
+        return now
 
     def in_schema(self, statement: str) -> bytes:
         """Replace ``@schema@`` in a statement by the quoted schema name."""
         return statement.replace("@schema@", self._quoted_schema).encode()
+
+
+class _Table(Protocol):
+    @property
+    def connections(self) -> Connections: ...
+
+
+def in_transaction(
+    operation: Callable[Concatenate[Table, Connection, P], Awaitable[T]],
+) -> Callable[Concatenate[Table, P], Coroutine[Any, Any, T]]:
+    """Run each call of a method in one transaction of `Connections.transaction`, which passes the connection.
+
+    The method must have no effects except on its connection.
+    """
+
+    @wraps(operation)
+    async def run(table: Table, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return await table.connections.transaction(
+            lambda connection: operation(table, connection, *args, **kwargs)
+        )
+
+    return run
+
+
+async def with_retries(
+    attempt: Callable[[], Awaitable[T]], *, pause: Callable[[float], Awaitable[None]] = asyncio.sleep
+) -> T:
+    """Return the result of `attempt`, repeated until the database answers, so that no finished work is lost.
+
+    Parameters
+    ----------
+    pause : callable
+        Waits the number of seconds before the next attempt; an exception from it ends the retries.
+
+    Raises
+    ------
+    DatabaseError
+        The error is not retryable.
+    """
+    levels = chain([logging.WARNING], repeat(logging.DEBUG))
+    return await retried(
+        attempt,
+        errors=DatabaseError,
+        pauses=growing(_FIRST_SECONDS, _LONGEST_SECONDS),
+        on_error=lambda error: log.log(next(levels), "the database did not answer, trying again: %s", error),
+        sleep=pause,
+    )
 
 
 def quoted_schema(name: str) -> str:
@@ -274,13 +342,17 @@ async def _configure(connection: Connection) -> None:
     await connection.commit()
 
 
-def _authenticating_class(password: Password | None, failure: list[str]) -> type[Connection]:
+def _authenticating_class(
+    named: Mapping[str, bytes], password: Password | None, failure: list[str]
+) -> type[Connection]:
     """Return the pool's connection class: it requests the password for each connection.
 
     `failure` holds the text of the last connection error, and is empty after a success.
     """
 
-    class Authenticating(psycopg.AsyncConnection[DictRow]):
+    class Authenticating(Connection):
+        queries = named
+
         @classmethod
         async def connect(cls, conninfo: str = "", **kwargs: Any) -> Self:
             fresh_tries = 1 if password is None else 2
@@ -304,6 +376,11 @@ def _authenticating_class(password: Password | None, failure: list[str]) -> type
 def _is_about_the_password(error: psycopg.OperationalError) -> bool:
     # libpq reports a failed connection only as text, without an SQLSTATE (psycopg 3.3).
     return any(word in str(error) for word in ("authentication", "password", "token"))
+
+
+def _is_conflict(error: DatabaseError) -> bool:
+    cause = error.__cause__
+    return isinstance(cause, psycopg.errors.DeadlockDetected | psycopg.errors.SerializationFailure)
 
 
 def _one_line(error: Exception) -> str:

@@ -1,51 +1,64 @@
 """The platform's operations on the database: start jobs, advance them from stage to stage, and end them.
 
-A worker never does this (protocol.md §1); only APP_MODE=standalone, which also acts as the platform, uses
-this class. Each operation is one transaction that also writes the resulting messages to the outbox. Each can
+A worker never does this (protocol.md §1); only APP_MODE=standalone, which also acts as the platform, writes
+here. Each operation is one transaction that also writes the resulting messages to the outbox. Each can
 be repeated: of any number of equal calls one has an effect.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
-from worker.database.connections import Connection, DatabaseError
-from worker.database.tasks import Database
+from worker.database.connections import Connection, Connections, in_transaction
+from worker.database.outbox_table import owe
+from worker.errors import DatabaseError, TaskIdTaken
 from worker.protocol.json_text import clean_text, dumps
-from worker.protocol.rows import OVER_STATUSES, Advance, Json, NewJob, NewTask, OutboxMessage, Submission
+from worker.protocol.rows import (
+    OVER_STATUSES,
+    Advance,
+    JobRow,
+    Json,
+    NewJob,
+    NewTask,
+    OutboxMessage,
+    Submission,
+)
 
 
-class TaskIdTaken(DatabaseError):
-    """A new task's id belongs to another job, whose id begins with the same eight digits."""
+@dataclass(frozen=True)
+class Jobs:
+    """The jobs of one schema."""
 
-    retryable = False
+    connections: Connections
 
+    async def get(self, job_id: str) -> JobRow | None:
+        """Return a job; None if it does not exist."""
+        row = await self.connections.one("read_job", job_id=job_id)
+        return None if row is None else JobRow(**row)
 
-class PlatformDatabase(Database):
-    """A `Database` with the platform's operations."""
-
-    async def submit_job(self, job: NewJob, *, message: OutboxMessage) -> Submission:
+    @in_transaction
+    async def submit(self, connection: Connection, job: NewJob, *, message: OutboxMessage) -> Submission:
         """Insert a job and put the message that starts it into the outbox.
 
         Idempotent: an existing job with this id is returned unchanged unless it is failed. A failed job is
         deleted with its tasks and inserted again.
         """
-
-        async def work(connection: Connection) -> Submission:
-            if await self._insert_job(connection, job, message):
-                return Submission(job.job_id, "queued", created=True)
-            await self._db.all(connection, "lock_tasks_of_job", job_id=job.job_id)
-            found = await self._db.one(connection, "lock_job", job_id=job.job_id)
-            if found is not None and found["status"] != "failed":
-                return Submission(job.job_id, found["status"], created=False)
-            await self._db.one(connection, "delete_job", job_id=job.job_id)
-            if not await self._insert_job(connection, job, message):
-                raise DatabaseError(f"job {job.job_id} is being submitted elsewhere at this moment")
+        if await self._insert_job(connection, job, message):
             return Submission(job.job_id, "queued", created=True)
+        await connection.all("lock_tasks_of_job", job_id=job.job_id)
+        found = await connection.one("lock_job", job_id=job.job_id)
+        if found is not None and found["status"] != "failed":
+            return Submission(job.job_id, found["status"], created=False)
+        await connection.one("delete_job", job_id=job.job_id)
+        if not await self._insert_job(connection, job, message):
+            raise DatabaseError(f"job {job.job_id} is being submitted elsewhere at this moment")
+        return Submission(job.job_id, "queued", created=True)
 
-        return await self._db.transaction(work)
-
-    async def start_stage(self, job_id: str, stage: int, tasks: Sequence[NewTask]) -> int:
+    @in_transaction
+    async def start_stage(
+        self, connection: Connection, job_id: str, stage: int, tasks: Sequence[NewTask]
+    ) -> int:
         """Create a stage's tasks and their outbox messages, if the job is at that stage and not over.
 
         Return the number of new tasks. Idempotent: existing tasks are left unchanged, and only new ones get a
@@ -56,18 +69,16 @@ class PlatformDatabase(Database):
         TaskIdTaken
             A task's id belongs to another job.
         """
+        job = await connection.one("lock_job", job_id=job_id)
+        if job is None or job["status"] in OVER_STATUSES or job["stage"] != stage:
+            return 0
+        await connection.one("begin_job", job_id=job_id)
+        return await self._create_tasks(connection, job_id, stage, tasks)
 
-        async def work(connection: Connection) -> int:
-            job = await self._db.one(connection, "lock_job", job_id=job_id)
-            if job is None or job["status"] in OVER_STATUSES or job["stage"] != stage:
-                return 0
-            await self._db.one(connection, "begin_job", job_id=job_id)
-            return await self._create_tasks(connection, job_id, stage, tasks)
-
-        return await self._db.transaction(work)
-
+    @in_transaction
     async def advance(
         self,
+        connection: Connection,
         job_id: str,
         completed_stage: int,
         *,
@@ -84,39 +95,36 @@ class PlatformDatabase(Database):
         TaskIdTaken
             A task's id belongs to another job; the job stays at its stage.
         """
-
-        async def work(connection: Connection) -> Advance:
-            job = await self._db.one(connection, "lock_job", job_id=job_id)
-            if job is None or job["status"] in OVER_STATUSES or job["stage"] != completed_stage:
+        job = await connection.one("lock_job", job_id=job_id)
+        if job is None or job["status"] in OVER_STATUSES or job["stage"] != completed_stage:
+            return Advance(advanced=False)
+        stage = completed_stage
+        for result in results:
+            moved = await connection.one("advance_job", job_id=job_id, stage=stage, results=dumps(result))
+            if moved is None or not moved["job_updated"]:
                 return Advance(advanced=False)
-            stage = completed_stage
-            for result in results:
-                moved = await self._db.one(
-                    connection, "advance_job", job_id=job_id, stage=stage, results=dumps(result)
-                )
-                if moved is None or not moved["job_updated"]:
-                    return Advance(advanced=False)
-                stage = moved["new_stage"]
-            await self._create_tasks(connection, job_id, stage, tasks)
-            return Advance(advanced=True, stage=stage)
+            stage = moved["new_stage"]
+        await self._create_tasks(connection, job_id, stage, tasks)
+        return Advance(advanced=True, stage=stage)
 
-        return await self._db.transaction(work)
-
-    async def finish_job(self, job_id: str, stage: int, *, stage_results: Json, result: Json) -> bool:
+    @in_transaction
+    async def finish(
+        self, connection: Connection, job_id: str, stage: int, *, stage_results: Json, result: Json
+    ) -> bool:
         """Complete a job at its last stage; return False if it is not at `stage` or is already over."""
-        row = await self._write_one(
-            "finish_job", job_id=job_id, stage=stage, results=dumps(stage_results), result=dumps(result)
-        )
+        values = {"results": dumps(stage_results), "result": dumps(result)}
+        row = await connection.one("finish_job", job_id=job_id, stage=stage, **values)
         return row is not None
 
-    async def fail_job(self, job_id: str, *, error_details: str) -> bool:
+    @in_transaction
+    async def fail(self, connection: Connection, job_id: str, *, error_details: str) -> bool:
         """Fail a job; return False if it does not exist or is already over."""
-        row = await self._write_one("fail_job", job_id=job_id, error_details=clean_text(error_details))
+        details = clean_text(error_details)
+        row = await connection.one("fail_job", job_id=job_id, error_details=details)
         return row is not None
 
     async def _insert_job(self, connection: Connection, job: NewJob, message: OutboxMessage) -> bool:
-        row = await self._db.one(
-            connection,
+        row = await connection.one(
             "insert_job",
             job_id=job.job_id,
             job_type=job.job_type,
@@ -125,13 +133,13 @@ class PlatformDatabase(Database):
             metadata=dumps(job.metadata),
         )
         if row is not None:
-            await self._owe(connection, [message], job_id=job.job_id)
+            await owe(connection, [message], job_id=job.job_id)
         return row is not None
 
     async def _create_tasks(
         self, connection: Connection, job_id: str, stage: int, tasks: Sequence[NewTask]
     ) -> int:
-        job = await self._db.one(connection, "read_job", job_id=job_id)
+        job = await connection.one("read_job", job_id=job_id)
         assert job is not None
         rows = [
             {
@@ -146,14 +154,14 @@ class PlatformDatabase(Database):
             }
             for task in tasks
         ]
-        inserted = await self._db.all(connection, "insert_tasks", tasks=dumps(rows))
+        inserted = await connection.all("insert_tasks", tasks=dumps(rows))
         new = {row["task_id"] for row in inserted}
         ids = [task.task_id for task in tasks]
-        own = await self._db.one(connection, "count_own_tasks", job_id=job_id, stage=stage, task_ids=ids)
+        own = await connection.one("count_own_tasks", job_id=job_id, stage=stage, task_ids=ids)
         if own is None or own["tasks"] != len(set(ids)):
             raise TaskIdTaken(
                 f"stage {stage} of job {job_id} needs task ids that belong to another job (both begin with "
                 f"{job_id[:8]!r}); delete that job, or change a parameter"
             )
-        await self._owe(connection, [task.message for task in tasks if task.task_id in new], job_id=job_id)
+        await owe(connection, [task.message for task in tasks if task.task_id in new], job_id=job_id)
         return len(new)

@@ -6,7 +6,8 @@ without the right to create objects can run there.
 
 from __future__ import annotations
 
-from worker.database.connections import Connection, Connections, SchemaError, sections
+from worker.database.connections import Connection, Connections, sections
+from worker.errors import SchemaError
 
 MIGRATION_LOCK_SECONDS = 60
 
@@ -37,6 +38,21 @@ ARGUMENTS = {
     "advance_job_stage": {"p_job_id", "p_current_stage", "p_stage_results"},
     "increment_task_retry_count": {"p_task_id"},
 }
+
+
+async def prepare(connections: Connections) -> None:
+    """Connect, create the missing objects, and check that the schema has everything that the worker uses.
+
+    Raises
+    ------
+    DatabaseRefused, SchemaError
+        The configuration or the schema is wrong; a retry does not help.
+    DatabaseError
+        The database does not answer.
+    """
+    await connections.try_once()
+    await migrate(connections)
+    await check(connections)
 
 
 async def migrate(connections: Connections) -> list[str]:

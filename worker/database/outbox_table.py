@@ -1,4 +1,4 @@
-"""The outbox table: messages that a committed transaction owes to a queue; the base class of `Database`.
+"""The outbox table: messages that a committed transaction owes to a queue.
 
 A message is written here in the same transaction as the change that it follows from. worker/queue/outbox.py
 sends it when the broker answers. The statements are in queries.sql.
@@ -10,12 +10,10 @@ from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC
-from types import TracebackType
-from typing import Self
 
 from psycopg.rows import DictRow
 
-from worker.database.connections import Connection, Connections, Password
+from worker.database.connections import Connection, Connections, in_transaction
 from worker.protocol.json_text import clean_text, dumps
 from worker.protocol.rows import OutboxBacklog, OutboxMessage, OutboxRow
 
@@ -42,61 +40,14 @@ class OutboxBatch:
         self._failed[row.id] = error
 
 
+@dataclass(frozen=True)
 class OutboxTable:
-    """The outbox of one schema; use it as an async context manager."""
+    """The outbox of one schema."""
 
-    def __init__(self, connections: Connections) -> None:
-        self._db = connections
-
-    @classmethod
-    def connect(
-        cls,
-        conninfo: str,
-        *,
-        schema: str = "app",
-        password: Password | None = None,
-        min_size: int = 1,
-        max_size: int = 8,
-        application_name: str = "",
-    ) -> Self:
-        """Create the connection pool; it opens on entry to the context and connects in the background.
-
-        Parameters
-        ----------
-        conninfo : str
-            A libpq connection string or URI.
-        schema : str
-            The platform's schema (APP_SCHEMA).
-        password : callable, optional
-            Called for each new connection, because a managed identity's token is short-lived.
-
-        Raises
-        ------
-        InvalidParameter
-            The schema's name is not valid.
-        """
-        return cls(
-            Connections(
-                conninfo,
-                schema=schema,
-                password=password,
-                min_size=min_size,
-                max_size=max_size,
-                application_name=application_name,
-            )
-        )
-
-    async def __aenter__(self) -> Self:
-        await self._db.__aenter__()
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self._db.__aexit__(kind, error, trace)
+    connections: Connections
 
     @asynccontextmanager
-    async def outbox(
+    async def batch(
         self, *, limit: int = 100, ids: Sequence[int] | None = None
     ) -> AsyncIterator[OutboxBatch]:
         """Yield unsent messages for sending; concurrent callers get different ones.
@@ -106,79 +57,56 @@ class OutboxTable:
         already has by their ``message_id``. With `ids` only these messages are yielded, even before their
         next attempt is due.
         """
-        async with self._db.connection(within_seconds=None) as connection:
-            await self._db.one(connection, "forget_stale")
-            rows = await self._db.all(
-                connection, "lock_outbox", limit=limit, ids=None if ids is None else list(ids)
-            )
+        async with self.connections.connection(within_seconds=None) as connection:
+            await connection.one("forget_stale")
+            rows = await connection.all("lock_outbox", limit=limit, ids=None if ids is None else list(ids))
             batch = OutboxBatch(tuple(_outbox_row(row) for row in rows))
             try:
                 yield batch
             finally:
                 if batch._sent:
-                    await self._db.one(connection, "mark_sent", ids=batch._sent)
+                    await connection.one("mark_sent", ids=batch._sent)
                 for row_id, error in batch._failed.items():
-                    await self._db.one(connection, "mark_unsent", id=row_id, error=clean_text(error))
+                    await connection.one("mark_unsent", id=row_id, error=clean_text(error))
                 await connection.commit()
 
     async def owe(self, messages: Iterable[OutboxMessage]) -> list[int]:
         """Put messages into the outbox; return their outbox ids."""
         owed = list(messages)
+        return await self.connections.transaction(lambda connection: owe(connection, owed, job_id=None))
 
-        async def work(connection: Connection) -> list[int]:
-            return await self._owe(connection, owed, job_id=None)
-
-        return await self._db.transaction(work)
-
-    async def outbox_backlog(self) -> OutboxBacklog:
+    async def backlog(self) -> OutboxBacklog:
         """Return the number of unsent messages and the age of the oldest."""
-        row = await self._read_one("count_outbox")
+        row = await self.connections.one("count_outbox")
         assert row is not None
         return OutboxBacklog(**row)
 
-    async def purge(self, *, days: float = PURGE_DAYS) -> int:
+    @in_transaction
+    async def purge(self, connection: Connection, *, days: float = PURGE_DAYS) -> int:
         """Delete messages sent and claims made more than `days` ago, the latter only if their task is gone.
 
         Return the number of deleted rows.
         """
+        messages = await connection.count("purge_outbox", days=days)
+        return messages + await connection.count("purge_claims", days=days)
 
-        async def work(connection: Connection) -> int:
-            messages = await self._db.count(connection, "purge_outbox", days=days)
-            return messages + await self._db.count(connection, "purge_claims", days=days)
 
-        return await self._db.transaction(work)
-
-    async def _owe(
-        self, connection: Connection, messages: Sequence[OutboxMessage], *, job_id: str | None
-    ) -> list[int]:
-        rows = [
-            {
-                "position": position,
-                "job_id": message.job_id or job_id,
-                "queue": message.queue,
-                "message_id": message.message_id,
-                "body": message.body,
-                "correlation_id": message.correlation_id,
-                "delay_seconds": message.delay_seconds,
-            }
-            for position, message in enumerate(messages)
-        ]
-        written = await self._db.all(connection, "put_in_outbox", messages=dumps(rows))
-        return [row["id"] for row in written]
-
-    async def _read_one(self, query: str, **values: object) -> DictRow | None:
-        async with self._db.connection() as connection:
-            return await self._db.one(connection, query, **values)
-
-    async def _read_all(self, query: str, **values: object) -> list[DictRow]:
-        async with self._db.connection() as connection:
-            return await self._db.all(connection, query, **values)
-
-    async def _write_one(self, query: str, **values: object) -> DictRow | None:
-        async def work(connection: Connection) -> DictRow | None:
-            return await self._db.one(connection, query, **values)
-
-        return await self._db.transaction(work)
+async def owe(connection: Connection, messages: Sequence[OutboxMessage], *, job_id: str | None) -> list[int]:
+    """Put messages into the outbox within the connection's transaction; return their outbox ids."""
+    rows = [
+        {
+            "position": position,
+            "job_id": message.job_id or job_id,
+            "queue": message.queue,
+            "message_id": message.message_id,
+            "body": message.body,
+            "correlation_id": message.correlation_id,
+            "delay_seconds": message.delay_seconds,
+        }
+        for position, message in enumerate(messages)
+    ]
+    written = await connection.all("put_in_outbox", messages=dumps(rows))
+    return [row["id"] for row in written]
 
 
 def _outbox_row(row: DictRow) -> OutboxRow:

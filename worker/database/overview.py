@@ -107,6 +107,11 @@ class JobStage:
     began: datetime | None
     ended: datetime | None
 
+    @property
+    def over(self) -> bool:
+        """Whether every task is completed or failed."""
+        return self.done + self.failed == self.tasks
+
 
 @dataclass(frozen=True)
 class OwedMessage:
@@ -147,26 +152,24 @@ async def read_overview(connections: Connections, *, known: Collection[tuple[str
         The database does not answer, or not in time.
     """
     async with connections.connection(timeout=CONNECT_SECONDS, within_seconds=WITHIN_SECONDS) as connection:
-        return await _read(connections, connection, known)
+        return await _read(connection, known)
 
 
-async def _read(
-    connections: Connections, connection: Connection, known: Collection[tuple[str, datetime]]
-) -> Overview:
-    await connections.all(connection, "limit_statements", milliseconds=str(int(1000 * WITHIN_SECONDS)))
-    clock = await connections.one(connection, "clock")
-    failed_count = await connections.one(connection, "overview_failed_count", limit=MOST_COUNTED)
-    backlog = await connections.one(connection, "count_outbox")
+async def _read(connection: Connection, known: Collection[tuple[str, datetime]]) -> Overview:
+    await connection.all("limit_statements", milliseconds=str(int(1000 * WITHIN_SECONDS)))
+    clock = await connection.one("clock")
+    failed_count = await connection.one("overview_failed_count", limit=MOST_COUNTED)
+    backlog = await connection.one("count_outbox")
     assert clock is not None
     assert failed_count is not None
     assert backlog is not None
-    jobs = [RecentJob(**row) for row in await connections.all(connection, "overview_jobs", limit=MOST_JOBS)]
+    jobs = [RecentJob(**row) for row in await connection.all("overview_jobs", limit=MOST_JOBS)]
     asked = [job.job_id for job in jobs if job.key not in known]
-    running = await connections.all(connection, "overview_running", limit=MOST_RUNNING)
-    waiting = await connections.all(connection, "overview_waiting", limit=MOST_WAITING)
-    failed = await connections.all(connection, "overview_failed", limit=MOST_FAILED)
-    stages = await connections.all(connection, "overview_stages", job_ids=asked) if asked else []
-    owed = await connections.all(connection, "overview_outbox")
+    running = await connection.all("overview_running", limit=MOST_RUNNING)
+    waiting = await connection.all("overview_waiting", limit=MOST_WAITING)
+    failed = await connection.all("overview_failed", limit=MOST_FAILED)
+    stages = await connection.all("overview_stages", job_ids=asked) if asked else []
+    owed = await connection.all("overview_outbox")
     return Overview(
         now=clock["now"],
         running=tuple(RunningTask(**row) for row in running),

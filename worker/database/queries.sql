@@ -11,12 +11,6 @@ select job_id, job_type, parameters, status::text as status, stage, total_stages
        result_data, error_details, created_at, updated_at
 from @schema@.jobs where job_id = %(job_id)s
 
--- name: read_jobs
--- The newest jobs.
-select job_id, job_type, parameters, status::text as status, stage, total_stages, stage_results, metadata,
-       result_data, error_details, created_at, updated_at
-from @schema@.jobs order by created_at desc, job_id limit %(limit)s
-
 -- name: read_task
 -- One task.
 select task_id, parent_job_id, job_type, task_type, stage, task_index, parameters, metadata,

@@ -1,4 +1,4 @@
-"""A worker's operations on the database: the life of a task, and its recovery after a death or a failure.
+"""The tasks and their claims: the life of a task, and its recovery after a death or a failure.
 
 The statements are in queries.sql; this module defines their order and their transactions. A worker writes
 about a task only while it holds the lock of the task's row, and only after it has checked under that lock
@@ -11,20 +11,19 @@ whether the first call was committed: the second call returns the same answer an
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import replace
-from datetime import datetime
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
 from uuid import UUID, uuid4
 
 from psycopg.rows import DictRow
 
-from worker.database import migration, rights
-from worker.database.connections import Connection, DatabaseError, DatabaseRejected, SchemaError
-from worker.database.outbox_table import OutboxBatch, OutboxTable
-from worker.database.overview import Overview, read_overview
+from worker.database.connections import Connection, Connections, in_transaction
+from worker.database.outbox_table import owe
+from worker.errors import DatabaseError
 from worker.protocol.json_text import clean_text, dumps
 from worker.protocol.rows import (
+    OPEN_STATUSES,
     OVER_STATUSES,
     Burial,
     Claim,
@@ -34,7 +33,6 @@ from worker.protocol.rows import (
     Finished,
     HeldElsewhere,
     JobOver,
-    JobRow,
     Json,
     Missing,
     OutboxMessage,
@@ -43,104 +41,38 @@ from worker.protocol.rows import (
     TaskRow,
 )
 
-__all__ = ["Database", "DatabaseError", "DatabaseRejected", "OutboxBatch", "SchemaError"]
 
+@dataclass(frozen=True)
+class Tasks:
+    """The tasks of one schema and their claims."""
 
-class Database(OutboxTable):
-    """The jobs, tasks, claims and outbox of one schema; use it as an async context manager."""
+    connections: Connections
 
-    async def prepare(self) -> None:
-        """Connect, create missing objects, and check that the schema has everything that the worker uses.
-
-        Raises
-        ------
-        DatabaseRefused, SchemaError
-            The configuration or the schema is wrong; a retry does not help.
-        DatabaseError
-            The database does not answer.
-        """
-        await self.try_once()
-        await self.migrate()
-        await self.check()
-
-    async def try_once(self) -> None:
-        """Connect once; raise `DatabaseRefused` or `DatabaseError` if that fails."""
-        await self._db.try_once()
-
-    async def migrate(self) -> list[str]:
-        """Create the missing objects of the platform's schema and of the worker's; return their names."""
-        return await migration.migrate(self._db)
-
-    async def check(self, *, timeout: float | None = None) -> None:
-        """Check that the database answers and has everything that the worker uses.
-
-        Raises `DatabaseError` or `SchemaError` if it does not.
-        """
-        await migration.check(self._db, timeout=timeout)
-
-    async def missing(self) -> list[str]:
-        """Return the names of the objects that `migrate` would create."""
-        return await migration.missing(self._db)
-
-    async def lacking_rights(self) -> list[str]:
-        """Return the rights in the schema that the worker's role lacks."""
-        return await rights.lacking(self._db)
-
-    async def grant(self, role: str) -> None:
-        """Grant a role all rights that a worker needs."""
-        await rights.grant(self._db, role)
-
-    async def knows_role(self, role: str) -> bool:
-        """Return whether the server has this role."""
-        return await rights.exists(self._db, role)
-
-    async def make_principal(self, role: str) -> None:
-        """Create a role for an Azure identity; only in the database ``postgres``."""
-        await rights.make_principal(self._db, role)
-
-    async def utc_now(self) -> datetime:
-        """Return the database's time in UTC, as a naive datetime."""
-        row = await self._read_one("clock")
-        assert row is not None
-        now: datetime = row["now"]
-        return now
-
-    # Reading
-
-    async def job(self, job_id: str) -> JobRow | None:
-        """Return a job; None if it does not exist."""
-        row = await self._read_one("read_job", job_id=job_id)
-        return None if row is None else JobRow(**row)
-
-    async def jobs(self, *, limit: int = 50) -> list[JobRow]:
-        """Return the newest jobs, newest first."""
-        return [JobRow(**row) for row in await self._read_all("read_jobs", limit=limit)]
-
-    async def task(self, task_id: str) -> TaskRow | None:
+    async def get(self, task_id: str) -> TaskRow | None:
         """Return a task; None if it does not exist."""
-        row = await self._read_one("read_task", task_id=task_id)
+        row = await self.connections.one("read_task", task_id=task_id)
         return None if row is None else TaskRow(**row)
 
-    async def tasks(self, job_id: str, *, stage: int | None = None) -> list[TaskRow]:
+    async def of_job(self, job_id: str, *, stage: int | None = None) -> list[TaskRow]:
         """Return the tasks of a job or of one of its stages, ordered by stage and `task_index`."""
-        return [TaskRow(**row) for row in await self._read_all("read_tasks", job_id=job_id, stage=stage)]
+        return [
+            TaskRow(**row) for row in await self.connections.all("read_tasks", job_id=job_id, stage=stage)
+        ]
 
-    async def measured_tasks(self, *, limit: int) -> list[DictRow]:
+    async def measured(self, *, limit: int) -> list[DictRow]:
         """Return id, type, ``measured`` and time of the newest completed tasks that have measured usage."""
-        return await self._read_all("measured_tasks", limit=limit)
+        return await self.connections.all("measured_tasks", limit=limit)
 
     async def waiting(self) -> dict[str, int]:
         """Return the number of queued tasks by queue."""
-        return {row["queue"]: row["tasks"] for row in await self._read_all("count_waiting")}
-
-    async def overview(self, *, known: Collection[tuple[str, datetime]] = ()) -> Overview:
-        """Return a short overview for the status page; see `worker.database.overview.read_overview`."""
-        return await read_overview(self._db, known=known)
+        return {row["queue"]: row["tasks"] for row in await self.connections.all("count_waiting")}
 
     # The life of a task (protocol.md §4)
 
+    @in_transaction
     async def claim(
         self,
+        connection: Connection,
         task_id: str,
         job_id: str,
         *,
@@ -157,48 +89,43 @@ class Database(OutboxTable):
         `rescue` sends `message` again if this worker dies.
         """
         token = token or uuid4()
-
-        async def work(connection: Connection) -> ClaimOutcome:
-            row = await self._db.one(connection, "lock_task", task_id=task_id)
-            if row is None or row["parent_job_id"] != job_id:
-                return Missing(task_id)
-            idle_seconds = row.pop("idle_seconds")
-            if idle_seconds is None:
-                idle_seconds = 0.0
-            task = TaskRow(**row)
-            held = await self._db.one(connection, "read_claim", task_id=task_id)
-            if task.status not in ("queued", "processing"):
-                return Finished(task.status, _burial(task, held))
-            job = await self._db.one(connection, "job_status", job_id=job_id)
-            if job is not None and job["status"] in OVER_STATUSES:
-                return JobOver(job["status"])
-            claim = Claim(task_id, job_id, task.stage, token, task.created_at)
-            if task.status == "processing":
-                if held is not None and _is_held(held, claim) and held["outcome"] is None:
-                    return Claimed(claim, task, held["takeovers"], held["deaths"])
-                if idle_seconds <= lease_seconds:
-                    return HeldElsewhere(task.executed_by_app, idle_seconds)
-            await self._db.one(connection, "start_task", task_id=task_id, worker=clean_text(worker))
-            written = await self._db.one(
-                connection,
-                "write_claim",
-                task_id=task_id,
-                created_at=task.created_at,
-                token=token,
-                worker=clean_text(worker),
-                takeovers=int(task.status == "processing"),
-                queue=message and message.queue,
-                body=message and clean_text(message.body),
-                correlation_id=message and message.correlation_id,
-            )
-            assert written is not None
-            return Claimed(claim, task, written["takeovers"], written["deaths"])
-
-        return await self._db.transaction(work)
+        row = await connection.one("lock_task", task_id=task_id)
+        if row is None or row["parent_job_id"] != job_id:
+            return Missing(task_id)
+        idle_seconds = row.pop("idle_seconds")
+        if idle_seconds is None:
+            idle_seconds = 0.0
+        task = TaskRow(**row)
+        held = await connection.one("read_claim", task_id=task_id)
+        if task.status not in OPEN_STATUSES:
+            return Finished(task.status, _burial(task, held))
+        job = await connection.one("job_status", job_id=job_id)
+        if job is not None and job["status"] in OVER_STATUSES:
+            return JobOver(job["status"])
+        claim = Claim(task_id, job_id, task.stage, token, task.created_at)
+        if task.status == "processing":
+            if held is not None and _is_held(held, claim) and held["outcome"] is None:
+                return Claimed(claim, task, held["takeovers"], held["deaths"])
+            if idle_seconds <= lease_seconds:
+                return HeldElsewhere(task.executed_by_app, idle_seconds)
+        await connection.one("start_task", task_id=task_id, worker=clean_text(worker))
+        written = await connection.one(
+            "write_claim",
+            task_id=task_id,
+            created_at=task.created_at,
+            token=token,
+            worker=clean_text(worker),
+            takeovers=int(task.status == "processing"),
+            queue=message and message.queue,
+            body=message and clean_text(message.body),
+            correlation_id=message and message.correlation_id,
+        )
+        assert written is not None
+        return Claimed(claim, task, written["takeovers"], written["deaths"])
 
     async def standing(self, claims: Sequence[Claim]) -> set[UUID]:
         """Return the tokens of those claims that are still valid; write nothing and wait for no lock."""
-        rows = await self._read_all(
+        rows = await self.connections.all(
             "standing_claims",
             task_ids=[claim.task_id for claim in claims],
             tokens=[claim.token for claim in claims],
@@ -211,44 +138,46 @@ class Database(OutboxTable):
         A worker counts as dead if it has not touched the row of its task for `lease_seconds` by the
         database's clock. The rescue is counted as a take-over and invalidates the dead worker's claim.
         """
-        stale = await self._read_all(
+        stale = await self.connections.all(
             "stale_claims", queues=list(queues), lease_seconds=lease_seconds, limit=limit
         )
         return [row["task_id"] for row in stale if await self._rescue_one(row["task_id"], lease_seconds)]
 
-    async def _rescue_one(self, task_id: str, lease_seconds: float) -> bool:
-        async def work(connection: Connection) -> bool:
-            row = await self._db.one(connection, "lock_task", task_id=task_id)
-            held = await self._db.one(connection, "read_claim", task_id=task_id)
-            if row is None or held is None or row["status"] != "processing" or held["outcome"] is not None:
-                return False
-            if held["task_created_at"] != row["created_at"] or row["idle_seconds"] <= lease_seconds:
-                return False
-            claim = Claim(task_id, row["parent_job_id"], row["stage"], held["token"], row["created_at"])
-            message = OutboxMessage(held["queue"], held["body"], correlation_id=held["correlation_id"])
-            await self._db.one(connection, "release_task", task_id=task_id)
-            await self._owe(connection, [message], job_id=claim.job_id)
-            await self._end(connection, claim, "rescued", takeovers=1)
-            return True
+    @in_transaction
+    async def _rescue_one(self, connection: Connection, task_id: str, lease_seconds: float) -> bool:
+        row = await connection.one("lock_task", task_id=task_id)
+        held = await connection.one("read_claim", task_id=task_id)
+        if row is None or held is None or row["status"] != "processing" or held["outcome"] is not None:
+            return False
+        if held["task_created_at"] != row["created_at"] or row["idle_seconds"] <= lease_seconds:
+            return False
+        claim = Claim(task_id, row["parent_job_id"], row["stage"], held["token"], row["created_at"])
+        message = OutboxMessage(held["queue"], held["body"], correlation_id=held["correlation_id"])
+        await connection.one("release_task", task_id=task_id)
+        await owe(connection, [message], job_id=claim.job_id)
+        await self._end(connection, claim, "rescued", takeovers=1)
+        return True
 
-        return await self._db.transaction(work)
-
-    async def heartbeat(self, claim: Claim, *, progress: Json | None = None) -> bool:
+    @in_transaction
+    async def heartbeat(self, connection: Connection, claim: Claim, *, progress: Json | None = None) -> bool:
         """Update the task's heartbeat; return False and write nothing if the claim is lost.
 
         `progress` is merged into the row's ``metadata.progress``.
         """
+        if await self._lock(connection, claim) != "held":
+            return False
+        text = None if progress is None else dumps(progress)
+        return await connection.count("heartbeat", task_id=claim.task_id, progress=text) == 1
 
-        async def work(connection: Connection) -> bool:
-            if await self._lock(connection, claim) != "held":
-                return False
-            text = None if progress is None else dumps(progress)
-            return await self._db.count(connection, "heartbeat", task_id=claim.task_id, progress=text) == 1
-
-        return await self._db.transaction(work)
-
+    @in_transaction
     async def complete(
-        self, claim: Claim, result: Json, *, signal: OutboxMessage, measured: Json | None = None
+        self,
+        connection: Connection,
+        claim: Claim,
+        result: Json,
+        *,
+        signal: OutboxMessage,
+        measured: Json | None = None,
     ) -> Completion:
         """Complete a task; if it was the last of its stage, put the stage's signal into the outbox.
 
@@ -256,95 +185,97 @@ class Database(OutboxTable):
         task, unless the job is over. `measured`, the task's usage and estimate, is stored in the row's
         ``metadata.measured``.
         """
+        state = await self._lock(connection, claim)
+        if state == "completed":
+            ended = await connection.one("read_claim", task_id=claim.task_id)
+            assert ended is not None
+            return Completion(accepted=True, last=ended["stage_ended"], remaining=ended["remaining"])
+        if state != "held":
+            return Completion(accepted=False)
+        if measured is not None:
+            text = dumps(measured)
+            await connection.count("note_measured", task_id=claim.task_id, measured=text)
+        last, remaining = await self._finish_task(connection, claim, dumps(result), None)
+        await self._end(connection, claim, "completed", stage_ended=last, remaining=remaining)
+        signal_id = None
+        if last:
+            job = await connection.one("job_status", job_id=claim.job_id)
+            if job is not None and job["status"] not in OVER_STATUSES:
+                (signal_id,) = await owe(connection, [signal], job_id=claim.job_id)
+        return Completion(accepted=True, last=last, remaining=remaining, signal_id=signal_id)
 
-        async def work(connection: Connection) -> Completion:
-            state = await self._lock(connection, claim)
-            if state == "completed":
-                ended = await self._db.one(connection, "read_claim", task_id=claim.task_id)
-                assert ended is not None
-                return Completion(accepted=True, last=ended["stage_ended"], remaining=ended["remaining"])
-            if state != "held":
-                return Completion(accepted=False)
-            if measured is not None:
-                text = dumps(measured)
-                await self._db.count(connection, "note_measured", task_id=claim.task_id, measured=text)
-            last, remaining = await self._finish_task(connection, claim, dumps(result), None)
-            await self._end(connection, claim, "completed", stage_ended=last, remaining=remaining)
-            signal_id = None
-            if last:
-                job = await self._db.one(connection, "job_status", job_id=claim.job_id)
-                if job is not None and job["status"] not in OVER_STATUSES:
-                    (signal_id,) = await self._owe(connection, [signal], job_id=claim.job_id)
-            return Completion(accepted=True, last=last, remaining=remaining, signal_id=signal_id)
-
-        return await self._db.transaction(work)
-
-    async def retry(self, claim: Claim, *, message: OutboxMessage, error: str = "", deaths: int = 0) -> bool:
+    @in_transaction
+    async def retry(
+        self,
+        connection: Connection,
+        claim: Claim,
+        *,
+        message: OutboxMessage,
+        error: str = "",
+        deaths: int = 0,
+    ) -> bool:
         """Requeue a task, count one retry, and put `message` for it into the outbox.
 
         `deaths` is 1 if the task's process died. Return False and write nothing if the claim is lost.
         """
+        state = await self._lock(connection, claim)
+        if state == "held":
+            await connection.one("retry_task", task_id=claim.task_id)
+            await connection.one("note_retry", task_id=claim.task_id, error=clean_text(error))
+            await owe(connection, [message], job_id=claim.job_id)
+            await self._end(connection, claim, "retried", deaths=deaths)
+        return state in ("held", "retried")
 
-        async def work(connection: Connection) -> bool:
-            state = await self._lock(connection, claim)
-            if state == "held":
-                await self._db.one(connection, "retry_task", task_id=claim.task_id)
-                await self._db.one(connection, "note_retry", task_id=claim.task_id, error=clean_text(error))
-                await self._owe(connection, [message], job_id=claim.job_id)
-                await self._end(connection, claim, "retried", deaths=deaths)
-            return state in ("held", "retried")
-
-        return await self._db.transaction(work)
-
-    async def release(self, claim: Claim, *, message: OutboxMessage | None = None) -> bool:
+    @in_transaction
+    async def release(
+        self, connection: Connection, claim: Claim, *, message: OutboxMessage | None = None
+    ) -> bool:
         """Requeue a task without counting a retry; return False if the claim is lost.
 
         `message`, a fresh copy of the task's message, is put into the outbox; it is for queues on which
         abandoning the old message would use up a delivery.
         """
+        state = await self._lock(connection, claim)
+        if state == "held":
+            await connection.one("release_task", task_id=claim.task_id)
+            if message is not None:
+                await owe(connection, [message], job_id=claim.job_id)
+            await self._end(connection, claim, "released")
+        return state in ("held", "released")
 
-        async def work(connection: Connection) -> bool:
-            state = await self._lock(connection, claim)
-            if state == "held":
-                await self._db.one(connection, "release_task", task_id=claim.task_id)
-                if message is not None:
-                    await self._owe(connection, [message], job_id=claim.job_id)
-                await self._end(connection, claim, "released")
-            return state in ("held", "released")
-
-        return await self._db.transaction(work)
-
-    async def fail(self, claim: Claim, *, reason: str, error_details: str, result: Json) -> bool:
+    @in_transaction
+    async def fail(
+        self, connection: Connection, claim: Claim, *, reason: str, error_details: str, result: Json
+    ) -> bool:
         """Fail a task permanently, and its job unless that is over; write no stage signal.
 
         The claim records that the message must be dead-lettered for `reason`, until `note_dead_letter` clears
         it. Return False and write nothing if the claim is lost.
         """
+        state = await self._lock(connection, claim)
+        if state == "held":
+            details = clean_text(error_details)
+            last, remaining = await self._finish_task(connection, claim, dumps(result), details)
+            await connection.one("fail_job", job_id=claim.job_id, error_details=details)
+            await self._end(
+                connection,
+                claim,
+                "failed",
+                stage_ended=last,
+                remaining=remaining,
+                dead_letter_reason=clean_text(reason),
+            )
+        return state in ("held", "failed")
 
-        async def work(connection: Connection) -> bool:
-            state = await self._lock(connection, claim)
-            if state == "held":
-                details = clean_text(error_details)
-                last, remaining = await self._finish_task(connection, claim, dumps(result), details)
-                await self._db.one(connection, "fail_job", job_id=claim.job_id, error_details=details)
-                await self._end(
-                    connection,
-                    claim,
-                    "failed",
-                    stage_ended=last,
-                    remaining=remaining,
-                    dead_letter_reason=clean_text(reason),
-                )
-            return state in ("held", "failed")
-
-        return await self._db.transaction(work)
-
-    async def note_dead_letter(self, task_id: str) -> None:
+    @in_transaction
+    async def note_dead_letter(self, connection: Connection, task_id: str) -> None:
         """Record that a failed task's message is dead-lettered."""
-        await self._write_one("note_dead_letter", task_id=task_id)
+        await connection.one("note_dead_letter", task_id=task_id)
 
+    @in_transaction
     async def redrive(
         self,
+        connection: Connection,
         job_id: str,
         messages: Mapping[str, OutboxMessage],
         *,
@@ -358,79 +289,67 @@ class Database(OutboxTable):
         may have been dropped, so each of these tasks gets a new message from `message_of`. A repeated call
         resets nothing and puts one more message into the outbox for each task that is still queued.
         """
+        # Lock tasks, then stages, then the job: the same order as completions.
+        locked = {task_id: await connection.one("lock_task", task_id=task_id) for task_id in sorted(messages)}
+        rows = {
+            task_id: row
+            for task_id, row in locked.items()
+            if row is not None and row["parent_job_id"] == job_id
+        }
+        for stage in sorted({row["stage"] for row in rows.values()}):
+            await connection.one("lock_stage", job_id=job_id, stage=stage)
+        job = await connection.one("lock_job", job_id=job_id)
+        found = {task_id: _redriven(task_id, rows.get(task_id), job) for task_id in messages}
+        reset = [task_id for task_id, each in found.items() if each.outcome == "reset"]
+        for task_id in reset:
+            await connection.one("reset_task", task_id=task_id)
+            await connection.one("forget_claim", task_id=task_id)
+        owed = [messages[task_id] for task_id, each in found.items() if each.outcome in ("reset", "queued")]
+        unfinished: list[OutboxMessage] = []
+        still_failed = 0
+        if job is not None and reset:
+            stage = job["stage"]
+            revived = await connection.one("revive_job", job_id=job_id, stage=stage)
+            tasks = await connection.all("read_tasks", job_id=job_id, stage=stage)
+            others = [TaskRow(**row) for row in tasks if row["task_id"] not in messages]
+            still_failed = sum(other.status == "failed" for other in others)
+            if revived is not None:
+                unfinished = [message_of(o) for o in others if o.status in OPEN_STATUSES]
+        await owe(connection, [*owed, *unfinished], job_id=job_id)
+        return {
+            task_id: replace(each, still_failed=still_failed, asked_again=len(unfinished))
+            for task_id, each in found.items()
+        }
 
-        async def work(connection: Connection) -> dict[str, Redriven]:
-            # Lock tasks, then stages, then the job: the same order as completions.
-            locked = {
-                task_id: await self._db.one(connection, "lock_task", task_id=task_id)
-                for task_id in sorted(messages)
-            }
-            rows = {
-                task_id: row
-                for task_id, row in locked.items()
-                if row is not None and row["parent_job_id"] == job_id
-            }
-            for stage in sorted({row["stage"] for row in rows.values()}):
-                await self._db.one(connection, "lock_stage", job_id=job_id, stage=stage)
-            job = await self._db.one(connection, "lock_job", job_id=job_id)
-            found = {task_id: _redriven(task_id, rows.get(task_id), job) for task_id in messages}
-            reset = [task_id for task_id, each in found.items() if each.outcome == "reset"]
-            for task_id in reset:
-                await self._db.one(connection, "reset_task", task_id=task_id)
-                await self._db.one(connection, "forget_claim", task_id=task_id)
-            owed = [
-                messages[task_id] for task_id, each in found.items() if each.outcome in ("reset", "queued")
-            ]
-            unfinished: list[OutboxMessage] = []
-            still_failed = 0
-            if job is not None and reset:
-                stage = job["stage"]
-                revived = await self._db.one(connection, "revive_job", job_id=job_id, stage=stage)
-                tasks = await self._db.all(connection, "read_tasks", job_id=job_id, stage=stage)
-                others = [TaskRow(**row) for row in tasks if row["task_id"] not in messages]
-                still_failed = sum(other.status == "failed" for other in others)
-                if revived is not None:
-                    unfinished = [message_of(o) for o in others if o.status in ("queued", "processing")]
-            await self._owe(connection, [*owed, *unfinished], job_id=job_id)
-            return {
-                task_id: replace(each, still_failed=still_failed, asked_again=len(unfinished))
-                for task_id, each in found.items()
-            }
-
-        return await self._db.transaction(work)
-
+    @in_transaction
     async def ask_again(
-        self, task_id: str, job_id: str, *, message: OutboxMessage
+        self, connection: Connection, task_id: str, job_id: str, *, message: OutboxMessage
     ) -> Literal["asked", "over", "unknown"]:
         """Put a task's message into the outbox again, after the broker has dead-lettered its last copy.
 
         Return "asked" if a message was written, "over" if nothing is left to do for the task, and "unknown"
         if a worker can do nothing for it.
         """
-
-        async def work(connection: Connection) -> Literal["asked", "over", "unknown"]:
-            row = await self._db.one(connection, "lock_task", task_id=task_id)
-            if row is None or row["parent_job_id"] != job_id:
-                return "unknown"
-            held = await self._db.one(connection, "read_claim", task_id=task_id)
-            ours = held is not None and held["task_created_at"] == row["created_at"]
-            unburied = ours and held is not None and held["dead_letter_reason"] is not None
-            if row["status"] in ("queued", "processing") or (row["status"] == "failed" and unburied):
-                await self._owe(connection, [message], job_id=job_id)
-                return "asked"
-            over = row["status"] == "completed" or (row["status"] == "failed" and ours)
-            return "over" if over else "unknown"
-
-        return await self._db.transaction(work)
+        row = await connection.one("lock_task", task_id=task_id)
+        if row is None or row["parent_job_id"] != job_id:
+            return "unknown"
+        held = await connection.one("read_claim", task_id=task_id)
+        ours = held is not None and held["task_created_at"] == row["created_at"]
+        unburied = ours and held is not None and held["dead_letter_reason"] is not None
+        if row["status"] in OPEN_STATUSES or (row["status"] == "failed" and unburied):
+            await owe(connection, [message], job_id=job_id)
+            return "asked"
+        over = row["status"] == "completed" or (row["status"] == "failed" and ours)
+        return "over" if over else "unknown"
 
     # Helpers
 
     async def _lock(self, connection: Connection, claim: Claim) -> str:
         """Lock the task's row and return the state of the claim: held, lost, or its outcome."""
-        row = await self._db.one(connection, "lock_task", task_id=claim.task_id)
+        row = await connection.one("lock_task", task_id=claim.task_id)
         if row is None or row["parent_job_id"] != claim.job_id or row["created_at"] != claim.row_created_at:
             return "lost"
-        held = await self._db.one(connection, "read_claim", task_id=claim.task_id)
+        held = await connection.one("read_claim", task_id=claim.task_id)
         if held is None or not _is_held(held, claim):
             return "lost"
         if held["outcome"] is not None:
@@ -449,8 +368,7 @@ class Database(OutboxTable):
         deaths: int = 0,
         dead_letter_reason: str | None = None,
     ) -> None:
-        await self._db.one(
-            connection,
+        await connection.one(
             "end_claim",
             task_id=claim.task_id,
             token=claim.token,
@@ -465,8 +383,7 @@ class Database(OutboxTable):
     async def _finish_task(
         self, connection: Connection, claim: Claim, result: str, error_details: str | None
     ) -> tuple[bool, int]:
-        row = await self._db.one(
-            connection,
+        row = await connection.one(
             "complete_task",
             task_id=claim.task_id,
             job_id=claim.job_id,

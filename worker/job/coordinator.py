@@ -10,9 +10,8 @@ import asyncio
 import logging
 
 from gdaltools.runtime import crash_points
-from worker.database.retry import with_retries
-from worker.database.tasks import DatabaseError
-from worker.errors import BusError, LockLost
+from worker.database.connections import with_retries
+from worker.errors import BusError, DatabaseError, LockLost
 from worker.job.machine import JobOutcome, Machine
 from worker.protocol.messages import InvalidMessage, JobMessage, StageComplete, parse_jobs_queue
 from worker.queue.bus import Message

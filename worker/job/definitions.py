@@ -10,13 +10,10 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 from gdaltools.errors import GdalToolsError, InvalidParameter
 from worker.protocol.rows import Json
-
-if TYPE_CHECKING:  # imports rasterio and numpy, which a worker with a platform does not load
-    from gdaltools.cost.workload import Layout
 
 
 class UnknownJobType(InvalidParameter):
@@ -33,30 +30,15 @@ class StageError(GdalToolsError):
     retryable = False
 
 
-class Expect(Protocol):
-    """Estimates a task on the function app: `worker.job.expectations.expect_task`."""
-
-    def __call__(
-        self,
-        task_type: str,
-        layout: Layout | None = None,
-        *,
-        variants: Sequence[str | None] = (None,),
-        warps: bool = False,
-        tile_size: int | None = None,
-    ) -> Expectation:
-        """Return the estimated minutes and memory."""
-        ...
-
-
 @dataclass(frozen=True)
 class Context:
     """The input of a definition besides parameters and results.
 
-    ``intermediate_container`` holds tiles that are not yet COGs (INTERMEDIATE_TILES_CONTAINER).
+    ``intermediate_container`` holds tiles that are not yet COGs (INTERMEDIATE_TILES_CONTAINER). ``cores`` are
+    those of the function app, for which durations are estimated; None means this machine's.
     """
 
-    expect: Expect
+    cores: int | None = None
     intermediate_container: str = "silver-mosaicjson"
     products_container: str = "silver-cogs"
 
@@ -72,13 +54,12 @@ class PlannedTask:
 
 
 @dataclass(frozen=True)
-class FinishedJob:
-    """A job whose stages are all complete, as the input of `JobDefinition.result`."""
+class JobSoFar:
+    """A job with the results of its completed stages, by the stage's number."""
 
     job_id: str
     parameters: Json
     results: Mapping[int, Sequence[Json]]
-    tasks_by_status: Mapping[str, int]
 
 
 class JobDefinition(Protocol):
@@ -102,19 +83,11 @@ class JobDefinition(Protocol):
         """Return the earlier stages whose results `stage` needs, in addition to the previous stage."""
         ...
 
-    def tasks(
-        self,
-        stage: int,
-        *,
-        job_id: str,
-        parameters: Json,
-        results: Mapping[int, Sequence[Json]],
-        context: Context,
-    ) -> list[PlannedTask]:
+    def tasks(self, stage: int, job: JobSoFar, context: Context) -> list[PlannedTask]:
         """Return the tasks of a stage; raises `StageError`."""
         ...
 
-    def result(self, job: FinishedJob) -> dict[str, Any]:
+    def result(self, job: JobSoFar, tasks_by_status: Mapping[str, int]) -> dict[str, Any]:
         """Return a finished job's result_data."""
         ...
 
@@ -168,10 +141,3 @@ def definition(job_type: str, registry: Mapping[str, JobDefinition]) -> JobDefin
     except KeyError:
         known = ", ".join(sorted(registry))
         raise UnknownJobType(f"job type {job_type!r} does not exist; there is {known}") from None
-
-
-class Expectation(NamedTuple):
-    """The estimate of a task: its duration, and an upper bound of its memory."""
-
-    minutes: float
-    memory_mb: float

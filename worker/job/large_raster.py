@@ -27,9 +27,9 @@ from pydantic import (
 from gdaltools import storage
 from worker.job.definitions import (
     Context,
-    FinishedJob,
     InvalidJob,
     JobDefinition,
+    JobSoFar,
     PlannedTask,
     StageError,
     fan_in_task_id,
@@ -146,33 +146,25 @@ class LargeRaster:
         """Return the stages to read besides the previous one: the COGs' sizes come from the tiling."""
         return (TILING,) if stage == COGS else ()
 
-    def tasks(
-        self,
-        stage: int,
-        *,
-        job_id: str,
-        parameters: Json,
-        results: Mapping[int, Sequence[Json]],
-        context: Context,
-    ) -> list[PlannedTask]:
+    def tasks(self, stage: int, job: JobSoFar, context: Context) -> list[PlannedTask]:
         """Return a stage's tasks, with the parameters of protocol.md §5."""
         if stage == TILING:
-            return [_tiling(job_id, parameters, context)]
+            return [_tiling(job, context)]
         if stage == EXTRACTION:
-            return [_extraction(job_id, parameters, _only_result(results, TILING), context)]
+            return [_extraction(job, context)]
         if stage == COGS:
-            tiling = _only_result(results, TILING)
-            return _cogs(job_id, parameters, _only_result(results, EXTRACTION), tiling, context)
-        if stage in self.stages(parameters):
-            before = max(number for number in self.stages(parameters) if number < stage)
-            return [_fan_in(job_id, parameters, stage, before, results.get(before, ()), context)]
+            return _cogs(job, context)
+        if stage in self.stages(job.parameters):
+            before = max(number for number in self.stages(job.parameters) if number < stage)
+            return [_fan_in(job, stage, before)]
         raise StageError(f"{JOB_TYPE} has no stage {stage} with these parameters")
 
-    def result(self, job: FinishedJob) -> dict[str, Any]:
+    def result(self, job: JobSoFar, tasks_by_status: Mapping[str, int]) -> dict[str, Any]:
         """Return the finished job's result_data, with every key of protocol.md §5."""
         parameters, results = job.parameters, job.results
         tiling, extraction = _only_result(results, TILING), _only_result(results, EXTRACTION)
         cogs = [_inner(result) for result in results.get(COGS, ())]
+        successful = sum(bool(result.get("success")) for result in results.get(COGS, ()))
         grid = tiling.get("grid") or {}
         return {
             "job_type": JOB_TYPE,
@@ -180,15 +172,15 @@ class LargeRaster:
             "collection_id": parameters.get("collection_id"),
             "cogs": {
                 "total_count": len(cogs),
-                "successful": sum(bool(result.get("success")) for result in results.get(COGS, ())),
-                "failed": sum(not result.get("success") for result in results.get(COGS, ())),
+                "successful": successful,
+                "failed": len(cogs) - successful,
                 "total_size_mb": round(sum(float(cog.get("size_mb") or 0) for cog in cogs), 3),
             },
             "mosaicjson": _mosaic_summary(results.get(MOSAIC, ())),
             "stac": _stac_summary(results.get(STAC, ())),
             "stages_completed": len(results),
-            "total_tasks_executed": sum(job.tasks_by_status.values()),
-            "tasks_by_status": dict(job.tasks_by_status),
+            "total_tasks_executed": sum(tasks_by_status.values()),
+            "tasks_by_status": dict(tasks_by_status),
             "source_blob": parameters["blob_name"],
             "source_container": parameters["container_name"],
             "tiling": {
@@ -208,33 +200,35 @@ REGISTRY: dict[str, JobDefinition] = {JOB_TYPE: LargeRaster()}
 """The job types of this project; new ones are added here."""
 
 
-def _tiling(job_id: str, parameters: Json, context: Context) -> PlannedTask:
-    stem = _stem(parameters)
+def _tiling(job: JobSoFar, context: Context) -> PlannedTask:
+    parameters = job.parameters
+    stem = PurePosixPath(parameters["blob_name"]).stem
     return PlannedTask(
-        f"{job_id[:8]}-s1-tiling",
+        f"{job.job_id[:8]}-s1-tiling",
         "generate_tiling_scheme",
         without_nulls(
             {
                 "container_name": parameters["container_name"],
                 "blob_name": parameters["blob_name"],
                 "tile_size": parameters.get("tile_size"),
-                "overlap": parameters.get("overlap", 512),
+                "overlap": parameters["overlap"],
                 "output_container": _products(parameters, context),
-                "output_blob_name": f"{job_id[:8]}/{stem}_tiling_scheme.geojson",
+                "output_blob_name": f"{job.job_id[:8]}/{stem}_tiling_scheme.geojson",
                 "band_names": parameters.get("band_names"),
                 "target_crs": parameters["target_crs"],
                 "input_crs": parameters.get("input_crs"),
                 "raster_type": None if parameters["raster_type"] == "auto" else parameters["raster_type"],
             }
         )
-        | _expectations().of_planning(context, parameters),
+        | _expectations().of_planning(parameters),
     )
 
 
-def _extraction(job_id: str, parameters: Json, tiling: Json, context: Context) -> PlannedTask:
+def _extraction(job: JobSoFar, context: Context) -> PlannedTask:
+    parameters, tiling = job.parameters, _only_result(job.results, TILING)
     band_names = parameters.get("band_names") or (tiling.get("raster_metadata") or {}).get("used_band_names")
     return PlannedTask(
-        f"{job_id[:8]}-s2-extract",
+        f"{job.job_id[:8]}-s2-extract",
         "extract_tiles",
         without_nulls(
             {
@@ -244,7 +238,7 @@ def _extraction(job_id: str, parameters: Json, tiling: Json, context: Context) -
                 "tiling_scheme_container": tiling.get("tiling_scheme_container")
                 or _products(parameters, context),
                 "output_container": context.intermediate_container,
-                "job_id": job_id,
+                "job_id": job.job_id,
                 "band_names": band_names or None,
                 "input_crs": parameters.get("input_crs"),
             }
@@ -253,9 +247,9 @@ def _extraction(job_id: str, parameters: Json, tiling: Json, context: Context) -
     )
 
 
-def _cogs(
-    job_id: str, parameters: Json, extraction: Json, tiling: Json, context: Context
-) -> list[PlannedTask]:
+def _cogs(job: JobSoFar, context: Context) -> list[PlannedTask]:
+    parameters, tiling = job.parameters, _only_result(job.results, TILING)
+    extraction = _only_result(job.results, EXTRACTION)
     blobs = _needed(extraction, "tile_blobs", EXTRACTION)
     if not isinstance(blobs, list) or not blobs:
         raise StageError(f"stage {EXTRACTION} extracted no tiles")
@@ -284,7 +278,7 @@ def _cogs(
     for index, blob in enumerate(blobs):
         name = PurePosixPath(str(blob)).stem
         output = f"{folder}/{name}_cog.tif" if folder else f"{name}_cog.tif"
-        task_id = f"{job_id[:8]}-s3-cog-{_tile_id(name)}"
+        task_id = f"{job.job_id[:8]}-s3-cog-{_tile_id(name)}"
         parameters_of_task = {"blob_name": blob, "output_blob_name": output, **common}
         tasks[task_id] = PlannedTask(task_id, "create_cog", parameters_of_task, str(index))
     if len(tasks) != len(blobs):
@@ -292,18 +286,17 @@ def _cogs(
     return list(tasks.values())
 
 
-def _fan_in(
-    job_id: str, parameters: Json, stage: int, before: int, results: Sequence[Json], context: Context
-) -> PlannedTask:
+def _fan_in(job: JobSoFar, stage: int, before: int) -> PlannedTask:
+    results = job.results.get(before, ())
     if not results:
         raise StageError(f"stage {before} has no results to aggregate")
     task_type = "create_mosaicjson" if stage == MOSAIC else "create_stac_collection"
     return PlannedTask(
-        fan_in_task_id(job_id, stage),
+        fan_in_task_id(job.job_id, stage),
         task_type,
         {
             "previous_results": list(results),
-            "job_parameters": dict(parameters),
+            "job_parameters": dict(job.parameters),
             "aggregation_metadata": {
                 "stage": stage,
                 "previous_stage": before,
@@ -311,7 +304,7 @@ def _fan_in(
                 "pattern": "fan_in",
             },
         }
-        | _expectations().of_joining(context, task_type),
+        | _expectations().of_joining(),
     )
 
 
@@ -330,10 +323,9 @@ def _mosaic_summary(results: Sequence[Json]) -> dict[str, Any] | None:
 def _stac_summary(results: Sequence[Json]) -> dict[str, Any] | None:
     if not results:
         return None
-    stac = _inner(results[0])
     keys = ("collection_id", "stac_id", "tile_count", "items_created", "items_failed", "spatial_extent",
             "mosaicjson_url", "pgstac_id", "search_id", "viewer_url")  # fmt: skip
-    return {key: stac.get(key) for key in keys}
+    return {key: _inner(results[0]).get(key) for key in keys}
 
 
 def _inner(result: Json) -> Json:
@@ -356,10 +348,6 @@ def _needed(result: Json, key: str, stage: int) -> Any:
     if value is None:
         raise StageError(f"stage {stage}'s result lacks {key!r}")
     return value
-
-
-def _stem(parameters: Json) -> str:
-    return PurePosixPath(parameters["blob_name"]).stem
 
 
 def _tile_id(stem: str) -> str:

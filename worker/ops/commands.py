@@ -10,7 +10,7 @@ from typing import Any
 
 from worker.errors import ConfigurationError
 from worker.ops.terminal import print_table
-from worker.settings import Settings, load_settings
+from worker.settings import load_settings
 from worker.telemetry import logs
 
 
@@ -33,7 +33,7 @@ def add_to(commands: Any) -> None:
 def _provision(args: argparse.Namespace) -> int:
     settings = load_settings()
     logs.write_text("WARNING")
-    from worker.ops.provision import lines, provision
+    from worker.ops.provision import provision
 
     made = asyncio.run(
         provision(
@@ -44,20 +44,17 @@ def _provision(args: argparse.Namespace) -> int:
             grant_to=args.grant_to,
         )
     )
-    print_table(("part", "state", ""), lines(made), wrapped=("",))
+    rows = [(each.part, each.done, each.detail) for each in made]
+    print_table(("part", "state", ""), rows, wrapped=("",))
     return 0
 
 
 def _doctor(args: argparse.Namespace) -> int:
     logs.write_text("ERROR")
     from worker.ops.doctor import examine, of_configuration
-    from worker.ops.doctor_services import Finding
-
-    async def run(settings: Settings) -> list[Finding]:
-        return await examine(settings)
 
     try:
-        found = asyncio.run(run(load_settings()))
+        found = asyncio.run(examine(load_settings()))
     except ConfigurationError as error:
         found = [of_configuration(error)]
     if args.json:

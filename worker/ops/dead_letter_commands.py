@@ -11,7 +11,7 @@ import json
 import logging
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Protocol, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 from gdaltools.errors import InvalidParameter
 from gdaltools.runtime.text import one_line, printable
@@ -22,24 +22,11 @@ from worker.settings import ServiceSettings, load_service_settings
 from worker.telemetry import logs
 from worker.web.client import Client
 
+if TYPE_CHECKING:
+    from worker.ops.direct import Direct
+
 # The most dead letters in one list.
 _MAX_LIMIT = 100_000
-
-
-class DeadLetterDoor(Protocol):
-    """Access to dead letters, directly or through a worker; results have the form of the HTTP API's."""
-
-    def dead_letters(self, queue: str, *, order: SortOrder, limit: int) -> dict[str, Any]:
-        """Return up to `limit` dead letters of `queue`, and their total."""
-
-    def dead_letter(self, queue: str, sequence_number: int) -> dict[str, Any]:
-        """Return one dead letter in full."""
-
-    def redrive(self, queue: str, choice: dict[str, Any]) -> dict[str, Any]:
-        """Restart the tasks of the selected dead letters; return the outcome of each."""
-
-    def purge(self, queue: str, choice: dict[str, Any]) -> dict[str, Any]:
-        """Remove the selected dead letters for good; return the outcome of each."""
 
 
 def add_to(commands: Any) -> None:
@@ -106,7 +93,7 @@ def _list(args: argparse.Namespace) -> int:
     return 0
 
 
-def _list_queues(args: argparse.Namespace, settings: ServiceSettings, dead_letters: DeadLetterDoor) -> int:
+def _list_queues(args: argparse.Namespace, settings: ServiceSettings, dead_letters: Client | Direct) -> int:
     def listed(queue: str) -> dict[str, Any]:
         try:
             return dead_letters.dead_letters(queue, order=args.order, limit=1)
@@ -211,7 +198,7 @@ def _report(args: argparse.Namespace, done: dict[str, Any]) -> int:
     return 3 if missed else 0
 
 
-def _opened() -> tuple[ServiceSettings, DeadLetterDoor]:
+def _opened() -> tuple[ServiceSettings, Client | Direct]:
     settings = load_service_settings()
     if not settings.names_a_bus:
         return settings, Client.from_environment()

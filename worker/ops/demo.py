@@ -130,8 +130,8 @@ async def _job_over(
     submission = await service.machine.submit("process_large_raster_v2", parameters)
     with Live(console=console, refresh_per_second=8) as live:
         while not stopping.is_set():
-            job = await service.database.job(submission.job_id)
-            tasks = await service.database.tasks(submission.job_id)
+            job = await service.database.jobs.get(submission.job_id)
+            tasks = await service.database.tasks.of_job(submission.job_id)
             assert job is not None
             view = job_view.in_terminal(
                 describe_job(job),

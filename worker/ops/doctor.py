@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import shutil
 import tempfile
 import time
 from collections.abc import Awaitable, Callable
@@ -18,6 +17,7 @@ from worker.errors import ConfigurationError
 from worker.ops import doctor_services
 from worker.ops.doctor_services import Finding
 from worker.settings import Settings
+from worker.task.pressure import disk_problem
 
 CHECK_SECONDS = 40.0
 """The time limit of one check."""
@@ -72,14 +72,8 @@ async def _within(part: str, check: Check) -> list[Finding]:
         async with asyncio.timeout(CHECK_SECONDS):
             return await check()
     except TimeoutError:
-        return [
-            Finding(
-                part,
-                "problem",
-                f"no answer within {CHECK_SECONDS:g} s",
-                "see whether a firewall, a private endpoint or DNS keeps this machine from it",
-            )
-        ]
+        remedy = "see whether a firewall, a private endpoint or DNS keeps this machine from it"
+        return [Finding(part, "problem", f"no answer within {CHECK_SECONDS:g} s", remedy)]
 
 
 async def _identity(settings: Settings) -> list[Finding]:
@@ -95,23 +89,20 @@ async def _identity(settings: Settings) -> list[Finding]:
     from azure.core.exceptions import AzureError
     from azure.identity.aio import DefaultAzureCredential
 
+    chosen = os.environ.get("AZURE_CLIENT_ID")
+    remedy = (
+        f"AZURE_CLIENT_ID is {chosen}: is this identity assigned to the app?"
+        if chosen
+        else "assign an identity to the app; for a user-assigned one set AZURE_CLIENT_ID"
+    )
     found = []
     async with DefaultAzureCredential() as credential:
         for part in parts:
             try:
                 await credential.get_token(_AUDIENCES[part])
             except AzureError as error:
-                chosen = os.environ.get("AZURE_CLIENT_ID")
-                found.append(
-                    Finding(
-                        _identity_for(part),
-                        "problem",
-                        f"no token: {_first_line(error)}",
-                        f"AZURE_CLIENT_ID is {chosen}: is this identity assigned to the app?"
-                        if chosen
-                        else "assign an identity to the app; for a user-assigned one set AZURE_CLIENT_ID",
-                    )
-                )
+                said = f"no token: {_first_line(error)}"
+                found.append(Finding(_identity_for(part), "problem", said, remedy))
             else:
                 found.append(Finding(_identity_for(part), "ok", "a token was given"))
     return found
@@ -133,20 +124,12 @@ async def _scratch(settings: Settings) -> list[Finding]:
     try:
         with tempfile.TemporaryFile(dir=folder) as file:
             file.write(b"doctor")
-        free_mb = shutil.disk_usage(folder).free / 1e6
+        problem = disk_problem(settings.worker_min_free_disk_mb)
     except OSError as error:
         return [Finding("scratch", "problem", f"{folder}: {error.strerror}", remedy)]
-    if free_mb < settings.worker_min_free_disk_mb:
-        return [
-            Finding(
-                "scratch",
-                "problem",
-                f"{free_mb:,.0f} MB are free in {folder}, WORKER_MIN_FREE_DISK_MB is "
-                f"{settings.worker_min_free_disk_mb:g}",
-                "give it more room: with less nothing is received",
-            )
-        ]
-    return [Finding("scratch", "ok", f"{free_mb:,.0f} MB are free in {folder}")]
+    if problem:
+        return [Finding("scratch", "problem", problem, "give it more room")]
+    return [Finding("scratch", "ok", f"{folder} can be written to, and has room")]
 
 
 async def _gdal() -> list[Finding]:
@@ -163,24 +146,12 @@ def _try_gdal() -> list[Finding]:
         try:
             ((x,), _) = transform("EPSG:4326", "EPSG:3857", [180.0], [0.0])
         except (RasterioError, ValueError) as error:
-            return [
-                Finding(
-                    "gdal",
-                    "problem",
-                    f"PROJ transforms nothing: {error}",
-                    "unset PROJ_DATA and PROJ_LIB, which point to another PROJ's folder",
-                )
-            ]
-    if missing:
-        return [
-            Finding(
-                "gdal",
-                "problem",
-                f"GDAL {rasterio.__gdal_version__} lacks {', '.join(missing)}",
-                "use rasterio's wheel, or a libgdal that was built with these",
-            )
-        ]
+            remedy = "unset PROJ_DATA and PROJ_LIB, which point to another PROJ's folder"
+            return [Finding("gdal", "problem", f"PROJ transforms nothing: {error}", remedy)]
     text = f"GDAL {rasterio.__gdal_version__} by rasterio {rasterio.__version__}"
+    if missing:
+        remedy = "use rasterio's wheel, or a libgdal that was built with these"
+        return [Finding("gdal", "problem", f"{text} lacks {', '.join(missing)}", remedy)]
     if abs(x - 20037508.34) > 1:
         return [Finding("gdal", "problem", f"{text} transforms wrongly", "reinstall rasterio and pyproj")]
     return [Finding("gdal", "ok", text)]

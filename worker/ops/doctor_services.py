@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -11,10 +11,9 @@ from typing import Literal
 from uuid import uuid4
 
 from gdaltools import storage
-from gdaltools.errors import GdalToolsError, StorageDenied
-from worker.database.connections import DatabaseRefused
-from worker.database.jobs import PlatformDatabase
-from worker.errors import BusAuthenticationError, BusError, QueueNotFound
+from gdaltools.errors import GdalToolsError, StorageDenied, StorageError
+from worker.database import Database, migration, rights
+from worker.errors import BusAuthenticationError, BusError, DatabaseRefused, QueueNotFound
 from worker.queue.bus import Bus
 from worker.queue.settings import QueueManagement, required_queues
 from worker.service import backing
@@ -26,41 +25,48 @@ CLOCK_SECONDS = 30.0
 State = Literal["ok", "problem", "unknown"]
 
 
+@dataclass(frozen=True)
+class Finding:
+    """The result of one check; `remedy` says how to fix a problem."""
+
+    part: str
+    state: State
+    said: str
+    remedy: str = ""
+
+
+async def _tried(
+    part: str, attempt: Awaitable[object], remedies: Mapping[type[GdalToolsError], str], works: str
+) -> Finding:
+    """Return `works` for an attempt that succeeds, else its error with the first of `remedies` that fits."""
+    try:
+        await attempt
+    except tuple(remedies) as error:
+        remedy = next(text for kind, text in remedies.items() if isinstance(error, kind))
+        return Finding(part, "problem", str(error), remedy)
+    return Finding(part, "ok", works)
+
+
 async def storage_works(settings: Settings) -> list[Finding]:
     """Check that a blob can be written, read and deleted, as tasks do."""
-    return await asyncio.to_thread(_try_storage, settings.intermediate_tiles_container)
+    container = settings.intermediate_tiles_container
+    remedies: dict[type[GdalToolsError], str] = {
+        StorageDenied: "give the identity the role Storage Blob Data Contributor on the account (it takes up "
+        "to ten minutes to work), and see that the account's network rules let this machine in",
+        GdalToolsError: f"see that the account is named rightly and that the container {container} "
+        "(INTERMEDIATE_TILES_CONTAINER) is there",
+    }
+    works = f"{container}: a blob was written, read and deleted"
+    return [await _tried("storage", asyncio.to_thread(_write_read_delete, container), remedies, works)]
 
 
-def _try_storage(container: str) -> list[Finding]:
-    name = f"gdaltools-doctor/{uuid4().hex}"
-    try:
-        location = storage.blob(container, name)
-        storage.write_bytes(location, b"doctor")
-        read = storage.read_bytes(location)
-        storage.delete(location)
-    except StorageDenied as error:
-        return [
-            Finding(
-                "storage",
-                "problem",
-                f"{container}: {error}",
-                "give the identity the role Storage Blob Data Contributor on the account (it takes up to ten "
-                "minutes to work), and see that the account's network rules let this machine in",
-            )
-        ]
-    except GdalToolsError as error:
-        return [
-            Finding(
-                "storage",
-                "problem",
-                f"{container}: {error}",
-                f"see that the account is named rightly and that the container {container} "
-                "(INTERMEDIATE_TILES_CONTAINER) is there",
-            )
-        ]
+def _write_read_delete(container: str) -> None:
+    location = storage.blob(container, f"gdaltools-doctor/{uuid4().hex}")
+    storage.write_bytes(location, b"doctor")
+    read = storage.read_bytes(location)
+    storage.delete(location)
     if read != b"doctor":
-        return [Finding("storage", "problem", f"{container} gives other bytes back", "ask storage's owner")]
-    return [Finding("storage", "ok", f"{container}: a blob was written, read and deleted")]
+        raise StorageError(f"{container} gives other bytes back than were written")
 
 
 @asynccontextmanager
@@ -74,39 +80,20 @@ async def _opened_bus(settings: Settings) -> AsyncIterator[Bus]:
 async def queues_are_open(settings: Settings) -> list[Finding]:
     """Check the rights on the queues: peek at those received from, open a link to those sent to."""
     async with _opened_bus(settings) as bus:
-        receiving = {queue: ("receive from", bus.check_receiving, queue) for queue in settings.queues}
-        # Retries and returned messages are sent to the queue that they came from.
-        sending = {
-            queue: ("send to", bus.check_sending, queue)
-            for queue in (*settings.task_queues, settings.jobs_queue)
-        }
         return list(
-            await asyncio.gather(*(_try_queue(*each) for each in (*receiving.values(), *sending.values())))
+            await asyncio.gather(*(_queue_is_open(*each) for each in backing.required_rights(settings, bus)))
         )
 
 
-async def _try_queue(doing: str, attempt: Callable[[str], Awaitable[None]], queue: str) -> Finding:
-    role = "Azure Service Bus Data Receiver" if doing == "receive from" else "Azure Service Bus Data Sender"
-    part = f"{doing} {queue}"
-    try:
-        await attempt(queue)
-    except QueueNotFound as error:
-        return Finding(part, "problem", str(error), "make it: python -m worker provision")
-    except BusAuthenticationError as error:
-        return Finding(
-            part,
-            "problem",
-            str(error),
-            f"give the identity the role {role} on the namespace, or the key's policy this right",
-        )
-    except BusError as error:
-        return Finding(
-            part,
-            "problem",
-            str(error),
-            "see that the namespace is named rightly, and that port 5671 (AMQP) is open from here",
-        )
-    return Finding(part, "ok", "allowed")
+async def _queue_is_open(doing: str, queue: str, check: Callable[[str], Awaitable[None]]) -> Finding:
+    role = "Receiver" if doing == "receive from" else "Sender"
+    remedies: dict[type[GdalToolsError], str] = {
+        QueueNotFound: "make it: python -m worker provision",
+        BusAuthenticationError: f"give the identity the role Azure Service Bus Data {role} on the namespace, "
+        "or the key's policy this right",
+        BusError: "see that the namespace is named rightly, and that port 5671 (AMQP) is open from here",
+    }
+    return await _tried(f"{doing} {queue}", check(queue), remedies, "allowed")
 
 
 async def queues_are_set(settings: Settings) -> list[Finding]:
@@ -140,17 +127,13 @@ async def queues_are_set(settings: Settings) -> list[Finding]:
                 ]
             if seen is None:
                 continue  # the checks of receiving and sending report it
-            differ = seen.differences(required)
-            if not required.detects_duplicates:
-                differ.pop("detects_duplicates", None)
-            if differ:
-                text = "; ".join(f"{name} is {mine}, not {theirs}" for name, (mine, theirs) in differ.items())
-                remedy = "set them: python -m worker provision --update"
-                if "detects_duplicates" in differ:
-                    remedy += "; duplicate detection needs a new queue"
-                found.append(Finding(part, "problem", text, remedy))
-            else:
+            if not (differ := seen.differences(required)):
                 found.append(Finding(part, "ok", "as they should be"))
+                continue
+            remedy = "set them: python -m worker provision --update"
+            if "detects_duplicates" in differ:
+                remedy += "; duplicate detection needs a new queue"
+            found.append(Finding(part, "problem", "; ".join(differ.values()), remedy))
     return found
 
 
@@ -161,55 +144,35 @@ async def database_works(settings: Settings, now: Callable[[], float]) -> list[F
     async with backing.conninfo(settings) as conninfo:
         opened = backing.database(settings, conninfo, connections=1)
         async with opened as database:
-            try:
-                await database.try_once()
-            except DatabaseRefused as error:
-                return [
-                    Finding(
-                        "database",
-                        "problem",
-                        str(error),
-                        "see POSTGIS_DATABASE, POSTGIS_USER and POSTGIS_PASSWORD; with USE_MANAGED_IDENTITY "
-                        "the user is the identity's name, made by pgaadauth_create_principal",
-                    )
-                ]
-            except GdalToolsError as error:
-                return [
-                    Finding(
-                        "database",
-                        "problem",
-                        str(error),
-                        "see POSTGIS_HOST and POSTGIS_PORT, and whether the server's firewall lets this in",
-                    )
-                ]
+            remedies: dict[type[GdalToolsError], str] = {
+                DatabaseRefused: "see POSTGIS_DATABASE, POSTGIS_USER and POSTGIS_PASSWORD; with "
+                "USE_MANAGED_IDENTITY the user is the identity's name, made by pgaadauth_create_principal",
+                GdalToolsError: "see POSTGIS_HOST and POSTGIS_PORT, and whether the server's firewall lets "
+                "this in",
+            }
+            connected = await _tried("database", database.connections.try_once(), remedies, "connected")
+            if connected.state != "ok":
+                return [connected]
             asked = now()
-            clock = await database.utc_now()
+            clock = await database.connections.utc_now()
             middle = (asked + now()) / 2
             return [
-                Finding("database", "ok", "connected"),
+                connected,
                 await _schema(settings, database),
                 _clock(datetime.fromtimestamp(middle, UTC).replace(tzinfo=None) - clock),
             ]
 
 
-async def _schema(settings: Settings, database: PlatformDatabase) -> Finding:
-    part = f"schema {settings.app_schema}"
+async def _schema(settings: Settings, database: Database) -> Finding:
+    part, user = f"schema {settings.app_schema}", settings.postgis_user
     try:
-        if missing := await database.missing():
-            return Finding(
-                part,
-                "problem",
-                f"missing: {', '.join(missing)}",
-                "python -m worker provision makes them, as a role that may create; see APP_SCHEMA",
-            )
-        if lacking := await database.lacking_rights():
-            return Finding(
-                part,
-                "problem",
-                f"{settings.postgis_user} lacks {', '.join(lacking)}",
-                f"as the schema's owner: python -m worker provision --grant-to {settings.postgis_user}",
-            )
-        await database.check()
+        if missing := await migration.missing(database.connections):
+            remedy = "python -m worker provision makes them, as a role that may create; see APP_SCHEMA"
+            return Finding(part, "problem", f"missing: {', '.join(missing)}", remedy)
+        if lacking := await rights.lacking(database.connections):
+            remedy = f"as the schema's owner: python -m worker provision --grant-to {user}"
+            return Finding(part, "problem", f"{user} lacks {', '.join(lacking)}", remedy)
+        await migration.check(database.connections)
     except GdalToolsError as error:
         return Finding(part, "problem", str(error), "see the platform's version and APP_SCHEMA")
     return Finding(part, "ok", "complete, and its rights are enough")
@@ -221,13 +184,3 @@ def _clock(ahead: timedelta) -> Finding:
     if abs(seconds) > CLOCK_SECONDS:
         return Finding("clock", "problem", text, "let the machine's time be set by NTP")
     return Finding("clock", "ok", text)
-
-
-@dataclass(frozen=True)
-class Finding:
-    """The result of one check; `remedy` says how to fix a problem."""
-
-    part: str
-    state: State
-    said: str
-    remedy: str = ""

@@ -6,13 +6,13 @@ are reported.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Literal
 
-from worker.database.jobs import PlatformDatabase
-from worker.queue.settings import QueueManagement, QueueSettings, required_queues
+from worker.database import Database, migration, rights
+from worker.queue.settings import QueueManagement, required_queues
 from worker.service import backing
 from worker.settings import Settings
 
@@ -69,26 +69,26 @@ async def provision(
 async def _database(settings: Settings, *, what_if: bool, grant_to: str | None) -> list[Provided]:
     schema, role = f"schema {settings.app_schema}", f"role {grant_to}"
     async with _opened(settings) as database:
-        await database.try_once()
-        is_new = grant_to is not None and not await database.knows_role(grant_to)
+        await database.connections.try_once()
+        is_new = grant_to is not None and not await rights.exists(database.connections, grant_to)
         if what_if:
-            missing = await database.missing()
+            missing = await migration.missing(database.connections)
             made = [Provided(schema, "to make" if missing else "there", ", ".join(missing))]
             return made + ([Provided(role, "to make")] if is_new else [])
-        created = await database.migrate()
-        await database.check()
+        created = await migration.migrate(database.connections)
+        await migration.check(database.connections)
         made = [Provided(schema, "made" if created else "there", ", ".join(created))]
         if grant_to is not None:
             if is_new:
                 async with _opened(settings.model_copy(update={"postgis_database": "postgres"})) as server:
-                    await server.make_principal(grant_to)
-            await database.grant(grant_to)
+                    await rights.make_principal(server.connections, grant_to)
+            await rights.grant(database.connections, grant_to)
             made.append(Provided(role, "made" if is_new else "there", "it may use the schema"))
         return made
 
 
 @asynccontextmanager
-async def _opened(settings: Settings) -> AsyncIterator[PlatformDatabase]:
+async def _opened(settings: Settings) -> AsyncIterator[Database]:
     async with AsyncExitStack() as stack:
         conninfo = await stack.enter_async_context(backing.conninfo(settings))
         yield await stack.enter_async_context(backing.database(settings, conninfo, connections=1))
@@ -108,7 +108,9 @@ async def _queues(settings: Settings, *, update: bool, what_if: bool) -> list[Pr
                     await management.create(queue, required)
                 made.append(Provided(f"queue {queue}", "to make" if what_if else "made"))
                 continue
-            changeable, fixed = _differences(found, required)
+            differ = found.differences(required)
+            fixed = differ.pop("detects_duplicates", None)
+            changeable = "; ".join(differ.values())
             if changeable and update:
                 if not what_if:
                     await management.update(queue, required)
@@ -118,24 +120,8 @@ async def _queues(settings: Settings, *, update: bool, what_if: bool) -> list[Pr
             elif not fixed:
                 made.append(Provided(f"queue {queue}", "there"))
             if fixed:
-                made.append(Provided(f"queue {queue}", "differs", fixed))
+                only = (
+                    "it detects no duplicates, as only a new queue can: empty it, delete it, run this again"
+                )
+                made.append(Provided(f"queue {queue}", "differs", only))
         return made
-
-
-def _differences(found: QueueSettings, required: QueueSettings) -> tuple[str, str]:
-    """Return the differences that can be changed and those that cannot, in words."""
-    differ = found.differences(required)
-    fixed = differ.pop("detects_duplicates", None)
-    text = "; ".join(f"{name} is {mine}, should be {theirs}" for name, (mine, theirs) in differ.items())
-    if fixed is None or not required.detects_duplicates:
-        return text, ""
-    return (
-        text,
-        "it detects no duplicates, as only a new queue can: empty it, delete it, run this again",
-    )
-
-
-def lines(provided: list[Provided]) -> Iterator[tuple[str, str, str]]:
-    """Yield the outcomes as table rows."""
-    for each in provided:
-        yield each.part, each.done, each.detail

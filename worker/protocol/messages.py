@@ -64,20 +64,13 @@ def _lower(value: object) -> object:
     return value.strip().lower() if isinstance(value, str) else value
 
 
-def _empty_when_null(value: object) -> object:
-    return {} if value is None else value
-
-
-def _zero_when_null(value: object) -> object:
-    return 0 if value is None else value
-
-
 NaiveUtc = Annotated[datetime, AfterValidator(_naive_utc)]
 AwareUtc = Annotated[datetime, AfterValidator(_aware_utc)]
 JobId = Annotated[str, BeforeValidator(_lower), Field(pattern="^[0-9a-f]{64}$")]
 JobType = Annotated[str, Field(min_length=1, max_length=100)]
 CorrelationId = Annotated[str, Field(max_length=16)]
-RetryCount = Annotated[int, BeforeValidator(_zero_when_null), Field(ge=0)]
+StageResults = Annotated[dict[str, Any], BeforeValidator(lambda value: {} if value is None else value)]
+RetryCount = Annotated[int, BeforeValidator(lambda value: 0 if value is None else value), Field(ge=0)]
 
 
 class _Message(BaseModel):
@@ -126,7 +119,7 @@ class JobMessage(_Message):
     job_type: JobType
     parameters: dict[str, Any]
     stage: Annotated[int, Field(ge=1, le=100)] = 1
-    stage_results: Annotated[dict[str, Any], BeforeValidator(_empty_when_null)] = Field(default_factory=dict)
+    stage_results: StageResults = Field(default_factory=dict)
     retry_count: RetryCount = 0
     timestamp: NaiveUtc | None = None
     correlation_id: CorrelationId | None = None

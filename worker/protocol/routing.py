@@ -35,20 +35,16 @@ if TYPE_CHECKING:
 
 EXTRACTION_TASKS = frozenset({"extract_tiles", "handler_tile_extraction", "raster_extract_tiles"})
 COG_TASKS = frozenset({"create_cog", "handler_large_cog_creation", "raster_create_cog"})
+TILING_TASKS = frozenset({"generate_tiling_scheme", "raster_generate_tiling_scheme"})
+MOSAIC_TASKS = frozenset({"create_mosaicjson", "raster_create_mosaicjson"})
+STAC_TASKS = frozenset({"create_stac_collection", "raster_create_stac_collection"})
 RASTER_TASKS = (
     EXTRACTION_TASKS
     | COG_TASKS
-    | {
-        "generate_tiling_scheme",
-        "raster_generate_tiling_scheme",
-        "create_mosaicjson",
-        "raster_create_mosaicjson",
-        "create_stac_collection",
-        "raster_create_stac_collection",
-        "validate_raster",
-        "extract_stac_metadata",
-        "list_raster_files",
-    }
+    | TILING_TASKS
+    | MOSAIC_TASKS
+    | STAC_TASKS
+    | {"validate_raster", "extract_stac_metadata", "list_raster_files"}
 )
 _VECTOR_PREFIXES = ("vector_", "h3_")
 _VECTOR_TASKS = frozenset({"list_container_contents", "container_inventory", "inventory_container_contents"})
@@ -245,30 +241,18 @@ def _steps(
     minutes = parameters.get("estimated_duration_minutes")
     if minutes is None and estimate is not None:
         minutes = round(estimate.minutes, 3)
-    for rule, key, stated, limit, variable in (
-        (
-            "size",
-            "file_size_mb",
-            parameters.get("file_size_mb"),
-            rules.size_threshold_mb,
-            "SIZE_THRESHOLD_MB",
-        ),
-        (
-            "duration",
-            "estimated_duration_minutes",
-            minutes,
-            rules.duration_threshold_minutes,
-            "DURATION_THRESHOLD_MINUTES",
-        ),
-    ):
-        if stated is None:
-            yield RuleCheck(rule, f"{key} is not given", False)
-            continue
-        value = _number(key, stated)
-        fired = value > limit
-        yield RuleCheck(
-            rule, f"{key} {value:g} is {'over' if fired else 'within'} {variable} {limit:g}", fired
-        )
+    size = parameters.get("file_size_mb")
+    yield _compared("size", "file_size_mb", size, "SIZE_THRESHOLD_MB", rules.size_threshold_mb)
+    limit = rules.duration_threshold_minutes
+    yield _compared("duration", "estimated_duration_minutes", minutes, "DURATION_THRESHOLD_MINUTES", limit)
+
+
+def _compared(rule: str, key: str, stated: object, variable: str, limit: float) -> RuleCheck:
+    if stated is None:
+        return RuleCheck(rule, f"{key} is not given", False)
+    value = _number(key, stated)
+    over = value > limit
+    return RuleCheck(rule, f"{key} {value:g} is {'over' if over else 'within'} {variable} {limit:g}", over)
 
 
 def normal_task_type(task_type: str) -> str:

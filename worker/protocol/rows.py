@@ -14,8 +14,46 @@ from uuid import UUID, uuid4
 JobStatus = Literal["queued", "processing", "completed", "failed", "completed_with_errors"]
 TaskStatus = Literal["queued", "processing", "completed", "failed", "retrying", "pending_retry", "cancelled"]
 
-OVER_STATUSES: frozenset[str] = frozenset({"completed", "failed", "completed_with_errors"})
-"""The final states of a job."""
+
+@dataclass(frozen=True)
+class Status:
+    """The meaning of a status of a job or a task.
+
+    Attributes
+    ----------
+    is_open : bool
+        Whether a worker may still do something for it.
+    is_over : bool
+        Whether it is final. A status that is neither open nor over is the platform's to end.
+    tone : str
+        How it is shown.
+    """
+
+    is_open: bool = False
+    is_over: bool = False
+    tone: Literal["dim", "now", "good", "warn", "bad"] = "dim"
+
+
+STATUSES: Mapping[str, Status] = {
+    "queued": Status(is_open=True),
+    "processing": Status(is_open=True, tone="now"),
+    "completed": Status(is_over=True, tone="good"),
+    "completed_with_errors": Status(is_over=True, tone="warn"),
+    "failed": Status(is_over=True, tone="bad"),
+    "retrying": Status(),
+    "pending_retry": Status(),
+    "cancelled": Status(),
+}
+"""What each status means; the transitions between them are in queries.sql."""
+
+OPEN_STATUSES = frozenset(name for name, status in STATUSES.items() if status.is_open)
+OVER_STATUSES = frozenset(name for name, status in STATUSES.items() if status.is_over)
+
+
+def tone_of(status: str) -> str:
+    """Return how a status is shown; one of a later version of the platform is shown as if it waits."""
+    return STATUSES.get(status, Status()).tone
+
 
 Json = Mapping[str, Any]
 
@@ -69,7 +107,7 @@ class TaskRow:
     @property
     def finished(self) -> bool:
         """Whether the task counts as finished for its stage (a failed task does)."""
-        return self.status in ("completed", "failed")
+        return self.status in OVER_STATUSES
 
 
 @dataclass(frozen=True)

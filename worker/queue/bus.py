@@ -44,7 +44,8 @@ from worker.errors import (
     QueueNotFound,
 )
 from worker.queue.lock import lock_kept
-from worker.waiting import mend_cancellation
+from worker.telemetry.metrics import METRICS
+from worker.waiting import mend_cancellation, retried
 
 if TYPE_CHECKING:
     from azure.core.credentials_async import AsyncTokenCredential
@@ -60,7 +61,7 @@ BACKOFF_FACTOR = 0.2
 OUTCOME_SECONDS = 15.0
 ATTEMPT_SECONDS = 20.0  # for one attempt of a settlement, a renewal, or a peek
 MIN_RENEW_SECONDS = 0.5  # for one attempt to renew a lock that is about to expire
-SETTLE_ATTEMPTS = 4  # the second at once, the others after 1 and 2 s, each with the SDK's own retries
+SETTLE_PAUSES_SECONDS = (0, 1, 2)  # before further attempts to settle, each with the SDK's own retries
 SEND_SECONDS = 120.0  # for one call of `Bus.send`, all attempts included
 RECEIVE_SLACK_SECONDS = 30.0  # the time by which a receive may overrun before its receiver is replaced
 CLOSE_SECONDS = 10.0
@@ -425,6 +426,7 @@ class Message:
             ),
             "dead-lettering",
         )
+        METRICS.dead_letters.add(reason=reason)
 
     async def renew(self) -> None:
         """Renew the lock for its full duration; raises as `complete`."""
@@ -452,23 +454,28 @@ class Message:
         closes the receiver. A peek reopens it, and the settlement then uses the management link, which needs
         only the lock token.
         """
-        for attempt in range(1, SETTLE_ATTEMPTS + 1):
+
+        async def attempt() -> None:
             if self.is_settled or self.remaining_seconds <= 0:
                 raise LockLost(f"{doing} {self!r}: its lock has ended, or it was settled before")
-            try:
-                with _translated(f"{doing} {self!r}"):
-                    # 7.15 compares the lock's expiry with this machine's clock and refuses to settle an
-                    # expired message; the service itself decides that correctly.
-                    self._received._expiry = datetime.now(UTC) + timedelta(seconds=self.remaining_seconds)
-                    async with asyncio.timeout(ATTEMPT_SECONDS + OUTCOME_SECONDS):
-                        await action()
-                return
-            except BusError as error:
-                if not error.retryable or attempt == SETTLE_ATTEMPTS:
-                    raise
-                _LOGGER.info("%s; opening the receiver again", error)
-            await asyncio.sleep((attempt - 1) * random.uniform(0.5, 1.0))
+            with _translated(f"{doing} {self!r}"):
+                # 7.15 compares the lock's expiry with this machine's clock and refuses to settle an
+                # expired message; the service itself decides that correctly.
+                self._received._expiry = datetime.now(UTC) + timedelta(seconds=self.remaining_seconds)
+                async with asyncio.timeout(ATTEMPT_SECONDS + OUTCOME_SECONDS):
+                    await action()
+
+        async def reopened_after(seconds: float) -> None:
+            await asyncio.sleep(seconds)
             await self._reopen()
+
+        await retried(
+            attempt,
+            errors=BusError,
+            pauses=(seconds * random.uniform(0.5, 1.0) for seconds in SETTLE_PAUSES_SECONDS),
+            on_error=lambda error: _LOGGER.info("%s; opening the receiver again", error),
+            sleep=reopened_after,
+        )
 
     async def _reopen(self) -> None:
         try:

@@ -12,8 +12,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mappin
 from contextlib import asynccontextmanager
 
 from gdaltools.runtime import crash_points
-from worker.database.tasks import Database, DatabaseError
-from worker.errors import BusError, ConfigurationError, DeadLetterNotFound, QueueNotFound
+from worker.database import Database
+from worker.errors import BusError, ConfigurationError, DatabaseError, DeadLetterNotFound, QueueNotFound
 from worker.protocol.messages import TaskMessage, utc_now
 from worker.protocol.rows import OutboxMessage, Redriven, TaskRow
 from worker.queue.bus import Bus, Message, OutgoingMessage, QueueReceiver
@@ -108,8 +108,8 @@ class DeadLetters:
         if self._database is None:
             return DeadLetterDetails(dead_letter, note="no database is configured")
         try:
-            row = await self._database.task(dead_letter.task.task_id)
-            job = await self._database.job(dead_letter.task.parent_job_id)
+            row = await self._database.tasks.get(dead_letter.task.task_id)
+            job = await self._database.jobs.get(dead_letter.task.parent_job_id)
         except DatabaseError as error:  # the dead letter itself is still useful
             return DeadLetterDetails(dead_letter, note=str(error))
         if row is None or row.parent_job_id != dead_letter.task.parent_job_id:
@@ -190,7 +190,7 @@ class DeadLetters:
         async def settle(message: Message, dead_letter: DeadLetter) -> DeadLetterResult:
             assert dead_letter.task is not None
             again = OutboxMessage(queue, dead_letter.text, correlation_id=dead_letter.message.correlation_id)
-            found = await database.ask_again(
+            found = await database.tasks.ask_again(
                 dead_letter.task.task_id, dead_letter.task.parent_job_id, message=again
             )
             crash_points.reach("letter-answered")
@@ -236,7 +236,7 @@ class DeadLetters:
             (job_id, task_id): each
             for job_id, messages in by_job.items()
             for task_id, each in (
-                await self._database.redrive(job_id, messages, message_of=message_of)
+                await self._database.tasks.redrive(job_id, messages, message_of=message_of)
             ).items()
         }
         await Outbox(self._database, self._bus).publish_or_leave()

@@ -7,29 +7,26 @@ it.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from gdaltools.errors import GdalToolsError
 from gdaltools.runtime import crash_points
-from worker.database.tasks import Database, OutboxBatch
+from worker.database import Database
+from worker.database.outbox_table import OutboxBatch
 from worker.errors import MessageTooLarge, QueueNotFound
 from worker.protocol.rows import OutboxRow
 from worker.queue.bus import Bus, OutgoingMessage
 from worker.telemetry import logs, traces
-from worker.waiting import is_set_within
 
-# The longest time that a row left by a dead worker waits, in seconds.
-SWEEP_SECONDS = 2.0
 _BATCH = 500
 
 log = logging.getLogger(__name__)
 
 
 class Outbox:
-    """Publishes pending rows on request and every `SWEEP_SECONDS`."""
+    """Publishes pending rows."""
 
     def __init__(self, database: Database, bus: Bus) -> None:
         self._database = database
@@ -44,7 +41,7 @@ class Outbox:
             The database or the broker did not answer; unsent rows stay pending.
         """
         while True:
-            async with self._database.outbox(limit=_BATCH) as batch:
+            async with self._database.outbox.batch(limit=_BATCH) as batch:
                 by_queue = defaultdict(list)
                 for row in batch.rows:
                     by_queue[row.message.queue].append(row)
@@ -76,21 +73,11 @@ class Outbox:
                 batch.sent(row)
 
     async def publish_or_leave(self) -> None:
-        """Call `publish`, and leave rows that cannot be sent now to `sweep`; they are durable."""
+        """Call `publish`, and leave rows that cannot be sent now to the next call; they are durable."""
         try:
             await self.publish()
         except GdalToolsError as error:
             log.warning("what is to be sent waits in the outbox: %s", error)
-
-    async def sweep(self, stopping: asyncio.Event, on_error: Callable[[GdalToolsError | None], None]) -> None:
-        """Publish until `stopping` is set; pass each fault, or None on success, to `on_error` and retry."""
-        while not stopping.is_set():
-            try:
-                await self.publish()
-                on_error(None)
-            except GdalToolsError as error:
-                on_error(error)
-            await is_set_within(stopping, SWEEP_SECONDS)
 
 
 def _outgoing(row: OutboxRow) -> OutgoingMessage:

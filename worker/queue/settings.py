@@ -45,12 +45,16 @@ class QueueSettings:
     dead_letters_expired: bool = True
     detects_duplicates: bool = False
 
-    def differences(self, required: QueueSettings) -> dict[str, tuple[Any, Any]]:
-        """Return the settings that differ from `required`: the actual and the required value by name."""
+    def differences(self, required: QueueSettings) -> dict[str, str]:
+        """Return in words, by name, the settings that differ from `required`.
+
+        A queue that detects duplicates is right where none need be detected.
+        """
         return {
-            each.name: (mine, theirs)
+            each.name: f"{each.name} is {mine}, should be {theirs}"
             for each in fields(self)
             if (mine := getattr(self, each.name)) != (theirs := getattr(required, each.name))
+            and not (each.name == "detects_duplicates" and mine)
         }
 
 

@@ -17,15 +17,11 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import metadata
-from pathlib import Path
-from random import random
-from typing import TYPE_CHECKING, Any
+from itertools import repeat, takewhile
 
 from gdaltools import storage
 from gdaltools.errors import GdalToolsError
-from gdaltools.runtime import scratch
-from worker.database.jobs import PlatformDatabase
-from worker.database.tasks import DatabaseError
+from worker.database import Database, migration
 from worker.errors import BusError, ConfigurationError, NotReady, Stopped
 from worker.job.coordinator import Coordinator
 from worker.job.definitions import Context
@@ -36,16 +32,16 @@ from worker.queue.dead_letters import DeadLetters
 from worker.queue.listener import Process, listen
 from worker.queue.observed import observed
 from worker.queue.outbox import Outbox
-from worker.queue.rescue import Rescue
 from worker.service import backing
 from worker.service.shift import Shift
+from worker.service.sweep import Duty, duties
 from worker.settings import AppMode, Settings
 from worker.task.heartbeat import Heartbeat
 from worker.task.pressure import Pressure
 from worker.task.processor import Processor, ProcessorOptions
 from worker.task.runner import Runner, RunnerOptions
 from worker.telemetry import logs, traces
-from worker.waiting import is_set_within
+from worker.waiting import growing, is_set_within, retried
 from worker.web import api, health
 from worker.web.access import Access
 from worker.web.gauges import Gauges
@@ -54,13 +50,9 @@ from worker.web.status import page
 from worker.web.status.board import Board
 from worker.web.status.facts import WorkerFacts
 
-if TYPE_CHECKING:
-    from worker.job.definitions import Expectation
-
-_LONGEST_BACKOFF_SECONDS = 30.0
+_FIRST_BACKOFF_SECONDS, _LONGEST_BACKOFF_SECONDS = 0.5, 30.0
 # The attempts for a fault that looks like a wrong configuration, because a new role needs a moment to apply.
 _CONFIGURATION_TRIES = 3
-_HOUSEKEEPING_SECONDS = 3600.0
 # The part of the grace period that is reserved for returning tasks: ending a process and one transaction.
 _HAND_BACK_SECONDS = 1.5
 # The longest time for returning tasks, if the sender of SIGTERM waits for longer.
@@ -76,7 +68,7 @@ class Service:
     """A running worker, as seen by the code that started it in the same process."""
 
     settings: Settings
-    database: PlatformDatabase
+    database: Database
     machine: Machine
     readiness: Readiness
     port: int
@@ -102,14 +94,12 @@ class Service:
             Messages may still wait, because a queue, the database or the disk does not work.
         """
         deadline = time.monotonic() + _LAST_SENDING_SECONDS
-        while True:
-            try:
-                await self.outbox.publish()
-                break
-            except GdalToolsError:
-                if time.monotonic() > deadline:
-                    raise
-            await asyncio.sleep(1)
+        await retried(
+            self.outbox.publish,
+            errors=GdalToolsError,
+            pauses=takewhile(lambda _: time.monotonic() <= deadline, repeat(1.0)),
+            may_pass=lambda _: True,
+        )
         needed = {*self.settings.queues, "database", "disk"}
         problems = [f"{part}: {text}" for part, text in self.readiness.problems.items() if part in needed]
         if problems:
@@ -136,64 +126,20 @@ async def serving(
     """
     shift = shift or Shift(stopping)
     readiness = Readiness()
-    platform = api.Platform()
-    token = settings.worker_api_token.get_secret_value() if settings.worker_api_token else None
-    access = Access(token)
-    jobs_door = api.routes(platform, token=token) if settings.app_mode is AppMode.STANDALONE else ()
-    gauges = Gauges(settings.all_queues)
-    board = Board(
-        _about(settings),
-        readiness,
-        form_key=access.form_key,
-        memory_limit_mb=settings.worker_memory_limit_mb,
-    )
-    streams = page.Streams()
     async with AsyncExitStack() as stack:
         stack.enter_context(logs.TAIL.listening())
-        port = await stack.enter_async_context(
-            health.serving(
-                readiness,
-                name=settings.app_name,
-                host=settings.host,
-                port=settings.port,
-                gauges=gauges,
-                access=access,
-                routes=(*page.routes(board, access, streams), *jobs_door),
-                on_shutdown=streams.close,
-            )
-        )
+        front = await stack.enter_async_context(_front(settings, readiness))
         await stack.enter_async_context(traces.exporting(settings.app_name))
         backing.choose_blob_root(settings)
-        runner = Runner(
-            RunnerOptions(
-                timeout_seconds=60 * settings.worker_timeout_minutes,
-                stall_seconds=60 * settings.worker_stall_minutes,
-                memory_limit_mb=settings.worker_memory_limit_mb,
-                warm_seconds=60 * settings.worker_warm_minutes,
-            )
-        )
+        runner = _runner(settings)
         if shift.ends_by_itself:  # the process was started for waiting messages
             stack.enter_context(runner.warm())
-        conninfo = await stack.enter_async_context(backing.conninfo(settings))
-        connection_string = await stack.enter_async_context(backing.connection_string(settings))
-        database = await stack.enter_async_context(backing.database(settings, conninfo))
-        beating = await stack.enter_async_context(backing.database(settings, conninfo, connections=1))
-        bus = await stack.enter_async_context(
-            Bus.connect(connection_string=connection_string, namespace=settings.service_bus_namespace)
-        )
-        await _until_it_answers("database", database.prepare, readiness, stopping)
-        checks = dict.fromkeys(settings.queues, bus.check_receiving)
-        checks.setdefault(settings.jobs_queue, bus.check_sending)
-        await asyncio.gather(
-            *(
-                _until_it_answers(queue, functools.partial(check, queue), readiness, stopping)
-                for queue, check in checks.items()
-            )
-        )
-        machine = _machine(settings, database)
-        outbox = Outbox(database, bus)
+        services = await stack.enter_async_context(_services(settings))
+        await _all_answer(services, settings, readiness, stopping)
+        database, bus = services.database, services.bus
+        machine, outbox = _machine(settings, database), Outbox(database, bus)
         heartbeat = Heartbeat(
-            beating,
+            services.beating,
             every_seconds=settings.worker_heartbeat_seconds,
             on_error=lambda error: readiness.report("database", error),
         )
@@ -204,53 +150,123 @@ async def serving(
             runner=runner,
             heartbeat=heartbeat,
             pressure=pressure,
-            options=ProcessorOptions(
-                app_name=settings.app_name,
-                jobs_queue=settings.jobs_queue,
-                lease_seconds=settings.worker_lease_seconds,
-                crash_limit=settings.worker_crash_limit,
-            ),
+            options=_processor_options(settings),
         )
         coordinator = Coordinator(machine, outbox)
-        rescue = Rescue(
-            database,
-            outbox,
-            DeadLetters(bus, queues=settings.task_queues, database=database),
-            queues=settings.task_queues,
-            lease_seconds=settings.worker_lease_seconds,
-        )
-        gauges.use(database)
+        platform = front.platform
         platform.machine, platform.database = machine, database
         platform.dead_letters = DeadLetters(bus, queues=settings.all_queues, database=database)
-        board.use(
-            database=database,
-            dead_letters=platform.dead_letters,
-            running_tasks=processor.running_tasks,
-            queues=settings.all_queues,
-        )
+        platform.running_tasks = processor.running_tasks
         slots = tuple(
             asyncio.create_task(slot)
             for slot in (
                 *_listeners(settings, bus, processor, coordinator, pressure, readiness, stopping, shift),
-                outbox.sweep(stopping, lambda error: _tell(readiness, "outbox", error)),
-                rescue.sweep_tasks(stopping, lambda error: _tell(readiness, "rescue", error)),
-                rescue.sweep_dead_letters(stopping, lambda error: _tell(readiness, "dead letters", error)),
-                _housekeeping(database, stopping),
+                *(duty.repeat(stopping, readiness.report) for duty in _duties(settings, services, outbox)),
                 shift.run(),
             )
         )
         beats = asyncio.create_task(heartbeat.run())
         readiness.phase = None
         try:
-            yield Service(settings, database, machine, readiness, port, outbox, (*slots, beats))
+            yield Service(settings, database, machine, readiness, front.port, outbox, (*slots, beats))
         finally:
             readiness.phase = "stopping"
             stopping.set()
             await asyncio.gather(
-                board.leave_queues(), _drain(processor, slots, settings.worker_shutdown_grace_seconds)
+                front.board.leave_queues(), _drain(processor, slots, settings.worker_shutdown_grace_seconds)
             )
             beats.cancel()
             await asyncio.gather(beats, return_exceptions=True)
+
+
+@dataclass(frozen=True)
+class _Services:
+    """The connections of one worker; `beating` is for the heartbeat alone."""
+
+    database: Database
+    beating: Database
+    bus: Bus
+
+
+@asynccontextmanager
+async def _services(settings: Settings) -> AsyncIterator[_Services]:
+    async with AsyncExitStack() as stack:
+        conninfo = await stack.enter_async_context(backing.conninfo(settings))
+        connection_string = await stack.enter_async_context(backing.connection_string(settings))
+        namespace = settings.service_bus_namespace
+        yield _Services(
+            await stack.enter_async_context(backing.database(settings, conninfo)),
+            await stack.enter_async_context(backing.database(settings, conninfo, connections=1)),
+            await stack.enter_async_context(
+                Bus.connect(connection_string=connection_string, namespace=namespace)
+            ),
+        )
+
+
+@dataclass(frozen=True)
+class _Front:
+    """The web server, which starts before the sources of its answers."""
+
+    port: int
+    platform: api.Platform
+    board: Board
+
+
+@asynccontextmanager
+async def _front(settings: Settings, readiness: Readiness) -> AsyncIterator[_Front]:
+    token = settings.worker_api_token.get_secret_value() if settings.worker_api_token else None
+    access, streams, platform = Access(token), page.Streams(), api.Platform()
+    jobs_door = api.routes(platform, token=token) if settings.app_mode is AppMode.STANDALONE else ()
+    board = Board(
+        _about(settings),
+        readiness,
+        platform,
+        queues=settings.all_queues,
+        form_key=access.form_key,
+        memory_limit_mb=settings.worker_memory_limit_mb,
+    )
+    async with health.serving(
+        readiness,
+        name=settings.app_name,
+        host=settings.host,
+        port=settings.port,
+        gauges=Gauges(platform, settings.all_queues),
+        access=access,
+        routes=(*page.routes(board, access, streams), *jobs_door),
+        on_shutdown=streams.close,
+    ) as port:
+        yield _Front(port, platform, board)
+
+
+def _runner(settings: Settings) -> Runner:
+    return Runner(
+        RunnerOptions(
+            timeout_seconds=60 * settings.worker_timeout_minutes,
+            stall_seconds=60 * settings.worker_stall_minutes,
+            memory_limit_mb=settings.worker_memory_limit_mb,
+            warm_seconds=60 * settings.worker_warm_minutes,
+        )
+    )
+
+
+def _processor_options(settings: Settings) -> ProcessorOptions:
+    return ProcessorOptions(
+        app_name=settings.app_name,
+        jobs_queue=settings.jobs_queue,
+        lease_seconds=settings.worker_lease_seconds,
+        crash_limit=settings.worker_crash_limit,
+    )
+
+
+def _duties(settings: Settings, services: _Services, outbox: Outbox) -> tuple[Duty, ...]:
+    queues, database = settings.task_queues, services.database
+    return duties(
+        database,
+        outbox,
+        DeadLetters(services.bus, queues=queues, database=database),
+        queues=queues,
+        lease_seconds=settings.worker_lease_seconds,
+    )
 
 
 def stop_on_signals(stopping: asyncio.Event) -> None:
@@ -305,26 +321,6 @@ async def _at_once() -> None:
     return
 
 
-def _tell(readiness: Readiness, part: str, error: GdalToolsError | None) -> None:
-    """Report an error for `part`, or for the database if it is a database error."""
-    of_database = isinstance(error, DatabaseError)
-    readiness.report("database", error if of_database else None)
-    readiness.report(part, None if of_database else error)
-
-
-async def _housekeeping(database: PlatformDatabase, stopping: asyncio.Event) -> None:
-    """Delete old rows, and remove what killed tasks left incomplete in a local folder, every hour."""
-    while not stopping.is_set():
-        root = os.environ.get("GDALTOOLS_BLOB_ROOT")
-        if root is not None:
-            await asyncio.to_thread(scratch.sweep_below, Path(root))
-        try:
-            await database.purge()
-        except GdalToolsError as error:
-            log.warning("old rows are kept for now: %s", error)
-        await is_set_within(stopping, _HOUSEKEEPING_SECONDS)
-
-
 async def _drain(processor: Processor, slots: tuple[asyncio.Task[None], ...], grace_seconds: float) -> None:
     _, pending = await asyncio.wait(slots, timeout=max(0.0, grace_seconds - _HAND_BACK_SECONDS))
     if pending:
@@ -338,25 +334,62 @@ async def _drain(processor: Processor, slots: tuple[asyncio.Task[None], ...], gr
             log.error("%s died", task.get_name(), exc_info=outcome)
 
 
+async def _all_answer(
+    services: _Services, settings: Settings, readiness: Readiness, stopping: asyncio.Event
+) -> None:
+    """Wait until the database and every queue can be used; see `_until_it_answers`."""
+    bus, connections = services.bus, services.database.connections
+    await _until_it_answers("database", lambda: migration.prepare(connections), readiness, stopping)
+    await asyncio.gather(
+        *(
+            _until_it_answers(
+                queue if doing == "receive from" else f"{doing} {queue}",
+                functools.partial(check, queue),
+                readiness,
+                stopping,
+            )
+            for doing, queue, check in backing.required_rights(settings, bus)
+        )
+    )
+
+
 async def _until_it_answers(
     part: str, attempt: Callable[[], Awaitable[object]], readiness: Readiness, stopping: asyncio.Event
 ) -> None:
-    wait = 0.5
+    """Repeat `attempt` until it succeeds.
+
+    Raises
+    ------
+    ConfigurationError
+        The part refused several attempts, so that more of them do not help.
+    Stopped
+        `stopping` was set meanwhile.
+    """
     refusals = 0
-    while True:
-        try:
-            await attempt()
-        except GdalToolsError as error:
-            refusals += not error.retryable
-            if refusals == _CONFIGURATION_TRIES:
-                raise ConfigurationError(f"{part}: {error}") from error
-            readiness.report(part, error)
-        else:
-            readiness.report(part, None)
-            return
-        if await is_set_within(stopping, wait * (0.5 + random())):
+
+    def may_pass(error: GdalToolsError) -> bool:
+        nonlocal refusals
+        refusals += not error.retryable
+        return refusals < _CONFIGURATION_TRIES
+
+    async def sleep(seconds: float) -> None:
+        if await is_set_within(stopping, seconds):
             raise Stopped(f"stopped while waiting for the {part}")
-        wait = min(2 * wait, _LONGEST_BACKOFF_SECONDS)
+
+    try:
+        await retried(
+            attempt,
+            errors=GdalToolsError,
+            pauses=growing(_FIRST_BACKOFF_SECONDS, _LONGEST_BACKOFF_SECONDS),
+            may_pass=may_pass,
+            on_error=lambda error: readiness.report(part, error),
+            sleep=sleep,
+        )
+    except Stopped:
+        raise
+    except GdalToolsError as error:
+        raise ConfigurationError(f"{part}: {error}") from error
+    readiness.report(part, None)
 
 
 def _about(settings: Settings) -> WorkerFacts:
@@ -369,14 +402,7 @@ def _about(settings: Settings) -> WorkerFacts:
     )
 
 
-def _expect_task(*task: Any, **options: Any) -> Expectation:
-    # Imports rasterio and numpy, so it is loaded only to plan jobs.
-    from worker.job.expectations import expect_task
-
-    return expect_task(*task, **options)
-
-
-def _machine(settings: Settings, database: PlatformDatabase) -> Machine:
+def _machine(settings: Settings, database: Database) -> Machine:
     rules = RoutingRules.from_environment()
 
     async def blob_size(container: str, name: str) -> int:
@@ -387,7 +413,7 @@ def _machine(settings: Settings, database: PlatformDatabase) -> Machine:
         route=lambda task_type, parameters: route(task_type, parameters, rules=rules).queue,
         blob_size=blob_size,
         context=Context(
-            functools.partial(_expect_task, cores=rules.function_app_cores),
+            cores=rules.function_app_cores,
             intermediate_container=settings.intermediate_tiles_container,
         ),
         jobs_queue=settings.jobs_queue,

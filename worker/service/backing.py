@@ -12,15 +12,17 @@ import contextlib
 import os
 import shutil
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 from psycopg.conninfo import make_conninfo
 
-from worker.database.jobs import PlatformDatabase
-from worker.local.broker.server import Broker, QueueSpec
+from worker.database import Database
+from worker.database.connections import Connections
+from worker.local.broker.server import BrokerThread, QueueSpec
 from worker.local.postgres import EmbeddedPostgres
+from worker.queue.bus import Bus
 from worker.settings import ServiceSettings, Settings
 
 # The default folder for blobs: the demo's own folder, so that its products are found again.
@@ -76,14 +78,26 @@ async def connection_string(settings: ServiceSettings) -> AsyncIterator[str | No
     if not settings.embeds_broker:
         yield secret.get_secret_value() if secret else None
         return
-    async with Broker([QueueSpec(name) for name in settings.all_queues]) as broker:
+    with BrokerThread([QueueSpec(name) for name in settings.all_queues]) as broker:
         yield broker.connection_string
+
+
+def required_rights(settings: Settings, bus: Bus) -> list[tuple[str, str, Callable[[str], Awaitable[None]]]]:
+    """Return what a worker does with which queue, "receive from" or "send to", and the check of each right.
+
+    Retries and returned messages are sent to the queue that they came from.
+    """
+    sending = (*settings.task_queues, settings.jobs_queue)
+    return [
+        *(("receive from", queue, bus.check_receiving) for queue in settings.queues),
+        *(("send to", queue, bus.check_sending) for queue in sending),
+    ]
 
 
 @asynccontextmanager
 async def database(
     settings: ServiceSettings, conninfo: str, *, connections: int = 8
-) -> AsyncIterator[PlatformDatabase]:
+) -> AsyncIterator[Database]:
     """Yield the database of `conninfo`, with at most `connections` connections."""
     async with AsyncExitStack() as stack:
         password = None
@@ -96,12 +110,14 @@ async def database(
                 return (await credential.get_token(_POSTGRES_SCOPE)).token
 
         yield await stack.enter_async_context(
-            PlatformDatabase.connect(
-                conninfo,
-                schema=settings.app_schema,
-                password=password,
-                max_size=connections,
-                application_name=settings.app_name,
+            Database(
+                Connections(
+                    conninfo,
+                    schema=settings.app_schema,
+                    password=password,
+                    max_size=connections,
+                    application_name=settings.app_name,
+                )
             )
         )
 

@@ -29,7 +29,7 @@ from gdaltools.runtime.text import redacted
 from worker.telemetry import logs
 
 if TYPE_CHECKING:
-    from worker.task.handlers import Expected
+    from worker.job.expectations import Expected
 
 PRELOAD = [
     "worker.task.child",
@@ -150,7 +150,7 @@ def main(
     task_type: str,
     parameters: Mapping[str, Any],
     environment: Mapping[str, str],
-    log_as: logs.Carried | None = None,
+    log_as: logs.LogState | None = None,
 ) -> None:
     """Run one task and send its outcome to the parent; the entry point of a task's process.
 
@@ -159,7 +159,7 @@ def main(
     """
     os.environ.clear()
     os.environ.update(environment)
-    logs.carry_on(log_as)
+    logs.take_over(log_as)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole process group; the parent decides
     signal.signal(signal.SIGTERM, _leave)
     os.nice(_NICENESS)

@@ -14,14 +14,12 @@ from importlib import import_module
 from pathlib import PurePosixPath
 from typing import Any, Generic, Literal, TypeVar
 
-from dask.system import CPU_COUNT
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
 from rasterio.io import DatasetReader
 
 import gdaltools as gt
 from gdaltools import storage
-from gdaltools.cost.estimation import Estimate, estimate_workload, layout_of
-from gdaltools.cost.workload import Layout, Workload
+from gdaltools.cost.workload import Layout, layout_of
 from gdaltools.display.progress import ProgressOption
 from gdaltools.errors import GdalToolsError, InvalidParameter
 from gdaltools.geo.crs import parse_crs
@@ -30,13 +28,26 @@ from gdaltools.raster.detect import RASTER_TYPES, RasterType
 from gdaltools.raster.roughness import is_rough
 from gdaltools.storage import Location
 from worker.errors import ConfigurationError, UnknownTaskType
+from worker.job import expectations
+from worker.job.expectations import Expected
 from worker.protocol.messages import describe_problems
-from worker.protocol.routing import normal_task_type
+from worker.protocol.routing import (
+    COG_TASKS,
+    EXTRACTION_TASKS,
+    MOSAIC_TASKS,
+    STAC_TASKS,
+    TILING_TASKS,
+    normal_task_type,
+)
 
 _SILVER_COGS = "silver-cogs"
 _SILVER_MOSAICS = "silver-mosaicjson"
-# The tiers of "all"; the result describes the COG of the first.
-_TIERS = ("analysis", "visualization", "archive")
+# The parts of `CogResult` that a task's result has under the same names (protocol.md §5).
+_COG_KEYS = {
+    "storage_tier", "reprojection_performed", "source_crs", "target_crs", "bounds_4326", "shape", "size_mb",
+    "compression", "overview_levels", "overview_resampling", "reproject_resampling", "raster_type",
+    "tier_profile",
+}  # fmt: skip
 
 # A larger tiling scheme is not read for the memory estimate: its task is assumed to warp.
 _LARGE_SCHEME_BYTES = 16 << 20
@@ -52,11 +63,25 @@ class Parameters(BaseModel):
     job_id: str = Field(default="", validation_alias=AliasChoices("_job_id", "job_id"))
 
 
-class TilingParameters(Parameters):
-    """The parameters of stage 1."""
+class SourceParameters(Parameters):
+    """The parameters of a task that reads one raster."""
 
     container_name: str
     blob_name: str
+
+    @property
+    def source(self) -> Location:
+        """The raster."""
+        return storage.blob(self.container_name, self.blob_name)
+
+    def named(self) -> Result:
+        """Return the raster as the task's result names it."""
+        return {"source_blob": self.blob_name, "source_container": self.container_name}
+
+
+class TilingParameters(SourceParameters):
+    """The parameters of stage 1."""
+
     tile_size: int | None = None
     overlap: int = 512
     target_crs: str = "EPSG:4326"
@@ -67,11 +92,9 @@ class TilingParameters(Parameters):
     output_blob_name: str | None = None
 
 
-class ExtractionParameters(Parameters):
+class ExtractionParameters(SourceParameters):
     """The parameters of stage 2."""
 
-    container_name: str
-    blob_name: str
     tiling_scheme_blob: str
     tiling_scheme_container: str = _SILVER_COGS
     output_container: str = Field(
@@ -81,11 +104,9 @@ class ExtractionParameters(Parameters):
     input_crs: str | None = None
 
 
-class CogParameters(Parameters):
+class CogParameters(SourceParameters):
     """The parameters of stage 3."""
 
-    container_name: str
-    blob_name: str
     source_crs: str | None = None
     target_crs: str | None = None
     raster_type: dict[str, Any] = Field(default_factory=dict)
@@ -107,7 +128,7 @@ class FanInParameters(Parameters):
 def generate_tiling_scheme(parameters: TilingParameters, progress: ProgressOption) -> Result:
     """Plan the tiles of a raster and store the plan as GeoJSON."""
     started = time.monotonic()
-    source = storage.blob(parameters.container_name, parameters.blob_name)
+    source = parameters.source
     scheme = gt.generate_tiling_scheme(
         source,
         parameters.tile_size,
@@ -124,8 +145,7 @@ def generate_tiling_scheme(parameters: TilingParameters, progress: ProgressOptio
     return {
         "tiling_scheme_blob": name,
         "tiling_scheme_container": parameters.output_container,
-        "source_blob": parameters.blob_name,
-        "source_container": parameters.container_name,
+        **parameters.named(),
         **facts,
         "processing_time_seconds": _since(started),
     }
@@ -166,7 +186,7 @@ def scheme_facts(scheme: gt.TilingScheme) -> dict[str, Any]:
 def extract_tiles(parameters: ExtractionParameters, progress: ProgressOption) -> Result:
     """Extract the tiles of a tiling scheme from its raster, warped onto the scheme's grid."""
     started = time.monotonic()
-    source = storage.blob(parameters.container_name, parameters.blob_name)
+    source = parameters.source
     scheme = gt.read_tiling_scheme(
         storage.blob(parameters.tiling_scheme_container, parameters.tiling_scheme_blob),
         raster=source,
@@ -186,8 +206,7 @@ def extract_tiles(parameters: ExtractionParameters, progress: ProgressOption) ->
         "tiles_container": parameters.output_container,
         "total_tiles": len(extracted.tiles),
         "tile_blobs": [storage.locate(tile.location).name for tile in extracted.tiles],
-        "source_blob": parameters.blob_name,
-        "source_container": parameters.container_name,
+        **parameters.named(),
         "tiling_scheme_blob": parameters.tiling_scheme_blob,
         # The tiles are on the target grid, and stage 3 uses this as their CRS.
         "source_crs": scheme.grid.crs,
@@ -201,8 +220,7 @@ def extract_tiles(parameters: ExtractionParameters, progress: ProgressOption) ->
 def create_cog(parameters: CogParameters, progress: ProgressOption) -> Result:
     """Write one tile as a Cloud Optimized GeoTIFF, or as one for each tier if `output_tier` is "all"."""
     started = time.monotonic()
-    source = storage.blob(parameters.container_name, parameters.blob_name)
-    asked = parameters.output_tier
+    source = parameters.source
     raw = parameters.raster_type.get("detected_type")
     raster_type = raw if raw in RASTER_TYPES else "auto"
     # The CRS of the file takes precedence; the parameter is for files without one.
@@ -210,7 +228,7 @@ def create_cog(parameters: CogParameters, progress: ProgressOption) -> Result:
         input_crs = None if dataset.crs else parameters.source_crs
     is_classes = raster_type == "categorical"
     made: dict[str, tuple[str, gt.CogResult]] = {}
-    for tier in _TIERS if asked == "all" else (asked,):
+    for tier in expectations.tiers_of(parameters.output_tier):
         profile = gt.cog_profile(source, tier, raster_type=raster_type)
         if profile.tier in made:
             continue
@@ -238,24 +256,11 @@ def create_cog(parameters: CogParameters, progress: ProgressOption) -> Result:
         "cog_blob": name,
         "cog_container": parameters.output_container,
         "cog_tier": cog.tier,
-        "storage_tier": cog.storage_tier,
-        "source_blob": parameters.blob_name,
-        "source_container": parameters.container_name,
-        "reprojection_performed": cog.reprojection_performed,
-        "source_crs": cog.source_crs,
-        "target_crs": cog.target_crs,
-        "bounds_4326": cog.bounds_4326,
-        "shape": cog.shape,
-        "size_mb": cog.size_mb,
-        "compression": cog.compression,
+        **parameters.named(),
+        **cog.model_dump(include=_COG_KEYS),
         "jpeg_quality": cog.quality,
         "tile_size": cog.blocksize,
-        "overview_levels": cog.overview_levels,
-        "overview_resampling": cog.overview_resampling,
-        "reproject_resampling": cog.reproject_resampling,
-        "raster_type": cog.raster_type,
         "processing_time_seconds": _since(started),
-        "tier_profile": cog.tier_profile.model_dump(),
     }
     if others:
         result["other_tiers"] = [{"cog_blob": name, "cog_tier": cog.tier} for name, cog in others]
@@ -278,12 +283,9 @@ def create_mosaicjson(parameters: FanInParameters, progress: ProgressOption) -> 
     return {
         "mosaicjson_blob": name,
         "mosaicjson_url": storage.url(target),
-        "tile_count": mosaic.tile_count,
-        "bounds": mosaic.bounds,
-        "minzoom": mosaic.minzoom,
-        "maxzoom": mosaic.maxzoom,
-        "quadkey_count": mosaic.quadkey_count,
-        "center": mosaic.center,
+        **mosaic.model_dump(
+            include={"tile_count", "bounds", "minzoom", "maxzoom", "quadkey_count", "center"}
+        ),
         "cog_blobs": [cog.name for cog in cogs],
         "cog_container": cogs[0].container,
     }
@@ -311,39 +313,32 @@ def create_stac_collection(parameters: FanInParameters, progress: ProgressOption
         "stac_blob": storage.locate(made.location).name,
         "stac_container": _SILVER_MOSAICS,
         "tile_count": len(cogs),
-        "items_created": made.items_created,
-        "items_failed": made.items_failed,
-        "spatial_extent": made.spatial_extent,
+        **made.model_dump(include={"items_created", "items_failed", "spatial_extent"}),
         "mosaicjson_url": storage.url(mosaic) if mosaic else None,
-        "pgstac_id": None,
-        "search_id": None,
-        "viewer_url": None,
+        **dict.fromkeys(("pgstac_id", "search_id", "viewer_url")),  # the platform's own
     }
 
 
-def _extraction_workloads(parameters: ExtractionParameters) -> list[Workload]:
-    source = storage.blob(parameters.container_name, parameters.blob_name)
+def _expect_extraction(parameters: ExtractionParameters) -> Expected:
+    source = parameters.source
     plan = storage.blob(parameters.tiling_scheme_container, parameters.tiling_scheme_blob)
     with open_dataset(source, verify=False) as dataset:
         layout = _layout(dataset, source)
     if storage.stat(plan).size > _LARGE_SCHEME_BYTES:
-        return [Workload("extract_tiles", "warp", layout, CPU_COUNT)]
+        return expectations.of_tiles(layout, warps=True)
     scheme = gt.read_tiling_scheme(plan, raster=source, input_crs=parameters.input_crs)
-    variant = "warp" if scheme.warps else "window"
-    return [Workload("extract_tiles", variant, layout, CPU_COUNT, tile_size=scheme.tile_size)]
+    return expectations.of_tiles(layout, warps=scheme.warps, tile_size=scheme.tile_size)
 
 
-def _cog_workloads(parameters: CogParameters) -> list[Workload]:
-    source = storage.blob(parameters.container_name, parameters.blob_name)
+def _expect_cog(parameters: CogParameters) -> Expected:
+    source = parameters.source
     with open_dataset(source, verify=False) as dataset:
         layout, crs = _layout(dataset, source), dataset.crs
     if not crs and parameters.source_crs:
         crs = parse_crs(parameters.source_crs, "source_crs")
     target = parameters.target_crs
     warps = bool(target) and parse_crs(target, "target_crs") != crs
-    asked = parameters.output_tier
-    tiers = _TIERS if asked == "all" else (asked,)
-    return [Workload("create_cog", tier, layout, CPU_COUNT, warps=warps) for tier in tiers]
+    return expectations.of_cogs(layout, parameters.output_tier, warps=warps)
 
 
 def _layout(dataset: DatasetReader, source: Location) -> Layout:
@@ -414,15 +409,15 @@ P = TypeVar("P", bound=Parameters)
 
 @dataclass(frozen=True)
 class Handler(Generic[P]):
-    """How a task type runs: the model of its parameters, its function, and whether its result is flat.
+    """A task type: the model of its parameters, its function, and whether its result is flat.
 
-    `workloads`, if set, returns the workloads of the function for the estimate.
+    `expect`, if set, returns what a run takes, from headers alone.
     """
 
     parameters: type[P]
     function: Callable[[P, ProgressOption], Result]
     flat: bool = False
-    workloads: Callable[[P], list[Workload]] | None = None
+    expect: Callable[[P], Expected] | None = None
 
     def run(self, raw: Mapping[str, Any], progress: ProgressOption) -> Result:
         """Run the function on validated parameters and return its result in the envelope.
@@ -434,72 +429,35 @@ class Handler(Generic[P]):
         GdalToolsError
             The function's own error.
         """
-        try:
-            parameters = self.parameters.model_validate(raw)
-        except ValidationError as error:
-            raise InvalidParameter(f"task parameters: {describe_problems(error)}") from error
-        result = self.function(parameters, progress)
+        result = self.function(self._validated(raw), progress)
         return {"success": True, **result} if self.flat else {"success": True, "result": result}
 
     def expectation(self, raw: Mapping[str, Any]) -> Expected | None:
         """Return the estimate of a run; None if there is none or if the run will raise for its parameters."""
-        if self.workloads is None:
+        if self.expect is None:
             return None
         try:
-            workloads = self.workloads(self.parameters.model_validate(raw))
-            return Expected(tuple((each, estimate_workload(each)) for each in workloads))
-        except (ValidationError, GdalToolsError):
+            return self.expect(self._validated(raw))
+        except GdalToolsError:
             return None
 
+    def _validated(self, raw: Mapping[str, Any]) -> P:
+        try:
+            return self.parameters.model_validate(raw)
+        except ValidationError as error:
+            raise InvalidParameter(f"task parameters: {describe_problems(error)}") from error
 
-@dataclass(frozen=True)
-class Expected:
-    """The workloads of a task, each with its estimate."""
-
-    parts: tuple[tuple[Workload, Estimate], ...]
-
-    @property
-    def peak_memory_mb(self) -> float:
-        """The highest memory of any part, in megabytes of 10⁶ bytes."""
-        return max(estimate.peak_memory_mb for _, estimate in self.parts)
-
-    @property
-    def seconds(self) -> float:
-        """The total duration of all parts, which run one after the other."""
-        return sum(estimate.seconds for _, estimate in self.parts)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the estimate as the task's metadata store it, for comparison with the measured usage."""
-        estimates = [estimate for _, estimate in self.parts]
-        return {
-            "seconds": round(self.seconds, 3),
-            "seconds_high": round(sum(each.seconds_high for each in estimates), 3),
-            "peak_memory_mb": round(self.peak_memory_mb, 1),
-            "basis": estimates[0].basis,
-            "beyond": sorted({what for each in estimates for what in each.beyond}),
-            "workloads": [workload.to_dict() for workload, _ in self.parts],
-        }
-
-
-_TILING = Handler(TilingParameters, generate_tiling_scheme)
-_EXTRACTION = Handler(ExtractionParameters, extract_tiles, workloads=_extraction_workloads)
-_COG = Handler(CogParameters, create_cog, workloads=_cog_workloads)
-_MOSAIC = Handler(FanInParameters, create_mosaicjson, flat=True)
-_STAC = Handler(FanInParameters, create_stac_collection, flat=True)
 
 HANDLERS: Mapping[str, Handler[Any]] = {
-    "generate_tiling_scheme": _TILING,
-    "raster_generate_tiling_scheme": _TILING,
-    "extract_tiles": _EXTRACTION,
-    "handler_tile_extraction": _EXTRACTION,
-    "raster_extract_tiles": _EXTRACTION,
-    "create_cog": _COG,
-    "handler_large_cog_creation": _COG,
-    "raster_create_cog": _COG,
-    "create_mosaicjson": _MOSAIC,
-    "raster_create_mosaicjson": _MOSAIC,
-    "create_stac_collection": _STAC,
-    "raster_create_stac_collection": _STAC,
+    name: handler
+    for names, handler in (
+        (TILING_TASKS, Handler(TilingParameters, generate_tiling_scheme)),
+        (EXTRACTION_TASKS, Handler(ExtractionParameters, extract_tiles, expect=_expect_extraction)),
+        (COG_TASKS, Handler(CogParameters, create_cog, expect=_expect_cog)),
+        (MOSAIC_TASKS, Handler(FanInParameters, create_mosaicjson, flat=True)),
+        (STAC_TASKS, Handler(FanInParameters, create_stac_collection, flat=True)),
+    )
+    for name in names
 }
 
 

@@ -13,7 +13,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from worker.database.tasks import Database, DatabaseError
+from worker.database import Database
+from worker.errors import DatabaseError
 from worker.protocol.rows import Claim
 
 # The interval at which lost claims are detected and new progress is written to the row.
@@ -84,12 +85,12 @@ class Heartbeat:
 
     async def _beat_all(self) -> None:
         beats = list(self._beats)
-        standing = await self._database.standing([beat.claim for beat in beats])
+        standing = await self._database.tasks.standing([beat.claim for beat in beats])
         for beat in beats:
             kept = beat.claim.token in standing
             if kept and beat.is_due(self._every_seconds) and beat in self._beats:
                 progress = beat.progress
-                kept = await self._database.heartbeat(beat.claim, progress=progress)
+                kept = await self._database.tasks.heartbeat(beat.claim, progress=progress)
                 beat.shown, beat.touched = progress, time.monotonic()
             if not kept and beat in self._beats:
                 self._beats.discard(beat)

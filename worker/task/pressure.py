@@ -55,16 +55,20 @@ class Pressure:
         self._report("storage", None)
 
     def _disk_is_full(self) -> bool:
-        problem = None
-        folders = {tempfile.gettempdir(), os.environ.get("TMPDIR"), os.environ.get("GDALTOOLS_BLOB_ROOT")}
-        for folder in folders:
-            if not folder or not os.path.isdir(folder):
-                continue
-            free_mb = shutil.disk_usage(folder).free / 1e6
-            if free_mb < self._min_free_disk_mb:
-                problem = (
-                    f"{free_mb:,.0f} MB are free in {folder}, WORKER_MIN_FREE_DISK_MB is "
-                    f"{self._min_free_disk_mb:g}: nothing is received until there is more"
-                )
+        problem = disk_problem(self._min_free_disk_mb)
         self._report("disk", problem)
         return problem is not None
+
+
+def disk_problem(min_free_mb: float) -> str | None:
+    """Return what is wrong if a folder that tasks write to has less than `min_free_mb` free, else None."""
+    for folder in {tempfile.gettempdir(), os.environ.get("TMPDIR"), os.environ.get("GDALTOOLS_BLOB_ROOT")}:
+        if not folder or not os.path.isdir(folder):
+            continue
+        free_mb = shutil.disk_usage(folder).free / 1e6
+        if free_mb < min_free_mb:
+            return (
+                f"{free_mb:,.0f} MB are free in {folder}, WORKER_MIN_FREE_DISK_MB is {min_free_mb:g}: "
+                "nothing is received until there is more"
+            )
+    return None

@@ -30,8 +30,8 @@ from worker.errors import ChildDied, OutOfMemory, TaskFailed, TaskStalled, TaskT
 from worker.task import child
 from worker.task.memory import TaskMemoryBudget
 from worker.telemetry import logs
-from worker.telemetry.metrics import METRICS
-from worker.telemetry.traces import note_step, task_label
+from worker.telemetry.metrics import METRICS, task_label
+from worker.telemetry.traces import note_step
 
 # Between SIGTERM and SIGKILL the child can remove its scratch folder.
 _TERMINATE_SECONDS = 1.0
@@ -153,7 +153,7 @@ class Runner:
         ours, theirs = self._context.Pipe()
         process = self._context.Process(
             target=child.main,
-            args=(theirs, task_type, dict(parameters), dict(os.environ), logs.carried()),
+            args=(theirs, task_type, dict(parameters), dict(os.environ), logs.state()),
             daemon=True,
         )
         wait_seconds = 0.0
@@ -308,7 +308,7 @@ def _stop(process: ForkServerProcess, grace_seconds: float) -> None:
 
 def _note_usage(task_type: str, used: child.Usage) -> None:
     label = task_label(task_type)
-    METRICS.peak_memory_mb.note(used.peak_memory_mb, task_type=label)
+    METRICS.peak_memory_mb.add(used.peak_memory_mb, task_type=label)
     METRICS.read_bytes.add(used.read_bytes, task_type=label)
     METRICS.written_bytes.add(used.written_bytes, task_type=label)
     for step in used.steps:

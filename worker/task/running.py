@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from worker.protocol.messages import TaskMessage
+from worker.telemetry.metrics import METRICS, TaskOutcome
 
 
 @dataclass(eq=False)
@@ -24,6 +25,8 @@ class LocalRun:
         The id of the task's process, once it runs.
     expected_seconds : float or None
         The estimated duration.
+    outcome : str
+        How the run ended; "lost" unless it is set.
     progress : mapping or None
         The newest progress, in the form of the row's ``metadata.progress``.
     """
@@ -34,6 +37,8 @@ class LocalRun:
     pid: int | None = None
     expected_seconds: float | None = None
     progress: Mapping[str, Any] | None = None
+    outcome: TaskOutcome = "lost"
+    _began: float = field(default_factory=time.monotonic)
     _label_since: float = field(default_factory=time.monotonic)
 
     def started(self, pid: int, expected_seconds: float | None) -> None:
@@ -71,10 +76,16 @@ class RunningTasks:
 
     @contextmanager
     def running(self, task: TaskMessage, queue: str) -> Iterator[LocalRun]:
-        """Add a task to the running tasks, and remove it on exit."""
+        """Add a task to the running tasks; on exit remove it, and count its run."""
         run = LocalRun(task, queue)
         self._runs.add(run)
         try:
             yield run
         finally:
             self._runs.discard(run)
+            METRICS.count_run(
+                task.task_type,
+                outcome=run.outcome,
+                seconds=time.monotonic() - run._began,
+                expected_seconds=run.expected_seconds,
+            )

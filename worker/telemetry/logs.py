@@ -152,7 +152,7 @@ TAIL = Tail()
 
 
 @dataclass(frozen=True)
-class Carried:
+class LogState:
     """The log configuration and fields that a task's process takes over from the worker."""
 
     as_json: bool
@@ -165,16 +165,16 @@ def write(settings: Settings) -> None:
     _write(settings.log_level, as_json=settings.logs_json)
 
 
-def carried() -> Carried | None:
+def state() -> LogState | None:
     """Return this process's log configuration and current fields; None if the log is not configured."""
-    return None if _written is None else Carried(*_written, about=dict(current()))
+    return None if _written is None else LogState(*_written, about=dict(current()))
 
 
-def carry_on(state: Carried | None) -> None:
+def take_over(other: LogState | None) -> None:
     """Take over the log configuration and fields of another process."""
-    if state is not None:
-        _write(state.level, as_json=state.as_json)
-        _about.set(state.about)
+    if other is not None:
+        _write(other.level, as_json=other.as_json)
+        _about.set(other.about)
 
 
 def write_text(level: str) -> None:

@@ -12,6 +12,8 @@ from typing import Literal
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 
+from worker.protocol.routing import RASTER_TASKS, normal_task_type
+
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
 
 TaskOutcome = Literal["completed", "failed", "retried", "released", "lost"]
@@ -24,42 +26,23 @@ Recorder = Callable[[str, float, dict[str, str]], None]
 """Receives ``(name, value, labels)`` of each counter increment or histogram value, to forward it."""
 
 
-class Count:
-    """A counter, which only increases."""
+class Recorded:
+    """A counter or a histogram, whose values also go to the recorders of its `Metrics`."""
 
-    def __init__(self, name: str, text: str, labels: Sequence[str], registry: CollectorRegistry) -> None:
+    def __init__(self, name: str, metric: Counter | Histogram, recorders: Sequence[Recorder]) -> None:
         self.name = name
-        self._counter = Counter(name, text, labels, registry=registry)
-        self.records: list[Recorder] = []
+        self.is_counter = isinstance(metric, Counter)
+        self._metric = metric
+        self._recorders = recorders
 
-    def add(self, amount: float = 1, **labels: str) -> None:
-        """Add `amount` to the counter."""
-        counter = self._counter.labels(**labels) if labels else self._counter
-        counter.inc(amount)
-        for record in self.records:
-            record(self.name, amount, labels)
-
-
-class Distribution:
-    """A histogram of values."""
-
-    def __init__(
-        self,
-        name: str,
-        text: str,
-        labels: Sequence[str],
-        buckets: Sequence[float],
-        registry: CollectorRegistry,
-    ) -> None:
-        self.name = name
-        self._histogram = Histogram(name, text, labels, buckets=buckets, registry=registry)
-        self.records: list[Recorder] = []
-
-    def note(self, value: float, **labels: str) -> None:
-        """Add a value."""
-        histogram = self._histogram.labels(**labels) if labels else self._histogram
-        histogram.observe(value)
-        for record in self.records:
+    def add(self, value: float = 1, **labels: str) -> None:
+        """Increase the counter by `value`, or add `value` to the histogram."""
+        metric = self._metric.labels(**labels) if labels else self._metric
+        if isinstance(metric, Counter):
+            metric.inc(value)
+        else:
+            metric.observe(value)
+        for record in self._recorders:
             record(self.name, value, labels)
 
 
@@ -68,18 +51,20 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = registry = CollectorRegistry()
-        self.counts: list[Count] = []
-        self.distributions: list[Distribution] = []
+        self.recorded: list[Recorded] = []
+        """The counters and histograms."""
+        self.recorders: list[Recorder] = []
+        """Where the values of the counters and histograms go as well."""
 
-        def count(name: str, text: str, *labels: str) -> Count:
-            made = Count(name, text, labels, registry)
-            self.counts.append(made)
-            return made
+        def recorded(name: str, metric: Counter | Histogram) -> Recorded:
+            self.recorded.append(Recorded(name, metric, self.recorders))
+            return self.recorded[-1]
 
-        def distribution(name: str, text: str, buckets: Sequence[float], *labels: str) -> Distribution:
-            made = Distribution(name, text, labels, buckets, registry)
-            self.distributions.append(made)
-            return made
+        def count(name: str, text: str, *labels: str) -> Recorded:
+            return recorded(name, Counter(name, text, labels, registry=registry))
+
+        def distribution(name: str, text: str, buckets: Sequence[float], *labels: str) -> Recorded:
+            return recorded(name, Histogram(name, text, labels, buckets=buckets, registry=registry))
 
         def gauge(name: str, text: str, *labels: str) -> Gauge:
             return Gauge(name, text, labels, registry=registry)
@@ -90,7 +75,7 @@ class Metrics:
         )
         self.estimate_ratio = distribution(
             "gdaltools_task_estimate_ratio",
-            "Minutes that a completed task took, by those that were estimated for it.",
+            "Time that a completed task took, by the one that was estimated at its start.",
             _RATIOS,
             "task_type",
         )
@@ -115,9 +100,25 @@ class Metrics:
         self.waiting = gauge("gdaltools_tasks_waiting", "Tasks that are queued, by the database.", "queue")
         self.ready = gauge("gdaltools_ready", "Whether /readyz says so: 1 or 0.")
 
+    def count_run(
+        self, task_type: str, *, outcome: TaskOutcome, seconds: float, expected_seconds: float | None
+    ) -> None:
+        """Count a run of a task that ended, with its duration and the ratio to the estimate."""
+        label = task_label(task_type)
+        self.tasks.add(task_type=label, outcome=outcome)
+        self.task_seconds.add(seconds, task_type=label)
+        if outcome == "completed" and expected_seconds:
+            self.estimate_ratio.add(seconds / expected_seconds, task_type=label)
+
     def rendered(self) -> bytes:
         """Return all metrics in Prometheus's text format."""
         return generate_latest(self.registry)
+
+
+def task_label(task_type: str) -> str:
+    """Return a task type as a metric label; all but raster tasks are "other", so that labels stay few."""
+    name = normal_task_type(task_type)
+    return name if name in RASTER_TASKS else "other"
 
 
 METRICS = Metrics()

@@ -11,17 +11,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import time
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from worker.errors import ConfigurationError
-from worker.protocol.messages import TaskMessage
-from worker.protocol.routing import RASTER_TASKS, normal_task_type
-from worker.telemetry.metrics import METRICS, Metrics, TaskOutcome
+from worker.telemetry.metrics import METRICS, Metrics, Recorder
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.metrics import MeterProvider
@@ -74,13 +70,13 @@ async def exporting(name: str) -> AsyncIterator[None]:
     except ValueError as error:
         raise ConfigurationError(f"{' or '.join(named)} cannot be used: {error}") from error
     token = current_tracer.set(tracers.get_tracer("gdaltools.worker"))
-    forwarded = _forward(METRICS, meters.get_meter("gdaltools.worker"))
+    record = _recorder(METRICS, meters.get_meter("gdaltools.worker"))
+    METRICS.recorders.append(record)
     try:
         yield
     finally:
         current_tracer.reset(token)
-        for records, record in forwarded:
-            records.remove(record)
+        METRICS.recorders.remove(record)
         tracers.force_flush(_FLUSH_MILLISECONDS)
         tracers.shutdown()
         meters.shutdown(_FLUSH_MILLISECONDS)
@@ -119,20 +115,15 @@ def _exporters(tracers: TracerProvider) -> tuple[list[SpanExporter], list[Metric
     return spans, numbers
 
 
-def _forward(metrics: Metrics, meter: Any) -> list[tuple[list[Any], Any]]:
-    """Forward the metrics to OpenTelemetry's instruments; return the recorders to remove at the end."""
-    forwarded: list[tuple[list[Any], Any]] = []
-    for each in metrics.counts:
-        counter = meter.create_counter(each.name)
-        forwarded.append((each.records, lambda _, value, labels, to=counter: to.add(value, labels)))
-    for distribution in metrics.distributions:
-        histogram = meter.create_histogram(distribution.name)
-        forwarded.append(
-            (distribution.records, lambda _, value, labels, to=histogram: to.record(value, labels))
-        )
-    for records, record in forwarded:
-        records.append(record)
-    return forwarded
+def _recorder(metrics: Metrics, meter: Any) -> Recorder:
+    """Return a recorder that adds each value to OpenTelemetry's instrument of the same name."""
+    add = {
+        each.name: meter.create_counter(each.name).add
+        if each.is_counter
+        else meter.create_histogram(each.name).record
+        for each in metrics.recorded
+    }
+    return lambda name, value, labels: add[name](value, labels)
 
 
 @contextmanager
@@ -163,33 +154,3 @@ def properties() -> dict[str, str]:
     carrier: dict[str, str] = {}
     TraceContextTextMapPropagator().inject(carrier)
     return carrier
-
-
-@dataclass
-class TaskRun:
-    """One run of a task, counted at its end; its outcome is "lost" unless it is set."""
-
-    outcome: TaskOutcome = "lost"
-
-
-@contextmanager
-def task_run(task: TaskMessage) -> Iterator[TaskRun]:
-    """Count the block as a run of a task, and record its duration and the ratio to the estimate."""
-    run = TaskRun()
-    began = time.monotonic()
-    try:
-        yield run
-    finally:
-        seconds = time.monotonic() - began
-        label = task_label(task.task_type)
-        METRICS.tasks.add(task_type=label, outcome=run.outcome)
-        METRICS.task_seconds.note(seconds, task_type=label)
-        estimate = task.parameters.get("estimated_duration_minutes")
-        if run.outcome == "completed" and isinstance(estimate, int | float) and estimate > 0:
-            METRICS.estimate_ratio.note(seconds / 60 / estimate, task_type=label)
-
-
-def task_label(task_type: str) -> str:
-    """Return a task type as a metric label; all but raster tasks are "other", so that labels stay few."""
-    name = normal_task_type(task_type)
-    return name if name in RASTER_TASKS else "other"

@@ -15,7 +15,7 @@ from typing import Any, cast, get_args
 from aiohttp import web
 
 from gdaltools.errors import GdalToolsError, InvalidParameter, SourceNotFound
-from worker.database.jobs import PlatformDatabase
+from worker.database import Database
 from worker.errors import DeadLetterNotFound, JobNotFound, NotReady, QueueNotFound
 from worker.job.definitions import UnknownJobType
 from worker.job.machine import Machine
@@ -30,6 +30,7 @@ from worker.queue.dead_letter import (
     parse_sequence_number,
 )
 from worker.queue.dead_letters import DeadLetters
+from worker.task.running import RunningTasks
 from worker.web.access import shows_token
 
 Handler = Callable[[web.Request], Awaitable[web.Response]]
@@ -40,22 +41,23 @@ _LONGEST_LIMIT = 6
 
 @dataclass
 class Platform:
-    """The sources of the routes' answers; None until the database has answered for the first time."""
+    """The sources of the web server's answers; None until the database has answered for the first time."""
 
     machine: Machine | None = None
-    database: PlatformDatabase | None = None
+    database: Database | None = None
     dead_letters: DeadLetters | None = None
+    running_tasks: RunningTasks | None = None
 
-    def opened(self) -> tuple[Machine, PlatformDatabase]:
+    def opened(self) -> tuple[Machine, Database]:
         """Return the machine and the database; raise NotReady while the worker starts."""
         if self.machine is None or self.database is None:
             raise NotReady("the worker is starting: ask again in a moment")
         return self.machine, self.database
 
     def opened_dead_letters(self) -> DeadLetters:
-        """Return the queues' dead letters; raise NotReady while the worker starts."""
+        """Return the queues' dead letters; raise NotReady while the worker starts or stops."""
         if self.dead_letters is None:
-            raise NotReady("the worker is starting: ask again in a moment")
+            raise NotReady("the worker is starting or stopping: ask again in a moment")
         return self.dead_letters
 
 
@@ -70,12 +72,18 @@ def routes(platform: Platform, *, token: str | None) -> Iterable[web.RouteDef]:
 
 
 def _guarded(handler: Handler, token: str | None) -> Handler:
+    """Wrap `handler` so that it is limited to those who may ask, and its errors are answered as JSON."""
+
     async def guard(request: web.Request) -> web.Response:
         if token is None and "Origin" in request.headers:
             return _refused(HTTPStatus.FORBIDDEN, "pages in browsers are not answered: ask from a program")
         if token is not None and not shows_token(request, token):
             return _refused(HTTPStatus.UNAUTHORIZED, "send WORKER_API_TOKEN as Authorization: Bearer TOKEN")
-        return await handler(request)
+        try:
+            return await handler(request)
+        except GdalToolsError as error:
+            body = {"error": str(error), "errorType": type(error).__name__, "retryable": error.retryable}
+            return _answer(body, status=_status_of(error))
 
     return guard
 
@@ -89,7 +97,7 @@ def _job_routes(platform: Platform) -> Iterable[web.RouteDef]:
         parameters = await _json_object(request, "job parameters")
         machine, database = platform.opened()
         submission = await machine.submit(request.match_info["job_type"], parameters)
-        job = await database.job(submission.job_id)
+        job = await database.jobs.get(submission.job_id)
         shown = {} if job is None else describe_job(job)
         return _answer({"jobId": submission.job_id, "created": submission.created, **shown})
 
@@ -99,20 +107,20 @@ def _job_routes(platform: Platform) -> Iterable[web.RouteDef]:
     async def tasks(request: web.Request) -> web.Response:
         job = await _job(request)
         _, database = platform.opened()
-        return _answer({"tasks": [describe_task(task) for task in await database.tasks(job.job_id)]})
+        return _answer({"tasks": [describe_task(task) for task in await database.tasks.of_job(job.job_id)]})
 
     async def _job(request: web.Request) -> JobRow:
         _, database = platform.opened()
         job_id = request.match_info["job_id"]
-        job = await database.job(job_id)
+        job = await database.jobs.get(job_id)
         if job is None:
             raise JobNotFound(f"job {job_id!r} does not exist: submit it first")
         return job
 
     return [
-        web.post("/api/jobs/submit/{job_type}", _reporting(submit)),
-        web.get("/api/jobs/status/{job_id}", _reporting(status)),
-        web.get("/api/jobs/tasks/{job_id}", _reporting(tasks)),
+        web.post("/api/jobs/submit/{job_type}", submit),
+        web.get("/api/jobs/status/{job_id}", status),
+        web.get("/api/jobs/tasks/{job_id}", tasks),
     ]
 
 
@@ -150,10 +158,10 @@ def _dead_letter_routes(platform: Platform) -> Iterable[web.RouteDef]:
         return request.match_info["queue"], Selection.of(await _json_object(request, "a choice of letters"))
 
     return [
-        web.get("/api/dead-letters/{queue}", _reporting(listing)),
-        web.get("/api/dead-letters/{queue}/{sequence}", _reporting(show)),
-        web.post("/api/dead-letters/{queue}/redrive", _reporting(redrive)),
-        web.post("/api/dead-letters/{queue}/purge", _reporting(purge)),
+        web.get("/api/dead-letters/{queue}", listing),
+        web.get("/api/dead-letters/{queue}/{sequence}", show),
+        web.post("/api/dead-letters/{queue}/redrive", redrive),
+        web.post("/api/dead-letters/{queue}/purge", purge),
     ]
 
 
@@ -202,19 +210,6 @@ async def _json_object(request: web.Request, meaning: str) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise InvalidParameter(f"the body is not a JSON object of {meaning}")
     return content
-
-
-def _reporting(handler: Handler) -> Handler:
-    """Wrap `handler` so that it answers `GdalToolsError` as JSON with the matching status."""
-
-    async def report(request: web.Request) -> web.Response:
-        try:
-            return await handler(request)
-        except GdalToolsError as error:
-            body = {"error": str(error), "errorType": type(error).__name__, "retryable": error.retryable}
-            return _answer(body, status=_status_of(error))
-
-    return report
 
 
 def _status_of(error: GdalToolsError) -> HTTPStatus:

@@ -9,9 +9,10 @@ from collections.abc import Sequence
 
 import psutil
 
-from worker.database.tasks import Database, DatabaseError
+from worker.errors import DatabaseError
 from worker.task.memory import working_set_mb
 from worker.telemetry.metrics import METRICS
+from worker.web.api import Platform
 
 # More frequent requests get the previous values: a refresh costs two queries and a walk over child processes.
 _FRESH_SECONDS = 5.0
@@ -20,17 +21,13 @@ _FRESH_SECONDS = 5.0
 class Gauges:
     """Keeps the gauges of `worker.telemetry.metrics` up to date.
 
-    Those that need the database keep their value until `use` has passed one.
+    Those that need the database keep their value until `platform` has one.
     """
 
-    def __init__(self, queues: Sequence[str]) -> None:
+    def __init__(self, platform: Platform, queues: Sequence[str]) -> None:
+        self._platform = platform
         self._queues = queues
-        self._database: Database | None = None
         self._refreshed = float("-inf")
-
-    def use(self, database: Database) -> None:
-        """Read from `database` from now on."""
-        self._database = database
 
     async def refresh(self) -> None:
         """Refresh the gauges, at most every 5 s; while the database does not answer, its gauges stay."""
@@ -38,13 +35,14 @@ class Gauges:
             return
         self._refreshed = time.monotonic()
         METRICS.children_mb.set(await asyncio.to_thread(_children_mb))
-        if self._database is None:
+        database = self._platform.database
+        if database is None:
             return
         with contextlib.suppress(DatabaseError):
-            backlog = await self._database.outbox_backlog()
+            backlog = await database.outbox.backlog()
             METRICS.outbox_messages.set(backlog.unsent)
             METRICS.outbox_seconds.set(backlog.oldest_seconds)
-            waiting = await self._database.waiting()
+            waiting = await database.tasks.waiting()
             for queue in self._queues:
                 METRICS.waiting.labels(queue=queue).set(waiting.get(queue, 0))
 

@@ -61,9 +61,14 @@ class Readiness:
             self.problems[part] = str(problem)
 
     @property
+    def state(self) -> str:
+        """The worker's state: its phase, else "ready" or "not ready"."""
+        return self.phase or ("not ready" if self.problems else "ready")
+
+    @property
     def ready(self) -> bool:
         """Whether no problem is known and the worker is neither starting nor stopping."""
-        return self.phase is None and not self.problems
+        return self.state == "ready"
 
 
 def _guard(access: Access) -> Middleware:

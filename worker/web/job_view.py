@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 from gdaltools.display import bars, html
 from gdaltools.runtime.text import one_line
+from worker.protocol.rows import tone_of
 
 if TYPE_CHECKING:
     from rich.console import Group
 
 _HEADINGS = ("stage", "task", "queue", "done", "running", "seconds")
-_TONES = {"completed": "good", "failed": "bad", "completed_with_errors": "warn"}
 
 
 @dataclass(frozen=True)
@@ -149,7 +149,7 @@ def in_notebook(
         for task in tasks
         if task["status"] == "failed"
     ]
-    status = html.toned(headline(job, seconds), _TONES.get(job["status"], ""))
+    status = html.toned(headline(job, seconds), tone_of(job["status"]))
     parts = [html.table(_HEADINGS, rows)]
     if failures:
         parts.append(html.table(("failed task", "what it says"), failures))

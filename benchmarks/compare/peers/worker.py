@@ -79,7 +79,8 @@ async def _started(stack: AsyncExitStack) -> Any:
     """Start a processor between a real queue and a real database, as the tests do."""
     from tests.support.bench import JOBS, QUEUE, working
     from tests.support.services import postgres
-    from worker.database.jobs import PlatformDatabase
+    from worker.database import Database, migration
+    from worker.database.connections import Connections
     from worker.local.broker.server import BrokerThread, QueueSpec
 
     services = ExitStack()
@@ -87,8 +88,8 @@ async def _started(stack: AsyncExitStack) -> Any:
     server = services.enter_context(postgres.server())
     conninfo = services.enter_context(server.database())
     broker = services.enter_context(BrokerThread([QueueSpec(QUEUE), QueueSpec(JOBS)]))
-    database = await stack.enter_async_context(PlatformDatabase.connect(conninfo))
-    await database.migrate()
+    database = await stack.enter_async_context(Database(Connections(conninfo)))
+    await migration.migrate(database.connections)
     return await stack.enter_async_context(working(database, conninfo, broker))
 
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Unpack, cast
+from typing import Any, Unpack, cast, get_args
 
 from gdaltools import storage
 from gdaltools.cog.batch.budget import free_bytes
@@ -24,11 +24,10 @@ from gdaltools.cog.batch.pairs import Pair, Sources, folder_of, pairs
 from gdaltools.cog.batch.result import BatchedCog, CogsResult
 from gdaltools.cog.batch.run import BatchRun, CogOutcome, Waiting, failed
 from gdaltools.cog.encode.profiles import choose_profile
-from gdaltools.cog.options import CogKeywords, CogOptions, spelled_out
-from gdaltools.cog.planning import check_overviews
+from gdaltools.cog.options import CogKeywords, CogOptions, Overviews, spelled_out
 from gdaltools.display.progress import ProgressOption
 from gdaltools.display.reporting import reporting
-from gdaltools.errors import GdalToolsError, InvalidParameter, SourceNotFound, TargetExists
+from gdaltools.errors import GdalToolsError, InvalidParameter, SourceNotFound, TargetExists, one_of
 from gdaltools.geo.crs import parse_crs
 from gdaltools.geo.tms import tile_matrix_set
 from gdaltools.raster.detect import RasterType
@@ -72,11 +71,7 @@ def create_cogs(
     profile, **options
         The encoding: see `CogOptions`.
     reuse : bool
-        Copy a source that already is a valid COG with the requested codec, predictor, block size and
-        interleave; its blocks are decoded only to check that they can be. If it only lacks overviews or a
-        COG's block order, copy its stored full-resolution blocks. This does not apply with `level` or
-        `size_tolerance`, nor to LERC and WEBP, and to JPEG only if it was stored with at most the requested
-        `quality`.
+        As for `create_cog`.
     force : bool
         Write complete COGs again, and replace existing files.
     overwrite : bool
@@ -136,7 +131,7 @@ def _check(options: CogOptions) -> None:
     for name in ("target_crs", "input_crs"):
         if getattr(options, name) is not None:
             parse_crs(getattr(options, name), name)
-    check_overviews(options.overviews)
+    one_of("overviews", options.overviews, get_args(Overviews))
     if options.tms is not None:
         tile_matrix_set(options.tms)
     _check_profile(options, ("float32",), otherwise=("uint8", "uint8", "uint8"))

@@ -16,14 +16,13 @@ from gdaltools.cog.batch.journal import CogJournal, Origin
 from gdaltools.cog.batch.pairs import Pair
 from gdaltools.cog.batch.result import BatchedCog, FailedCog
 from gdaltools.cog.options import CogOptions
-from gdaltools.cog.pieces.copied_blocks import CopiedSource
 from gdaltools.cog.plan import CogPlan
 from gdaltools.cog.planning import plan_for
 from gdaltools.cog.write.build import build_cog
-from gdaltools.cog.write.reuse import copy_checked, reused
+from gdaltools.cog.write.reuse import with_reuse
 from gdaltools.cost.cog_memory import SHARED_BYTES
-from gdaltools.display.progress import Progress, Share
-from gdaltools.errors import CorruptRaster, GdalToolsError, StorageError
+from gdaltools.display.progress import Share
+from gdaltools.errors import GdalToolsError, StorageError
 from gdaltools.runtime import graph
 from gdaltools.runtime.interruption import Interruption
 
@@ -165,13 +164,10 @@ class BatchRun:
         pair, began = each.pair, time.perf_counter()
         share = Share(each.origin.size_bytes, self._step)
         try:
-            form = reused(plan, self._options) if self._reuse else plan
+            plan = with_reuse(plan, self._options) if self._reuse else plan
             self._journal.begun(pair.name, each.origin)
             with self._giving_up(each):
-                if form == "copy" and not _copied(each, plan, share):
-                    form = plan
-                if form != "copy":
-                    build_cog(form, pair.target, overwrite=each.replaces, progress=share)
+                made = build_cog(plan, pair.target, overwrite=each.replaces, progress=share)
             stat = storage.stat(pair.target)
             self._journal.made(pair.name, each.origin, stat)
         except Exception as error:  # noqa: BLE001 - the border of a file: the others are made
@@ -182,10 +178,11 @@ class BatchRun:
             location=str(pair.target),
             source_bytes=each.origin.size_bytes,
             size_bytes=stat.size,
-            from_stored_blocks=form != "copy" and isinstance(form.source, CopiedSource),
+            from_stored_blocks=made.reused == "blocks",
             seconds=time.perf_counter() - began,
         )
-        self._end(CogOutcome(pair.name, "copied" if form == "copy" else "made", cog), each, share.reported)
+        how: Literal["made", "copied"] = "copied" if made.reused == "file" else "made"
+        self._end(CogOutcome(pair.name, how, cog), each, share.reported)
 
     @contextmanager
     def _giving_up(self, each: Waiting) -> Iterator[None]:
@@ -219,19 +216,3 @@ class BatchRun:
 def _decoded_bytes(plan: CogPlan) -> int:
     width, height = plan.levels[0]
     return width * height * plan.facts.pixel_bytes
-
-
-def _copied(each: Waiting, plan: CogPlan, progress: Callable[[Progress], None]) -> bool:
-    """Copy a COG; return False if a block is damaged, perhaps an overview's, which can be built again."""
-    try:
-        copy_checked(
-            each.pair.source,
-            each.pair.target,
-            each.origin.size_bytes,
-            traits=plan.traits,
-            overwrite=each.replaces,
-            progress=progress,
-        )
-    except CorruptRaster:
-        return False
-    return True

@@ -21,7 +21,7 @@ from pydantic import BaseModel, ConfigDict
 from rasterio.enums import ColorInterp
 
 from gdaltools.cog.options import CogOptions
-from gdaltools.errors import InvalidParameter
+from gdaltools.errors import InvalidParameter, one_of
 from gdaltools.raster.detect import RASTER_TYPES, RasterType
 from gdaltools.raster.tiff import BLOCK_UNIT
 
@@ -159,22 +159,21 @@ def choose_profile(
     InvalidParameter
         An option's value is not one of those that `CogOptions` lists, or the codec cannot hold these bands.
     """
-    requested = _tier(options.profile)
+    requested = one_of("profile", options.profile, TIERS)
     _check_number("quality", options.quality, 1, 100)
     _check_blocksize(options.blocksize)
-    if raster_type not in RASTER_TYPES:
-        raise InvalidParameter(
-            f"raster_type {raster_type!r} is unknown: use auto or one of {', '.join(RASTER_TYPES)}"
-        )
-    if options.interleave not in get_args(Interleave):
-        raise InvalidParameter(f"interleave {options.interleave!r} is unknown: use pixel or band")
+    one_of("raster_type", raster_type, RASTER_TYPES)
+    interleave = one_of("interleave", options.interleave, get_args(Interleave))
     classes = ColorInterp.palette in colorinterp or raster_type == "categorical"
     reason = None
     if requested == "visualization" and options.codec is None:
         reason = _why_not_jpeg(dtypes, ColorInterp.alpha in colorinterp, classes)
     effective: Tier = "analysis" if reason else requested
-    compression = _compression(effective) if options.codec is None else _codec(options.codec)
-    _check_codec(compression, dtypes, sample_bits, options.interleave)
+    if options.codec is None:
+        compression = _compression(effective)
+    else:
+        compression = one_of("codec", str(options.codec).upper(), CODECS)
+    _check_codec(compression, dtypes, sample_bits, interleave)
     return CogProfile(
         tier=effective,
         requested=requested,
@@ -187,39 +186,22 @@ def choose_profile(
         quality=options.quality if compression in ("JPEG", "WEBP") else None,
         max_z_error=_max_z_error(compression, options.max_z_error),
         blocksize=options.blocksize,
-        interleave="pixel" if options.interleave == "pixel" or len(dtypes) == 1 else "band",
+        interleave=interleave if len(dtypes) > 1 else "pixel",
         overview_resampling=_overview_resampling(options.overview_resampling, dtypes, classes),
         reproject_resampling=_resampling(
             "reproject_resampling",
             options.reproject_resampling or ("nearest" if classes else "bilinear"),
             REPROJECT_RESAMPLINGS,
         ),
-        storage_tier=_storage_tier(options.access_tier or ("cool" if effective == "archive" else "hot")),
+        storage_tier=one_of(
+            "access_tier",
+            options.access_tier or ("cool" if effective == "archive" else "hot"),
+            get_args(StorageTier),
+        ),
     )
 
 
 _MAX_LEVELS = {"DEFLATE": 12, "LERC_DEFLATE": 12, "ZSTD": 22, "LERC_ZSTD": 22}
-
-
-def _storage_tier(name: str) -> StorageTier:
-    if name not in get_args(StorageTier):
-        raise InvalidParameter(f"access_tier {name!r} is unknown: use {', '.join(get_args(StorageTier))}")
-    found: StorageTier = name  # type: ignore[assignment]
-    return found
-
-
-def _tier(name: str) -> Tier:
-    if name not in TIERS:
-        raise InvalidParameter(f"profile {name!r} is unknown: use one of {', '.join(TIERS)}")
-    return name
-
-
-def _codec(name: str) -> Compression:
-    spelled = name.upper() if isinstance(name, str) else name
-    if spelled not in CODECS:
-        raise InvalidParameter(f"codec {name!r} is unknown: use one of {', '.join(CODECS)}")
-    found: Compression = spelled
-    return found
 
 
 def _compression(tier: Tier) -> Compression:
@@ -248,47 +230,53 @@ def _level(
     return None
 
 
-def _size_tolerance(compression: Compression, level: int | None, asked: float | None) -> float | None:
-    if asked is not None:
-        if compression != "DEFLATE":
-            raise InvalidParameter(f"size_tolerance is for DEFLATE, and the codec is {compression}")
-        if isinstance(asked, bool) or not isinstance(asked, (int, float)) or not 0 <= asked <= 1:
-            raise InvalidParameter(f"size_tolerance {asked!r} is not a share from 0 to 1: try 0.015")
-        return float(asked)
-    return SIZE_TOLERANCE if compression == "DEFLATE" and level is None else None
+def _size_tolerance(compression: Compression, level: int | None, value: float | None) -> float | None:
+    if value is None:
+        return SIZE_TOLERANCE if compression == "DEFLATE" and level is None else None
+    if compression != "DEFLATE":
+        raise InvalidParameter(f"size_tolerance is for DEFLATE, and the codec is {compression}")
+    if not (_is_number(value) and 0 <= value <= 1):
+        raise InvalidParameter(f"size_tolerance {value!r} is not a share from 0 to 1: try 0.015")
+    return float(value)
 
 
-def _max_z_error(compression: Compression, asked: float) -> float:
-    if isinstance(asked, bool) or not isinstance(asked, (int, float)) or not 0 <= asked < float("inf"):
-        raise InvalidParameter(f"max_z_error {asked!r} is not a number of at least 0")
-    if asked and not compression.startswith("LERC"):
+def _max_z_error(compression: Compression, value: float) -> float:
+    if not (_is_number(value) and 0 <= value < float("inf")):
+        raise InvalidParameter(f"max_z_error {value!r} is not a number of at least 0")
+    if value and not compression.startswith("LERC"):
         raise InvalidParameter(f"max_z_error is for LERC, and the codec is {compression}")
-    return float(asked)
+    return float(value)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+# What a codec can hold: dtypes, numbers of bands (none: any), and what to use for the rest.
+_LERC_DTYPES = {"uint8", "int8", "uint16", "int16", "uint32", "int32", "float32", "float64"}
+_HOLDS: dict[str, tuple[set[str], tuple[int, ...], str]] = {
+    "JPEG": ({"uint8"}, (1, 3), "WEBP for alpha, DEFLATE or ZSTD for the rest"),
+    "WEBP": ({"uint8"}, (3, 4), "DEFLATE or ZSTD"),
+    "LERC": (_LERC_DTYPES, (), "DEFLATE or ZSTD"),
+}
 
 
 def _check_codec(
-    compression: Compression, dtypes: tuple[str, ...], sample_bits: int | None, interleave: str
+    compression: Compression, dtypes: tuple[str, ...], sample_bits: int | None, interleave: Interleave
 ) -> None:
-    kinds, count = set(dtypes), len(dtypes)
-    if compression == "JPEG" and (kinds != {"uint8"} or sample_bits or count not in (1, 3)):
+    family = compression.partition("_")[0]
+    if family not in _HOLDS:
+        return
+    held, counts, others = _HOLDS[family]
+    if sample_bits or not set(dtypes) <= held or (counts and len(dtypes) not in counts):
+        bands = f"{' or '.join(map(str, counts))} bands of " if counts else ""
         raise InvalidParameter(
-            f"JPEG holds one or three uint8 bands and the raster has {count} of {', '.join(sorted(kinds))}: "
-            "use WEBP for alpha, DEFLATE or ZSTD for the rest"
+            f"{compression} holds {bands}{', '.join(sorted(held))} and the raster has {len(dtypes)} of "
+            f"{', '.join(sorted(set(dtypes)))}{f' with {sample_bits} bits' if sample_bits else ''}: "
+            f"use {others}"
         )
-    if compression == "WEBP" and (kinds != {"uint8"} or sample_bits or count not in (3, 4)):
-        raise InvalidParameter(
-            f"WEBP holds three or four uint8 bands and the raster has {count} of {', '.join(sorted(kinds))}: "
-            "use DEFLATE or ZSTD"
-        )
-    if compression in ("JPEG", "WEBP") and interleave == "band" and count > 1:
+    if counts and interleave == "band" and len(dtypes) > 1:
         raise InvalidParameter(f"{compression} encodes colours together: use interleave='pixel'")
-    if compression.startswith("LERC") and (sample_bits or not kinds <= _LERC_DTYPES):
-        raise InvalidParameter(
-            f"LERC holds {', '.join(sorted(_LERC_DTYPES))} and the bands are {', '.join(sorted(kinds))}"
-        )
-
-
-_LERC_DTYPES = {"uint8", "int8", "uint16", "int16", "uint32", "int32", "float32", "float64"}
 
 
 @lru_cache(maxsize=1)
@@ -319,48 +307,50 @@ def _why_not_jpeg(dtypes: tuple[str, ...], alpha: bool, classes: bool) -> str | 
 
 
 def _predictor(
-    asked: int | str, compression: Compression, dtypes: tuple[str, ...], sample_bits: int | None
+    requested: int | str, compression: Compression, dtypes: tuple[str, ...], sample_bits: int | None
 ) -> Predictor:
-    floats = all(d in ("float32", "float64") for d in dtypes)
-    # libtiff, tif_predict.c: horizontal differencing works on samples of 8, 16, 32 and 64 bits, the floating
-    # point predictor on real floats. A complex sample counts with both its parts.
-    bits = max(128 if d == "complex128" else 0 for d in dtypes)
-    possible = sample_bits in (None, 8, 16, 32, 64) and bits <= 64
-    if compression not in ("DEFLATE", "ZSTD", "LZW"):
-        if asked not in ("auto", 1):
-            raise InvalidParameter(f"predictor {asked!r}: {compression} has none, use 'auto'")
-        return 1
-    if asked == "auto":
-        return (3 if floats else 2) if possible else 1
-    if isinstance(asked, bool) or asked not in (1, 2, 3):
-        raise InvalidParameter(f"predictor {asked!r} is unknown: use 1, 2, 3 or 'auto'")
-    if (asked == 3 and not floats) or (asked == 2 and not possible):
+    possible = _possible_predictors(compression, dtypes, sample_bits)
+    if requested == "auto":
+        return possible[-1]
+    predictor = one_of("predictor", requested, (1, 2, 3))
+    if predictor not in possible or isinstance(requested, bool):
         raise InvalidParameter(
-            f"predictor {asked} cannot be used for {', '.join(sorted(set(dtypes)))}"
+            f"predictor {requested!r} cannot be used by {compression} for {', '.join(sorted(set(dtypes)))}"
             + (f" of {sample_bits} bits" if sample_bits else "")
             + ": use 'auto'"
         )
-    return 1 if asked == 1 else 2 if asked == 2 else 3
+    return predictor
 
 
-def _overview_resampling(asked: str | None, dtypes: tuple[str, ...], classes: bool) -> str:
+def _possible_predictors(
+    compression: Compression, dtypes: tuple[str, ...], sample_bits: int | None
+) -> tuple[Predictor, ...]:
+    """Return the predictors that the codec has for these samples, the best last.
+
+    libtiff, tif_predict.c: horizontal differencing works on samples of 8, 16, 32 and 64 bits, the floating
+    point predictor on real floats. A complex sample counts with both its parts.
+    """
+    if compression not in ("DEFLATE", "ZSTD", "LZW"):
+        return (1,)
+    if sample_bits not in (None, 8, 16, 32, 64) or "complex128" in dtypes:
+        return (1,)
+    return (1, 2, 3) if set(dtypes) <= {"float32", "float64"} else (1, 2)
+
+
+def _overview_resampling(requested: str | None, dtypes: tuple[str, ...], classes: bool) -> str:
     complex_values = any(d.startswith("complex") for d in dtypes)
-    if asked is None:
+    if requested is None:
         if classes:
             return "nearest" if complex_values else "mode"
         return "average"
     # GDAL, overview.cpp: complex samples are averaged or selected, never interpolated.
     allowed = ("nearest", "average", "rms") if complex_values else OVERVIEW_RESAMPLINGS
-    return _resampling("overview_resampling", asked, allowed)
+    return _resampling("overview_resampling", requested, allowed)
 
 
 def _resampling(parameter: str, name: str, allowed: tuple[str, ...]) -> str:
-    if not isinstance(name, str):
-        raise InvalidParameter(f"{parameter} {name!r} is not a name: use one of {', '.join(allowed)}")
-    spelled = {"near": "nearest", "cubicspline": "cubic_spline"}.get(name.lower(), name.lower())
-    if spelled not in allowed:
-        raise InvalidParameter(f"{parameter} {name!r} is unknown: use one of {', '.join(allowed)}")
-    return spelled
+    spelled = {"near": "nearest", "cubicspline": "cubic_spline"}.get(str(name).lower(), str(name).lower())
+    return one_of(parameter, spelled, allowed)
 
 
 def _check_number(parameter: str, value: int, low: int, high: int) -> None:

@@ -20,19 +20,13 @@ _HEADER = "header"
 
 
 class BlobSink:
-    """Stages blocks of a blob: in the process that created it by upload threads, in others synchronously.
-
-    Attributes
-    ----------
-    header : bytes
-        The file's header after the commit; empty before.
-    """
+    """Stages blocks of a blob: in the process that created it by upload threads, in others synchronously."""
 
     def __init__(self, assembly: BlobAssembly, uploads: Uploads, block_bytes: int) -> None:
         self._staging = assembly
         self._uploads = uploads
         self._blocks = BlobBlocks(assembly.blob, block_bytes)
-        self.header = b""
+        self._header = b""
 
     def __reduce__(self) -> tuple[type[BlobBlocks], tuple[UncommittedBlob, int]]:
         return BlobBlocks, (self._staging.blob, self._blocks.size)
@@ -64,7 +58,11 @@ class BlobSink:
         self.store(_HEADER, [header], [len(header)])
         self._uploads.finish()
         self._staging.order([(_HEADER, 0, len(header)), *parts])
-        self.header = header
+        self._header = header
+
+    def written(self) -> Front:
+        """Return the front of the blob, which nobody can read yet."""
+        return Front(self._header, self._staging.size)
 
 
 @dataclass(frozen=True)

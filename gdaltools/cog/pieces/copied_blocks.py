@@ -73,6 +73,11 @@ class CopiedSource:
         """The location of the raster."""
         return self.raster.location
 
+    @property
+    def masked(self) -> bool:
+        """Whether the raster's mask is read."""
+        return self.raster.masked
+
     def at(self, location: Location) -> Self:
         """Return the same source with its bytes at `location`."""
         return replace(self, raster=self.raster.at(location))

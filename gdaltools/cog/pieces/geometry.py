@@ -122,6 +122,20 @@ class LevelStep:
         return [Span(span.start, span.start + self.strip), Span(span.stop - self.strip, span.stop)]
 
 
+def spread(height: int, width: int, rows: int, cols: int) -> Iterator[list[tuple[int, int]]]:
+    """Yield `rows` rows of `cols` places (row, column) each, from all over a grid.
+
+    There are few rows, because a source in strips is read by rows. Each begins at another offset, so that
+    rows do not share their columns.
+
+    >>> list(spread(10, 10, 2, 2))
+    [[(2, 0), (2, 5)], [(7, 2), (7, 7)]]
+    """
+    for line in range(rows):
+        row = (2 * line + 1) * height // (2 * rows)
+        yield [(row, int((col + line / rows) * width / cols)) for col in range(cols)]
+
+
 def next_piece(piece: int, blocksize: int) -> int:
     """Return the side of the next level's pieces: half of `piece` if that is whole blocks, else `piece`."""
     return piece // 2 if piece % (2 * blocksize) == 0 else piece

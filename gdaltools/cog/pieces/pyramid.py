@@ -162,16 +162,15 @@ class Work:
         )
 
 
-def try_blocks(work: Work, source: Source, row: int, cols: Sequence[int]) -> list[Trial]:
-    """Return trials of the blocks in columns `cols` of a row of blocks of the full resolution."""
+def try_blocks(work: Work, source: Source, places: Iterable[tuple[int, int]]) -> list[Trial]:
+    """Return trials of blocks (block row, block column) of the full resolution."""
     size = work.encoding.profile.blocksize
     height, width = work.rows[0].size, work.cols[0].size
-    top = row * size
     row_bytes = size * work.bands_together * work.dtype.itemsize
     tried = min(size, max(size // 4, _TRIAL_BYTES // row_bytes))
-    rows = Span(top, min(top + tried, height))
     trials = []
-    for col in cols:
+    for row, col in places:
+        rows = Span(row * size, min(row * size + tried, height))
         across = Span(col * size, min((col + 1) * size, width))
         pixels, _ = source.read(rows, across, work.dtype, planes=work.planes)
         plane = pixels[row % work.planes]

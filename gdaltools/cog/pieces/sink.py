@@ -8,12 +8,13 @@ the target's name.
 from __future__ import annotations
 
 import errno
+import io
 import os
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import IO, Protocol
 
 from gdaltools.errors import StorageError
 
@@ -42,6 +43,9 @@ class Sink(Protocol):
 
     def commit(self, header: bytes, runs: Iterable[ByteRun]) -> None:
         """Write the file: the header, then the runs in their order."""
+
+    def written(self) -> IO[bytes]:
+        """Return the committed file, or only its `Front` if more would take a request."""
 
 
 @dataclass(frozen=True)
@@ -97,6 +101,10 @@ class FileSink:
         except OSError as error:
             raise self._error(error) from error
 
+    def written(self) -> IO[bytes]:
+        """Return the file, open for reading."""
+        return self.path.open("rb")
+
     def discard(self, name: str) -> None:
         """Delete a stored piece to free its space."""
         self._stored(name).unlink(missing_ok=True)
@@ -134,6 +142,10 @@ class MemorySink:
         parts += [self._chunks[run.name][run.offset : run.offset + run.length] for run in runs]
         self.content = b"".join(parts)
         self._chunks.clear()
+
+    def written(self) -> IO[bytes]:
+        """Return the file's content."""
+        return io.BytesIO(self.content)
 
 
 class _Elsewhere:

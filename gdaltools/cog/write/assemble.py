@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import product
 from typing import IO, Any, cast
@@ -17,7 +17,9 @@ from gdaltools.cog.format.layout import Image, header
 from gdaltools.cog.format.structure import check_structure, images
 from gdaltools.cog.format.template import template
 from gdaltools.cog.overviews.reduced import ReducedSource
+from gdaltools.cog.pieces.blob_sink import Front
 from gdaltools.cog.pieces.copied_blocks import CopiedSource
+from gdaltools.cog.pieces.geometry import spread
 from gdaltools.cog.pieces.pyramid import Halo, Patch, PieceRecord, Work, join_pieces, read_piece, try_blocks
 from gdaltools.cog.pieces.sink import ByteRun, Sink
 from gdaltools.cog.pieces.statistics import joined
@@ -30,10 +32,9 @@ from gdaltools.runtime.phases import phase
 
 _Place = tuple[int, int]
 
-# Trials of adaptive DEFLATE: the most blocks, the divisor of all blocks, and the most rows of blocks. A level
-# with fewer blocks than `_FEW_BLOCKS` gets no trials.
-_MOST_TRIALS, _TRIALS_SHARE, _TRIAL_ROWS = 64, 8, 8
-_FEW_BLOCKS = 64
+#: Trials of adaptive DEFLATE: the most blocks, the divisor of all blocks, and the most rows of blocks. A grid
+#: with fewer blocks than `FEW_BLOCKS` gets no trials.
+MOST_TRIALS, TRIALS_SHARE, TRIAL_ROWS, FEW_BLOCKS = 64, 8, 8, 64
 
 
 def record_tasks(plan: CogPlan, work: Work) -> list[Delayed]:
@@ -103,33 +104,24 @@ def _policy(plan: CogPlan, work: Delayed) -> Delayed:
         return cast(Delayed, dask.delayed(Policy(), pure=False, traverse=False))
     source = dask.delayed(plan.source, pure=False, traverse=False)
     tried = dask.delayed(try_blocks, pure=False, traverse=False)
-    trials = [tried(work, source, row, cols) for row, cols in trial_places(plan)]
-    return cast(Delayed, dask.delayed(_decided, pure=False)(trials, tolerance))
+    trials = [tried(work, source, places) for places in _trial_places(plan)]
+    return cast(Delayed, dask.delayed(decided, pure=False)(trials, tolerance))
 
 
-def _decided(trials: list[list[Trial]], tolerance: float) -> Policy:
-    return find_policy((trial for row in trials for trial in row), tolerance)
+def decided(trials: Iterable[Iterable[Trial]], tolerance: float | None) -> Policy:
+    """Return the policy that follows from trials of rows of blocks; without a tolerance, GDAL's own level."""
+    return find_policy((trial for row in trials for trial in row), tolerance) if tolerance else Policy()
 
 
-def trial_places(plan: CogPlan) -> list[tuple[int, list[int]]]:
-    """Return the blocks for trials: the number of each row of blocks, and the columns of its blocks.
-
-    There are few rows, because a source in strips is read row by row.
-    """
+def _trial_places(plan: CogPlan) -> list[list[_Place]]:
+    """Return rows of blocks (block row, block column) for trials."""
     size = plan.profile.blocksize
     down, across = -(-plan.levels[0][1] // size), -(-plan.levels[0][0] // size)
-    if down * across < _FEW_BLOCKS:
+    if down * across < FEW_BLOCKS:
         return []
-    count = min(_MOST_TRIALS, down * across // _TRIALS_SHARE)
-    rows = min(down, _TRIAL_ROWS, count)
-    cols = min(across, -(-count // rows))
-    places = []
-    for number in range(rows):
-        row = (2 * number + 1) * down // (2 * rows)
-        # Each row begins at another offset, so that the rows do not all use the same columns.
-        shift = number / rows
-        places.append((row, sorted({int((col + shift) * across / cols) for col in range(cols)})))
-    return places
+    count = min(MOST_TRIALS, down * across // TRIALS_SHARE)
+    rows = min(down, TRIAL_ROWS, count)
+    return list(spread(down, across, rows, min(across, -(-count // rows))))
 
 
 def _overview(plan: CogPlan, level: int) -> Delayed:
@@ -148,8 +140,8 @@ def _strips(halo: Halo) -> tuple[Patch, ...]:
     return halo.strips
 
 
-def assemble(plan: CogPlan, records: Sequence[PieceRecord], sink: Sink) -> None:
-    """Write the file from the stored blocks that `records` describe.
+def assemble(plan: CogPlan, records: Sequence[PieceRecord], sink: Sink) -> bytes:
+    """Write the file from the stored blocks that `records` describe; return its header.
 
     Raises
     ------
@@ -171,6 +163,7 @@ def assemble(plan: CogPlan, records: Sequence[PieceRecord], sink: Sink) -> None:
     front = header(stored, parts, plan.profile.blocksize)
     with phase("commit"):
         sink.commit(front, (run for level in reversed(levels) for run in level.runs()))
+    return front
 
 
 class _Level:
@@ -221,11 +214,11 @@ class _Level:
             yield waiting
 
 
-def check_written(stream: IO[bytes], plan: CogPlan, *, name: str, edges: bool = True) -> None:
+def check_written(stream: IO[bytes], plan: CogPlan, *, name: str) -> None:
     """Raise unless the file is the COG that `plan` describes, before any reader can see it.
 
-    This checks the layout and, if `edges` is True, the bytes around blocks. It decodes no pixels, so it takes
-    hardly any time.
+    This checks the layout and, unless only the `Front` is at hand, the bytes around blocks. It decodes no
+    pixels, so it takes hardly any time.
 
     Raises
     ------
@@ -234,7 +227,7 @@ def check_written(stream: IO[bytes], plan: CogPlan, *, name: str, edges: bool = 
     """
     try:
         layout = read_layout(stream, name=name)
-        findings = check_structure(layout, stream if edges else None)
+        findings = check_structure(layout, None if isinstance(stream, Front) else stream)
     except GdalToolsError as error:
         raise StorageError(f"{name} was not written whole: {error}; try again") from error
     main, _ = images(layout)

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import io
-import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
 from typing import BinaryIO, cast
 
-import rasterio
 from rasterio.crs import CRS
 from rasterio.io import DatasetReader, MemoryFile
 
 from gdaltools import storage
-from gdaltools.cog.pieces.blob_sink import BlobSink, Front
+from gdaltools.cog.pieces.blob_sink import BlobSink
 from gdaltools.cog.pieces.copied_blocks import CopiedSource
 from gdaltools.cog.pieces.pyramid import PieceRecord
 from gdaltools.cog.pieces.sink import FileSink, MemorySink, Sink
@@ -31,112 +28,89 @@ from gdaltools.errors import CorruptRaster, UnsupportedRaster
 from gdaltools.geo.crs import Bounds, crs_name
 from gdaltools.geo.footprint import geographic_bounds
 from gdaltools.raster.dataset import open_dataset
-from gdaltools.raster.pixels.decoded import decoded
-from gdaltools.raster.pixels.raw import raw_source
-from gdaltools.raster.pixels.source import RasterSource, WarpedSource
-from gdaltools.raster.pixels.streamed import StreamedSource, places_of
+from gdaltools.raster.picture import file_name
+from gdaltools.raster.pixels.prepare import FileSource, prepared
+from gdaltools.raster.pixels.source import RasterSource, Source
 from gdaltools.runtime import graph
-from gdaltools.runtime.scratch import scratch_folder
 from gdaltools.storage import Location
-from gdaltools.storage.staging import is_worth_staging, staged_copy, streamed_copy
-from gdaltools.warp.target import TileSource
 
 
-def build_cog(plan: CogPlan, target: Location, *, overwrite: bool, progress: ProgressOption) -> CogResult:
-    """Build the planned COG at `target`, which appears only when it is complete and has been checked."""
+def build_cog(
+    plan: CogPlan, target: Location | BinaryIO, *, overwrite: bool, progress: ProgressOption
+) -> CogResult:
+    """Write the planned COG to `target`, where it appears only when it is complete and has been checked.
+
+    A binary file receives it at the end, in one write.
+
+    Raises
+    ------
+    CorruptRaster, SourceChanged, SourceNotFound, StorageError, TargetExists
+        The source cannot be read, or the target cannot be written.
+    """
     began = time.perf_counter()
-    if storage.takes_blocks(target) and plan.upload_block_bytes is not None:
-        result = _build_by_blocks(
-            plan, target, plan.upload_block_bytes, overwrite=overwrite, progress=progress
-        )
-        return result.model_copy(update={"seconds": time.perf_counter() - began})
-    with (
-        reporting(progress, label=f"cog {target.filename}", total=plan.blocks, unit="blocks") as advance,
-        storage.writing(target, overwrite=overwrite, traits=plan.traits) as path,
-    ):
-        _write(plan, FileSink(path), path.parent, advance)
-        with path.open("rb") as stream:
-            check_written(stream, plan, name=str(target))
-        with rasterio.open(path) as made:
-            result = _result(plan, str(target), made, path.stat().st_size)
+    result = None
+    if plan.copies and isinstance(target, Location):
+        result = _copied(plan, target, overwrite=overwrite, progress=progress)
+    if result is None:
+        label = f"cog {file_name(_name(target))}"
+        with (
+            reporting(progress, label=label, total=plan.blocks, unit="blocks") as advance,
+            _sink(plan, target, overwrite=overwrite) as sink,
+        ):
+            result = _built(plan, sink, _name(target), advance)
     return result.model_copy(update={"seconds": time.perf_counter() - began})
 
 
-def copy_cog(plan: CogPlan, target: Location, *, overwrite: bool, progress: ProgressOption) -> CogResult:
-    """Copy the source, which already is the planned COG, or build the COG if a block is damaged."""
-    began = time.perf_counter()
-    source = cast(RasterSource, plan.source).location
+def build_later(plan: CogPlan, target: Location, *, overwrite: bool, relay: Relay) -> CogResult:
+    """Run `build_cog` as a dask task; `relay` shows its progress in the requesting process."""
+    relay.begin()
+    with relay.telling() as advance:
+        made = build_cog(plan, target, overwrite=overwrite, progress=Share(plan.blocks, advance))
+    relay.end()
+    return made
+
+
+def _copied(
+    plan: CogPlan, target: Location, *, overwrite: bool, progress: ProgressOption
+) -> CogResult | None:
+    """Copy the source, which already is the planned COG; return None if a block of it is damaged."""
+    source = cast(Location, plan.location)
     size = storage.stat(source).size
     with reporting(progress, label=f"cog {target.filename}", total=size, unit="bytes") as advance:
         share = Share(size, advance)
         try:
             copy_checked(source, target, size, traits=plan.traits, overwrite=overwrite, progress=share)
         except CorruptRaster:  # perhaps only an overview is damaged, and it can be built again
-            copied = False
-        else:
-            copied = True
-    if not copied:
-        return build_cog(plan, target, overwrite=overwrite, progress=progress)
+            return None
     # The result is read from the source: the copy may be in the archive tier, where it cannot be read.
     with open_dataset(source, verify=False) as made:
-        result = _result(plan, str(target), made, size)
-    return result.model_copy(update={"seconds": time.perf_counter() - began})
+        return _result(plan, str(target), made, size).model_copy(update={"reused": "file"})
 
 
-def build_later(
-    make: Callable[..., CogResult], plan: CogPlan, target: Location, *, overwrite: bool, relay: Relay
-) -> CogResult:
-    """Run `build_cog` or `copy_cog` as a dask task; `relay` shows its progress in the requesting process."""
-    relay.begin()
-    with relay.telling() as advance:
-        made = make(plan, target, overwrite=overwrite, progress=Share(plan.blocks, advance))
-    relay.end()
-    return made
+def _name(target: Location | BinaryIO) -> str:
+    return str(target) if isinstance(target, Location) else str(getattr(target, "name", "memory"))
 
 
-def _build_by_blocks(
-    plan: CogPlan, target: Location, block_bytes: int, *, overwrite: bool, progress: ProgressOption
-) -> CogResult:
-    """Build a COG in Azure without a local copy: blocks are uploaded as they are encoded."""
-    with (
-        reporting(progress, label=f"cog {target.filename}", total=plan.blocks, unit="blocks") as advance,
-        _scratch(plan) as scratch,
-        storage.uncommitted(target, plan.traits, overwrite=overwrite) as assembly,
-    ):
-        with storage.Uploads() as uploads:
-            sink = BlobSink(assembly, uploads, block_bytes)
-            _write(plan, sink, scratch, advance)
-        check_written(Front(sink.header, assembly.size), plan, name=str(target), edges=False)
-        with MemoryFile(sink.header) as memory, memory.open() as made:
-            result = _result(plan, str(target), made, assembly.size)
-    return result
+@contextmanager
+def _sink(plan: CogPlan, target: Location | BinaryIO, *, overwrite: bool) -> Iterator[Sink]:
+    """Yield the sink that writes to `target`, which is published when the block ends without an error."""
+    if not isinstance(target, Location):
+        memory = MemorySink()
+        yield memory
+        target.write(memory.content)
+    elif storage.takes_blocks(target) and (block_bytes := plan.upload_block_bytes) is not None:
+        with (
+            storage.uncommitted(target, plan.traits, overwrite=overwrite) as assembly,
+            storage.Uploads() as uploads,
+        ):
+            yield BlobSink(assembly, uploads, block_bytes)
+    else:
+        with storage.writing(target, overwrite=overwrite, traits=plan.traits) as path:
+            yield FileSink(path)
 
 
-def _scratch(plan: CogPlan) -> AbstractContextManager[Path]:
-    if plan.decode_first:
-        return scratch_folder(Path(tempfile.gettempdir()))
-    return nullcontext(Path())
-
-
-def build_in_memory(plan: CogPlan, target: BinaryIO, progress: ProgressOption) -> CogResult:
-    """Build a COG in memory and write it to an open file at the end."""
-    began = time.perf_counter()
-    name = str(getattr(target, "name", "memory"))
-    sink = MemorySink()
-    with (
-        reporting(progress, label=f"cog {name}", total=plan.blocks, unit="blocks") as advance,
-        _scratch(plan) as scratch,
-    ):
-        _write(plan, sink, scratch, advance)
-    check_written(io.BytesIO(sink.content), plan, name=name)
-    with MemoryFile(sink.content) as memory, memory.open() as made:
-        result = _result(plan, name, made, len(sink.content))
-    target.write(sink.content)
-    return result.model_copy(update={"seconds": time.perf_counter() - began})
-
-
-def _write(plan: CogPlan, sink: Sink, scratch: Path, advance: Callable[[int], None]) -> None:
-    """Run the tasks, and assemble the file from the blocks that they stored."""
+def _built(plan: CogPlan, sink: Sink, name: str, advance: Callable[[int], None]) -> CogResult:
+    """Run the tasks, assemble the file from the blocks that they stored, and check it."""
 
     work = plan.work(sink)
 
@@ -145,40 +119,32 @@ def _write(plan: CogPlan, sink: Sink, scratch: Path, advance: Callable[[int], No
             sink.store(record.name, [record.stored], work.ends(record))
         advance(record.sizes.size)
 
-    with _prepared(plan, scratch) as ready:
-        tasks = record_tasks(ready, work)
+    with _source_prepared(plan) as source:
+        tasks = record_tasks(replace(plan, source=source), work)
         records = graph.run(tasks, ended=ended, keep=lambda record: replace(record, stored=None))
-    assemble(plan, records, sink)
+    header = assemble(plan, records, sink)
+    with sink.written() as stream:
+        check_written(stream, plan, name=name)
+        size = stream.seek(0, io.SEEK_END)
+    with MemoryFile(header) as memory, memory.open() as made:
+        return _result(plan, name, made, size)
 
 
 @contextmanager
-def _prepared(plan: CogPlan, scratch: Path) -> Iterator[CogPlan]:
-    """Yield the plan with a source that can be read in any order, by its fastest reader."""
+def _source_prepared(plan: CogPlan) -> Iterator[Source]:
+    """Yield the plan's source where its bytes are read fastest, as the plan says."""
     source = plan.source
-    if plan.staged and isinstance(source, RasterSource) and not (plan.decode_first or plan.kept):
-        places = places_of(source) if is_worth_staging(source.location, 1.0) else None
-        if places is not None:
-            with streamed_copy(source.location, first=places.order()) as (local, wait):
-                wait(places.rest)
-                inner = raw_source(source.at(local), plan.facts)
-                yield replace(plan, source=StreamedSource(inner, places.images, wait), staged=False)
-            return
-    if plan.staged and isinstance(source, RasterSource | WarpedSource | TileSource | CopiedSource):
-        with (
-            staged_copy(source.location, share=1.0) as local,
-            _prepared(replace(plan, source=source.at(local), staged=False), scratch) as ready,
-        ):
-            yield ready
+    if not isinstance(source, FileSource):
+        yield source
         return
-    if plan.decode_first and isinstance(source, RasterSource | TileSource):
-        masked = source.masked if isinstance(source, RasterSource) else source.pixels.own_mask
-        location = decoded(source.location, scratch, plan.profile.blocksize, masked=masked)
-        source = source.at(location)
-    if isinstance(source, RasterSource) and not plan.kept:
-        source = raw_source(source, plan.facts)
-    yield replace(plan, source=source)
-    if plan.decode_first:
-        storage.delete(location)
+    with prepared(
+        source.location,
+        staged=plan.staged,
+        streams=isinstance(source, RasterSource) and not plan.kept,
+        decode_first=plan.profile.blocksize if plan.decode_first else None,
+        masked=source.masked,
+    ) as file:
+        yield file.waiting(plan.source_at(file.location))
 
 
 def _result(plan: CogPlan, name: str, made: DatasetReader, size: int) -> CogResult:
@@ -209,6 +175,7 @@ def _result(plan: CogPlan, name: str, made: DatasetReader, size: int) -> CogResu
         quality=profile.quality,
         seconds=0.0,
         tier_profile=profile,
+        reused="blocks" if isinstance(plan.source, CopiedSource) else None,
     )
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
-from typing import IO, Literal
+from typing import IO
 
 import numpy as np
 from rasterio.enums import MaskFlags
@@ -55,10 +55,8 @@ _COPY_BYTES = 8 << 20
 _Values = dict[int, tuple[int, ...] | bytes]
 
 
-def reused(plan: CogPlan, options: CogOptions) -> CogPlan | Literal["copy"]:
-    """Return "copy" if the source already is the planned COG, otherwise the plan.
-
-    The source of the returned plan copies its stored blocks where they can be reused.
+def with_reuse(plan: CogPlan, options: CogOptions) -> CogPlan:
+    """Return the plan with what can be copied from the source: the file, its stored blocks, or nothing.
 
     Raises
     ------
@@ -66,29 +64,33 @@ def reused(plan: CogPlan, options: CogOptions) -> CogPlan | Literal["copy"]:
         Storage does not answer.
     """
     source = plan.source
-    compressions = _COMPRESSIONS.get(plan.profile.compression)
-    asked_for_effort = options.level is not None or options.size_tolerance is not None
-    if not isinstance(source, RasterSource) or plan.decode_first or compressions is None or asked_for_effort:
+    effort = options.level is not None or options.size_tolerance is not None
+    if not isinstance(source, RasterSource) or plan.decode_first or effort:
         return plan
     with storage.opening(source.location) as stream:
         try:
-            layout = read_layout(stream, name=source.name)
-            main, overviews = images(layout)
-            if not layout.little_endian or not _as_planned(plan, main, compressions):
-                return plan
-            values = tiff.read_values(stream, main, _TAGS, name=source.name)
-            if not _decoded_as(plan, values) or not _quality_suffices(plan, source):
-                return plan
-            sizes = tuple((overview.width, overview.height) for overview in overviews)
-            alike = all(
-                _as_planned(plan, overview, compressions)
-                and tiff.read_values(stream, overview, _TAGS, name=source.name) == values
-                for overview in overviews
-            )
-            if alike and _is_whole(plan, options, layout, sizes, stream):
-                return "copy"
+            return _with_stored_blocks(plan, options, source, stream)
         except (CorruptRaster, UnsupportedRaster):
             return plan  # GDAL reads more files than `read_layout` understands
+
+
+def _with_stored_blocks(
+    plan: CogPlan, options: CogOptions, source: RasterSource, stream: IO[bytes]
+) -> CogPlan:
+    layout = read_layout(stream, name=source.name)
+    main, overviews = images(layout)
+    if not layout.little_endian or not _as_planned(plan, main):
+        return plan
+    values = tiff.read_values(stream, main, _TAGS, name=source.name)
+    if not _decoded_as(plan, values) or not _quality_suffices(plan, source):
+        return plan
+    sizes = tuple((overview.width, overview.height) for overview in overviews)
+    alike = all(
+        _as_planned(plan, overview) and tiff.read_values(stream, overview, _TAGS, name=source.name) == values
+        for overview in overviews
+    )
+    if alike and _is_whole(plan, options, layout, sizes, stream):
+        return replace(plan, copies=True)
     if plan.kept and not (alike and sizes == plan.levels[1:]):
         return plan
     copied = (main, *overviews) if plan.kept else (main,)
@@ -174,12 +176,13 @@ def check_pixels(path: Path, source: Location) -> None:
                         dataset.dataset_mask(window=window)
 
 
-def _as_planned(plan: CogPlan, ifd: Ifd, compressions: set[int]) -> bool:
+def _as_planned(plan: CogPlan, ifd: Ifd) -> bool:
     """Return whether an image's blocks have the COG's block size, codec and interleave."""
     size = plan.profile.blocksize
     apart = ifd.planar == 2 and ifd.samples > 1
     if (ifd.block_width, ifd.block_height) != (size, size) or not ifd.tiled:
         return False
+    compressions = _COMPRESSIONS.get(plan.profile.compression, set())
     if ifd.compression not in compressions or apart != (plan.planes > 1) or ifd.samples != plan.facts.count:
         return False
     bits = plan.facts.sample_bits or plan.facts.numpy_dtype.itemsize * 8

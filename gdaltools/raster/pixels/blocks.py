@@ -6,6 +6,8 @@ These figures decide the order of an extraction, and its plan reports them.
 
 from __future__ import annotations
 
+import shutil
+import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -17,8 +19,16 @@ from rasterio.io import DatasetReader
 from gdaltools.geo.crs import transform_points
 from gdaltools.geo.grid import Grid
 from gdaltools.raster.dataset import numpy_dtypes
+from gdaltools.runtime import graph
 
-Touched = NDArray[np.bool_]
+# Drivers whose files are decoded fastest as a whole, or can only be decoded from the top down.
+_SEQUENTIAL = ("PNG", "JPEG", "WEBP", "GIF", "JP2OpenJPEG")
+# If blocks would be decoded more often than this, the raster is decoded once, into a scratch file.
+_MOST_REREADS = 2.0
+# Of a file that is decoded as a whole, most is at least this share.
+_MOST_SHARE = 0.5
+# The share of the free space that the scratch file may take; the output may go to the same disk.
+_SPACE_SHARE = 0.5
 
 # How far a kernel reaches beyond a pixel's own place, in source pixels.
 _MARGIN = 4
@@ -41,6 +51,10 @@ class StoredBlocks:
         Bytes of one decoded block, all bands together.
     warps : bool
         Whether the target's grid differs from the source's.
+    compressed : bool
+        Whether a block takes more time to decode than to read.
+    sequential : bool
+        Whether the file is decoded from the top down, as a whole.
     """
 
     source: Grid
@@ -49,6 +63,8 @@ class StoredBlocks:
     cols: int
     block_bytes: int
     warps: bool
+    compressed: bool
+    sequential: bool
 
     @property
     def decoded_bytes(self) -> int:
@@ -64,6 +80,19 @@ class StoredBlocks:
     def striped(self) -> bool:
         """Whether each block is as wide as the raster."""
         return self.shape[1] == 1
+
+    def is_worth_decoding_first(self, rereads: float, *, share: float = 1.0) -> bool:
+        """Return whether to decode the raster once, into a scratch file of which any part can be read.
+
+        That pays if most of a file that is decoded as a whole is read, or if each block would be decoded
+        `rereads` times, and the disk has room for it. `share` of the raster is
+        read. Other machines of a cluster would not see the scratch file.
+        """
+        whole = self.sequential and share >= _MOST_SHARE
+        often = whole or (self.compressed and rereads > _MOST_REREADS)
+        if not often or graph.cluster_threads():
+            return False
+        return self.decoded_bytes < _SPACE_SHARE * shutil.disk_usage(tempfile.gettempdir()).free
 
     def misses(self) -> bool:
         """Return whether it is certain that no pixel of the target lies in the source."""
@@ -133,7 +162,17 @@ def stored_blocks(dataset: DatasetReader, source: Grid, target: Grid, *, warps: 
     """Return the blocks of an open raster that is read on the grid `target`."""
     rows, cols = dataset.block_shapes[0]
     itemsize = sum(np.dtype(name).itemsize for name in numpy_dtypes(dataset))
-    return StoredBlocks(source, target, rows, cols, rows * cols * itemsize, warps=warps)
+    sequential = dataset.driver in _SEQUENTIAL
+    return StoredBlocks(
+        source,
+        target,
+        rows,
+        cols,
+        rows * cols * itemsize,
+        warps=warps,
+        compressed=dataset.compression is not None or sequential,
+        sequential=sequential,
+    )
 
 
 @dataclass(frozen=True)

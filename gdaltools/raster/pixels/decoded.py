@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,18 +16,6 @@ from gdaltools import storage
 from gdaltools.errors import StorageError
 from gdaltools.raster.dataset import numpy_dtypes, open_dataset, reading
 from gdaltools.storage import Location
-
-# If blocks would be decoded more often than this, they are decoded once, into a scratch file.
-_MOST_REREADS = 2.0
-# The share of the free space that the scratch file may take; the output may go to the same disk.
-_SPACE_SHARE = 0.5
-
-
-def is_worth_decoding_first(rereads: float, size_bytes: int) -> bool:
-    """Return whether blocks are reread so often that decoding once first pays, and the disk has room."""
-    return (
-        rereads > _MOST_REREADS and size_bytes < _SPACE_SHARE * shutil.disk_usage(tempfile.gettempdir()).free
-    )
 
 
 def decoded(location: Location, folder: Path, blocksize: int, *, masked: bool) -> Location:
@@ -86,4 +72,6 @@ def _storing(path: Path) -> Iterator[None]:
     try:
         yield
     except RasterioError as error:
-        raise StorageError(f"{path.parent} cannot be written to: {error}; is there space left?") from error
+        raise StorageError(
+            f"the scratch folder {path.parent} cannot be written to: {error}; make room there, or set TMPDIR"
+        ) from error

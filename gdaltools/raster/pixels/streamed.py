@@ -17,7 +17,8 @@ from gdaltools import storage
 from gdaltools.errors import CorruptRaster, UnsupportedRaster
 from gdaltools.geo.window import Span
 from gdaltools.raster import tiff
-from gdaltools.raster.pixels.source import Pixels, RasterSource, Source, Valid
+from gdaltools.raster.pixels.source import Pixels, Source, Valid
+from gdaltools.storage import Location
 
 Parts = list[tuple[int, int]]
 
@@ -66,7 +67,7 @@ class BlockPlaces:
 
 
 @dataclass(frozen=True)
-class FilePlaces:
+class FileParts:
     """The parts of a file, in the order in which they are needed.
 
     Attributes
@@ -115,19 +116,17 @@ class StreamedSource:
         return self.inner.read(rows, cols, dtype, planes=planes)
 
 
-def places_of(source: RasterSource) -> FilePlaces | None:
-    """Return where the parts of a file in Azure lie; None if that is unknown or not worthwhile.
+def file_parts(location: Location) -> FileParts | None:
+    """Return where the parts of a file lie; None if it is not a TIFF or its table of blocks is too large.
 
     Raises
     ------
     SourceNotFound, StorageError
         The file cannot be read.
     """
-    if source.level is not None or not source.location.in_azure:
-        return None
-    with storage.opening(source.location) as stream:
+    with storage.opening(location) as stream:
         try:
-            layout = tiff.read_layout(stream, name=source.name)
+            layout = tiff.read_layout(stream, name=str(location))
         except (CorruptRaster, UnsupportedRaster):
             return None  # not a TIFF, or one that only GDAL understands
     if sum(ifd.offsets.size for ifd in layout.ifds) > _MOST_BLOCKS:
@@ -138,7 +137,7 @@ def places_of(source: RasterSource) -> FilePlaces | None:
     firsts = [_first_block(image) for image in everything]
     # Between the blocks of a file with a ghost area lie only their sizes, which `within` includes.
     least = _AROUND_BYTES if layout.ghost else 0
-    return FilePlaces(images, [*_gaps(everything, layout.size, least), *filter(None, firsts)])
+    return FileParts(images, [*_gaps(everything, layout.size, least), *filter(None, firsts)])
 
 
 def _first_block(image: BlockPlaces) -> tuple[int, int] | None:

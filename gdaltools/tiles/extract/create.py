@@ -11,14 +11,13 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, replace
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import dask
 import rasterio
@@ -26,31 +25,32 @@ from dask.delayed import Delayed
 
 from gdaltools import storage
 from gdaltools.cog.encode.adaptive import Policy
+from gdaltools.cog.options import EncodingKeywords, spelled_out
 from gdaltools.display.progress import ProgressOption
 from gdaltools.display.relay import Relay
 from gdaltools.display.reporting import expecting, reporting
 from gdaltools.errors import InvalidParameter, StorageError
-from gdaltools.raster.pixels.decoded import decoded
+from gdaltools.raster.pixels.prepare import prepared
 from gdaltools.runtime import graph
-from gdaltools.runtime.scratch import scratch_folder
 from gdaltools.storage import Location, StrPath
-from gdaltools.storage.staging import staged_copy
 from gdaltools.tiles.extract.groups import Position
 from gdaltools.tiles.extract.manifest import FinishedTile, ManifestWriter, TileManifest, known_tiles
 from gdaltools.tiles.extract.plan import ExtractionPlan
 from gdaltools.tiles.extract.planning import (
-    ExtractionOptions,
+    chosen_tiles,
+    cog_options,
     estimated_bytes,
     estimated_seconds,
     planned,
     regrouped,
 )
 from gdaltools.tiles.extract.result import ExtractedTile, ExtractionResult
-from gdaltools.tiles.extract.run import TileResults, delayed, listening, name_of
+from gdaltools.tiles.extract.run import ProgressListener, TileResults, delayed, name_of
 from gdaltools.tiles.extract.run import run as run_plan
 from gdaltools.tiles.extract.trials import policy_of
 from gdaltools.tiles.extract.walk import ExtractionSpec, tile_id
 from gdaltools.tiles.scheme import TilingScheme
+from gdaltools.warp.target import TargetPixels
 
 __all__ = ["ExtractedTile", "ExtractionPlan", "ExtractionResult", "extract_tiles", "plan_extraction"]
 
@@ -62,6 +62,7 @@ _LOOKS_AT_ONCE = 32
 _MANY_TILES = 200
 
 
+@spelled_out(EncodingKeywords)
 def extract_tiles(
     src: StrPath | Location,
     scheme: TilingScheme,
@@ -74,16 +75,12 @@ def extract_tiles(
     input_crs: str | None = None,
     as_cog: bool = False,
     profile: str | None = None,
-    codec: str | None = None,
-    level: int | None = None,
-    size_tolerance: float | None = None,
-    quality: int | None = None,
-    overview_resampling: str | None = None,
     skip_empty: bool = False,
     overwrite: bool = False,
     resume: bool = False,
     progress: ProgressOption = "auto",
     compute: bool = True,
+    **options: Unpack[EncodingKeywords],
 ) -> ExtractionResult | Delayed:
     """Write the scheme's tiles below `dst`, as ``{stem}_{tile_id}.tif``; each file is complete or absent.
 
@@ -91,7 +88,9 @@ def extract_tiles(
     and neighbours are identical, pixel for pixel, where they overlap. Nodata, masks, alpha, colours, band
     names, units, scales and tags are preserved. A warp of a raster without nodata, mask or alpha gives its
     tiles a mask, so that pixels outside the source are never mistaken for black. With ``as_cog=True`` tiles
-    are finished COGs, written in the same pass.
+    are finished COGs, written in the same pass. Their `size_tolerance` applies to all tiles together, and
+    blocks from all over the grid decide how it is used: a tile's bytes do not depend on which other tiles are
+    written.
 
     A manifest, ``{stem}_tiles.json`` beside the tiles, lists the finished tiles while the work goes on. An
     interrupted run leaves a correct manifest or none.
@@ -114,10 +113,8 @@ def extract_tiles(
         Must be the scheme's CRS of the source, which is also the default.
     as_cog : bool
         Write COGs with overviews instead of plain tiles.
-    profile, codec, level, size_tolerance, quality, overview_resampling
-        Options of the COGs, as in `create_cog`. `size_tolerance` applies to all tiles together, and blocks
-        from all over the grid decide how it is used: a tile's bytes do not depend on which other tiles are
-        written.
+    profile, **options
+        The encoding of COGs: see `CogOptions`.
     skip_empty : bool
         Leave out tiles that hold only nodata or masked pixels; the result and the manifest list them.
     overwrite : bool
@@ -159,75 +156,34 @@ def extract_tiles(
     >>> extract_tiles("scene.tif", scheme, "tiles/", as_cog=True, resume=True, progress=False).tiles_resumed
     4
     """
-    options = ExtractionOptions(
-        tiles=tiles,
-        area=area,
-        resampling=resampling,
-        input_crs=input_crs,
-        as_cog=as_cog,
-        profile=profile,
-        codec=codec,
-        level=level,
-        size_tolerance=size_tolerance,
-        quality=quality,
-        overview_resampling=overview_resampling,
-    )
+    cog = cog_options(profile, options, as_cog=as_cog)
     # Pin one version of the source: another one that replaces it during the run is an error.
     source = storage.pinned(src)
     found = storage.check_unchanged(source)
-    threads = _threads() if compute else 1
-    plan, chosen = planned(
-        source, scheme, options, threads, may_decode_first=compute and not graph.cluster_threads()
+    chosen = chosen_tiles(scheme, tiles, area)
+    plan = planned(
+        source,
+        scheme,
+        chosen,
+        cog,
+        resampling=resampling,
+        input_crs=input_crs,
+        threads=_threads() if compute else 1,
+        may_decode_first=compute and not graph.cluster_threads(),
     )
     stem = stem if stem is not None else source.stem
     spec = ExtractionSpec(plan, storage.locate(dst), stem, overwrite, skip_empty, Policy())
-    run = TileManifest(
+    manifest = TileManifest(
         source=str(source),
         source_size_bytes=found.size,
         source_etag=found.etag,
         parameters_hash=_parameters_hash(spec),
     )
-    target = spec.folder.child(f"{stem}_tiles.json")
-    storage.check_target(target, overwrite=True)
-    known = known_tiles(target, run)
-    listed = {tile.tile_id: tile for tile in known.tiles}
-    kept = _standing(spec, chosen, listed if resume else {})
-    left_out = set(known.skipped) if resume and skip_empty else set()
-    empty = {place for place in chosen if tile_id(place) in left_out}
-    missing = [place for place in chosen if place not in kept and place not in empty]
-    results: TileResults = {tile_id(place): tile for place, tile in kept.items()}
-    results |= {tile_id(place): tile_id(place) for place in empty}
-    if missing and len(missing) < len(chosen):
-        spec = replace(spec, plan=regrouped(plan, missing))
-    if missing:
-        _check_space(spec)
-    begun = sum(scheme.window(*place).pixels for place in [*kept, *empty])
-    if not compute:
-        relay = Relay(
-            progress,
-            label="tiles",
-            total=plan.total_pixels,
-            unit="pixels",
-            begun=begun,
-            expected=lambda: estimated_seconds(spec.plan),
-        )
-        parts = delayed(spec, relay) if missing else []
-        whole = dask.delayed(spec, traverse=False)
-        return dask.delayed(_gathered, pure=False)(whole, chosen, results, parts, relay)
-    names = {tile_id(place) for place in missing}
-    still = {name: tile for name, tile in listed.items() if name not in names}
-    with (
-        expecting(lambda: estimated_seconds(spec.plan) if missing else 0.0),
-        reporting(progress, label="tiles", total=plan.total_pixels, unit="pixels", begun=begun) as advance,
-        ManifestWriter(target, run, still, set(known.skipped) - names) as manifest,
-        listening(spec, advance, manifest, results) as listener,
-    ):
-        if missing:
-            with _at_hand(spec.plan, share=len(missing) / len(scheme)) as plan:
-                run_plan(replace(spec, plan=plan, policy=policy_of(plan)), listener)
-    return _result(spec, [results[tile_id(place)] for place in chosen])
+    work = decided(spec, chosen, manifest, resume=resume)
+    return work.run(progress) if compute else work.delayed(progress)
 
 
+@spelled_out(EncodingKeywords)
 def plan_extraction(
     src: StrPath | Location,
     scheme: TilingScheme,
@@ -238,12 +194,8 @@ def plan_extraction(
     input_crs: str | None = None,
     as_cog: bool = False,
     profile: str | None = None,
-    codec: str | None = None,
-    level: int | None = None,
-    size_tolerance: float | None = None,
-    quality: int | None = None,
-    overview_resampling: str | None = None,
     threads: int | None = None,
+    **options: Unpack[EncodingKeywords],
 ) -> ExtractionPlan:
     """Return the plan of `extract_tiles`: groups, order, decoding, memory, and the expected size and time.
 
@@ -251,6 +203,8 @@ def plan_extraction(
 
     Parameters
     ----------
+    profile, **options
+        The encoding of COGs: see `CogOptions`.
     threads : int, optional
         Number of threads; by default as many as `extract_tiles` would use.
 
@@ -265,40 +219,131 @@ def plan_extraction(
     >>> plan.tiles, plan.rereads, plan.warp is None
     (12, 1.0, True)
     """
-    options = ExtractionOptions(
-        tiles=tiles,
-        area=area,
-        resampling=resampling,
-        input_crs=input_crs,
-        as_cog=as_cog,
-        profile=profile,
-        codec=codec,
-        level=level,
-        size_tolerance=size_tolerance,
-        quality=quality,
-        overview_resampling=overview_resampling,
-    )
     if threads is not None and threads < 1:
         raise InvalidParameter(f"{threads} threads: give at least 1")
-    plan, _ = planned(
+    plan = planned(
         storage.locate(src),
         scheme,
-        options,
-        threads or _threads(),
+        chosen_tiles(scheme, tiles, area),
+        cog_options(profile, options, as_cog=as_cog),
+        resampling=resampling,
+        input_crs=input_crs,
+        threads=threads or _threads(),
         may_decode_first=not graph.cluster_threads(),
     )
     return replace(plan, estimated_bytes=estimated_bytes(plan), estimated_seconds=estimated_seconds(plan))
 
 
-@contextmanager
-def _at_hand(plan: ExtractionPlan, *, share: float) -> Iterator[ExtractionPlan]:
-    """Yield the plan with its source staged or decoded, if that pays for reading this `share` of it."""
-    with staged_copy(plan.source, share=share) as local, ExitStack() as resources:
-        pixels = plan.pixels
-        if plan.decode_first:
-            folder = resources.enter_context(scratch_folder(Path(tempfile.gettempdir())))
-            local = decoded(local, folder, plan.layout.profile.blocksize, masked=pixels.own_mask)
-        yield replace(plan, pixels=pixels.at(local))
+@dataclass(frozen=True)
+class _Work:
+    """What is left to do: `spec` with the plan of the missing tiles, and which of the others need no work.
+
+    Attributes
+    ----------
+    chosen : sequence of (row, col)
+        All requested tiles, in their order.
+    known : TileManifest or None
+        What the manifest lists of the same source and parameters; None to keep no manifest.
+    kept : mapping
+        The tiles of an earlier run that are intact.
+    empty : set of (row, col)
+        Tiles that an earlier run found to hold no data.
+    """
+
+    spec: ExtractionSpec
+    chosen: Sequence[Position]
+    known: TileManifest | None
+    kept: Mapping[Position, ExtractedTile]
+    empty: Set[Position]
+    missing: Sequence[Position]
+
+    @property
+    def _results(self) -> TileResults:
+        kept: TileResults = {tile_id(place): tile for place, tile in self.kept.items()}
+        return kept | {tile_id(place): tile_id(place) for place in self.empty}
+
+    @property
+    def _extent(self) -> dict[str, int]:
+        """The pixels of all tiles, and of those that need no work."""
+        pixels = {place: self.spec.plan.scheme.window(*place).pixels for place in self.chosen}
+        return {
+            "total": sum(pixels.values()),
+            "begun": sum(pixels[place] for place in [*self.kept, *self.empty]),
+        }
+
+    def _seconds(self) -> float:
+        return estimated_seconds(self.spec.plan) if self.missing else 0.0
+
+    def run(self, progress: ProgressOption) -> ExtractionResult:
+        """Write the missing tiles, and list each in the manifest."""
+        results = self._results
+        with (
+            expecting(self._seconds),
+            reporting(progress, label="tiles", unit="pixels", **self._extent) as advance,
+            self._manifest() as manifest,
+        ):
+            if self.missing:
+                self._write(ProgressListener(self.spec, advance, manifest, results))
+        return _result(self.spec, [results[tile_id(place)] for place in self.chosen])
+
+    def _manifest(self) -> AbstractContextManager[ManifestWriter | None]:
+        if self.known is None:
+            return nullcontext()
+        names = {tile_id(place) for place in self.missing}
+        still = {tile.tile_id: tile for tile in self.known.tiles if tile.tile_id not in names}
+        return ManifestWriter(self.spec.manifest, self.known, still, set(self.known.skipped) - names)
+
+    def _write(self, listener: ProgressListener) -> None:
+        plan = self.spec.plan
+        if not isinstance(plan.pixels, TargetPixels):
+            run_plan(replace(self.spec, policy=policy_of(plan)), listener)
+            return
+        block = plan.layout.profile.blocksize if plan.decode_first else None
+        with prepared(
+            plan.source, staged=plan.staged, decode_first=block, masked=plan.pixels.own_mask
+        ) as file:
+            plan = replace(plan, pixels=plan.pixels.at(file.location))
+            run_plan(replace(self.spec, plan=plan, policy=policy_of(plan)), listener)
+
+    def delayed(self, progress: ProgressOption) -> Delayed:
+        """Return the same work as one dask Delayed of the result; it keeps no manifest."""
+        relay = Relay(progress, label="tiles", unit="pixels", expected=self._seconds, **self._extent)
+        parts = delayed(self.spec, relay) if self.missing else []
+        whole = dask.delayed(self.spec, traverse=False)
+        return dask.delayed(_gathered, pure=False)(whole, self.chosen, self._results, parts, relay)
+
+
+def decided(
+    spec: ExtractionSpec,
+    chosen: Sequence[Position],
+    manifest: TileManifest | None = None,
+    *,
+    resume: bool = False,
+) -> _Work:
+    """Return which of the `chosen` tiles are missing, and the plan for those alone.
+
+    Raises
+    ------
+    TargetExists
+        A tile exists that is not kept, and `spec` does not overwrite.
+    StorageError
+        The disk has no room for the missing tiles.
+    """
+    known = None
+    if manifest is not None:
+        storage.check_target(spec.manifest, overwrite=True)
+        known = known_tiles(spec.manifest, manifest)
+    earlier = known if resume else None
+    listed = {} if earlier is None else {tile.tile_id: tile for tile in earlier.tiles}
+    kept = _standing(spec, chosen, listed)
+    left_out = set(earlier.skipped) if earlier is not None and spec.skip_empty else set()
+    empty = {place for place in chosen if tile_id(place) in left_out}
+    missing = [place for place in chosen if place not in kept and place not in empty]
+    if missing and len(missing) < len(chosen):
+        spec = replace(spec, plan=regrouped(spec.plan, missing))
+    if missing:
+        _check_space(spec)
+    return _Work(spec, chosen, known, kept, empty, missing)
 
 
 def _threads() -> int:
@@ -395,7 +440,7 @@ def _result(spec: ExtractionSpec, results: Sequence[ExtractedTile | str]) -> Ext
     tiles = [tile for tile in results if isinstance(tile, ExtractedTile)]
     made = [tile for tile in tiles if not tile.resumed]
     return ExtractionResult(
-        source=str(plan.source),
+        source=plan.pixels.name,
         tiles=tuple(tiles),
         tiles_resumed=len(tiles) - len(made),
         skipped=tuple(tile for tile in results if isinstance(tile, str)),

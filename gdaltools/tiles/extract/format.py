@@ -25,7 +25,7 @@ from gdaltools.raster.info import mask_kind
 from gdaltools.storage import Location
 from gdaltools.tiles.scheme import TilingScheme
 from gdaltools.warp.strips import WarpPlan
-from gdaltools.warp.target import TargetPixels, TileSource
+from gdaltools.warp.target import GridPixels, TargetPixels
 
 # Tags and domains that describe the whole raster and are wrong for a part of it.
 _DROPPED_TAGS = ("STATISTICS_", "TIFFTAG_XRESOLUTION", "TIFFTAG_YRESOLUTION", "TIFFTAG_RESOLUTIONUNIT")
@@ -52,7 +52,7 @@ class TileFormat:
     options: CogOptions
     cogs: bool
 
-    def plan_of(self, scheme: TilingScheme, window: PixelWindow, pixels: TargetPixels) -> CogPlan:
+    def plan_of(self, scheme: TilingScheme, window: PixelWindow, pixels: GridPixels) -> CogPlan:
         """Return the plan for writing the tile with this `window`."""
         facts = replace(
             self.facts,
@@ -60,7 +60,7 @@ class TileFormat:
             height=window.height,
             transform=Affine(*scheme.transform_of(window)),
         )
-        plan = plan_of_facts(TileSource(pixels, window), facts, self.profile, self.options)
+        plan = plan_of_facts(pixels.tile(window), facts, self.profile, self.options)
         if not self.by_rows(window.width):
             return plan
         block = plan.profile.blocksize

@@ -17,6 +17,8 @@ from gdaltools.cog.plan import CogPlan
 from gdaltools.cost.cog_memory import KERNEL_BYTES, strips_bytes
 from gdaltools.cost.tiles_memory import CACHE_BYTES, STRIP_BYTES, extraction_memory_bound
 from gdaltools.display.shown import ShownInOneLine
+from gdaltools.errors import InvalidParameter
+from gdaltools.geo.window import PixelWindow
 from gdaltools.raster.dataset import CACHE_MB
 from gdaltools.raster.pixels.blocks import Reading, StoredBlocks, reading_of
 from gdaltools.storage import Location
@@ -25,7 +27,7 @@ from gdaltools.tiles.extract.format import TileFormat
 from gdaltools.tiles.extract.groups import Position, TileGroup, TileStrip, _by_group, _columns, hilbert
 from gdaltools.tiles.scheme import TilingScheme
 from gdaltools.warp.strips import WarpPlan
-from gdaltools.warp.target import TargetPixels
+from gdaltools.warp.target import GridPixels, TargetPixels
 
 # A group holds at most about this many bytes, and less if there would be too few groups for all threads.
 _GROUP_BYTES = 256 << 20
@@ -66,7 +68,7 @@ class ExtractionPlan(ShownInOneLine):
     """
 
     scheme: TilingScheme
-    pixels: TargetPixels
+    pixels: GridPixels
     layout: TileFormat
     blocks: StoredBlocks
     groups: tuple[TileGroup, ...]
@@ -84,7 +86,26 @@ class ExtractionPlan(ShownInOneLine):
     @property
     def source(self) -> Location:
         """The raster that is read."""
-        return self.pixels.location
+        return self.file.location
+
+    @property
+    def file(self) -> TargetPixels:
+        """The pixels of a plan that reads a file."""
+        if not isinstance(self.pixels, TargetPixels):
+            raise InvalidParameter(f"{self.pixels.name} is an array: only tiles of a file can do this")
+        return self.pixels
+
+    def part(self, group: TileGroup) -> ExtractionPlan:
+        """Return the plan for one group, with only the pixels that it reads."""
+        windows = [self.scheme.window(*place) for place in group]
+        top, left = min(w.row_off for w in windows), min(w.col_off for w in windows)
+        extent = PixelWindow(
+            row_off=top,
+            col_off=left,
+            height=max(w.row_off + w.height for w in windows) - top,
+            width=max(w.col_off + w.width for w in windows) - left,
+        )
+        return replace(self, groups=(group,), pixels=self.pixels.part(extent))
 
     @property
     def warp(self) -> WarpPlan | None:
@@ -99,7 +120,7 @@ class ExtractionPlan(ShownInOneLine):
     @property
     def in_any_order(self) -> bool:
         """Whether any part of the source can be read without decoding anything beside it."""
-        return self.decode_first or self.pixels.raw is not None
+        return self.decode_first or self.file.raw is not None
 
     @property
     def cache_bytes(self) -> int:
@@ -205,7 +226,7 @@ class ExtractionPlan(ShownInOneLine):
         return f"{len(self.groups)} groups of up to {most} tiles, {layout}"
 
     def _decoding(self) -> str:
-        if self.pixels.raw is not None:
+        if self.file.raw is not None:
             return "none, as nothing is compressed: only what is needed of a block is read"
         if self.decode_first:
             return f"each stored block once, into a scratch file of {self.blocks.decoded_bytes / 1e6:,.0f} MB"

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
-from gdaltools.cog.options import CogOptions
+from gdaltools.cog.options import CogOptions, EncodingKeywords
 from gdaltools.cog.planning import with_estimate
 from gdaltools.cost.estimation import Layout, estimate_layout
 from gdaltools.errors import InvalidParameter
 from gdaltools.raster.dataset import open_dataset
 from gdaltools.raster.pixels.blocks import StoredBlocks, stored_blocks
-from gdaltools.raster.pixels.decoded import is_worth_decoding_first
 from gdaltools.raster.pixels.windows import raw_pixels
 from gdaltools.storage import Location
 from gdaltools.tiles.area import tiles_within
@@ -26,40 +25,43 @@ from gdaltools.warp.strips import WarpPlan, cell_side, chosen_resampling, plan_w
 _SENT_BYTES = 1 << 20
 
 
-@dataclass(frozen=True)
-class ExtractionOptions:
-    """A caller's options before they are checked: the arguments that decide the tiles."""
+def cog_options(profile: str | None, options: Mapping[str, Any], *, as_cog: bool) -> CogOptions | None:
+    """Return the options of tiles that are COGs; None for plain tiles.
 
-    tiles: Sequence[str] | None = None
-    area: Any = None
-    resampling: str | None = None
-    input_crs: str | None = None
-    as_cog: bool = False
-    profile: str | None = None
-    codec: str | None = None
-    level: int | None = None
-    size_tolerance: float | None = None
-    quality: int | None = None
-    overview_resampling: str | None = None
-
-    def cog_options(self) -> dict[str, Any]:
-        """Return those options that were passed and apply to COGs only."""
-        names = ("profile", "codec", "level", "size_tolerance", "quality", "overview_resampling")
-        return {name: value for name in names if (value := getattr(self, name)) is not None}
+    Raises
+    ------
+    InvalidParameter
+        Options of COGs are passed for plain tiles.
+    TypeError
+        There is no such option.
+    """
+    passed = {name: value for name, value in {"profile": profile, **options}.items() if value is not None}
+    for name in options.keys() - EncodingKeywords.__annotations__.keys():
+        raise TypeError(f"tiles have no option {name!r}: use {', '.join(EncodingKeywords.__annotations__)}")
+    if passed and not as_cog:
+        raise InvalidParameter(
+            f"{', '.join(passed)} is said of COGs: pass as_cog=True as well, or leave it out"
+        )
+    return CogOptions(**passed) if as_cog else None
 
 
 def planned(
     source: Location,
     scheme: TilingScheme,
-    options: ExtractionOptions,
-    threads: int,
+    chosen: Sequence[Position],
+    cog: CogOptions | None,
     *,
+    resampling: str | None,
+    input_crs: str | None,
+    threads: int,
     may_decode_first: bool,
-) -> tuple[ExtractionPlan, list[Position]]:
-    """Return the plan, and its tiles in the requested order.
+) -> ExtractionPlan:
+    """Return the plan for the `chosen` tiles of a file.
 
     Parameters
     ----------
+    cog : CogOptions, optional
+        How COGs are encoded; without it tiles are plain.
     may_decode_first : bool
         Whether readers can use a scratch file on this machine.
 
@@ -68,32 +70,24 @@ def planned(
     InvalidParameter, SourceNotFound, UnsupportedRaster, CorruptRaster, StorageError
         As in `extract_tiles`.
     """
-    encoding = options.cog_options()
-    if encoding and not options.as_cog:
-        raise InvalidParameter(
-            f"{', '.join(encoding)} is said of COGs: pass as_cog=True as well, or leave it out"
-        )
-    chosen = _chosen(scheme, options)
     with open_dataset(source) as dataset:
-        scheme.check_belongs(dataset, source, options.input_crs)
-        warp = _warp(dataset, scheme, options.resampling)
-        asked = tile_options(scheme, dataset.count)
-        if options.as_cog:
-            asked = CogOptions(blocksize=asked.blocksize, **encoding)
-        layout, pixels = tile_format(dataset, source, scheme, warp, asked, cogs=options.as_cog)
+        scheme.check_belongs(dataset, source, input_crs)
+        warp = _warp(dataset, scheme, resampling)
+        plain = tile_options(scheme, dataset.count)
+        encoding = plain if cog is None else replace(cog, blocksize=plain.blocksize)
+        layout, pixels = tile_format(dataset, source, scheme, warp, encoding, cogs=cog is not None)
         raw = raw_pixels(dataset, source)
         if raw is not None and (may_decode_first or raw.offsets.nbytes <= _SENT_BYTES):
             pixels = replace(pixels, raw=raw)
         blocks = stored_blocks(dataset, scheme.source_grid, scheme.grid, warps=scheme.warps)
-        # GDAL's warp cannot read a scratch file, and an uncompressed source gains nothing from one.
-        can_decode_first = (
-            may_decode_first and dataset.compression is not None and (warp is None or pixels.by_kernel)
-        )
+    # GDAL's warp cannot read a scratch file.
+    can_decode_first = may_decode_first and (warp is None or pixels.by_kernel)
     _check_meets(blocks, scheme, source)
     plan = grouped(scheme, pixels, layout, blocks, chosen, threads)
-    if can_decode_first and is_worth_decoding_first(plan.rereads, blocks.decoded_bytes):
-        plan = grouped(scheme, pixels, layout, blocks, chosen, threads, decode_first=True)
-    return plan, chosen
+    share = len(chosen) / len(scheme)
+    if can_decode_first and blocks.is_worth_decoding_first(plan.rereads, share=share):
+        return grouped(scheme, pixels, layout, blocks, chosen, threads, decode_first=True)
+    return plan
 
 
 def _warp(dataset: Any, scheme: TilingScheme, resampling: str | None) -> WarpPlan | None:
@@ -114,16 +108,23 @@ def _check_meets(blocks: StoredBlocks, scheme: TilingScheme, source: Location) -
         )
 
 
-def _chosen(scheme: TilingScheme, options: ExtractionOptions) -> list[Position]:
-    if isinstance(options.tiles, str):
-        raise InvalidParameter(f"tiles {options.tiles!r}: give a list of tile ids")
-    if options.tiles is not None:
-        chosen = [scheme.position(name) for name in dict.fromkeys(options.tiles)]
+def chosen_tiles(scheme: TilingScheme, tiles: Sequence[str] | None, area: Any) -> list[Position]:
+    """Return the requested tiles in their order: all, those with these ids, those that touch `area`.
+
+    Raises
+    ------
+    InvalidParameter
+        The scheme has no such tile, `area` is no GeoJSON geometry, or no tile touches it.
+    """
+    if isinstance(tiles, str):
+        raise InvalidParameter(f"tiles {tiles!r}: give a list of tile ids")
+    if tiles is not None:
+        chosen = [scheme.position(name) for name in dict.fromkeys(tiles)]
     else:
         chosen = [(row, col) for row in range(scheme.rows) for col in range(scheme.cols)]
-    if options.area is None:
+    if area is None:
         return chosen
-    inside = tiles_within(scheme, options.area)
+    inside = tiles_within(scheme, area)
     chosen = [place for place in chosen if place in inside]
     if not chosen:
         raise InvalidParameter(
@@ -136,7 +137,7 @@ def regrouped(plan: ExtractionPlan, missing: Sequence[Position]) -> ExtractionPl
     """Return the plan for only the `missing` tiles."""
     return grouped(
         plan.scheme,
-        plan.pixels,
+        plan.file,
         plan.layout,
         plan.blocks,
         missing,

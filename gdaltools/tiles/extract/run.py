@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from uuid import uuid4
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
 
 import dask
 from dask.delayed import Delayed
@@ -15,6 +14,7 @@ from rasterio.windows import Window
 
 from gdaltools import storage
 from gdaltools.cog.encode.adaptive import Policy
+from gdaltools.cog.write.assemble import decided
 from gdaltools.cog.write.build import build_cog
 from gdaltools.display.progress import Share
 from gdaltools.display.relay import Relay
@@ -24,7 +24,7 @@ from gdaltools.tiles.extract.groups import Position, TileGroup
 from gdaltools.tiles.extract.manifest import FinishedTile, ManifestWriter
 from gdaltools.tiles.extract.plan import ExtractionPlan
 from gdaltools.tiles.extract.result import ExtractedTile
-from gdaltools.tiles.extract.trials import TrialResult, TrialTask, decided, trial_rows
+from gdaltools.tiles.extract.trials import TrialResult, trial_tasks
 from gdaltools.tiles.extract.walk import Callbacks, ExtractionSpec, extracted, is_empty, tile_id, walk
 
 TileResults = dict[str, ExtractedTile | str]
@@ -37,10 +37,9 @@ class ProgressListener:
         self,
         spec: ExtractionSpec,
         advance: Callable[[int], None],
-        manifest: ManifestWriter,
+        manifest: ManifestWriter | None,
         results: TileResults,
     ) -> None:
-        self.name = uuid4().hex
         self._spec = spec
         self._advance = advance
         self._manifest = manifest
@@ -52,7 +51,8 @@ class ProgressListener:
         """Count `count` more pixels as written."""
         self._by_pixels = True
         with self._lock:  # adjacent tiles finish together, and the next may take long
-            self._manifest.catch_up()
+            if self._manifest is not None:
+                self._manifest.catch_up()
         self._advance(count)
 
     def group(self, made: Sequence[ExtractedTile | str]) -> None:
@@ -67,9 +67,9 @@ class ProgressListener:
             if name in self._results:
                 return
             self._results[name] = tile
-            if isinstance(tile, str):
+            if self._manifest is not None and isinstance(tile, str):
                 self._manifest.leave_out(tile)
-            else:
+            elif self._manifest is not None and not isinstance(tile, str):
                 self._manifest.enter(_finished(tile))
         if not self._by_pixels:
             place = self._spec.plan.scheme.position(name)
@@ -91,38 +91,21 @@ def _finished(tile: ExtractedTile) -> FinishedTile:
     )
 
 
-# Readers in this process find their listener by its name. In another process, as on a cluster, the name is
-# unknown, and tiles are recorded when their group has finished.
-_listeners: dict[str, ProgressListener] = {}
-
-
-@contextmanager
-def listening(
-    spec: ExtractionSpec,
-    advance: Callable[[int], None],
-    manifest: ManifestWriter,
-    results: TileResults,
-) -> Iterator[ProgressListener]:
-    """Yield a listener that readers in this process find by its name while the block lasts."""
-    listener = ProgressListener(spec, advance, manifest, results)
-    _listeners[listener.name] = listener
-    try:
-        yield listener
-    finally:
-        del _listeners[listener.name]
-
-
 def run(spec: ExtractionSpec, listener: ProgressListener) -> None:
     """Write all tiles of the plan."""
-    plan = spec.plan
+    plan, callbacks = spec.plan, Callbacks(listener.pixels, listener.tile)
     if plan.side_by_side:
         threads = None if graph.cluster_threads() else plan.threads
-        graph.run_each(
-            _Walking(_sent(spec), listener.name), plan.groups, ended=listener.group, threads=threads
-        )
+        write = partial(_walk, callbacks)
+        parts = (replace(spec, plan=plan.part(group)) for group in plan.groups)
+        graph.run_each(write, parts, ended=listener.group, threads=threads)
         return
     for place in plan.positions():
-        listener.tile(_alone(spec, place, listener.pixels))
+        listener.tile(_alone(spec, callbacks, place))
+
+
+def _walk(callbacks: Callbacks, spec: ExtractionSpec) -> list[ExtractedTile | str]:
+    return walk(spec, callbacks, spec.plan.groups[0])
 
 
 def _sent(spec: ExtractionSpec) -> ExtractionSpec:
@@ -130,20 +113,7 @@ def _sent(spec: ExtractionSpec) -> ExtractionSpec:
     return replace(spec, plan=replace(spec.plan, groups=()))
 
 
-@dataclass(frozen=True)
-class _Walking:
-    """The callable that writes one group; in this process it reports progress to the listener."""
-
-    spec: ExtractionSpec
-    channel: str | None
-
-    def __call__(self, group: TileGroup) -> list[ExtractedTile | str]:
-        listener = _listeners.get(self.channel) if self.channel is not None else None
-        callback = Callbacks() if listener is None else Callbacks(listener.pixels, listener.tile)
-        return walk(self.spec, group, callback)
-
-
-def _alone(spec: ExtractionSpec, place: Position, callback: Callable[[int], None]) -> ExtractedTile | str:
+def _alone(spec: ExtractionSpec, callbacks: Callbacks, place: Position) -> ExtractedTile | str:
     """Write one tile with all threads."""
     started = time.time()
     plan, target = replace(spec.plan.plan_of(place), policy=spec.policy), spec.target(place)
@@ -153,7 +123,7 @@ def _alone(spec: ExtractionSpec, place: Position, callback: Callable[[int], None
             storage.delete(target)
         return tile_id(place)
     with block_cache(spec.plan.cache_bytes):
-        made = build_cog(plan, target, overwrite=spec.overwrite, progress=Share(pixels, callback))
+        made = build_cog(plan, target, overwrite=spec.overwrite, progress=Share(pixels, callbacks.pixels))
     return extracted(target, place, plan, made.size_bytes, started)
 
 
@@ -175,31 +145,26 @@ def delayed(spec: ExtractionSpec, relay: Relay) -> list[Delayed]:
     sent = _sent(spec)
     shared = dask.delayed(sent, traverse=False)
     plan = dask.delayed(sent.plan, traverse=False)
-    attempt = dask.delayed(TrialTask(sent.plan), pure=False)
-    tried = [attempt(each) for each in enumerate(trial_rows(spec.plan))]
+    tried = [dask.delayed(task, pure=False, traverse=False)() for task in trial_tasks(spec.plan)]
     policy = dask.delayed(_decided, pure=False)(plan, tried, relay)
-    if spec.plan.side_by_side:
-        make = dask.delayed(_make_group, pure=False)
-        return [make(shared, policy, group, relay) for group in spec.plan.groups]
-    one = dask.delayed(_make_tile, pure=False)
-    return [one(shared, policy, place, relay) for place in spec.plan.positions()]
+    parts = spec.plan.groups if spec.plan.side_by_side else spec.plan.positions()
+    write = dask.delayed(_write, pure=False)
+    return [write(shared, policy, part, relay) for part in parts]
 
 
 def _decided(plan: ExtractionPlan, tried: Sequence[TrialResult], relay: Relay) -> Policy:
     """Start the relay and return the policy; all tiles depend on this task."""
     relay.begin()
-    return decided(plan, [trials for _, trials in tried])
+    return decided([trials for _, trials in tried], plan.layout.profile.size_tolerance)
 
 
-def _make_group(
-    spec: ExtractionSpec, policy: Policy, group: TileGroup, relay: Relay
+def _write(
+    spec: ExtractionSpec, policy: Policy, part: TileGroup | Position, relay: Relay
 ) -> list[ExtractedTile | str]:
-    with relay.telling() as advance:
-        return walk(replace(spec, policy=policy), group, Callbacks(pixels=advance))
-
-
-def _make_tile(
-    spec: ExtractionSpec, policy: Policy, place: Position, relay: Relay
-) -> list[ExtractedTile | str]:
+    """Write a group of tiles, or a single tile, with one thread."""
+    spec = replace(spec, policy=policy)
     with graph.using_threads(1), relay.telling() as advance:
-        return [_alone(replace(spec, policy=policy), place, advance)]
+        callbacks = Callbacks(pixels=advance)
+        if isinstance(part, TileGroup):
+            return walk(spec, callbacks, part)
+        return [_alone(spec, callbacks, part)]

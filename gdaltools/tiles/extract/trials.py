@@ -6,21 +6,18 @@ written before, after or beside it, on any number of threads.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-from gdaltools.cog.encode.adaptive import Policy, Trial, find_policy
+from gdaltools.cog.encode.adaptive import Policy, Trial
+from gdaltools.cog.pieces.geometry import spread
 from gdaltools.cog.pieces.pyramid import try_blocks
 from gdaltools.cog.pieces.sink import MemorySink
+from gdaltools.cog.write.assemble import FEW_BLOCKS, MOST_TRIALS, TRIAL_ROWS, TRIALS_SHARE, decided
 from gdaltools.raster.dataset import block_cache
 from gdaltools.runtime import graph
-from gdaltools.tiles.extract.groups import Position
+from gdaltools.tiles.extract.groups import Position, TileGroup
 from gdaltools.tiles.extract.plan import ExtractionPlan
-from gdaltools.warp.target import OpenTile, TileSource
-
-# Trial blocks lie in few rows, because a source in strips is read by rows: `_ROWS` rows of up to `_COLS`
-# blocks, in total about 1/`_SHARE` of all blocks at most; none if the grid has fewer than `_FEW_BLOCKS`.
-_ROWS, _COLS, _SHARE, _FEW_BLOCKS = 8, 8, 8, 64
+from gdaltools.warp.target import OpenTile
 
 TrialResult = tuple[int, list[Trial]]
 Block = tuple[Position, int, int]
@@ -33,14 +30,8 @@ def policy_of(plan: ExtractionPlan) -> Policy:
     def ended(answer: TrialResult) -> None:
         found[answer[0]] = answer[1]
 
-    graph.run_each(TrialTask(replace(plan, groups=())), list(enumerate(trial_rows(plan))), ended=ended)
-    return decided(plan, [found[index] for index in sorted(found)])
-
-
-def decided(plan: ExtractionPlan, trials: Sequence[Sequence[Trial]]) -> Policy:
-    """Return the policy that follows from the trials of the rows, in their order."""
-    tolerance = plan.layout.profile.size_tolerance
-    return find_policy((trial for some in trials for trial in some), tolerance) if tolerance else Policy()
+    graph.run_each(TrialTask.__call__, trial_tasks(plan), ended=ended)
+    return decided([found[index] for index in sorted(found)], plan.layout.profile.size_tolerance)
 
 
 @dataclass(frozen=True)
@@ -48,36 +39,37 @@ class TrialTask:
     """The callable that runs the trials of one row of blocks."""
 
     plan: ExtractionPlan
+    index: int
+    blocks: list[Block]
 
-    def __call__(self, numbered: tuple[int, list[Block]]) -> TrialResult:
+    def __call__(self) -> TrialResult:
         """Return the row's number and the trials of its blocks."""
-        index, blocks = numbered
         trials: list[Trial] = []
         with block_cache(self.plan.cache_bytes), self.plan.pixels.opened() as opened:
-            for place, row, col in blocks:
+            for place, row, col in self.blocks:
                 tile = self.plan.plan_of(place)
-                source = OpenTile(TileSource(self.plan.pixels, self.plan.scheme.window(*place)), opened)
-                trials += try_blocks(tile.work(MemorySink()), source, row, [col])
-        return index, trials
+                source = OpenTile(self.plan.pixels, self.plan.scheme.window(*place), opened)
+                trials += try_blocks(tile.work(MemorySink()), source, [(row, col)])
+        return self.index, trials
 
 
-def trial_rows(plan: ExtractionPlan) -> list[list[Block]]:
-    """Return rows of trial blocks as (tile, block row, block column), whichever tiles are to be written."""
+def trial_tasks(plan: ExtractionPlan) -> list[TrialTask]:
+    """Return a task for each row of trial blocks, whichever tiles are to be written."""
     scheme, block = plan.scheme, plan.layout.profile.blocksize
     grid = scheme.grid
     total = grid.width * grid.height // block**2
-    if not plan.layout.profile.size_tolerance or total < _FEW_BLOCKS:
+    if not plan.layout.profile.size_tolerance or total < FEW_BLOCKS:
         return []
-    cols = max(1, min(_COLS, total // (_SHARE * _ROWS)))
-    found = []
-    for line in range(_ROWS):
-        y = (2 * line + 1) * grid.height // (2 * _ROWS)
-        # Each row starts at another offset, so that rows do not share their columns.
-        columns = (int((number + line / _ROWS) * grid.width / cols) for number in range(cols))
+    cols = max(1, min(MOST_TRIALS, total // TRIALS_SHARE) // TRIAL_ROWS)
+    tasks = []
+    for index, line in enumerate(spread(grid.height, grid.width, TRIAL_ROWS, cols)):
         blocks = []
-        for x in columns:
+        for y, x in line:
             place = scheme.place_of(y, x)
             window = scheme.window(*place)
             blocks.append((place, (y - window.row_off) // block, (x - window.col_off) // block))
-        found.append(list(dict.fromkeys(blocks)))
-    return found
+        row = blocks[0][0][0]
+        columns = [place[1] for place, _, _ in blocks]
+        group = TileGroup(range(row, row + 1), range(min(columns), max(columns) + 1))
+        tasks.append(TrialTask(plan.part(group), index, list(dict.fromkeys(blocks))))
+    return tasks

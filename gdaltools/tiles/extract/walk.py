@@ -52,6 +52,11 @@ class ExtractionSpec:
     skip_empty: bool
     policy: Policy
 
+    @property
+    def manifest(self) -> Location:
+        """Where the finished tiles are listed."""
+        return self.folder.child(f"{self.stem}_tiles.json")
+
     def target(self, place: Position) -> Location:
         """Return the target of the tile at `place`."""
         return self.folder.child(f"{self.stem}_{tile_id(place)}.tif")
@@ -59,10 +64,16 @@ class ExtractionSpec:
 
 @dataclass(frozen=True)
 class Callbacks:
-    """Callbacks of a reader: `pixels` with the number of pixels written, `tile` with each finished tile."""
+    """Callbacks of a reader: `pixels` with the number of pixels written, `tile` with each finished tile.
+
+    In another process, as on a cluster, they do nothing: tiles are recorded there with their group.
+    """
 
     pixels: Callable[[int], None] = lambda _: None
     tile: Callable[[ExtractedTile | str], None] = lambda _: None
+
+    def __reduce__(self) -> tuple[type[Callbacks], tuple[()]]:
+        return Callbacks, ()
 
 
 def tile_id(place: Position) -> str:
@@ -70,7 +81,7 @@ def tile_id(place: Position) -> str:
     return f"tile_{place[0]}_{place[1]}"
 
 
-def walk(spec: ExtractionSpec, group: TileGroup, callbacks: Callbacks) -> list[ExtractedTile | str]:
+def walk(spec: ExtractionSpec, callbacks: Callbacks, group: TileGroup) -> list[ExtractedTile | str]:
     """Write the tiles of a group and return them; for a tile left out for lack of data only its id.
 
     Raises

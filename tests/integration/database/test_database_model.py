@@ -44,7 +44,8 @@ from tests.support.database_model.world import (
     answer_of,
     explain,
 )
-from worker.database.jobs import PlatformDatabase
+from worker.database import Database
+from worker.database.connections import Connections
 from worker.protocol.rows import OVER_STATUSES, Claim, Claimed
 
 
@@ -52,7 +53,7 @@ class TaskLives(RuleBasedStateMachine):
     """One job whose rows go through everything."""
 
     run: Callable[[Coroutine[Any, Any, Any]], Any]
-    workers: list[PlatformDatabase]
+    workers: list[Database]
     observer: Observer
 
     def __init__(self) -> None:
@@ -202,7 +203,7 @@ class TaskLives(RuleBasedStateMachine):
         for outcome in outcomes:
             if isinstance(outcome, Claimed):
                 self.keep(outcome.claim)
-        self.standing = self.run(self.workers[0].standing([ticket.claim for ticket in self.tickets]))
+        self.standing = self.run(self.workers[0].tasks.standing([ticket.claim for ticket in self.tickets]))
         self.rows_move_only_as_they_may()
         self.at_most_one_claim_stands_for_a_row()
         self.a_lost_claim_does_not_stand_again()
@@ -308,8 +309,8 @@ async def together(*work: Awaitable[Any]) -> list[Any]:
 def machine(conninfo: str) -> Iterator[type[TaskLives]]:
     """The state machine with its workers, each of which keeps its own pool for all examples."""
 
-    async def connect(stack: AsyncExitStack) -> list[PlatformDatabase]:
-        pools = [PlatformDatabase.connect(conninfo, min_size=2, max_size=4) for _ in range(WORKERS)]
+    async def connect(stack: AsyncExitStack) -> list[Database]:
+        pools = [Database(Connections(conninfo, min_size=2, max_size=4)) for _ in range(WORKERS)]
         return [await stack.enter_async_context(pool) for pool in pools]
 
     with asyncio.Runner() as runner, psycopg.connect(conninfo, autocommit=True) as connection:

@@ -7,9 +7,9 @@ import pytest_asyncio
 
 from gdaltools.errors import InvalidParameter
 from tests.integration.database.test_database import JOB, LEASE, new_tasks, signal, submit
-from worker.database.connections import SchemaError
-from worker.database.jobs import PlatformDatabase
-from worker.database.tasks import Database
+from worker.database import Database, migration
+from worker.database.connections import Connections
+from worker.errors import SchemaError
 from worker.protocol.rows import Claimed
 
 # The platform's own schema, newer than ours: more columns, other names of triggers, its own functions.
@@ -68,21 +68,21 @@ async def platform_conninfo(empty_conninfo: str) -> str:
 
 
 async def test_a_fresh_database_gets_everything_once(empty_conninfo):
-    async with Database.connect(empty_conninfo) as database:
+    async with Database(Connections(empty_conninfo)) as database:
         with pytest.raises(SchemaError, match="table jobs is missing"):
-            await database.check()
-        created = await database.migrate()
+            await migration.check(database.connections)
+        created = await migration.migrate(database.connections)
         assert {"table jobs", "table tasks", "table worker_outbox", "table worker_claims"} <= set(created)
-        await database.check()
-        assert await database.migrate() == []
+        await migration.check(database.connections)
+        assert await migration.migrate(database.connections) == []
 
 
 async def test_the_platforms_tables_are_not_touched(platform_conninfo):
     columns = await run_sql(platform_conninfo, COLUMNS)
     others = await run_sql(platform_conninfo, TRIGGERS_AND_INDEXES)
-    async with Database.connect(platform_conninfo) as database:
-        created = await database.migrate()
-        await database.check()
+    async with Database(Connections(platform_conninfo)) as database:
+        created = await migration.migrate(database.connections)
+        await migration.check(database.connections)
     there = {"table jobs", "table tasks", "type job_status", "function increment_task_retry_count"}
     assert not there & set(created)
     assert await run_sql(platform_conninfo, COLUMNS) == columns
@@ -90,26 +90,26 @@ async def test_the_platforms_tables_are_not_touched(platform_conninfo):
 
 
 async def test_a_task_lives_its_life_beside_the_platforms_tables(platform_conninfo):
-    async with PlatformDatabase.connect(platform_conninfo) as database:
-        await database.migrate()
+    async with Database(Connections(platform_conninfo)) as database:
+        await migration.migrate(database.connections)
         await submit(database)
-        await database.start_stage(JOB, 1, new_tasks("t1"))
-        claimed = await database.claim("t1", JOB, worker="w", lease_seconds=LEASE)
+        await database.jobs.start_stage(JOB, 1, new_tasks("t1"))
+        claimed = await database.tasks.claim("t1", JOB, worker="w", lease_seconds=LEASE)
         assert isinstance(claimed, Claimed)
-        assert await database.heartbeat(claimed.claim, progress={"done": 1})
-        task = await database.task("t1")
+        assert await database.tasks.heartbeat(claimed.claim, progress={"done": 1})
+        task = await database.tasks.get("t1")
         assert task.updated_at > task.created_at  # even without the platform's triggers
-        assert (await database.complete(claimed.claim, {}, signal=signal())).last
+        assert (await database.tasks.complete(claimed.claim, {}, signal=signal())).last
 
 
 async def test_the_platforms_own_function_is_the_one_that_is_called(platform_conninfo):
-    async with PlatformDatabase.connect(platform_conninfo) as database:
-        await database.migrate()
+    async with Database(Connections(platform_conninfo)) as database:
+        await migration.migrate(database.connections)
         await submit(database)
-        await database.start_stage(JOB, 1, new_tasks("t1"))
-        claimed = await database.claim("t1", JOB, worker="w", lease_seconds=LEASE)
+        await database.jobs.start_stage(JOB, 1, new_tasks("t1"))
+        claimed = await database.tasks.claim("t1", JOB, worker="w", lease_seconds=LEASE)
         await run_sql(platform_conninfo, "update app.tasks set claimed_by = 'w'")
-        await database.retry(claimed.claim, message=signal())
+        await database.tasks.retry(claimed.claim, message=signal())
     assert await run_sql(platform_conninfo, "select claimed_by, retry_count from app.tasks") == [(None, 1)]
 
 
@@ -119,26 +119,26 @@ async def test_a_function_of_another_form_is_left_alone_and_named(platform_conni
         "create function app.complete_task_and_check_stage(p_task_id varchar) returns void"
         " language sql as ''",
     )
-    async with Database.connect(platform_conninfo) as database:
-        await database.migrate()
+    async with Database(Connections(platform_conninfo)) as database:
+        await migration.migrate(database.connections)
         with pytest.raises(SchemaError, match="complete_task_and_check_stage does not take p_error_details"):
-            await database.check()
+            await migration.check(database.connections)
 
 
 async def test_a_table_that_lacks_a_column_is_named(platform_conninfo):
     await run_sql(platform_conninfo, "alter table app.tasks drop column heartbeat")
-    async with Database.connect(platform_conninfo) as database:
-        await database.migrate()
+    async with Database(Connections(platform_conninfo)) as database:
+        await migration.migrate(database.connections)
         with pytest.raises(SchemaError, match="table tasks lacks heartbeat"):
-            await database.check()
+            await migration.check(database.connections)
 
 
 async def test_workers_that_migrate_at_once_do_not_disturb_each_other(empty_conninfo):
-    databases = [Database.connect(empty_conninfo) for _ in range(5)]
+    databases = [Database(Connections(empty_conninfo)) for _ in range(5)]
     for database in databases:
         await database.__aenter__()
     try:
-        created = await asyncio.gather(*(database.migrate() for database in databases))
+        created = await asyncio.gather(*(migration.migrate(database.connections) for database in databases))
     finally:
         for database in databases:
             await database.__aexit__(None, None, None)
@@ -155,32 +155,32 @@ async def test_a_role_that_may_create_nothing_can_migrate_a_complete_schema(conn
     )
     try:
         plain = psycopg.conninfo.make_conninfo(conninfo, user=role)
-        async with PlatformDatabase.connect(plain) as database:
-            assert await database.migrate() == []
-            await database.check()
+        async with Database(Connections(plain)) as database:
+            assert await migration.migrate(database.connections) == []
+            await migration.check(database.connections)
             await submit(database)
-            await database.start_stage(JOB, 1, new_tasks("t1"))
-            assert isinstance(await database.claim("t1", JOB, worker="w", lease_seconds=1), Claimed)
+            await database.jobs.start_stage(JOB, 1, new_tasks("t1"))
+            assert isinstance(await database.tasks.claim("t1", JOB, worker="w", lease_seconds=1), Claimed)
     finally:
         await run_sql(conninfo, f"drop owned by {role}; drop role {role}")
 
 
 async def test_another_schema_name_is_used_throughout(empty_conninfo):
-    async with PlatformDatabase.connect(empty_conninfo, schema="My-app") as database:
-        await database.migrate()
-        await database.check()
+    async with Database(Connections(empty_conninfo, schema="My-app")) as database:
+        await migration.migrate(database.connections)
+        await migration.check(database.connections)
         await submit(database)
-        await database.start_stage(JOB, 1, new_tasks("t1"))
-        claimed = await database.claim("t1", JOB, worker="w", lease_seconds=LEASE)
-        assert (await database.complete(claimed.claim, {}, signal=signal())).last
-        assert (await database.advance(JOB, 1, results=[{}], tasks=new_tasks("t2"))).advanced
+        await database.jobs.start_stage(JOB, 1, new_tasks("t1"))
+        claimed = await database.tasks.claim("t1", JOB, worker="w", lease_seconds=LEASE)
+        assert (await database.tasks.complete(claimed.claim, {}, signal=signal())).last
+        assert (await database.jobs.advance(JOB, 1, results=[{}], tasks=new_tasks("t2"))).advanced
     assert await run_sql(empty_conninfo, "select count(*) from pg_namespace where nspname = 'app'") == [(0,)]
 
 
 @pytest.mark.parametrize("schema", ["", "a b", 'a"b', "a'; drop table x", "a$b", "x" * 64, "1a"])
 def test_a_schema_name_that_could_be_anything_else_is_refused(schema):
     with pytest.raises(InvalidParameter, match="APP_SCHEMA"):
-        Database.connect("", schema=schema)
+        Database(Connections("", schema=schema))
 
 
 # The platform's functions, called as the platform calls them.
@@ -188,12 +188,12 @@ def test_a_schema_name_that_could_be_anything_else_is_refused(schema):
 
 async def test_check_job_completion_says_what_the_platform_reads(database, conninfo):
     await submit(database, total_stages=1)
-    await database.start_stage(JOB, 1, new_tasks("t1", "t2"))
+    await database.jobs.start_stage(JOB, 1, new_tasks("t1", "t2"))
     call = f"select * from app.check_job_completion('{JOB}')"
     assert (await run_sql(conninfo, call))[0][:4] == (False, 1, 2, 0)
     for task_id in ("t1", "t2"):
-        claimed = await database.claim(task_id, JOB, worker="w", lease_seconds=LEASE)
-        await database.complete(claimed.claim, {"success": True}, signal=signal())
+        claimed = await database.tasks.claim(task_id, JOB, worker="w", lease_seconds=LEASE)
+        await database.tasks.complete(claimed.claim, {"success": True}, signal=signal())
     complete, stage, total, completed, results = (await run_sql(conninfo, call))[0]
     assert (complete, stage, total, completed) == (True, 1, 2, 2)
     assert {result["task_id"]: result["result_data"] for result in results} == {
@@ -205,19 +205,19 @@ async def test_check_job_completion_says_what_the_platform_reads(database, conni
 
 async def test_completing_what_is_not_processing_changes_nothing(database, conninfo):
     await submit(database)
-    await database.start_stage(JOB, 1, new_tasks("t1"))
+    await database.jobs.start_stage(JOB, 1, new_tasks("t1"))
     call = f"select * from app.complete_task_and_check_stage('t1', '{JOB}', 1)"
     assert await run_sql(conninfo, call) == [(False, False, None, None, 0)]
-    assert (await database.task("t1")).status == "queued"
+    assert (await database.tasks.get("t1")).status == "queued"
 
 
 async def test_an_empty_error_string_is_a_failure(database, conninfo):
     await submit(database)
-    await database.start_stage(JOB, 1, new_tasks("t1"))
+    await database.jobs.start_stage(JOB, 1, new_tasks("t1"))
     await run_sql(conninfo, "update app.tasks set status = 'processing'")
     call = f"select * from app.complete_task_and_check_stage('t1', '{JOB}', 1, null, '')"
     assert await run_sql(conninfo, call) == [(True, True, JOB, 1, 0)]
-    assert (await database.task("t1")).status == "failed"
+    assert (await database.tasks.get("t1")).status == "failed"
 
 
 async def test_advancing_is_compare_and_set(database, conninfo):

@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 
 from gdaltools.errors import InvalidParameter, SourceNotFound
-from worker.database.jobs import PlatformDatabase
+from worker.database import Database
+from worker.database.overview import read_overview
 from worker.errors import UnknownTaskType
 from worker.job.definitions import Context, UnknownJobType
-from worker.job.expectations import expect_task
 from worker.job.machine import Machine
 from worker.protocol.messages import JobMessage, StageComplete, TaskMessage, parse_jobs_queue, parse_task
 from worker.protocol.rows import Claimed, NewJob, OutboxMessage
@@ -35,18 +35,18 @@ def route(task_type: str, parameters: Mapping[str, Any]) -> str:
 
 
 @pytest.fixture
-def machine(database: PlatformDatabase) -> Machine:
+def machine(database: Database) -> Machine:
     return Machine(
         database,
         route=route,
         blob_size=blob_size,
-        context=Context(expect_task),
+        context=Context(),
     )
 
 
-async def sent(database: PlatformDatabase) -> list[OutboxMessage]:
+async def sent(database: Database) -> list[OutboxMessage]:
     """Take everything out of the outbox, as a publisher does."""
-    async with database.outbox(limit=10_000) as batch:
+    async with database.outbox.batch(limit=10_000) as batch:
         for row in batch.rows:
             batch.sent(row)
         return [row.message for row in batch.rows]
@@ -87,23 +87,23 @@ def result_of(message: TaskMessage, parameters: Mapping[str, Any]) -> dict[str, 
     return {"success": True, "stac_id": "s", "items_created": TILES, "items_failed": 0}
 
 
-async def run_task(database: PlatformDatabase, body: str) -> None:
+async def run_task(database: Database, body: str) -> None:
     """Do a worker's part for one task message."""
     message = parse_task(body)
-    claimed = await database.claim(message.task_id, message.parent_job_id, worker="w", lease_seconds=60)
+    claimed = await database.tasks.claim(message.task_id, message.parent_job_id, worker="w", lease_seconds=60)
     assert isinstance(claimed, Claimed)
     parameters = claimed.parameters if message.parameters_in_row else message.parameters
     signal = StageComplete.of(
         message.parent_job_id, message.stage, job_type=message.job_type, completed_by="w"
     )
-    await database.complete(
+    await database.tasks.complete(
         claimed.claim,
         result_of(message, parameters),
         signal=OutboxMessage("geospatial-jobs", signal.body(), message_id=signal.message_id),
     )
 
 
-async def run_to_the_end(database: PlatformDatabase, machine: Machine, *, times: int = 1) -> dict[str, int]:
+async def run_to_the_end(database: Database, machine: Machine, *, times: int = 1) -> dict[str, int]:
     """Deliver all messages, each jobs message `times` times, until none is left; count them by queue."""
     queues: dict[str, int] = {}
     while messages := await sent(database):
@@ -121,7 +121,7 @@ async def run_to_the_end(database: PlatformDatabase, machine: Machine, *, times:
 async def test_a_job_goes_through_its_five_stages(database, machine, times):
     submission = await machine.submit(JOB_TYPE, GIVEN)
     queues = await run_to_the_end(database, machine, times=times)
-    job = await database.job(submission.job_id)
+    job = await database.jobs.get(submission.job_id)
     assert (job.status, job.stage, job.total_stages) == ("completed", 5, 5)
     assert queues == {"geospatial-jobs": 6, "raster-tasks": 3 + TILES, "docker-tasks": 1}
     assert sorted(job.stage_results) == ["1", "2", "3", "4", "5"]
@@ -142,7 +142,7 @@ async def test_a_job_without_some_of_its_stages_completes(
         JOB_TYPE, GIVEN | {"create_mosaicjson": mosaic, "create_stac_collection": stac}
     )
     await run_to_the_end(database, machine)
-    job = await database.job(submission.job_id)
+    job = await database.jobs.get(submission.job_id)
     assert (job.status, job.total_stages) == ("completed", stages)
     assert job.result_data["total_tasks_executed"] == task_count
     assert (job.result_data["mosaicjson"] is None, job.result_data["stac"] is None) == (not mosaic, not stac)
@@ -152,7 +152,7 @@ async def test_a_job_without_some_of_its_stages_completes(
 async def test_the_tasks_carry_what_routing_decides_by(database, machine):
     submission = await machine.submit(JOB_TYPE, GIVEN)
     await run_to_the_end(database, machine)
-    for task in await database.tasks(submission.job_id):
+    for task in await database.tasks.of_job(submission.job_id):
         text = {"file_size_mb", "estimated_duration_minutes", "estimated_memory_mb"}
         assert text <= set(task.parameters)
         assert task.parameters["estimated_duration_minutes"] > 0
@@ -175,7 +175,7 @@ async def test_a_fan_in_that_does_not_fit_into_a_message_is_in_the_row(database,
                 seen.append(parse_task(message.body))
                 await run_task(database, message.body)
     assert [message.parameters_in_row for message in seen] == [True, False]
-    job = await database.job(submission.job_id)
+    job = await database.jobs.get(submission.job_id)
     assert job.status == "completed"
     assert job.result_data["mosaicjson"]["tile_count"] == 250
 
@@ -192,10 +192,10 @@ async def test_submitting_again_changes_nothing(database, machine):
 
 async def test_a_failed_job_is_run_anew_by_submitting_it_again(database, machine):
     submission = await machine.submit(JOB_TYPE, GIVEN)
-    await database.fail_job(submission.job_id, error_details="x")
+    await database.jobs.fail(submission.job_id, error_details="x")
     assert (await machine.submit(JOB_TYPE, GIVEN)).created
     await run_to_the_end(database, machine)
-    assert (await database.job(submission.job_id)).status == "completed"
+    assert (await database.jobs.get(submission.job_id)).status == "completed"
 
 
 @pytest.mark.parametrize(
@@ -210,7 +210,7 @@ async def test_a_failed_job_is_run_anew_by_submitting_it_again(database, machine
 async def test_a_submission_that_cannot_work_leaves_nothing(database, machine, job_type, given, error, said):
     with pytest.raises(error, match=said):
         await machine.submit(job_type, given)
-    assert await database.jobs() == []
+    assert (await read_overview(database.connections, known=())).jobs == ()
     assert await sent(database) == []
 
 
@@ -224,7 +224,7 @@ async def test_a_late_or_early_stage_complete_does_nothing(database, machine):
     await run_to_the_end(database, machine)
     for signal in signals:
         assert (await machine.handle(signal)).action == "ignored"
-    job = await database.job(submission.job_id)
+    job = await database.jobs.get(submission.job_id)
     assert (job.status, job.stage) == ("completed", 5)
 
 
@@ -252,7 +252,7 @@ async def test_a_stage_that_cannot_be_created_fails_the_job(database, machine, m
     monkeypatch.setattr("tests.integration.job.test_machine.result_of", bad_result)
     submission = await machine.submit(JOB_TYPE, GIVEN)
     await run_to_the_end(database, machine)
-    job = await database.job(submission.job_id)
+    job = await database.jobs.get(submission.job_id)
     assert job.status == "failed"
     assert job.error_details == "stage 1: stage 1's result lacks 'tiling_scheme_blob'"
 
@@ -261,18 +261,18 @@ async def test_a_stage_with_a_failed_task_fails_the_job(database, machine):
     submission = await machine.submit(JOB_TYPE, GIVEN)
     await machine.handle(parse_jobs_queue((await sent(database))[0].body))
     task_id = f"{submission.job_id[:8]}-s1-tiling"
-    async with database._db.connection() as connection:
+    async with database.connections.connection() as connection:
         await connection.execute("update app.tasks set status = 'failed', error_details = 'janitor'")
     signal = StageComplete.of(submission.job_id, 1, job_type=JOB_TYPE, completed_by="w")
     assert (await machine.handle(signal)).action == "failed"
-    assert f"{task_id}: janitor" in (await database.job(submission.job_id)).error_details
+    assert f"{task_id}: janitor" in (await database.jobs.get(submission.job_id)).error_details
 
 
 async def test_a_task_type_without_a_queue_fails_the_job(database, machine, monkeypatch):
     submission = await machine.submit(JOB_TYPE, GIVEN)
     monkeypatch.setattr(machine, "_route", lambda task_type, parameters: route("dance", parameters))
     await run_to_the_end(database, machine)
-    job = await database.job(submission.job_id)
+    job = await database.jobs.get(submission.job_id)
     assert (job.status, job.error_details) == ("failed", "stage 1: task type 'dance' is on no list")
 
 
@@ -280,13 +280,13 @@ async def test_what_nobody_foresaw_fails_the_job_and_not_its_message(database, m
     submission = await machine.submit(JOB_TYPE, GIVEN)
     monkeypatch.setattr(machine, "_route", lambda task_type, parameters: 1 // 0)
     await run_to_the_end(database, machine)
-    job = await database.job(submission.job_id)
+    job = await database.jobs.get(submission.job_id)
     assert job.status == "failed"
     assert job.error_details == "stage 1: ZeroDivisionError: integer division or modulo by zero"
 
 
 async def test_a_job_of_an_unknown_type_fails(database, machine):
-    await database.submit_job(
+    await database.jobs.submit(
         NewJob("e" * 64, "old_job", {}, 1), message=OutboxMessage("geospatial-jobs", json.dumps({}))
     )
     handled = await machine.handle(JobMessage(job_id="e" * 64, job_type="old_job", parameters={}))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import resource
 import signal
 import subprocess
 import sys
@@ -16,9 +15,8 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
-from azure.servicebus import ServiceBusMessage, ServiceBusReceivedMessage
+from azure.servicebus import ServiceBusReceivedMessage
 from azure.servicebus.aio import ServiceBusClient
-from azure.servicebus.exceptions import ServiceBusServerBusyError
 
 from tests.support.eventually import eventually
 from tests.support.services.broker_process import ROOT, BrokerProcess
@@ -26,7 +24,7 @@ from worker.errors import BusError
 from worker.local.broker.server import BrokerThread, QueueCounts, QueueSpec
 from worker.queue.bus import Bus, Message, OutgoingMessage, QueueReceiver
 
-NOTHING = QueueCounts(active=0, locked=0, deferred=0, scheduled=0, dead_letter=0)
+NOTHING = QueueCounts(active=0, locked=0, scheduled=0, dead_letter=0)
 
 
 @pytest.fixture
@@ -142,7 +140,7 @@ async def test_a_lock_is_kept_over_a_restart_and_its_message_completed_once(
             held = broker.counts("tasks")
             await passed(first_end + timedelta(seconds=1))
             assert message.locked_until > first_end
-            assert broker.counts("tasks") == held == QueueCounts(0, 1, 0, 0, 0)
+            assert broker.counts("tasks") == held == QueueCounts(0, 1, 0, 0)
             await message.complete()
     assert not lost
     assert broker.counts("tasks") == NOTHING
@@ -219,49 +217,6 @@ async def test_what_was_completed_stays_gone_wherever_the_broker_was_killed(
     assert broker.counts("tasks") == NOTHING
 
 
-async def test_what_cannot_be_saved_is_refused_and_comes_again_when_there_is_room(
-    broker: BrokerProcess,
-) -> None:
-    async with (
-        ServiceBusClient.from_connection_string(broker.connection_string, retry_total=0) as client,
-        client.get_queue_sender("tasks") as sender,
-        client.get_queue_receiver("tasks") as receiver,
-    ):
-        await sender.send_messages([ServiceBusMessage(str(number)) for number in range(3)])
-        (held,) = await receiver.receive_messages(max_message_count=1, max_wait_time=10)
-        limits = resource.prlimit(broker.pid, resource.RLIMIT_FSIZE)
-        used = broker.state.with_name("broker.db-wal").stat().st_size
-        resource.prlimit(broker.pid, resource.RLIMIT_FSIZE, (used, limits[1]))
-        before = broker.counts("tasks")
-        with pytest.raises(ServiceBusServerBusyError):
-            await sender.send_messages(ServiceBusMessage("too much"))
-        with pytest.raises(ServiceBusServerBusyError):
-            await receiver.renew_message_lock(held)
-        assert broker.counts("tasks") == before == QueueCounts(2, 1, 0, 0, 0)
-        resource.prlimit(broker.pid, resource.RLIMIT_FSIZE, limits)
-        await receiver.renew_message_lock(held)
-        await receiver.complete_message(held)
-        await sender.send_messages(ServiceBusMessage("3"))
-    broker.restart()
-    assert [str(message) for message in await peek_all(broker.connection_string)] == ["1", "2", "3"]
-
-
-async def test_nothing_is_delivered_under_a_lock_that_cannot_be_saved(
-    broker: BrokerProcess, bus: Bus
-) -> None:
-    await bus.send("tasks", outgoing("1"))
-    limits = resource.prlimit(broker.pid, resource.RLIMIT_FSIZE)
-    used = broker.state.with_name("broker.db-wal").stat().st_size
-    resource.prlimit(broker.pid, resource.RLIMIT_FSIZE, (used, limits[1]))
-    async with bus.receiver("tasks") as receiver:
-        with pytest.raises(BusError):
-            await receiver.receive(wait_seconds=5)
-        resource.prlimit(broker.pid, resource.RLIMIT_FSIZE, limits)
-        message = await receive(receiver)
-        assert message.delivery_count == 1
-        await message.complete()
-
-
 async def test_a_thread_goes_on_with_the_file_and_other_queues_stay_in_it(tmp_path: Path) -> None:
     for names, queue in ((["a", "b"], "a"), (["b", "c"], "c"), (["a", "b", "c"], "b")):
         with BrokerThread([QueueSpec(name) for name in names], state=tmp_path / "state.db") as broker:
@@ -323,15 +278,14 @@ async def test_faults_are_commands_of_another_process(broker: BrokerProcess, bus
 
 
 COMMANDS = [
-    ("counts q", '{"active": 0, "locked": 0, "deferred": 0, "scheduled": 0, "dead_letter": 0}'),
+    ("counts q", '{"active": 0, "locked": 0, "scheduled": 0, "dead_letter": 0}'),
     ("explode", "error: there is no command 'explode'"),
     ("", "error: there is no command ''"),
     ("counts nowhere", "error: there is no queue 'nowhere'"),
-    ("drop everything", "error: drop takes other arguments: drop"),
+    ("drop everything", "error: "),
     ("delay long", "error: "),
-    ("fail everything", "error: 'everything' is not an operation"),
+    ("fail everything", "error: 'everything' is not one of send"),
     ("fail send x 0", "error: times is 0"),
-    ("detach 'q", "error: No closing quotation"),
     ("clear", "ok"),
 ]
 

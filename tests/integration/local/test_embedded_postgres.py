@@ -11,8 +11,9 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from worker.database.connections import DatabaseError
-from worker.database.tasks import Database
+from worker.database import Database, migration
+from worker.database.connections import Connections
+from worker.errors import DatabaseError
 from worker.local.postgres import (
     PACKAGE,
     EmbeddedPostgres,
@@ -138,11 +139,11 @@ def test_another_process_finds_the_running_server(used):
 @pytest.mark.parametrize("crash", [False, True])
 async def test_a_pool_heals_after_the_server_was_down(used, crash):
     with EmbeddedPostgres(used / "pg", fsync=False) as server:
-        async with Database.connect(server.conninfo) as database:
-            await database.migrate()
+        async with Database(Connections(server.conninfo)) as database:
+            await migration.migrate(database.connections)
             with server.down(crash=crash), pytest.raises(DatabaseError):
-                await database.check(timeout=0.5)
-            await database.check(timeout=20)
+                await migration.check(database.connections, timeout=0.5)
+            await migration.check(database.connections, timeout=20)
 
 
 def test_two_servers_in_one_folder_are_refused(used):

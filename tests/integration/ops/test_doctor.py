@@ -184,7 +184,7 @@ async def test_queues_that_are_set_wrongly(conninfo: str, environment: pytest.Mo
                 if part.startswith("settings of")
             }
     assert problems.keys() == {"settings of docker-tasks", "settings of geospatial-jobs"}
-    assert "lock_duration is 0:01:00, not 0:05:00" in problems["settings of docker-tasks"].said
+    assert "lock_duration is 0:01:00, should be 0:05:00" in problems["settings of docker-tasks"].said
     assert "new queue" in problems["settings of geospatial-jobs"].remedy
 
 

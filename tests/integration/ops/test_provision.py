@@ -16,7 +16,8 @@ from tests.support.services import postgres
 from tests.support.services.certificate import certificate
 from tests.support.services.identity import identity_endpoint
 from tests.support.services.queue_management import Management, queue_management
-from worker.database.jobs import PlatformDatabase
+from worker.database import Database, migration, rights
+from worker.database.connections import Connections
 from worker.errors import BusAuthenticationError
 from worker.ops.provision import Provided, provision
 from worker.queue.settings import QueueManagement, QueueSettings
@@ -118,14 +119,14 @@ async def test_another_role_may_use_the_schema_after_a_grant(settings: Settings,
     try:
         await provision(settings)
         as_worker = psycopg.conninfo.make_conninfo(empty_conninfo, user="provisioned_worker")
-        async with PlatformDatabase.connect(as_worker) as database:
-            assert await database.lacking_rights() == ["USAGE on schema app"]
+        async with Database(Connections(as_worker)) as database:
+            assert await rights.lacking(database.connections) == ["USAGE on schema app"]
         with pytest.raises(GdalToolsError, match="pgaadauth_create_principal"):
             await provision(settings, queues=False, grant_to="nobody_such")
         await provision(settings, grant_to="provisioned_worker")
-        async with PlatformDatabase.connect(as_worker) as database:
-            assert await database.lacking_rights() == []
-            await database.prepare()
+        async with Database(Connections(as_worker)) as database:
+            assert await rights.lacking(database.connections) == []
+            await migration.prepare(database.connections)
     finally:
         with psycopg.connect(empty_conninfo, autocommit=True) as connection:
             connection.execute("drop owned by provisioned_worker")

@@ -22,12 +22,12 @@ from azure.servicebus.amqp import AmqpAnnotatedMessage
 from gdaltools.errors import InvalidParameter
 from tests.support.eventually import eventually
 from worker.errors import BusAuthenticationError, BusError, LockLost, MessageTooLarge, QueueNotFound
-from worker.local.broker.server import Broker, BrokerThread, QueueCounts, QueueSpec
+from worker.local.broker.server import BrokerThread, QueueCounts, QueueSpec
 from worker.queue.bus import Bus, Message, OutgoingMessage, QueueReceiver
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
-NOTHING = QueueCounts(active=0, locked=0, deferred=0, scheduled=0, dead_letter=0)
+NOTHING = QueueCounts(active=0, locked=0, scheduled=0, dead_letter=0)
 
 
 @pytest.fixture
@@ -213,7 +213,7 @@ async def test_a_message_is_settled_although_the_service_failed_twice(bus: Bus, 
         message = await send_and_receive(bus, receiver, task())
         broker.faults.fail_next("settle", times=2)
         await message.dead_letter("why", "because")
-    assert broker.counts("tasks") == QueueCounts(active=0, locked=0, deferred=0, scheduled=0, dead_letter=1)
+    assert broker.counts("tasks") == QueueCounts(active=0, locked=0, scheduled=0, dead_letter=1)
 
 
 async def test_a_message_is_settled_after_its_connection_dropped(bus: Bus, broker: BrokerThread) -> None:
@@ -418,7 +418,7 @@ async def test_an_unknown_queue_is_a_permanent_error(bus: Bus) -> None:
 
 
 async def test_refused_credentials_are_an_authentication_error() -> None:
-    async with Broker([QueueSpec("tasks")], accept_token=lambda _: False) as broker:
+    with BrokerThread([QueueSpec("tasks")], accept_token=lambda _: False) as broker:
         bus = Bus.connect(connection_string=broker.connection_string)
         with pytest.raises(BusAuthenticationError):
             await bus.check_receiving("tasks")

@@ -17,7 +17,7 @@ from gdaltools.errors import InvalidParameter
 from tests.support.bench import JOB, JOBS, QUEUE, SCENE, Bench, working
 from tests.support.eventually import eventually
 from tests.support.rasters import smooth, write_raster
-from worker.database.jobs import PlatformDatabase
+from worker.database import Database
 from worker.errors import ConfigurationError, DeadLetterNotFound, QueueNotFound
 from worker.local.broker.server import BrokerThread, QueueSpec
 from worker.protocol.rows import Claimed, NewJob, NewTask, OutboxMessage, TaskRow
@@ -40,17 +40,17 @@ def broker() -> Iterator[BrokerThread]:
 
 
 @pytest.fixture
-def dead_letters(bus: Bus, database: PlatformDatabase) -> DeadLetters:
+def dead_letters(bus: Bus, database: Database) -> DeadLetters:
     return DeadLetters(bus, queues=(QUEUE, JOBS), database=database)
 
 
 @pytest_asyncio.fixture
-async def job(database: PlatformDatabase) -> PlatformDatabase:
+async def job(database: Database) -> Database:
     """A job at stage 1 of 2 with the tasks a, b and c; none of its messages were sent."""
-    await database.submit_job(NewJob(JOB, "any_job", {}, 2), message=OutboxMessage(JOBS, "{}"))
+    await database.jobs.submit(NewJob(JOB, "any_job", {}, 2), message=OutboxMessage(JOBS, "{}"))
     tasks = [NewTask(name, "create_cog", SCENE, name, OutboxMessage(QUEUE, "{}")) for name in "abc"]
-    await database.start_stage(JOB, 1, tasks)
-    async with database.outbox() as batch:
+    await database.jobs.start_stage(JOB, 1, tasks)
+    async with database.outbox.batch() as batch:
         for row in batch.rows:
             batch.sent(row)
     return database
@@ -73,10 +73,10 @@ async def bury(
             await message.dead_letter(reason, text)
 
 
-async def fail(database: PlatformDatabase, task_id: str) -> None:
-    claimed = await database.claim(task_id, JOB, worker="w", lease_seconds=60)
+async def fail(database: Database, task_id: str) -> None:
+    claimed = await database.tasks.claim(task_id, JOB, worker="w", lease_seconds=60)
     assert isinstance(claimed, Claimed)
-    assert await database.fail(
+    assert await database.tasks.fail(
         claimed.claim, reason="Broke", error_details="broke", result={"success": False}
     )
 
@@ -88,14 +88,14 @@ async def sequences(dead_letters: DeadLetters, queue: str = QUEUE) -> list[int]:
     ]
 
 
-async def task(database: PlatformDatabase, task_id: str) -> TaskRow:
-    found = await database.task(task_id)
+async def task(database: Database, task_id: str) -> TaskRow:
+    found = await database.tasks.get(task_id)
     assert found is not None
     return found
 
 
-async def job_status(database: PlatformDatabase) -> tuple[str, str | None]:
-    found = await database.job(JOB)
+async def job_status(database: Database) -> tuple[str, str | None]:
+    found = await database.jobs.get(JOB)
     assert found is not None
     return found.status, found.error_details
 
@@ -156,7 +156,7 @@ async def test_a_queue_that_is_not_ours_and_a_letter_that_is_not_there_are_refus
 
 
 async def test_a_letter_is_shown_with_its_task_and_job(
-    dead_letters: DeadLetters, bus: Bus, job: PlatformDatabase
+    dead_letters: DeadLetters, bus: Bus, job: Database
 ) -> None:
     await fail(job, "a")
     await bury(bus, body("a"), "no task at all")
@@ -200,9 +200,7 @@ def blobs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest_asyncio.fixture
-async def bench(
-    database: PlatformDatabase, conninfo: str, broker: BrokerThread, blobs: Path
-) -> AsyncIterator[Bench]:
+async def bench(database: Database, conninfo: str, broker: BrokerThread, blobs: Path) -> AsyncIterator[Bench]:
     async with working(database, conninfo, broker) as made:
         yield made
 
@@ -245,9 +243,9 @@ async def test_tasks_whose_messages_were_dropped_with_the_failed_job_run_as_well
 
 
 async def test_redriving_resets_row_and_job_and_makes_the_old_claim_worthless(
-    dead_letters: DeadLetters, bus: Bus, broker: BrokerThread, job: PlatformDatabase, conninfo: str
+    dead_letters: DeadLetters, bus: Bus, broker: BrokerThread, job: Database, conninfo: str
 ) -> None:
-    zombie = await job.claim("a", JOB, worker="zombie", lease_seconds=60)
+    zombie = await job.tasks.claim("a", JOB, worker="zombie", lease_seconds=60)
     assert isinstance(zombie, Claimed)
     with psycopg.connect(conninfo, autocommit=True) as connection:
         connection.execute(
@@ -264,17 +262,17 @@ async def test_redriving_resets_row_and_job_and_makes_the_old_claim_worthless(
     assert (row.result_data, row.heartbeat) == (None, None)
     assert await job_status(job) == ("processing", None)
     assert broker.counts(QUEUE).dead_letter == 0
-    fresh = await job.claim("a", JOB, worker="w", lease_seconds=60)
+    fresh = await job.tasks.claim("a", JOB, worker="w", lease_seconds=60)
     assert isinstance(fresh, Claimed)
     assert fresh.crashes == 0
-    assert not await job.heartbeat(zombie.claim)
-    assert not (await job.complete(zombie.claim, {}, signal=OutboxMessage(JOBS, "{}"))).accepted
-    assert not await job.fail(zombie.claim, reason="Late", error_details="late", result={})
+    assert not await job.tasks.heartbeat(zombie.claim)
+    assert not (await job.tasks.complete(zombie.claim, {}, signal=OutboxMessage(JOBS, "{}"))).accepted
+    assert not await job.tasks.fail(zombie.claim, reason="Late", error_details="late", result={})
     assert (await task(job, "a")).status == "processing"
 
 
 async def test_the_copy_has_the_letters_body_and_an_id_of_its_own(
-    dead_letters: DeadLetters, bus: Bus, job: PlatformDatabase
+    dead_letters: DeadLetters, bus: Bus, job: Database
 ) -> None:
     await fail(job, "a")
     await bury(bus, body("a", retry_count=2))
@@ -291,7 +289,7 @@ async def test_the_copy_has_the_letters_body_and_an_id_of_its_own(
 
 
 async def test_one_of_thirty_is_redriven_and_the_others_keep_place_and_order(
-    dead_letters: DeadLetters, bus: Bus, job: PlatformDatabase
+    dead_letters: DeadLetters, bus: Bus, job: Database
 ) -> None:
     await fail(job, "a")
     await bury(bus, *(body("a") if number == 17 else body(f"other-{number}") for number in range(30)))
@@ -307,7 +305,7 @@ async def test_one_of_thirty_is_redriven_and_the_others_keep_place_and_order(
 
 
 async def test_redriving_twice_does_no_harm(
-    dead_letters: DeadLetters, bus: Bus, broker: BrokerThread, job: PlatformDatabase
+    dead_letters: DeadLetters, bus: Bus, broker: BrokerThread, job: Database
 ) -> None:
     await fail(job, "a")
     await bury(bus, body("a"))
@@ -319,12 +317,12 @@ async def test_redriving_twice_does_no_harm(
 
 
 async def test_a_crash_before_the_letter_is_removed_leaves_it_to_be_redriven_again(
-    dead_letters: DeadLetters, bus: Bus, broker: BrokerThread, job: PlatformDatabase
+    dead_letters: DeadLetters, bus: Bus, broker: BrokerThread, job: Database
 ) -> None:
     await fail(job, "a")
     await bury(bus, body("a"))
     owed = {"a": OutboxMessage(QUEUE, body("a"))}
-    found = await job.redrive(JOB, owed, message_of=lambda row: OutboxMessage(QUEUE, body(row.task_id)))
+    found = await job.tasks.redrive(JOB, owed, message_of=lambda row: OutboxMessage(QUEUE, body(row.task_id)))
     assert found["a"].outcome == "reset"
     assert broker.counts(QUEUE).active == 0  # the crash: nothing published, the dead letter still there
     (again,) = await dead_letters.redrive(QUEUE, ALL)
@@ -335,7 +333,7 @@ async def test_a_crash_before_the_letter_is_removed_leaves_it_to_be_redriven_aga
 
 
 async def test_a_letter_that_could_not_be_removed_is_said_to_stay(
-    dead_letters: DeadLetters, bus: Bus, broker: BrokerThread, job: PlatformDatabase
+    dead_letters: DeadLetters, bus: Bus, broker: BrokerThread, job: Database
 ) -> None:
     await fail(job, "a")
     await bury(bus, body("a"))
@@ -349,12 +347,12 @@ async def test_a_letter_that_could_not_be_removed_is_said_to_stay(
 
 @pytest.mark.parametrize("status", ["processing", "completed"])
 async def test_a_letter_of_a_task_that_runs_or_is_completed_is_only_removed(
-    dead_letters: DeadLetters, bus: Bus, broker: BrokerThread, job: PlatformDatabase, status: str
+    dead_letters: DeadLetters, bus: Bus, broker: BrokerThread, job: Database, status: str
 ) -> None:
-    claimed = await job.claim("a", JOB, worker="w", lease_seconds=60)
+    claimed = await job.tasks.claim("a", JOB, worker="w", lease_seconds=60)
     assert isinstance(claimed, Claimed)
     if status == "completed":
-        await job.complete(claimed.claim, {}, signal=OutboxMessage(JOBS, "{}"))
+        await job.tasks.complete(claimed.claim, {}, signal=OutboxMessage(JOBS, "{}"))
     await bury(bus, body("a"))
     (handled,) = await dead_letters.redrive(QUEUE, ALL)
     assert handled.outcome == "removed"
@@ -365,7 +363,7 @@ async def test_a_letter_of_a_task_that_runs_or_is_completed_is_only_removed(
 
 
 async def test_what_the_worker_could_do_nothing_with_is_refused_and_stays(
-    dead_letters: DeadLetters, bus: Bus, broker: BrokerThread, job: PlatformDatabase, conninfo: str
+    dead_letters: DeadLetters, bus: Bus, broker: BrokerThread, job: Database, conninfo: str
 ) -> None:
     await fail(job, "a")
     with psycopg.connect(conninfo, autocommit=True) as connection:
@@ -385,15 +383,15 @@ async def test_what_the_worker_could_do_nothing_with_is_refused_and_stays(
 
 
 async def test_tasks_that_stay_failed_in_the_stage_are_told_of(
-    dead_letters: DeadLetters, bus: Bus, job: PlatformDatabase
+    dead_letters: DeadLetters, bus: Bus, job: Database
 ) -> None:
     for name in ("a", "b"):
-        claimed = await job.claim(name, JOB, worker="w", lease_seconds=60)
+        claimed = await job.tasks.claim(name, JOB, worker="w", lease_seconds=60)
         assert isinstance(claimed, Claimed)
         if name == "a":
             first = claimed.claim
-    await job.fail(first, reason="Broke", error_details="broke", result={})
-    await job.fail(claimed.claim, reason="Broke", error_details="broke too", result={})
+    await job.tasks.fail(first, reason="Broke", error_details="broke", result={})
+    await job.tasks.fail(claimed.claim, reason="Broke", error_details="broke too", result={})
     await bury(bus, body("a"), body("b"))
     (handled,) = await dead_letters.redrive(QUEUE, Selection(task_id="a"))
     assert "1 others of its stage are still failed" in handled.detail
@@ -402,26 +400,26 @@ async def test_tasks_that_stay_failed_in_the_stage_are_told_of(
 
 
 async def test_a_stage_does_not_end_between_the_letters_of_one_redrive(
-    dead_letters: DeadLetters, bus: Bus, job: PlatformDatabase
+    dead_letters: DeadLetters, bus: Bus, job: Database
 ) -> None:
     claims = {}
     for name in "abc":
-        claimed = await job.claim(name, JOB, worker="w", lease_seconds=60)
+        claimed = await job.tasks.claim(name, JOB, worker="w", lease_seconds=60)
         assert isinstance(claimed, Claimed)
         claims[name] = claimed.claim
     for claim in claims.values():
-        await job.fail(claim, reason="Broke", error_details="broke", result={})
+        await job.tasks.fail(claim, reason="Broke", error_details="broke", result={})
     await bury(bus, *(body(name) for name in "abc"))
     await dead_letters.redrive(QUEUE, ALL)
     for name, last in (("b", False), ("a", False), ("c", True)):
-        claimed = await job.claim(name, JOB, worker="w", lease_seconds=60)
+        claimed = await job.tasks.claim(name, JOB, worker="w", lease_seconds=60)
         assert isinstance(claimed, Claimed)
-        done = await job.complete(claimed.claim, {}, signal=OutboxMessage(JOBS, "{}"))
+        done = await job.tasks.complete(claimed.claim, {}, signal=OutboxMessage(JOBS, "{}"))
         assert (done.accepted, done.last) == (True, last)
 
 
 async def test_a_completion_at_the_same_time_never_signals_a_stage_that_is_redriven(
-    job: PlatformDatabase, conninfo: str
+    job: Database, conninfo: str
 ) -> None:
     signal = OutboxMessage(JOBS, "{}", f"{JOB}:1:stage_complete")
     for _ in range(15):
@@ -430,16 +428,16 @@ async def test_a_completion_at_the_same_time_never_signals_a_stage_that_is_redri
             connection.execute("update app.tasks set status = 'queued' where task_id in ('a', 'b')")
             connection.execute("update app.jobs set status = 'processing'")
             connection.execute("update app.worker_outbox set sent_at = now()")
-        beside = await job.claim("b", JOB, worker="w", lease_seconds=60)
+        beside = await job.tasks.claim("b", JOB, worker="w", lease_seconds=60)
         assert isinstance(beside, Claimed)
         await fail(job, "a")
         await asyncio.gather(
-            job.complete(beside.claim, {}, signal=signal),
-            job.redrive(
+            job.tasks.complete(beside.claim, {}, signal=signal),
+            job.tasks.redrive(
                 JOB, {"a": OutboxMessage(QUEUE, body("a"))}, message_of=lambda row: OutboxMessage(QUEUE, "{}")
             ),
         )
-        async with job.outbox() as batch:
+        async with job.outbox.batch() as batch:
             assert not [row for row in batch.rows if row.message.queue == JOBS]
         assert ((await task(job, "a")).status, await job_status(job)) == ("queued", ("processing", None))
 
@@ -504,7 +502,7 @@ async def test_letters_that_somebody_else_holds_are_said_to_be_absent(bus: Bus) 
 
 
 async def test_purging_by_reason_leaves_the_others_rows_and_jobs(
-    dead_letters: DeadLetters, bus: Bus, job: PlatformDatabase
+    dead_letters: DeadLetters, bus: Bus, job: Database
 ) -> None:
     await fail(job, "a")
     await bury(bus, body("a"), reason="Hopeless")
@@ -528,7 +526,7 @@ async def test_what_is_asked_for_together_must_apply_together(dead_letters: Dead
 
 
 async def test_what_is_owed_after_a_redrive_is_sent_when_the_queue_works_again(
-    dead_letters: DeadLetters, bus: Bus, broker: BrokerThread, job: PlatformDatabase
+    dead_letters: DeadLetters, bus: Bus, broker: BrokerThread, job: Database
 ) -> None:
     await fail(job, "a")
     await bury(bus, body("a"))

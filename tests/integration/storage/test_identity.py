@@ -32,7 +32,8 @@ from tests.support.services.certificate import certificate
 from tests.support.services.guarded_postgres import ROLE, guarded_postgres
 from tests.support.services.identity import Endpoint, claims_of, identity_endpoint
 from tests.support.services.identity import token as endpoint_token
-from worker.local.broker.server import Broker, QueueSpec, Token
+from worker.database import migration
+from worker.local.broker.server import BrokerThread, QueueSpec, Token
 from worker.service import backing
 from worker.settings import load_service_settings
 
@@ -195,7 +196,7 @@ async def test_service_bus_is_shown_a_token_of_its_own_audience(endpoint: Endpoi
         return shown.kind == "jwt" and claims["exp"] > time.time() and claims["aud"] == BUS
 
     audiences: list[str] = []
-    async with Broker([QueueSpec("tasks")], accept_token=accept) as broker:
+    with BrokerThread([QueueSpec("tasks")], accept_token=accept) as broker:
         host = f"127.0.0.1:{broker.port}"
         async with DefaultAzureCredential() as credential:
             await _send(ServiceBusClient(host, credential, use_tls=False))
@@ -222,6 +223,6 @@ async def test_postgres_takes_the_identitys_token_as_its_password(
     monkeypatch.setenv("POSTGIS_HOST", "elsewhere")
     monkeypatch.setenv("USE_MANAGED_IDENTITY", "true")
     async with backing.database(load_service_settings(), guarded) as database:
-        await database.migrate()
-        await database.check()
+        await migration.migrate(database.connections)
+        await migration.check(database.connections)
     assert set(endpoint.resources()) == {POSTGRES}

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rasterio.vrt import WarpedVRT
 
 import gdaltools as gt
 from benchmarks import storage_reads
@@ -70,6 +71,13 @@ def test_a_blob_that_is_read_whole_is_brought_near_and_left_nowhere(
     gt.extract_tiles(SOURCE, scheme, tmp_path / "all", progress=False)
     assert staged == [f"streamed {SOURCE}", f"fetch {SOURCE}"]
     assert list(scratch.iterdir()) == []
+
+
+def test_a_warped_vrt_of_a_blob_is_staged_like_the_blob(tmp_path: Path) -> None:
+    with open_dataset(SOURCE) as dataset, WarpedVRT(dataset, crs="EPSG:3857") as vrt:
+        assert "brought to the local disk first" in str(gt.plan_cog(vrt))
+        cog = gt.create_cog(vrt, tmp_path / "b.tif", blocksize=64, progress=False)
+        assert (gt.open(cog.location).compute().values == vrt.read()).all()
 
 
 def test_a_blob_of_which_little_is_read_stays_where_it_is(

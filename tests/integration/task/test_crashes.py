@@ -12,14 +12,14 @@ import pytest_asyncio
 
 from tests.support.bench import JOB, JOBS, QUEUE, Bench, working
 from tests.support.eventually import eventually
-from worker.database.jobs import PlatformDatabase
+from worker.database import Database
 from worker.local.broker.server import BrokerThread, QueueSpec
 from worker.protocol.rows import Claimed, OutboxMessage
 from worker.queue.bus import Bus
 from worker.queue.dead_letter import DeadLetter
 from worker.queue.dead_letters import DeadLetters
 from worker.queue.outbox import Outbox
-from worker.queue.rescue import Rescue
+from worker.service.sweep import duties
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -34,7 +34,7 @@ def broker(request: pytest.FixtureRequest) -> Iterator[BrokerThread]:
 
 @pytest_asyncio.fixture
 async def bench(
-    database: PlatformDatabase,
+    database: Database,
     conninfo: str,
     broker: BrokerThread,
     tmp_path: Path,
@@ -52,7 +52,7 @@ async def dead_letters(bench: Bench) -> tuple[DeadLetter, ...]:
 async def crashed(bench: Bench, task_id: str, *, times: int) -> None:
     """Simulate `times` workers that died running a task."""
     for _ in range(times):
-        outcome = await bench.database.claim(
+        outcome = await bench.database.tasks.claim(
             task_id, JOB, worker="dead", lease_seconds=60, message=OutboxMessage("elsewhere", "{}")
         )
         assert isinstance(outcome, Claimed)
@@ -60,7 +60,7 @@ async def crashed(bench: Bench, task_id: str, *, times: int) -> None:
             connection.execute("alter table app.tasks disable trigger user")
             connection.execute("update app.tasks set heartbeat = 'epoch', updated_at = 'epoch'")
             connection.execute("alter table app.tasks enable trigger user")
-        assert await bench.database.rescue(["elsewhere"], lease_seconds=60) == [task_id]
+        assert await bench.database.tasks.rescue(["elsewhere"], lease_seconds=60) == [task_id]
 
 
 async def test_a_task_whose_process_dies_three_times_is_failed_with_that_story(bench: Bench) -> None:
@@ -99,9 +99,9 @@ async def test_two_take_overs_and_a_death_are_three(bench: Bench) -> None:
 
 async def test_a_failure_is_dead_lettered_although_its_worker_died_in_between(bench: Bench) -> None:
     bench.create("failed", task_type="do_nothing", parameters={})
-    outcome = await bench.database.claim("failed", JOB, worker="dead", lease_seconds=60)
+    outcome = await bench.database.tasks.claim("failed", JOB, worker="dead", lease_seconds=60)
     assert isinstance(outcome, Claimed)
-    assert await bench.database.fail(
+    assert await bench.database.tasks.fail(
         outcome.claim, reason="SourceNotFound", error_details="SourceNotFound: no blob", result={}
     )
     await bench.send("failed", task_type="do_nothing", parameters={})
@@ -116,7 +116,7 @@ async def test_a_failure_is_dead_lettered_although_its_worker_died_in_between(be
 
 @pytest.mark.parametrize("broker", [1], indirect=True)
 async def test_a_message_that_the_broker_gave_up_before_it_was_claimed_is_taken_back(
-    database: PlatformDatabase, conninfo: str, broker: BrokerThread, tmp_path: Path
+    database: Database, conninfo: str, broker: BrokerThread, tmp_path: Path
 ) -> None:
     async with Bus.connect(connection_string=broker.connection_string) as bus:
         async with working(database, conninfo, broker) as bench:
@@ -128,7 +128,7 @@ async def test_a_message_that_the_broker_gave_up_before_it_was_claimed_is_taken_
             broker.faults.expire_locks(QUEUE)
         assert broker.counts(QUEUE).dead_letter == 1
         async with working(database, conninfo, broker) as bench:
-            rescue = Rescue(
+            sweep = duties(
                 database,
                 Outbox(database, bus),
                 DeadLetters(bus, queues=[QUEUE], database=database),
@@ -136,12 +136,12 @@ async def test_a_message_that_the_broker_gave_up_before_it_was_claimed_is_taken_
                 lease_seconds=3,
             )
             stopping = asyncio.Event()
-            sweeping = asyncio.create_task(rescue.sweep_dead_letters(stopping, lambda _: None))
+            sweeping = [asyncio.create_task(duty.repeat(stopping, lambda *_: None)) for duty in sweep]
             await bench.until("unlucky", "completed")
             await bench.quiet()
             await eventually(lambda: broker.counts(QUEUE).dead_letter == 0, within_seconds=20)
             stopping.set()
-            await sweeping
+            await asyncio.gather(*sweeping)
             assert len(await bench.signals()) == 1
 
 

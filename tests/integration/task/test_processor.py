@@ -98,7 +98,7 @@ async def test_a_permanent_failure_fails_task_and_job_and_dead_letters_with_the_
         "error_type": "SourceNotFound",
         "retryable": False,
     }
-    job = await bench.database.job(JOB)
+    job = await bench.database.jobs.get(JOB)
     assert job is not None
     assert job.status == "failed"
     await bench.quiet()

@@ -22,13 +22,15 @@ import pytest_asyncio
 
 from tests.support.bench import JOB, JOBS, QUEUE, Bench
 from tests.support.rasters import smooth, write_raster
-from worker.database.jobs import PlatformDatabase
+from worker.database import Database
+from worker.database.connections import Connections
 from worker.queue.bus import Bus
 from worker.queue.dead_letters import DeadLetters
 from worker.task.running import RunningTasks
 from worker.telemetry import logs
 from worker.web import health
 from worker.web.access import Access
+from worker.web.api import Platform
 from worker.web.health import Readiness
 from worker.web.status import page
 from worker.web.status.board import Board
@@ -82,13 +84,14 @@ class Site:
 
 
 @asynccontextmanager
-async def site(database: PlatformDatabase, bus: Bus, running_tasks: RunningTasks) -> AsyncIterator[Site]:
+async def site(database: Database, bus: Bus, running_tasks: RunningTasks) -> AsyncIterator[Site]:
     """Run the page of a worker with these services, from entry to exit."""
     access, readiness, streams = Access(), Readiness(phase=None), page.Streams()
     about = WorkerFacts("test-worker", "worker_docker", (QUEUE,), "0", datetime.now(UTC))
-    board = Board(about, readiness, form_key=access.form_key)
-    dead_letters = DeadLetters(bus, queues=(QUEUE, JOBS), database=database)
-    board.use(database=database, dead_letters=dead_letters, running_tasks=running_tasks, queues=(QUEUE, JOBS))
+    queues = (QUEUE, JOBS)
+    dead_letters = DeadLetters(bus, queues=queues, database=database)
+    platform = Platform(database=database, dead_letters=dead_letters, running_tasks=running_tasks)
+    board = Board(about, readiness, platform, queues=queues, form_key=access.form_key)
     async with (
         health.serving(
             readiness,
@@ -124,7 +127,7 @@ async def shown(bench: Bench, caplog: pytest.LogCaptureFixture) -> AsyncIterator
 
 
 @pytest_asyncio.fixture
-async def seen(database: PlatformDatabase, bus: Bus) -> AsyncIterator[Site]:
+async def seen(database: Database, bus: Bus) -> AsyncIterator[Site]:
     """A page with nothing running next to it."""
     async with site(database, bus, RunningTasks()) as made:
         yield made
@@ -271,7 +274,7 @@ async def test_a_change_reaches_whoever_watches(seen: Site, conninfo: str) -> No
 
 
 async def test_without_a_database_the_page_says_so(bus: Bus) -> None:
-    away = PlatformDatabase.connect("host=127.0.0.1 port=1 dbname=none user=none")
+    away = Database(Connections("host=127.0.0.1 port=1 dbname=none user=none"))
     async with away as database, site(database, bus, RunningTasks()) as made:
         html = await made.html()
         assert html.count("Not known right now: no connection to the database") == 5
@@ -279,7 +282,7 @@ async def test_without_a_database_the_page_says_so(bus: Bus) -> None:
         assert "memory" in await made.section("health")
 
 
-async def test_without_a_broker_the_page_says_so(database: PlatformDatabase) -> None:
+async def test_without_a_broker_the_page_says_so(database: Database) -> None:
     nowhere = "Endpoint=sb://127.0.0.1:1;SharedAccessKeyName=n;SharedAccessKey=k;UseDevelopmentEmulator=true"
     async with Bus.connect(connection_string=nowhere) as bus, site(database, bus, RunningTasks()) as made:
         assert "Nothing runs." in await made.section("running")

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tests.support.database_model.world import JOB, QUEUE, STAGES, Job, Operation, World
-from worker.database.jobs import PlatformDatabase
+from worker.database import Database
 from worker.protocol.rows import OVER_STATUSES, NewJob, NewTask, OutboxMessage
 
 PURGED_AFTER_DAYS = 8
@@ -16,9 +16,9 @@ PURGED_AFTER_DAYS = 8
 class Submit(Operation):
     number: int
 
-    async def perform(self, database: PlatformDatabase) -> Any:
+    async def perform(self, database: Database) -> Any:
         message = OutboxMessage("geospatial-jobs", f"job #{self.number}")
-        return await database.submit_job(NewJob(JOB, "a_job", {}, len(STAGES)), message=message)
+        return await database.jobs.submit(NewJob(JOB, "a_job", {}, len(STAGES)), message=message)
 
     def predict(self, world: World) -> Any:
         if world.job is not None:
@@ -35,8 +35,8 @@ class StartStage(Operation):
     stage: int
     number: int
 
-    async def perform(self, database: PlatformDatabase) -> Any:
-        return await database.start_stage(JOB, self.stage, _new_tasks(self.stage, self.number))
+    async def perform(self, database: Database) -> Any:
+        return await database.jobs.start_stage(JOB, self.stage, _new_tasks(self.stage, self.number))
 
     def predict(self, world: World) -> Any:
         if world.job is None or world.job.status in OVER_STATUSES or world.job.stage != self.stage:
@@ -50,9 +50,9 @@ class AdvanceJob(Operation):
     stage: int
     number: int
 
-    async def perform(self, database: PlatformDatabase) -> Any:
+    async def perform(self, database: Database) -> Any:
         tasks = _new_tasks(self.stage + 1, self.number)
-        return await database.advance(JOB, self.stage, results=[{"ok": True}], tasks=tasks)
+        return await database.jobs.advance(JOB, self.stage, results=[{"ok": True}], tasks=tasks)
 
     def predict(self, world: World) -> Any:
         if world.job is None or world.job.status in OVER_STATUSES or world.job.stage != self.stage:
@@ -75,8 +75,8 @@ class FinishJob(Operation):
 
     stage: int
 
-    async def perform(self, database: PlatformDatabase) -> Any:
-        return await database.finish_job(JOB, self.stage, stage_results={}, result={})
+    async def perform(self, database: Database) -> Any:
+        return await database.jobs.finish(JOB, self.stage, stage_results={}, result={})
 
     def predict(self, world: World) -> Any:
         if world.job is None or world.job.status in OVER_STATUSES or world.job.stage != self.stage:
@@ -87,8 +87,8 @@ class FinishJob(Operation):
 
 @dataclass(frozen=True)
 class FailJob(Operation):
-    async def perform(self, database: PlatformDatabase) -> Any:
-        return await database.fail_job(JOB, error_details="the platform gave up")
+    async def perform(self, database: Database) -> Any:
+        return await database.jobs.fail(JOB, error_details="the platform gave up")
 
     def predict(self, world: World) -> Any:
         return world.fail_job()
@@ -96,7 +96,7 @@ class FailJob(Operation):
 
 @dataclass(frozen=True)
 class DeleteJob(Operation):
-    async def perform(self, database: PlatformDatabase) -> Any:
+    async def perform(self, database: Database) -> Any:
         return await _run(database, f"delete from app.jobs where job_id = '{JOB}'")
 
     def predict(self, world: World) -> Any:
@@ -111,7 +111,7 @@ class Janitor(Operation):
 
     task: str
 
-    async def perform(self, database: PlatformDatabase) -> Any:
+    async def perform(self, database: Database) -> Any:
         return await _run(
             database,
             f"update app.tasks set status = 'failed' where task_id = '{self.task}' and status = 'processing'",
@@ -130,7 +130,7 @@ class LeaseRunsOut(Operation):
 
     task: str
 
-    async def perform(self, database: PlatformDatabase) -> Any:
+    async def perform(self, database: Database) -> Any:
         await _run(database, "alter table app.tasks disable trigger user")
         aged = await _run(
             database,
@@ -156,13 +156,13 @@ class DaysPass(Operation):
     holds.
     """
 
-    async def perform(self, database: PlatformDatabase) -> Any:
+    async def perform(self, database: Database) -> Any:
         await _run(
             database,
             "update app.worker_outbox set sent_at = sent_at - interval '5 days' where sent_at is not null",
         )
         await _run(database, "update app.worker_claims set claimed_at = claimed_at - interval '5 days'")
-        return await database.purge(days=PURGED_AFTER_DAYS)
+        return await database.outbox.purge(days=PURGED_AFTER_DAYS)
 
     def predict(self, world: World) -> Any:
         for owed in world.outbox.values():
@@ -182,8 +182,8 @@ class DaysPass(Operation):
         return len(messages) + len(claims)
 
 
-async def _run(database: PlatformDatabase, statement: str) -> int:
+async def _run(database: Database, statement: str) -> int:
     async def work(connection: Any) -> int:
         return (await connection.execute(statement.encode())).rowcount
 
-    return await database._db.transaction(work)
+    return await database.connections.transaction(work)

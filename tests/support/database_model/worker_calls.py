@@ -10,7 +10,7 @@ from typing import Any, Literal
 from uuid import UUID
 
 from tests.support.database_model.world import JOB, QUEUE, Held, Operation, Ticket, Transaction, World
-from worker.database.jobs import PlatformDatabase
+from worker.database import Database
 from worker.protocol.rows import OVER_STATUSES, OutboxMessage, OutboxRow
 
 LEASE_SECONDS = 600.0
@@ -24,9 +24,9 @@ class ClaimTask(Operation):
     token: int
     number: int
 
-    async def perform(self, database: PlatformDatabase) -> Any:
+    async def perform(self, database: Database) -> Any:
         message = OutboxMessage(QUEUE, f"request #{self.number}")
-        return await database.claim(
+        return await database.tasks.claim(
             self.task,
             JOB,
             worker="w",
@@ -60,8 +60,8 @@ class ClaimTask(Operation):
 class Heartbeat(Operation):
     ticket: Ticket
 
-    async def perform(self, database: PlatformDatabase) -> Any:
-        return await database.heartbeat(self.ticket.claim, progress={"done": 1})
+    async def perform(self, database: Database) -> Any:
+        return await database.tasks.heartbeat(self.ticket.claim, progress={"done": 1})
 
     def predict(self, world: World) -> Any:
         if world.standing(self.ticket) != "held":
@@ -74,10 +74,10 @@ class Heartbeat(Operation):
 class Complete(Operation):
     ticket: Ticket
 
-    async def perform(self, database: PlatformDatabase) -> Any:
+    async def perform(self, database: Database) -> Any:
         stage = self.ticket.claim.stage
         signal = OutboxMessage("geospatial-jobs", f"signal {stage}", f"{JOB}:{stage}:stage_complete")
-        return await database.complete(self.ticket.claim, {"success": True}, signal=signal)
+        return await database.tasks.complete(self.ticket.claim, {"success": True}, signal=signal)
 
     def predict(self, world: World) -> Any:
         match world.standing(self.ticket):
@@ -101,9 +101,11 @@ class Retry(Operation):
     number: int
     deaths: int
 
-    async def perform(self, database: PlatformDatabase) -> Any:
+    async def perform(self, database: Database) -> Any:
         message = OutboxMessage(QUEUE, f"retry #{self.number}", f"retry-{self.number}")
-        return await database.retry(self.ticket.claim, message=message, error="reset", deaths=self.deaths)
+        return await database.tasks.retry(
+            self.ticket.claim, message=message, error="reset", deaths=self.deaths
+        )
 
     def predict(self, world: World) -> Any:
         standing = world.standing(self.ticket)
@@ -121,10 +123,10 @@ class Release(Operation):
     number: int
     how: Literal["with a message", "without"]
 
-    async def perform(self, database: PlatformDatabase) -> Any:
+    async def perform(self, database: Database) -> Any:
         message = OutboxMessage(QUEUE, f"release #{self.number}", f"release-{self.number}")
         given = message if self.how == "with a message" else None
-        return await database.release(self.ticket.claim, message=given)
+        return await database.tasks.release(self.ticket.claim, message=given)
 
     def predict(self, world: World) -> Any:
         standing = world.standing(self.ticket)
@@ -140,8 +142,10 @@ class Release(Operation):
 class Fail(Operation):
     ticket: Ticket
 
-    async def perform(self, database: PlatformDatabase) -> Any:
-        return await database.fail(self.ticket.claim, reason="Broken", error_details="broken", result={})
+    async def perform(self, database: Database) -> Any:
+        return await database.tasks.fail(
+            self.ticket.claim, reason="Broken", error_details="broken", result={}
+        )
 
     def predict(self, world: World) -> Any:
         standing = world.standing(self.ticket)
@@ -158,8 +162,8 @@ class Fail(Operation):
 class NoteDeadLetter(Operation):
     task: str
 
-    async def perform(self, database: PlatformDatabase) -> Any:
-        return await database.note_dead_letter(self.task)
+    async def perform(self, database: Database) -> Any:
+        return await database.tasks.note_dead_letter(self.task)
 
     def predict(self, world: World) -> Any:
         if self.task in world.claims:
@@ -168,8 +172,8 @@ class NoteDeadLetter(Operation):
 
 @dataclass(frozen=True)
 class Rescue(Operation):
-    async def perform(self, database: PlatformDatabase) -> Any:
-        return await database.rescue([QUEUE], lease_seconds=LEASE_SECONDS)
+    async def perform(self, database: Database) -> Any:
+        return await database.tasks.rescue([QUEUE], lease_seconds=LEASE_SECONDS)
 
     def ways(self, world: World, answer: Any) -> Iterator[Sequence[Transaction]]:
         running = [task for task, row in world.rows.items() if row.status == "processing"]
@@ -206,12 +210,12 @@ class Sweep(Operation):
 
     fate: Literal["all sent", "one sent, the others failed", "none reported", "one sent, then an error"]
 
-    async def perform(self, database: PlatformDatabase) -> Any:
+    async def perform(self, database: Database) -> Any:
         rows: tuple[OutboxRow, ...] = ()
         sent: tuple[OutboxRow, ...] = ()
         failed: tuple[OutboxRow, ...] = ()
         try:
-            async with database.outbox(limit=500) as batch:
+            async with database.outbox.batch(limit=500) as batch:
                 rows = batch.rows
                 sent = {"all sent": rows, "none reported": ()}.get(self.fate, rows[:1])
                 failed = rows[1:] if self.fate == "one sent, the others failed" else ()

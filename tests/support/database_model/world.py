@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from itertools import permutations, product
 from typing import Any
 
-from worker.database.jobs import PlatformDatabase
+from worker.database import Database
 from worker.protocol.rows import (
     OVER_STATUSES,
     Advance,
@@ -168,7 +168,7 @@ Transaction = Callable[[World], Any]
 class Operation:
     """One call, by one worker or by the platform."""
 
-    async def perform(self, database: PlatformDatabase) -> Any:
+    async def perform(self, database: Database) -> Any:
         raise NotImplementedError
 
     def predict(self, world: World) -> Any:

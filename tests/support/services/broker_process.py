@@ -94,7 +94,7 @@ class BrokerProcess:
         self.start()
 
     def command(self, line: str) -> str:
-        """Send it a command (see `worker.local.broker.commands`) and return its answer."""
+        """Send it a command and return its answer."""
         process = self._running()
         assert process.stdin is not None
         assert process.stdout is not None

@@ -14,7 +14,6 @@ from typing import Any
 import dask
 import numpy as np
 import pytest
-import rasterio
 from rasterio.crs import CRS
 from rasterio.errors import RasterioError
 
@@ -31,7 +30,7 @@ from gdaltools.display.progress import Progress
 from gdaltools.errors import InvalidLocation, InvalidParameter, SourceNotFound
 from gdaltools.runtime import graph
 from gdaltools.storage import locate
-from tests.support.rasters import UTM, UTM_GRID, smooth, truncate, write_raster
+from tests.support.rasters import UTM, UTM_GRID, pixels, smooth, truncate, write_raster
 
 # Kills its own process, as `kill -9` does, when a named point is reached for the nth time.
 KILLED_RUN = """
@@ -68,11 +67,6 @@ def seen(folder: Path) -> dict[str, tuple[int, int]]:
 
 def names(cogs: Any, folder: Path) -> list[str]:
     return [str(Path(cog.location).relative_to(folder)) for cog in cogs]
-
-
-def pixels(path: str | Path) -> Any:
-    with rasterio.open(path) as dataset:
-        return dataset.read()
 
 
 def no_leftovers(folder: Path) -> bool:

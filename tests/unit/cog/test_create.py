@@ -36,6 +36,7 @@ from tests.support.rasters import (
     categories,
     damage,
     elevation,
+    pixels,
     smooth,
     truncate,
     write_raster,
@@ -54,11 +55,6 @@ def made(source: Path, profile: str = "analysis", **options: object) -> CogResul
     report = validate_cog(target)
     assert report.valid, str(report)
     return result
-
-
-def pixels(path: str | Path) -> np.ndarray:
-    with rasterio.open(path) as dataset:
-        return np.asarray(dataset.read())
 
 
 def left_in(folder: Path) -> set[str]:

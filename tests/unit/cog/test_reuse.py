@@ -12,11 +12,12 @@ import rasterio
 
 from gdaltools.cog.batch.create import create_cogs
 from gdaltools.cog.batch.result import BatchedCog, CogsResult
+from gdaltools.cog.create import create_cog
 from gdaltools.cog.format.structure import images
 from gdaltools.cog.validate import validate_cog
 from gdaltools.errors import CorruptRaster
 from gdaltools.raster.tiff import read_layout
-from tests.support.rasters import damage, smooth, write_raster
+from tests.support.rasters import damage, pixels, smooth, write_raster
 
 DEFLATE = {"compress": "deflate", "predictor": 2}
 
@@ -259,3 +260,16 @@ def whole_again(folder: Path, intact: bytes) -> Path:
     path = folder / "intact.tif"
     path.write_bytes(intact)
     return path
+
+
+def test_one_cog_copies_what_a_batch_would(tmp_path: Path) -> None:
+    source, options = tiled(tmp_path / "a.tif"), {"blocksize": 128, "progress": False}
+    blocks = create_cog(source, tmp_path / "blocks.tif", reuse=True, **options)
+    assert blocks.reused == "blocks"
+    assert "stored blocks copied" in str(blocks)
+    whole = create_cog(tmp_path / "blocks.tif", tmp_path / "whole.tif", reuse=True, **options)
+    assert whole.reused == "file"
+    assert (tmp_path / "whole.tif").read_bytes() == (tmp_path / "blocks.tif").read_bytes()
+    anew = create_cog(source, tmp_path / "anew.tif", **options)
+    assert anew.reused is None
+    np.testing.assert_array_equal(pixels(whole.location), pixels(anew.location))

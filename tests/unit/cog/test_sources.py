@@ -22,12 +22,7 @@ import gdaltools.xr.accessor
 from gdaltools.cog.validate import validate_cog
 from gdaltools.cost import cog_memory
 from gdaltools.errors import InvalidParameter, TargetExists, UnsupportedRaster
-from tests.support.rasters import UTM, UTM_GRID, elevation, smooth, write_raster
-
-
-def pixels(path: Path | str, **options: Any) -> np.ndarray:
-    with rasterio.open(path, **options) as dataset:
-        return np.asarray(dataset.read())
+from tests.support.rasters import UTM, UTM_GRID, elevation, pixels, smooth, write_raster
 
 
 def array_of(data: Any, *, crs: str = UTM, nodata: float | None = None) -> xarray.DataArray:

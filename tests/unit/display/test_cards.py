@@ -10,15 +10,12 @@ import numpy as np
 import pytest
 import rasterio
 from IPython.lib.pretty import pretty
-from ipywidgets import IntSlider
 from rasterio.io import MemoryFile
 
 import gdaltools as gt
 from gdaltools.cog.batch.result import CogsResult, FailedCog
 from gdaltools.cog.reads import ReadTrace, Request, trace_reads
-from gdaltools.cost.estimation import estimate_megabytes
 from gdaltools.display import html
-from gdaltools.display.sliders import what_if
 from gdaltools.raster.picture import picture, thumbnail
 from tests.support.rasters import UTM, UTM_GRID, categories, smooth, write_raster
 from worker.protocol.routing import route
@@ -188,17 +185,6 @@ def test_levels_are_those_of_the_file(tmp_path: Path) -> None:
     cog = gt.create_cog(source, tmp_path / "b.tif", blocksize=128)
     images = gt.validate_cog(cog.location).images
     assert cog.levels == tuple((image.width, image.height) for image in images)
-
-
-def test_sliders_show_what_their_values_make() -> None:
-    cores = IntSlider(2, -3, 32)
-    box = what_if(lambda cores: estimate_megabytes("create_cog", 1000, cores=cores), cores=cores)
-    shown = box.children[-1]
-    assert "on 2 cores" in shown.value
-    cores.value = 5
-    assert "on 5 cores" in shown.value
-    cores.value = -1
-    assert shown.value.startswith("-1 cores")
 
 
 def test_a_plan_is_short_where_dask_names_it_and_whole_where_a_person_looks(tmp_path: Path) -> None:

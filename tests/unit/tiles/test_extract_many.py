@@ -133,8 +133,8 @@ def test_a_tiles_bytes_do_not_depend_on_threads_groups_or_other_tiles(
 ) -> None:
     path = write_raster(tmp_path / "a.tif", smooth(3, 800, 700), crs=UTM, transform=UTM_GRID)
     scheme = generate_tiling_scheme(path, 256, 32)
-    monkeypatch.setattr("gdaltools.tiles.extract.trials._FEW_BLOCKS", 4)
-    monkeypatch.setattr("gdaltools.tiles.extract.trials._SHARE", 1)
+    monkeypatch.setattr("gdaltools.tiles.extract.trials.FEW_BLOCKS", 4)
+    monkeypatch.setattr("gdaltools.tiles.extract.trials.TRIALS_SHARE", 1)
 
     def content(folder: str, threads: int, **options: Any) -> dict[str, bytes]:
         with dask.config.set(scheduler="threads", num_workers=threads):

@@ -1,13 +1,65 @@
-"""A cancellation that comes in the same turn of the loop as the awaited result."""
+"""Retries, and a cancellation that comes in the same turn of the loop as the awaited result."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
+from itertools import islice
 from types import ModuleType
 
 import pytest
 
-from worker.waiting import mend_cancellation
+from worker.errors import BusError, LockLost, QueueNotFound
+from worker.waiting import growing, mend_cancellation, retried
+
+
+class Attempts:
+    """Raises its errors one after the other, then returns; notes what `retried` reports and waits for."""
+
+    def __init__(self, *errors: Exception) -> None:
+        self.errors = list(errors)
+        self.reported: list[BusError] = []
+        self.waited: list[float] = []
+
+    async def attempt(self) -> str:
+        if self.errors:
+            raise self.errors.pop(0)
+        return "done"
+
+    async def sleep(self, seconds: float) -> None:
+        self.waited.append(seconds)
+
+    async def retried(self, *, pauses: Iterable[float] = (1, 2)) -> str:
+        return await retried(
+            self.attempt, errors=BusError, pauses=pauses, on_error=self.reported.append, sleep=self.sleep
+        )
+
+
+async def test_errors_that_may_pass_are_followed_by_a_pause_and_an_attempt() -> None:
+    attempts = Attempts(first := BusError("1"), second := BusError("2"))
+    assert await attempts.retried() == "done"
+    assert attempts.reported == [first, second]
+    assert attempts.waited == [1, 2]
+
+
+async def test_when_the_pauses_are_used_up_the_last_error_is_raised() -> None:
+    attempts = Attempts(BusError("1"), BusError("2"), BusError("3"))
+    with pytest.raises(BusError, match="3"):
+        await attempts.retried()
+    assert len(attempts.reported) == 2
+
+
+@pytest.mark.parametrize("error", [LockLost("gone"), QueueNotFound("no queue"), KeyError("another error")])
+async def test_an_error_that_does_not_pass_is_raised_at_once(error: Exception) -> None:
+    attempts = Attempts(error)
+    with pytest.raises(type(error)):
+        await attempts.retried()
+    assert not attempts.waited
+
+
+def test_pauses_grow_to_the_longest() -> None:
+    for pause, middle in zip(islice(growing(1, 4), 5), (1, 2, 4, 4, 4), strict=True):
+        assert middle / 2 <= pause <= 1.5 * middle
 
 
 @pytest.fixture

@@ -36,7 +36,10 @@ _SYMBOL: dict[str, Any] = {"kind": Symbol}
 
 
 class Performative:
-    """A frame's body: a described list whose fields are the dataclass's, in order."""
+    """A frame's body: a described list whose fields are the dataclass's, in order.
+
+    Fields at the end of the list that the broker has no use for are not defined, and not read.
+    """
 
     code: ClassVar[int]
 
@@ -51,11 +54,6 @@ class Open(Performative):
     max_frame_size: int = field(default=0xFFFFFFFF, metadata=_UINT)
     channel_max: int = field(default=0xFFFF, metadata=_USHORT)
     idle_time_out: int | None = field(default=None, metadata=_UINT)
-    outgoing_locales: Any = field(default=None, metadata=_ANY)
-    incoming_locales: Any = field(default=None, metadata=_ANY)
-    offered_capabilities: Any = field(default=None, metadata=_ANY)
-    desired_capabilities: Any = field(default=None, metadata=_ANY)
-    properties: dict[Any, Any] | None = field(default=None, metadata=_MAP)
 
 
 @dataclass(slots=True)
@@ -106,7 +104,6 @@ class Flow(Performative):
     available: int | None = field(default=None, metadata=_UINT)
     drain: bool = field(default=False, metadata=_BOOLEAN)
     echo: bool = field(default=False, metadata=_BOOLEAN)
-    properties: dict[Any, Any] | None = field(default=None, metadata=_MAP)
 
 
 @dataclass(slots=True)
@@ -124,7 +121,6 @@ class Transfer(Performative):
     state: Any = field(default=None, metadata=_DESCRIBED)
     resume: bool = field(default=False, metadata=_BOOLEAN)
     aborted: bool = field(default=False, metadata=_BOOLEAN)
-    batchable: bool = field(default=False, metadata=_BOOLEAN)
 
 
 @dataclass(slots=True)
@@ -137,7 +133,6 @@ class Disposition(Performative):
     last: int | None = field(default=None, metadata=_UINT)
     settled: bool = field(default=False, metadata=_BOOLEAN)
     state: Any = field(default=None, metadata=_DESCRIBED)
-    batchable: bool = field(default=False, metadata=_BOOLEAN)
 
 
 @dataclass(slots=True)
@@ -180,8 +175,6 @@ class SaslInit(Performative):
 
     code: ClassVar[int] = 0x41
     mechanism: str = field(default=Symbol("ANONYMOUS"), metadata=_SYMBOL)
-    initial_response: bytes | None = field(default=None, metadata=_BINARY)
-    hostname: str | None = field(default=None, metadata=_STRING)
 
 
 @dataclass(slots=True)

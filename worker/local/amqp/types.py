@@ -4,7 +4,8 @@
 (integers, text), the value is an instance of a small subclass below. Plain ``int`` is AMQP's long, plain
 ``float`` its double, plain ``str`` its string.
 
-Malformed bytes raise `DecodeError` and nothing else, in time and memory proportional to their length.
+The SDKs send neither chars nor decimals, so these are not read. Malformed bytes raise `DecodeError` and
+nothing else, in time and memory proportional to their length.
 
 Source: OASIS AMQP 1.0 part 1 (types), §1.2 (encodings) and §1.6 (primitive types).
 """
@@ -60,16 +61,8 @@ class Float(float):
     """AMQP float (32 bits)."""
 
 
-class Char(str):
-    """AMQP char: one Unicode character."""
-
-
 class Symbol(str):
     """AMQP symbol: ASCII text from a constrained domain."""
-
-
-class Decimal(bytes):
-    """AMQP decimal32, decimal64 or decimal128, as its 4, 8 or 16 raw bytes."""
 
 
 class Array(list[Any]):
@@ -99,9 +92,6 @@ _FIXED: dict[int, tuple[struct.Struct, Callable[[Any], Any]]] = {
     0x72: (struct.Struct(">f"), Float),
     0x82: (struct.Struct(">d"), float),
     0x83: (struct.Struct(">q"), Timestamp),
-    0x74: (struct.Struct("4s"), Decimal),
-    0x84: (struct.Struct("8s"), Decimal),
-    0x94: (struct.Struct("16s"), Decimal),
     0x98: (struct.Struct("16s"), lambda raw: UUID(bytes=raw)),
 }
 _EMPTY: dict[int, Callable[[], Any]] = {
@@ -183,11 +173,6 @@ def _decode_payload(data: bytes, at: int, code: int, depth: int) -> tuple[Any, i
         if data[at] > 1:
             raise DecodeError(f"AMQP boolean byte is {data[at]}, not 0 or 1")
         return data[at] == 1, at + 1
-    if code == 0x73:
-        raw = struct.unpack_from(">I", data, at)[0]
-        if raw > 0x10FFFF:
-            raise DecodeError(f"AMQP char {raw:#x} is not a Unicode character")
-        return Char(chr(raw)), at + 4
     raise DecodeError(f"{code:#04x} is no AMQP type code")
 
 
@@ -311,14 +296,10 @@ def _encode_payload(value: Any) -> tuple[int, bytes]:
         return (
             (0x72, struct.pack(">f", value)) if isinstance(value, Float) else (0x82, struct.pack(">d", value))
         )
-    if isinstance(value, Char):
-        return 0x73, struct.pack(">I", ord(value))
     if isinstance(value, Symbol):
         return 0xB3, _sized(value.encode("ascii"))
     if isinstance(value, str):
         return 0xB1, _sized(value.encode("utf-8"))
-    if isinstance(value, Decimal):
-        return {4: 0x74, 8: 0x84, 16: 0x94}[len(value)], bytes(value)
     if isinstance(value, bytes | bytearray | memoryview):
         return 0xB0, _sized(bytes(value))
     if isinstance(value, UUID):

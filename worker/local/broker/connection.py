@@ -36,8 +36,7 @@ from worker.local.amqp.frames import (
     encode_frame,
 )
 from worker.local.amqp.types import Array, DecodeError, Symbol
-from worker.local.broker.links import Node, SendingLink
-from worker.local.broker.session import ProtocolError, Session
+from worker.local.broker.session import Node, ProtocolError, SendingLink, Session
 from worker.local.queues.namespace import Namespace
 from worker.local.queues.peek_lock import Queue
 

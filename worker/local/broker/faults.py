@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any, get_args
 
 from gdaltools.errors import InvalidParameter
 from worker.local.queues.namespace import SERVER_BUSY, Namespace, Operation
+from worker.local.queues.peek_lock import Queue
 
 DETACH_FORCED = "amqp:link:detach-forced"
 
@@ -21,7 +23,7 @@ class Faults:
         Runs a function on the thread that may use the namespace, and returns its result.
     """
 
-    def __init__(self, namespace: Namespace, run: Callable[[Callable[[], int]], int]) -> None:
+    def __init__(self, namespace: Namespace, run: Callable[[Callable[[], Any]], Any]) -> None:
         self._namespace = namespace
         self._run = run
 
@@ -51,55 +53,34 @@ class Faults:
         Raises
         ------
         InvalidParameter
-            `times` is below 1, or there is no such queue.
+            `times` is below 1, or there is no such operation or queue.
         """
+        if operation not in get_args(Operation):
+            raise InvalidParameter(f"{operation!r} is not one of {', '.join(get_args(Operation))}")
         if times < 1:
             raise InvalidParameter(f"times is {times}; it must be at least 1")
-
-        def arm() -> int:
-            target = self._namespace.get_queue(queue) if queue is not None else None
-            self._namespace.arm_fault(operation, condition, target, times)
-            return times
-
-        self._run(arm)
+        self._run(lambda: self._namespace.arm_fault(operation, condition, self._queue(queue), times))
 
     def clear(self) -> None:
         """Clear the faults that `fail_next` has armed, and the reply delay."""
-
-        def disarm() -> int:
-            self._namespace.disarm_faults()
-            return 0
-
-        self._run(disarm)
+        self._run(self._namespace.disarm_faults)
 
     def delay_replies(self, seconds: float) -> None:
         """Delay every AMQP frame that the broker sends by `seconds`; 0 ends the delay."""
-
-        def delay() -> int:
-            self._namespace.reply_delay = max(0.0, seconds)
-            return 0
-
-        self._run(delay)
+        self._run(lambda: setattr(self._namespace, "reply_delay", max(0.0, seconds)))
 
     def drop_connections(self) -> int:
         """Abort every TCP connection without a close frame; return how many there were."""
-
-        def drop() -> int:
-            peers = list(self._namespace.peers)
-            for peer in peers:
-                peer.drop()
-            return len(peers)
-
-        return self._run(drop)
+        return int(self._run(self._namespace.drop_peers))
 
     def detach_links(self, queue: str | None = None, *, condition: str = DETACH_FORCED) -> int:
         """Close the links to `queue` (None: all), as the service does when it is updated; return how many."""
 
         def detach() -> int:
-            target = self._namespace.get_queue(queue) if queue is not None else None
+            target = self._queue(queue)
             return sum(peer.detach_links(target, condition) for peer in list(self._namespace.peers))
 
-        return self._run(detach)
+        return int(self._run(detach))
 
     def expire_locks(self, queue: str, *, message_id: str | None = None) -> int:
         """Expire all locks at `queue`, or those of one message id, now; return how many."""
@@ -109,4 +90,7 @@ class Faults:
             self._namespace.wake()
             return ended
 
-        return self._run(expire)
+        return int(self._run(expire))
+
+    def _queue(self, path: str | None) -> Queue | None:
+        return None if path is None else self._namespace.get_queue(path)

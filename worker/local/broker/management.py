@@ -10,18 +10,15 @@ from collections.abc import Callable
 from typing import Any
 from uuid import UUID
 
-from worker.local.amqp.message import Message, decode_message, encode_message, response
+from worker.local.amqp.message import Message, encode_message, response
 from worker.local.amqp.types import Array, DecodeError, Int, Symbol, Timestamp
-from worker.local.queues.journal import NotSaved
 from worker.local.queues.namespace import LOCK_LOST, SERVER_BUSY, Namespace, Token
-from worker.local.queues.peek_lock import LockNotHeld, MessageNotFound, Queue
-from worker.local.queues.stored import Stored
+from worker.local.queues.peek_lock import LockNotHeld, Queue
 
 MAX_PEEK_BYTES = 256 * 1024
 _VENDOR = "com.microsoft:"
 _STATUS = {
     LOCK_LOST: 410,
-    _VENDOR + "message-not-found": 404,
     SERVER_BUSY: 503,
     _VENDOR + "timeout": 408,
     "amqp:not-found": 404,
@@ -67,10 +64,6 @@ def manage(namespace: Namespace, queue: Queue, request: Message) -> bytes:
         value = handler(queue, arguments)
     except LockNotHeld as error:
         return _refusal(request, LOCK_LOST, str(error))
-    except NotSaved as error:
-        return _refusal(request, SERVER_BUSY, str(error))
-    except MessageNotFound as error:
-        return _refusal(request, _VENDOR + "message-not-found", str(error))
     except DecodeError as error:
         return _refusal(request, "amqp:decode-error", str(error))
     status = 200 if value is not None else 204
@@ -111,7 +104,6 @@ def _settle(queue: Queue, arguments: dict[Any, Any]) -> dict[str, Any]:
     settle: Callable[[UUID], None] | None = {
         "completed": queue.complete,
         "abandoned": queue.abandon,
-        "defered": queue.defer,  # the service's own spelling
         "suspended": lambda token: queue.dead_letter(token, reason, description),
     }.get(status)
     if settle is None:
@@ -134,39 +126,10 @@ def _peek(queue: Queue, arguments: dict[Any, Any]) -> dict[str, Any] | None:
     return {"messages": found} if found else None
 
 
-def _schedule(queue: Queue, arguments: dict[Any, Any]) -> dict[str, Any]:
-    entries = _arguments(arguments, "messages", dict)
-    messages = [decode_message(_argument(entry, "message", bytes)) for entry in entries]
-    return {"sequence-numbers": Array(number or 0 for number in queue.send(*messages))}
-
-
-def _cancel(queue: Queue, arguments: dict[Any, Any]) -> dict[str, Any]:
-    queue.cancel_scheduled(_arguments(arguments, "sequence-numbers", int))
-    return {}
-
-
-def _receive_deferred(queue: Queue, arguments: dict[Any, Any]) -> dict[str, Any]:
-    delete = arguments.get("receiver-settle-mode") == 0
-    found = queue.receive_deferred(_arguments(arguments, "sequence-numbers", int), delete=delete)
-    return {"messages": [_deferred(stored) for stored in found]}
-
-
-def _deferred(stored: Stored) -> dict[str, Any]:
-    message = encode_message(stored.to_wire())
-    return (
-        {"message": message}
-        if stored.lock_token is None
-        else {"lock-token": stored.lock_token, "message": message}
-    )
-
-
 _HANDLERS: dict[str, _Handler] = {
     _VENDOR + "renew-lock": _renew,
     _VENDOR + "update-disposition": _settle,
     _VENDOR + "peek-message": _peek,
-    _VENDOR + "schedule-message": _schedule,
-    _VENDOR + "cancel-scheduled-message": _cancel,
-    _VENDOR + "receive-by-sequence-number": _receive_deferred,
 }
 _KINDS: dict[str, Any] = {
     _VENDOR + "renew-lock": "renew",

@@ -13,9 +13,8 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from gdaltools.errors import InvalidParameter
-from worker.local.queues.journal import MEMORY_ONLY, Journal, NotSaved
 from worker.local.queues.peek_lock import Queue, QueueSpec, create_queue
-from worker.local.queues.shelf import DEAD_LETTER_PATH
+from worker.local.queues.store import Store
 from worker.local.queues.stored import Stored
 
 SERVER_BUSY = "com.microsoft:server-busy"
@@ -35,8 +34,6 @@ class Token:
 
 class Consumer(Protocol):
     """A link on which the broker may deliver messages of a queue."""
-
-    deletes: bool
 
     @property
     def queue(self) -> Queue:
@@ -77,12 +74,12 @@ class Namespace:
     ----------
     specs
         The queues.
+    store
+        Where the queues' messages are.
     accept_token
         Returns whether a client with the token is accepted.
     clock
         Returns the time in seconds since 1970.
-    journal
-        Saves the queues; see `restore`.
 
     Raises
     ------
@@ -93,10 +90,10 @@ class Namespace:
     def __init__(
         self,
         specs: Iterable[QueueSpec],
+        store: Store,
         *,
         accept_token: Callable[[Token], bool],
         clock: Callable[[], float] = time.time,
-        journal: Journal = MEMORY_ONLY,
     ) -> None:
         self.accept_token = accept_token
         self.reply_delay = 0.0  # seconds
@@ -109,22 +106,9 @@ class Namespace:
         for spec in specs:
             if spec.name.lower() in self._queues:
                 raise InvalidParameter(f"the queue {spec.name!r} is named twice")
-            queue = create_queue(spec, clock=clock, journal=journal)
-            self._queues[spec.name.lower()] = queue
-            if queue.dead_letters is not None:
-                self._queues[f"{spec.name.lower()}/{DEAD_LETTER_PATH}"] = queue.dead_letters
-
-    def restore(self) -> None:
-        """Load the queues' contents from the journal.
-
-        Raises
-        ------
-        InvalidParameter
-            The journal cannot be read.
-        """
-        for queue in self._queues.values():
-            if queue.dead_letters is not None:
-                queue.restore()
+            queue = create_queue(spec, store, clock=clock)
+            for each in filter(None, (queue, queue.dead_letters)):
+                self._queues[each.path] = each
 
     def find_queue(self, path: str) -> Queue | None:
         """Return the queue or sub-queue at an address, in any case; None when there is none."""
@@ -159,6 +143,8 @@ class Namespace:
 
     def wake(self) -> None:
         """Deliver what can be delivered, and set the timer for what is due next."""
+        for queue in self._queues.values():
+            queue.advance()
         for queue, consumers in self._consumers.items():
             while queue.has_active():
                 consumer = next((each for each in consumers if each.is_ready()), None)
@@ -170,12 +156,7 @@ class Namespace:
                 if condition is not None:
                     consumer.detach(condition, "fault injected")
                     continue
-                try:
-                    stored = queue.receive(delete=consumer.deletes)
-                except NotSaved as error:
-                    consumer.detach(SERVER_BUSY, str(error))
-                    continue
-                if stored is not None:
+                if (stored := queue.receive()) is not None:
                     consumer.deliver(stored)
         self._set_timer()
 
@@ -193,8 +174,14 @@ class Namespace:
         """Cancel the timer and drop every connection."""
         if self._timer is not None:
             self._timer.cancel()
-        for peer in list(self.peers):
+        self.drop_peers()
+
+    def drop_peers(self) -> int:
+        """Drop every connection; return how many there were."""
+        peers = list(self.peers)
+        for peer in peers:
             peer.drop()
+        return len(peers)
 
     # Faults
 

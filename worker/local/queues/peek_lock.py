@@ -1,9 +1,9 @@
 """The behavior of a Service Bus queue: peek-lock, delivery counts, expiry and dead letters.
 
-This module has no network and no event loop. Every message is in one of four states: active (to be received),
-locked, deferred, or scheduled. Its position is its sequence number, which never changes: an abandoned message
-is received again before later ones. Nothing happens on its own: `Queue.advance` applies what has become due,
-and every operation calls it first.
+This module has no network and no event loop. Every message is in one of three states: active (to be
+received), locked, or scheduled. Its position is its sequence number, which never changes: an abandoned
+message is received again before later ones. Nothing happens on its own: `Queue.advance` applies what has
+become due, and every operation calls it first.
 
 Source: learn.microsoft.com, Service Bus: "Message transfers, locks, and settlement", "Message expiration",
 "Overview of dead-letter queues", "Duplicate detection", "Message sequencing and timestamps".
@@ -11,25 +11,22 @@ Source: learn.microsoft.com, Service Bus: "Message transfers, locks, and settlem
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from uuid import UUID, uuid4
 
 from gdaltools.errors import InvalidParameter
 from worker.local.amqp.message import Message
-from worker.local.queues.journal import MEMORY_ONLY, Journal
-from worker.local.queues.shelf import Shelves
+from worker.local.queues.store import Shelf, Store
 from worker.local.queues.stored import State, Stored
 
+DEAD_LETTER_PATH = "$deadletterqueue"
 MAX_LOCK_SECONDS = 300  # Service Bus's own limit
 
 
 class LockNotHeld(Exception):
     """The lock token is unknown, or its lock has expired or was settled before."""
-
-
-class MessageNotFound(Exception):
-    """No message with that sequence number is in the state that the operation needs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,9 +42,8 @@ class QueueSpec:
     max_delivery_count
         The number of deliveries after which a message that was not completed is dead-lettered.
     ttl_seconds
-        The time to live of a message; a shorter one set on the message takes precedence.
-    dead_letter_on_expiry
-        Whether an expired message is dead-lettered; otherwise it is dropped.
+        The time to live of a message; a shorter one set on the message takes precedence. An expired message
+        is dead-lettered.
     duplicate_window_seconds
         How long a message id is remembered: another message with the same id is accepted and dropped. 0
         disables duplicate detection.
@@ -59,11 +55,10 @@ class QueueSpec:
     """
 
     name: str
-    lock_seconds: float = 300
+    lock_seconds: float = 300.0
     max_delivery_count: int = 3
-    ttl_seconds: float = 7 * 86_400
-    dead_letter_on_expiry: bool = True
-    duplicate_window_seconds: float = 600
+    ttl_seconds: float = 7 * 86_400.0
+    duplicate_window_seconds: float = 600.0
 
     def __post_init__(self) -> None:
         if not self.name or "$" in self.name:
@@ -80,7 +75,6 @@ class QueueCounts:
 
     active: int
     locked: int
-    deferred: int
     scheduled: int
     dead_letter: int
 
@@ -88,14 +82,14 @@ class QueueCounts:
 class Queue:
     """One queue, or the dead-letter sub-queue of one.
 
-    Every operation is saved when it returns. An operation that raises `NotSaved` has not happened.
+    Every operation is saved when it returns. An operation that raises has not happened.
 
     Parameters
     ----------
     spec
         The queue's settings.
-    shelves
-        The messages of the queue and of its sub-queue.
+    store
+        Where the messages are.
     clock
         Returns the time in seconds since 1970.
     dead_letters
@@ -104,89 +98,59 @@ class Queue:
     """
 
     def __init__(
-        self, spec: QueueSpec, shelves: Shelves, *, clock: Callable[[], float], dead_letters: Queue | None
+        self, spec: QueueSpec, store: Store, *, clock: Callable[[], float], dead_letters: Queue | None
     ) -> None:
         self.spec = spec
         self.dead_letters = dead_letters
+        self.path = spec.name.lower() if dead_letters else f"{spec.name.lower()}/{DEAD_LETTER_PATH}"
+        """The address of the queue, in lower case."""
         self._clock = clock
-        self._shelves = shelves
-        self._shelf = shelves.dead_letters if dead_letters is None else shelves.messages
-
-    @property
-    def path(self) -> str:
-        """The address of the queue."""
-        return self.spec.name if self.dead_letters is not None else f"{self.spec.name}/$DeadLetterQueue"
-
-    def restore(self) -> None:
-        """Load the queue and its sub-queue from the journal, and apply what has become due meanwhile.
-
-        Raises
-        ------
-        InvalidParameter
-            The journal cannot be read.
-        """
-        self._shelves.restore()
-        self.advance()
+        self._store = store
+        self._shelf = Shelf(store, self.path)
+        self._grave = dead_letters._shelf if dead_letters is not None else self._shelf
 
     def counts(self) -> QueueCounts:
         """Return the number of messages in each state."""
         self.advance()
-        states = [stored.state for stored in self._shelf.in_order()]
+        states = self._shelf.count()
         return QueueCounts(
-            active=states.count(State.ACTIVE),
-            locked=states.count(State.LOCKED),
-            deferred=states.count(State.DEFERRED),
-            scheduled=states.count(State.SCHEDULED),
-            dead_letter=len(self._shelves.dead_letters),
+            active=states[State.ACTIVE],
+            locked=states[State.LOCKED],
+            scheduled=states[State.SCHEDULED],
+            dead_letter=sum(self._grave.count().values()),
         )
+
+    @contextmanager
+    def _operation(self) -> Iterator[float]:
+        """Apply what has become due, yield the current time, and save the block's changes."""
+        now = self.advance()
+        with self._store.saving():
+            yield now
 
     # Sending
 
-    def send(self, *messages: Message) -> list[int | None]:
+    def send(self, *messages: Message) -> None:
         """Add all messages or none; each becomes active now, or at the time for which it is scheduled.
 
-        Returns
-        -------
-        list of int or None
-            The sequence numbers; None for each message that was dropped as a duplicate.
+        A message with a remembered id is accepted and dropped.
         """
-        now = self.advance()
-        sequences = [self._take_in(message, now) for message in messages]
-        self._shelves.save()
-        return sequences
+        with self._operation() as now:
+            for message in messages:
+                if not self._is_duplicate(message, now):
+                    self._take_in(message, now)
 
-    def cancel_scheduled(self, sequences: Iterable[int]) -> None:
-        """Remove scheduled messages, all or none.
-
-        Raises
-        ------
-        MessageNotFound
-            One of them was cancelled before or is no longer scheduled; none is removed.
-        """
-        self.advance()
-        for stored in self._find(sequences, State.SCHEDULED):
-            self._shelf.remove(stored)
-        self._shelves.save()
-
-    def _take_in(self, message: Message, now: float) -> int | None:
-        if self._is_duplicate(message, now):
-            return None
-        sequence = self._shelf.take_number()
-        stored = Stored(sequence, message, State.ACTIVE, enqueued_at=now, expires_at=0.0)
+    def _take_in(self, message: Message, now: float) -> None:
+        stored = Stored(self._shelf.take_number(), message, State.ACTIVE, enqueued_at=now, expires_at=0.0)
         if message.scheduled_for is not None and message.scheduled_for > now:
             self._shelf.put(replace(stored, state=State.SCHEDULED, due_at=message.scheduled_for))
         else:
             self._enqueue(stored, now)
-        return sequence
 
     def _is_duplicate(self, message: Message, now: float) -> bool:
         window = self.spec.duplicate_window_seconds
         if message.message_id is None or not window or self.dead_letters is None:
             return False
-        if self._shelf.remembers(message.message_id, now):
-            return True
-        self._shelf.remember(message.message_id, now + window)
-        return False
+        return not self._shelf.remember(message.message_id, now, now + window)
 
     def _enqueue(self, stored: Stored, when: float) -> None:
         ttl = min(self.spec.ttl_seconds, stored.message.ttl_seconds or self.spec.ttl_seconds)
@@ -195,109 +159,76 @@ class Queue:
 
     # Receiving
 
-    def receive(self, *, delete: bool = False) -> Stored | None:
-        """Lock (or, with `delete`, remove) the next active message and return it; None when there is none."""
-        now = self.advance()
-        stored = self._shelf.first_active()
-        if stored is None:
-            return None
-        taken = self._take_out(stored, now, delete=delete)
-        self._shelves.save()
-        return taken
+    def receive(self) -> Stored | None:
+        """Lock the next active message and return it; None when there is none."""
+        with self._operation() as now:
+            stored = self._shelf.first_active()
+            if stored is None:
+                return None
+            until = now + self.spec.lock_seconds
+            locked = replace(stored, state=State.LOCKED, lock_token=uuid4(), due_at=until)
+            self._shelf.put(locked)
+            return locked
 
     def has_active(self) -> bool:
         """Return whether `receive` would return a message."""
         self.advance()
-        return self._shelf.first_active() is not None
-
-    def receive_deferred(self, sequences: Iterable[int], *, delete: bool = False) -> list[Stored]:
-        """Lock (or, with `delete`, remove) deferred messages by their sequence numbers, all or none.
-
-        Raises
-        ------
-        MessageNotFound
-            One of them is not deferred; none is locked.
-        """
-        now = self.advance()
-        found = self._find(sequences, State.DEFERRED)
-        taken = [self._take_out(stored, now, delete=delete) for stored in found]
-        self._shelves.save()
-        return taken
+        return self._shelf.has_active()
 
     def peek(self, from_sequence: int, count: int) -> list[Stored]:
         """Return up to `count` messages in any state, in order, beginning at `from_sequence`."""
         self.advance()
-        return [s for s in self._shelf.in_order() if s.sequence >= from_sequence][: max(0, count)]
-
-    def _take_out(self, stored: Stored, now: float, *, delete: bool) -> Stored:
-        if delete:
-            self._shelf.remove(stored)
-            return stored
-        until = now + self.spec.lock_seconds
-        locked = replace(stored, state=State.LOCKED, lock_token=uuid4(), due_at=until)
-        self._shelf.put(locked)
-        return locked
-
-    def _find(self, sequences: Iterable[int], state: State) -> list[Stored]:
-        found = [self._shelf.find(sequence) for sequence in sequences]
-        present = [stored for stored in found if stored is not None and stored.state is state]
-        if len(present) < len(found):
-            raise MessageNotFound(f"{len(found) - len(present)} of {len(found)} are not {state.name.lower()}")
-        return present
+        return self._shelf.in_order(from_sequence, count)
 
     # Settling by token; each operation raises LockNotHeld when the lock has expired or was settled
 
     def renew(self, token: UUID) -> float:
         """Renew the lock for its full duration; return when it expires, in seconds since 1970."""
-        renewed = replace(self._held(token), due_at=self._clock() + self.spec.lock_seconds)
-        self._shelf.put(renewed)
-        self._shelves.save()
+        with self._operation() as now:
+            renewed = replace(self._held(token), due_at=now + self.spec.lock_seconds)
+            self._shelf.put(renewed)
         return renewed.due_at
 
     def complete(self, token: UUID) -> None:
         """Remove the message for good."""
-        self._shelf.remove(self._held(token))
-        self._shelves.save()
+        with self._operation():
+            self._shelf.remove(self._held(token))
 
     def release(self, token: UUID) -> None:
         """Return the message to the queue without counting the delivery."""
-        self._give_back(self._held(token))
-        self._shelves.save()
+        with self._operation():
+            self._give_back(self._held(token))
 
     def abandon(self, token: UUID) -> None:
         """Return the message to the queue and count the delivery; at the limit it is dead-lettered."""
-        self._count_delivery(self._held(token))
-        self._shelves.save()
-
-    def defer(self, token: UUID) -> None:
-        """Set the message aside until it is received by its sequence number."""
-        self._give_back(replace(self._held(token), deferred=True))
-        self._shelves.save()
+        with self._operation():
+            self._count_delivery(self._held(token))
 
     def dead_letter(self, token: UUID, reason: str | None, description: str | None) -> None:
         """Move the message to the sub-queue; in the sub-queue itself, set the new reason."""
-        self._bury(self._held(token), reason, description)
-        self._shelves.save()
+        with self._operation():
+            self._bury(self._held(token), reason, description)
 
     def expire_lock(self, *, message_id: str | None = None) -> int:
         """Expire the locks of all messages, or of those with `message_id`, now; return how many."""
-        self.advance()
-        held = [s for s in self._shelf.locked() if message_id is None or s.message.message_id == message_id]
-        for stored in held:
-            self._count_delivery(stored)
-        self._shelves.save()
+        with self._operation():
+            held = [
+                stored
+                for stored in self._shelf.locked()
+                if message_id is None or stored.message.message_id == message_id
+            ]
+            for stored in held:
+                self._count_delivery(stored)
         return len(held)
 
     def _held(self, token: UUID) -> Stored:
-        self.advance()
         stored = self._shelf.find_locked(token)
         if stored is None:
             raise LockNotHeld(f"the lock {token} on a message of {self.path} has expired or was settled")
         return stored
 
     def _give_back(self, stored: Stored) -> None:
-        state = State.DEFERRED if stored.deferred else State.ACTIVE
-        self._shelf.put(replace(stored, state=state, lock_token=None))
+        self._shelf.put(replace(stored, state=State.ACTIVE, lock_token=None))
 
     def _count_delivery(self, stored: Stored) -> None:
         counted = replace(stored, failed_deliveries=stored.failed_deliveries + 1)
@@ -314,7 +245,7 @@ class Queue:
             {k: v for k, v in reasons.items() if v is not None}
         )
         self._shelf.remove(stored)
-        self._shelves.dead_letters.put(
+        self._grave.put(
             Stored(
                 stored.sequence,
                 message,
@@ -329,35 +260,24 @@ class Queue:
 
     def next_due(self) -> float:
         """Return the earliest time at which `advance` may have something to do; infinity for never."""
-        return min(self._shelves.messages.next_due(), self._shelves.dead_letters.next_due())
+        return self._shelf.next_due()
 
     def advance(self) -> float:
         """Apply what has become due (expired locks, scheduled messages, expiry); return the current time."""
         now = self._clock()
-        something_was_due = False
-        while (stored := self._shelf.take_due(now)) is not None:
-            something_was_due = True
-            if stored.state is State.LOCKED:
-                self._count_delivery(stored)
-            elif stored.state is State.SCHEDULED:
-                self._enqueue(stored, now)
-            else:
-                self._expire(stored)
-        if self.dead_letters is not None:
-            self.dead_letters.advance()
-        if something_was_due:
-            self._shelves.save_passage_of_time()
+        if self._shelf.next_due() <= now:
+            with self._store.saving():
+                while (stored := self._shelf.first_due(now)) is not None:
+                    if stored.state is State.LOCKED:
+                        self._count_delivery(stored)
+                    elif stored.state is State.SCHEDULED:
+                        self._enqueue(stored, now)
+                    else:
+                        reason = "The message expired and was dead lettered."
+                        self._bury(stored, "TTLExpiredException", reason)
         return now
 
-    def _expire(self, stored: Stored) -> None:
-        if self.spec.dead_letter_on_expiry:
-            self._bury(stored, "TTLExpiredException", "The message expired and was dead lettered.")
-        else:
-            self._shelf.remove(stored)
 
-
-def create_queue(spec: QueueSpec, *, clock: Callable[[], float], journal: Journal = MEMORY_ONLY) -> Queue:
-    """Return a queue with its dead-letter sub-queue; both are empty until `Queue.restore`."""
-    shelves = Shelves(spec.name.lower(), journal)
-    dead_letters = Queue(spec, shelves, clock=clock, dead_letters=None)
-    return Queue(spec, shelves, clock=clock, dead_letters=dead_letters)
+def create_queue(spec: QueueSpec, store: Store, *, clock: Callable[[], float]) -> Queue:
+    """Return a queue with its dead-letter sub-queue, both with the messages that `store` has of them."""
+    return Queue(spec, store, clock=clock, dead_letters=Queue(spec, store, clock=clock, dead_letters=None))

@@ -1,4 +1,4 @@
-"""The contents of a queue as values: its messages, each in a state, and the message ids that it remembers."""
+"""A message in a queue, in one of three states."""
 
 from __future__ import annotations
 
@@ -12,10 +12,9 @@ from worker.local.amqp.types import Int, Symbol, Timestamp
 
 
 class State(Enum):
-    """The state of a message; the first three values are those of ``x-opt-message-state``."""
+    """The state of a message; the first two values are those of ``x-opt-message-state``."""
 
     ACTIVE = 0
-    DEFERRED = 1
     SCHEDULED = 2
     LOCKED = 3
 
@@ -32,14 +31,11 @@ class Stored:
     failed_deliveries: int = 0
     due_at: float = 0.0  # when the lock expires, or the scheduled message becomes active
     lock_token: UUID | None = None
-    deferred: bool = False  # is deferred again when its lock ends
 
     @property
     def acts_at(self) -> float:
         """The time at which the message changes state without an operation; infinity for never."""
-        if self.state is State.ACTIVE:
-            return self.expires_at
-        return self.due_at if self.state is not State.DEFERRED else float("inf")
+        return self.expires_at if self.state is State.ACTIVE else self.due_at
 
     def to_wire(self) -> Message:
         """Return the message with the annotations that Service Bus adds."""
@@ -52,51 +48,3 @@ class Stored:
         if self.lock_token is not None:
             annotations[Symbol("x-opt-locked-until")] = Timestamp(self.due_at * 1000)
         return self.message.delivered(delivery_count=self.failed_deliveries, annotations=annotations)
-
-
-@dataclass(frozen=True, slots=True)
-class Contents:
-    """The contents of a queue or sub-queue.
-
-    Parameters
-    ----------
-    next_sequence
-        The sequence number of the next message.
-    stored
-        The messages, in the order of their sequence numbers.
-    remembered
-        Message ids, oldest first, each with the time until which another message with it is dropped.
-    """
-
-    next_sequence: int = 1
-    stored: tuple[Stored, ...] = ()
-    remembered: tuple[tuple[Any, float], ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Changes:
-    """The unsaved changes of a queue or sub-queue.
-
-    Parameters
-    ----------
-    path
-        The queue's address in lower case.
-    next_sequence
-        As in `Contents`; None when unchanged.
-    put
-        Messages that are new or in another state.
-    new_messages
-        The messages in `put` whose content is new as well.
-    removed
-        Sequence numbers of removed messages.
-    remembered, forgotten
-        Message ids that are remembered, each with the time until which, and that no longer are.
-    """
-
-    path: str
-    next_sequence: int | None
-    put: tuple[Stored, ...]
-    new_messages: tuple[Stored, ...]
-    removed: tuple[int, ...]
-    remembered: tuple[tuple[Any, float], ...]
-    forgotten: tuple[Any, ...]

@@ -18,14 +18,13 @@ from datetime import UTC, datetime
 from markupsafe import Markup
 
 from gdaltools.errors import GdalToolsError
-from worker.database.overview import JobStage, Overview
-from worker.database.tasks import Database, DatabaseError
+from worker.database.overview import JobStage, Overview, read_overview
+from worker.errors import DatabaseError
 from worker.protocol.rows import OVER_STATUSES
 from worker.queue.dead_letter import Selection
-from worker.queue.dead_letters import DeadLetters
 from worker.task.memory import MB, container_memory, working_set_mb
-from worker.task.running import RunningTasks
 from worker.telemetry import logs
+from worker.web.api import Platform
 from worker.web.health import Readiness
 from worker.web.status import facts
 from worker.web.status.dead_letter_watch import DeadLetterWatch
@@ -44,15 +43,21 @@ class Board:
     """Collects the facts of one worker and renders the sections in `worker.web.status.html.SECTIONS`."""
 
     def __init__(
-        self, about: WorkerFacts, readiness: Readiness, *, form_key: str, memory_limit_mb: float | None = None
+        self,
+        about: WorkerFacts,
+        readiness: Readiness,
+        platform: Platform,
+        *,
+        queues: tuple[str, ...],
+        form_key: str,
+        memory_limit_mb: float | None = None,
     ) -> None:
         self.about = about
         self._readiness = readiness
         self._form_key = form_key
         self._memory_limit_mb = memory_limit_mb
-        self._database: Database | None = None
-        self._dead_letters: DeadLetters | None = None
-        self._running_tasks: RunningTasks | None = None
+        self._platform = platform
+        self._queues = queues
         self._turn = asyncio.Lock()
         self._fresh_until = float("-inf")
         self._rest_seconds = 0.0
@@ -64,21 +69,9 @@ class Board:
         self._watch: DeadLetterWatch | None = None
         self._notices: dict[str, str] = {}
 
-    def use(
-        self,
-        *,
-        database: Database,
-        dead_letters: DeadLetters,
-        running_tasks: RunningTasks,
-        queues: tuple[str, ...],
-    ) -> None:
-        """Collect from these sources from now on."""
-        self._database, self._dead_letters, self._running_tasks = database, dead_letters, running_tasks
-        self._watch = DeadLetterWatch(dead_letters, queues, on_news=self._refresh)
-
     async def leave_queues(self) -> None:
         """Stop watching the queues and refuse redrives, because the worker is stopping."""
-        watch, self._watch, self._dead_letters = self._watch, None, None
+        watch, self._watch, self._platform.dead_letters = self._watch, None, None
         if watch is not None:
             await watch.close()
 
@@ -93,12 +86,13 @@ class Board:
 
     async def redrive(self, queue: str, choice: Selection) -> str:
         """Redrive the selected dead letters; return the key under which `notice` has the outcome."""
-        if self._dead_letters is None:
+        dead_letters = self._platform.dead_letters
+        if dead_letters is None:
             return self._note(
                 "The worker is starting or stopping: nothing was redriven, try again in a moment."
             )
         try:
-            outcomes = await self._dead_letters.redrive(queue, choice)
+            outcomes = await dead_letters.redrive(queue, choice)
         except GdalToolsError as error:
             return self._note(f"Not everything was redriven: {facts.said(str(error))}")
         finally:
@@ -128,7 +122,10 @@ class Board:
         return key
 
     async def _look(self) -> PageFacts:
-        runs = () if self._running_tasks is None else self._running_tasks.runs
+        platform = self._platform
+        runs = () if platform.running_tasks is None else platform.running_tasks.runs
+        if self._watch is None and platform.dead_letters is not None:
+            self._watch = DeadLetterWatch(platform.dead_letters, self._queues, on_news=self._refresh)
         (overview, unknown), resources, dead_letters = await asyncio.gather(
             self._overview(),
             self._look_at_resources(tuple(run.pid for run in runs if run.pid is not None)),
@@ -139,7 +136,7 @@ class Board:
         return PageFacts(
             now=now,
             about=self.about,
-            phase=self._readiness.phase,
+            state=self._readiness.state,
             problems={part: facts.said(text) for part, text in self._readiness.problems.items()},
             overview=overview,
             unknown=unknown,
@@ -152,11 +149,12 @@ class Board:
 
     async def _overview(self) -> tuple[Overview | None, str | None]:
         self._rest_seconds = _FRESH_SECONDS
-        if self._database is None:
+        database = self._platform.database
+        if database is None:
             return None, "the worker is starting"
         began = time.monotonic()
         try:
-            overview = await self._database.overview(known=self._stages.keys())
+            overview = await read_overview(database.connections, known=self._stages.keys())
         except DatabaseError as error:
             self._rest_seconds = _UNKNOWN_SECONDS
             return None, facts.said(str(error))

@@ -11,6 +11,7 @@ from typing import Any
 from gdaltools.display.pace import duration, rate, seconds_left
 from gdaltools.runtime.text import redacted, shortened
 from worker.database.overview import MOST_WAITING, FailedTask, JobStage, Overview, RecentJob, RunningTask
+from worker.protocol.rows import tone_of
 from worker.queue.dead_letter import DeadLetter
 from worker.task.running import LocalRun
 from worker.telemetry.logs import Line
@@ -84,12 +85,12 @@ class Running:
     queue: str
     blob: str
     worker: str
-    here: bool
     began: datetime | None
     pace: ShownPace | None
-    memory_mb: float | None
-    quiet_seconds: float | None
-    lines: tuple[Line, ...]
+    here: bool = False
+    memory_mb: float | None = None
+    quiet_seconds: float | None = None
+    lines: tuple[Line, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -146,7 +147,7 @@ class PageFacts:
 
     now: datetime
     about: WorkerFacts
-    phase: str | None
+    state: str
     problems: Mapping[str, str]
     overview: Overview | None
     unknown: str | None
@@ -155,11 +156,6 @@ class PageFacts:
     dead_letters: tuple[QueueDeadLetters, ...] | None
     resources: Resources | None
     lines: tuple[Line, ...]
-
-    @property
-    def state(self) -> str:
-        """The worker's state: its phase, else "ready" or "not ready"."""
-        return self.phase or ("not ready" if self.problems else "ready")
 
     @property
     def waiting(self) -> str:
@@ -233,7 +229,6 @@ def _running_here(
         began=run.began,
         pace=ShownPace.of(run.progress, seconds=run.seconds, expected=run.expected_seconds),
         memory_mb=None if run.pid is None else memory.get(run.pid),
-        quiet_seconds=None,
         lines=tuple(lines[-_TASK_LINES:]),
     )
 
@@ -250,16 +245,10 @@ def _running_elsewhere(row: RunningTask, *, now: datetime) -> Running:
         queue=row.queue or "",
         blob=said(row.blob),
         worker=said(row.worker),
-        here=False,
         began=None if row.began is None else aware(row.began),
         pace=ShownPace.of(progress, seconds=seconds, expected=None),
-        memory_mb=None,
         quiet_seconds=quiet,
-        lines=(),
     )
-
-
-_TONES = {"completed": "good", "failed": "bad", "completed_with_errors": "warn", "processing": "now"}
 
 
 def jobs(overview: Overview | None, stages: Mapping[str, Sequence[JobStage]]) -> tuple[ShownJob, ...]:
@@ -268,11 +257,7 @@ def jobs(overview: Overview | None, stages: Mapping[str, Sequence[JobStage]]) ->
         return ()
     now = overview.now.replace(second=overview.now.second // _STEP_SECONDS * _STEP_SECONDS, microsecond=0)
     return tuple(
-        ShownJob(
-            row,
-            timeline(row, stages.get(row.job_id, ()), now=now),
-            _TONES.get(row.status, "dim"),
-        )
+        ShownJob(row, timeline(row, stages.get(row.job_id, ()), now=now), tone_of(row.status))
         for row in overview.jobs
     )
 

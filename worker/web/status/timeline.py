@@ -85,12 +85,11 @@ def _bars(
     for stage in stages:
         if stage.queue != queue or stage.began is None:
             continue
-        over = stage.done + stage.failed == stage.tasks
-        end = stage.ended if over and stage.ended is not None else last
+        end = stage.ended if stage.over and stage.ended is not None else last
         began = min(max((stage.began - job.created).total_seconds(), 0.0), seconds)
         ended = min(max((end - job.created).total_seconds(), began), seconds)
         width = max(100 * (ended - began) / seconds, _THINNEST)
-        tone = "bad" if stage.failed else ("good" if over else "now")
+        tone = "bad" if stage.failed else ("good" if stage.over else "now")
         yield Bar(
             stage.stage,
             round(min(100 * began / seconds, 100 - width), 2),

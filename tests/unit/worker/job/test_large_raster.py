@@ -1,30 +1,27 @@
+from unittest.mock import ANY
+
 import pytest
 
+from gdaltools.cost.workload import Layout
 from gdaltools.errors import InvalidParameter
 from worker.job.definitions import (
     Context,
-    Expectation,
-    FinishedJob,
+    JobSoFar,
     StageError,
     UnknownJobType,
     definition,
     fan_in_task_id,
     job_id,
 )
+from worker.job.expectations import of_tiles
 from worker.job.large_raster import JOB_TYPE, REGISTRY, LargeRaster
 
 JOB = "0" * 63 + "1"
 GIVEN = {"container_name": "bronze-rasters", "blob_name": "folder/scene.tif"}
 
 
-def expect(task_type, layout=None, *, variants=(None,), warps=False, tile_size=None):
-    """Expect a minute for each hundred megabytes of pixels, for every product."""
-    if layout is None:
-        return Expectation(0.5, 300.0)
-    return Expectation(len(variants) * layout.megabytes / 100, 100.0 * layout.pixel_bytes)
-
-
-CONTEXT = Context(expect)
+ESTIMATED = {"file_size_mb": ANY, "estimated_duration_minutes": ANY, "estimated_memory_mb": ANY}
+CONTEXT = Context(cores=2)
 TILING = {
     "success": True,
     "result": {
@@ -67,9 +64,7 @@ def parameters(**given):
 
 
 def tasks(stage, results=None, **given):
-    return LargeRaster().tasks(
-        stage, job_id=JOB, parameters=parameters(**given), results=results or {}, context=CONTEXT
-    )
+    return LargeRaster().tasks(stage, JobSoFar(JOB, parameters(**given), results or {}), CONTEXT)
 
 
 def extracted(*blobs):
@@ -180,9 +175,8 @@ def test_stage_1_is_one_task():
         "target_crs": "EPSG:4326",
         "input_crs": "EPSG:3857",
         "raster_type": "dem",
+        **ESTIMATED,
         "file_size_mb": 2000.0,
-        "estimated_duration_minutes": 0.5,
-        "estimated_memory_mb": 300.0,
     }
 
 
@@ -197,32 +191,22 @@ def test_stage_2_is_one_task_with_the_bands_that_stage_1_chose():
         "output_container": "silver-mosaicjson",
         "job_id": JOB,
         "band_names": {"1": "Red"},
+        **ESTIMATED,
         "file_size_mb": 2000.0,
-        "estimated_duration_minutes": 20.0,
-        "estimated_memory_mb": 300.0,
     }
 
 
 @pytest.mark.parametrize(("stored_mb", "codec"), [(300, "some"), (9000, None)])
 def test_an_extraction_is_expected_by_its_pixels_and_not_by_its_file(stored_mb, codec):
-    seen = []
-
-    def watching(task_type, layout=None, **options):
-        seen.append((task_type, layout, options))
-        return expect(task_type, layout, **options)
-
     facts = {"target_dimensions": [60_000, 50_000], "source_crs": "EPSG:32637", "target_crs": "EPSG:4326"}
     metadata = {"band_count": 3, "data_type": "uint8"}
     tiling = {"success": True, "result": TILING["result"] | facts | {"raster_metadata": metadata}}
     given = parameters() | {"_blob_size_bytes": stored_mb * 10**6}
-    (task,) = LargeRaster().tasks(
-        2, job_id=JOB, parameters=given, results={1: [tiling]}, context=Context(watching)
-    )
-    ((task_type, layout, options),) = seen
-    assert task_type == "extract_tiles"
-    assert (layout.megabytes, layout.stored_mb, layout.codec) == (9000, stored_mb, codec)
-    assert options == {"variants": ("warp",), "tile_size": 1024}
-    assert task.parameters["estimated_duration_minutes"] == 90
+    (task,) = LargeRaster().tasks(2, JobSoFar(JOB, given, {1: [tiling]}), CONTEXT)
+    layout = Layout(60_000, 50_000, 3, 1, codec=codec, stored_mb=stored_mb, remote=True)
+    expected = of_tiles(layout, warps=True, tile_size=1024, cores=2)
+    assert task.parameters["estimated_duration_minutes"] == round(expected.seconds / 60, 3)
+    assert task.parameters["estimated_memory_mb"] == round(expected.peak_memory_mb, 1)
 
 
 @pytest.mark.parametrize("metadata", [{"data_type": "bits"}, {}])
@@ -261,9 +245,8 @@ def test_stage_3_is_one_task_a_tile():
         "overview_resampling": "average",
         "reproject_resampling": "bilinear",
         "in_memory": False,
+        **ESTIMATED,
         "file_size_mb": 3.0,
-        "estimated_duration_minutes": 0.094,
-        "estimated_memory_mb": 300.0,
     }
 
 
@@ -328,14 +311,8 @@ def test_a_stage_without_what_it_needs_says_so(stage, results, said):
 
 
 def test_the_finished_jobs_result_has_every_key_filled(job):
-    result = job.result(
-        FinishedJob(
-            JOB,
-            parameters(),
-            {1: [TILING], 2: [EXTRACTION], 3: [COG, COG], 4: [MOSAIC], 5: [STAC]},
-            {"completed": 6},
-        )
-    )
+    results = {1: [TILING], 2: [EXTRACTION], 3: [COG, COG], 4: [MOSAIC], 5: [STAC]}
+    result = job.result(JobSoFar(JOB, parameters(), results), {"completed": 6})
     assert result == {
         "job_type": JOB_TYPE,
         "job_id": JOB,

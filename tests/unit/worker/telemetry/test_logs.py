@@ -57,7 +57,7 @@ async def test_what_a_line_is_about_is_inherited_by_tasks_and_ends() -> None:
 def test_another_process_goes_on_with_it() -> None:
     script = (
         "import logging; from worker.telemetry import logs;"
-        "logs.carry_on(logs.Carried(as_json=True, level='INFO', about={'task_id': 'a', 'stage': 2}));"
+        "logs.take_over(logs.LogState(as_json=True, level='INFO', about={'task_id': 'a', 'stage': 2}));"
         "logging.getLogger('tests').info('here')"
     )
     done = subprocess.run(

@@ -15,6 +15,7 @@ import pytest
 from tests.unit.worker.web.test_metrics_page import other_address
 from worker.web import health
 from worker.web.access import COOKIE, Access
+from worker.web.api import Platform
 from worker.web.health import Readiness
 from worker.web.status import page
 from worker.web.status.board import Board
@@ -31,7 +32,7 @@ async def served(
     """Run the server of a worker that is starting; yield its address and its access rule."""
     access, streams = Access(token), page.Streams()
     readiness = readiness or Readiness()
-    board = Board(ABOUT, readiness, form_key=access.form_key)
+    board = Board(ABOUT, readiness, Platform(), queues=(), form_key=access.form_key)
     async with health.serving(
         readiness,
         name="a-worker",
