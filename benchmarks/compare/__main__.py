@@ -1,4 +1,4 @@
-"""``python -m benchmarks.compare cog|tiles|read|worker``."""
+"""``python -m benchmarks.compare cog|tiles``."""
 
 import signal
 import sys

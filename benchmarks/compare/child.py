@@ -16,13 +16,10 @@ from typing import Any
 
 from benchmarks.compare.jobs import (
     CheckJob,
-    CheckReadJob,
     CheckTilesJob,
     LimitJob,
     MeasuredJob,
-    ReadJob,
     TilesJob,
-    WorkerJob,
     job_from_dict,
 )
 
@@ -38,10 +35,6 @@ def main(arguments: Sequence[str]) -> None:
         from benchmarks.compare.checks.tiles import check_tiles
 
         result = check_tiles(job)
-    elif isinstance(job, CheckReadJob):
-        from benchmarks.compare.peers.reading import check_read
-
-        result = check_read(job)
     elif isinstance(job, CheckJob):
         from benchmarks.compare.checks.cogs import check
 
@@ -74,14 +67,6 @@ def _call(job: MeasuredJob) -> Callable[[], object]:
         from benchmarks.compare.peers.tiles import TILE_WRITERS
 
         return TILE_WRITERS[job.writer](job)
-    if isinstance(job, ReadJob):
-        from benchmarks.compare.peers.reading import READERS
-
-        return READERS[job.writer](job)
-    if isinstance(job, WorkerJob):
-        from benchmarks.compare.peers.worker import LOOPS
-
-        return LOOPS[job.writer](job)
     from benchmarks.compare.peers.cogs import WRITERS
 
     return WRITERS[job.writer](job)

@@ -1,4 +1,4 @@
-"""The command line: ``python -m benchmarks.compare cog|tiles|read|worker``.
+"""The command line: ``python -m benchmarks.compare cog|tiles``.
 
 Tables go to stdout, progress to stderr. The exit code is 0 if every engine variant wrote the right file, 1 if
 one failed or wrote a wrong one, 2 for wrong usage or a missing package, 130 after Ctrl-C. Errors of peers are
@@ -21,14 +21,13 @@ import numpy as np
 from benchmarks.compare.comparison import Plan, compare
 from benchmarks.compare.jobs import CODECS, Codec, Encoding, usable_cores
 from benchmarks.compare.methods.cogs import methods
-from benchmarks.compare.methods.reading import read_methods, worker_methods
 from benchmarks.compare.methods.tiles import tile_methods
 from benchmarks.compare.report.plot import plot, require_plotting
 from benchmarks.compare.report.tables import failures, print_tables, to_markdown
 from benchmarks.compare.results import CaseResult, Report
 from benchmarks.compare.sources.cases import CASES, cases_named
 from benchmarks.compare.sources.rasters import Source, given_source, made_source
-from benchmarks.compare.work import CogWork, ReadWork, TilesWork, Work, WorkerWork
+from benchmarks.compare.work import CogWork, TilesWork, Work
 from benchmarks.machine import this_machine
 from benchmarks.process import require_psutil
 from gdaltools.errors import GdalToolsError, InvalidParameter
@@ -40,8 +39,6 @@ _LEVELS: dict[Codec, int | None] = {"DEFLATE": 6, "ZSTD": 9, "LZW": None, "NONE"
 _LEVEL_RANGES: dict[Codec, tuple[int, int]] = {"DEFLATE": (1, 12), "ZSTD": (1, 22)}
 _TOLERANCES = (0.015, 0.03)
 _WARM_UP_MB = 4.0
-# For the worker: pixels are few, so that the overhead of a task dominates.
-_TASK_MB, _TASKS = 3.0, 20
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -91,8 +88,7 @@ def run(args: argparse.Namespace) -> Report:
         sources.append((given_source(args.source), None))
     for case in chosen:
         _say(f"{case.name}: making the source, unless it is there")
-        # The worker's loops warm up in their own process.
-        small = args.megabytes if args.command == "worker" else min(_WARM_UP_MB, args.megabytes)
+        small = min(_WARM_UP_MB, args.megabytes)
         pair = [
             made_source(
                 case,
@@ -133,12 +129,6 @@ def _parser() -> argparse.ArgumentParser:
     grid.add_argument("--overlap", type=int, default=0, metavar="PIXELS", help="(0)")
     grid.add_argument("--target-crs", default="EPSG:4326", metavar="CRS", help="(EPSG:4326)")
     grid.add_argument("--windows", action="store_true", help="in the source's own CRS: nothing is warped")
-    read = commands.add_parser("read", help="gdaltools.open beside rasterio, rioxarray and odc-stac")
-    _arguments(read, engine="open", peers="rasterio-windows, rioxarray, odc-stac, rasterio")
-    worker = commands.add_parser("worker", help="what a task costs beside itself: the worker and a bare loop")
-    _arguments(worker, engine="worker, runner", peers="loop")
-    worker.set_defaults(megabytes=_TASK_MB)
-    worker.add_argument("--tasks", type=int, default=_TASKS, help=f"in a run ({_TASKS})")
     return parser
 
 
@@ -228,8 +218,6 @@ def _predictor(codec: str, dtype: str) -> Literal[1, 2, 3]:
 
 def _methods(args: argparse.Namespace, encoding: Encoding) -> Any:
     names = {"engine": args.engine, "peers": args.peers}
-    if args.command in ("read", "worker"):
-        return (read_methods if args.command == "read" else worker_methods)(encoding, **names)
     choose = tile_methods if args.command == "tiles" else methods
     return choose(encoding, size_tolerances=args.size_tolerance, **names)
 
@@ -237,10 +225,6 @@ def _methods(args: argparse.Namespace, encoding: Encoding) -> Any:
 def _work(args: argparse.Namespace) -> Work:
     if args.command == "cog":
         return CogWork()
-    if args.command == "read":
-        return ReadWork()
-    if args.command == "worker":
-        return WorkerWork(args.tasks)
     crs = None if args.windows else args.target_crs
     return TilesWork(args.tile_size, args.overlap, crs, args.inputs)
 

@@ -17,7 +17,7 @@ from benchmarks.compare.limit import limit_seconds
 from benchmarks.compare.methods.cogs import Method
 from benchmarks.compare.results import CaseResult, Check, CodecLimit, MethodResult, Run, Scaling
 from benchmarks.compare.sources.rasters import Source, read_through
-from benchmarks.compare.work import CogWork, Work, WorkerWork
+from benchmarks.compare.work import CogWork, Work
 from benchmarks.errors import ChildFailed
 from benchmarks.process import ChildResult, run_child
 
@@ -44,7 +44,7 @@ class Plan:
     scaling : bool
         Whether the first engine variant is also measured on one thread.
     work : Work
-        What each run does: a COG of the source, its tiles, a reading, or tasks.
+        What each run does: a COG of the source, or its tiles.
     """
 
     methods: tuple[Method, ...]
@@ -117,7 +117,6 @@ def compare(source: Source, plan: Plan, *, warm_up: Source | None, say: Say) -> 
     return CaseResult(
         name=source.name,
         output=plan.work.output,
-        repeats=plan.work.tasks if isinstance(plan.work, WorkerWork) else 1,
         description=source.description,
         file=source.path.name,
         width=source.width,

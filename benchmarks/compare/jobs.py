@@ -138,39 +138,8 @@ class CheckTilesJob:
     kind: Literal["check-tiles"] = "check-tiles"
 
 
-@dataclass(frozen=True)
-class ReadJob:
-    """Read all of `source`, timed, and write the sums of its bands to `target`."""
-
-    writer: str
-    source: str
-    target: str
-    threads: int
-    kind: Literal["read"] = "read"
-
-
-@dataclass(frozen=True)
-class CheckReadJob:
-    """Check the sums at `target`."""
-
-    source: str
-    target: str
-    kind: Literal["check-read"] = "check-read"
-
-
-@dataclass(frozen=True)
-class WorkerJob:
-    """Run `tasks` tasks on `source`, timed; `target` is the folder of their containers."""
-
-    writer: str
-    source: str
-    target: str
-    tasks: int
-    kind: Literal["worker"] = "worker"
-
-
-MeasuredJob = WriteJob | TilesJob | ReadJob | WorkerJob
-Job = MeasuredJob | CheckJob | LimitJob | CheckTilesJob | CheckReadJob
+MeasuredJob = WriteJob | TilesJob
+Job = MeasuredJob | CheckJob | LimitJob | CheckTilesJob
 
 
 def job_from_dict(values: dict[str, object]) -> Job:
@@ -181,9 +150,6 @@ def job_from_dict(values: dict[str, object]) -> Job:
         "limit": LimitJob,
         "tiles": TilesJob,
         "check-tiles": CheckTilesJob,
-        "read": ReadJob,
-        "check-read": CheckReadJob,
-        "worker": WorkerJob,
     }
     encoding = values.get("encoding")
     if isinstance(encoding, dict):

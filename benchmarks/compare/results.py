@@ -12,7 +12,7 @@ from benchmarks.machine import Machine
 
 SCHEMA = "gdaltools-compare-1"
 
-Output = Literal["cog", "tiles", "read", "worker"]
+Output = Literal["cog", "tiles"]
 
 
 class _Frozen(BaseModel):
@@ -160,17 +160,10 @@ class Scaling(_Frozen):
 
 
 class CaseResult(_Frozen):
-    """All results on one source: of its COG, its tiles, a reading, or tasks.
-
-    Attributes
-    ----------
-    repeats : int
-        How often one run repeats its work: the number of the worker's tasks.
-    """
+    """All results on one source: of its COG, or its tiles."""
 
     name: str
     output: Output = "cog"
-    repeats: int = 1
     description: str
     file: str
     width: int

@@ -1,4 +1,4 @@
-"""What a comparison measures and how it checks the output: one COG, a scheme's tiles, a reading, or tasks."""
+"""What a comparison measures and how it checks the output: one COG, or a scheme's tiles."""
 
 from __future__ import annotations
 
@@ -8,19 +8,15 @@ from typing import Protocol
 
 from benchmarks.compare.jobs import (
     CheckJob,
-    CheckReadJob,
     CheckTilesJob,
     Encoding,
     Job,
-    ReadJob,
     TileOfGrid,
     Tiles,
     TilesJob,
-    WorkerJob,
     WriteJob,
 )
 from benchmarks.compare.methods.cogs import Method
-from benchmarks.compare.peers.worker import first_output
 from benchmarks.compare.results import Output
 from benchmarks.compare.sources.rasters import Source
 
@@ -142,54 +138,3 @@ class TilesWork:
             for tile in scheme.tiles()
         )
         return Tiles(str(kept), scheme.grid.crs, scheme.warps, tiles)
-
-
-@dataclass(frozen=True)
-class ReadWork:
-    """Read all pixels; the output is the sums of the bands."""
-
-    output: Output = "read"
-    no_limit: str = "nothing is encoded"
-
-    def target(self, folder: Path) -> Path:
-        """As `Work.target`."""
-        return folder / "sums.json"
-
-    def write(self, method: Method, source: Source, target: Path, threads: int) -> Job:
-        """As `Work.write`."""
-        return ReadJob(method.writer, str(source.path), str(target), threads)
-
-    def check(self, method: Method, source: Source, target: Path) -> Job:
-        """As `Work.check`."""
-        return CheckReadJob(str(source.path), str(target))
-
-    def has_limit(self, encoding: Encoding) -> bool:
-        """As `Work.has_limit`."""
-        return False
-
-
-@dataclass(frozen=True)
-class WorkerWork:
-    """Run `tasks` tasks one after the other, each of which writes a COG of the source."""
-
-    tasks: int
-    output: Output = "worker"
-    no_limit: str = "the codec is not all of the work"
-
-    def target(self, folder: Path) -> Path:
-        """As `Work.target`."""
-        found = folder / "containers"
-        found.mkdir()
-        return found
-
-    def write(self, method: Method, source: Source, target: Path, threads: int) -> Job:
-        """As `Work.write`."""
-        return WorkerJob(method.writer, str(source.path), str(target), self.tasks)
-
-    def check(self, method: Method, source: Source, target: Path) -> Job:
-        """As `Work.check`, for the first COG: all of them are alike."""
-        return CheckJob(str(source.path), str(first_output(target)))
-
-    def has_limit(self, encoding: Encoding) -> bool:
-        """As `Work.has_limit`."""
-        return False

@@ -10,7 +10,6 @@ import pytest
 
 from benchmarks import predict, run
 from benchmarks.calibrate.store import store_in
-from benchmarks.compare import command
 from benchmarks.machine import this_machine
 from tests.support import calibration_runs as made
 
@@ -94,27 +93,3 @@ def test_a_child_that_takes_too_much_memory_is_ended_and_told(
     assert "over its limit of 40 MB, and was killed" in str(failed[0].error)
     assert "a smaller one was killed for its memory" in (said := capsys.readouterr().err)
     assert "create_cog: 0 runs" in said
-
-
-@pytest.mark.parametrize(
-    ("arguments", "output", "names"),
-    [
-        (["read", "--engine", "open", "--peers", "rasterio-windows"], "read", {"open", "rasterio-windows"}),
-        (["worker", "--tasks", "2", "--engine", "worker", "--peers", "loop"], "worker", {"worker", "loop"}),
-    ],
-)
-def test_reading_and_tasks_are_compared(
-    arguments: list[str], output: str, names: set[str], tmp_path: Path
-) -> None:
-    results = ["--json", str(tmp_path / "report.json"), "--markdown", str(tmp_path / "report.md")]
-    size = ["--case", "noise-rgb", "--megabytes", "1", "--rounds", "1", "--inputs", str(tmp_path / "inputs")]
-    assert command.main([*arguments, *size, *results]) == command.OK
-    (case,) = json.loads((tmp_path / "report.json").read_text())["cases"]
-    assert case["output"] == output
-    assert {method["name"] for method in case["methods"]} == names
-    for method in case["methods"]:
-        assert method["check"] == {"valid": True, "pixels_identical": True, "problems": []}
-        assert method["runs"][0]["seconds"] > 0
-    text = (tmp_path / "report.md").read_text()
-    assert text.startswith("# Reading" if output == "read" else "# Tasks")
-    assert ("ms a task more than the bare loop's" in text) == (output == "worker")

@@ -83,8 +83,8 @@ def print_tables(report: Report) -> None:
     console.print(Text(machine_line(report)), soft_wrap=True)
 
 
-_TITLES = {"cog": "COGs", "tiles": "Tiles", "read": "Reading", "worker": "Tasks"}
-_SAME = {"cog": "identical", "tiles": "as warped", "read": "sums agree", "worker": "identical"}
+_TITLES = {"cog": "COGs", "tiles": "Tiles"}
+_SAME = {"cog": "identical", "tiles": "as warped"}
 
 _HOW_TO_READ = (
     "Medians, lowest and highest in brackets. Wall and CPU seconds are those of the call, imports done "
@@ -165,20 +165,6 @@ def _notes(case: CaseResult) -> Iterator[str]:
         yield f"the codec's limit is not known: {case.limit_missing}"
     if case.scaling is not None:
         yield _scaling_note(case.scaling)
-    if case.output == "worker":
-        yield from _overheads(case)
-
-
-def _overheads(case: CaseResult) -> Iterator[str]:
-    yield "CPU seconds are without the forkserver's children, whose parent is not the measured process"
-    bare = case.method("loop")
-    for method in case.methods:
-        if method.role == "engine" and method.seconds and bare and bare.seconds and case.repeats:
-            extra = (method.seconds.median - bare.seconds.median) / case.repeats
-            yield (
-                f"{method.label}: {1000 * extra:.0f} ms a task more than the bare loop's "
-                f"{1000 * bare.seconds.median / case.repeats:.0f} ms"
-            )
 
 
 def _encodes_alike(method: MethodResult, limit: CodecLimit) -> bool:
