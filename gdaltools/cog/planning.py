@@ -6,7 +6,6 @@ import math
 from dataclasses import replace
 from typing import Any, cast, get_args
 
-from rasterio.crs import CRS
 from rasterio.io import DatasetReader
 from rasterio.vrt import WarpedVRT
 
@@ -19,7 +18,7 @@ from gdaltools.cog.options import CogOptions, Overviews
 from gdaltools.cog.overviews.halving import level_sizes
 from gdaltools.cog.pieces.geometry import spread
 from gdaltools.cog.plan import CogPlan
-from gdaltools.cog.warped import AlignedGrid, aligned_grid, vrt_source, warped_source
+from gdaltools.cog.warped import vrt_source, warped_source
 from gdaltools.cost.cog_memory import affordable_blocksize, narrowed, piece_shape
 from gdaltools.errors import InvalidParameter, one_of
 from gdaltools.geo.crs import parse_crs
@@ -129,8 +128,8 @@ def with_estimate(plan: CogPlan) -> CogPlan:
 
 def _of_raster(dataset: DatasetReader, location: Location, options: CogOptions) -> CogPlan:
     profile = profile_for(dataset, location, options)
-    target, aligned = _target(dataset, location, options, profile.blocksize)
-    if target is not None:
+    target = None if options.target_crs is None else parse_crs(options.target_crs, "target_crs")
+    if target is not None or options.tms is not None:
         crs = source_crs(dataset, location, options.input_crs)
     else:
         crs = dataset.crs if options.input_crs is None else parse_crs(options.input_crs, "input_crs")
@@ -139,20 +138,18 @@ def _of_raster(dataset: DatasetReader, location: Location, options: CogOptions) 
     mask_nodata = not profile.lossless and kind == "nodata"
     source: Source
     stored_rows = 1
-    warps = target is not None and (target != crs or aligned is not None)
-    if warps and target is not None:
+    warps = options.tms is not None or target not in (None, crs)
+    if warps:
         source, facts = warped_source(
             dataset,
             location,
             source_crs=crs,
             target_crs=target,
+            tms=options.tms,
             resampling=profile.reproject_resampling,
             mask_nodata=mask_nodata,
             blocksize=profile.blocksize,
-            grid=aligned.grid if aligned else None,
         )
-        if aligned is not None:
-            facts = replace(facts, domains={**facts.domains, "TILING_SCHEME": aligned.tags})
     else:
         masked = kind == "mask" or mask_nodata
         source = RasterSource(location, dataset.count, masked)
@@ -165,19 +162,6 @@ def _of_raster(dataset: DatasetReader, location: Location, options: CogOptions) 
         sizes = _own_levels(dataset, location, facts, plan.profile.blocksize, warps)
         plan = replace(plan, levels=sizes, kept=True)
     return plan if plan.pieces == 1 else _by_pieces(dataset, plan)
-
-
-def _target(
-    dataset: DatasetReader, location: Location, options: CogOptions, blocksize: int
-) -> tuple[CRS | None, AlignedGrid | None]:
-    """Return the requested CRS, and the requested grid of a tile matrix set."""
-    target = None if options.target_crs is None else parse_crs(options.target_crs, "target_crs")
-    if options.tms is None:
-        return target, None
-    aligned = aligned_grid(dataset, location, options.tms, blocksize)
-    if target is not None and target != aligned.crs:
-        raise InvalidParameter(f"tms {options.tms!r} has a CRS of its own: leave target_crs out")
-    return aligned.crs, aligned
 
 
 def _by_pieces(dataset: DatasetReader, plan: CogPlan) -> CogPlan:

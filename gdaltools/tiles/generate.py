@@ -14,7 +14,6 @@ from gdaltools.cost.tiles_memory import auto_tile_size, budgeted_tile_size
 from gdaltools.errors import InvalidParameter
 from gdaltools.geo.crs import crs_name, parse_crs
 from gdaltools.geo.grid import Grid, Resolution, target_grid
-from gdaltools.geo.tms import tms_grid
 from gdaltools.raster.dataset import open_dataset
 from gdaltools.raster.detect import RASTER_TYPES, RasterType
 from gdaltools.raster.info import describe, source_crs
@@ -89,8 +88,9 @@ def generate_tiling_scheme(
     (12, False)
     """
     _check_sizes(tile_size, overlap)
-    _check_grid(tile_size, tile_mb, target_crs, tms, zoom, resolution)
-    target = parse_crs(target_crs or DEFAULT_CRS, "target_crs")
+    _check_budget(tile_size, tile_mb)
+    named = target_crs if target_crs is not None or tms is not None else DEFAULT_CRS
+    target = None if named is None else parse_crs(named, "target_crs")
     if raster_type != "auto" and raster_type not in RASTER_TYPES:
         raise InvalidParameter(f"raster_type {raster_type!r}: give auto or one of {', '.join(RASTER_TYPES)}")
     location = storage.locate(src)
@@ -98,7 +98,7 @@ def generate_tiling_scheme(
         crs = source_crs(dataset, location, input_crs)
         info = describe(dataset, location)
     source = Grid(crs=crs_name(crs), transform=info.transform, width=info.width, height=info.height)
-    grid = target_grid(source, target, resolution) if tms is None else tms_grid(source, tms, zoom)
+    grid = target_grid(source, target, resolution=resolution, tms=tms, zoom=zoom)
     pixel_bytes = info.uncompressed_bytes // (info.width * info.height)
     size = int(tile_size) if tile_size is not None else auto_tile_size(pixel_bytes)
     if tile_mb is not None:
@@ -150,22 +150,11 @@ def _check_sizes(tile_size: int | None, overlap: int) -> None:
         )
 
 
-def _check_grid(
-    tile_size: int | None,
-    tile_mb: float | None,
-    target_crs: str | None,
-    tms: str | None,
-    zoom: int | None,
-    resolution: Resolution | None,
-) -> None:
+def _check_budget(tile_size: int | None, tile_mb: float | None) -> None:
     if tile_mb is not None and tile_size is not None:
         raise InvalidParameter(f"tile_size {tile_size} and tile_mb {tile_mb} both say how large: give one")
     if tile_mb is not None and not (tile_mb > 0 and math.isfinite(tile_mb)):
         raise InvalidParameter(f"tile_mb {tile_mb!r}: give a positive number of 10⁶ bytes")
-    if tms is None and zoom is not None:
-        raise InvalidParameter(f"zoom {zoom} of which tile matrix set? Give tms, as 'WebMercatorQuad'")
-    if tms is not None and (target_crs is not None or resolution is not None):
-        raise InvalidParameter(f"tms {tms!r} has a CRS and resolutions of its own: give these or tms")
 
 
 def _checked_names(names: Mapping[str, str], count: int) -> dict[str, str]:

@@ -102,7 +102,7 @@ def warp(
 
 def _grid(source: Grid, target: str | Grid, resolution: Resolution | None) -> Grid:
     if not isinstance(target, Grid):
-        return target_grid(source, parse_crs(target, "target"), resolution)
+        return target_grid(source, parse_crs(target, "target"), resolution=resolution)
     if resolution is not None:
         raise InvalidParameter(f"resolution {resolution!r} beside a grid, which has one: leave it out")
     parse_crs(target.crs, "target")

@@ -86,7 +86,7 @@ def grids(dataset: DatasetReader, case: str) -> tuple[Grid, Grid]:
         width=dataset.width,
         height=dataset.height,
     )
-    return source, target_grid(source, parse_crs(target, "target"), resolution)
+    return source, target_grid(source, parse_crs(target, "target"), resolution=resolution)
 
 
 @contextmanager
@@ -400,7 +400,7 @@ def test_the_plan_says_why_a_warp_is_gdals(tmp_path: Path, case: str) -> None:
             setattr(dataset, name, value)
     with open_dataset(path) as dataset:
         source, _ = grids(dataset, "utm to degrees")
-        target = target_grid(source, parse_crs("EPSG:3857", "target"), resolution)
+        target = target_grid(source, parse_crs("EPSG:3857", "target"), resolution=resolution)
         plan = plan_warp(dataset, source, target, resampling, engine=engine)
         assert str(plan).startswith(f"{resampling} by GDAL: ")
         assert words in str(plan)
