@@ -22,7 +22,6 @@ from gdaltools.raster.pixels.nodata import comparable, holding_data
 Pixels = NDArray[Any]
 Valid = NDArray[np.bool_]
 
-DEBUG = False
 # GDAL cannot go back to an earlier row in a mask strip of more than 2000 rows, which narrow masks would have.
 _STRIP_ROWS = 512
 #: Resamplings that weigh each sample by its mask's value, not only by whether that is 0.
@@ -88,14 +87,14 @@ def _read(
     alpha: bool = False,
 ) -> Pixels:
     """Return GDAL's resampling of all samples; with `alpha`, the last sample only weighs the others."""
-    samples = pixels.shape[2]
+    height, width, samples = pixels.shape
+    down, across = rows.source / rows.target, cols.source / cols.target
     window = Window(
-        cols.window.start * cols.source / cols.target,
-        rows.window.start * rows.source / rows.target,
-        len(cols.window) * cols.source / cols.target,
-        len(rows.window) * rows.source / rows.target,
+        cols.window.start * across - cols.available.start,
+        rows.window.start * down - rows.available.start,
+        len(cols.window) * across,
+        len(rows.window) * down,
     )
-    here = Window(cols.available.start, rows.available.start, len(cols.available), len(rows.available))
     chosen = list(range(1, samples + (not alpha)))
     # Kernels may overshoot; with NBITS, GDAL clips their results to what `sample_bits` can hold.
     options = {"nbits": sample_bits} if sample_bits else {}
@@ -106,24 +105,20 @@ def _read(
     ):
         with memory.open(
             driver="GTiff",
-            width=cols.source,
-            height=rows.source,
+            width=width,
+            height=height,
             count=samples,
             dtype=dtype,
             nodata=nodata,
             interleave="pixel",
-            tiled=True,
-            blockxsize=-(-len(cols.available) // 16) * 16,
-            blockysize=-(-len(rows.available) // 16) * 16,
-            sparse_ok=True,
+            blockysize=min(height, _STRIP_ROWS),
             photometric="minisblack",
             alpha="YES" if alpha else "NO",
             **options,
         ) as dataset:
-            dataset.write(pixels.transpose(2, 0, 1), window=here)
+            dataset.write(pixels.transpose(2, 0, 1))
             if valid is not None:
-                dataset.write_mask(valid, window=here)
-        print(len(memory.getbuffer()), dataset) if DEBUG else None
+                dataset.write_mask(valid)
         with memory.open() as dataset:
             dataset.read(chosen, out=out.transpose(2, 0, 1), window=window, resampling=Resampling[resampling])
     return out
