@@ -73,6 +73,11 @@ class BlobAssembly:
         self.size = sum(length for _, _, length in parts)
 
 
+def takes_blocks(target: Location) -> bool:
+    """Return whether blocks can be staged for the target, as they can in Azure."""
+    return target.in_azure
+
+
 @contextmanager
 def uncommitted(
     target: StrPath | Location, traits: BlobTraits, *, overwrite: bool = False

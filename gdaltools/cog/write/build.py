@@ -98,7 +98,7 @@ def _sink(plan: CogPlan, target: Location | BinaryIO, *, overwrite: bool) -> Ite
         memory = MemorySink()
         yield memory
         target.write(memory.content)
-    elif target.in_azure and (block_bytes := plan.upload_block_bytes) is not None:
+    elif storage.takes_blocks(target) and (block_bytes := plan.upload_block_bytes) is not None:
         with (
             storage.uncommitted(target, plan.traits, overwrite=overwrite) as assembly,
             storage.Uploads() as uploads,

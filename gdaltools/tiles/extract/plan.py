@@ -96,7 +96,14 @@ class ExtractionPlan(ShownInOneLine):
         return self.pixels
 
     def part(self, group: TileGroup) -> ExtractionPlan:
-        """Return the plan for one group, with only the pixels that it reads."""
+        """Return the plan for one group, with only the pixels that it reads.
+
+        Examples
+        --------
+        >>> plan = gt.plan_extraction("scene.tif", scheme)
+        >>> plan.part(plan.groups[0]).groups == plan.groups[:1]
+        True
+        """
         windows = [self.scheme.window(*place) for place in group]
         top, left = min(w.row_off for w in windows), min(w.col_off for w in windows)
         extent = PixelWindow(
