@@ -118,8 +118,10 @@ class _Accessor:
 
         Parameters
         ----------
-        profile, **options
-            The encoding: see `CogOptions`.
+        profile : str
+            What the COG is for: see `CogOptions`.
+        **options : EncodingKeywords
+            How it is encoded: the other fields of `CogOptions`.
         tile_size : int, optional
             Side of a tile in pixels, a multiple of 16; by default about 450 MB uncompressed.
         overlap : int

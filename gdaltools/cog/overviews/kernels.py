@@ -6,6 +6,8 @@ gcore/rasterio.cpp, which calls them for a window at any place and of any size.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from itertools import pairwise, product
 from typing import Any
 
 import numpy as np
@@ -26,6 +28,8 @@ Valid = NDArray[np.bool_]
 _STRIP_ROWS = 512
 #: Resamplings that weigh each sample by its mask's value, not only by whether that is 0.
 CONVOLUTIONS = ("bilinear", "cubic", "cubic_spline", "lanczos")
+# GDAL, gcore/overview.cpp, GDALGetResampleFunction: how far a kernel reaches, in target pixels.
+_RADIUS = {"bilinear": 1, "cubic": 2, "cubic_spline": 2, "lanczos": 3}
 
 
 def resampled(
@@ -88,13 +92,7 @@ def _read(
 ) -> Pixels:
     """Return GDAL's resampling of all samples; with `alpha`, the last sample only weighs the others."""
     height, width, samples = pixels.shape
-    down, across = rows.source / rows.target, cols.source / cols.target
-    window = Window(
-        cols.window.start * across - cols.available.start,
-        rows.window.start * down - rows.available.start,
-        len(cols.window) * across,
-        len(rows.window) * down,
-    )
+    kernel = "" if valid is None and nodata is None and not alpha else resampling
     chosen = list(range(1, samples + (not alpha)))
     # Kernels may overshoot; with NBITS, GDAL clips their results to what `sample_bits` can hold.
     options = {"nbits": sample_bits} if sample_bits else {}
@@ -120,8 +118,47 @@ def _read(
             if valid is not None:
                 dataset.write_mask(valid)
         with memory.open() as dataset:
-            dataset.read(chosen, out=out.transpose(2, 0, 1), window=window, resampling=Resampling[resampling])
+            for down, across in product(_parts(rows, kernel), _parts(cols, kernel)):
+                dataset.read(
+                    chosen,
+                    out=out[down.place, across.place].transpose(2, 0, 1),
+                    window=Window(across.offset, down.offset, across.size, down.size),
+                    resampling=Resampling[resampling],
+                )
     return out
+
+
+@dataclass(frozen=True)
+class _Part:
+    """A part of a window along one axis: its place in the window, and where GDAL reads the source for it."""
+
+    place: slice
+    offset: float
+    size: float
+
+
+def _parts(axis: HalvingAxis, kernel: str) -> list[_Part]:
+    """Return the parts of a window that GDAL computes each in one call.
+
+    A kernel may end exactly at the centre of a source pixel, whose weight there is 0 but for rounding. If
+    GDAL counts that pixel depends on the rounding of positions, and so on the window; where all other pixels
+    are absent, it decides the result. For such a target pixel the kernel is narrower by its 10⁻⁹, and the
+    source pixel never counts.
+    """
+    ratio, first = axis.source / axis.target, axis.window.start
+    indexes = np.arange(first, axis.window.stop)
+    reach = 2 * _RADIUS.get(kernel, 0)
+    edges = [
+        ((2 * indexes + 1 + side) * axis.source - axis.target) % (2 * axis.target) for side in (-reach, reach)
+    ]
+    ties = indexes[(edges[0] == 0) | (edges[1] == 0)].tolist() if reach else []
+    parts = []
+    for start, stop in pairwise(sorted({first, axis.window.stop, *ties, *(tie + 1 for tie in ties)})):
+        size = (stop - start) * ratio
+        narrower = size * 1e-9 if start in ties else 0.0
+        offset = start * ratio - axis.available.start + narrower / 2
+        parts.append(_Part(slice(start - first, stop - first), offset, size - narrower))
+    return parts
 
 
 def as_half_floats(pixels: Pixels) -> Pixels:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from rasterio.io import MemoryFile
 
@@ -102,6 +102,10 @@ shapes = st.tuples(st.integers(1, 400), st.integers(1, 400))
     st.sampled_from(["plain", "mask", "nodata"]),
     st.sampled_from(["pixel", "band"]),
 )
+# Kernels that end exactly at a source pixel, beside absent ones.
+@example((277, 103), (64, 64), "cubic", "uint8", "nodata", "pixel")
+@example((277, 103), (64, 64), "bilinear", "uint8", "mask", "pixel")
+@example((145, 251), (256, 64), "lanczos", "uint8", "mask", "band")
 def test_a_file_does_not_depend_on_how_it_was_cut(
     shape: tuple[int, int],
     piece: tuple[int, int],
