@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
@@ -155,16 +155,7 @@ def raw_source(source: RasterSource, facts: Facts) -> RawSource | RasterSource:
         return source  # GDAL reads more kinds of file, or reports what is wrong
     except OSError as error:
         raise StorageError(f"{source.name} cannot be read: {error.strerror}") from error
-    bits = values.get(tiff.BITS_PER_SAMPLE, (1,))
-    if (
-        ifd.compression != 1
-        or layout.little_endian != (sys.byteorder == "little")
-        or (ifd.width, ifd.height, ifd.samples) != (facts.width, facts.height, facts.count)
-        or set(bits) != {dtype.itemsize * 8}
-        or values.get(tiff.PHOTOMETRIC) not in _AS_THEY_ARE
-        or values.get(tiff.FILL_ORDER, (1,)) != (1,)
-        or ifd.offsets.size > _MOST_BLOCKS
-    ):
+    if layout.little_endian != (sys.byteorder == "little") or not _stored_plainly(ifd, values, facts):
         return source
     planes = ifd.samples if ifd.planar == 2 else 1
     shape = planes, -(-ifd.height // ifd.block_height), -(-ifd.width // ifd.block_width)
@@ -172,9 +163,20 @@ def raw_source(source: RasterSource, facts: Facts) -> RawSource | RasterSource:
     held = np.full(shape, ifd.block_height, np.uint64)
     if not ifd.tiled:
         held[:, -1] = ifd.height - (shape[1] - 1) * ifd.block_height
-    if (ifd.offsets == 0).any() or (
-        ifd.counts.reshape(shape) < held * np.uint64(ifd.block_width * samples * dtype.itemsize)
-    ).any():
+    sizes = held * np.uint64(ifd.block_width * samples * dtype.itemsize)
+    if (ifd.offsets == 0).any() or (ifd.counts.reshape(shape) < sizes).any():
         return source
     block = ifd.block_height, ifd.block_width
     return RawSource(source.location, ifd.width, block, samples, ifd.offsets.reshape(shape))
+
+
+def _stored_plainly(ifd: tiff.Ifd, values: Mapping[int, Any], facts: Facts) -> bool:
+    """Return whether the image holds the samples of `facts`, stored as GDAL passes them on."""
+    return (
+        ifd.compression == 1
+        and (ifd.width, ifd.height, ifd.samples) == (facts.width, facts.height, facts.count)
+        and set(values.get(tiff.BITS_PER_SAMPLE, (1,))) == {facts.numpy_dtype.itemsize * 8}
+        and values.get(tiff.PHOTOMETRIC) in _AS_THEY_ARE
+        and values.get(tiff.FILL_ORDER, (1,)) == (1,)
+        and ifd.offsets.size <= _MOST_BLOCKS
+    )
