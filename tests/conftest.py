@@ -29,6 +29,7 @@ LONGEST = (
     "integration/queue/test_bus.py",
     "acceptance/test_job.py",
     "unit/cog/test_create.py",
+    "unit/cog/test_pixels.py",
     "acceptance/test_commands.py",
     "acceptance/test_secrets.py",
     "integration/local/test_embedded_postgres.py",
