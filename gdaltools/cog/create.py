@@ -60,6 +60,20 @@ def create_cog(
 ) -> Delayed: ...
 
 
+@overload
+def create_cog(
+    src: Any,
+    dst: StrPath | Location | BinaryIO,
+    profile: str = ...,
+    *,
+    reuse: bool = ...,
+    overwrite: bool = ...,
+    progress: ProgressOption = ...,
+    compute: bool,
+    **options: Unpack[CogKeywords],
+) -> CogResult | Delayed: ...
+
+
 @spelled_out(CogKeywords)
 def create_cog(
     src: Any,

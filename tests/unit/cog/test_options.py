@@ -17,7 +17,10 @@ def test_every_option_is_a_keyword_of_the_same_type() -> None:
     assert get_type_hints(CogKeywords) == {name: types[name] for name in types if name != "profile"}
 
 
-@pytest.mark.parametrize("function", [gt.create_cog, gt.plan_cog, gt.create_cogs])
+@pytest.mark.parametrize(
+    "function",
+    [gt.create_cog, gt.plan_cog, gt.create_cogs, GdaltoolsAccessor.to_cog, GdaltoolsAccessor.to_tiles],
+)
 def test_a_person_sees_every_option_with_its_default(function: Callable[..., Any]) -> None:
     parameters = inspect.signature(function).parameters
     entries = "\n".join(line for line in (function.__doc__ or "").splitlines() if " : " in line)
@@ -27,7 +30,7 @@ def test_a_person_sees_every_option_with_its_default(function: Callable[..., Any
     assert "options" not in parameters
 
 
-@pytest.mark.parametrize("function", [gt.extract_tiles, gt.plan_extraction, GdaltoolsAccessor.to_tiles])
+@pytest.mark.parametrize("function", [gt.extract_tiles, gt.plan_extraction])
 def test_tiles_take_the_options_that_apply_to_them(function: Callable[..., Any]) -> None:
     parameters = inspect.signature(function).parameters
     assert parameters.keys() >= EncodingKeywords.__annotations__.keys()
