@@ -192,14 +192,11 @@ class _Services:
 async def _services(settings: Settings) -> AsyncIterator[_Services]:
     async with AsyncExitStack() as stack:
         conninfo = await stack.enter_async_context(backing.conninfo(settings))
-        connection_string = await stack.enter_async_context(backing.connection_string(settings))
-        namespace = settings.service_bus_namespace
+        bus = await stack.enter_async_context(backing.bus(settings))
         yield _Services(
             await stack.enter_async_context(backing.database(settings, conninfo)),
             await stack.enter_async_context(backing.database(settings, conninfo, connections=1)),
-            await stack.enter_async_context(
-                Bus.connect(connection_string=connection_string, namespace=namespace)
-            ),
+            bus,
         )
 
 
