@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from worker.database.connections import Connection, Connections
-from worker.protocol.rows import OutboxBacklog
+from worker.protocol.rows import JobStage, OutboxBacklog
 
 CONNECT_SECONDS, WITHIN_SECONDS = 1.0, 3.0
 """The time limits for getting a connection and for reading the whole overview."""
@@ -90,27 +90,6 @@ class RecentJob:
     def key(self) -> tuple[str, datetime]:
         """The id and last update of the job; the key changes whenever the job does."""
         return self.job_id, self.updated
-
-
-@dataclass(frozen=True)
-class JobStage:
-    """The task counts of one job, stage and queue."""
-
-    job_id: str
-    stage: int
-    task_type: str
-    queue: str
-    tasks: int
-    done: int
-    failed: int
-    running: int
-    began: datetime | None
-    ended: datetime | None
-
-    @property
-    def over(self) -> bool:
-        """Whether every task is completed or failed."""
-        return self.done + self.failed == self.tasks
 
 
 @dataclass(frozen=True)

@@ -18,9 +18,9 @@ from datetime import UTC, datetime
 from markupsafe import Markup
 
 from gdaltools.errors import GdalToolsError
-from worker.database.overview import JobStage, Overview, read_overview
+from worker.database.overview import Overview, read_overview
 from worker.errors import DatabaseError
-from worker.protocol.rows import OVER_STATUSES
+from worker.protocol.rows import OVER_STATUSES, JobStage
 from worker.queue.dead_letter import Selection
 from worker.task.memory import MB, container_memory, working_set_mb
 from worker.telemetry import logs

@@ -10,8 +10,8 @@ from typing import Any
 
 from gdaltools.display.pace import duration, rate, seconds_left
 from gdaltools.runtime.text import redacted, shortened
-from worker.database.overview import MOST_WAITING, FailedTask, JobStage, Overview, RecentJob, RunningTask
-from worker.protocol.rows import tone_of
+from worker.database.overview import MOST_WAITING, FailedTask, Overview, RecentJob, RunningTask
+from worker.protocol.rows import JobStage, tone_of
 from worker.queue.dead_letter import DeadLetter
 from worker.task.running import LocalRun
 from worker.telemetry.logs import Line
