@@ -50,8 +50,9 @@ class Lane:
 
 @dataclass(frozen=True)
 class Timeline:
-    """A job's lanes, its stages, and the `seconds` that a lane's full width stands for."""
+    """A job, its lanes, its stages, and the `seconds` that a lane's full width stands for."""
 
+    job: RecentJob
     lanes: tuple[Lane, ...]
     stages: tuple[JobStage, ...]
     seconds: float
@@ -70,7 +71,7 @@ def timeline(job: RecentJob, stages: Iterable[JobStage], *, now: datetime) -> Ti
     seconds = max((last - job.created).total_seconds(), 1.0)
     queues = sorted({stage.queue for stage in mine}, key=lambda queue: (_first(mine, queue), queue))
     lanes = tuple(Lane(queue, tuple(_bars(job, mine, queue, seconds, last))) for queue in queues)
-    return Timeline(lanes, mine, seconds)
+    return Timeline(job, lanes, mine, seconds)
 
 
 def _first(stages: Sequence[JobStage], queue: str) -> int:
