@@ -58,6 +58,12 @@ def tone_of(status: str) -> str:
 Json = Mapping[str, Any]
 
 
+def unwrapped(result: Json) -> Json:
+    """Return a task's result without its envelope, which stages 1–3 have and stages 4–5 do not."""
+    wrapped = result.get("result")
+    return wrapped if isinstance(wrapped, Mapping) else result
+
+
 @dataclass(frozen=True)
 class JobRow:
     """A row of ``jobs``."""

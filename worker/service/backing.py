@@ -30,7 +30,7 @@ LOCAL_BLOB_ROOT = Path("demo/blobs")
 _STANDALONE_PREFIX = "gdaltools-standalone-"
 # Azure Database for PostgreSQL's scope for a token as password (learn.microsoft.com, "Microsoft Entra
 # authentication with Azure Database for PostgreSQL").
-_POSTGRES_SCOPE = "https://ossrdbms-aad.database.windows.net/.default"
+POSTGRES_SCOPE = "https://ossrdbms-aad.database.windows.net/.default"
 
 
 def choose_blob_root(settings: Settings) -> None:
@@ -105,7 +105,7 @@ async def database(
             credential = await stack.enter_async_context(DefaultAzureCredential())
 
             async def password() -> str:
-                return (await credential.get_token(_POSTGRES_SCOPE)).token
+                return (await credential.get_token(POSTGRES_SCOPE)).token
 
         yield await stack.enter_async_context(
             Database(
