@@ -8,18 +8,16 @@ and a cell is slower by more than its value; 2 for wrong usage or for stores tha
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import geometric_mean, median
 
 from benchmarks.calibrate.store import Contents, Run, measured_runs, store_in
-from benchmarks.compare.command import positive
+from benchmarks.command import OK, exit_with, positive, run_command, say
 from benchmarks.errors import StoreError
-from gdaltools.errors import GdalToolsError
 
-OK, SLOWER, USAGE = 0, 1, 2
+SLOWER = 1
 # Lower bound of a cell's noise, for cells with too few runs to estimate it.
 _LEAST_NOISE = 0.1
 
@@ -68,18 +66,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--fail-over", type=positive, metavar="TIMES", help="exit with 1 if a cell is slower by more"
     )
-    try:
-        args = parser.parse_args(arguments)
-    except SystemExit as end:
-        return int(end.code or 0)
-    try:
-        before, after = _opened(args.before), _opened(args.after)
-        found = differences(before, after)
-        if not found:
-            raise StoreError("the stores share no cell: measure both with the same --sizes and --operations")
-    except GdalToolsError as error:
-        print(f"benchmarks.diff: {error}", file=sys.stderr)
-        return USAGE
+    return run_command(parser, arguments, _compare)
+
+
+def _compare(args: argparse.Namespace) -> int:
+    before, after = _opened(args.before), _opened(args.after)
+    found = differences(before, after)
+    if not found:
+        raise StoreError("the stores share no cell: measure both with the same --sizes and --operations")
     print("\n".join(_table(before, after, found)))
     worst = max(each.seconds for each in found)
     return SLOWER if args.fail_over is not None and worst > args.fail_over else OK
@@ -90,7 +84,7 @@ def _opened(path: Path) -> Contents:
         raise StoreError(f"{path} does not exist")
     contents = store_in(path).contents()
     for problem in contents.problems:
-        print(problem, file=sys.stderr)
+        say(problem)
     if not measured_runs(contents.runs):
         raise StoreError(f"{path} holds no runs")
     return contents
@@ -159,4 +153,4 @@ def _changed_versions(before: Contents, after: Contents) -> Iterator[str]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    exit_with(main)

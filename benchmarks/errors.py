@@ -27,6 +27,10 @@ class ChildFailed(GdalToolsError):
     """A measured process ended without a result."""
 
 
+class OutOfMemory(ChildFailed):
+    """A measured process took more memory than there is, or than its limit."""
+
+
 class StoreError(GdalToolsError):
     """The store of runs cannot be read or written."""
 

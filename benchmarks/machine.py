@@ -10,6 +10,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
+from benchmarks.errors import MissingPackage
 from gdaltools.cost.calibration import processor_name
 
 _PACKAGES = (
@@ -53,6 +54,13 @@ class Machine(BaseModel):
     commit: str | None
     load: float | None
 
+    def __str__(self) -> str:
+        versions = ", ".join(f"{name} {version}" for name, version in self.versions.items())
+        return (
+            f"{self.cores} cores of {self.processor}, {self.memory_mb / 1000:.0f} GB, {self.system}; "
+            f"Python {self.python}, GDAL {self.gdal}, {versions}; commit {self.commit or 'unknown'}."
+        )
+
 
 def this_machine() -> Machine:
     """Return the machine that this process runs on, as of now."""
@@ -67,13 +75,26 @@ def this_machine() -> Machine:
         system=f"{platform.system()} {platform.release()}",
         python=platform.python_version(),
         gdal=rasterio.__gdal_version__,
-        versions={name: found for name in _PACKAGES if (found := _version(name)) is not None},
+        versions={name: found for name in _PACKAGES if (found := version_of(name)) is not None},
         commit=_commit(),
         load=os.getloadavg()[0],
     )
 
 
-def _version(package: str) -> str | None:
+def require(purpose: str, package: str) -> None:
+    """Fail before anything is measured if a package is missing.
+
+    Raises
+    ------
+    MissingPackage
+        The package is not installed.
+    """
+    if version_of(package) is None:
+        raise MissingPackage(purpose, package)
+
+
+def version_of(package: str) -> str | None:
+    """Return the version of an installed distribution, or None."""
     try:
         return version(package)
     except PackageNotFoundError:

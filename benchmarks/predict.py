@@ -7,7 +7,6 @@ has more than 3 GB of pixels. The exit code is 0, or 2 for wrong usage or someth
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,14 +14,11 @@ from benchmarks.calibrate.cells import Cell
 from benchmarks.calibrate.measuring import Conditions, Measuring
 from benchmarks.calibrate.places import place
 from benchmarks.calibrate.store import FILE_NAME, Store
-from benchmarks.compare.command import cache_folder, positive
-from benchmarks.compare.jobs import usable_cores
+from benchmarks.child import usable_cores
+from benchmarks.command import OK, add_inputs, exit_with, positive, run_command
 from gdaltools.cost.calibration import load
 from gdaltools.cost.estimation import estimate_workload
 from gdaltools.cost.workload import Operation
-from gdaltools.errors import GdalToolsError
-
-OK, USAGE = 0, 2
 
 _SEED = 7
 _OF_LARGEST: tuple[tuple[Operation, str, str, str | None, float], ...] = (
@@ -40,23 +36,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--calibration", type=Path, metavar="FILE", help="(GDALTOOLS_CALIBRATION, or the default)"
     )
     parser.add_argument("--largest-mb", type=positive, default=_LARGEST_MB, help=f"({_LARGEST_MB:g})")
-    parser.add_argument(
-        "--inputs", type=Path, default=cache_folder(), metavar="FOLDER", help="where sources are kept"
-    )
-    try:
-        args = parser.parse_args(arguments)
-    except SystemExit as end:
-        return int(end.code or 0)
-    try:
-        _predict(args.calibration, args.largest_mb, args.inputs)
-    except GdalToolsError as error:
-        print(f"benchmarks.predict: {error}", file=sys.stderr)
-        return USAGE
-    return OK
+    add_inputs(parser)
+    return run_command(parser, arguments, _predict)
 
 
-def _predict(path: Path | None, largest_mb: float, inputs: Path) -> None:
-    calibration = load(path)
+def _predict(args: argparse.Namespace) -> int:
+    calibration, inputs = load(args.calibration), args.inputs
     inputs.mkdir(parents=True, exist_ok=True)
     conditions = Conditions("predict", inputs, float("inf"), seed=0, source_seed=_SEED)
     print(f"by: {calibration.source}")
@@ -69,12 +54,12 @@ def _predict(path: Path | None, largest_mb: float, inputs: Path) -> None:
                 case=case,
                 layout="tiled",
                 compress=compress,
-                megabytes=share * largest_mb,
+                megabytes=share * args.largest_mb,
                 cores=usable_cores(),
             )
             estimate = estimate_workload(measuring.workload(cell), calibration=calibration)
             found = measuring.once(cell)
-            seconds, peak = found.answer["seconds"], found.tree_peak_bytes / 1e6
+            seconds, peak = found.answer["seconds"], found.peak_bytes / 1e6
             inside = "within" if estimate.seconds_low <= seconds <= estimate.seconds_high else "OUTSIDE"
             times = f"{seconds / estimate.seconds:.2f} times, {inside}"
             print(
@@ -82,7 +67,8 @@ def _predict(path: Path | None, largest_mb: float, inputs: Path) -> None:
                 f"{estimate.seconds_high:.1f}), measured {seconds:.1f} s, {times}; memory {peak:.0f} MB of "
                 f"{estimate.peak_memory_mb:.0f}; others used {found.others_cores:.1f} cores"
             )
+    return OK
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    exit_with(main)

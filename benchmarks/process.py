@@ -8,18 +8,20 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import resource
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchmarks.errors import ChildFailed, MissingPackage
+from benchmarks.errors import ChildFailed, OutOfMemory
+from benchmarks.machine import require
 
 _ROOT = Path(__file__).resolve().parent.parent
 # Finding new descendants reads every process of the machine, so it is done less often.
@@ -35,8 +37,9 @@ class ChildResult:
     ----------
     answer : dict
         The JSON object that the child wrote.
-    tree_peak_bytes : int
-        The largest sum of resident memory over the child and its descendants, sampled every 50 ms.
+    peak_bytes : int
+        The largest sum of resident memory over the child and its descendants, sampled every 50 ms, or the
+        child's own high-water mark if that is larger.
     process_seconds, process_cpu_seconds : float
         From the start of the process to its end, interpreter and imports included.
     others_cores : float
@@ -48,7 +51,7 @@ class ChildResult:
     """
 
     answer: dict[str, Any]
-    tree_peak_bytes: int
+    peak_bytes: int
     process_seconds: float
     process_cpu_seconds: float
     others_cores: float
@@ -57,8 +60,7 @@ class ChildResult:
 
 
 def run_child(
-    module: str,
-    job: dict[str, Any],
+    job: Callable[[], object],
     *,
     folder: Path,
     timeout_seconds: float,
@@ -67,14 +69,12 @@ def run_child(
     memory_limit_bytes: int | None = None,
     within: Sequence[str] = (),
 ) -> ChildResult:
-    """Run ``python -m module JOB.json RESULT.json`` in the checkout and wait for it.
+    """Run a job by `benchmarks.child`, in the checkout, and wait for it.
 
     Parameters
     ----------
-    module : str
-        The module to run; it reads the job and writes its answer as JSON.
-    job : dict
-        Values that JSON can hold.
+    job : callable
+        A call that can be pickled and returns a dict that JSON can hold.
     folder : Path
         Where job, answer and standard error are kept; its other files are not touched.
     environment : mapping, optional
@@ -88,16 +88,18 @@ def run_child(
 
     Raises
     ------
+    OutOfMemory
+        The child exceeded its limit, or the kernel killed it.
     ChildFailed
-        The child ended with an error, was killed, took too long or too much memory, or left no answer; the
-        message ends with the last lines of its standard error.
+        The child ended with an error, was killed, took too long, or left no answer; the message ends with the
+        last lines of its standard error.
     """
-    require_psutil()
-    job_file, result_file, log = (folder / name for name in ("job.json", "result.json", "child.log"))
-    job_file.write_text(json.dumps(job))
+    require("measuring memory", "psutil")
+    job_file, result_file, log = (folder / name for name in ("job", "result.json", "child.log"))
+    job_file.write_bytes(pickle.dumps(job))
     result_file.unlink(missing_ok=True)
     before = _clocks()
-    command = [*within, sys.executable, "-m", module, str(job_file), str(result_file)]
+    command = [*within, sys.executable, "-m", "benchmarks.child", str(job_file), str(result_file)]
     watch = _Watch(watched, memory_limit_bytes, timeout_seconds)
     with log.open("wb") as stream, _group(command, stream, environment or {}) as child:
         watch.until_its_end(child)
@@ -105,11 +107,12 @@ def run_child(
         after - earlier for after, earlier in zip(_clocks(), before, strict=True)
     )
     if child.returncode != 0 or not result_file.exists():
-        raise ChildFailed(_why(child.returncode, log, watch, timed_out=seconds > timeout_seconds))
+        raise _failure(child.returncode, log, watch, timed_out=seconds > timeout_seconds)
     others = max(machine - own - cpu_seconds, 0.0) / seconds
+    answer = json.loads(result_file.read_text())
     return ChildResult(
-        json.loads(result_file.read_text()),
-        watch.peak_bytes,
+        answer,
+        max(watch.peak_bytes, answer.get("peak_bytes", 0)),
         seconds,
         cpu_seconds,
         others,
@@ -138,20 +141,6 @@ def _group(
         if child.poll() is None:
             os.killpg(child.pid, signal.SIGKILL)
             child.wait()
-
-
-def require_psutil() -> None:
-    """Fail before anything is measured if psutil is missing.
-
-    Raises
-    ------
-    MissingPackage
-        psutil is not installed.
-    """
-    try:
-        import psutil  # noqa: F401
-    except ImportError as error:
-        raise MissingPackage("measuring memory", "psutil") from error
 
 
 @dataclass
@@ -217,21 +206,25 @@ def _clocks() -> tuple[float, float, float, float]:
     )
 
 
-def _why(code: int | None, log: Path, watch: _Watch, *, timed_out: bool) -> str:
+def _failure(code: int, log: Path, watch: _Watch, *, timed_out: bool) -> ChildFailed:
+    kind = ChildFailed
     said = " | ".join(_last_words(log.read_text(errors="replace")))
     if watch.over_memory:
+        kind = OutOfMemory
         how = (
             f"took {watch.peak_bytes / 1e6:.0f} MB, over its limit of "
             f"{(watch.memory_limit_bytes or 0) / 1e6:.0f} MB, and was killed"
         )
     elif timed_out:
         how = "took too long and was killed"
-    elif code is not None and code < 0:
-        name = signal.Signals(-code).name
-        how = f"was killed by {name}{' (out of memory?)' * (name == 'SIGKILL')}"
+    elif code == -signal.SIGKILL:
+        kind = OutOfMemory
+        how = "was killed by SIGKILL (out of memory?)"
+    elif code < 0:
+        how = f"was killed by {signal.Signals(-code).name}"
     else:
         how = f"ended with exit code {code}"
-    return f"{how}: {said}" if said else how
+    return kind(f"{how}: {said}" if said else how)
 
 
 def _last_words(text: str) -> list[str]:

@@ -13,51 +13,38 @@ something missing, 130 after Ctrl-C; completed runs are kept, and --resume conti
 from __future__ import annotations
 
 import argparse
-import signal
-import sys
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 from uuid import uuid4
 
 from benchmarks.calibrate.answer import Answer, Target
 from benchmarks.calibrate.cells import BUDGETS, Budget, Cell, Scale, grid, operation_names
-from benchmarks.calibrate.fit import Fitted, require_regression
+from benchmarks.calibrate.fit import Fitted
 from benchmarks.calibrate.places import place
 from benchmarks.calibrate.results import PEERS, PROFILES, Results, Targets, as_json
 from benchmarks.calibrate.store import Run, Sitting, measured_runs
-from benchmarks.compare.command import cache_folder, positive
+from benchmarks.child import usable_cores
+from benchmarks.command import OK, add_inputs, as_options, exit_with, now, positive, run_command, say
 from benchmarks.compare.command import main as compare
-from benchmarks.compare.jobs import usable_cores
-from benchmarks.compare.report.plot import require_plotting
 from benchmarks.errors import NothingToMeasure, StoreError, TooFewRuns
-from benchmarks.machine import this_machine
-from benchmarks.process import require_psutil
-from gdaltools.errors import GdalToolsError, InvalidParameter
+from benchmarks.machine import require, this_machine
+from gdaltools.errors import InvalidParameter
 
-OK, TOO_FEW, USAGE, INTERRUPTED = 0, 1, 2, 130
+TOO_FEW = 1
 
 _RESULTS = Path(__file__).parent / "results"
+_REQUIRED = (("measuring memory", "psutil"), ("fitting a model", "scikit-learn"), ("a plot", "matplotlib"))
 _PEERS_MB, _PEERS_MINUTES = 64, 1.5
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run from the command line; return the exit code."""
-    try:
-        args = _parser().parse_args(arguments)
-    except SystemExit as end:  # argparse printed usage or help already
-        return int(end.code or 0)
-    try:
-        return run(args)
-    except KeyboardInterrupt:
-        _say("interrupted: python -m benchmarks.run --resume goes on")
-        return INTERRUPTED
-    except GdalToolsError as error:
-        _say(f"benchmarks.run: {error}")
-        return TOO_FEW if isinstance(error, TooFewRuns) else USAGE
+    interrupted = "interrupted: python -m benchmarks.run --resume goes on"
+    return run_command(_parser(), arguments, run, codes={TooFewRuns: TOO_FEW}, interrupted=interrupted)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -72,8 +59,8 @@ def run(args: argparse.Namespace) -> int:
     NothingToMeasure, TooFewRuns
         There is nothing to conclude from.
     """
-    for required in (require_psutil, require_regression, require_plotting):
-        required()
+    for purpose, package in _REQUIRED:
+        require(purpose, package)
     if args.profile:
         from benchmarks.calibrate.profiling import require_profiler
 
@@ -83,7 +70,7 @@ def run(args: argparse.Namespace) -> int:
         _read_history(results)
     elif not args.refit:
         _measure(args, results)
-    fitted, found = results.conclude(_targets(args), note=_note(results), say=_say)
+    fitted, found = results.conclude(_targets(args), note=_note(results), say=say)
     _tell(results, fitted, found)
     if args.ship is not None:
         _ship(fitted, args.ship)
@@ -105,7 +92,7 @@ def _measure(args: argparse.Namespace, results: Results) -> None:
         cells = grid(budget, operations=args.operations, cores=args.cores, storage=where.kind, seed=args.seed)
         remaining = _remaining(cells, budget, results.store.contents().runs)
         sitting = uuid4().hex[:12]
-        line = Sitting(sitting=sitting, created=_now(), machine=this_machine(), options=_options(args))
+        line = Sitting(sitting=sitting, created=now(), machine=this_machine(), options=as_options(args))
         results.store.append(line)
         conditions = Conditions(
             sitting=sitting,
@@ -115,19 +102,19 @@ def _measure(args: argparse.Namespace, results: Results) -> None:
             memory_limit_mb=args.memory_limit_mb,
             keep_free_mb=args.keep_free_mb,
         )
-        measuring = Measuring(conditions, where, results.store, _say)
-        _say(f"{len(remaining)} runs of {len(cells)} cells, into {results.folder}")
+        measuring = Measuring(conditions, where, results.store, say)
+        say(f"{len(remaining)} runs of {len(cells)} cells, into {results.folder}")
         try:
             measuring.run(remaining)
         except NothingToMeasure as error:
             if not measured_runs(results.store.contents().runs):
                 raise
-            _say(str(error))
+            say(str(error))
         if args.profile:
             from benchmarks.calibrate.profiling import profile
 
             kept = [run.cell for run in results.store.contents().runs if run.cell and run.measured]
-            profile(measuring, kept, results.folder / PROFILES, _say)
+            profile(measuring, kept, results.folder / PROFILES, say)
     if args.peers:
         _compare_peers(args, results)
 
@@ -145,9 +132,9 @@ def _remaining(cells: Sequence[Cell], budget: Budget, runs: Sequence[Run]) -> li
 
 
 def _compare_peers(args: argparse.Namespace, results: Results) -> None:
-    _say(f"create_cog beside its peers, {_PEERS_MB} MB")
+    say(f"create_cog beside its peers, {_PEERS_MB} MB")
     arguments = ["cog", "--case", "relief", "--megabytes", str(_PEERS_MB), "--rounds", "1", "--inputs"]
-    compare([*arguments, str(args.inputs), "--plot", str(results.folder / PEERS)])
+    compare([*arguments, str(args.inputs), "--json", str(results.folder / PEERS)])
 
 
 def _read_history(results: Results) -> None:
@@ -156,12 +143,12 @@ def _read_history(results: Results) -> None:
     sitting = uuid4().hex[:12]
     runs, silent = runs_of_database(sitting)
     if silent:
-        _say(f"{silent} tasks say too little, or did several things at once: passed over")
-    line = Sitting(sitting=sitting, created=_now(), machine=this_machine(), options={"from_database": True})
+        say(f"{silent} tasks say too little, or did several things at once: passed over")
+    line = Sitting(sitting=sitting, created=now(), machine=this_machine(), options={"from_database": True})
     results.store.append(line)
     for each in runs:
         results.store.append(each)
-    _say(f"{len(runs)} tasks of production, into {results.folder}")
+    say(f"{len(runs)} tasks of production, into {results.folder}")
 
 
 def _ship(fitted: Fitted, path: Path) -> None:
@@ -170,7 +157,7 @@ def _ship(fitted: Fitted, path: Path) -> None:
         path.write_text(as_json(default))
     except OSError as error:
         raise StoreError(f"{path} cannot be written to: {error.strerror}") from error
-    _say(f"shipped as {path}")
+    say(f"shipped as {path}")
 
 
 def _tell(results: Results, fitted: Fitted, found: Answer) -> None:
@@ -185,7 +172,7 @@ def _tell(results: Results, fitted: Fitted, found: Answer) -> None:
             f"more: median error {judged.median_error:.1%}, {judged.coverage:.0%} within the 90% interval"
         )
     for note in fitted.notes:
-        _say(note)
+        say(note)
     print(f"report: {results.folder / 'report.html'}")
 
 
@@ -217,9 +204,7 @@ def _parser() -> argparse.ArgumentParser:
         "--memory-limit-mb", type=positive, help="end a run that takes more, as a container would"
     )
     what.add_argument("--keep-free-mb", type=positive, default=500.0, help="disk that is left free (500)")
-    what.add_argument(
-        "--inputs", type=Path, default=cache_folder(), metavar="FOLDER", help="where sources are kept"
-    )
+    add_inputs(what)
     what.add_argument("--seed", type=int, default=0)
     how = parser.add_argument_group("results")
     how.add_argument("--results", type=Path, metavar="FOLDER", help="(a new one below benchmarks/results)")
@@ -305,20 +290,5 @@ def _note(results: Results) -> str:
     return f"Fitted to {'; '.join(dict.fromkeys(text)) or 'runs of unknown origin'}."
 
 
-def _options(args: argparse.Namespace) -> dict[str, Any]:
-    """Return the arguments as JSON can hold them; paths are reduced to their names."""
-    return {name: value.name if isinstance(value, Path) else value for name, value in vars(args).items()}
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
-
-
 if __name__ == "__main__":
-    # SIGTERM ends the child first, as Ctrl-C does.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    sys.exit(main())
+    exit_with(main)

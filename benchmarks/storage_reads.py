@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import os
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -25,12 +24,13 @@ import numpy as np
 import rasterio
 from rasterio.windows import Window
 
+from benchmarks.command import OK, exit_with, run_command
 from gdaltools import storage
-from gdaltools.errors import GdalToolsError
+from gdaltools.errors import InvalidParameter
 from gdaltools.raster.dataset import open_dataset, read_window
 from gdaltools.storage import Location, staging
 
-OK, SLOWER, USAGE = 0, 1, 2
+SLOWER = 1
 
 _CONTAINER = "bronze-benchmark"
 _SIDE = 1024
@@ -83,19 +83,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--layouts", nargs="+", default=list(LAYOUTS), choices=list(LAYOUTS))
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
-    args = parser.parse_args(arguments)
+    return run_command(parser, arguments, _measure)
+
+
+def _measure(args: argparse.Namespace) -> int:
     if not os.environ.get("AZURE_STORAGE_CONNECTION_STRING"):
-        print("set AZURE_STORAGE_CONNECTION_STRING to an account for this", file=sys.stderr)
-        return USAGE
+        raise InvalidParameter("set AZURE_STORAGE_CONNECTION_STRING to an account for this")
     print(f"{'layout':<16}{'share':>6}{'near':>10}{'windows':>10}{'SDK':>10}  {'chosen':<8}{'loss':>6}")
     cases = []
-    try:
-        for case in _cases(args.layouts, args.shares, args.megabytes, args.rounds, args.threads):
-            print(case, flush=True)
-            cases.append(case)
-    except GdalToolsError as error:
-        print(f"benchmarks.storage_reads: {error}", file=sys.stderr)
-        return USAGE
+    for case in _cases(args.layouts, args.shares, args.megabytes, args.rounds, args.threads):
+        print(case, flush=True)
+        cases.append(case)
     return OK if all(case.loss <= _TOLERANCE for case in cases) else SLOWER
 
 
@@ -195,4 +193,4 @@ def _seconds(work: Callable[[], None]) -> float:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    exit_with(main)

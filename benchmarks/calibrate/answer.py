@@ -17,8 +17,8 @@ from gdaltools.cost.workload import Operation, Workload
 # The search ends here: no raster is this large.
 _LARGEST_MB = 1e8
 _HALVINGS_TO = 1.005
-# file_size_mb counts units of 2**20 bytes.
-_MIB = 1.048576
+#: file_size_mb counts units of 2**20 bytes.
+MIB = 1.048576
 
 
 @dataclass(frozen=True)
@@ -62,6 +62,11 @@ class Task:
         if self.operation == "extract_tiles":
             return "warped tiles" if self.variant == "warp" else "tiles"
         return "warped COG" if self.warps else f"{self.variant} COG"
+
+    def on(self, target: Target, kind: Kind, megabytes: float) -> Workload:
+        """Return the workload on a raster with this many megabytes of pixels."""
+        layout = kind.layout(megabytes, remote=target.remote)
+        return Workload(self.operation, self.variant, layout, target.cores, warps=self.warps)
 
 
 FUNCTION_TASKS = (
@@ -155,7 +160,7 @@ def answer(target: Target, calibration: Calibration) -> Answer:
     model, _ = model_for("create_cog", calibration)
     late = max(model.spread.high, 1.0)
     duration = max(_floor(target.minutes / late, 0.1), 0.1)
-    backstop = max(_floor(max(each.stored_mb for each in largest) / _MIB, 10), size)
+    backstop = max(_floor(max(each.stored_mb for each in largest) / MIB, 10), size)
     changes = tuple(_changes(target, calibration))
     reasons = (
         *_reasons(target, largest, tightest, size, backstop),
@@ -184,9 +189,7 @@ def fits(target: Target, workload: Workload, calibration: Calibration) -> tuple[
 
 def _largest(target: Target, task: Task, kind: Kind, calibration: Calibration) -> Largest:
     def finishes(megabytes: float) -> tuple[bool, str]:
-        layout = kind.layout(megabytes, remote=target.remote)
-        work = Workload(task.operation, task.variant, layout, target.cores, warps=task.warps)
-        return fits(target, work, calibration)
+        return fits(target, task.on(target, kind, megabytes), calibration)
 
     low, high, bound_by = 0.0, 1.0, "nothing"
     while high < _LARGEST_MB and (found := finishes(high))[0]:
@@ -206,7 +209,7 @@ def _largest(target: Target, task: Task, kind: Kind, calibration: Calibration) -
 def _size_threshold(largest: Sequence[Largest]) -> tuple[float, Largest]:
     """Return the size that every usual kind finishes, in units of file_size_mb, and the tightest kind."""
     tightest = min((each for each in largest if each.kind.usual), key=lambda each: each.stored_mb)
-    return max(_floor(tightest.stored_mb / _MIB, 10), 1.0), tightest
+    return max(_floor(tightest.stored_mb / MIB, 10), 1.0), tightest
 
 
 def _changes(target: Target, calibration: Calibration) -> Iterator[Change]:

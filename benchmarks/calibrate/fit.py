@@ -17,14 +17,14 @@ import warnings
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from statistics import median
 
 import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.calibrate.store import Contents, Run, measured_runs
-from benchmarks.errors import MissingPackage, TooFewRuns
+from benchmarks.command import now
+from benchmarks.errors import TooFewRuns
 from gdaltools.cost.calibration import Calibration, Judgement, MeasuredOn, OperationModel, Spread
 from gdaltools.cost.workload import OPERATIONS, features, memory_bound_mb
 
@@ -51,20 +51,6 @@ class Fitted:
     calibration: Calibration
     notes: tuple[str, ...]
     residuals: dict[str, tuple[tuple[float, float, bool], ...]]
-
-
-def require_regression() -> None:
-    """Fail before anything is measured if scikit-learn is missing.
-
-    Raises
-    ------
-    MissingPackage
-        scikit-learn is not installed.
-    """
-    try:
-        import sklearn.linear_model  # noqa: F401
-    except ImportError as error:
-        raise MissingPackage("fitting a model", "scikit-learn") from error
 
 
 def fit(contents: Contents, *, note: str) -> Fitted:
@@ -108,7 +94,7 @@ def fit(contents: Contents, *, note: str) -> Fitted:
     machine = contents.machine
     return Fitted(
         Calibration(
-            created=datetime.now(UTC).isoformat(timespec="seconds"),
+            created=now(),
             note=note,
             machine=MeasuredOn(
                 processor=Counter(run.processor or machine.processor for run in used).most_common(1)[0][0],
@@ -151,7 +137,6 @@ def fit_operation(runs: Sequence[Run]) -> tuple[OperationModel, tuple[tuple[floa
     TooFewRuns
         There are fewer than 12 runs, or all are of one size.
     """
-    require_regression()
     levels = _levels(runs)
     if not _enough(runs):
         raise TooFewRuns(

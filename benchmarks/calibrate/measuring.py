@@ -14,19 +14,19 @@ import time
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
 
 from benchmarks.calibrate.cells import Cell
-from benchmarks.calibrate.child import TILE_SIZE, CellJob
+from benchmarks.calibrate.child import TILE_SIZE, CellJob, run_cell
 from benchmarks.calibrate.places import Output, Place
 from benchmarks.calibrate.store import Run, Store
+from benchmarks.command import now
 from benchmarks.compare.sources.cases import CASES
 from benchmarks.compare.sources.rasters import Source, made_source
-from benchmarks.errors import ChildFailed, NothingToMeasure
+from benchmarks.errors import ChildFailed, NothingToMeasure, OutOfMemory
 from benchmarks.process import ChildResult, run_child
 from gdaltools.cost.calibration import DEFAULT_FILE, load
 from gdaltools.cost.estimation import estimate_workload, layout_of
@@ -37,7 +37,6 @@ from gdaltools.storage import locate
 
 Say = Callable[[str], None]
 
-_CHILD = "benchmarks.calibrate.child"
 # What a child takes around its call: interpreter, imports, and the reference loop twice.
 _AROUND_SECONDS = 2.5
 # The rate at which sources are written, uncompressed; each is written and read once.
@@ -199,19 +198,17 @@ class Measuring:
 
     def _measured(self, cell: Cell, number: int) -> Run:
         """Return one run, failed or not."""
-        at = datetime.now(UTC).isoformat(timespec="seconds")
-        base = Run(sitting=self.conditions.sitting, at=at, cell=cell, round=number)
+        base = Run(sitting=self.conditions.sitting, at=now(), cell=cell, round=number)
         before = self.reference.seconds()
         workload = None
         try:
-            workload, source = self.workload(cell), self._source(cell)
+            workload = self.workload(cell)
             with self.place.output(cell) as output:
-                job = _job(cell, self.place.source(source), output)
-                found = self._child(job, output)
+                found = self._child(cell, output)
                 after = self.reference.seconds()
                 return self._filled(base, workload, output, found, (before, after))
         except (ChildFailed, OSError) as error:
-            if "killed" in str(error) and "long" not in str(error):
+            if isinstance(error, OutOfMemory):
                 known = self._out_of_memory.get(cell.operation_name, float("inf"))
                 self._out_of_memory[cell.operation_name] = min(known, cell.megabytes)
             given = None if workload is None else workload.to_dict()
@@ -229,15 +226,14 @@ class Measuring:
         ChildFailed
             As `run_child` does.
         """
-        source = self._source(cell)
         with self.place.output(cell) as output:
-            return self._child(_job(cell, self.place.source(source), output), output, within=within)
+            return self._child(cell, output, within=within)
 
-    def _child(self, job: CellJob, output: Output, *, within: Sequence[str] = ()) -> ChildResult:
-        limit = self.conditions.memory_limit_mb
+    def _child(self, cell: Cell, output: Output, *, within: Sequence[str] = ()) -> ChildResult:
+        source, limit = self.place.source(self._source(cell)), self.conditions.memory_limit_mb
+        job = CellJob(cell.operation, cell.variant, cell.warps, source, output.target, cell.cores)
         return run_child(
-            _CHILD,
-            job.to_dict(),
+            partial(run_cell, job),
             folder=output.folder,
             timeout_seconds=60 * self.conditions.timeout_minutes,
             environment=output.environment,
@@ -261,7 +257,7 @@ class Measuring:
                 "seconds": answer["seconds"],
                 "cpu_seconds": answer["cpu_seconds"],
                 "process_seconds": found.process_seconds,
-                "peak_mb": max(found.tree_peak_bytes, answer["peak_bytes"] or 0) / 1e6,
+                "peak_mb": found.peak_bytes / 1e6,
                 "bound_mb": memory_bound_mb(workload),
                 "read_mb": answer["read_bytes"] / 1e6,
                 "written_mb": answer["written_bytes"] / 1e6,
@@ -308,10 +304,6 @@ def workload_of(cell: Cell, source: Source) -> Workload:
 def _workload(cell: Cell, layout: Layout) -> Workload:
     tile_size = TILE_SIZE if cell.operation == "extract_tiles" else None
     return Workload(cell.operation, cell.variant, layout, cell.cores, warps=cell.warps, tile_size=tile_size)
-
-
-def _job(cell: Cell, source: str, output: Output) -> CellJob:
-    return CellJob(cell.operation, cell.variant, cell.warps, source, output.target, cell.cores)
 
 
 @cache

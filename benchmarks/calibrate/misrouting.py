@@ -12,17 +12,15 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from benchmarks.calibrate.answer import FUNCTION_TASKS, Answer, Target
+from benchmarks.calibrate.answer import FUNCTION_TASKS, MIB, Answer, Target, Task
 from benchmarks.calibrate.kinds import KINDS, Kind
 from gdaltools.cost.calibration import Calibration
 from gdaltools.cost.estimation import Estimate, estimate_workload
-from gdaltools.cost.workload import Workload
 from worker.protocol.routing import RoutingRules, route
 
 JOBS = 200
 # Files of 50 MB to 50 GB, uniform in the logarithm of the size.
 _SMALLEST_MB, _LARGEST_MB = 50.0, 50_000.0
-_MIB = 1.048576
 _NEVER = 1e12
 
 
@@ -77,9 +75,7 @@ def simulated_jobs(
         kind = KINDS[rng.integers(len(KINDS))]
         task = FUNCTION_TASKS[rng.integers(len(FUNCTION_TASKS))]
         stored = float(np.exp(rng.uniform(np.log(_SMALLEST_MB), np.log(_LARGEST_MB))))
-        layout = kind.layout(stored / kind.share, remote=target.remote)
-        work = Workload(task.operation, task.variant, layout, target.cores, warps=task.warps)
-        found = estimate_workload(work, calibration=calibration)
+        found = estimate_workload(task.on(target, kind, stored / kind.share), calibration=calibration)
         seconds = found.seconds * float(rng.choice(ratios) if len(ratios) else 1.0)
         enough = found.peak_memory_mb <= target.memory_mb - target.reserve_mb
         jobs.append(Job(kind, stored, found, seconds, enough and seconds <= 60 * target.minutes))
@@ -113,7 +109,7 @@ def _counted(
 ) -> Misrouted:
     killed = needless = 0
     for job in jobs:
-        size = {"file_size_mb": job.stored_mb / _MIB}
+        size = {"file_size_mb": job.stored_mb / MIB}
         queue = route("create_cog", size, rules=rules, estimate=estimate_of(job)).queue
         in_container = queue == rules.docker_tasks_queue
         killed += not in_container and not job.fits
@@ -124,12 +120,11 @@ def _counted(
 def examples(target: Target, calibration: Calibration) -> list[tuple[str, float, Estimate]]:
     """Return two files that a threshold on megabytes misjudges: name, stored megabytes, estimate."""
     packed, plain = KINDS[2], KINDS[0]
-    found = []
-    for name, kind, stored in (
-        ("300 MB that inflate to 9 GB", packed, 300.0),
-        ("2 GB that are plain", plain, 2000.0),
-    ):
-        layout = kind.layout(stored / kind.share, remote=target.remote)
-        work = Workload("create_cog", "analysis", layout, target.cores)
-        found.append((name, stored, estimate_workload(work, calibration=calibration)))
-    return found
+    task = Task("create_cog", "analysis")
+    return [
+        (name, stored, estimate_workload(task.on(target, kind, stored / kind.share), calibration=calibration))
+        for name, kind, stored in (
+            ("300 MB that inflate to 9 GB", packed, 300.0),
+            ("2 GB that are plain", plain, 2000.0),
+        )
+    ]

@@ -13,13 +13,18 @@ from benchmarks.calibrate.fit import Fitted
 from benchmarks.calibrate.kinds import KINDS
 from benchmarks.calibrate.misrouting import Misrouted
 from benchmarks.calibrate.store import Run
-from benchmarks.compare.report.plot import require_plotting
 from gdaltools.cost.workload import Workload
 
 _KIND_COLOURS = {"byte": "#1f6fb4", "rough": "#7b52ab", "wide": "#d98324", "float": "#3a8f5c"}
 _KIND_NAMES = {"byte": "bytes", "rough": "noisy bytes", "wide": "wider integers", "float": "floats"}
 _LIMIT, _BAND, _WRONG, _GREY = "#c0392b", "#1f6fb4", "#c0392b", "#8a9096"
 _DPI = 110
+
+
+def _figure(width: float, height: float) -> Any:
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), layout="constrained")
 
 
 def _png(figure: Any) -> bytes:
@@ -30,9 +35,6 @@ def _png(figure: Any) -> bytes:
 
 def times(fitted: Fitted, runs: Sequence[Run], found: Answer) -> bytes:
     """Plot seconds against uncompressed size: runs, the model's median and interval, limit and threshold."""
-    require_plotting()
-    from matplotlib.figure import Figure
-
     size = _plain(1)
     shown = [
         Workload("create_cog", "analysis", size, found.target.cores),
@@ -41,7 +43,7 @@ def times(fitted: Fitted, runs: Sequence[Run], found: Answer) -> bytes:
         Workload("extract_tiles", "warp", size, found.target.cores),
     ]
     shown = [each for each in shown if each.operation in fitted.calibration.models]
-    figure = Figure(figsize=(12, 4.2 * -(-len(shown) // 2)), layout="constrained")
+    figure = _figure(12, 4.2 * -(-len(shown) // 2))
     axes = figure.subplots(-(-len(shown) // 2), 2, squeeze=False).ravel()
     for axis, work in zip(axes, shown, strict=False):
         _draw_times(axis, fitted, runs, found, work)
@@ -104,10 +106,7 @@ def _reaches(seconds: float, model: Any, work: Workload) -> float:
 
 def memory(runs: Sequence[Run]) -> bytes:
     """Plot measured peaks against the memory bounds of the plans."""
-    require_plotting()
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(12, 4.2), layout="constrained")
+    figure = _figure(12, 4.2)
     axes = figure.subplots(1, 2)
     seen = [run for run in runs if run.peak_mb and run.bound_mb]
     for operation, colour in (("create_cog", "#1f6fb4"), ("extract_tiles", "#d98324")):
@@ -133,11 +132,8 @@ def memory(runs: Sequence[Run]) -> bytes:
 
 def residuals(fitted: Fitted) -> bytes:
     """Plot measured over predicted seconds, predicted by models that had not seen the size."""
-    require_plotting()
-    from matplotlib.figure import Figure
-
     names = list(fitted.residuals)
-    figure = Figure(figsize=(12, 3.8), layout="constrained")
+    figure = _figure(12, 3.8)
     for axis, name in zip(figure.subplots(1, len(names), squeeze=False)[0], names, strict=True):
         spread = fitted.calibration.models[name].spread
         for held, colour, label in (
@@ -162,10 +158,7 @@ def residuals(fitted: Fitted) -> bytes:
 
 def misrouting(rules: Sequence[Misrouted], jobs: int) -> bytes:
     """Plot how many jobs each rule sends to the wrong place."""
-    require_plotting()
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(12, 1.0 + 0.45 * len(rules)), layout="constrained")
+    figure = _figure(12, 1.0 + 0.45 * len(rules))
     axis = figure.subplots()
     places = range(len(rules))
     killed = [rule.killed for rule in rules]
@@ -192,10 +185,7 @@ def misrouting(rules: Sequence[Misrouted], jobs: int) -> bytes:
 
 def timeline(points: Sequence[tuple[float, int]], title: str) -> bytes:
     """Plot the memory of one run over time."""
-    require_plotting()
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(9, 3), layout="constrained")
+    figure = _figure(9, 3)
     axis = figure.subplots()
     axis.plot(
         [second for second, _ in points], [resident / 1e6 for _, resident in points], color=_BAND, lw=1.2

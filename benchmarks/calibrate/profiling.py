@@ -1,14 +1,10 @@
-"""Profile where time and memory go: one more run of each operation's largest cell, under py-spy.
-
-The results are flame graphs of all threads, and the memory of the process tree over time. These runs are not
-in the store, because the profiler slows them down.
-"""
+"""Flame graphs and memory over time: one more run, not in the store, of each operation's largest cell."""
 
 from __future__ import annotations
 
 import json
 import shutil
-import sys
+import sysconfig
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -16,19 +12,10 @@ from benchmarks.calibrate.cells import Cell
 from benchmarks.calibrate.measuring import Measuring
 from benchmarks.errors import ChildFailed, MissingPackage
 
-_RATE = 100
-
 
 def require_profiler() -> str:
-    """Return the path of the profiler's executable.
-
-    Raises
-    ------
-    MissingPackage
-        py-spy is not installed.
-    """
-    beside = Path(sys.executable).with_name("py-spy")
-    found = str(beside) if beside.exists() else shutil.which("py-spy")
+    """Return the path of py-spy, or raise `MissingPackage`."""
+    found = shutil.which("py-spy", path=sysconfig.get_path("scripts")) or shutil.which("py-spy")
     if found is None:
         raise MissingPackage("--profile", "py-spy")
     return found
@@ -36,17 +23,15 @@ def require_profiler() -> str:
 
 def profile(measuring: Measuring, cells: Sequence[Cell], folder: Path, say: Callable[[str], None]) -> None:
     """Profile the largest cell of each operation; a cell that fails is reported, and the others go on."""
-    command = require_profiler()
     folder.mkdir(parents=True, exist_ok=True)
     largest = {cell.operation_name: cell for cell in sorted(cells, key=lambda cell: cell.megabytes)}
     for name, cell in largest.items():
-        stem = name.replace(":", "-").replace("+", "-")
-        flames = folder / f"{stem}.svg"
-        within = [command, "record", "-o", str(flames), "-r", str(_RATE), "--"]
+        path = folder / f"{name.replace(':', '-').replace('+', '-')}.json"
+        command = [require_profiler(), "record", "-o", str(path.with_suffix(".svg")), "-r", "100", "--"]
         try:
-            found = measuring.once(cell, within=within)
+            timeline = measuring.once(cell, within=command).timeline
         except ChildFailed as error:
             say(f"no profile of {cell.key}: {error}")
-            continue
-        (folder / f"{stem}.json").write_text(json.dumps({"cell": cell.key, "timeline": found.timeline}))
-        say(f"profiled {cell.key}")
+        else:
+            path.write_text(json.dumps({"cell": cell.key, "timeline": timeline}))
+            say(f"profiled {cell.key}")

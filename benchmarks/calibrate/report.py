@@ -12,12 +12,9 @@ from benchmarks.calibrate import plots
 from benchmarks.calibrate.answer import Answer, Largest
 from benchmarks.calibrate.fit import Fitted
 from benchmarks.calibrate.misrouting import Misrouted
-from benchmarks.calibrate.pages import Picture, Section, Table
 from benchmarks.calibrate.store import Contents, measured_runs
-from benchmarks.machine import Machine
+from benchmarks.pages import NOTHING, Picture, Section, Table
 from gdaltools.cost.estimation import Estimate
-
-_NOTHING = "–"
 
 
 @dataclass(frozen=True)
@@ -28,7 +25,7 @@ class Findings:
     ----------
     worker : tuple of Largest
         The largest rasters that the worker finishes within its limit.
-    peers : Picture or None
+    peers : tuple of str or Table
         The engine compared with its peers, if that was measured.
     profiles : tuple of Picture
         Memory over time of single runs, if requested.
@@ -42,7 +39,7 @@ class Findings:
     jobs: int
     misrouted: tuple[Misrouted, ...]
     examples: tuple[tuple[str, float, Estimate], ...]
-    peers: Picture | None = None
+    peers: tuple[str | Table | Picture, ...] = ()
     profiles: tuple[Picture, ...] = ()
 
 
@@ -112,7 +109,7 @@ def _largest_table(largest: Sequence[Largest]) -> Table:
     def cell(task: str, kind: str) -> str:
         each = cells.get((task, kind))
         if each is None:
-            return _NOTHING
+            return NOTHING
         memory = ", memory" if each.bound_by == "memory" else ""
         return f"{each.megabytes / 1000:,.1f} ({each.stored_mb / 1000:,.1f}{memory})"
 
@@ -167,9 +164,9 @@ def _quality(findings: Findings) -> Section:
                 name,
                 str(model.runs),
                 f"{model.smallest_mb:,.0f}–{model.largest_mb:,.0f}",
-                _NOTHING if judged is None else f"over {judged.fitted_up_to_mb:,.0f} MB ({judged.runs} runs)",
-                _NOTHING if judged is None else f"{judged.median_error:.1%}",
-                _NOTHING if judged is None else f"{judged.coverage:.0%}",
+                NOTHING if judged is None else f"over {judged.fitted_up_to_mb:,.0f} MB ({judged.runs} runs)",
+                NOTHING if judged is None else f"{judged.median_error:.1%}",
+                NOTHING if judged is None else f"{judged.coverage:.0%}",
                 f"{model.spread.low:.2f}–{model.spread.high:.2f}",
             )
         )
@@ -220,7 +217,7 @@ def _memory(findings: Findings) -> Section:
 
 
 def _peers(findings: Findings) -> Section:
-    return Section("Beside its peers", (*((findings.peers,) if findings.peers else ()), *findings.profiles))
+    return Section("Beside its peers", (*findings.peers, *findings.profiles))
 
 
 def _prices(findings: Findings) -> Section:
@@ -250,18 +247,9 @@ def _basis(findings: Findings) -> Section:
     return Section(
         "What it was measured on",
         (
-            *(machine_line(machine) for machine in machines.values()),
+            *map(str, machines.values()),
             f"{len(runs)} runs, {quiet} of them on a quiet machine. {findings.fitted.calibration.note}",
         ),
-    )
-
-
-def machine_line(machine: Machine) -> str:
-    """Return hardware and versions as one sentence."""
-    versions = ", ".join(f"{name} {version}" for name, version in machine.versions.items())
-    return (
-        f"{machine.cores} cores of {machine.processor}, {machine.memory_mb / 1000:.0f} GB, {machine.system}; "
-        f"Python {machine.python}, GDAL {machine.gdal}, {versions}; commit {machine.commit or 'unknown'}."
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,14 +11,17 @@ from benchmarks.calibrate import plots
 from benchmarks.calibrate.answer import WORKER_TASKS, Answer, Target, answer, largest_of
 from benchmarks.calibrate.fit import Fitted, fit
 from benchmarks.calibrate.misrouting import JOBS, examples, misrouted, simulated_jobs
-from benchmarks.calibrate.pages import Picture, pictures, to_html, to_markdown
 from benchmarks.calibrate.report import Findings, report_of
 from benchmarks.calibrate.store import FILE_NAME, Contents, Store
+from benchmarks.compare.results import Report
+from benchmarks.compare.tables import sections as comparison
 from benchmarks.errors import StoreError
+from benchmarks.pages import Picture, Table, pictures, to_html, to_markdown
 from gdaltools.cost.calibration import Calibration
 
 CALIBRATION, ENVIRONMENT, MARKDOWN, PAGE = "calibration.json", "routing.env", "report.md", "report.html"
-PEERS, PROFILES = "peers.png", "profiles"
+PEERS, PROFILES = "peers.json", "profiles"
+_TITLE = "Thresholds for routing"
 
 
 @dataclass(frozen=True)
@@ -60,8 +63,8 @@ class Results:
         texts = {
             CALIBRATION: as_json(whole),
             ENVIRONMENT: found.environment_file(),
-            MARKDOWN: to_markdown(sections),
-            PAGE: to_html(sections),
+            MARKDOWN: to_markdown(_TITLE, sections),
+            PAGE: to_html(_TITLE, sections),
         }
         try:
             for name, text in texts.items():
@@ -84,16 +87,15 @@ class Results:
             jobs=JOBS,
             misrouted=tuple(misrouted(jobs, found)),
             examples=tuple(examples(targets.function_app, fitted.calibration)),
-            peers=self._peers(),
+            peers=tuple(self._peers()),
             profiles=tuple(self._profiles()),
         )
 
-    def _peers(self) -> Picture | None:
+    def _peers(self) -> Iterator[str | Table | Picture]:
         path = self.folder / PEERS
-        if not path.exists():
-            return None
-        caption = "create_cog beside its peers (python -m benchmarks.compare tells more)."
-        return Picture("peers", path.read_bytes(), caption)
+        if path.exists():
+            for section in comparison(Report.model_validate_json(path.read_text())):
+                yield from (f"{section.title}.", *section.parts)
 
     def _profiles(self) -> list[Picture]:
         found = []

@@ -1,11 +1,7 @@
 """``python -m benchmarks.compare cog|tiles``."""
 
-import signal
-import sys
-
+from benchmarks.command import exit_with
 from benchmarks.compare.command import main
 
 if __name__ == "__main__":
-    # SIGTERM ends the child first, as Ctrl-C does.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    sys.exit(main())
+    exit_with(main)

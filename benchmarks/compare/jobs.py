@@ -1,13 +1,18 @@
-"""The jobs of a child process, as values that JSON can hold.
+"""The jobs of a child process: the source, the output and the options that every method receives.
 
-This module imports no raster library: a child must load the library that it measures and no other.
+This module imports no raster library: a child loads the library that it measures and no other.
 """
 
 from __future__ import annotations
 
 import os
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal
+
+from benchmarks.child import timed, usable_cores
 
 Codec = Literal["DEFLATE", "ZSTD", "LZW", "NONE"]
 CODECS: tuple[Codec, ...] = ("DEFLATE", "ZSTD", "LZW", "NONE")
@@ -37,52 +42,36 @@ class Encoding:
     blocksize: int = 512
     resampling: str = "average"
 
+    def __str__(self) -> str:
+        return self.codec if self.level is None else f"{self.codec} {self.level}"
+
 
 @dataclass(frozen=True)
-class WriteJob:
-    """Write `source` to `target` as a COG, timed.
+class Job:
+    """Write `source` to `target` as a COG.
 
     Attributes
     ----------
-    writer : str
-        A key of `benchmarks.compare.peers.cogs.WRITERS`.
     size_tolerance : float or None
         For the engine only: how much larger the file may be than at GDAL's level.
     threads : int
         Number of threads that may compress.
     """
 
-    writer: str
     source: str
     target: str
     encoding: Encoding
     threads: int
-    size_tolerance: float | None = None
-    kind: Literal["write"] = "write"
+    size_tolerance: float | None
+
+    @property
+    def gdal_threads(self) -> str:
+        """The value of GDAL's NUM_THREADS."""
+        return "ALL_CPUS" if self.threads == usable_cores() else str(self.threads)
 
 
 @dataclass(frozen=True)
-class CheckJob:
-    """Check `target` as a reader would: layout, pixels, overviews."""
-
-    source: str
-    target: str
-    kind: Literal["check"] = "check"
-
-
-@dataclass(frozen=True)
-class LimitJob:
-    """Measure the codec alone on `blocks` blocks of `source`."""
-
-    source: str
-    encoding: Encoding
-    threads: int
-    blocks: int
-    kind: Literal["limit"] = "limit"
-
-
-@dataclass(frozen=True)
-class TileOfGrid:
+class Tile:
     """One tile: its name, its window (col_off, row_off, width, height) of the grid, and its transform."""
 
     name: str
@@ -110,73 +99,38 @@ class Tiles:
     scheme: str
     crs: str
     warps: bool
-    tiles: tuple[TileOfGrid, ...]
+    tiles: tuple[Tile, ...]
 
 
 @dataclass(frozen=True)
-class TilesJob:
-    """Write the tiles of `source` to the folder `target`, as ``{name}.tif``, timed."""
+class TilesJob(Job):
+    """Write the tiles of `source` to the folder `target` as COGs, ``{name}.tif``."""
 
-    writer: str
-    source: str
-    target: str
     tiles: Tiles
-    encoding: Encoding
-    threads: int
-    size_tolerance: float | None = None
-    kind: Literal["tiles"] = "tiles"
 
 
-@dataclass(frozen=True)
-class CheckTilesJob:
-    """Check the tiles in the folder `target` as a reader would; `cogs` says whether they must be COGs."""
-
-    source: str
-    target: str
-    tiles: Tiles
-    cogs: bool
-    kind: Literal["check-tiles"] = "check-tiles"
+#: Imports what a library's user would import, and returns the call to time.
+Writer = Callable[[Any], Callable[[], object]]
 
 
-MeasuredJob = WriteJob | TilesJob
-Job = MeasuredJob | CheckJob | LimitJob | CheckTilesJob
-
-
-def job_from_dict(values: dict[str, object]) -> Job:
-    """Return the job that `dataclasses.asdict` turned into a dict."""
-    kinds: dict[object, type[Job]] = {
-        "write": WriteJob,
-        "check": CheckJob,
-        "limit": LimitJob,
-        "tiles": TilesJob,
-        "check-tiles": CheckTilesJob,
+def measure(writer: Writer, job: Job) -> dict[str, Any]:
+    """Run one call; return what it took, the size of the output, and the seconds until it was on the disk."""
+    found = timed(writer(job))
+    path = Path(job.target)
+    files = sorted(path.rglob("*.tif")) if path.is_dir() else [path]
+    return {
+        **found,
+        "flush_seconds": sum(map(_flush, files)),
+        "size_bytes": sum(each.stat().st_size for each in files),
     }
-    encoding = values.get("encoding")
-    if isinstance(encoding, dict):
-        values = values | {"encoding": Encoding(**encoding)}
-    tiles = values.get("tiles")
-    if isinstance(tiles, dict):
-        values = values | {"tiles": _tiles_from_dict(tiles)}
-    return kinds[values["kind"]](**values)  # type: ignore[arg-type]
 
 
-def _tiles_from_dict(values: dict[str, object]) -> Tiles:
-    """Return the tiles that `dataclasses.asdict` turned into a dict."""
-    given = [TileOfGrid(**tile) for tile in values["tiles"]]  # type: ignore[attr-defined]
-    tiles = tuple(TileOfGrid(t.name, _four(t.window), _six(t.transform)) for t in given)
-    return Tiles(str(values["scheme"]), str(values["crs"]), bool(values["warps"]), tiles)
-
-
-def _four(values: tuple[int, ...]) -> tuple[int, int, int, int]:
-    a, b, c, d = values
-    return a, b, c, d
-
-
-def _six(values: tuple[float, ...]) -> tuple[float, float, float, float, float, float]:
-    a, b, c, d, e, f = values
-    return a, b, c, d, e, f
-
-
-def usable_cores() -> int:
-    """Return the number of cores that this process may use, which GDAL's ALL_CPUS counts as well."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def _flush(path: Path) -> float:
+    """Flush the file to disk and return the seconds that took, so that the next run does not wait for it."""
+    began = time.perf_counter()
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    return time.perf_counter() - began

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,54 +17,48 @@ import rasterio
 from numpy.typing import NDArray
 from rasterio.windows import Window
 
-from benchmarks.compare.jobs import Encoding, LimitJob
+from benchmarks.compare.jobs import Encoding
 
 Encode = Callable[[NDArray[Any]], bytes]
 
 _REPEATS = 3
-# Number of block rows that are sampled, spread over the height.
-_PLACES = 8
+# Blocks that are sampled, about 38 MB of RGB, and block rows that they are from, spread over the height.
+_BLOCKS, _PLACES = 48, 8
 
 
-def measure_codec(job: LimitJob) -> dict[str, Any]:
+def measure_codec(source: Path, encoding: Encoding, threads: int) -> dict[str, float]:
     """Return the rates of the codec on predictor-processed blocks of the source, best of three.
 
     Returns
     -------
     dict
-        ``bytes_per_second`` of one thread by its CPU time, ``all_threads_bytes_per_second`` of `threads` at
-        once by the clock (less than the multiple on cores that share computing units), ``size_ratio``
-        (encoded to raw) and ``blocks``.
+        ``mb_per_second`` of one thread by its CPU time, and ``all_threads_mb_per_second`` of `threads` at
+        once by the clock (less than the multiple on cores that share computing units).
     """
-    encode = encoder(job.encoding)
-    blocks = [predicted(block, job.encoding.predictor) for block in sample_blocks(job)]
-    raw = sum(block.nbytes for block in blocks)
-    encoded = sum(len(encode(block)) for block in blocks)
+    encode = _encoder(encoding)
+    blocks = [_predicted(block, encoding.predictor) for block in _sample_blocks(source, encoding.blocksize)]
+    megabytes = sum(block.nbytes for block in blocks) / 1e6
     return {
-        "bytes_per_second": raw / min(_cpu_seconds(encode, blocks) for _ in range(_REPEATS)),
-        "all_threads_bytes_per_second": raw
-        / min(_wall_seconds(encode, blocks, job.threads) for _ in range(_REPEATS)),
-        "size_ratio": encoded / raw,
-        "blocks": len(blocks),
+        "mb_per_second": megabytes / min(_cpu_seconds(encode, blocks) for _ in range(_REPEATS)),
+        "all_threads_mb_per_second": megabytes
+        / min(_wall_seconds(encode, blocks, threads) for _ in range(_REPEATS)),
     }
 
 
-def limit_seconds(
-    width: int, height: int, pixel_bytes: int, blocksize: int, bytes_per_second: float
-) -> float:
-    """Return the seconds to encode a raster and its overviews at `bytes_per_second`.
+def encoded_megabytes(width: int, height: int, pixel_bytes: int, blocksize: int) -> float:
+    """Return the size of a raster with its overviews before they are encoded.
 
-    >>> round(limit_seconds(20_000, 20_000, 3, 512, 100e6), 1)  # about 4/3 of 12 seconds
-    16.0
+    >>> round(encoded_megabytes(20_000, 20_000, 3, 512))  # about 4/3 of 1200
+    1600
     """
     pixels = width * height
     while max(width, height) > blocksize:
         width, height = -(-width // 2), -(-height // 2)
         pixels += width * height
-    return pixels * pixel_bytes / bytes_per_second
+    return pixels * pixel_bytes / 1e6
 
 
-def encoder(encoding: Encoding) -> Encode:
+def _encoder(encoding: Encoding) -> Encode:
     """Return the codec as a function of one block, with the options that GDAL would use."""
     import imagecodecs
 
@@ -81,7 +76,7 @@ def encoder(encoding: Encoding) -> Encode:
     return lambda block: block.tobytes()
 
 
-def predicted(block: NDArray[Any], predictor: int) -> NDArray[Any]:
+def _predicted(block: NDArray[Any], predictor: int) -> NDArray[Any]:
     """Apply TIFF's predictor to a block `(rows, cols, bands)` (TIFF 6.0 §14; Technical Note 3 for floats)."""
     import imagecodecs
 
@@ -92,13 +87,12 @@ def predicted(block: NDArray[Any], predictor: int) -> NDArray[Any]:
     return block
 
 
-def sample_blocks(job: LimitJob) -> list[NDArray[Any]]:
+def _sample_blocks(source: Path, size: int) -> list[NDArray[Any]]:
     """Return whole blocks `(rows, cols, bands)` from places spread evenly over the source."""
-    size = job.encoding.blocksize
-    with rasterio.Env(GDAL_CACHEMAX=64), rasterio.open(job.source) as dataset:
+    with rasterio.Env(GDAL_CACHEMAX=64), rasterio.open(source) as dataset:
         down, across = max(dataset.height // size, 1), max(dataset.width // size, 1)
         rows = sorted({int(row) for row in np.linspace(0, down - 1, min(_PLACES, down)).round()})
-        each = max(job.blocks // len(rows), 1)
+        each = max(_BLOCKS // len(rows), 1)
         blocks = []
         for number, row in enumerate(rows):
             # Shifted from row to row, so that the places do not line up in columns.

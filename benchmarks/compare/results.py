@@ -8,11 +8,10 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, computed_field
 
+from benchmarks.compare.methods import Method, Output
 from benchmarks.machine import Machine
 
 SCHEMA = "gdaltools-compare-1"
-
-Output = Literal["cog", "tiles"]
 
 
 class _Frozen(BaseModel):
@@ -85,6 +84,20 @@ class MethodResult(_Frozen):
     skipped: str | None = None
     failed: str | None = None
 
+    @classmethod
+    def of(cls, method: Method) -> MethodResult:
+        """Return the result of a method without runs; a missing package is why it is skipped."""
+        missing = method.missing_package()
+        return cls(
+            name=method.name,
+            label=method.label,
+            role=method.role,
+            codec=method.encoding.codec,
+            level=method.encoding.level,
+            size_tolerance=method.size_tolerance,
+            skipped=missing and f"{missing} is not installed (extra: bench)",
+        )
+
     @computed_field  # type: ignore[prop-decorator]
     @property
     def seconds(self) -> Spread | None:
@@ -96,12 +109,6 @@ class MethodResult(_Frozen):
     def cpu_seconds(self) -> Spread | None:
         """CPU seconds of the call."""
         return spread([run.cpu_seconds for run in self.runs])
-
-    @computed_field  # type: ignore[prop-decorator]
-    @property
-    def durable_seconds(self) -> Spread | None:
-        """Wall seconds until the file was on the disk."""
-        return spread([run.seconds + run.flush_seconds for run in self.runs])
 
     @computed_field  # type: ignore[prop-decorator]
     @property
@@ -117,7 +124,7 @@ class MethodResult(_Frozen):
 
 
 class CodecLimit(_Frozen):
-    """The speed of the codec alone on this machine, and the resulting limit for the source and its overviews.
+    """The speed of the codec alone on this machine, and the resulting limit for a source and its overviews.
 
     Attributes
     ----------
@@ -125,42 +132,25 @@ class CodecLimit(_Frozen):
         At one thread's rate times the cores: no writer with this codec and level can take less.
     all_threads_seconds : float
         At the rate that all threads reach together, which is lower where cores share computing units.
-    thread_gain : float
-        The rate of all threads as a multiple of one thread's: no writer can scale better.
     """
 
     codec: str
     level: int | None
     threads: int
-    blocks: int
     mb_per_second: float
     all_threads_mb_per_second: float
-    thread_gain: float
-    size_ratio: float
     seconds: float
     all_threads_seconds: float
 
 
-class Scaling(_Frozen):
-    """An engine variant on one thread and on all of them."""
-
-    method: str
-    threads: int
-    one_thread: tuple[Run, ...]
-    all_threads: tuple[Run, ...]
-    failed: str | None = None
-
-    @computed_field  # type: ignore[prop-decorator]
-    @property
-    def gain(self) -> float | None:
-        """How many times as fast all threads are."""
-        return _quotient(
-            *(spread([run.seconds for run in runs]) for runs in (self.one_thread, self.all_threads))
-        )
-
-
 class CaseResult(_Frozen):
-    """All results on one source: of its COG, or its tiles."""
+    """All results on one source: of its COG, or its tiles.
+
+    Attributes
+    ----------
+    limit : CodecLimit or None
+        The codec's own limit; None for tiles, whose warp takes time outside the codec, and without a codec.
+    """
 
     name: str
     output: Output = "cog"
@@ -177,8 +167,6 @@ class CaseResult(_Frozen):
     predictor: int
     methods: tuple[MethodResult, ...]
     limit: CodecLimit | None = None
-    limit_missing: str | None = None
-    scaling: Scaling | None = None
 
     @computed_field  # type: ignore[prop-decorator]
     @property
@@ -187,25 +175,13 @@ class CaseResult(_Frozen):
         found = spread([run.others_cores for method in self.methods for run in method.runs])
         return found.median if found else None
 
-    def method(self, name: str) -> MethodResult | None:
-        """Return the method of this name, or None if it was not compared."""
-        return next((each for each in self.methods if each.name == name), None)
-
-    def ratio(self, slow: str, fast: str) -> float | None:
-        """Return the median wall seconds of `slow` as a multiple of those of `fast`."""
-        both = [self.method(name) for name in (slow, fast)]
-        return _quotient(*(each.seconds if each else None for each in both))
-
-    def cpu_ratio(self, slow: str, fast: str) -> float | None:
-        """Return the median CPU seconds of `slow` as a multiple of those of `fast`."""
-        both = [self.method(name) for name in (slow, fast)]
-        return _quotient(*(each.cpu_seconds if each else None for each in both))
-
-    def size_against(self, name: str, reference: str) -> float | None:
-        """Return by which share a method's output is larger than that of `reference`."""
-        both = [self.method(each) for each in (name, reference)]
-        quotient = _quotient(*(each.size_mb if each else None for each in both))
-        return None if quotient is None else quotient - 1
+    def ratio(
+        self, figure: Literal["seconds", "cpu_seconds", "size_mb"], above: str, below: str
+    ) -> float | None:
+        """Return the median of a method's figure as a multiple of another's; None if either has no runs."""
+        by_name = {method.name: getattr(method, figure) for method in self.methods}
+        one, other = by_name.get(above), by_name.get(below)
+        return one.median / other.median if one and other else None
 
 
 class Report(_Frozen):
@@ -227,7 +203,3 @@ def spread(values: Sequence[float]) -> Spread | None:
     if not values:
         return None
     return Spread(median=statistics.median(values), low=min(values), high=max(values))
-
-
-def _quotient(above: Spread | None, below: Spread | None) -> float | None:
-    return above.median / below.median if above and below else None

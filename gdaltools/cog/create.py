@@ -60,6 +60,20 @@ def create_cog(
 ) -> Delayed: ...
 
 
+@overload
+def create_cog(
+    src: Any,
+    dst: StrPath | Location | BinaryIO,
+    profile: str = ...,
+    *,
+    reuse: bool = ...,
+    overwrite: bool = ...,
+    progress: ProgressOption = ...,
+    compute: bool,
+    **options: Unpack[CogKeywords],
+) -> CogResult | Delayed: ...
+
+
 @spelled_out(CogKeywords)
 def create_cog(
     src: Any,
@@ -86,8 +100,10 @@ def create_cog(
         (band, y, x) or (y, x), in memory or backed by dask, georeferenced through rioxarray.
     dst : path, URL, Location or binary file
         The target. A binary file object receives the complete COG at the end, in one write.
-    profile, **options
-        The encoding: see `CogOptions`.
+    profile : str
+        What the COG is for: see `CogOptions`.
+    **options : CogKeywords
+        How it is encoded: the other fields of `CogOptions`.
     reuse : bool
         Copy a source in storage that already is the requested COG and has the default overviews; its blocks
         are decoded only to check that they can be. If it only lacks overviews or a COG's block order, copy
@@ -164,8 +180,10 @@ def plan_cog(
     ----------
     src
         As for `create_cog`.
-    profile, **options
-        The encoding: see `CogOptions`.
+    profile : str
+        What the COG is for: see `CogOptions`.
+    **options : CogKeywords
+        How it is encoded: the other fields of `CogOptions`.
 
     Raises
     ------

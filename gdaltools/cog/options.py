@@ -124,7 +124,7 @@ def spelled_out(keywords: type[EncodingKeywords]) -> Callable[[_Function], _Func
     """Return a decorator that shows the keywords of ``**options`` where a person looks for them.
 
     Editors read them from the annotation (PEP 692). IPython completes them from the signature, and `help`
-    shows their description in place of the docstring's entry ``profile, **options``.
+    shows their description in place of the docstring's entries ``profile`` and ``**options``.
     """
     names = [name for name in CogOptions.__annotations__ if name in keywords.__annotations__]
     spelled = [
@@ -146,7 +146,11 @@ def spelled_out(keywords: type[EncodingKeywords]) -> Callable[[_Function], _Func
         )
         text = inspect.cleandoc(function.__doc__ or "")
         function.__doc__ = re.sub(
-            r"^profile, \*\*options\n(?: +.*\n)+", lambda _: described, text, count=1, flags=re.MULTILINE
+            r"^profile : str.*\n(?: +.*\n)+\*\*options : .*\n(?: +.*\n)+",
+            lambda _: described,
+            text,
+            count=1,
+            flags=re.MULTILINE,
         )
         return function
 

@@ -11,13 +11,15 @@ Importing this module registers them. `gdaltools.open` imports it, as does ``imp
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import TYPE_CHECKING, Unpack
 
 import xarray
 
 from gdaltools.cog.options import CogKeywords, CogOptions, spelled_out
 
 if TYPE_CHECKING:
+    from dask.delayed import Delayed
+
     from gdaltools.cog.result import CogResult
     from gdaltools.display.progress import ProgressOption
     from gdaltools.raster.info import RasterInfo
@@ -76,12 +78,31 @@ class _Accessor:
 
         return array_scheme(self._raster(), tile_size, overlap)
 
-    def to_cog(self, dst: StrPath | Location, profile: str = "analysis", **options: Any) -> CogResult:
-        """Write the array as a COG; `options` are those of `gdaltools.create_cog`.
+    @spelled_out(CogKeywords)
+    def to_cog(
+        self,
+        dst: StrPath | Location,
+        profile: str = "analysis",
+        *,
+        overwrite: bool = False,
+        progress: ProgressOption = "auto",
+        compute: bool = True,
+        **options: Unpack[CogKeywords],
+    ) -> CogResult | Delayed:
+        """Write the array as a COG, as `gdaltools.create_cog` does.
 
         dask arrays are computed piece by piece, while the pieces are written. The variables of a Dataset
         become bands with their names. Floating-point numbers without a nodata value get NaN as their nodata,
         because that is how xarray marks missing data.
+
+        Parameters
+        ----------
+        profile : str
+            What the COG is for: see `CogOptions`.
+        **options : CogKeywords
+            How it is encoded: the other fields of `CogOptions`.
+        overwrite, progress, compute
+            As for `create_cog`.
 
         Raises
         ------
@@ -95,8 +116,15 @@ class _Accessor:
         """
         from gdaltools.cog.create import create_cog
 
-        result: CogResult = create_cog(self._raster(), dst, profile, **options)
-        return result
+        return create_cog(
+            self._raster(),
+            dst,
+            profile,
+            overwrite=overwrite,
+            progress=progress,
+            compute=compute,
+            **options,
+        )
 
     @spelled_out(CogKeywords)
     def to_tiles(
@@ -118,8 +146,10 @@ class _Accessor:
 
         Parameters
         ----------
-        profile, **options
-            The encoding: see `CogOptions`.
+        profile : str
+            What the COGs are for: see `CogOptions`.
+        **options : CogKeywords
+            How they are encoded: the other fields of `CogOptions`.
         tile_size : int, optional
             Side of a tile in pixels, a multiple of 16; by default about 450 MB uncompressed.
         overlap : int

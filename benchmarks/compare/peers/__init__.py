@@ -1,1 +1,1 @@
-"""How to call each library for the same result."""
+"""How to call each library for the same output."""

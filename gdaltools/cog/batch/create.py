@@ -68,8 +68,10 @@ def create_cogs(
         match characters within one part of a name, ``**/`` matches any folders.
     dst : path, URL or Location
         A folder, or a container or prefix. The path of a match below its pattern's fixed part is kept.
-    profile, **options
-        The encoding: see `CogOptions`.
+    profile : str
+        What the COG is for: see `CogOptions`.
+    **options : CogKeywords
+        How it is encoded: the other fields of `CogOptions`.
     reuse : bool
         As for `create_cog`.
     force : bool

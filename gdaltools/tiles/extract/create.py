@@ -113,8 +113,10 @@ def extract_tiles(
         Must be the scheme's CRS of the source, which is also the default.
     as_cog : bool
         Write COGs with overviews instead of plain tiles.
-    profile, **options
-        The encoding of COGs: see `CogOptions`.
+    profile : str, optional
+        What the COGs are for: see `CogOptions`.
+    **options : EncodingKeywords
+        How they are encoded: the other fields of `CogOptions`.
     skip_empty : bool
         Leave out tiles that hold only nodata or masked pixels; the result and the manifest list them.
     overwrite : bool
@@ -203,8 +205,10 @@ def plan_extraction(
 
     Parameters
     ----------
-    profile, **options
-        The encoding of COGs: see `CogOptions`.
+    profile : str, optional
+        What the COGs are for: see `CogOptions`.
+    **options : EncodingKeywords
+        How they are encoded: the other fields of `CogOptions`.
     threads : int, optional
         Number of threads; by default as many as `extract_tiles` would use.
 

@@ -11,6 +11,7 @@ import pytest
 from benchmarks import run
 from benchmarks.calibrate.fit import fit
 from benchmarks.calibrate.history import runs_of_database
+from benchmarks.command import USAGE
 from tests.support import calibration_runs as made
 from tests.support.services import postgres
 
@@ -73,5 +74,5 @@ def test_a_database_must_be_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.delenv("POSTGIS_HOST", raising=False)
-    assert run.main(["--from-database", "--results", str(tmp_path)]) == run.USAGE
+    assert run.main(["--from-database", "--results", str(tmp_path)]) == USAGE
     assert "set POSTGIS_HOST" in capsys.readouterr().err

@@ -17,6 +17,7 @@ from benchmarks.calibrate.kinds import KINDS
 from benchmarks.calibrate.misrouting import examples, misrouted, simulated_jobs
 from benchmarks.calibrate.places import place
 from benchmarks.calibrate.store import Store, store_in
+from benchmarks.command import OK, USAGE
 from benchmarks.compare.sources.cases import CASES
 from benchmarks.compare.sources.rasters import Source, given_source
 from benchmarks.errors import StoreError, TooFewRuns
@@ -286,7 +287,7 @@ class TestDiff:
         assert all(each.verdict == "slower" for each in found)
         assert math.isclose(found[0].seconds, 1.5, rel_tol=0.05)
         arguments = [str(before.path.parent), str(after.path)]
-        assert diff.main(arguments) == diff.OK
+        assert diff.main(arguments) == OK
         out = capsys.readouterr().out
         assert "32 cells: 0 faster, 0 same, 32 slower" in out
         assert "gdaltools 0.1.0 → None" in out
@@ -297,8 +298,8 @@ class TestDiff:
     ) -> None:
         one = made.store(tmp_path / "a", made.runs(sizes=(8,), rounds=1))
         other = made.store(tmp_path / "b", made.runs(sizes=(9,), rounds=1))
-        assert diff.main([str(one.path), str(other.path)]) == diff.USAGE
-        assert diff.main([str(one.path), str(tmp_path / "c")]) == diff.USAGE
+        assert diff.main([str(one.path), str(other.path)]) == USAGE
+        assert diff.main([str(one.path), str(tmp_path / "c")]) == USAGE
         assert "share no cell" in (said := capsys.readouterr().err)
         assert "does not exist" in said
 
@@ -318,7 +319,7 @@ class TestCommand:
         self, arguments: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
         folders = ["--inputs", str(tmp_path / "inputs"), "--results", str(tmp_path / "results")]
-        assert run.main([*folders, *arguments]) == run.USAGE
+        assert run.main([*folders, *arguments]) == USAGE
         assert said in capsys.readouterr().err
 
     def test_no_space_is_said_and_nothing_measured(
@@ -326,7 +327,7 @@ class TestCommand:
     ) -> None:
         arguments = ["--quick", "--sizes", "1", "--operations", "create_cog:fast", "--keep-free-mb", "1e12"]
         folders = ["--inputs", str(tmp_path / "inputs"), "--results", str(tmp_path / "results")]
-        assert run.main([*arguments, *folders]) == run.USAGE
+        assert run.main([*arguments, *folders]) == USAGE
         said = capsys.readouterr().err
         assert "MB are free and it may take" in said
         assert "warming up" not in said
@@ -337,7 +338,7 @@ class TestCommand:
     ) -> None:
         (tmp_path / "file").touch()
         inside = str(tmp_path / "file" / "deeper")
-        assert run.main(["--quick", "--results", str(tmp_path), "--inputs", inside]) == run.USAGE
+        assert run.main(["--quick", "--results", str(tmp_path), "--inputs", inside]) == USAGE
         assert "name another folder with --inputs" in capsys.readouterr().err
 
     def test_too_few_runs_have_an_exit_code_of_their_own(

@@ -7,7 +7,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from html import escape
 
-_TITLE = "Thresholds for routing"
+#: What a cell without a value shows.
+NOTHING = "–"
 
 
 @dataclass(frozen=True)
@@ -35,9 +36,9 @@ class Section:
     parts: tuple[str | Table | Picture, ...]
 
 
-def to_markdown(sections: Sequence[Section]) -> str:
-    """Return the report as Markdown; its pictures are separate files next to it."""
-    parts = [f"# {_TITLE}"]
+def to_markdown(title: str, sections: Sequence[Section]) -> str:
+    """Return the report as Markdown, its tables aligned; its pictures are separate files next to it."""
+    parts = [f"# {title}"]
     for section in sections:
         parts.append(f"## {section.title}")
         parts += ["\n".join(_markdown(part)) for part in section.parts]
@@ -50,8 +51,11 @@ def _markdown(part: str | Table | Picture) -> Iterator[str]:
     elif isinstance(part, Picture):
         yield f"![{part.caption}]({part.name}.png)"
     else:
-        for row in (part.header, tuple("---" for _ in part.header), *part.rows):
-            yield "| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |"
+        rows = [[cell.replace("|", "\\|") for cell in row] for row in (part.header, *part.rows)]
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        rows.insert(1, ["-" * width for width in widths])
+        for row in rows:
+            yield "| " + " | ".join(map(str.ljust, row, widths)) + " |"
 
 
 def pictures(sections: Sequence[Section]) -> Iterator[Picture]:
@@ -60,16 +64,16 @@ def pictures(sections: Sequence[Section]) -> Iterator[Picture]:
         yield from (part for part in section.parts if isinstance(part, Picture))
 
 
-def to_html(sections: Sequence[Section]) -> str:
+def to_html(title: str, sections: Sequence[Section]) -> str:
     """Return the report as one self-contained HTML page."""
     parts = []
     for section in sections:
         body = "".join(map(_html, section.parts))
         parts.append(f"<section><h2>{escape(section.title)}</h2>{body}</section>")
     return (
-        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{_TITLE}</title>'
+        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<style>{_STYLE}</style></head><body><h1>{_TITLE}</h1>{''.join(parts)}</body></html>\n"
+        f"<style>{_STYLE}</style></head><body><h1>{escape(title)}</h1>{''.join(parts)}</body></html>\n"
     )
 
 

@@ -1,1 +1,0 @@
-"""Present a comparison's results as tables and pictures."""
