@@ -100,9 +100,11 @@ class Bench:
 
     async def signals(self) -> list[dict[str, Any]]:
         """Return what was sent to the jobs queue, and remove it from the queue."""
-        found = []
+        found: list[dict[str, Any]] = []
+        if not (count := self.broker.counts(JOBS).active):
+            return found
         async with self.bus.receiver(JOBS) as receiver:
-            while (message := await receiver.receive(wait_seconds=2)) is not None:
+            while len(found) < count and (message := await receiver.receive()) is not None:
                 found.append({**json.loads(message.body), "message_id": message.message_id})
                 await message.complete()
         return found
