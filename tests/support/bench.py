@@ -20,7 +20,7 @@ from worker.queue.listener import listen
 from worker.queue.outbox import Outbox
 from worker.task.heartbeat import Heartbeat
 from worker.task.pressure import Pressure
-from worker.task.processor import Processor, ProcessorOptions
+from worker.task.processor import Processor
 from worker.task.runner import Runner, RunnerOptions
 
 QUEUE, JOBS = "docker-tasks", "geospatial-jobs"
@@ -128,7 +128,10 @@ async def working(database: Database, conninfo: str, broker: BrokerThread) -> As
             runner=Runner(RunnerOptions(timeout_seconds=60, stall_seconds=60)),
             heartbeat=heartbeat,
             pressure=pressure,
-            options=ProcessorOptions(app_name="test-worker", jobs_queue=JOBS, lease_seconds=3, crash_limit=3),
+            app_name="test-worker",
+            jobs_queue=JOBS,
+            lease_seconds=3,
+            crash_limit=3,
         )
         stopping = asyncio.Event()
         beats = asyncio.create_task(heartbeat.run())
