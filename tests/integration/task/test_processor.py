@@ -48,9 +48,9 @@ async def _child(before: set[int]) -> int:
     return new.pop()
 
 
-async def _running(bench: Bench, blobs: Path, task_id: str, *, side: int = 8000) -> int:
+async def _running(bench: Bench, blobs: Path, task_id: str) -> int:
     """Start a task that keeps its process busy; return the process id."""
-    _keep_busy(blobs, side=side)
+    _keep_busy(blobs)
     bench.create(task_id)
     before = descendants()
     await bench.send(task_id)
@@ -130,7 +130,11 @@ async def test_an_unknown_task_type_is_a_permanent_failure(bench: Bench) -> None
 
 
 async def test_a_child_that_is_killed_is_tried_again_from_the_same_queue(bench: Bench, blobs: Path) -> None:
-    os.kill(await _running(bench, blobs, "victim", side=4000), signal.SIGKILL)
+    _keep_busy(blobs, side=4000)
+    bench.create("victim")
+    before = descendants()
+    await bench.send("victim")
+    os.kill(await _child(before), signal.SIGKILL)
     task = await bench.until("victim", "queued")
     assert task.retry_count == 1
     assert "SIGKILL" in task.metadata["last_error"]
