@@ -12,11 +12,11 @@ import numpy as np
 from gdaltools import storage
 from gdaltools.cost.tiles_memory import auto_tile_size, budgeted_tile_size
 from gdaltools.errors import InvalidParameter
-from gdaltools.geo.crs import crs_name, parse_crs
-from gdaltools.geo.grid import Grid, Resolution, target_grid
+from gdaltools.geo.crs import parse_crs
+from gdaltools.geo.grid import Resolution, target_grid
 from gdaltools.raster.dataset import open_dataset
 from gdaltools.raster.detect import RASTER_TYPES, RasterType
-from gdaltools.raster.info import describe, source_crs
+from gdaltools.raster.info import describe, own_grid, source_crs
 from gdaltools.raster.tiff import BLOCK_UNIT
 from gdaltools.storage import Location, StrPath
 from gdaltools.tiles.axis import TileAxis
@@ -95,9 +95,8 @@ def generate_tiling_scheme(
         raise InvalidParameter(f"raster_type {raster_type!r}: give auto or one of {', '.join(RASTER_TYPES)}")
     location = storage.locate(src)
     with open_dataset(location) as dataset:
-        crs = source_crs(dataset, location, input_crs)
+        source = own_grid(dataset, source_crs(dataset, location, input_crs))
         info = describe(dataset, location)
-    source = Grid(crs=crs_name(crs), transform=info.transform, width=info.width, height=info.height)
     grid = target_grid(source, target, resolution=resolution, tms=tms, zoom=zoom)
     pixel_bytes = info.uncompressed_bytes // (info.width * info.height)
     size = int(tile_size) if tile_size is not None else auto_tile_size(pixel_bytes)
