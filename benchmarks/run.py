@@ -19,7 +19,6 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import cast
-from uuid import uuid4
 
 from benchmarks.calibrate.answer import Answer, Target
 from benchmarks.calibrate.cells import BUDGETS, Budget, Cell, Scale, grid, operation_names
@@ -28,10 +27,10 @@ from benchmarks.calibrate.places import place
 from benchmarks.calibrate.results import PEERS, PROFILES, Results, Targets, as_json
 from benchmarks.calibrate.store import Run, Sitting, measured_runs
 from benchmarks.child import usable_cores
-from benchmarks.command import OK, add_inputs, as_options, exit_with, now, positive, run_command, say
+from benchmarks.command import OK, add_inputs, as_options, exit_with, positive, run_command, say
 from benchmarks.compare.command import main as compare
 from benchmarks.errors import NothingToMeasure, StoreError, TooFewRuns
-from benchmarks.machine import require, this_machine
+from benchmarks.machine import require
 from gdaltools.errors import InvalidParameter
 
 TOO_FEW = 1
@@ -91,11 +90,10 @@ def _measure(args: argparse.Namespace, results: Results) -> None:
     with place(args.storage, inputs) as where:
         cells = grid(budget, operations=args.operations, cores=args.cores, storage=where.kind, seed=args.seed)
         remaining = _remaining(cells, budget, results.store.contents().runs)
-        sitting = uuid4().hex[:12]
-        line = Sitting(sitting=sitting, created=now(), machine=this_machine(), options=as_options(args))
-        results.store.append(line)
+        sitting = Sitting(options=as_options(args))
+        results.store.append(sitting)
         conditions = Conditions(
-            sitting=sitting,
+            sitting=sitting.sitting,
             inputs=inputs,
             minutes=budget.minutes,
             seed=args.seed,
@@ -140,12 +138,11 @@ def _compare_peers(args: argparse.Namespace, results: Results) -> None:
 def _read_history(results: Results) -> None:
     from benchmarks.calibrate.history import runs_of_database
 
-    sitting = uuid4().hex[:12]
-    runs, silent = runs_of_database(sitting)
+    sitting = Sitting(options={"from_database": True})
+    runs, silent = runs_of_database(sitting.sitting)
     if silent:
         say(f"{silent} tasks say too little, or did several things at once: passed over")
-    line = Sitting(sitting=sitting, created=now(), machine=this_machine(), options={"from_database": True})
-    results.store.append(line)
+    results.store.append(sitting)
     for each in runs:
         results.store.append(each)
     say(f"{len(runs)} tasks of production, into {results.folder}")
@@ -251,7 +248,6 @@ def _targets(args: argparse.Namespace) -> Targets:
             cores=getattr(args, f"{name}_cores"),
             memory_mb=getattr(args, f"{name}_memory_mb"),
             disk_mb=getattr(args, f"{name}_disk_mb"),
-            remote=True,
         )
         for name, words in (("function", "function app"), ("worker", "worker"))
     ]

@@ -178,20 +178,12 @@ def _status(args: argparse.Namespace) -> int:
 def _tasks(args: argparse.Namespace) -> int:
     from worker.web.client import Client
 
+    shown = ("taskId", "stage", "status", "queue", "retryCount")
     rows = []
     for task in Client.from_environment().tasks(args.job_id):
-        progress = task["progress"] or {}
-        rows.append(
-            (
-                task["taskId"],
-                task["stage"],
-                task["status"],
-                task["queue"],
-                task["retryCount"],
-                f"{progress['percent']:g}%" if "percent" in progress else "",
-                task["errorDetails"],
-            )
-        )
+        percent = (task["progress"] or {}).get("percent")
+        progress = "" if percent is None else f"{percent:g}%"
+        rows.append((*(task[name] for name in shown), progress, task["errorDetails"]))
     headings = ("task", "stage", "status", "queue", "retries", "progress", "error")
     print_table(headings, rows, wrapped=("error",))
     return 0

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from enum import StrEnum
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -141,6 +141,12 @@ class Settings(ServiceSettings):
         if not self.postgis_host:
             raise ValueError(f"APP_MODE={self.app_mode} needs POSTGIS_HOST")
         return self
+
+    @classmethod
+    def standalone(cls, **fields: Any) -> Self:
+        """Return settings of a worker that embeds all its services, whatever the environment configures."""
+        own = dict.fromkeys(("postgis_host", "service_bus_connection_string", "service_bus_namespace"))
+        return cls(**(own | {"app_mode": AppMode.STANDALONE, "port": 0} | fields))
 
     @property
     def host(self) -> str:

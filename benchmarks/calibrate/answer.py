@@ -23,7 +23,7 @@ MIB = 1.048576
 
 @dataclass(frozen=True)
 class Target:
-    """A machine, and the time limit for its tasks.
+    """A machine, and the time limit for its tasks, whose rasters are in Azure.
 
     Attributes
     ----------
@@ -31,8 +31,6 @@ class Target:
         Memory used by the host and its other work.
     disk_mb : float
         Size of the temporary disk.
-    remote : bool
-        Whether the rasters are in Azure.
     """
 
     name: str
@@ -40,7 +38,6 @@ class Target:
     cores: int
     memory_mb: float
     disk_mb: float
-    remote: bool
     reserve_mb: float = 500.0
 
     def __str__(self) -> str:
@@ -65,7 +62,7 @@ class Task:
 
     def on(self, target: Target, kind: Kind, megabytes: float) -> Workload:
         """Return the workload on a raster with this many megabytes of pixels."""
-        layout = kind.layout(megabytes, remote=target.remote)
+        layout = kind.layout(megabytes, remote=True)
         return Workload(self.operation, self.variant, layout, target.cores, warps=self.warps)
 
 
@@ -180,10 +177,7 @@ def fits(target: Target, workload: Workload, calibration: Calibration) -> tuple[
     found = estimate_workload(workload, calibration=calibration)
     if found.peak_memory_mb > target.memory_mb - target.reserve_mb:
         return False, "memory"
-    # For a blob the disk never decides: a copy takes half of the free disk at most, or it is read in place.
-    stored = workload.layout.on_storage_mb
-    if not target.remote and stored > target.disk_mb:
-        return False, "disk"
+    # The disk never decides: a copy of a blob takes half of the free disk at most, or it is read in place.
     return found.seconds_high <= 60 * target.minutes, "time"
 
 

@@ -35,8 +35,7 @@ def runs_of_database(sitting: str) -> tuple[list[Run], int]:
 
     async def rows(settings: ServiceSettings) -> Sequence[Mapping[str, Any]]:
         async with (
-            backing.conninfo(settings) as conninfo,
-            backing.database(settings, conninfo, connections=1) as database,
+            backing.one_connection(settings) as database,
         ):
             return await database.tasks.measured(limit=_NEWEST)
 

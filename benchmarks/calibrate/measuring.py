@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cache, partial
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
@@ -25,7 +26,7 @@ from benchmarks.calibrate.places import Output, Place
 from benchmarks.calibrate.store import Run, Store
 from benchmarks.command import now
 from benchmarks.compare.sources.cases import CASES
-from benchmarks.compare.sources.rasters import Source, made_source
+from benchmarks.compare.sources.rasters import Source, made_source, source_path
 from benchmarks.errors import ChildFailed, NothingToMeasure, OutOfMemory
 from benchmarks.process import ChildResult, run_child
 from gdaltools.cost.calibration import DEFAULT_FILE, load
@@ -36,6 +37,7 @@ from gdaltools.raster.roughness import is_rough
 from gdaltools.storage import locate
 
 Say = Callable[[str], None]
+_T = TypeVar("_T")
 
 # What a child takes around its call: interpreter, imports, and the reference loop twice.
 _AROUND_SECONDS = 2.5
@@ -112,7 +114,6 @@ class Measuring:
     store: Store
     say: Say
     reference: Reference = field(default_factory=Reference)
-    _sources: dict[tuple[str, str, str | None, float], Source] = field(default_factory=dict)
     _took: float = 0.0
     _expected: float = 0.0
     _out_of_memory: dict[str, float] = field(default_factory=dict)
@@ -157,23 +158,18 @@ class Measuring:
     def _affordable(self, pending: Sequence[tuple[Cell, int]], ends: float) -> list[tuple[Cell, int]]:
         """Return the most important runs that fit in the time that is left, in the order of `pending`."""
         pace = self._took / self._expected if self._took > _KNOWN_PACE_SECONDS else 1.0
-        left, chosen, made = ends - time.monotonic(), set(), set(self._sources)
+        left, chosen, made = ends - time.monotonic(), set(), set[Path]()
         for at in sorted(range(len(pending)), key=lambda at: _weight(*pending[at])):
-            cell, key = pending[at][0], _source_key(pending[at][0])
+            cell = pending[at][0]
+            path = self._of_source(source_path, cell)
             left -= pace * _expected_seconds(cell)
-            if key not in made and not self._is_kept(key):
+            if path not in made and not path.exists():
                 left -= cell.megabytes / _WRITING_MB_PER_SECOND
             if left < 0:
                 break
-            made.add(key)
+            made.add(path)
             chosen.add(at)
         return [pending[at] for at in sorted(chosen)]
-
-    def _is_kept(self, key: tuple[str, str, str | None, float]) -> bool:
-        case, layout, compress, megabytes = key
-        width, height = CASES[case].size(megabytes)
-        kind = layout if compress is None else f"{layout}-{compress}"
-        return any(self.conditions.inputs.glob(f"{case}-{width}x{height}-{kind}-*"))
 
     def _warm_up(self, pending: Sequence[tuple[Cell, int]]) -> None:
         """Run each operation once on a tiny source, to load libraries from disk and compile kernels."""
@@ -270,17 +266,17 @@ class Measuring:
         )
 
     def _source(self, cell: Cell) -> Source:
-        key = _source_key(cell)
-        if key not in self._sources:
-            self._sources[key] = made_source(
-                CASES[cell.case],
-                megabytes=cell.megabytes,
-                folder=self.conditions.inputs,
-                layout=cell.layout,
-                compress=cell.compress,
-                seed=self.conditions.source_seed,
-            )
-        return self._sources[key]
+        return self._of_source(made_source, cell)
+
+    def _of_source(self, function: Callable[..., _T], cell: Cell) -> _T:
+        return function(
+            CASES[cell.case],
+            megabytes=cell.megabytes,
+            folder=self.conditions.inputs,
+            layout=cell.layout,
+            compress=cell.compress,
+            seed=self.conditions.source_seed,
+        )
 
 
 def workload_of(cell: Cell, source: Source) -> Workload:
@@ -321,10 +317,6 @@ def _expected_seconds(cell: Cell) -> float:
     )
     found = estimate_workload(_workload(cell, layout), calibration=load(DEFAULT_FILE))
     return _AROUND_SECONDS + found.seconds
-
-
-def _source_key(cell: Cell) -> tuple[str, str, str | None, float]:
-    return cell.case, cell.layout, cell.compress, cell.megabytes
 
 
 def _weight(cell: Cell, number: int) -> tuple[bool, float, float]:

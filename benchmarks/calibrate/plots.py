@@ -11,13 +11,12 @@ import numpy as np
 from benchmarks.calibrate.answer import Answer
 from benchmarks.calibrate.fit import Fitted
 from benchmarks.calibrate.kinds import KINDS
-from benchmarks.calibrate.misrouting import Misrouted
 from benchmarks.calibrate.store import Run
 from gdaltools.cost.workload import Workload
 
 _KIND_COLOURS = {"byte": "#1f6fb4", "rough": "#7b52ab", "wide": "#d98324", "float": "#3a8f5c"}
 _KIND_NAMES = {"byte": "bytes", "rough": "noisy bytes", "wide": "wider integers", "float": "floats"}
-_LIMIT, _BAND, _WRONG, _GREY = "#c0392b", "#1f6fb4", "#c0392b", "#8a9096"
+_LIMIT, _BAND, _GREY = "#c0392b", "#1f6fb4", "#8a9096"
 _DPI = 110
 
 
@@ -153,33 +152,6 @@ def residuals(fitted: Fitted) -> bytes:
         axis.minorticks_off()
         axis.legend(frameon=False, fontsize=9)
         _frame(axis)
-    return _png(figure)
-
-
-def misrouting(rules: Sequence[Misrouted], jobs: int) -> bytes:
-    """Plot how many jobs each rule sends to the wrong place."""
-    figure = _figure(12, 1.0 + 0.45 * len(rules))
-    axis = figure.subplots()
-    places = range(len(rules))
-    killed = [rule.killed for rule in rules]
-    axis.barh(places, killed, color=_WRONG, label="sent to the function app, which ends them")
-    axis.barh(
-        places,
-        [rule.needless for rule in rules],
-        left=killed,
-        color=_GREY,
-        label="sent to the container needlessly",
-    )
-    for place, rule in zip(places, rules, strict=True):
-        axis.annotate(
-            f"{rule.wrong}", (rule.wrong, place), xytext=(4, 0), textcoords="offset points", va="center"
-        )
-    axis.set_yticks(places, [rule.rule for rule in rules])
-    axis.invert_yaxis()
-    axis.set_xlabel(f"of {jobs} simulated jobs")
-    axis.margins(x=0.1)
-    figure.legend(loc="outside upper right", ncols=2, frameon=False, fontsize=9)
-    _frame(axis)
     return _png(figure)
 
 

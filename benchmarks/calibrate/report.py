@@ -136,11 +136,6 @@ def _routing(findings: Findings) -> Section:
             for name, stored, found in findings.examples
         ),
     )
-    picture = Picture(
-        "misrouting",
-        plots.misrouting(findings.misrouted, findings.jobs),
-        "Jobs that a rule sends to the wrong place.",
-    )
     return Section(
         "Size alone misroutes",
         (
@@ -148,7 +143,6 @@ def _routing(findings: Findings) -> Section:
             "the model's with the errors that held-out sizes showed. They tell what a rule loses by knowing "
             "less than the model, not how good the model is.",
             table,
-            picture,
             "A megabyte on storage says little: a small file may take longer than a large one.",
             examples,
         ),

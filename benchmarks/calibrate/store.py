@@ -10,12 +10,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
+from uuid import uuid4
 
-from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from benchmarks.calibrate.cells import Cell
+from benchmarks.command import now
 from benchmarks.errors import StoreError
-from benchmarks.machine import Machine
+from benchmarks.machine import Machine, this_machine
 from gdaltools.cost.workload import Workload
 
 SCHEMA = "gdaltools-runs-1"
@@ -33,9 +35,9 @@ class Sitting(BaseModel):
 
     kind: Literal["sitting"] = "sitting"
     schema_name: Literal["gdaltools-runs-1"] = "gdaltools-runs-1"
-    sitting: str
-    created: str
-    machine: Machine
+    sitting: str = Field(default_factory=lambda: uuid4().hex[:12])
+    created: str = Field(default_factory=now)
+    machine: Machine = Field(default_factory=this_machine)
     options: dict[str, Any]
 
 

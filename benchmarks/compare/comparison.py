@@ -95,18 +95,9 @@ def compare(source: Source, plan: Plan, *, warm_up: Source | None, say: Say) -> 
                     say(f"{source.name}, round {number}: {_text(after)}")
         limit = bench.limit(say)
     return CaseResult(
-        name=source.name,
+        **source.model_dump(exclude={"path", "size_bytes"}),
         output="cog" if plan.grid is None else "tiles",
-        description=source.description,
         file=source.path.name,
-        width=source.width,
-        height=source.height,
-        bands=source.bands,
-        dtype=source.dtype,
-        nodata=source.nodata,
-        layout=source.layout,
-        compression=source.compression,
-        size_bytes=source.size_bytes,
         predictor=plan.encoding.predictor,
         methods=tuple(results.values()),
         limit=limit,

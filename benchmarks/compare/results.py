@@ -9,6 +9,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, computed_field
 
 from benchmarks.compare.methods import Method, Output
+from benchmarks.compare.sources.rasters import Raster
 from benchmarks.machine import Machine
 
 SCHEMA = "gdaltools-compare-1"
@@ -143,7 +144,7 @@ class CodecLimit(_Frozen):
     all_threads_seconds: float
 
 
-class CaseResult(_Frozen):
+class CaseResult(Raster):
     """All results on one source: of its COG, or its tiles.
 
     Attributes
@@ -152,18 +153,8 @@ class CaseResult(_Frozen):
         The codec's own limit; None for tiles, whose warp takes time outside the codec, and without a codec.
     """
 
-    name: str
     output: Output = "cog"
-    description: str
     file: str
-    width: int
-    height: int
-    bands: int
-    dtype: str
-    nodata: float | None
-    layout: str
-    compression: str
-    size_bytes: int
     predictor: int
     methods: tuple[MethodResult, ...]
     limit: CodecLimit | None = None

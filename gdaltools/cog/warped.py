@@ -10,12 +10,12 @@ from rasterio.io import DatasetReader
 from rasterio.vrt import WarpedVRT
 
 from gdaltools.errors import UnsupportedRaster
-from gdaltools.geo.crs import crs_name, parse_crs
-from gdaltools.geo.grid import Grid, target_grid
+from gdaltools.geo.crs import parse_crs
+from gdaltools.geo.grid import target_grid
 from gdaltools.geo.tms import zoom_level
 from gdaltools.geo.window import PixelWindow
 from gdaltools.raster.facts import Facts, facts_of
-from gdaltools.raster.info import mask_kind
+from gdaltools.raster.info import mask_kind, own_grid
 from gdaltools.raster.limits import Limits
 from gdaltools.raster.pixels.source import WarpedSource
 from gdaltools.raster.pixels.windows import raw_pixels
@@ -53,12 +53,7 @@ def warped_source(
     UnsupportedRaster
         As in `target_grid`; or the warped raster would be larger than the limits allow.
     """
-    source = Grid(
-        crs=crs_name(source_crs),
-        transform=tuple(dataset.transform)[:6],
-        width=dataset.width,
-        height=dataset.height,
-    )
+    source = own_grid(dataset, source_crs)
     target = target_grid(source, target_crs, tms=tms, align=blocksize)
     if target.width * target.height * dataset.count > Limits.from_environment().samples:
         raise UnsupportedRaster(

@@ -32,7 +32,7 @@ from gdaltools.cost.workload import (
 )
 from gdaltools.display.shown import Shown
 from gdaltools.errors import InvalidParameter
-from gdaltools.geo.crs import parse_crs
+from gdaltools.geo.crs import WGS84_NAME, parse_crs
 from gdaltools.raster.dataset import open_dataset
 from gdaltools.raster.info import RasterInfo, describe
 from gdaltools.raster.roughness import is_rough
@@ -158,7 +158,7 @@ def estimate(
     """
     info, layout = _looked_at(src)
     tiles = operation == "extract_tiles"
-    target = target_crs or ("EPSG:4326" if tiles else None)
+    target = target_crs or (WGS84_NAME if tiles else None)
     warps = (
         target is not None
         and info.crs is not None

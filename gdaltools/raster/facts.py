@@ -144,7 +144,7 @@ def facts_of(dataset: DatasetReader, *, masked: bool) -> Facts:
         transform=dataset.transform,
         crs_wkt=dataset.crs.to_wkt() if dataset.crs else None,
         colorinterp=tuple(dataset.colorinterp),
-        colormap=dict(dataset.colormap(1)) if ColorInterp.palette in dataset.colorinterp else None,
+        colormap=color_table(dataset),
         descriptions=tuple(dataset.descriptions),
         units=tuple(dataset.units),
         scales=tuple(dataset.scales),
@@ -161,6 +161,11 @@ def facts_of(dataset: DatasetReader, *, masked: bool) -> Facts:
         icc_profile=dataset.tags(ns="COLOR_PROFILE").get("SOURCE_ICC_PROFILE"),
         white_is_zero=dataset.tags(ns="IMAGE_STRUCTURE").get("MINISWHITE") == "YES",
     )
+
+
+def color_table(dataset: DatasetReader) -> dict[int, tuple[int, int, int, int]] | None:
+    """Return the colour table of the first band, the only one that can have a table in a TIFF; else None."""
+    return dict(dataset.colormap(1)) if dataset.colorinterp[0] == ColorInterp.palette else None
 
 
 def _domains(dataset: DatasetReader, band: int) -> list[str]:

@@ -19,13 +19,15 @@ from gdaltools import storage
 from gdaltools.display import html
 from gdaltools.errors import InvalidParameter, UnsupportedRaster
 from gdaltools.geo.crs import WGS84, Bounds, crs_name, parse_crs, transform_bounds
+from gdaltools.geo.grid import Grid
 from gdaltools.raster.bands import named
 from gdaltools.raster.dataset import numpy_dtypes, open_dataset
 from gdaltools.raster.detect import Detection, detect
+from gdaltools.raster.facts import color_table
 from gdaltools.raster.maps import StoredRaster
 from gdaltools.storage import Location, StrPath
 
-__all__ = ["RasterInfo", "Shape", "describe", "inspect", "open_dataset", "source_crs"]
+__all__ = ["RasterInfo", "Shape", "describe", "inspect", "open_dataset", "own_grid", "source_crs"]
 
 MaskKind = Literal["none", "nodata", "alpha", "mask"]
 Shape = tuple[int, int]
@@ -197,11 +199,10 @@ def inspect(src: StrPath | Location) -> RasterInfo:
 def describe(dataset: DatasetReader, location: Location) -> RasterInfo:
     """Return what `inspect` returns, for a raster that is already open."""
     dtypes = numpy_dtypes(dataset)
-    a, b, c, d, e, f = tuple(dataset.transform)[:6]
-    cols, rows = (0, dataset.width), (0, dataset.height)
-    xs = [a * col + b * row + c for col in cols for row in rows]
-    ys = [d * col + e * row + f for col in cols for row in rows]
-    bounds = min(xs), min(ys), max(xs), max(ys)
+    # Without validation: a file may state coordinates that are not finite, and is described all the same.
+    grid = Grid.model_construct(
+        crs="", transform=tuple(dataset.transform)[:6], width=dataset.width, height=dataset.height
+    )
     pixels = dataset.width * dataset.height
     return RasterInfo(
         location=str(location),
@@ -211,18 +212,15 @@ def describe(dataset: DatasetReader, location: Location) -> RasterInfo:
         count=dataset.count,
         dtypes=dtypes,
         crs=crs_name(dataset.crs) if dataset.crs else None,
-        transform=tuple(dataset.transform)[:6],
+        transform=grid.transform,
         georeferenced=not dataset.transform.is_identity,
-        bounds=bounds,
-        bounds_4326=_bounds_4326(dataset, bounds),
-        resolution=(
-            float(np.hypot(dataset.transform.a, dataset.transform.d)),
-            float(np.hypot(dataset.transform.b, dataset.transform.e)),
-        ),
+        bounds=grid.bounds,
+        bounds_4326=_bounds_4326(dataset, grid.bounds),
+        resolution=grid.resolution,
         nodata=dataset.nodatavals,
         mask=mask_kind(dataset),
         color_interpretation=tuple(_interp_name(value) for value in dataset.colorinterp),
-        color_table=_color_table(dataset),
+        color_table=color_table(dataset),
         descriptions=dataset.descriptions,
         units=dataset.units,
         scales=dataset.scales,
@@ -261,6 +259,16 @@ def source_crs(dataset: DatasetReader, location: Location, input_crs: str | CRS 
     return crs
 
 
+def own_grid(dataset: DatasetReader, crs: CRS) -> Grid:
+    """Return the raster's own pixels as a grid in `crs`, as `source_crs` returns it."""
+    return Grid(
+        crs=crs_name(crs),
+        transform=tuple(dataset.transform)[:6],
+        width=dataset.width,
+        height=dataset.height,
+    )
+
+
 def mask_kind(dataset: DatasetReader) -> MaskKind:
     """Return how the raster marks pixels without data; a mask or alpha takes precedence over nodata."""
     flags = dataset.mask_flag_enums[0]
@@ -279,13 +287,6 @@ def _bounds_4326(dataset: DatasetReader, bounds: Bounds) -> Bounds | None:
     except InvalidParameter:  # a local or engineering CRS has no place on Earth
         return None
     return found if all(np.isfinite(found)) else None
-
-
-def _color_table(dataset: DatasetReader) -> dict[int, tuple[int, int, int, int]] | None:
-    if ColorInterp.palette not in dataset.colorinterp:
-        return None
-    index = dataset.colorinterp.index(ColorInterp.palette) + 1
-    return dict(dataset.colormap(index))
 
 
 def _interp_name(value: ColorInterp | int) -> str:

@@ -19,7 +19,7 @@ from rasterio.warp import calculate_default_transform
 
 from gdaltools import storage
 from gdaltools.errors import InvalidParameter
-from gdaltools.geo.crs import Bounds, crs_name, parse_crs
+from gdaltools.geo.crs import WGS84_NAME, Bounds, crs_name, parse_crs
 from gdaltools.geo.grid import Grid
 from gdaltools.geo.window import PixelWindow
 from gdaltools.raster.tiff import BLOCK_UNIT
@@ -28,8 +28,6 @@ from gdaltools.tiles import geojson
 from gdaltools.tiles.axis import Interval
 from gdaltools.tiles.generate import generate_tiling_scheme
 from gdaltools.tiles.scheme import MAX_TILES, TilingScheme
-
-_GEOGRAPHIC = "EPSG:4326"
 
 
 class _Properties(BaseModel):
@@ -161,7 +159,7 @@ def _grid(own: TilingScheme, crs: CRS, size: tuple[int, int], boxes: Sequence[Bo
     source = own.source_grid
     same_crs = crs == parse_crs(source.crs, "CRS of the source")
     candidates: list[Grid | None] = [source] if same_crs else []
-    if crs_name(crs) == _GEOGRAPHIC:
+    if crs_name(crs) == WGS84_NAME:
         left, bottom = min(box[0] for box in boxes), min(box[1] for box in boxes)
         right, top = max(box[2] for box in boxes), max(box[3] for box in boxes)
         if left < right and bottom < top:

@@ -12,18 +12,15 @@ import numpy as np
 from gdaltools import storage
 from gdaltools.cost.tiles_memory import auto_tile_size, budgeted_tile_size
 from gdaltools.errors import InvalidParameter
-from gdaltools.geo.crs import crs_name, parse_crs
-from gdaltools.geo.grid import Grid, Resolution, target_grid
+from gdaltools.geo.crs import WGS84_NAME, parse_crs
+from gdaltools.geo.grid import Resolution, target_grid
 from gdaltools.raster.dataset import open_dataset
 from gdaltools.raster.detect import RASTER_TYPES, RasterType
-from gdaltools.raster.info import describe, source_crs
+from gdaltools.raster.info import describe, own_grid, source_crs
 from gdaltools.raster.tiff import BLOCK_UNIT
 from gdaltools.storage import Location, StrPath
 from gdaltools.tiles.axis import TileAxis
 from gdaltools.tiles.scheme import MAX_TILES, TilingScheme
-
-#: The target CRS by default (protocol.md §5).
-DEFAULT_CRS = "EPSG:4326"
 
 
 def generate_tiling_scheme(
@@ -89,15 +86,15 @@ def generate_tiling_scheme(
     """
     _check_sizes(tile_size, overlap)
     _check_budget(tile_size, tile_mb)
-    named = target_crs if target_crs is not None or tms is not None else DEFAULT_CRS
+    # The default is that of protocol.md §5.
+    named = target_crs if target_crs is not None or tms is not None else WGS84_NAME
     target = None if named is None else parse_crs(named, "target_crs")
     if raster_type != "auto" and raster_type not in RASTER_TYPES:
         raise InvalidParameter(f"raster_type {raster_type!r}: give auto or one of {', '.join(RASTER_TYPES)}")
     location = storage.locate(src)
     with open_dataset(location) as dataset:
-        crs = source_crs(dataset, location, input_crs)
+        source = own_grid(dataset, source_crs(dataset, location, input_crs))
         info = describe(dataset, location)
-    source = Grid(crs=crs_name(crs), transform=info.transform, width=info.width, height=info.height)
     grid = target_grid(source, target, resolution=resolution, tms=tms, zoom=zoom)
     pixel_bytes = info.uncompressed_bytes // (info.width * info.height)
     size = int(tile_size) if tile_size is not None else auto_tile_size(pixel_bytes)

@@ -11,11 +11,11 @@ from rasterio.windows import Window
 
 from gdaltools import storage
 from gdaltools.errors import InvalidParameter
-from gdaltools.geo.crs import crs_name, parse_crs
+from gdaltools.geo.crs import parse_crs
 from gdaltools.geo.grid import Grid, Resolution, target_grid
 from gdaltools.raster.dataset import open_dataset
 from gdaltools.raster.detect import detect
-from gdaltools.raster.info import source_crs
+from gdaltools.raster.info import own_grid, source_crs
 from gdaltools.raster.pixels.windows import SourceWindows
 from gdaltools.storage import Location, StrPath
 from gdaltools.warp.strips import WarpPlan, chosen_resampling, plan_warp, warped_strips
@@ -73,13 +73,7 @@ def warp(
 
     location = storage.locate(src)
     with open_dataset(location) as dataset:
-        crs = source_crs(dataset, location, input_crs)
-        source = Grid(
-            crs=crs_name(crs),
-            transform=tuple(dataset.transform)[:6],
-            width=dataset.width,
-            height=dataset.height,
-        )
+        source = own_grid(dataset, source_crs(dataset, location, input_crs))
         grid = _grid(source, target, resolution)
         categorical = resampling is None and detect(dataset, location).raster_type == "categorical"
         name = chosen_resampling(dataset, resampling, categorical=categorical)

@@ -16,6 +16,7 @@ from tests.support.commands import (
     ROOT,
     WORKER,
     Standalone,
+    assert_refused,
     environment_with,
     free_port,
     is_one_clear_line,
@@ -131,9 +132,7 @@ def test_a_refused_command_is_one_line_and_a_code_that_says_why(
     standalone: Standalone, arguments: tuple[str, ...], code: int, said: str
 ) -> None:
     done = standalone.command(*arguments)
-    assert done.returncode == code, done.stderr
-    assert said in done.stderr
-    assert is_one_clear_line(done.stderr)
+    assert_refused(done, code, said)
 
 
 @pytest.mark.parametrize("body", [b"hello", b"[1]", b"\xff\xfe"])

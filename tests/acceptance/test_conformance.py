@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import urllib.request
 from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -393,7 +394,9 @@ def _task_processes(worker: WorkerProcess) -> set[int]:
     return {pid for child in descendants(worker.pid) for pid in descendants(child)}
 
 
-async def test_a_slow_task_is_alive_to_the_janitor(world: World) -> None:
+@asynccontextmanager
+async def _slow_task(world: World) -> AsyncIterator[tuple[Platform, WorkerProcess, str]]:
+    """Run a platform and a worker with one job, whose task is running; yield the job's id with them."""
     make_scene(world, 2500, 2500)
     platform = Platform(world.conninfo, world.bus)
     worker = world.worker(**SHORT_LEASE)
@@ -401,34 +404,33 @@ async def test_a_slow_task_is_alive_to_the_janitor(world: World) -> None:
         with worker:
             job_id = await platform.submit(noop(task_type="create_cog"), job_type=NOOP)
             await world.until_processing()
-            with frozen(_task_processes(worker)):
-                (before,) = world.tasks()
-                for _ in range(3):
-                    (seen,) = world.tasks()
-                    await eventually(lambda seen=seen: world.tasks()[0]["updated_at"] > seen["updated_at"])
-                (after,) = world.tasks()
-                age = after["updated_at"] - before["updated_at"]
-                assert await platform.janitor_once(minutes=1 + age.total_seconds() / 60) == []
-            jobs = await platform.quiet([job_id], DEADLINE_SECONDS)
-            await world.until_drained()
+            yield platform, worker, job_id
+
+
+async def test_a_slow_task_is_alive_to_the_janitor(world: World) -> None:
+    async with _slow_task(world) as (platform, worker, job_id):
+        with frozen(_task_processes(worker)):
+            (before,) = world.tasks()
+            for _ in range(3):
+                (seen,) = world.tasks()
+                await eventually(lambda seen=seen: world.tasks()[0]["updated_at"] > seen["updated_at"])
+            (after,) = world.tasks()
+            age = after["updated_at"] - before["updated_at"]
+            assert await platform.janitor_once(minutes=1 + age.total_seconds() / 60) == []
+        jobs = await platform.quiet([job_id], DEADLINE_SECONDS)
+        await world.until_drained()
     assert after["heartbeat"] > before["heartbeat"]
     assert after["execution_started_at"] == before["execution_started_at"]
     assert (platform.violations, jobs[job_id]["status"], world.signals()) == ([], "completed", [1])
 
 
 async def test_a_task_that_the_janitor_failed_is_given_up(world: World) -> None:
-    make_scene(world, 2500, 2500)
-    platform = Platform(world.conninfo, world.bus)
-    worker = world.worker(**SHORT_LEASE)
-    async with platform.running():
-        with worker:
-            job_id = await platform.submit(noop(task_type="create_cog"), job_type=NOOP)
-            await world.until_processing()
-            with frozen(_task_processes(worker)):
-                assert len(await platform.janitor_once(minutes=0)) == 1
-                failed = world.tasks()
-                await world.until_drained()
-            jobs = await platform.quiet([job_id], DEADLINE_SECONDS)
+    async with _slow_task(world) as (platform, worker, job_id):
+        with frozen(_task_processes(worker)):
+            assert len(await platform.janitor_once(minutes=0)) == 1
+            failed = world.tasks()
+            await world.until_drained()
+        jobs = await platform.quiet([job_id], DEADLINE_SECONDS)
     assert jobs[job_id]["status"] == "failed"
     assert world.tasks() == failed
     assert (platform.violations, world.signals()) == ([], [])

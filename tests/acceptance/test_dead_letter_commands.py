@@ -18,6 +18,7 @@ from tests.support.commands import (
     ROOT,
     WORKER,
     Standalone,
+    assert_refused,
     environment_with,
     free_port,
     is_one_clear_line,
@@ -195,10 +196,7 @@ def test_what_cannot_be_done_is_one_line_and_a_code_that_says_why(
     services: Services, arguments: tuple[str, ...], code: int, said: str
 ) -> None:
     done = services.command(*arguments)
-    assert done.returncode == code, done.stderr
-    assert said in done.stderr
-    assert is_one_clear_line(done.stderr)
-    assert "\x1b" not in done.stderr
+    assert_refused(done, code, said)
 
 
 def test_a_queue_that_is_configured_but_not_there_is_told(services: Services) -> None:
@@ -306,9 +304,7 @@ def test_through_a_worker_a_refusal_is_one_line_too(
     standalone: Standalone, arguments: tuple[str, ...], code: int, said: str
 ) -> None:
     done = standalone.command("dead-letters", *arguments)
-    assert done.returncode == code, done.stderr
-    assert said in done.stderr
-    assert is_one_clear_line(done.stderr)
+    assert_refused(done, code, said)
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from worker.queue.listener import listen
 from worker.queue.outbox import Outbox
 from worker.task.heartbeat import Heartbeat
 from worker.task.pressure import Pressure
-from worker.task.processor import Processor, ProcessorOptions
+from worker.task.processor import Processor
 from worker.task.runner import Runner, RunnerOptions
 
 QUEUE, JOBS = "docker-tasks", "geospatial-jobs"
@@ -100,9 +100,11 @@ class Bench:
 
     async def signals(self) -> list[dict[str, Any]]:
         """Return what was sent to the jobs queue, and remove it from the queue."""
-        found = []
+        found: list[dict[str, Any]] = []
+        if not (count := self.broker.counts(JOBS).active):
+            return found
         async with self.bus.receiver(JOBS) as receiver:
-            while (message := await receiver.receive(wait_seconds=2)) is not None:
+            while len(found) < count and (message := await receiver.receive()) is not None:
                 found.append({**json.loads(message.body), "message_id": message.message_id})
                 await message.complete()
         return found
@@ -126,7 +128,10 @@ async def working(database: Database, conninfo: str, broker: BrokerThread) -> As
             runner=Runner(RunnerOptions(timeout_seconds=60, stall_seconds=60)),
             heartbeat=heartbeat,
             pressure=pressure,
-            options=ProcessorOptions(app_name="test-worker", jobs_queue=JOBS, lease_seconds=3, crash_limit=3),
+            app_name="test-worker",
+            jobs_queue=JOBS,
+            lease_seconds=3,
+            crash_limit=3,
         )
         stopping = asyncio.Event()
         beats = asyncio.create_task(heartbeat.run())

@@ -78,6 +78,14 @@ def is_one_clear_line(text: str) -> bool:
     return text.count("\n") == 1 and "Traceback" not in text
 
 
+def assert_refused(done: subprocess.CompletedProcess[str], code: int, said: str) -> None:
+    """Fail unless a command ended with this code and one clear line that contains `said`."""
+    assert done.returncode == code, done.stderr
+    assert said in done.stderr
+    assert is_one_clear_line(done.stderr)
+    assert "\x1b" not in done.stderr
+
+
 def wait_until_ready(worker: Standalone) -> None:
     """Return once the worker is ready; fail if it ends or takes longer than `START_SECONDS`."""
     deadline = time.monotonic() + START_SECONDS

@@ -10,8 +10,8 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
 
-from worker.database.connections import Connection, Connections
-from worker.protocol.rows import OutboxBacklog
+from worker.database.connections import Connections
+from worker.protocol.rows import JobStage, OutboxBacklog, tone_of
 
 CONNECT_SECONDS, WITHIN_SECONDS = 1.0, 3.0
 """The time limits for getting a connection and for reading the whole overview."""
@@ -91,26 +91,10 @@ class RecentJob:
         """The id and last update of the job; the key changes whenever the job does."""
         return self.job_id, self.updated
 
-
-@dataclass(frozen=True)
-class JobStage:
-    """The task counts of one job, stage and queue."""
-
-    job_id: str
-    stage: int
-    task_type: str
-    queue: str
-    tasks: int
-    done: int
-    failed: int
-    running: int
-    began: datetime | None
-    ended: datetime | None
-
     @property
-    def over(self) -> bool:
-        """Whether every task is completed or failed."""
-        return self.done + self.failed == self.tasks
+    def tone(self) -> str:
+        """How the job's status is shown."""
+        return tone_of(self.status)
 
 
 @dataclass(frozen=True)
@@ -152,32 +136,28 @@ async def read_overview(connections: Connections, *, known: Collection[tuple[str
         The database does not answer, or not in time.
     """
     async with connections.connection(timeout=CONNECT_SECONDS, within_seconds=WITHIN_SECONDS) as connection:
-        return await _read(connection, known)
-
-
-async def _read(connection: Connection, known: Collection[tuple[str, datetime]]) -> Overview:
-    await connection.all("limit_statements", milliseconds=str(int(1000 * WITHIN_SECONDS)))
-    clock = await connection.one("clock")
-    failed_count = await connection.one("overview_failed_count", limit=MOST_COUNTED)
-    backlog = await connection.one("count_outbox")
-    assert clock is not None
-    assert failed_count is not None
-    assert backlog is not None
-    jobs = [RecentJob(**row) for row in await connection.all("overview_jobs", limit=MOST_JOBS)]
-    asked = [job.job_id for job in jobs if job.key not in known]
-    running = await connection.all("overview_running", limit=MOST_RUNNING)
-    waiting = await connection.all("overview_waiting", limit=MOST_WAITING)
-    failed = await connection.all("overview_failed", limit=MOST_FAILED)
-    stages = await connection.all("overview_stages", job_ids=asked) if asked else []
-    owed = await connection.all("overview_outbox")
-    return Overview(
-        now=clock["now"],
-        running=tuple(RunningTask(**row) for row in running),
-        waiting=tuple(WaitingTasks(**row) for row in waiting),
-        failed=tuple(FailedTask(**row) for row in failed),
-        failed_count=failed_count["tasks"],
-        jobs=tuple(jobs),
-        stages=tuple(JobStage(**row) for row in stages),
-        backlog=OutboxBacklog(**backlog),
-        owed=tuple(OwedMessage(**row) for row in owed),
-    )
+        await connection.all("limit_statements", milliseconds=str(int(1000 * WITHIN_SECONDS)))
+        clock = await connection.one("clock")
+        failed_count = await connection.one("overview_failed_count", limit=MOST_COUNTED)
+        backlog = await connection.one("count_outbox")
+        assert clock is not None
+        assert failed_count is not None
+        assert backlog is not None
+        jobs = [RecentJob(**row) for row in await connection.all("overview_jobs", limit=MOST_JOBS)]
+        asked = [job.job_id for job in jobs if job.key not in known]
+        running = await connection.all("overview_running", limit=MOST_RUNNING)
+        waiting = await connection.all("overview_waiting", limit=MOST_WAITING)
+        failed = await connection.all("overview_failed", limit=MOST_FAILED)
+        stages = await connection.all("overview_stages", job_ids=asked) if asked else []
+        owed = await connection.all("overview_outbox")
+        return Overview(
+            now=clock["now"],
+            running=tuple(RunningTask(**row) for row in running),
+            waiting=tuple(WaitingTasks(**row) for row in waiting),
+            failed=tuple(FailedTask(**row) for row in failed),
+            failed_count=failed_count["tasks"],
+            jobs=tuple(jobs),
+            stages=tuple(JobStage(**row) for row in stages),
+            backlog=OutboxBacklog(**backlog),
+            owed=tuple(OwedMessage(**row) for row in owed),
+        )

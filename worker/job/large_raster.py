@@ -36,7 +36,7 @@ from worker.job.definitions import (
     without_nulls,
 )
 from worker.protocol.messages import describe_problems
-from worker.protocol.rows import Json
+from worker.protocol.rows import Json, unwrapped
 
 JOB_TYPE = "process_large_raster_v2"
 TILING, EXTRACTION, COGS, MOSAIC, STAC = 1, 2, 3, 4, 5
@@ -163,7 +163,7 @@ class LargeRaster:
         """Return the finished job's result_data, with every key of protocol.md §5."""
         parameters, results = job.parameters, job.results
         tiling, extraction = _only_result(results, TILING), _only_result(results, EXTRACTION)
-        cogs = [_inner(result) for result in results.get(COGS, ())]
+        cogs = [unwrapped(result) for result in results.get(COGS, ())]
         successful = sum(bool(result.get("success")) for result in results.get(COGS, ()))
         grid = tiling.get("grid") or {}
         return {
@@ -311,7 +311,7 @@ def _fan_in(job: JobSoFar, stage: int, before: int) -> PlannedTask:
 def _mosaic_summary(results: Sequence[Json]) -> dict[str, Any] | None:
     if not results:
         return None
-    mosaic = _inner(results[0])
+    mosaic = unwrapped(results[0])
     return {
         "blob_path": mosaic.get("mosaicjson_blob"),
         "url": mosaic.get("mosaicjson_url"),
@@ -325,13 +325,7 @@ def _stac_summary(results: Sequence[Json]) -> dict[str, Any] | None:
         return None
     keys = ("collection_id", "stac_id", "tile_count", "items_created", "items_failed", "spatial_extent",
             "mosaicjson_url", "pgstac_id", "search_id", "viewer_url")  # fmt: skip
-    return {key: _inner(results[0]).get(key) for key in keys}
-
-
-def _inner(result: Json) -> Json:
-    """Unwrap an envelope: stages 1–3 wrap their result, stages 4–5 are flat."""
-    wrapped = result.get("result")
-    return wrapped if isinstance(wrapped, Mapping) else result
+    return {key: unwrapped(results[0]).get(key) for key in keys}
 
 
 def _only_result(results: Mapping[int, Sequence[Json]], stage: int) -> Json:
@@ -340,7 +334,7 @@ def _only_result(results: Mapping[int, Sequence[Json]], stage: int) -> Json:
         raise StageError(f"stage {stage} has {len(found)} results where there must be one")
     if not found[0].get("success") or not isinstance(found[0].get("result"), Mapping):
         raise StageError(f"stage {stage} left no result: {str(found[0])[:200]}")
-    return _inner(found[0])
+    return unwrapped(found[0])
 
 
 def _needed(result: Json, key: str, stage: int) -> Any:

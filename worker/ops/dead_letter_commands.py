@@ -73,20 +73,10 @@ def _list(args: argparse.Namespace) -> int:
     found = dead_letters.dead_letters(args.queue, order=args.order, limit=args.limit)
     if args.json:
         return _print_json(found)
-    headings = ("sequence", "enqueued", "task", "stage", "reason", "description")
+    shown = ("taskId", "stage", "reason", "description")
     print_table(
-        headings,
-        (
-            (
-                dead_letter["sequenceNumber"],
-                _time(dead_letter),
-                dead_letter["taskId"],
-                dead_letter["stage"],
-                dead_letter["reason"],
-                dead_letter["description"],
-            )
-            for dead_letter in found["letters"]
-        ),
+        ("sequence", "enqueued", "task", "stage", "reason", "description"),
+        [(each["sequenceNumber"], _time(each), *(each[name] for name in shown)) for each in found["letters"]],
         shortened=("description",),
     )
     print(f"{len(found['letters'])} of {found['total']} dead letters of {one_line(args.queue)}")
@@ -104,26 +94,13 @@ def _list_queues(args: argparse.Namespace, settings: ServiceSettings, dead_lette
         queues = list(pool.map(listed, settings.all_queues))
     if args.json:
         return _print_json({"queues": queues})
-    print_table(
-        ("queue", "dead letters", f"the {args.order}", "reason", "description"),
-        (
-            (
-                each["queue"],
-                "no such queue" if each["total"] is None else each["total"],
-                *(
-                    value
-                    for dead_letter in each["letters"] or [{}]
-                    for value in (
-                        _time(dead_letter),
-                        dead_letter.get("reason"),
-                        dead_letter.get("description"),
-                    )
-                ),
-            )
-            for each in queues
-        ),
-        shortened=("description",),
-    )
+    rows = []
+    for each in queues:
+        total = "no such queue" if each["total"] is None else each["total"]
+        first = (each["letters"] or [{}])[0]
+        rows.append((each["queue"], total, _time(first), first.get("reason"), first.get("description")))
+    headings = ("queue", "dead letters", f"the {args.order}", "reason", "description")
+    print_table(headings, rows, shortened=("description",))
     return 0
 
 

@@ -29,7 +29,7 @@ from worker.protocol.json_text import dumps
 from worker.protocol.rows import JobRow, TaskRow
 from worker.service.assembly import Service, serving, stop_on_signals
 from worker.service.backing import LOCAL_BLOB_ROOT
-from worker.settings import AppMode, Settings
+from worker.settings import Settings
 from worker.web import job_view
 from worker.web.api import describe_job, describe_task
 
@@ -60,14 +60,7 @@ def demo(*, source: Path | None, keep: bool) -> int:
 
 
 async def _demo(blob: Location, console: Console, *, keep: bool) -> int:
-    # The demo runs on its own services, whatever this machine's environment configures.
-    settings = Settings(
-        app_mode=AppMode.STANDALONE,
-        postgis_host=None,
-        service_bus_connection_string=None,
-        service_bus_namespace=None,
-        port=int(os.environ.get("PORT") or 0),
-    )
+    settings = Settings.standalone(port=int(os.environ.get("PORT") or 0))
     stopping = asyncio.Event()
     stop_on_signals(stopping)
     console.print("Starting PostgreSQL, the development broker and the worker")

@@ -6,11 +6,10 @@ Results have the form of the HTTP API's, so a command need not know where they c
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
 from typing import Any, TypeVar
 
-from worker.queue.bus import Bus
 from worker.queue.dead_letter import Selection, SortOrder, describe_done, describe_listing, describe_whole
 from worker.queue.dead_letters import DeadLetters
 from worker.service import backing
@@ -50,23 +49,12 @@ class Direct:
 
     def _run(self, work: Callable[[DeadLetters], Awaitable[T]], *, rows: bool = False) -> T:
         async def run() -> T:
-            async with self._opened(rows=rows) as dead_letters:
-                return await work(dead_letters)
+            settings = self._settings
+            async with AsyncExitStack() as stack:
+                bus = await stack.enter_async_context(backing.bus(settings))
+                database = None
+                if rows and settings.postgis_host:
+                    database = await stack.enter_async_context(backing.one_connection(settings))
+                return await work(DeadLetters(bus, queues=settings.all_queues, database=database))
 
         return asyncio.run(run())
-
-    @asynccontextmanager
-    async def _opened(self, *, rows: bool) -> AsyncIterator[DeadLetters]:
-        async with AsyncExitStack() as stack:
-            settings = self._settings
-            connection_string = await stack.enter_async_context(backing.connection_string(settings))
-            bus = await stack.enter_async_context(
-                Bus.connect(connection_string=connection_string, namespace=settings.service_bus_namespace)
-            )
-            database = None
-            if rows and settings.postgis_host:
-                conninfo = await stack.enter_async_context(backing.conninfo(settings))
-                database = await stack.enter_async_context(
-                    backing.database(settings, conninfo, connections=1)
-                )
-            yield DeadLetters(bus, queues=settings.all_queues, database=database)

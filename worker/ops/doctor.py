@@ -16,6 +16,7 @@ from pathlib import Path
 from worker.errors import ConfigurationError
 from worker.ops import doctor_services
 from worker.ops.doctor_services import Finding
+from worker.service.backing import POSTGRES_SCOPE
 from worker.settings import Settings
 from worker.task.pressure import disk_problem
 
@@ -25,7 +26,7 @@ CHECK_SECONDS = 40.0
 _AUDIENCES = {
     "storage": "https://storage.azure.com/.default",
     "queues": "https://servicebus.azure.net/.default",
-    "database": "https://ossrdbms-aad.database.windows.net/.default",
+    "database": POSTGRES_SCOPE,
 }
 _DRIVERS = ("GTiff", "COG", "JPEG", "PNG", "JP2OpenJPEG", "WEBP", "VRT")
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Literal
@@ -14,7 +13,6 @@ from gdaltools import storage
 from gdaltools.errors import GdalToolsError, StorageDenied, StorageError
 from worker.database import Database, migration, rights
 from worker.errors import BusAuthenticationError, BusError, DatabaseRefused, QueueNotFound
-from worker.queue.bus import Bus
 from worker.queue.settings import QueueManagement, required_queues
 from worker.service import backing
 from worker.settings import Settings
@@ -69,17 +67,9 @@ def _write_read_delete(container: str) -> None:
         raise StorageError(f"{container} gives other bytes back than were written")
 
 
-@asynccontextmanager
-async def _opened_bus(settings: Settings) -> AsyncIterator[Bus]:
-    async with backing.connection_string(settings) as connection_string:
-        opened = Bus.connect(connection_string=connection_string, namespace=settings.service_bus_namespace)
-        async with opened as bus:
-            yield bus
-
-
 async def queues_are_open(settings: Settings) -> list[Finding]:
     """Check the rights on the queues: peek at those received from, open a link to those sent to."""
-    async with _opened_bus(settings) as bus:
+    async with backing.bus(settings) as bus:
         return list(
             await asyncio.gather(*(_queue_is_open(*each) for each in backing.required_rights(settings, bus)))
         )
@@ -141,26 +131,24 @@ async def database_works(settings: Settings, now: Callable[[], float]) -> list[F
     """Check the connection, the schema, the worker's rights in it, and the server's clock against `now`."""
     if settings.embeds_database:
         return [Finding("database", "ok", "embedded")]
-    async with backing.conninfo(settings) as conninfo:
-        opened = backing.database(settings, conninfo, connections=1)
-        async with opened as database:
-            remedies: dict[type[GdalToolsError], str] = {
-                DatabaseRefused: "see POSTGIS_DATABASE, POSTGIS_USER and POSTGIS_PASSWORD; with "
-                "USE_MANAGED_IDENTITY the user is the identity's name, made by pgaadauth_create_principal",
-                GdalToolsError: "see POSTGIS_HOST and POSTGIS_PORT, and whether the server's firewall lets "
-                "this in",
-            }
-            connected = await _tried("database", database.connections.try_once(), remedies, "connected")
-            if connected.state != "ok":
-                return [connected]
-            asked = now()
-            clock = await database.connections.utc_now()
-            middle = (asked + now()) / 2
-            return [
-                connected,
-                await _schema(settings, database),
-                _clock(datetime.fromtimestamp(middle, UTC).replace(tzinfo=None) - clock),
-            ]
+    async with backing.one_connection(settings) as database:
+        remedies: dict[type[GdalToolsError], str] = {
+            DatabaseRefused: "see POSTGIS_DATABASE, POSTGIS_USER and POSTGIS_PASSWORD; with "
+            "USE_MANAGED_IDENTITY the user is the identity's name, made by pgaadauth_create_principal",
+            GdalToolsError: "see POSTGIS_HOST and POSTGIS_PORT, and whether the server's firewall lets "
+            "this in",
+        }
+        connected = await _tried("database", database.connections.try_once(), remedies, "connected")
+        if connected.state != "ok":
+            return [connected]
+        asked = now()
+        clock = await database.connections.utc_now()
+        middle = (asked + now()) / 2
+        return [
+            connected,
+            await _schema(settings, database),
+            _clock(datetime.fromtimestamp(middle, UTC).replace(tzinfo=None) - clock),
+        ]
 
 
 async def _schema(settings: Settings, database: Database) -> Finding:

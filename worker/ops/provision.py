@@ -6,12 +6,10 @@ are reported.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Literal
 
-from worker.database import Database, migration, rights
+from worker.database import migration, rights
 from worker.queue.settings import QueueManagement, required_queues
 from worker.service import backing
 from worker.settings import Settings
@@ -68,7 +66,7 @@ async def provision(
 
 async def _database(settings: Settings, *, what_if: bool, grant_to: str | None) -> list[Provided]:
     schema, role = f"schema {settings.app_schema}", f"role {grant_to}"
-    async with _opened(settings) as database:
+    async with backing.one_connection(settings) as database:
         await database.connections.try_once()
         is_new = grant_to is not None and not await rights.exists(database.connections, grant_to)
         if what_if:
@@ -80,18 +78,12 @@ async def _database(settings: Settings, *, what_if: bool, grant_to: str | None) 
         made = [Provided(schema, "made" if created else "there", ", ".join(created))]
         if grant_to is not None:
             if is_new:
-                async with _opened(settings.model_copy(update={"postgis_database": "postgres"})) as server:
+                there = settings.model_copy(update={"postgis_database": "postgres"})
+                async with backing.one_connection(there) as server:
                     await rights.make_principal(server.connections, grant_to)
             await rights.grant(database.connections, grant_to)
             made.append(Provided(role, "made" if is_new else "there", "it may use the schema"))
         return made
-
-
-@asynccontextmanager
-async def _opened(settings: Settings) -> AsyncIterator[Database]:
-    async with AsyncExitStack() as stack:
-        conninfo = await stack.enter_async_context(backing.conninfo(settings))
-        yield await stack.enter_async_context(backing.database(settings, conninfo, connections=1))
 
 
 async def _queues(settings: Settings, *, update: bool, what_if: bool) -> list[Provided]:

@@ -58,6 +58,12 @@ def tone_of(status: str) -> str:
 Json = Mapping[str, Any]
 
 
+def unwrapped(result: Json) -> Json:
+    """Return a task's result without its envelope, which stages 1–3 have and stages 4–5 do not."""
+    wrapped = result.get("result")
+    return wrapped if isinstance(wrapped, Mapping) else result
+
+
 @dataclass(frozen=True)
 class JobRow:
     """A row of ``jobs``."""
@@ -108,6 +114,51 @@ class TaskRow:
     def finished(self) -> bool:
         """Whether the task counts as finished for its stage (a failed task does)."""
         return self.status in OVER_STATUSES
+
+
+@dataclass(frozen=True)
+class JobStage:
+    """The task counts of one job, stage and queue, the first start and the last end of its tasks.
+
+    >>> JobStage("j", 3, "create_cog", "docker-tasks", 15, 4, 1, 2, None, None).text
+    '4 of 15 done, 2 running, 1 failed'
+    """
+
+    job_id: str
+    stage: int
+    task_type: str
+    queue: str
+    tasks: int
+    done: int
+    failed: int
+    running: int
+    began: datetime | None
+    ended: datetime | None
+
+    @property
+    def over(self) -> bool:
+        """Whether every task is completed or failed."""
+        return self.done + self.failed == self.tasks
+
+    @property
+    def seconds(self) -> float | None:
+        """From the first start to the last end; None until the stage is over, or if no task ever started."""
+        if not self.over or self.began is None or self.ended is None:
+            return None
+        return (self.ended - self.began).total_seconds()
+
+    @property
+    def tone(self) -> str:
+        """How the stage is shown: "bad" when a task has failed, "good" when it is over, else "now"."""
+        return "bad" if self.failed else ("good" if self.over else "now")
+
+    @property
+    def text(self) -> str:
+        """The progress in words."""
+        parts = [f"{self.done} of {self.tasks} done"]
+        parts += [f"{self.running} running"] if self.running else []
+        parts += [f"{self.failed} failed"] if self.failed else []
+        return ", ".join(parts)
 
 
 @dataclass(frozen=True)

@@ -130,13 +130,9 @@ class DeadLetters:
             The redrive is incomplete; completed parts are durable, and repeating the call is harmless.
         """
         async with self._receiver(queue) as receiver:
-            chosen = [
-                dead_letter async for dead_letter in _dead_letters(receiver) if choice.takes(dead_letter)
-            ]
-            tasks = await self._reset(
-                queue, [dead_letter for dead_letter in chosen if dead_letter.task is not None]
-            )
-            planned = {dead_letter.sequence_number: _outcome_of(dead_letter, tasks) for dead_letter in chosen}
+            chosen = [each async for each in _dead_letters(receiver) if choice.takes(each)]
+            tasks = await self._reset(queue, chosen)
+            planned = {each.sequence_number: _outcome_of(each, tasks) for each in chosen}
 
             async def settle(message: Message, dead_letter: DeadLetter) -> DeadLetterResult:
                 if dead_letter.task is None:
@@ -144,8 +140,7 @@ class DeadLetters:
                 return await _removed(message, planned[dead_letter.sequence_number])
 
             refused = [each for each in planned.values() if each.outcome == "refused"]
-            stay = {each.sequence_number for each in refused}
-            taken = [dead_letter for dead_letter in chosen if dead_letter.sequence_number not in stay]
+            taken = [each for each in chosen if planned[each.sequence_number] not in refused]
             outcomes = await _settled(receiver, taken, settle)
         return _in_order([*outcomes, *refused], choice)
 
@@ -165,9 +160,7 @@ class DeadLetters:
             )
 
         async with self._receiver(queue) as receiver:
-            chosen = [
-                dead_letter async for dead_letter in _dead_letters(receiver) if choice.takes(dead_letter)
-            ]
+            chosen = [each async for each in _dead_letters(receiver) if choice.takes(each)]
             return _in_order(await _settled(receiver, chosen, settle), choice)
 
     async def take_back(self, queue: str) -> list[str]:
@@ -189,22 +182,20 @@ class DeadLetters:
 
         async def settle(message: Message, dead_letter: DeadLetter) -> DeadLetterResult:
             assert dead_letter.task is not None
-            again = OutboxMessage(queue, dead_letter.text, correlation_id=dead_letter.message.correlation_id)
-            found = await database.tasks.ask_again(
-                dead_letter.task.task_id, dead_letter.task.parent_job_id, message=again
-            )
+            task_id, job_id = dead_letter.task.task_id, dead_letter.task.parent_job_id
+            found = await database.tasks.ask_again(task_id, job_id, message=_owed(queue, dead_letter))
             crash_points.reach("letter-answered")
             if found == "asked":
-                asked.append(dead_letter.task.task_id)
+                asked.append(task_id)
             if found != "unknown":
                 await message.complete()
-            return DeadLetterResult(dead_letter.sequence_number, "removed", found, dead_letter.task_id)
+            return DeadLetterResult(dead_letter.sequence_number, "removed", found, task_id)
 
         async with self._receiver(queue) as receiver:
             given_up = [
-                dead_letter
-                async for dead_letter in _dead_letters(receiver)
-                if dead_letter.message.dead_letter_reason == _GIVEN_UP and dead_letter.task is not None
+                each
+                async for each in _dead_letters(receiver)
+                if each.message.dead_letter_reason == _GIVEN_UP and each.task is not None
             ]
             await _settled(receiver, given_up, settle)
         return asked
@@ -220,10 +211,9 @@ class DeadLetters:
         Return the outcomes by job and task id.
         """
         by_job: dict[str, dict[str, OutboxMessage]] = {}
-        for dead_letter in dead_letters:  # if a task has several, the newest is copied
-            assert dead_letter.task is not None
-            owed = OutboxMessage(queue, dead_letter.text, correlation_id=dead_letter.message.correlation_id)
-            by_job.setdefault(dead_letter.task.parent_job_id, {})[dead_letter.task.task_id] = owed
+        for each in dead_letters:  # if a task has several, the newest is copied
+            if each.task is not None:
+                by_job.setdefault(each.task.parent_job_id, {})[each.task.task_id] = _owed(queue, each)
         if not by_job:
             return {}
         if self._database is None:
@@ -232,13 +222,10 @@ class DeadLetters:
         def message_of(row: TaskRow) -> OutboxMessage:
             return OutboxMessage(row.target_queue or queue, _task_of(row).body())
 
-        found = {
-            (job_id, task_id): each
-            for job_id, messages in by_job.items()
-            for task_id, each in (
-                await self._database.tasks.redrive(job_id, messages, message_of=message_of)
-            ).items()
-        }
+        found: dict[tuple[str, str], Redriven] = {}
+        for job_id, messages in by_job.items():
+            redriven = await self._database.tasks.redrive(job_id, messages, message_of=message_of)
+            found |= {(job_id, task_id): each for task_id, each in redriven.items()}
         await Outbox(self._database, self._bus).publish_or_leave()
         return found
 
@@ -360,6 +347,10 @@ def _outcome_of(dead_letter: DeadLetter, tasks: Mapping[tuple[str, str], Redrive
         case "missing":
             outcome, detail = "refused", f"the task has no row in job {job_id}: resubmit the job"
     return DeadLetterResult(dead_letter.sequence_number, outcome, detail, task_id)
+
+
+def _owed(queue: str, dead_letter: DeadLetter) -> OutboxMessage:
+    return OutboxMessage(queue, dead_letter.text, correlation_id=dead_letter.message.correlation_id)
 
 
 def _copy_of(dead_letter: DeadLetter) -> OutgoingMessage:

@@ -34,11 +34,11 @@ from worker.queue.observed import observed
 from worker.queue.outbox import Outbox
 from worker.service import backing
 from worker.service.shift import Shift
-from worker.service.sweep import Duty, duties
+from worker.service.sweep import duties
 from worker.settings import AppMode, Settings
 from worker.task.heartbeat import Heartbeat
 from worker.task.pressure import Pressure
-from worker.task.processor import Processor, ProcessorOptions
+from worker.task.processor import Processor
 from worker.task.runner import Runner, RunnerOptions
 from worker.telemetry import logs, traces
 from worker.waiting import growing, is_set_within, retried
@@ -150,18 +150,23 @@ async def serving(
             runner=runner,
             heartbeat=heartbeat,
             pressure=pressure,
-            options=_processor_options(settings),
+            app_name=settings.app_name,
+            jobs_queue=settings.jobs_queue,
+            lease_seconds=settings.worker_lease_seconds,
+            crash_limit=settings.worker_crash_limit,
         )
         coordinator = Coordinator(machine, outbox)
         platform = front.platform
         platform.machine, platform.database = machine, database
-        platform.dead_letters = DeadLetters(bus, queues=settings.all_queues, database=database)
-        platform.running_tasks = processor.running_tasks
+        dead_letters = DeadLetters(bus, queues=settings.all_queues, database=database)
+        platform.dead_letters, platform.running_tasks = dead_letters, processor.running_tasks
+        queues, lease_seconds = settings.task_queues, settings.worker_lease_seconds
+        repeated = duties(database, outbox, dead_letters, queues=queues, lease_seconds=lease_seconds)
         slots = tuple(
             asyncio.create_task(slot)
             for slot in (
                 *_listeners(settings, bus, processor, coordinator, pressure, readiness, stopping, shift),
-                *(duty.repeat(stopping, readiness.report) for duty in _duties(settings, services, outbox)),
+                *(duty.repeat(stopping, readiness.report) for duty in repeated),
                 shift.run(),
             )
         )
@@ -192,14 +197,11 @@ class _Services:
 async def _services(settings: Settings) -> AsyncIterator[_Services]:
     async with AsyncExitStack() as stack:
         conninfo = await stack.enter_async_context(backing.conninfo(settings))
-        connection_string = await stack.enter_async_context(backing.connection_string(settings))
-        namespace = settings.service_bus_namespace
+        bus = await stack.enter_async_context(backing.bus(settings))
         yield _Services(
             await stack.enter_async_context(backing.database(settings, conninfo)),
             await stack.enter_async_context(backing.database(settings, conninfo, connections=1)),
-            await stack.enter_async_context(
-                Bus.connect(connection_string=connection_string, namespace=namespace)
-            ),
+            bus,
         )
 
 
@@ -246,26 +248,6 @@ def _runner(settings: Settings) -> Runner:
             memory_limit_mb=settings.worker_memory_limit_mb,
             warm_seconds=60 * settings.worker_warm_minutes,
         )
-    )
-
-
-def _processor_options(settings: Settings) -> ProcessorOptions:
-    return ProcessorOptions(
-        app_name=settings.app_name,
-        jobs_queue=settings.jobs_queue,
-        lease_seconds=settings.worker_lease_seconds,
-        crash_limit=settings.worker_crash_limit,
-    )
-
-
-def _duties(settings: Settings, services: _Services, outbox: Outbox) -> tuple[Duty, ...]:
-    queues, database = settings.task_queues, services.database
-    return duties(
-        database,
-        outbox,
-        DeadLetters(services.bus, queues=queues, database=database),
-        queues=queues,
-        lease_seconds=settings.worker_lease_seconds,
     )
 
 

@@ -30,7 +30,7 @@ LOCAL_BLOB_ROOT = Path("demo/blobs")
 _STANDALONE_PREFIX = "gdaltools-standalone-"
 # Azure Database for PostgreSQL's scope for a token as password (learn.microsoft.com, "Microsoft Entra
 # authentication with Azure Database for PostgreSQL").
-_POSTGRES_SCOPE = "https://ossrdbms-aad.database.windows.net/.default"
+POSTGRES_SCOPE = "https://ossrdbms-aad.database.windows.net/.default"
 
 
 def choose_blob_root(settings: Settings) -> None:
@@ -69,17 +69,15 @@ async def conninfo(settings: ServiceSettings) -> AsyncIterator[str]:
 
 
 @asynccontextmanager
-async def connection_string(settings: ServiceSettings) -> AsyncIterator[str | None]:
-    """Yield the connection string of Service Bus, or None if the settings name a namespace instead.
-
-    An embedded broker runs from entry to exit.
-    """
-    secret = settings.service_bus_connection_string
-    if not settings.embeds_broker:
-        yield secret.get_secret_value() if secret else None
-        return
-    with BrokerThread([QueueSpec(name) for name in settings.all_queues]) as broker:
-        yield broker.connection_string
+async def bus(settings: ServiceSettings) -> AsyncIterator[Bus]:
+    """Yield the bus; an embedded broker runs from entry to exit."""
+    async with AsyncExitStack() as stack:
+        secret, namespace = settings.service_bus_connection_string, settings.service_bus_namespace
+        address = secret.get_secret_value() if secret else None
+        if settings.embeds_broker:
+            specs = [QueueSpec(name) for name in settings.all_queues]
+            address = stack.enter_context(BrokerThread(specs)).connection_string
+        yield await stack.enter_async_context(Bus.connect(connection_string=address, namespace=namespace))
 
 
 def required_rights(settings: Settings, bus: Bus) -> list[tuple[str, str, Callable[[str], Awaitable[None]]]]:
@@ -107,7 +105,7 @@ async def database(
             credential = await stack.enter_async_context(DefaultAzureCredential())
 
             async def password() -> str:
-                return (await credential.get_token(_POSTGRES_SCOPE)).token
+                return (await credential.get_token(POSTGRES_SCOPE)).token
 
         yield await stack.enter_async_context(
             Database(
@@ -120,6 +118,13 @@ async def database(
                 )
             )
         )
+
+
+@asynccontextmanager
+async def one_connection(settings: ServiceSettings) -> AsyncIterator[Database]:
+    """Yield the database on a single connection, for a command that asks it a few things."""
+    async with conninfo(settings) as address, database(settings, address, connections=1) as opened:
+        yield opened
 
 
 def _sweep_killed_standalones() -> None:

@@ -23,7 +23,7 @@ from typing import Any
 from gdaltools.storage import StrPath
 from worker.errors import ConfigurationError, Stopped
 from worker.service.assembly import serving
-from worker.settings import AppMode, Settings
+from worker.settings import Settings
 from worker.web.client import Client
 
 _STOP_SECONDS = 60.0
@@ -123,16 +123,9 @@ class Standalone:
             self._ready.set()
 
     async def _serve(self) -> None:
-        # This worker uses its own services, whatever the environment configures.
-        own: dict[str, Any] = {
-            "app_mode": AppMode.STANDALONE,
-            "postgis_host": None,
-            "service_bus_connection_string": None,
-            "service_bus_namespace": None,
-            "port": 0,
-        }
         self._loop, self._stopping = asyncio.get_running_loop(), asyncio.Event()
-        async with serving(Settings(**(own | self._settings)), stopping=self._stopping) as service:
+        settings = Settings.standalone(**self._settings)
+        async with serving(settings, stopping=self._stopping) as service:
             self.url = f"http://127.0.0.1:{service.port}/"
             self.client = Client(self.url)
             self._ready.set()

@@ -174,12 +174,14 @@ def main(
     began, cpu_before, steps = time.monotonic(), _cpu_seconds(), Steps()
     with logs.TAIL.listening(), phases.listening(steps.note):
         outcome = _outcome(parent, task_type, parameters)
+    from gdaltools.cost.calibration import processor_name
+
     usage = Usage(
         seconds=round(time.monotonic() - began, 3),
         cpu_seconds=round(_cpu_seconds() - cpu_before, 3),
         peak_memory_mb=_peak_memory_mb(),
         steps=steps.done(),
-        processor=_processor(),
+        processor=processor_name(),
         estimate=None if expected is None else expected.to_dict(),
         **_file_bytes(),
     )
@@ -195,12 +197,6 @@ def _file_bytes() -> dict[str, float]:
         counted = {name: float(value) for name, value in lines}
         return {"read_bytes": counted["rchar"], "written_bytes": counted["wchar"]}
     return {}
-
-
-def _processor() -> str:
-    from gdaltools.cost.calibration import processor_name
-
-    return processor_name()
 
 
 def _expected(task_type: str, parameters: Mapping[str, Any]) -> Expected | None:

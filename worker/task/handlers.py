@@ -39,6 +39,7 @@ from worker.protocol.routing import (
     TILING_TASKS,
     normal_task_type,
 )
+from worker.protocol.rows import unwrapped
 
 _SILVER_COGS = "silver-cogs"
 _SILVER_MOSAICS = "silver-mosaicjson"
@@ -365,7 +366,7 @@ def _cog_name(parameters: CogParameters, source: Location, tier: str) -> str:
 def _cogs_of(parameters: FanInParameters) -> list[Location]:
     """Return the COGs that `previous_results` name, without duplicates and in a fixed order."""
     cogs = []
-    for result in map(_flat, parameters.previous_results):
+    for result in _results(parameters):
         container = result.get("cog_container", _SILVER_COGS)
         names = result.get("cog_blobs") or ([result["cog_blob"]] if "cog_blob" in result else [])
         cogs += [storage.blob(container, name) for name in names]
@@ -376,19 +377,16 @@ def _cogs_of(parameters: FanInParameters) -> list[Location]:
 
 def _mosaic_of(parameters: FanInParameters) -> Location | None:
     """Return the MosaicJSON that `previous_results` name; None if they name none or it does not exist."""
-    for result in map(_flat, parameters.previous_results):
+    for result in _results(parameters):
         if "mosaicjson_blob" in result:
             found = storage.blob(_SILVER_MOSAICS, result["mosaicjson_blob"])
             return found if storage.exists(found) else None
     return None
 
 
-def _flat(result: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return a result without its envelope; empty for a failed one."""
-    if not result.get("success", True):
-        return {}
-    inner = result.get("result")
-    return inner if isinstance(inner, Mapping) else result
+def _results(parameters: FanInParameters) -> list[Mapping[str, Any]]:
+    """Return the results of the stage before that succeeded."""
+    return [unwrapped(result) for result in parameters.previous_results if result.get("success", True)]
 
 
 def _job_stem(parameters: FanInParameters) -> str:

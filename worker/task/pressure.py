@@ -60,15 +60,19 @@ class Pressure:
         return problem is not None
 
 
+def free_disk() -> tuple[float, str]:
+    """Return the least free space of the folders that tasks write to, in MB of 10⁶ bytes, and its folder."""
+    named = {tempfile.gettempdir(), os.environ.get("TMPDIR"), os.environ.get("GDALTOOLS_BLOB_ROOT")}
+    folders = [folder for folder in named if folder and os.path.isdir(folder)]
+    return min((shutil.disk_usage(folder).free / 1e6, folder) for folder in folders)
+
+
 def disk_problem(min_free_mb: float) -> str | None:
     """Return what is wrong if a folder that tasks write to has less than `min_free_mb` free, else None."""
-    for folder in {tempfile.gettempdir(), os.environ.get("TMPDIR"), os.environ.get("GDALTOOLS_BLOB_ROOT")}:
-        if not folder or not os.path.isdir(folder):
-            continue
-        free_mb = shutil.disk_usage(folder).free / 1e6
-        if free_mb < min_free_mb:
-            return (
-                f"{free_mb:,.0f} MB are free in {folder}, WORKER_MIN_FREE_DISK_MB is {min_free_mb:g}: "
-                "nothing is received until there is more"
-            )
-    return None
+    free_mb, folder = free_disk()
+    if free_mb >= min_free_mb:
+        return None
+    return (
+        f"{free_mb:,.0f} MB are free in {folder}, WORKER_MIN_FREE_DISK_MB is {min_free_mb:g}: "
+        "nothing is received until there is more"
+    )

@@ -77,24 +77,12 @@ class _Interrupted(Exception):
         self.reason = reason
 
 
-@dataclass(frozen=True)
-class ProcessorOptions:
-    """The processor's names, times and limits.
-
-    A task fails once `crash_limit` of its runs have ended with the death of a process.
-    """
-
-    app_name: str
-    jobs_queue: str
-    lease_seconds: float
-    crash_limit: int
-
-
 @dataclass(eq=False, kw_only=True)
 class Processor:
     """Processes messages of the task queues, many concurrently and each independently of the others.
 
-    ``running_tasks`` are those that run now.
+    A task fails once `crash_limit` of its runs have ended with the death of a process. `running_tasks` are
+    those that run now.
     """
 
     database: Database
@@ -102,7 +90,10 @@ class Processor:
     runner: Runner
     heartbeat: Heartbeat
     pressure: Pressure
-    options: ProcessorOptions
+    app_name: str
+    jobs_queue: str
+    lease_seconds: float
+    crash_limit: int
     running_tasks: RunningTasks = field(default_factory=RunningTasks)
     _deliveries: set[_Delivery] = field(default_factory=set)
 
@@ -145,7 +136,6 @@ class _Delivery:
 
     def __init__(self, processor: Processor, message: Message) -> None:
         self._processor = processor
-        self._options = processor.options
         self._tasks = processor.database.tasks
         self._message = message
         self._interrupted: asyncio.Future[StopReason] = asyncio.get_running_loop().create_future()
@@ -176,8 +166,8 @@ class _Delivery:
                 lambda: self._tasks.claim(
                     task.task_id,
                     task.parent_job_id,
-                    worker=self._options.app_name,
-                    lease_seconds=self._options.lease_seconds,
+                    worker=self._processor.app_name,
+                    lease_seconds=self._processor.lease_seconds,
                     token=token,
                     message=self._copy(),
                 )
@@ -205,7 +195,7 @@ class _Delivery:
             case HeldElsewhere():
                 log.info("task %s is run by another worker: looking again later", task.task_id)
                 # A delayed copy, and not the message itself: this uses up no delivery.
-                again = self._copy(delay_seconds=self._options.lease_seconds / 3)
+                again = self._copy(delay_seconds=self._processor.lease_seconds / 3)
                 await self._processor.database.outbox.owe([again])
                 crash_points.reach("message-copied")
                 await self._publish_and_settle()
@@ -216,7 +206,7 @@ class _Delivery:
 
     async def _run(self, task: TaskMessage, claimed: Claimed, run: LocalRun) -> TaskOutcome:
         claim = claimed.claim
-        if claimed.crashes >= self._options.crash_limit:
+        if claimed.crashes >= self._processor.crash_limit:
             await self._fail(claim, WorkerDied(_story(claimed)))
             return "failed"
         log.info("task %s (%s, stage %d) starts", task.task_id, task.task_type, task.stage)
@@ -264,10 +254,10 @@ class _Delivery:
             task.parent_job_id,
             task.stage,
             job_type=task.job_type,
-            completed_by=self._options.app_name,
+            completed_by=self._processor.app_name,
         )
         outgoing = OutboxMessage(
-            queue=self._options.jobs_queue,
+            queue=self._processor.jobs_queue,
             message_id=signal.message_id,
             body=signal.body(),
             correlation_id=signal.correlation_id,
@@ -289,7 +279,7 @@ class _Delivery:
         if isinstance(error, TaskFailed) and error.error_type == StorageError.__name__:
             self._processor.pressure.storage_failed(str(error))
         deaths = int(isinstance(error, ChildDied))
-        spent = attempt >= MAX_RETRIES or claimed.crashes + deaths >= self._options.crash_limit
+        spent = attempt >= MAX_RETRIES or claimed.crashes + deaths >= self._processor.crash_limit
         if not error.retryable or spent:
             await self._fail(claim, error, retries=attempt)
             return "failed"

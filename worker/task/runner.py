@@ -156,12 +156,15 @@ class Runner:
             args=(theirs, task_type, dict(parameters), dict(os.environ), logs.state()),
             daemon=True,
         )
+        running = _Child(
+            process, ours, task_type, self._options.stall_seconds, on_progress, on_measured, on_started
+        )
         wait_seconds = 0.0
         try:
             await _uninterrupted(process.start)
             theirs.close()
             async with asyncio.timeout(self._options.timeout_seconds):
-                outcome = await self._converse(process, ours, task_type, on_progress, on_measured, on_started)
+                outcome = await running.outcome(self._memory)
             wait_seconds = _EXIT_SECONDS
         except TimeoutError as error:
             raise TaskTimedOut(
@@ -180,75 +183,71 @@ class Runner:
             raise TaskFailed(value.error, error_type=value.error_type, retryable=value.retryable)
         return dict(value)
 
-    async def _converse(
-        self,
-        process: ForkServerProcess,
-        connection: Connection,
-        task_type: str,
-        on_progress: ProgressSink,
-        on_measured: UsageSink,
-        on_started: StartSink,
-    ) -> tuple[str, Any] | None:
-        """Return the child's outcome message; None if the child ended without one."""
-        assert process.pid is not None
-        with _listening(connection) as readable:
-            first = await _next(connection, readable)
+
+@dataclass(frozen=True)
+class _Child:
+    """A task's process, the connection to it, and what receives its reports."""
+
+    process: ForkServerProcess
+    connection: Connection
+    task_type: str
+    stall_seconds: float
+    on_progress: ProgressSink
+    on_measured: UsageSink
+    on_started: StartSink
+
+    async def outcome(self, memory: TaskMemoryBudget) -> tuple[str, Any] | None:
+        """Let the task begin when its memory is free; return its outcome, or None if it ended without one."""
+        pid = self.process.pid
+        assert pid is not None
+        with _listening(self.connection) as readable:
+            first = await _next(self.connection, readable)
             if first is None:
                 return None
             _, needs = first
-            async with self._memory.admitted(process.pid, needs and needs.peak_memory_mb):
-                on_started(process.pid, needs and needs.seconds)
+            async with memory.admitted(pid, needs and needs.peak_memory_mb):
+                self.on_started(pid, needs and needs.seconds)
                 with suppress(OSError):  # the child is already dead; reading the outcome finds that
-                    connection.send("begin")
-                outcome = asyncio.create_task(
-                    self._outcome(connection, readable, task_type, on_progress, on_measured)
-                )
-                must_end = asyncio.create_task(self._memory.must_end(process.pid))
+                    self.connection.send("begin")
+                reported = asyncio.create_task(self._reported(readable))
+                must_end = asyncio.create_task(memory.must_end(pid))
                 try:
-                    await asyncio.wait({outcome, must_end}, return_when=asyncio.FIRST_COMPLETED)
-                    if outcome.done():
-                        return outcome.result()
-                    raise OutOfMemory(f"the process of {task_type} was ended: {must_end.result()}")
+                    await asyncio.wait({reported, must_end}, return_when=asyncio.FIRST_COMPLETED)
+                    if reported.done():
+                        return reported.result()
+                    raise OutOfMemory(f"the process of {self.task_type} was ended: {must_end.result()}")
                 finally:
-                    for task in (outcome, must_end):
+                    for task in (reported, must_end):
                         task.cancel()
-                    await asyncio.gather(outcome, must_end, return_exceptions=True)
+                    await asyncio.gather(reported, must_end, return_exceptions=True)
 
-    async def _outcome(
-        self,
-        connection: Connection,
-        readable: asyncio.Event,
-        task_type: str,
-        on_progress: ProgressSink,
-        on_measured: UsageSink,
-    ) -> tuple[str, Any] | None:
-        """Return the child's outcome message; raise `TaskStalled` if its progress stops."""
-        stall_seconds = self._options.stall_seconds
+    async def _reported(self, readable: asyncio.Event) -> tuple[str, Any] | None:
+        """Pass on the child's reports until its outcome; raise `TaskStalled` if its progress stops."""
         shown: dict[str, Any] = {}
         moved: float | None = None  # the time of the last progress; None while no progress is due
         while True:
-            wait_seconds = None if moved is None else max(0.0, moved + stall_seconds - time.monotonic())
+            wait_seconds = None if moved is None else max(0.0, moved + self.stall_seconds - time.monotonic())
             try:
                 async with asyncio.timeout(wait_seconds):
-                    message = await _next(connection, readable)
+                    message = await _next(self.connection, readable)
             except TimeoutError:
                 raise TaskStalled(
-                    f"{task_type} was ended: it stood at {shown['percent']:g}% of its {shown['label']} for "
-                    f"{stall_seconds / 60:g} minutes (WORKER_STALL_MINUTES)"
+                    f"{self.task_type} was ended: it stood at {shown['percent']:g}% of its {shown['label']} "
+                    f"for {self.stall_seconds / 60:g} minutes (WORKER_STALL_MINUTES)"
                 ) from None
-            if message is not None and message[0] == "usage":
-                _note_usage(task_type, message[1])
-                on_measured(message[1].measured())
-                continue
-            if message is not None and message[0] == "log":
-                logs.TAIL.add(message[1])
-                continue
-            if message is None or message[0] != "progress":
-                return message
-            on_progress(message[1])
-            if message[1] != shown:
-                shown = message[1]
-                moved = time.monotonic() if shown["done"] < shown["total"] else None
+            match message:
+                case "usage", used:
+                    _note_usage(self.task_type, used)
+                    self.on_measured(used.measured())
+                case "log", lines:
+                    logs.TAIL.add(lines)
+                case "progress", progress:
+                    self.on_progress(progress)
+                    if progress != shown:
+                        shown = progress
+                        moved = time.monotonic() if shown["done"] < shown["total"] else None
+                case _:
+                    return message
 
 
 @contextmanager

@@ -131,10 +131,7 @@ class Tail(logging.Handler):
 
     def taken(self) -> tuple[Line, ...]:
         """Return the kept lines and remove them."""
-        lines = []
-        while self._lines:
-            lines.append(self._lines.popleft())
-        return tuple(lines)
+        return tuple(self._lines.popleft() for _ in range(len(self._lines)))
 
     @contextmanager
     def listening(self) -> Iterator[None]:

@@ -141,27 +141,22 @@ def _dead_letter_routes(platform: Platform) -> Iterable[web.RouteDef]:
         found = await platform.opened_dead_letters().show(request.match_info["queue"], number)
         return _answer(describe_whole(found))
 
-    async def redrive(request: web.Request) -> web.Response:
-        queue, choice = await _chosen(request)
-        return _answer(describe_done(queue, await platform.opened_dead_letters().redrive(queue, choice)))
-
-    async def purge(request: web.Request) -> web.Response:
-        queue, choice = await _chosen(request)
-        return _answer(describe_done(queue, await platform.opened_dead_letters().purge(queue, choice)))
-
-    async def _chosen(request: web.Request) -> tuple[str, Selection]:
+    async def settle(request: web.Request) -> web.Response:
         # A page in a browser can send the simple content types to this port without a preflight request.
         if request.content_type != "application/json":
             raise _UnsupportedType(
                 f"the content type is {request.content_type}: send the choice as application/json"
             )
-        return request.match_info["queue"], Selection.of(await _json_object(request, "a choice of letters"))
+        choice = Selection.of(await _json_object(request, "a choice of letters"))
+        queue, dead_letters = request.match_info["queue"], platform.opened_dead_letters()
+        is_redrive = request.match_info["verb"] == "redrive"
+        done = await (dead_letters.redrive if is_redrive else dead_letters.purge)(queue, choice)
+        return _answer(describe_done(queue, done))
 
     return [
         web.get("/api/dead-letters/{queue}", listing),
         web.get("/api/dead-letters/{queue}/{sequence}", show),
-        web.post("/api/dead-letters/{queue}/redrive", redrive),
-        web.post("/api/dead-letters/{queue}/purge", purge),
+        web.post("/api/dead-letters/{queue}/{verb:redrive|purge}", settle),
     ]
 
 

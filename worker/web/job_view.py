@@ -1,89 +1,63 @@
-"""A job for display, one row per stage: as a rich table in a terminal, as an HTML card in a notebook.
+"""A job for display, one row per stage and queue: a rich table in a terminal, an HTML card in a notebook.
 
 Jobs and tasks are mappings as the HTTP API returns them (`worker.web.api`).
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from gdaltools.display import bars, html
 from gdaltools.runtime.text import one_line
-from worker.protocol.rows import tone_of
+from worker.protocol.rows import JobStage, tone_of
 
 if TYPE_CHECKING:
     from rich.console import Group
 
 _HEADINGS = ("stage", "task", "queue", "done", "running", "seconds")
+_STYLES = {"bad": "red", "good": "green", "now": ""}
 
 
-@dataclass(frozen=True)
-class Stage:
-    """The progress of one stage.
-
-    Attributes
-    ----------
-    percent : float or None
-        Mean progress of the running tasks; None when no task runs.
-    seconds : float or None
-        From the first task's start to the last task's end; None while a task runs, or when none has started.
-    """
-
-    number: int
-    task_type: str
-    queues: tuple[str, ...]
-    tasks: int
-    done: int
-    failed: int
-    running: int
-    percent: float | None
-    seconds: float | None
-
-    @property
-    def over(self) -> bool:
-        """Whether every task is completed or failed."""
-        return self.done + self.failed == self.tasks
-
-    def cells(self) -> tuple[str, ...]:
-        """Return the stage's table cells."""
-        return (
-            str(self.number),
-            one_line(self.task_type),
-            one_line(", ".join(self.queues)),
-            f"{self.done}/{self.tasks}" + (f", {self.failed} failed" if self.failed else ""),
-            f"{self.running} at {self.percent:.0f}%" if self.percent is not None else "",
-            f"{self.seconds:.1f}" if self.seconds is not None else "",
-        )
-
-
-def stages(tasks: Sequence[Mapping[str, Any]]) -> Iterator[Stage]:
-    """Yield the stages that have tasks, in order."""
-    for number in sorted({int(task["stage"]) for task in tasks}):
-        mine = [task for task in tasks if task["stage"] == number]
-        running = [task for task in mine if task["status"] == "processing"]
-        percents = [float((task["progress"] or {}).get("percent", 0.0)) for task in running]
-        yield Stage(
-            number=number,
+def stages(tasks: Sequence[Mapping[str, Any]]) -> Iterator[tuple[JobStage, float | None]]:
+    """Yield the stages that have tasks, in order, each with the mean percentage of its running tasks."""
+    groups: dict[tuple[int, str], list[Mapping[str, Any]]] = {}
+    for task in tasks:
+        groups.setdefault((int(task["stage"]), task["queue"] or ""), []).append(task)
+    for (number, queue), mine in sorted(groups.items()):
+        counts = Counter(task["status"] for task in mine)
+        began = [task["executionStartedAt"] for task in mine if task["executionStartedAt"]]
+        ended = [task["updatedAt"] for task in mine if task["status"] in ("completed", "failed")]
+        percents = [
+            (task["progress"] or {}).get("percent", 0.0) for task in mine if task["status"] == "processing"
+        ]
+        stage = JobStage(
+            job_id="",
+            stage=number,
             task_type=str(mine[0]["taskType"]),
-            queues=tuple(sorted({task["queue"] or "" for task in mine})),
+            queue=queue,
             tasks=len(mine),
-            done=sum(task["status"] == "completed" for task in mine),
-            failed=sum(task["status"] == "failed" for task in mine),
-            running=len(running),
-            percent=sum(percents) / len(percents) if percents else None,
-            seconds=None if running else _seconds(mine),
+            done=counts["completed"],
+            failed=counts["failed"],
+            running=counts["processing"],
+            began=min(map(datetime.fromisoformat, began), default=None),
+            ended=max(map(datetime.fromisoformat, ended), default=None),
         )
+        yield stage, sum(map(float, percents)) / len(percents) if percents else None
 
 
-def _seconds(tasks: Sequence[Mapping[str, Any]]) -> float | None:
-    began = [datetime.fromisoformat(t["executionStartedAt"]) for t in tasks if t["executionStartedAt"]]
-    if not began:
-        return None
-    return (max(datetime.fromisoformat(t["updatedAt"]) for t in tasks) - min(began)).total_seconds()
+def _cells(stage: JobStage, percent: float | None) -> tuple[str, ...]:
+    return (
+        str(stage.stage),
+        one_line(stage.task_type),
+        one_line(stage.queue),
+        f"{stage.done}/{stage.tasks}" + (f", {stage.failed} failed" if stage.failed else ""),
+        "" if percent is None else f"{stage.running} at {percent:.0f}%",
+        "" if stage.seconds is None else f"{stage.seconds:.1f}",
+    )
 
 
 Show = Callable[[Mapping[str, Any], Sequence[Mapping[str, Any]], float], None]
@@ -125,9 +99,8 @@ def in_terminal(
     table = Table()
     for heading in _HEADINGS:
         table.add_column(heading, no_wrap=True)
-    for stage in stages(tasks):
-        style = "red" if stage.failed else ("green" if stage.over else "")
-        table.add_row(*map(Text, stage.cells()), style=style)
+    for stage, percent in stages(tasks):
+        table.add_row(*map(Text, _cells(stage, percent)), style=_STYLES[stage.tone])
     waits = [Text(one_line(f"{part}: {problem}"), "red") for part, problem in (problems or {}).items()]
     return Group(Text(headline(job, seconds)), table, *waits)
 
@@ -137,12 +110,10 @@ def in_notebook(
 ) -> html.Html:
     """Return the job and its stages as an HTML card, with the errors of failed tasks."""
     rows = []
-    for stage in stages(tasks):
-        number, task, queue, done, running, took = stage.cells()
-        shown = (
-            html.toned(done, "bad") if stage.failed else (html.toned(done, "good") if stage.over else done)
-        )
-        part = html.joined((html.bar(stage.percent / 100), " ", running)) if stage.percent is not None else ""
+    for stage, percent in stages(tasks):
+        number, task, queue, done, running, took = _cells(stage, percent)
+        shown = done if stage.tone == "now" else html.toned(done, stage.tone)
+        part = html.joined((html.bar(percent / 100), " ", running)) if percent is not None else ""
         rows.append((number, task, queue, shown, part, took))
     failures = [
         (task["taskId"], html.toned(task["errorDetails"], "bad"))

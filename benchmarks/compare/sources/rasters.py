@@ -6,12 +6,12 @@ They are written by rows, in memory that does not grow with their size. A file i
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import rasterio
+from pydantic import BaseModel, ConfigDict, computed_field
 from rasterio.io import DatasetReader
 from rasterio.transform import from_origin
 from rasterio.windows import Window
@@ -29,21 +29,13 @@ _ROWS = 256
 _TRANSFORM = from_origin(399_960, 5_700_000, 10, 10)
 
 
-@dataclass(frozen=True)
-class Source:
-    """A raster to compare methods on.
+class Raster(BaseModel):
+    """A raster that methods are compared on; `name` is that of its case, or of its file."""
 
-    Attributes
-    ----------
-    name : str
-        The name of the case, or of the file.
-    size_bytes : int
-        Uncompressed size.
-    """
+    model_config = ConfigDict(frozen=True)
 
     name: str
     description: str
-    path: Path
     width: int
     height: int
     bands: int
@@ -52,15 +44,22 @@ class Source:
     layout: str
     compression: str
 
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def size_bytes(self) -> int:
+        """Uncompressed size, in bytes."""
+        return self.width * self.height * self.pixel_bytes
+
     @property
     def pixel_bytes(self) -> int:
         """Bytes of one pixel, all bands together."""
         return self.bands * np.dtype(self.dtype).itemsize
 
-    @property
-    def size_bytes(self) -> int:
-        """Uncompressed size of the raster, in bytes."""
-        return self.width * self.height * self.pixel_bytes
+
+class Source(Raster):
+    """A raster, and its file."""
+
+    path: Path
 
 
 def made_source(
@@ -80,10 +79,9 @@ def made_source(
         The package with its pictures is not installed.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    width, height = case.size(megabytes)
-    kind = layout if compress is None else f"{layout}-{compress.lower()}"
-    path = folder / f"{case.name}-{width}x{height}-{kind}-seed{seed}-edition{_EDITION}.tif"
+    path = source_path(case, megabytes=megabytes, folder=folder, layout=layout, compress=compress, seed=seed)
     if not path.exists():
+        width, height = case.size(megabytes)
         unfinished = path.with_name(f"{path.name}.{os.getpid()}")
         try:
             _write(case, Frame(width, height, seed, folder), unfinished, layout, compress)
@@ -91,6 +89,15 @@ def made_source(
         finally:
             unfinished.unlink(missing_ok=True)
     return _described(path, case.name, case.description)
+
+
+def source_path(
+    case: Case, *, megabytes: float, folder: Path, layout: Layout, compress: str | None, seed: int
+) -> Path:
+    """Return where `made_source` keeps a raster."""
+    width, height = case.size(megabytes)
+    kind = layout if compress is None else f"{layout}-{compress.lower()}"
+    return folder / f"{case.name}-{width}x{height}-{kind}-seed{seed}-edition{_EDITION}.tif"
 
 
 def given_source(path: Path) -> Source:

@@ -332,7 +332,7 @@ def test_whatever_happens_the_database_is_as_the_model_says(machine):
         machine,
         settings=settings(
             profile,
-            max_examples=profile.max_examples // 4,
+            max_examples=profile.max_examples // 8,
             deadline=None,
             suppress_health_check=[HealthCheck.too_slow],
         ),

@@ -48,6 +48,17 @@ async def _child(before: set[int]) -> int:
     return new.pop()
 
 
+async def _running(bench: Bench, blobs: Path, task_id: str) -> int:
+    """Start a task that keeps its process busy; return the process id."""
+    _keep_busy(blobs)
+    bench.create(task_id)
+    before = descendants()
+    await bench.send(task_id)
+    pid = await _child(before)
+    await bench.until(task_id, "processing")
+    return pid
+
+
 async def test_the_last_task_of_a_stage_and_only_it_signals(bench: Bench) -> None:
     for task_id in ("a", "b", "c"):
         bench.create(task_id)
@@ -135,12 +146,7 @@ async def test_a_child_that_is_killed_is_tried_again_from_the_same_queue(bench: 
 
 
 async def test_a_lost_lock_kills_the_child_and_writes_nothing(bench: Bench, blobs: Path) -> None:
-    _keep_busy(blobs)
-    bench.create("unlocked")
-    before = descendants()
-    await bench.send("unlocked")
-    pid = await _child(before)
-    await bench.until("unlocked", "processing")
+    pid = await _running(bench, blobs, "unlocked")
     bench.stopping.set()
     bench.broker.faults.expire_locks(QUEUE)
     await eventually(lambda: pid not in descendants(), within_seconds=10)
@@ -152,27 +158,18 @@ async def test_a_lost_lock_kills_the_child_and_writes_nothing(bench: Bench, blob
 async def test_a_row_that_was_recreated_meanwhile_is_not_completed_by_the_old_run(
     bench: Bench, blobs: Path
 ) -> None:
-    _keep_busy(blobs)
-    bench.create("phoenix")
-    before = descendants()
-    await bench.send("phoenix")
-    pid = await _child(before)
-    await bench.until("phoenix", "processing")
+    pid = await _running(bench, blobs, "phoenix")
     with psycopg.connect(bench.conninfo, autocommit=True) as connection:
         connection.execute("delete from app.tasks where task_id = 'phoenix'")
     bench.create("phoenix")
     await eventually(lambda: pid not in descendants(), within_seconds=10)
     assert (await bench.task("phoenix")).status == "queued"
+    await bench.stop()
     assert await bench.signals() == []
 
 
 async def test_a_task_interrupted_by_shutdown_goes_back_to_row_and_queue(bench: Bench, blobs: Path) -> None:
-    _keep_busy(blobs)
-    bench.create("interrupted")
-    before = descendants()
-    await bench.send("interrupted")
-    pid = await _child(before)
-    await bench.until("interrupted", "processing")
+    pid = await _running(bench, blobs, "interrupted")
     await bench.stop()
     assert pid not in descendants()
     task = await bench.task("interrupted")

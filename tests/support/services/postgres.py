@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import tempfile
+import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +18,8 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from worker.local.postgres import EmbeddedPostgres
 
 FOLDER_PREFIX = "gdaltools-tests-pg-"
+# A server that starts beside this session has its folder and may not hold its lock yet, so younger ones stay.
+_START_SECONDS = 600
 
 
 class Server:
@@ -89,9 +92,11 @@ def server() -> Iterator[Server]:
 
 def _sweep() -> None:
     """Stop and delete what killed test sessions left behind."""
+    started_before = time.time() - _START_SECONDS
     for folder in Path(tempfile.gettempdir()).glob(f"{FOLDER_PREFIX}*"):
         with contextlib.suppress(OSError):
-            if folder.stat().st_uid == os.geteuid() and (folder / "lock").exists():
+            lock = (folder / "lock").stat()
+            if lock.st_uid == os.geteuid() and lock.st_ctime < started_before:
                 EmbeddedPostgres.remove(folder)
 
 

@@ -23,12 +23,11 @@ from benchmarks.compare.sources.rasters import Source, given_source
 from benchmarks.errors import StoreError, TooFewRuns
 from gdaltools import storage
 from gdaltools.cost.calibration import Calibration
-from gdaltools.cost.workload import Workload
 from gdaltools.errors import InvalidParameter
 from tests.support import calibration_runs as made
 from tests.support.rasters import smooth, write_raster
 
-APP = Target("function app", minutes=30, cores=2, memory_mb=7000, disk_mb=500, remote=True)
+APP = Target("function app", minutes=30, cores=2, memory_mb=7000, disk_mb=500)
 
 
 class TestGrid:
@@ -180,8 +179,7 @@ class TestAnswer:
         for each in found.largest:
             assert each.bound_by == "time"
             for factor, expected in ((0.99, True), (1.02, False)):
-                layout = each.kind.layout(each.megabytes * factor, remote=True)
-                work = Workload(each.task.operation, each.task.variant, layout, 2, warps=each.task.warps)
+                work = each.task.on(APP, each.kind, each.megabytes * factor)
                 assert fits(APP, work, calibration)[0] is expected, each
 
     def test_the_settings_can_be_sourced_and_say_why(self, found: Answer) -> None:
@@ -201,13 +199,13 @@ class TestAnswer:
             assert words in text
 
     def test_half_the_time_is_about_half_the_size(self, calibration: Calibration, found: Answer) -> None:
-        half = Target("app", minutes=15, cores=2, memory_mb=7000, disk_mb=500, remote=True)
+        half = Target("app", minutes=15, cores=2, memory_mb=7000, disk_mb=500)
         less = max(each.stored_mb for each in largest_of(half, FUNCTION_TASKS[:1], calibration))
         whole = max(each.stored_mb for each in found.largest if each.task == FUNCTION_TASKS[0])
         assert less == pytest.approx(whole / 2, rel=0.05)
 
     def test_an_app_with_too_little_memory_takes_nothing(self, calibration: Calibration) -> None:
-        tiny = Target("app", minutes=30, cores=2, memory_mb=600, disk_mb=500, remote=True)
+        tiny = Target("app", minutes=30, cores=2, memory_mb=600, disk_mb=500)
         found = answer(tiny, calibration)
         assert {each.bound_by for each in found.largest} == {"memory"}
         assert found.thresholds.size_threshold_mb == 1

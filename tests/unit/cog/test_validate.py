@@ -135,42 +135,41 @@ def test_a_chain_of_ifds_that_bites_its_tail_is_refused(tmp_path: Path) -> None:
         read_layout(stream, name="loop")
 
 
-@settings(
-    max_examples=300,
-    deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
-    derandomize=True,
+def damages(last: int, most: int) -> st.SearchStrategy[list[tuple[int, int]]]:
+    """Up to `most` bytes to overwrite, each up to the byte `last`."""
+    return st.lists(st.tuples(st.integers(0, last), st.integers(0, 255)), min_size=1, max_size=most)
+
+
+def damaged(path: Path, folder: Path, changes: list[tuple[int, int]]) -> Path:
+    data = bytearray(path.read_bytes())
+    for place, value in changes:
+        data[place] = value
+    broken = folder / "broken.tif"
+    broken.write_bytes(data)
+    return broken
+
+
+FUZZING = settings(
+    deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], derandomize=True
 )
-@given(changes=st.lists(st.tuples(st.integers(0, 1499), st.integers(0, 255)), min_size=1, max_size=6))
+
+
+@settings(FUZZING, max_examples=300)
+@given(changes=damages(1499, 6))
 def test_damaged_headers_never_do_worse_than_a_typed_error(
     cog: Path, tmp_path: Path, changes: list[tuple[int, int]]
 ) -> None:
-    data = bytearray(cog.read_bytes())
-    for place, value in changes:
-        data[place] = value
-    broken = tmp_path / "broken.tif"
-    broken.write_bytes(data)
-    with broken.open("rb") as stream, suppress(GdalToolsError):
+    with damaged(cog, tmp_path, changes).open("rb") as stream, suppress(GdalToolsError):
         check_structure(read_layout(stream, name="broken"), stream)
 
 
-@settings(
-    max_examples=60,
-    deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
-    derandomize=True,
-)
-@given(changes=st.lists(st.tuples(st.integers(0, 3000), st.integers(0, 255)), min_size=1, max_size=4))
+@settings(FUZZING, max_examples=60)
+@given(changes=damages(3000, 4))
 def test_validating_a_damaged_file_reports_or_raises_our_errors(
     cog: Path, tmp_path: Path, changes: list[tuple[int, int]]
 ) -> None:
-    data = bytearray(cog.read_bytes())
-    for place, value in changes:
-        data[place] = value
-    broken = tmp_path / "broken.tif"
-    broken.write_bytes(data)
     try:
-        report = validate_cog(broken)
+        report = validate_cog(damaged(cog, tmp_path, changes))
     except GdalToolsError:
         return
     assert str(report)

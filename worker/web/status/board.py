@@ -9,8 +9,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-import shutil
-import tempfile
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -18,11 +16,12 @@ from datetime import UTC, datetime
 from markupsafe import Markup
 
 from gdaltools.errors import GdalToolsError
-from worker.database.overview import JobStage, Overview, read_overview
+from worker.database.overview import Overview, read_overview
 from worker.errors import DatabaseError
-from worker.protocol.rows import OVER_STATUSES
+from worker.protocol.rows import OVER_STATUSES, JobStage
 from worker.queue.dead_letter import Selection
-from worker.task.memory import MB, container_memory, working_set_mb
+from worker.task.memory import container_memory, working_set_mb
+from worker.task.pressure import free_disk
 from worker.telemetry import logs
 from worker.web.api import Platform
 from worker.web.health import Readiness
@@ -144,7 +143,7 @@ class Board:
             jobs=facts.jobs(overview, self._stages_of(overview)),
             dead_letters=dead_letters,
             resources=resources,
-            lines=facts.newest(lines),
+            lines=lines[-facts.WORKER_LINES :],
         )
 
     async def _overview(self) -> tuple[Overview | None, str | None]:
@@ -189,6 +188,6 @@ def _resources(pids: tuple[int, ...], limit_mb: float | None) -> Resources:
     return Resources(
         total_mb=memory.total_mb,
         available_mb=memory.available_mb,
-        free_disk_mb=shutil.disk_usage(tempfile.gettempdir()).free / MB,
+        free_disk_mb=free_disk()[0],
         tasks_mb={pid: working_set_mb(pid) for pid in pids},
     )

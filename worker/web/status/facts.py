@@ -10,8 +10,8 @@ from typing import Any
 
 from gdaltools.display.pace import duration, rate, seconds_left
 from gdaltools.runtime.text import redacted, shortened
-from worker.database.overview import MOST_WAITING, FailedTask, JobStage, Overview, RecentJob, RunningTask
-from worker.protocol.rows import tone_of
+from worker.database.overview import MOST_WAITING, FailedTask, Overview, RunningTask
+from worker.protocol.rows import JobStage
 from worker.queue.dead_letter import DeadLetter
 from worker.task.running import LocalRun
 from worker.telemetry.logs import Line
@@ -20,7 +20,7 @@ from worker.web.status.timeline import Timeline, timeline
 _LONGEST_SAID = 2000
 # Log lines shown below a task, and at the end of the page.
 _TASK_LINES = 6
-_WORKER_LINES = 30
+WORKER_LINES = 30
 # A timeline grows in steps of this length: each step is sent to every viewer.
 _STEP_SECONDS = 5
 # A running row without an update for this long is shown as quiet.
@@ -94,15 +94,6 @@ class Running:
 
 
 @dataclass(frozen=True)
-class ShownJob:
-    """A recent job, its timeline and the tone of its status."""
-
-    row: RecentJob
-    timeline: Timeline
-    tone: str
-
-
-@dataclass(frozen=True)
 class QueueDeadLetters:
     """The oldest dead letters of a queue; `more` says that there are others, `problem` why none are known."""
 
@@ -152,7 +143,7 @@ class PageFacts:
     overview: Overview | None
     unknown: str | None
     running: tuple[Running, ...]
-    jobs: tuple[ShownJob, ...]
+    jobs: tuple[Timeline, ...]
     dead_letters: tuple[QueueDeadLetters, ...] | None
     resources: Resources | None
     lines: tuple[Line, ...]
@@ -251,17 +242,9 @@ def _running_elsewhere(row: RunningTask, *, now: datetime) -> Running:
     )
 
 
-def jobs(overview: Overview | None, stages: Mapping[str, Sequence[JobStage]]) -> tuple[ShownJob, ...]:
-    """Return the newest jobs, each with its timeline."""
+def jobs(overview: Overview | None, stages: Mapping[str, Sequence[JobStage]]) -> tuple[Timeline, ...]:
+    """Return the timelines of the newest jobs."""
     if overview is None:
         return ()
     now = overview.now.replace(second=overview.now.second // _STEP_SECONDS * _STEP_SECONDS, microsecond=0)
-    return tuple(
-        ShownJob(row, timeline(row, stages.get(row.job_id, ()), now=now), tone_of(row.status))
-        for row in overview.jobs
-    )
-
-
-def newest(lines: Sequence[Line]) -> tuple[Line, ...]:
-    """Return the last lines of the log."""
-    return tuple(lines[-_WORKER_LINES:])
+    return tuple(timeline(job, stages.get(job.job_id, ()), now=now) for job in overview.jobs)

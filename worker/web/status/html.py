@@ -14,7 +14,6 @@ from gdaltools.display.pace import duration
 from gdaltools.runtime.text import megabytes, printable
 from worker.database.overview import MOST_COUNTED, MOST_FAILED, MOST_RUNNING
 from worker.web.status.facts import PageFacts, aware, said
-from worker.web.status.timeline import done_of
 
 SECTIONS = ("summary", "running", "waiting", "failed", "jobs", "letters", "outbox", "health", "log")
 """The names of the sections that change, and of their templates, in page order."""
@@ -97,7 +96,6 @@ def _environment() -> Environment:
     )
     made.filters |= {
         "clock": _clock,
-        "done_of": done_of,
         "duration": duration,
         "megabytes": lambda megabyte: megabytes(1e6 * megabyte),
         "said": said,

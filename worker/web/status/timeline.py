@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from gdaltools.display.pace import duration
-from worker.database.overview import JobStage, RecentJob
-from worker.protocol.rows import OVER_STATUSES
+from worker.database.overview import RecentJob
+from worker.protocol.rows import OVER_STATUSES, JobStage
 
 # The least width, in percent of the lane: a stage of milliseconds stays visible in a job of hours.
 _THINNEST = 0.6
@@ -24,10 +24,8 @@ class Bar:
     ----------
     left, width : float
         Position and width, in percent of the lane.
-    tone : str
-        "bad" when a task has failed, "good" when the stage is over, else "now".
-    text : str
-        The stage in words.
+    tone, text : str
+        How the stage is shown, and the stage in words.
     """
 
     stage: int
@@ -52,8 +50,9 @@ class Lane:
 
 @dataclass(frozen=True)
 class Timeline:
-    """A job's lanes, its stages, and the `seconds` that a lane's full width stands for."""
+    """A job, its lanes, its stages, and the `seconds` that a lane's full width stands for."""
 
+    job: RecentJob
     lanes: tuple[Lane, ...]
     stages: tuple[JobStage, ...]
     seconds: float
@@ -72,7 +71,7 @@ def timeline(job: RecentJob, stages: Iterable[JobStage], *, now: datetime) -> Ti
     seconds = max((last - job.created).total_seconds(), 1.0)
     queues = sorted({stage.queue for stage in mine}, key=lambda queue: (_first(mine, queue), queue))
     lanes = tuple(Lane(queue, tuple(_bars(job, mine, queue, seconds, last))) for queue in queues)
-    return Timeline(lanes, mine, seconds)
+    return Timeline(job, lanes, mine, seconds)
 
 
 def _first(stages: Sequence[JobStage], queue: str) -> int:
@@ -89,23 +88,10 @@ def _bars(
         began = min(max((stage.began - job.created).total_seconds(), 0.0), seconds)
         ended = min(max((end - job.created).total_seconds(), began), seconds)
         width = max(100 * (ended - began) / seconds, _THINNEST)
-        tone = "bad" if stage.failed else ("good" if stage.over else "now")
         yield Bar(
             stage.stage,
             round(min(100 * began / seconds, 100 - width), 2),
             round(width, 2),
-            tone,
-            f"stage {stage.stage}, {stage.task_type} on {queue}: {done_of(stage)}, {duration(ended - began)}",
+            stage.tone,
+            f"stage {stage.stage}, {stage.task_type} on {queue}: {stage.text}, {duration(ended - began)}",
         )
-
-
-def done_of(stage: JobStage) -> str:
-    """Return a stage's progress in words.
-
-    >>> done_of(JobStage("j", 3, "create_cog", "docker-tasks", 15, 4, 1, 2, None, None))
-    '4 of 15 done, 2 running, 1 failed'
-    """
-    parts = [f"{stage.done} of {stage.tasks} done"]
-    parts += [f"{stage.running} running"] if stage.running else []
-    parts += [f"{stage.failed} failed"] if stage.failed else []
-    return ", ".join(parts)
