@@ -28,7 +28,7 @@ from tests.support.platform.jobs import NOOP, fan_in_id
 from tests.support.platform.messages import FUNCTION_APP
 from tests.support.platform.stand_in import Platform
 from tests.support.platform.tables import create_schema
-from tests.support.processes import descendants, forkservers, frozen
+from tests.support.processes import descendants, forkservers, frozen, task_processes
 from tests.support.rasters import UTM, UTM_GRID, smooth, write_raster
 from tests.support.services import postgres
 from tests.support.worker_process import WorkerProcess
@@ -389,11 +389,6 @@ async def test_a_finished_job_can_be_done_again_under_its_id(world: World) -> No
     assert world.signals() == [1, 2, 1, 2]
 
 
-def _task_processes(worker: WorkerProcess) -> set[int]:
-    """Return the processes in which tasks run: children of the worker's forkserver."""
-    return {pid for child in descendants(worker.pid) for pid in descendants(child)}
-
-
 @asynccontextmanager
 async def _slow_task(world: World) -> AsyncIterator[tuple[Platform, WorkerProcess, str]]:
     """Run a platform and a worker with one job, whose task is running; yield the job's id with them."""
@@ -409,7 +404,7 @@ async def _slow_task(world: World) -> AsyncIterator[tuple[Platform, WorkerProces
 
 async def test_a_slow_task_is_alive_to_the_janitor(world: World) -> None:
     async with _slow_task(world) as (platform, worker, job_id):
-        with frozen(_task_processes(worker)):
+        with frozen(task_processes(worker.pid)):
             (before,) = world.tasks()
             for _ in range(3):
                 (seen,) = world.tasks()
@@ -426,7 +421,7 @@ async def test_a_slow_task_is_alive_to_the_janitor(world: World) -> None:
 
 async def test_a_task_that_the_janitor_failed_is_given_up(world: World) -> None:
     async with _slow_task(world) as (platform, worker, job_id):
-        with frozen(_task_processes(worker)):
+        with frozen(task_processes(worker.pid)):
             assert len(await platform.janitor_once(minutes=0)) == 1
             failed = world.tasks()
             await world.until_drained()

@@ -30,6 +30,14 @@ def descendants(pid: int | None = None) -> set[int]:
     return found
 
 
+def task_processes(worker: int | None = None) -> set[int]:
+    """Return the processes in which the tasks of a worker (by default this process) run.
+
+    They are children of its forkserver.
+    """
+    return {pid for child in descendants(worker) for pid in descendants(child)}
+
+
 def forkservers(pid: int | None = None) -> set[int]:
     """Return those of `descendants` that are multiprocessing's forkserver or were forked from it."""
     found = set()

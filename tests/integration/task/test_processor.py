@@ -13,7 +13,7 @@ import pytest
 
 from tests.support.bench import JOB, QUEUE, SCENE, Bench
 from tests.support.eventually import eventually
-from tests.support.processes import descendants
+from tests.support.processes import frozen, task_processes
 from tests.support.rasters import smooth, write_raster
 
 pytestmark = pytest.mark.timeout(120)
@@ -41,7 +41,7 @@ async def _child(before: set[int]) -> int:
     new: set[int] = set()
 
     def started() -> bool:
-        new.update(descendants() - before)
+        new.update(task_processes() - before)
         return bool(new)
 
     await eventually(started, within_seconds=30)
@@ -52,7 +52,7 @@ async def _running(bench: Bench, blobs: Path, task_id: str) -> int:
     """Start a task that keeps its process busy; return the process id."""
     _keep_busy(blobs)
     bench.create(task_id)
-    before = descendants()
+    before = task_processes()
     await bench.send(task_id)
     pid = await _child(before)
     await bench.until(task_id, "processing")
@@ -132,7 +132,7 @@ async def test_an_unknown_task_type_is_a_permanent_failure(bench: Bench) -> None
 async def test_a_child_that_is_killed_is_tried_again_from_the_same_queue(bench: Bench, blobs: Path) -> None:
     _keep_busy(blobs, side=4000)
     bench.create("victim")
-    before = descendants()
+    before = task_processes()
     await bench.send("victim")
     os.kill(await _child(before), signal.SIGKILL)
     task = await bench.until("victim", "queued")
@@ -147,9 +147,10 @@ async def test_a_child_that_is_killed_is_tried_again_from_the_same_queue(bench: 
 
 async def test_a_lost_lock_kills_the_child_and_writes_nothing(bench: Bench, blobs: Path) -> None:
     pid = await _running(bench, blobs, "unlocked")
-    bench.stopping.set()
-    bench.broker.faults.expire_locks(QUEUE)
-    await eventually(lambda: pid not in descendants(), within_seconds=10)
+    with frozen({pid}):  # so that the task does not end before the lock is missed
+        bench.stopping.set()
+        bench.broker.faults.expire_locks(QUEUE)
+        await eventually(lambda: pid not in task_processes(), within_seconds=30)
     await bench.slot
     task = await bench.task("unlocked")
     assert (task.status, task.retry_count, task.result_data) == ("processing", 0, None)
@@ -159,10 +160,11 @@ async def test_a_row_that_was_recreated_meanwhile_is_not_completed_by_the_old_ru
     bench: Bench, blobs: Path
 ) -> None:
     pid = await _running(bench, blobs, "phoenix")
-    with psycopg.connect(bench.conninfo, autocommit=True) as connection:
-        connection.execute("delete from app.tasks where task_id = 'phoenix'")
-    bench.create("phoenix")
-    await eventually(lambda: pid not in descendants(), within_seconds=10)
+    with frozen({pid}):  # so that the old run does not end before it is found out
+        with psycopg.connect(bench.conninfo, autocommit=True) as connection:
+            connection.execute("delete from app.tasks where task_id = 'phoenix'")
+        bench.create("phoenix")
+        await eventually(lambda: pid not in task_processes(), within_seconds=30)
     assert (await bench.task("phoenix")).status == "queued"
     await bench.stop()
     assert await bench.signals() == []
@@ -171,7 +173,7 @@ async def test_a_row_that_was_recreated_meanwhile_is_not_completed_by_the_old_ru
 async def test_a_task_interrupted_by_shutdown_goes_back_to_row_and_queue(bench: Bench, blobs: Path) -> None:
     pid = await _running(bench, blobs, "interrupted")
     await bench.stop()
-    assert pid not in descendants()
+    assert pid not in task_processes()
     task = await bench.task("interrupted")
     assert (task.status, task.retry_count) == ("queued", 0)
     counts = bench.broker.counts(QUEUE)
