@@ -17,6 +17,7 @@ from rasterio.enums import ColorInterp
 from rasterio.io import DatasetReader
 from rasterio.rpc import RPC
 from rasterio.transform import Affine
+from rasterio.vrt import WarpedVRT
 
 from gdaltools.raster.dataset import numpy_dtypes
 
@@ -163,9 +164,19 @@ def facts_of(dataset: DatasetReader, *, masked: bool) -> Facts:
     )
 
 
-def color_table(dataset: DatasetReader) -> dict[int, tuple[int, int, int, int]] | None:
-    """Return the colour table of the first band, the only one that can have a table in a TIFF; else None."""
-    return dict(dataset.colormap(1)) if dataset.colorinterp[0] == ColorInterp.palette else None
+def color_table(
+    dataset: DatasetReader | WarpedVRT, band: int = 1
+) -> dict[int, tuple[int, int, int, int]] | None:
+    """Return a band's colour table, else None; in a TIFF only the first band can have a table.
+
+    A band may be a palette without a table, as in a TIFF without its ColorMap tag.
+    """
+    if dataset.colorinterp[band - 1] != ColorInterp.palette:
+        return None
+    try:
+        return dict(dataset.colormap(band))
+    except ValueError:  # how rasterio reports a band without a table
+        return None
 
 
 def _domains(dataset: DatasetReader, band: int) -> list[str]:

@@ -18,6 +18,7 @@ from rasterio.enums import ColorInterp
 from rasterio.rpc import RPC
 from rasterio.transform import Affine
 
+import gdaltools as gt
 from gdaltools.cog.create import CogResult, create_cog
 from gdaltools.cog.validate import validate_cog
 from gdaltools.errors import UnsupportedRaster
@@ -280,3 +281,26 @@ def test_a_picture_whose_zeros_are_white_is_not_inverted(tmp_path: Path) -> None
         assert {page.photometric for page in made.pages} == {tifffile.PHOTOMETRIC.MINISWHITE}
     with rasterio.open(tmp_path / "b.tif") as dataset:
         np.testing.assert_array_equal(dataset.read(), image)
+
+
+@pytest.mark.parametrize("photometric", [1, 3])
+@pytest.mark.parametrize("bands", [1, 2])
+@pytest.mark.parametrize("dtype", ["uint8", "uint16"])
+def test_a_palette_without_a_table_is_a_band_of_classes(
+    tmp_path: Path, photometric: int, bands: int, dtype: str
+) -> None:
+    source = write_raster(tmp_path / "a.tif", (image(bands) % 7).astype(dtype))
+    edited(
+        source,
+        lambda dataset: setattr(dataset, "colorinterp", [ColorInterp.palette, ColorInterp.gray][:bands]),
+    )
+    with tifffile.TiffFile(source, mode="r+b") as file:
+        file.pages[0].tags["PhotometricInterpretation"].overwrite(photometric)
+    info = gt.inspect(source)
+    assert info.color_table is None
+    assert gt.generate_tiling_scheme(source, 64, 0).tiles
+    target, _ = ours(source)
+    gdals = by_gdal(source, tmp_path / "gdal.tif", gt.cog_profile(source))
+    with rasterio.open(source) as before, rasterio.open(target) as after, rasterio.open(gdals) as other:
+        assert np.array_equal(before.read(), after.read())
+        assert after.colorinterp == other.colorinterp
