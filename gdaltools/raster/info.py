@@ -18,7 +18,7 @@ from rasterio.transform import Affine
 from gdaltools import storage
 from gdaltools.display import html
 from gdaltools.errors import InvalidParameter, UnsupportedRaster
-from gdaltools.geo.crs import WGS84, Bounds, crs_name, parse_crs, transform_bounds
+from gdaltools.geo.crs import WGS84, Bounds, CrsLike, crs_name, parse_crs, transform_bounds
 from gdaltools.geo.grid import Grid
 from gdaltools.raster.bands import named
 from gdaltools.raster.dataset import numpy_dtypes, open_dataset
@@ -240,7 +240,7 @@ def describe(dataset: DatasetReader, location: Location) -> RasterInfo:
     )
 
 
-def source_crs(dataset: DatasetReader, location: Location, input_crs: str | CRS | None) -> CRS:
+def source_crs(dataset: DatasetReader, location: Location, input_crs: CrsLike | None) -> CRS:
     """Return the source's CRS: `input_crs` if passed, else the file's own.
 
     Raises
