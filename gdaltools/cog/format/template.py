@@ -130,8 +130,7 @@ def _with_epoch(tags: tuple[Tag, ...], epoch: float) -> tuple[Tag, ...]:
     if keys is None:
         return tags
     numbers = by_code.get(_GEO_DOUBLES, Tag(_GEO_DOUBLES, _DOUBLE, 0, b""))
-    version, revision, _, count = struct.unpack_from("<4H", keys.data)
-    head = struct.pack("<4H", version, revision, 1, count + 1)
+    head = keys.data[:6] + struct.pack("<H", struct.unpack_from("<H", keys.data, 6)[0] + 1)
     entry = struct.pack("<4H", _EPOCH_KEY, _GEO_DOUBLES, 1, numbers.count)
     by_code[_GEO_KEYS] = replace(keys, count=keys.count + 4, data=head + keys.data[8:] + entry)
     data = numbers.data + struct.pack("<d", epoch)
