@@ -151,7 +151,9 @@ _READ_OPTIONS = {
     "GDAL_PAM_ENABLED": "NO",
     # If VRT is allowed by name, its files still cannot run code.
     "GDAL_VRT_ENABLE_PYTHON": "NO",
-    "GDAL_GEOREF_SOURCES": "INTERNAL",
+    # Without "PAM" here, which is off by the option above, GDAL 3.10 leaves the transform of a JPEG 2000
+    # without georeference unset (GDALGeorefPamDataset::GetGeoTransform), and rasterio returns those bytes.
+    "GDAL_GEOREF_SOURCES": "PAM,INTERNAL",
 }
 
 

@@ -18,7 +18,7 @@ from rasterio.transform import Affine
 from gdaltools import storage
 from gdaltools.display import html
 from gdaltools.errors import InvalidParameter, UnsupportedRaster
-from gdaltools.geo.crs import WGS84, Bounds, crs_name, parse_crs, transform_bounds
+from gdaltools.geo.crs import WGS84, Bounds, CrsLike, crs_name, parse_crs, transform_bounds
 from gdaltools.geo.grid import Grid
 from gdaltools.raster.bands import named
 from gdaltools.raster.dataset import numpy_dtypes, open_dataset
@@ -240,7 +240,7 @@ def describe(dataset: DatasetReader, location: Location) -> RasterInfo:
     )
 
 
-def source_crs(dataset: DatasetReader, location: Location, input_crs: str | CRS | None) -> CRS:
+def source_crs(dataset: DatasetReader, location: Location, input_crs: CrsLike | None) -> CRS:
     """Return the source's CRS: `input_crs` if passed, else the file's own.
 
     Raises
@@ -251,11 +251,21 @@ def source_crs(dataset: DatasetReader, location: Location, input_crs: str | CRS 
         `input_crs` is not a CRS.
     """
     crs = dataset.crs if input_crs is None else parse_crs(input_crs, "input_crs")
+    if dataset.transform.is_identity or dataset.transform.determinant == 0:
+        if dataset.gcps[0]:
+            raise UnsupportedRaster(
+                f"{location} has only {len(dataset.gcps[0])} ground control points, and no transform from "
+                "pixels to coordinates: rectify it first, for example with gdalwarp"
+            )
+        if dataset.rpcs is not None:
+            raise UnsupportedRaster(
+                f"{location} has only rational polynomials (RPCs), and no transform from pixels to "
+                "coordinates: rectify it first, for example with gdalwarp -rpc"
+            )
+        if crs:
+            raise UnsupportedRaster(f"{location} has no transform from pixels to coordinates")
     if not crs:
         raise UnsupportedRaster(f"{location} has no CRS: pass input_crs, for example 'EPSG:32637'")
-    if dataset.transform.is_identity or dataset.transform.determinant == 0:
-        gcps = " (only ground control points: rectify it first, with gdalwarp)" if dataset.gcps[0] else ""
-        raise UnsupportedRaster(f"{location} has no transform from pixels to coordinates{gcps}")
     return crs
 
 

@@ -7,10 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import rasterio
 from rasterio._err import CPLE_AppDefinedError
+from rasterio.control import GroundControlPoint
+from rasterio.crs import CRS
 from rasterio.transform import from_origin
 
 import gdaltools as gt
+from gdaltools.cog.create import create_cog
 from gdaltools.errors import CorruptRaster, InvalidLocation, SourceNotFound, UnsupportedRaster
 from gdaltools.raster.dataset import open_dataset
 from gdaltools.raster.info import inspect
@@ -129,6 +133,21 @@ def test_without_a_transform_it_cannot_be_tiled(tmp_path: Path) -> None:
     path = write_raster(tmp_path / "a.tif", smooth(), transform=None)
     with pytest.raises(UnsupportedRaster, match="no transform"):
         generate_tiling_scheme(path)
+
+
+@pytest.mark.parametrize("input_crs", [None, "EPSG:4326", UTM])
+@pytest.mark.parametrize("points_crs", [CRS(), CRS.from_epsg(4326)])
+def test_control_points_alone_are_refused_with_what_to_do(
+    tmp_path: Path, points_crs: CRS, input_crs: str | None
+) -> None:
+    path = write_raster(tmp_path / "a.tif", smooth(1), crs=None, transform=None)
+    points = [GroundControlPoint(y, x, 38 + x / 4e3, 9 - y / 4e3) for y in (0, 300) for x in (0, 400)]
+    with rasterio.open(path, "r+") as dataset:
+        dataset.gcps = points, points_crs
+    with pytest.raises(UnsupportedRaster, match=r"control points.*gdalwarp"):
+        generate_tiling_scheme(path, target_crs="EPSG:3857", input_crs=input_crs)
+    with pytest.raises(UnsupportedRaster, match=r"control points.*gdalwarp"):
+        create_cog(path, tmp_path / "c.tif", target_crs="EPSG:3857", input_crs=input_crs, progress=False)
 
 
 @pytest.mark.parametrize(
