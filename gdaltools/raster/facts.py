@@ -22,6 +22,7 @@ from rasterio.transform import Affine
 from rasterio.vrt import WarpedVRT
 
 from gdaltools.raster.dataset import numpy_dtypes
+from gdaltools.raster.pixels.nodata import nodata_of
 
 # Domains that GDAL derives from the file itself, or that have their own fields below.
 _OWN_DOMAINS = ("", "IMAGE_STRUCTURE", "DERIVED_SUBDATASETS", "TIFF", "RPC", "GEOLOCATION", "COLOR_PROFILE")
@@ -148,7 +149,7 @@ def facts_of(dataset: DatasetReader, *, masked: bool) -> Facts:
         count=dataset.count,
         dtype=dtype,
         sample_bits=sample_bits(dataset),
-        nodata=dataset.nodata,
+        nodata=nodata_of(dataset),
         masked=masked,
         transform=dataset.transform,
         crs_wkt=dataset.crs.to_wkt() if dataset.crs else None,

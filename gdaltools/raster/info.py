@@ -25,6 +25,7 @@ from gdaltools.raster.dataset import numpy_dtypes, open_dataset
 from gdaltools.raster.detect import Detection, detect
 from gdaltools.raster.facts import color_table
 from gdaltools.raster.maps import StoredRaster
+from gdaltools.raster.pixels.nodata import nodata_of
 from gdaltools.storage import Location, StrPath
 
 __all__ = ["RasterInfo", "Shape", "describe", "inspect", "open_dataset", "own_grid", "source_crs"]
@@ -68,7 +69,7 @@ class RasterInfo(StoredRaster, BaseModel):
     bounds: Bounds
     bounds_4326: Bounds | None
     resolution: tuple[float, float]
-    nodata: tuple[float | None, ...]
+    nodata: tuple[int | float | None, ...]
     mask: MaskKind
     color_interpretation: tuple[str, ...]
     color_table: dict[int, tuple[int, int, int, int]] | None
@@ -217,7 +218,7 @@ def describe(dataset: DatasetReader, location: Location) -> RasterInfo:
         bounds=grid.bounds,
         bounds_4326=_bounds_4326(dataset, grid.bounds),
         resolution=grid.resolution,
-        nodata=dataset.nodatavals,
+        nodata=tuple(nodata_of(dataset, band) for band in dataset.indexes),
         mask=mask_kind(dataset),
         color_interpretation=tuple(_interp_name(value) for value in dataset.colorinterp),
         color_table=color_table(dataset),
@@ -286,7 +287,7 @@ def mask_kind(dataset: DatasetReader) -> MaskKind:
         return "alpha"
     if MaskFlags.per_dataset in flags:
         return "mask"
-    return "nodata" if dataset.nodata is not None else "none"
+    return "nodata" if nodata_of(dataset) is not None else "none"
 
 
 def _bounds_4326(dataset: DatasetReader, bounds: Bounds) -> Bounds | None:

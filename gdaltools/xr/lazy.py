@@ -15,7 +15,7 @@ from rasterio.windows import Window
 
 from gdaltools import storage
 from gdaltools.raster.bands import BAND_NAME, named
-from gdaltools.raster.pixels.nodata import holding_data
+from gdaltools.raster.pixels.nodata import holding_data, nodata_of
 from gdaltools.storage import Location
 
 if TYPE_CHECKING:  # imported at run time only where they are used: they make the import of gdaltools slow
@@ -95,6 +95,6 @@ def labelled(
     array = array.rio.write_transform(transform)
     if crs:
         array = array.rio.write_crs(crs)
-    if dataset.nodata is not None:
-        array = array.rio.write_nodata(dataset.nodata, encoded=masked)
+    if (nodata := nodata_of(dataset)) is not None:
+        array = array.rio.write_nodata(nodata, encoded=masked)
     return cast("xarray.DataArray", array)

@@ -119,7 +119,7 @@ class _WarpedPixels(LazyPixels):
                 strip = data[:, done : done + pixels.shape[1]]
                 strip[:] = pixels
                 if self.masked:
-                    self._blank(strip, pixels, mask, dataset.nodatavals)
+                    self._blank(strip, pixels, mask, [self.plan.nodata] * len(strip))
                 done += pixels.shape[1]
         return data[[index - 1 for index in indexes]]
 
@@ -128,7 +128,7 @@ class _WarpedPixels(LazyPixels):
         strip: NDArray[Any],
         pixels: NDArray[Any],
         mask: NDArray[np.uint8] | None,
-        nodata: tuple[float | None, ...],
+        nodata: list[float | None],
     ) -> None:
         if mask is not None:
             strip[:, mask == 0] = np.nan

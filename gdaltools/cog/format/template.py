@@ -171,7 +171,6 @@ def _mended(tag: Tag, facts: Facts) -> Tag:
     if tag.code == _METADATA:
         data = _NAMED_XML.sub(rb"\1", data)
     if tag.code == _NODATA and facts.dtype in ("int64", "uint64") and facts.nodata is not None:
-        # rasterio passes a float, and GDAL stops reading the integer at the exponent in its text.
         data = b"%d\0" % int(facts.nodata)
     return replace(tag, count=len(data), data=data) if data != tag.data else tag
 
@@ -193,7 +192,8 @@ def _written(facts: Facts, encoding: Encoding) -> bytes:
             count=facts.count,
             dtype=facts.dtype,
             crs=facts.crs,
-            nodata=facts.nodata,
+            # rasterio passes a float, so that `_mended` writes 64-bit integers.
+            nodata=0 if facts.nodata is not None and facts.dtype in ("int64", "uint64") else facts.nodata,
             tiled=True,
             blockxsize=_SIDE,
             blockysize=_SIDE,

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from gdaltools.cog.create import CogResult, create_cog
 from gdaltools.cog.validate import validate_cog
+from gdaltools.raster.info import inspect
 from gdaltools.xr.open import open as open_raster
 from tests.support.cogs.gdal import Level, by_gdal, levels_of
 from tests.support.rasters import categories, smooth, write_raster
@@ -322,6 +323,41 @@ def test_the_mode_leaves_nodata_where_there_is_nothing_else(
     for level in levels_of(mine)[:2]:
         step = ODD[0] // level.pixels.shape[1]
         assert not level.mask[64 // step : 136 // step, 104 // step : 196 // step].any()
+
+
+@pytest.mark.parametrize("resampling", ["nearest", "average", "bilinear", "mode"])
+@pytest.mark.parametrize(
+    ("dtype", "nodata"),
+    [
+        ("uint64", 2**64 - 1), ("uint64", 2**60 + 1), ("uint64", 2**53 + 1), ("uint64", 7),
+        ("int64", 2**63 - 1), ("int64", -(2**63)), ("int64", -(2**63) + 1), ("int64", 2**60 + 1),
+        ("int64", -(2**53) - 1),
+    ],
+)  # fmt: skip
+def test_nodata_of_64_bit_integers_is_exact(
+    tmp_path: Path, cut: Cut, dtype: str, nodata: int, resampling: str
+) -> None:
+    cut(128, 128)
+    image = np.full((2, *ODD), nodata + (1 if nodata < 0 else -1), dtype)
+    image[:, :101] = nodata
+    source = tmp_path / "a.tif"
+    tifffile.imwrite(
+        source, image, photometric="minisblack", planarconfig="separate",
+        extratags=[(42113, "s", 0, str(nodata), True)],
+    )  # fmt: skip
+    mine, _ = ours(source, overview_resampling=resampling)
+    with rasterio.open(source) as dataset:
+        hidden = dataset.read_masks() == 0
+    assert hidden[:, :101].all()
+    assert not hidden[:, 101:].any()
+    np.testing.assert_array_equal(levels_of(mine)[0].mask == 0, hidden[0])
+    np.testing.assert_array_equal(np.isnan(open_raster(source, masked=True).values), hidden)
+    assert open_raster(mine).rio.nodata == nodata
+    assert inspect(mine).nodata == (nodata, nodata)
+    if resampling != "bilinear":  # GDAL computes it as float64
+        overview = levels_of(mine)[1].pixels
+        assert (overview[:, :50] == nodata).all()
+        assert (overview[:, 51:] != nodata).all()
 
 
 @pytest.mark.parametrize(
