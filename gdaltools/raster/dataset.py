@@ -106,6 +106,32 @@ def open_dataset(
             raise _not_utf8(location, error) from error
 
 
+def side_cars(location: Location) -> tuple[str, ...]:
+    """Return the names of files beside a local raster that GDAL alone would read with it, and we do not.
+
+    They hold a mask, overviews, metadata or a georeference. Beside a blob nothing is looked for.
+
+    >>> side_cars(storage.locate("scene.tif"))
+    ()
+    """
+    path = location.path
+    if path is None:
+        return ()
+    suffix = path.suffix[1:]
+    worlds = [f"{path.stem}.{text}" for text in (suffix[:1] + suffix[-1:] + "w", suffix + "w", "wld", "tab")]
+    names = [path.name + text for text in _SIDE_CARS] + (worlds if suffix else worlds[2:])
+    known = len(path.name)
+    names = [text for name in names for text in (name, name[:known] + name[known:].upper())]
+    found: dict[tuple[int, int], str] = {}
+    for name in names:
+        beside = path.with_name(name)
+        if name != path.name and beside.is_file():
+            status = beside.stat()
+            found.setdefault((status.st_dev, status.st_ino), name)  # once where case does not matter
+    return tuple(found.values())
+
+
+_SIDE_CARS = (".msk", ".ovr", ".aux.xml")
 _caches: list[int] = []
 _caches_lock = threading.Lock()
 
