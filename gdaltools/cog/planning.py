@@ -110,12 +110,12 @@ def profile_of_facts(facts: Facts, raster_type: RasterType, options: CogOptions)
     )
 
 
-def with_estimate(plan: CogPlan) -> CogPlan:
-    """Return the plan with `estimated_bytes`, extrapolated from six blocks that are read and encoded."""
+def with_estimate(plan: CogPlan, *, blocks: int = _SAMPLED_BLOCKS) -> CogPlan:
+    """Return the plan with `estimated_bytes`, extrapolated from a few blocks that are read and encoded."""
     size = plan.profile.blocksize
     width, height = plan.levels[0]
     encoder = BlockEncoder(plan.encoding, Policy())
-    places = spread(math.ceil(height / size), math.ceil(width / size), _SAMPLED_BLOCKS, 1)
+    places = spread(math.ceil(height / size), math.ceil(width / size), blocks, 1)
     stored = pixels = 0
     for row, col in sorted({place for line in places for place in line}):
         rows = Span(row * size, min((row + 1) * size, height))
