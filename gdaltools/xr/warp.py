@@ -135,4 +135,4 @@ class _WarpedPixels(LazyPixels):
         elif self.plan.mask == "alpha":
             strip[:, pixels[-1] == 0] = np.nan
         else:
-            blank_nodata(strip, nodata)
+            blank_nodata(strip, pixels, nodata)

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from gdaltools.cog.create import CogResult, create_cog
 from gdaltools.cog.validate import validate_cog
+from gdaltools.xr.open import open as open_raster
 from tests.support.cogs.gdal import Level, by_gdal, levels_of
 from tests.support.rasters import categories, smooth, write_raster
 from tests.unit.conftest import Cut
@@ -216,6 +217,61 @@ def test_nodata_counts_for_nothing_in_overviews(tmp_path: Path, cut: Cut, dtype:
     assert_alike(levels_of(mine), levels_of(gdals), masks=dtype != "int64")
     with rasterio.open(mine, overview_level=1) as overview:
         assert overview.nodata == pytest.approx(nodata, nan_ok=True)
+
+
+def beside(dtype: str, nodata: float) -> NDArray[Any]:
+    """Return the floating-point numbers around a nodata value, and some whose sum with it overflows."""
+    kind = np.dtype(dtype).type
+    numbers = [kind(nodata)]
+    for _ in range(9):
+        numbers = [np.nextafter(numbers[0], kind(-INF)), *numbers, np.nextafter(numbers[-1], kind(INF))]
+    numbers += [kind(nodata) * kind(1 + step * 1e-7) for step in range(-6, 7)]
+    return np.array([*numbers, kind(0), kind(nodata) * kind(0.3), -kind(nodata), kind(NAN)], dtype)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "nodata"),
+    [
+        ("float32", -9999.0), ("float32", -8192.0), ("float32", -3.4e38), ("float32", 3.4e38),
+        ("float32", -3.4028234663852886e38), ("float32", 0.0), ("float32", 1e-45), ("float32", -32768.1),
+        ("float32", INF), ("float32", NAN), ("float64", -9999.1), ("float64", -1.7976931348623157e308),
+        ("float64", 1.7e308), ("float64", 0.0), ("float64", NAN),
+    ],
+)  # fmt: skip
+@pytest.mark.filterwarnings("error::RuntimeWarning")
+def test_floats_equal_nodata_as_closely_as_gdal_says(
+    tmp_path: Path, cut: Cut, dtype: str, nodata: float
+) -> None:
+    cut(128, 128)
+    with np.errstate(all="ignore"):
+        near = beside(dtype, nodata)
+    image = hills(dtype)
+    for place, number in enumerate(near):
+        image[:, 6 * place : 6 * place + 5, 21:200] = number
+    source = write_raster(tmp_path / "a.tif", image, nodata=nodata)
+    mine, gdals = both(source)
+    assert_alike(levels_of(mine), levels_of(gdals))
+    with rasterio.open(source) as dataset:
+        hidden = dataset.read_masks() == 0
+    seen = np.isnan(open_raster(source, masked=True).values)
+    np.testing.assert_array_equal(seen, hidden | np.isnan(image))
+
+
+@pytest.mark.parametrize("resampling", RESAMPLINGS)
+@pytest.mark.parametrize("nodata", [None, 0])
+@pytest.mark.parametrize("dtype", ["uint8", "int16", "int64", "uint64", "float32", "float64"])
+@pytest.mark.filterwarnings("error::RuntimeWarning")
+def test_no_warning_of_numpy_appears_near_the_limits_of_a_dtype(
+    tmp_path: Path, cut: Cut, dtype: str, nodata: float | None, resampling: str
+) -> None:
+    cut(64, 64)
+    kind = np.dtype(dtype)
+    limits: Any = np.finfo(kind) if kind.kind == "f" else np.iinfo(kind)
+    image = np.full((2, 129, 130), limits.max, dtype)
+    image[:, ::7] = limits.min
+    image[:, 40:60, 40:60] = 0 if nodata is None else nodata
+    source = write_raster(tmp_path / "a.tif", image, nodata=nodata)
+    ours(source, overview_resampling=resampling, statistics=True)
 
 
 @pytest.mark.parametrize("size", [(130, 901), (128, 1024)])
