@@ -21,7 +21,7 @@ from gdaltools.errors import InvalidParameter, UnsupportedRaster
 from gdaltools.geo.crs import WGS84, Bounds, CrsLike, crs_name, parse_crs, transform_bounds
 from gdaltools.geo.grid import Grid
 from gdaltools.raster.bands import named
-from gdaltools.raster.dataset import numpy_dtypes, open_dataset
+from gdaltools.raster.dataset import numpy_dtypes, open_dataset, side_cars
 from gdaltools.raster.detect import Detection, detect
 from gdaltools.raster.facts import color_table
 from gdaltools.raster.maps import StoredRaster
@@ -53,6 +53,8 @@ class RasterInfo(StoredRaster, BaseModel):
         How pixels without data are marked: "nodata", "alpha", "mask" (per dataset) or "none".
     overviews : tuple of int
         The factors of the overviews.
+    side_cars : tuple of str
+        Files beside a local raster that are not read: a mask, overviews, metadata or a world file.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -89,6 +91,7 @@ class RasterInfo(StoredRaster, BaseModel):
     size_bytes: int
     uncompressed_bytes: int
     detected: Detection
+    side_cars: tuple[str, ...] = ()
 
     @property
     def has_crs(self) -> bool:
@@ -138,7 +141,7 @@ class RasterInfo(StoredRaster, BaseModel):
             "no data": self.mask if nodata is None else f"{nodata:g}",
             "overviews": ", ".join(map(str, self.overviews)) or "none",
             "type": f"{self.detected_type} ({self.detected.confidence:.0%}: {self.detected.reason})",
-        }
+        } | side_car_rows(self.side_cars)
 
     def plot(self, ax: Any = None) -> Any:
         """Draw a histogram of each band from a sample of its pixels; return the matplotlib Axes.
@@ -238,7 +241,13 @@ def describe(dataset: DatasetReader, location: Location) -> RasterInfo:
         size_bytes=storage.stat(location).size,
         uncompressed_bytes=sum(pixels * np.dtype(name).itemsize for name in dtypes),
         detected=detect(dataset, location),
+        side_cars=side_cars(location),
     )
+
+
+def side_car_rows(names: tuple[str, ...]) -> dict[str, str]:
+    """Return the row that names the side-car files which were not read; none without such files."""
+    return {"not read": f"{', '.join(names)} (side-car files beside the raster)"} if names else {}
 
 
 def source_crs(dataset: DatasetReader, location: Location, input_crs: CrsLike | None) -> CRS:

@@ -124,6 +124,7 @@ def generate_tiling_scheme(
         detection_confidence=detected.confidence if raster_type == "auto" else 1.0,
         auto_band_names=info.band_names,
         used_band_names=info.band_names | _checked_names(band_names or {}, info.count),
+        side_cars=info.side_cars,
     )
 
 

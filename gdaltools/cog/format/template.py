@@ -160,7 +160,7 @@ def check_crs(crs_wkt: str | None) -> None:
         crs = ProjCRS.from_wkt(crs_wkt)
         method = crs.coordinate_operation.method_name if crs.coordinate_operation else crs.type_name
         raise UnsupportedRaster(
-            f"a GeoTIFF cannot state the CRS {crs.name!r} ({method}), and the COG would have none: "
+            f"a GeoTIFF cannot state the CRS {crs.name!r} ({method}), and the file would have none: "
             "pass a target_crs that it can, for example 'EPSG:4326'"
         )
 

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import logging
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
 import rasterio
+import rasterio.shutil
+from PIL import Image
 from rasterio._err import CPLE_AppDefinedError
 from rasterio.control import GroundControlPoint
 from rasterio.crs import CRS
@@ -187,3 +191,51 @@ def test_what_gdal_says_in_its_own_words_while_a_file_is_open_makes_it_corrupt(t
     with pytest.raises(CorruptRaster, match=r"a\.tif .*TileByteCounts"), open_dataset(path):
         # As rasterio raises it, for example from `colorinterp` of a file with a broken table of blocks.
         raise CPLE_AppDefinedError(3, 1, 'IO error during reading of "TileByteCounts"')
+
+
+@pytest.mark.parametrize("side", [20_000, 60_000])
+@pytest.mark.parametrize("form", ["BMP", "GIF", "PNG", "JPEG"])
+def test_a_small_file_that_claims_a_huge_raster_is_corrupt(tmp_path: Path, form: str, side: int) -> None:
+    path = tmp_path / "a.img"
+    Image.fromarray(smooth(3, 60, 80).transpose(1, 2, 0)).save(path, form)
+    assert inspect(path).width == 80
+    content = bytearray(path.read_bytes())
+    if form == "BMP":
+        struct.pack_into("<ii", content, 18, side, side)
+    elif form == "GIF":
+        struct.pack_into("<HH", content, 6, side, side)
+        struct.pack_into("<HH", content, content.index(b"\x2c\0\0\0\0") + 5, side, side)
+    elif form == "PNG":
+        struct.pack_into(">II", content, 16, side, side)
+        struct.pack_into(">I", content, 29, zlib.crc32(content[12:29]))
+    else:
+        struct.pack_into(">HH", content, content.index(b"\xff\xc0") + 5, side, side)
+    path.write_bytes(content)
+    for use in (inspect, gt.plan_cog, generate_tiling_scheme):
+        with pytest.raises(CorruptRaster, match=r"claims|cannot be read"):
+            use(path)
+
+
+@pytest.mark.parametrize("form", ["BMP", "GIF", "PNG", "JPEG"])
+def test_a_file_that_compresses_well_is_read(tmp_path: Path, form: str) -> None:
+    options = {"JPEG": {"quality": 1, "progressive": True, "optimize": True}, "PNG": {"compress_level": 9}}
+    flat = Image.new("1" if form == "PNG" else "L", (6000, 5000))
+    flat.save(tmp_path / "a.img", form, **options.get(form, {}))
+    assert inspect(tmp_path / "a.img").width == 6000
+    with open_dataset(tmp_path / "a.img") as dataset:
+        assert np.ptp(dataset.read(1, out_shape=(50, 60))) == 0
+
+
+@pytest.mark.parametrize("keep", [0.3, 0.6, 0.9])
+@pytest.mark.parametrize("form", ["BMP", "GIF", "PNG", "JPEG", "WEBP", "JPEG2000"])
+def test_a_picture_cut_short_makes_no_cog(tmp_path: Path, form: str, keep: float) -> None:
+    path = tmp_path / "a.img"
+    picture = smooth(3, 500, 600, noise=30).transpose(1, 2, 0)
+    if form == "JPEG2000":
+        plain = write_raster(tmp_path / "a.tif", picture.transpose(2, 0, 1))
+        rasterio.shutil.copy(plain, path, driver="JP2OpenJPEG", QUALITY="100", REVERSIBLE="YES")
+    else:
+        Image.fromarray(picture).save(path, form, **({"lossless": True} if form == "WEBP" else {}))
+    with pytest.raises(CorruptRaster):
+        create_cog(truncate(path, keep), tmp_path / "c.tif", progress=False)
+    assert not (tmp_path / "c.tif").exists()
