@@ -19,6 +19,7 @@ from pystac.extensions.raster import RasterExtension
 
 from gdaltools.catalog.stac import create_stac_collection, create_stac_item
 from gdaltools.catalog.stac_item import validate_stac
+from gdaltools.cog.create import create_cog
 from gdaltools.errors import CorruptRaster, InvalidParameter, TargetExists, UnsupportedRaster
 from tests.support.rasters import UTM, UTM_GRID, from_origin, smooth, truncate, write_raster
 
@@ -79,7 +80,7 @@ def test_the_nodata_of_64_bit_integers_is_exact(tmp_path: Path, nodata: int) -> 
     data, grid = np.full((1, 40, 40), nodata), {"x": np.arange(40.0), "y": np.arange(40.0, 0.0, -1.0)}
     array = xarray.DataArray(data, dims=("band", "y", "x"), coords=grid)
     array = array.rio.write_crs("EPSG:4326").rio.write_nodata(nodata)
-    array.gt.to_cog(tmp_path / "a.tif", progress=False)
+    create_cog(array, tmp_path / "a.tif", progress=False)
     item = create_stac_item(tmp_path / "a.tif", acquired=NOON)
     (asset,) = item.assets.values()
     (band,) = asset.extra_fields["raster:bands"]
