@@ -16,7 +16,7 @@ from rasterio.windows import Window
 
 from gdaltools.raster.dataset import numpy_dtypes, read_window
 from gdaltools.raster.facts import RGB
-from gdaltools.raster.pixels.nodata import holding_data, nodata_of
+from gdaltools.raster.nodata import holding_data, nodata_of
 from gdaltools.storage import Location
 
 RasterType = Literal["rgb", "rgba", "dem", "categorical", "multispectral", "nir"]

@@ -22,7 +22,7 @@ from rasterio.transform import Affine
 from rasterio.vrt import WarpedVRT
 
 from gdaltools.raster.dataset import numpy_dtypes
-from gdaltools.raster.pixels.nodata import nodata_of
+from gdaltools.raster.nodata import nodata_of
 
 # Domains that GDAL derives from the file itself, or that have their own fields below.
 _OWN_DOMAINS = ("", "IMAGE_STRUCTURE", "DERIVED_SUBDATASETS", "TIFF", "RPC", "GEOLOCATION", "COLOR_PROFILE")

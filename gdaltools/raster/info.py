@@ -25,7 +25,7 @@ from gdaltools.raster.dataset import numpy_dtypes, open_dataset, side_cars
 from gdaltools.raster.detect import Detection, detect
 from gdaltools.raster.facts import color_table
 from gdaltools.raster.maps import StoredRaster
-from gdaltools.raster.pixels.nodata import nodata_of
+from gdaltools.raster.nodata import nodata_of
 from gdaltools.storage import Location, StrPath
 
 __all__ = ["RasterInfo", "Shape", "describe", "inspect", "open_dataset", "own_grid", "source_crs"]
