@@ -278,6 +278,7 @@ class CogPlan(ShownInOneLine):
             "image": f"{width} x {height} pixels, {facts.count} x {facts.dtype}, by {profile.interleave}",
             "levels": ", ".join(f"{w} x {h}" for w, h in self.levels)
             + (" (the source's own)" if self.kept else f" ({profile.overview_resampling})"),
+            "type": profile.type_text,
             "codec": ", ".join(
                 part for part in (profile.compression, level, f"predictor {profile.predictor}") if part
             ),

@@ -88,12 +88,11 @@ def _of_warped(vrt: WarpedVRT, options: CogOptions) -> CogPlan:
 
 def profile_for(dataset: DatasetReader, location: Location, options: CogOptions) -> CogProfile:
     """Return the profile with which the raster would be encoded."""
-    requested = options.raster_type
-    raster_type = (
-        detect(dataset, location).raster_type if requested == "auto" else cast(RasterType, requested)
-    )
+    found = detect(dataset, location) if options.raster_type == "auto" else None
+    raster_type = found.raster_type if found else cast(RasterType, options.raster_type)
     dtypes, bits = numpy_dtypes(dataset), sample_bits(dataset)
-    return choose_profile(options, raster_type, dtypes, sample_bits=bits, colorinterp=dataset.colorinterp)
+    profile = choose_profile(options, raster_type, dtypes, sample_bits=bits, colorinterp=dataset.colorinterp)
+    return profile.model_copy(update={"type_reason": found.reason if found else None})
 
 
 def profile_of_facts(facts: Facts, raster_type: RasterType, options: CogOptions) -> CogProfile:

@@ -96,6 +96,7 @@ class CogResult(StoredRaster, BaseModel):
             + f"{self.compression}, predictor {self.predictor}, blocks of {self.blocksize}",
             "overviews": (", ".join(map(str, self.overview_levels)) or "none")
             + f" ({self.overview_resampling})",
+            "type": self.tier_profile.type_text,
             "crs": (self.target_crs or "none").split(",")[0] + warped,
             "time": f"{self.seconds:.1f} s",
         } | side_car_rows(self.side_cars)

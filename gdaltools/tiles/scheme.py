@@ -300,7 +300,9 @@ class TilingScheme(OnMap, BaseModel):
             f"that share {self.overlap}",
             "bands": f"{self.band_count} x {self.data_type}: {', '.join(names[:8])}"
             + (f" and {len(names) - 8} more" if len(names) > 8 else ""),
-            "type": f"{self.raster_type} ({self.detection_confidence:.0%})",
+            "type": f"{self.raster_type} ({self.detection_confidence:.0%}), so pixels are "
+            + ("not averaged" if self.raster_type == "categorical" else "interpolated if they are warped")
+            + "; raster_type= decides otherwise",
         } | side_car_rows(self.side_cars)
 
     def plot(self, ax: Any = None, *, names: bool = True) -> Any:

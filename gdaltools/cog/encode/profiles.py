@@ -81,6 +81,8 @@ class CogProfile(BaseModel):
         Why `tier` differs from `requested`.
     raster_type : str
         The type of raster that the profile was chosen for.
+    type_reason : str or None
+        What the type was detected by; None if it was requested.
     compression : str
         GDAL's name of the codec.
     level : int or None
@@ -110,6 +112,7 @@ class CogProfile(BaseModel):
     requested: Tier
     reason: str | None = None
     raster_type: RasterType
+    type_reason: str | None = None
     compression: Compression
     level: int | None
     size_tolerance: float | None = None
@@ -121,6 +124,16 @@ class CogProfile(BaseModel):
     overview_resampling: str
     reproject_resampling: str
     storage_tier: StorageTier
+
+    @property
+    def type_text(self) -> str:
+        """The type, what it was detected by, and the options that decide otherwise."""
+        if self.type_reason is None:
+            return self.raster_type
+        return (
+            f"{self.raster_type}, detected ({self.type_reason}); if it is not, pass raster_type= or "
+            "overview_resampling="
+        )
 
     @property
     def lossless(self) -> bool:

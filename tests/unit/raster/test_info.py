@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
 import rasterio
 import rasterio.shutil
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 from rasterio.enums import ColorInterp
 from rasterio.transform import Affine, from_origin
@@ -82,6 +85,132 @@ def test_the_type_is_detected(tmp_path: Path, array: np.ndarray, options: dict, 
     detected = inspect(write_raster(tmp_path / "a.tif", array, **options)).detected
     assert detected.raster_type == expected, detected.reason
     assert 0 < detected.confidence <= 1
+
+
+def _field(rng: np.random.Generator, side: int, spread: float) -> np.ndarray:
+    """Return a smooth field of mean 0 and standard deviation 1."""
+    waves = rng.normal(size=(6, 3)) * (1 / spread, 1 / spread, 1)
+    y, x = np.mgrid[0:side, 0:side]
+    field = sum(np.sin(a * x + b * y + c * 3) for a, b, c in waves)
+    return (field - field.mean()) / field.std()
+
+
+def _measured(kind: str, rng: np.random.Generator, side: int, spread: float) -> tuple[np.ndarray, dict]:
+    field = _field(rng, side, spread)
+    noise = rng.normal(size=field.shape)
+    match kind.split():
+        case ["elevation", dtype, metres]:
+            return np.rint(100 + field * float(metres) + 0.2 * noise).astype(dtype), {}
+        case ["terrain"]:
+            return (100 + field + 0.1 * noise).astype("float32"), {}
+        case ["decimetres"]:
+            return (np.rint((100 + field) * 10) / 10).astype("float32"), {}
+        case ["coast"]:
+            return np.rint(np.maximum(field * 20, 0)).astype("int16"), {}
+        case ["sparse"]:
+            pixels = np.where(rng.random(field.shape) < 0.95, -32768, np.rint(100 + field * 50))
+            return pixels.astype("int16"), {"nodata": -32768}
+        case ["dark"]:
+            return np.clip(np.rint(12 + 3 * field + noise), 0, 255).astype("uint8"), {}
+        case ["levels"]:
+            return (np.clip(8 + field * 3, 0, 15).astype("uint8") * 17), {}
+        case ["ndvi"]:
+            return np.rint(np.clip(0.3 + 0.2 * field + 0.03 * noise, -1, 1) * 10000).astype("int16"), {}
+        case ["celsius"]:
+            return np.rint(15 + field * 4).astype("int8"), {}
+        case ["people", dtype]:
+            return rng.poisson(np.exp(field)).astype(dtype), {}
+        case ["scaled"]:
+            return rng.integers(0, 5, field.shape).astype("uint16") * 999, {"scales": [0.1]}
+    raise ValueError(kind)
+
+
+MEASURED = (
+    *(f"elevation {dtype} {metres}" for dtype in ("int16", "float32") for metres in (0.5, 2, 5, 300)),
+    *("terrain", "decimetres", "coast", "sparse", "dark", "levels", "ndvi", "celsius", "scaled"),
+    *(f"people {dtype}" for dtype in ("uint8", "uint16", "int32", "float32")),
+)
+
+
+@pytest.mark.parametrize("side", [40, 300])
+@pytest.mark.parametrize("spread", [15, 60])
+@pytest.mark.parametrize("kind", MEASURED)
+def test_measured_values_are_never_taken_for_classes(
+    tmp_path: Path, kind: str, spread: float, side: int
+) -> None:
+    for seed in range(3):
+        pixels, options = _measured(kind, np.random.default_rng(seed), side, spread)
+        detected = inspect(write_raster(tmp_path / f"{seed}.tif", pixels[None], **options)).detected
+        assert detected.raster_type != "categorical", detected.reason
+
+
+@given(data=st.data(), patch=st.sampled_from([1, 3, 7, 30]), seed=st.integers(0, 9999))
+@settings(max_examples=25, deadline=None)
+def test_overviews_and_warps_of_classes_hold_no_value_that_no_pixel_has(
+    data: st.DataObject, patch: int, seed: int
+) -> None:
+    dtype = data.draw(st.sampled_from(("uint8", "uint16", "int16", "uint32", "int32", "float32", "float64")))
+    most = 250 if dtype == "uint8" else 30000 if dtype == "int16" else 65000
+    codes = data.draw(st.lists(st.integers(0, most), min_size=3, max_size=20, unique=True))
+    rng = np.random.default_rng(seed)
+    side = 30 * patch if patch < 30 else 600
+    pixels = rng.choice(codes, (-(-side // patch),) * 2).repeat(patch, 0).repeat(patch, 1).astype(dtype)
+    with TemporaryDirectory() as folder:
+        path = write_raster(Path(folder) / "a.tif", pixels[None], crs=UTM, transform=UTM_GRID)
+        for options in ({}, {"target_crs": "EPSG:3857"}):
+            made = gt.create_cog(
+                path, Path(folder) / "c.tif", blocksize=64, overwrite=True, progress=False, **options
+            )
+            for level in range(-1, len(made.overview_levels)):
+                with rasterio.open(
+                    made.location, **({} if level < 0 else {"overview_level": level})
+                ) as level_:
+                    assert set(np.unique(level_.read(1))) <= {*np.unique(pixels), 0}, (
+                        made.tier_profile.type_text
+                    )
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "dtype", "expected"),
+    [
+        ("a.tif", {"descriptions": ["QA_PIXEL"]}, "uint16", "categorical"),
+        ("a.tif", {"descriptions": ["Cloud mask"]}, "float32", "categorical"),
+        ("a.tif", {"band_tags": {1: {"flag_values": "1, 2"}}}, "int16", "categorical"),
+        ("LC08_L2SP_168054_20250101_QA_RADSAT.TIF", {}, "uint16", "categorical"),
+        ("T37PBK_SCL_20m.tif", {}, "int32", "categorical"),
+        ("a.tif", {"descriptions": ["class probability"]}, "int16", "dem"),
+        ("a.tif", {"descriptions": ["masked elevation"]}, "int16", "dem"),
+    ],
+)
+def test_names_of_flags_are_believed(
+    tmp_path: Path, name: str, options: dict, dtype: str, expected: str
+) -> None:
+    # Smooth values, which without their name are a measurement.
+    pixels = smooth(1).astype(dtype)
+    info = inspect(write_raster(tmp_path / name, pixels, **options))
+    assert info.detected.raster_type == expected, info.detected.reason
+
+
+@pytest.mark.parametrize("bands", [2, 5])
+def test_bands_of_classes_are_classes(tmp_path: Path, bands: int) -> None:
+    years = np.concatenate([categories(seed=band) for band in range(bands)])
+    assert inspect(write_raster(tmp_path / "a.tif", years)).detected_type == "categorical"
+    mixed = np.concatenate([smooth(1), years[1:]])
+    path = write_raster(tmp_path / "b.tif", mixed, descriptions=["B4", *["Fmask"] * (bands - 1)])
+    detected = inspect(path).detected
+    assert detected.raster_type == "multispectral"
+    assert "band 2 (Fmask)" in detected.reason
+
+
+def test_the_plan_and_the_result_say_what_was_seen_and_how_to_decide_otherwise(tmp_path: Path) -> None:
+    path = write_raster(tmp_path / "a.tif", categories())
+    made = gt.create_cog(path, tmp_path / "b.tif", progress=False)
+    for text in (str(gt.plan_cog(path)), str(made)):
+        assert "6 distinct values" in text
+        assert "raster_type=" in text
+        assert "overview_resampling=" in text
+    assert "raster_type=" in str(gt.generate_tiling_scheme(path))
+    assert gt.plan_cog(path, raster_type="dem").profile.type_text == "dem"
 
 
 def test_bounds_on_earth_hold_the_pole_and_cross_the_antimeridian(tmp_path: Path) -> None:
