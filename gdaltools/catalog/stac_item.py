@@ -19,8 +19,7 @@ from gdaltools import storage
 from gdaltools.errors import InvalidParameter
 from gdaltools.geo.crs import Bounds, crs_name
 from gdaltools.geo.footprint import corner_bounds, geographic_bounds
-from gdaltools.raster.dataset import numpy_dtypes, open_dataset, reading
-from gdaltools.raster.nodata import nodata_of
+from gdaltools.raster.dataset import nodata_of, numpy_dtypes, open_dataset, reading
 from gdaltools.storage import Location, StrPath
 
 if TYPE_CHECKING:

@@ -27,8 +27,8 @@ from gdaltools.geo.grid import Grid
 from gdaltools.geo.window import Span
 from gdaltools.raster.dataset import numpy_dtypes, open_dataset
 from gdaltools.raster.detect import RasterType, detect
-from gdaltools.raster.facts import Facts, facts_of, sample_bits
-from gdaltools.raster.info import mask_kind, source_crs
+from gdaltools.raster.facts import Facts, facts_of, mask_kind, sample_bits
+from gdaltools.raster.info import source_crs
 from gdaltools.raster.pixels.blocks import reading_of, stored_blocks
 from gdaltools.raster.pixels.raw import RawSource
 from gdaltools.raster.pixels.source import RasterSource, Source

@@ -14,8 +14,8 @@ from gdaltools.geo.crs import parse_crs
 from gdaltools.geo.grid import target_grid
 from gdaltools.geo.tms import zoom_level
 from gdaltools.geo.window import PixelWindow
-from gdaltools.raster.facts import Facts, facts_of
-from gdaltools.raster.info import mask_kind, own_grid
+from gdaltools.raster.facts import Facts, facts_of, mask_kind
+from gdaltools.raster.info import own_grid
 from gdaltools.raster.limits import Limits
 from gdaltools.raster.pixels.source import WarpedSource
 from gdaltools.raster.pixels.windows import raw_pixels

@@ -15,14 +15,17 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 import rasterio
+import rasterio.shutil
 from numpy.typing import NDArray
 from rasterio._env import get_gdal_config, set_gdal_config
 from rasterio._err import CPLE_BaseError
+from rasterio.enums import MaskFlags
 from rasterio.errors import NotGeoreferencedWarning, RasterioError, RasterioIOError
-from rasterio.io import DatasetReader
+from rasterio.io import DatasetReader, MemoryFile
 from rasterio.windows import Window
 
 from gdaltools import storage
@@ -310,6 +313,25 @@ def _check_claim(dataset: DatasetReader, location: Location, size: int) -> None:
             f"{location} claims {dataset.width} x {dataset.height} pixels in {dataset.count} bands and has "
             f"{size} bytes, fewer than a {dataset.driver} file needs, as if cut short: upload it again"
         )
+
+
+def nodata_of(dataset: DatasetReader, band: int = 1) -> float | None:
+    """Return the nodata value of a band, counted from 1, exactly: an int in 64-bit integers.
+
+    None if it has none. rasterio's is a float, not exact beyond 2⁵³, and None at the dtype's limit.
+    """
+    rounded: float | None = dataset.nodatavals[band - 1]
+    if dataset.dtypes[band - 1] not in ("int64", "uint64"):
+        return rounded
+    if rounded is None and MaskFlags.nodata not in dataset.mask_flag_enums[band - 1]:
+        return None
+    if rounded is not None and abs(rounded) < 2**53:
+        return int(rounded)
+    with MemoryFile(ext=".vrt") as memory:
+        rasterio.shutil.copy(dataset, memory.name, driver="VRT")
+        description = ElementTree.fromstring(memory.read())
+    text = description.findtext(f"VRTRasterBand[@band='{band}']/NoDataValue")
+    return int(text) if text is not None else rounded
 
 
 def numpy_dtypes(dataset: DatasetReader) -> tuple[str, ...]:

@@ -21,9 +21,9 @@ from rasterio.enums import ColorInterp
 from rasterio.io import DatasetReader
 from rasterio.windows import Window
 
-from gdaltools.raster.dataset import numpy_dtypes, read_window
+from gdaltools.raster.dataset import nodata_of, numpy_dtypes, read_window
 from gdaltools.raster.facts import RGB
-from gdaltools.raster.nodata import holding_data, nodata_of
+from gdaltools.raster.pixels.nodata import holding_data
 from gdaltools.storage import Location
 
 RasterType = Literal["rgb", "rgba", "dem", "categorical", "multispectral", "nir"]

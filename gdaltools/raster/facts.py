@@ -9,20 +9,19 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import rasterio.shutil
 from rasterio.control import GroundControlPoint
 from rasterio.crs import CRS
-from rasterio.enums import ColorInterp
+from rasterio.enums import ColorInterp, MaskFlags
 from rasterio.io import DatasetReader, MemoryFile
 from rasterio.rpc import RPC
 from rasterio.transform import Affine
 from rasterio.vrt import WarpedVRT
 
-from gdaltools.raster.dataset import numpy_dtypes
-from gdaltools.raster.nodata import nodata_of
+from gdaltools.raster.dataset import nodata_of, numpy_dtypes
 
 # Domains that GDAL derives from the file itself, or that have their own fields below.
 _OWN_DOMAINS = ("", "IMAGE_STRUCTURE", "DERIVED_SUBDATASETS", "TIFF", "RPC", "GEOLOCATION", "COLOR_PROFILE")
@@ -31,6 +30,8 @@ _XMP = "xml:XMP"
 _EPOCH = re.compile(rb'<VRTDataset [^>]*>\s*<SRS [^>]*coordinateEpoch="([0-9.]+)"')
 #: What the first bands of a colour picture show.
 RGB = (ColorInterp.red, ColorInterp.green, ColorInterp.blue)
+
+MaskKind = Literal["none", "nodata", "alpha", "mask"]
 
 
 @dataclass(frozen=True)
@@ -215,3 +216,13 @@ def sample_bits(dataset: DatasetReader) -> int | None:
 def without_statistics(tags: Mapping[str, str]) -> dict[str, str]:
     """Return a band's metadata without statistics, for pixels that are no longer the same."""
     return {name: value for name, value in tags.items() if not name.startswith("STATISTICS_")}
+
+
+def mask_kind(dataset: DatasetReader) -> MaskKind:
+    """Return how the raster marks pixels without data; a mask or alpha takes precedence over nodata."""
+    flags = dataset.mask_flag_enums[0]
+    if MaskFlags.alpha in flags:
+        return "alpha"
+    if MaskFlags.per_dataset in flags:
+        return "mask"
+    return "nodata" if nodata_of(dataset) is not None else "none"

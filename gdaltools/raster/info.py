@@ -6,12 +6,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 from rasterio.crs import CRS
-from rasterio.enums import ColorInterp, MaskFlags
+from rasterio.enums import ColorInterp
 from rasterio.io import DatasetReader
 from rasterio.transform import Affine
 
@@ -21,16 +21,14 @@ from gdaltools.errors import InvalidParameter, UnsupportedRaster
 from gdaltools.geo.crs import WGS84, Bounds, CrsLike, crs_name, parse_crs, transform_bounds
 from gdaltools.geo.grid import Grid
 from gdaltools.raster.bands import named
-from gdaltools.raster.dataset import numpy_dtypes, open_dataset, side_cars
+from gdaltools.raster.dataset import nodata_of, numpy_dtypes, open_dataset, side_cars
 from gdaltools.raster.detect import Detection, detect
-from gdaltools.raster.facts import color_table
+from gdaltools.raster.facts import MaskKind, color_table, mask_kind
 from gdaltools.raster.maps import StoredRaster
-from gdaltools.raster.nodata import nodata_of
 from gdaltools.storage import Location, StrPath
 
 __all__ = ["RasterInfo", "Shape", "describe", "inspect", "open_dataset", "own_grid", "source_crs"]
 
-MaskKind = Literal["none", "nodata", "alpha", "mask"]
 Shape = tuple[int, int]
 
 
@@ -287,16 +285,6 @@ def own_grid(dataset: DatasetReader, crs: CRS) -> Grid:
         width=dataset.width,
         height=dataset.height,
     )
-
-
-def mask_kind(dataset: DatasetReader) -> MaskKind:
-    """Return how the raster marks pixels without data; a mask or alpha takes precedence over nodata."""
-    flags = dataset.mask_flag_enums[0]
-    if MaskFlags.alpha in flags:
-        return "alpha"
-    if MaskFlags.per_dataset in flags:
-        return "mask"
-    return "nodata" if nodata_of(dataset) is not None else "none"
 
 
 def _bounds_4326(dataset: DatasetReader, bounds: Bounds) -> Bounds | None:

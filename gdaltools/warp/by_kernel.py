@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from rasterio.windows import Window
 
 from gdaltools.errors import InvalidParameter
-from gdaltools.raster.nodata import holding_data
+from gdaltools.raster.pixels.nodata import holding_data
 from gdaltools.raster.pixels.windows import SourceWindows
 from gdaltools.warp.nodes import Nodes, span
 from gdaltools.warp.plan import WarpPlan

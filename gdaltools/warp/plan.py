@@ -19,9 +19,8 @@ from rasterio.io import DatasetReader
 
 from gdaltools.errors import InvalidParameter, UnsupportedRaster
 from gdaltools.geo.grid import Grid
-from gdaltools.raster.dataset import numpy_dtypes
-from gdaltools.raster.info import MaskKind, mask_kind
-from gdaltools.raster.nodata import nodata_of
+from gdaltools.raster.dataset import nodata_of, numpy_dtypes
+from gdaltools.raster.facts import MaskKind, mask_kind
 from gdaltools.warp.nodes import agrees_with_gdal, node_step, shared_places, source_pixels
 
 Engine = Literal["auto", "kernel", "gdal"]

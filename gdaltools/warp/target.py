@@ -15,7 +15,7 @@ from rasterio.windows import Window
 
 from gdaltools.geo.window import PixelWindow, Span
 from gdaltools.raster.dataset import open_dataset
-from gdaltools.raster.nodata import holding_data
+from gdaltools.raster.pixels.nodata import holding_data
 from gdaltools.raster.pixels.raw import RawSource
 from gdaltools.raster.pixels.source import Pixels, Source, Valid, stacked
 from gdaltools.raster.pixels.windows import SourceWindows, raw_pixels

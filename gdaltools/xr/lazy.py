@@ -15,7 +15,8 @@ from rasterio.windows import Window
 
 from gdaltools import storage
 from gdaltools.raster.bands import BAND_NAME, named
-from gdaltools.raster.nodata import holding_data, nodata_of
+from gdaltools.raster.dataset import nodata_of
+from gdaltools.raster.pixels.nodata import holding_data
 from gdaltools.storage import Location
 
 if TYPE_CHECKING:  # imported at run time only where they are used: they make the import of gdaltools slow

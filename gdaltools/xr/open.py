@@ -12,9 +12,8 @@ from rasterio.windows import Window
 
 from gdaltools import storage
 from gdaltools.errors import InvalidParameter
-from gdaltools.raster.dataset import numpy_dtypes, open_dataset, read_window
-from gdaltools.raster.info import mask_kind
-from gdaltools.raster.nodata import nodata_of
+from gdaltools.raster.dataset import nodata_of, numpy_dtypes, open_dataset, read_window
+from gdaltools.raster.facts import mask_kind
 from gdaltools.storage import Location, StrPath
 from gdaltools.xr.lazy import LazyPixels, blank_nodata, labelled, masked_dtype
 

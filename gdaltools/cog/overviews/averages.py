@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from gdaltools.cog.overviews.axis import HalvingAxis
 from gdaltools.cog.overviews.windows import Strip, Weights
-from gdaltools.raster.nodata import comparable, holding_data, keep_apart
+from gdaltools.raster.pixels.nodata import comparable, holding_data, keep_apart
 
 Pixels = NDArray[Any]
 Valid = NDArray[np.bool_]

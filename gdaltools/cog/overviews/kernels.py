@@ -19,7 +19,7 @@ from rasterio.windows import Window
 
 from gdaltools.cog.overviews.axis import HalvingAxis
 from gdaltools.cog.overviews.windows import any_below
-from gdaltools.raster.nodata import comparable, holding_data
+from gdaltools.raster.pixels.nodata import comparable, holding_data
 
 Pixels = NDArray[Any]
 Valid = NDArray[np.bool_]

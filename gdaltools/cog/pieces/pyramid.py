@@ -23,7 +23,7 @@ from gdaltools.cog.pieces.geometry import LevelAxis, LevelStep
 from gdaltools.cog.pieces.sink import Sink
 from gdaltools.cog.pieces.statistics import Statistics, statistics_of
 from gdaltools.geo.window import Span
-from gdaltools.raster.nodata import comparable
+from gdaltools.raster.pixels.nodata import comparable
 from gdaltools.raster.pixels.source import Pixels, Source, Valid
 from gdaltools.runtime.phases import phase
 

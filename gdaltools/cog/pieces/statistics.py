@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gdaltools.raster.nodata import holding_data
+from gdaltools.raster.pixels.nodata import holding_data
 
 Values = NDArray[np.float64]
 

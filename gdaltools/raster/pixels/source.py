@@ -23,7 +23,7 @@ from rasterio.windows import Window
 
 from gdaltools.geo.window import Span
 from gdaltools.raster.dataset import open_dataset, reading
-from gdaltools.raster.nodata import holding_data
+from gdaltools.raster.pixels.nodata import holding_data
 from gdaltools.storage import Location
 
 Pixels = NDArray[Any]

@@ -12,8 +12,7 @@ from rasterio.windows import Window
 
 from gdaltools.geo.window import Span
 from gdaltools.raster.dataset import numpy_dtypes, read_window, reading
-from gdaltools.raster.facts import facts_of
-from gdaltools.raster.info import mask_kind
+from gdaltools.raster.facts import facts_of, mask_kind
 from gdaltools.raster.pixels.raw import RawSource, raw_source
 from gdaltools.raster.pixels.source import RasterSource
 from gdaltools.runtime import interruption

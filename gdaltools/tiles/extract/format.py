@@ -20,8 +20,7 @@ from gdaltools.cog.planning import plan_of_facts, profile_of_facts
 from gdaltools.cost.tiles_memory import goes_by_rows, plain_step
 from gdaltools.geo.crs import parse_crs
 from gdaltools.geo.window import PixelWindow
-from gdaltools.raster.facts import Facts, facts_of
-from gdaltools.raster.info import mask_kind
+from gdaltools.raster.facts import Facts, facts_of, mask_kind
 from gdaltools.storage import Location
 from gdaltools.tiles.scheme import TilingScheme
 from gdaltools.warp.strips import WarpPlan

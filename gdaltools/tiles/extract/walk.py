@@ -22,7 +22,7 @@ from gdaltools.cog.write.rows import CogRows
 from gdaltools.errors import StorageError
 from gdaltools.geo.window import PixelWindow
 from gdaltools.raster.dataset import block_cache
-from gdaltools.raster.nodata import holding_data
+from gdaltools.raster.pixels.nodata import holding_data
 from gdaltools.raster.pixels.source import Pixels, Valid
 from gdaltools.runtime import crash_points
 from gdaltools.storage import Location

@@ -9,37 +9,14 @@ from __future__ import annotations
 from bisect import bisect_left
 from functools import lru_cache
 from typing import Any
-from xml.etree import ElementTree
 
 import numpy as np
-import rasterio.shutil
 from numpy.typing import NDArray
-from rasterio.enums import MaskFlags
-from rasterio.io import DatasetReader, MemoryFile
 
 Pixels = NDArray[Any]
 
 # That of float32, whatever the dtype (ARE_REAL_EQUAL).
 _EPSILON = np.finfo(np.float32).eps
-
-
-def nodata_of(dataset: DatasetReader, band: int = 1) -> float | None:
-    """Return the nodata value of a band, counted from 1, exactly: an int in 64-bit integers.
-
-    None if it has none. rasterio's is a float, not exact beyond 2⁵³, and None at the dtype's limit.
-    """
-    rounded: float | None = dataset.nodatavals[band - 1]
-    if dataset.dtypes[band - 1] not in ("int64", "uint64"):
-        return rounded
-    if rounded is None and MaskFlags.nodata not in dataset.mask_flag_enums[band - 1]:
-        return None
-    if rounded is not None and abs(rounded) < 2**53:
-        return int(rounded)
-    with MemoryFile(ext=".vrt") as memory:
-        rasterio.shutil.copy(dataset, memory.name, driver="VRT")
-        description = ElementTree.fromstring(memory.read())
-    text = description.findtext(f"VRTRasterBand[@band='{band}']/NoDataValue")
-    return int(text) if text is not None else rounded
 
 
 def holding_data(samples: Pixels, nodata: float | None) -> NDArray[np.bool_] | None:
