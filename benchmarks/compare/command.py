@@ -70,7 +70,7 @@ def run(args: argparse.Namespace) -> Report:
     report = Report(created=now(), options=as_options(args), machine=this_machine(), cases=())
     sources: list[tuple[Source, Source | None]] = [] if given is None else [(given, None)]
     for case in chosen:
-        say(f"{case.name}: making the source, unless it is there")
+        say(f"{case.name}: writing the source, unless it exists")
         source = made_source(case, megabytes=args.megabytes, folder=args.inputs)
         small = args.megabytes > _WARM_UP_MB
         sources.append(

@@ -62,6 +62,8 @@ class CogPlan(ShownInOneLine):
         The file's estimated size, from a sample of its blocks; None if no estimate was requested.
     copies : bool
         Whether the file is copied byte by byte, because it already is the planned COG.
+    side_cars : tuple of str
+        Files beside a local source that are not read.
     policy : Policy or None
         The encoders of adaptive DEFLATE, if they were chosen for more than this COG; otherwise None.
     """
@@ -82,6 +84,7 @@ class CogPlan(ShownInOneLine):
     estimated_bytes: int | None = None
     staged: bool = False
     copies: bool = False
+    side_cars: tuple[str, ...] = ()
     policy: Policy | None = None
 
     @property

@@ -25,7 +25,7 @@ from gdaltools.errors import InvalidParameter, one_of
 from gdaltools.geo.crs import parse_crs
 from gdaltools.geo.grid import Grid
 from gdaltools.geo.window import Span
-from gdaltools.raster.dataset import numpy_dtypes, open_dataset
+from gdaltools.raster.dataset import numpy_dtypes, open_dataset, side_cars
 from gdaltools.raster.detect import RasterType, detect
 from gdaltools.raster.facts import Facts, facts_of, mask_kind, sample_bits
 from gdaltools.raster.info import source_crs
@@ -82,8 +82,13 @@ def _of_warped(vrt: WarpedVRT, options: CogOptions) -> CogPlan:
     profile = profile_for(vrt, location, options)
     source, facts = vrt_source(vrt, location, mask_nodata=not profile.lossless)
     plan = plan_of_facts(source, facts, profile, options)
-    staged = is_worth_staging(location, 1.0)
-    return replace(plan, warps=True, source_crs_wkt=source.source_wkt, staged=staged)
+    return replace(
+        plan,
+        warps=True,
+        source_crs_wkt=source.source_wkt,
+        staged=is_worth_staging(location, 1.0),
+        side_cars=side_cars(location),
+    )
 
 
 def profile_for(dataset: DatasetReader, location: Location, options: CogOptions) -> CogProfile:
@@ -133,6 +138,7 @@ def _of_raster(dataset: DatasetReader, location: Location, options: CogOptions) 
         crs = source_crs(dataset, location, options.input_crs)
     else:
         crs = dataset.crs if options.input_crs is None else parse_crs(options.input_crs, "input_crs")
+    crs_wkt = crs.to_wkt() if crs else None
     kind = mask_kind(dataset)
     # A lossy codec changes values, so only a mask says reliably which pixels are nodata.
     mask_nodata = not profile.lossless and kind == "nodata"
@@ -153,11 +159,15 @@ def _of_raster(dataset: DatasetReader, location: Location, options: CogOptions) 
     else:
         masked = kind == "mask" or mask_nodata
         source = RasterSource(location, dataset.count, masked)
-        facts = replace(facts_of(dataset, masked=masked), crs_wkt=crs.to_wkt() if crs else None)
+        facts = replace(facts_of(dataset, masked=masked), crs_wkt=crs_wkt)
         stored_rows = dataset.block_shapes[0][0]
-    plan = plan_of_facts(source, facts, profile, options, stored_rows=stored_rows)
-    plan = replace(plan, warps=warps, staged=is_worth_staging(location, 1.0))
-    plan = replace(plan, source_crs_wkt=crs.to_wkt() if crs else None)
+    plan = replace(
+        plan_of_facts(source, facts, profile, options, stored_rows=stored_rows),
+        source_crs_wkt=crs_wkt,
+        warps=warps,
+        staged=is_worth_staging(location, 1.0),
+        side_cars=side_cars(location),
+    )
     if options.overviews == "keep":
         sizes = _own_levels(dataset, location, facts, plan.profile.blocksize, warps)
         plan = replace(plan, levels=sizes, kept=True)
@@ -166,7 +176,9 @@ def _of_raster(dataset: DatasetReader, location: Location, options: CogOptions) 
 
 def _by_pieces(dataset: DatasetReader, plan: CogPlan) -> CogPlan:
     """Return the plan of several pieces with how they read the source."""
-    source = plan.source_at(plan.location) if plan.location else plan.source
+    source = plan.source
+    if plan.location and dataset.compression is None:
+        source = plan.source_at(plan.location)
     if isinstance(source, RawSource):
         return replace(plan, piece=narrowed(plan.piece, plan.facts.pixel_bytes, plan.profile.blocksize))
     warp = source.pixels.warp if isinstance(source, TileSource) else None

@@ -31,7 +31,7 @@ from gdaltools.cost.workload import (
     square_layout,
 )
 from gdaltools.display.shown import Shown
-from gdaltools.errors import InvalidParameter
+from gdaltools.errors import InvalidParameter, one_of
 from gdaltools.geo.crs import WGS84_NAME, parse_crs
 from gdaltools.raster.dataset import open_dataset
 from gdaltools.raster.info import RasterInfo, describe
@@ -248,11 +248,10 @@ def estimate_layout(
     InvalidParameter
         There is no such operation or variant, `cores` is not positive, or the calibration has another schema.
     """
-    if operation not in VARIANTS:
-        raise InvalidParameter(f"operation {operation!r} is unknown: use one of {', '.join(OPERATIONS)}")
-    names = VARIANTS[operation] if variant is None else (variant,)
+    known = one_of("operation", operation, OPERATIONS)
+    names = VARIANTS[known] if variant is None else (variant,)
     cores = cores if cores is not None else _cores()
-    workloads = [Workload(operation, name, layout, cores, warps=warps, tile_size=tile_size) for name in names]
+    workloads = [Workload(known, name, layout, cores, warps=warps, tile_size=tile_size) for name in names]
     found = [estimate_workload(workload, calibration=calibration) for workload in workloads]
     return max(found, key=lambda each: each.seconds)
 

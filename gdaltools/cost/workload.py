@@ -22,7 +22,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
-from gdaltools.errors import InvalidParameter
+from gdaltools.errors import InvalidParameter, one_of
 
 Operation = Literal["extract_tiles", "create_cog"]
 OPERATIONS: tuple[Operation, ...] = get_args(Operation)
@@ -176,8 +176,7 @@ def checked(workload: Workload) -> Workload:
         The operation or variant does not exist, or there is no core.
     """
     operation, variant = workload.operation, workload.variant
-    if operation not in VARIANTS:
-        raise InvalidParameter(f"operation {operation!r} is unknown: use one of {', '.join(OPERATIONS)}")
+    one_of("operation", operation, OPERATIONS)
     if variant not in VARIANTS[operation]:
         known = ", ".join(VARIANTS[operation])
         raise InvalidParameter(f"{operation} knows no {variant!r}: use one of {known}")

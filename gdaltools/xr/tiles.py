@@ -28,6 +28,7 @@ from gdaltools.tiles.extract.create import decided
 from gdaltools.tiles.extract.format import TileFormat
 from gdaltools.tiles.extract.groups import TileGroup
 from gdaltools.tiles.extract.plan import ExtractionPlan
+from gdaltools.tiles.extract.planning import chosen_tiles
 from gdaltools.tiles.extract.result import ExtractionResult
 from gdaltools.tiles.extract.walk import ExtractionSpec
 from gdaltools.tiles.scheme import TilingScheme
@@ -123,7 +124,7 @@ def _plan(array: Any, scheme: TilingScheme, options: CogOptions) -> ExtractionPl
     facts, block = whole.facts, whole.profile.blocksize
     largest = scheme.window(0, 0)
     rows, cols = piece_shape(largest.width, largest.height, facts.pixel_bytes, block)
-    places = [scheme.position(tile_id) for tile_id in scheme.tile_ids()]
+    places = chosen_tiles(scheme, None, None)
     grid = scheme.grid
     return ExtractionPlan(
         scheme=scheme,

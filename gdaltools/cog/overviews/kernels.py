@@ -159,12 +159,7 @@ def _parts(axis: HalvingAxis, kernel: str) -> list[_Part]:
     source pixel never counts.
     """
     ratio, first = axis.source / axis.target, axis.window.start
-    indexes = np.arange(first, axis.window.stop)
-    reach = 2 * _RADIUS.get(kernel, 0)
-    edges = [
-        ((2 * indexes + 1 + side) * axis.source - axis.target) % (2 * axis.target) for side in (-reach, reach)
-    ]
-    ties = indexes[(edges[0] == 0) | (edges[1] == 0)].tolist() if reach else []
+    ties = _ties(axis, _RADIUS[kernel]) if kernel in _RADIUS else []
     parts = []
     for start, stop in pairwise(sorted({first, axis.window.stop, *ties, *(tie + 1 for tie in ties)})):
         size = (stop - start) * ratio
@@ -172,6 +167,17 @@ def _parts(axis: HalvingAxis, kernel: str) -> list[_Part]:
         offset = start * ratio - axis.available.start + narrower / 2
         parts.append(_Part(slice(start - first, stop - first), offset, size - narrower))
     return parts
+
+
+def _ties(axis: HalvingAxis, radius: int) -> list[int]:
+    """Return the pixels of a window whose kernel ends exactly at the centre of a source pixel."""
+    indexes = np.arange(axis.window.start, axis.window.stop)
+    before, after = (
+        ((2 * (indexes + side) + 1) * axis.source - axis.target) % (2 * axis.target)
+        for side in (-radius, radius)
+    )
+    found: list[int] = indexes[(before == 0) | (after == 0)].tolist()
+    return found
 
 
 def as_half_floats(pixels: Pixels) -> Pixels:

@@ -167,10 +167,10 @@ def try_blocks(work: Work, source: Source, places: Iterable[tuple[int, int]]) ->
     size = work.encoding.profile.blocksize
     height, width = work.rows[0].size, work.cols[0].size
     row_bytes = size * work.bands_together * work.dtype.itemsize
-    tried = min(size, max(size // 4, _TRIAL_BYTES // row_bytes))
+    trial_rows = min(size, max(size // 4, _TRIAL_BYTES // row_bytes))
     trials = []
     for row, col in places:
-        rows = Span(row * size, min(row * size + tried, height))
+        rows = Span(row * size, min(row * size + trial_rows, height))
         across = Span(col * size, min((col + 1) * size, width))
         pixels, _ = source.read(rows, across, work.dtype, planes=work.planes)
         plane = pixels[row % work.planes]

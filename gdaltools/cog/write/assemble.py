@@ -103,8 +103,8 @@ def _policy(plan: CogPlan, work: Delayed) -> Delayed:
     if not tolerance:
         return cast(Delayed, dask.delayed(Policy(), pure=False, traverse=False))
     source = dask.delayed(plan.source, pure=False, traverse=False)
-    tried = dask.delayed(try_blocks, pure=False, traverse=False)
-    trials = [tried(work, source, places) for places in _trial_places(plan)]
+    run_trials = dask.delayed(try_blocks, pure=False, traverse=False)
+    trials = [run_trials(work, source, places) for places in _trial_places(plan)]
     return cast(Delayed, dask.delayed(decided, pure=False)(trials, tolerance))
 
 

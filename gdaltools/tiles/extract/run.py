@@ -145,17 +145,17 @@ def delayed(spec: ExtractionSpec, relay: Relay) -> list[Delayed]:
     sent = _sent(spec)
     shared = dask.delayed(sent, traverse=False)
     plan = dask.delayed(sent.plan, traverse=False)
-    tried = [dask.delayed(task, pure=False, traverse=False)() for task in trial_tasks(spec.plan)]
-    policy = dask.delayed(_decided, pure=False)(plan, tried, relay)
+    trials = [dask.delayed(task, pure=False, traverse=False)() for task in trial_tasks(spec.plan)]
+    policy = dask.delayed(_decided, pure=False)(plan, trials, relay)
     parts = spec.plan.groups if spec.plan.side_by_side else spec.plan.positions()
     write = dask.delayed(_write, pure=False)
     return [write(shared, policy, part, relay) for part in parts]
 
 
-def _decided(plan: ExtractionPlan, tried: Sequence[TrialResult], relay: Relay) -> Policy:
+def _decided(plan: ExtractionPlan, results: Sequence[TrialResult], relay: Relay) -> Policy:
     """Start the relay and return the policy; all tiles depend on this task."""
     relay.begin()
-    return decided([trials for _, trials in tried], plan.layout.profile.size_tolerance)
+    return decided([trials for _, trials in results], plan.layout.profile.size_tolerance)
 
 
 def _write(
