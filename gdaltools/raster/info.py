@@ -17,8 +17,9 @@ from rasterio.transform import Affine
 
 from gdaltools import storage
 from gdaltools.display import html
-from gdaltools.errors import InvalidParameter, UnsupportedRaster
-from gdaltools.geo.crs import WGS84, Bounds, crs_name, parse_crs, transform_bounds
+from gdaltools.errors import UnsupportedRaster
+from gdaltools.geo.crs import Bounds, crs_name, parse_crs
+from gdaltools.geo.footprint import bounds_4326
 from gdaltools.geo.grid import Grid
 from gdaltools.raster.bands import named
 from gdaltools.raster.dataset import numpy_dtypes, open_dataset
@@ -215,7 +216,7 @@ def describe(dataset: DatasetReader, location: Location) -> RasterInfo:
         transform=grid.transform,
         georeferenced=not dataset.transform.is_identity,
         bounds=grid.bounds,
-        bounds_4326=_bounds_4326(dataset, grid.bounds),
+        bounds_4326=bounds_4326(dataset.crs, dataset.transform, dataset.width, dataset.height),
         resolution=grid.resolution,
         nodata=dataset.nodatavals,
         mask=mask_kind(dataset),
@@ -277,16 +278,6 @@ def mask_kind(dataset: DatasetReader) -> MaskKind:
     if MaskFlags.per_dataset in flags:
         return "mask"
     return "nodata" if dataset.nodata is not None else "none"
-
-
-def _bounds_4326(dataset: DatasetReader, bounds: Bounds) -> Bounds | None:
-    if not dataset.crs or dataset.transform.is_identity:
-        return None
-    try:
-        found = transform_bounds(dataset.crs, WGS84, bounds)
-    except InvalidParameter:  # a local or engineering CRS has no place on Earth
-        return None
-    return found if all(np.isfinite(found)) else None
 
 
 def _interp_name(value: ColorInterp | int) -> str:
