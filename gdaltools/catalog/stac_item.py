@@ -20,6 +20,7 @@ from gdaltools.errors import InvalidParameter
 from gdaltools.geo.crs import crs_name
 from gdaltools.geo.footprint import corner_bounds, geographic_bounds, geometry_of
 from gdaltools.raster.dataset import numpy_dtypes, open_dataset, reading
+from gdaltools.raster.pixels.nodata import nodata_of
 from gdaltools.storage import Location, StrPath
 
 if TYPE_CHECKING:
@@ -181,7 +182,7 @@ def _bands(dataset: DatasetReader, location: Location) -> list[Any]:
     for index, kind in zip(dataset.indexes, numpy_dtypes(dataset), strict=True):
         with reading(location, Window(0, 0, dataset.width, dataset.height)):
             values = dataset.read(index, out_shape=shape, masked=True)
-        nodata = dataset.nodatavals[index - 1]
+        nodata = nodata_of(dataset, index)
         text = {"nan": NoDataStrings.NAN, "inf": NoDataStrings.INF, "-inf": NoDataStrings.NINF}
         band = RasterBand.create(
             data_type=_DATA_TYPES.get(dataset.dtypes[index - 1], dataset.dtypes[index - 1]),

@@ -76,7 +76,7 @@ def array_source(array: Any) -> tuple[ArraySource, Facts]:
         count=count,
         dtype=array.dtype.name,
         sample_bits=None,
-        nodata=None if nodata is None else float(nodata),
+        nodata=None if nodata is None else nodata.item() if isinstance(nodata, np.integer) else float(nodata),
         masked=False,
         transform=_transform(array),
         crs_wkt=array.rio.crs.to_wkt() if array.rio.crs else None,

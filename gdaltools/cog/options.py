@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, TypedDict, TypeVar
 
-from rasterio.crs import CRS
+from gdaltools.geo.crs import CrsLike
 
 Overviews = Literal["build", "keep", "none"]
 
@@ -33,8 +33,8 @@ class CogKeywords(EncodingKeywords, total=False):
     """The keywords of `CogOptions`, without `profile`; absent ones have their defaults."""
 
     raster_type: str
-    target_crs: str | CRS | None
-    input_crs: str | CRS | None
+    target_crs: CrsLike | None
+    input_crs: CrsLike | None
     predictor: int | str
     max_z_error: float
     blocksize: int
@@ -70,9 +70,9 @@ class CogOptions:
         GDAL's names. The defaults are average and bilinear; for classes, mode and nearest.
     raster_type : str
         rgb, rgba, dem, categorical, multispectral, nir, or "auto" to detect it.
-    target_crs : str or CRS, optional
+    target_crs : str, int, mapping or CRS, optional
         Warp to this CRS. Nothing is warped if it equals the source's CRS.
-    input_crs : str or CRS, optional
+    input_crs : str, int, mapping or CRS, optional
         The source's CRS, where the file has none or a wrong one.
     predictor : int or "auto"
         TIFF predictor: 1 none, 2 horizontal, 3 floating point; "auto" chooses by dtype.
@@ -106,8 +106,8 @@ class CogOptions:
     quality: int = 85
     overview_resampling: str | None = None
     raster_type: str = "auto"
-    target_crs: str | CRS | None = None
-    input_crs: str | CRS | None = None
+    target_crs: CrsLike | None = None
+    input_crs: CrsLike | None = None
     predictor: int | str = "auto"
     max_z_error: float = 0.0
     blocksize: int = 512

@@ -14,6 +14,7 @@ from gdaltools.cog.arrays import array_source, array_type, is_array
 from gdaltools.cog.encode.adaptive import Policy
 from gdaltools.cog.encode.codec import BlockEncoder, Encoding
 from gdaltools.cog.encode.profiles import CogProfile, choose_profile
+from gdaltools.cog.format.template import check_crs
 from gdaltools.cog.options import CogOptions, Overviews
 from gdaltools.cog.overviews.halving import level_sizes
 from gdaltools.cog.pieces.geometry import spread
@@ -109,12 +110,12 @@ def profile_of_facts(facts: Facts, raster_type: RasterType, options: CogOptions)
     )
 
 
-def with_estimate(plan: CogPlan) -> CogPlan:
-    """Return the plan with `estimated_bytes`, extrapolated from six blocks that are read and encoded."""
+def with_estimate(plan: CogPlan, *, blocks: int = _SAMPLED_BLOCKS) -> CogPlan:
+    """Return the plan with `estimated_bytes`, extrapolated from a few blocks that are read and encoded."""
     size = plan.profile.blocksize
     width, height = plan.levels[0]
     encoder = BlockEncoder(plan.encoding, Policy())
-    places = spread(math.ceil(height / size), math.ceil(width / size), _SAMPLED_BLOCKS, 1)
+    places = spread(math.ceil(height / size), math.ceil(width / size), blocks, 1)
     stored = pixels = 0
     for row, col in sorted({place for line in places for place in line}):
         rows = Span(row * size, min((row + 1) * size, height))
@@ -214,7 +215,10 @@ def plan_of_facts(
     ------
     InvalidParameter
         The options request statistics of complex samples.
+    UnsupportedRaster
+        A GeoTIFF cannot state the CRS.
     """
+    check_crs(facts.crs_wkt)
     if options.statistics and facts.numpy_dtype.kind == "c":
         raise InvalidParameter(f"statistics of {facts.dtype} have no order: leave statistics out")
     bands = 1 if profile.interleave == "band" else facts.count

@@ -12,6 +12,7 @@ from gdaltools.cog.encode.profiles import CogProfile, StorageTier, Tier
 from gdaltools.display import html
 from gdaltools.geo.crs import Bounds
 from gdaltools.raster.detect import RasterType
+from gdaltools.raster.info import side_car_rows
 from gdaltools.raster.maps import StoredRaster
 from gdaltools.runtime.text import megabytes
 
@@ -44,6 +45,8 @@ class CogResult(StoredRaster, BaseModel):
         or nothing.
     source_bytes : int or None
         The size of the source in storage; None if the source is not a file.
+    side_cars : tuple of str
+        Files beside a local source that were not read: a mask, overviews, metadata or a world file.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -73,6 +76,7 @@ class CogResult(StoredRaster, BaseModel):
     tier_profile: CogProfile
     reused: Literal["file", "blocks"] | None = None
     source_bytes: int | None = None
+    side_cars: tuple[str, ...] = ()
 
     @property
     def uncompressed_bytes(self) -> int:
@@ -94,7 +98,7 @@ class CogResult(StoredRaster, BaseModel):
             + f" ({self.overview_resampling})",
             "crs": (self.target_crs or "none").split(",")[0] + warped,
             "time": f"{self.seconds:.1f} s",
-        }
+        } | side_car_rows(self.side_cars)
 
     def _share(self) -> str:
         parts = [megabytes(self.size_bytes)]

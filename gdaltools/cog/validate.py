@@ -180,13 +180,13 @@ def _without_mistakes(errors: tuple[str, ...], main: Ifd) -> tuple[str, ...]:
     """Return `errors` without those that rio-cogeo 7 reports by mistake.
 
     It infers tiling and decimation from widths alone, and is wrong where an image is one block or one pixel
-    wide: a single column of blocks is tiled, and its overviews halve the height.
+    wide: a single column of blocks is tiled, and its overviews halve the height. The IFDs say which images
+    are tiled, and `check_structure` reports those that are not.
     """
-    column = main.tiled and main.width == main.block_width
     return tuple(
         text
         for text in errors
-        if not (column and text.endswith("but is not tiled"))
+        if not text.endswith("is not tiled")
         and not (main.width == 1 and text.startswith("Invalid Decimation 1 "))
     )
 

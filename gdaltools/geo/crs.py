@@ -8,14 +8,17 @@ Only this module turns a user's text into a CRS, so one rule decides which forms
 
 from __future__ import annotations
 
+import json
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
+from typing import Any, TypeAlias
 
 import numpy as np
 import rasterio
 from numpy.typing import NDArray
+from pyproj import CRS as ProjCRS
 from pyproj import Transformer
 from pyproj.exceptions import ProjError
 from rasterio.crs import CRS
@@ -24,26 +27,29 @@ from rasterio.errors import CRSError
 from gdaltools.errors import InvalidParameter
 
 Bounds = tuple[float, float, float, float]
+#: The forms in which a user may give a CRS.
+CrsLike: TypeAlias = str | int | Mapping[str, Any] | CRS | ProjCRS
 
 WGS84 = CRS.from_epsg(4326)
 WGS84_NAME = "EPSG:4326"
 
 # Names, WKT, PROJ strings and PROJJSON. GDAL would also open files and URLs, which a CRS must not cause.
 _KNOWN_FORMS = re.compile(
-    r"""(?xis) \s* (?: [a-z][a-z0-9_]* : [a-z0-9_.:]+ | urn:ogc:def:crs: [a-z0-9_.:]+
+    r"""(?xis) \s* (?: [a-z][a-z0-9_]* : [a-z0-9_.:]+ (?: \+ [a-z0-9_.:]+ )*
+    | urn:ogc:def:crs [a-z0-9_.:,]+ | https?://www\.opengis\.net/def/crs/ [a-z0-9_./-]+
     | \+ (?:proj|init) = .* | [a-z][a-z_0-9]* \s* \[ .* \] | \{ .* \} ) \s* \Z"""
 )
 _MAX_TEXT = 20_000
 _DENSIFY = 21
 
 
-def parse_crs(text: str | CRS, what: str) -> CRS:
-    """Return the CRS that `text` names: ``EPSG:4326``, WKT, a PROJ string or PROJJSON.
+def parse_crs(text: CrsLike, what: str) -> CRS:
+    """Return the CRS that `text` names: ``EPSG:4326``, ``EPSG:25833+7837``, WKT, a PROJ string or PROJJSON.
 
     Parameters
     ----------
-    text : str or CRS
-        The user's text; a CRS is returned unchanged.
+    text : str, int, mapping or CRS
+        The user's text, an EPSG code, or PROJJSON; rasterio's CRS is returned unchanged, pyproj's converted.
     what : str
         The parameter's name, for the error message.
 
@@ -55,6 +61,7 @@ def parse_crs(text: str | CRS, what: str) -> CRS:
     if isinstance(text, CRS):
         return text
     shown = f"{what} {str(text)[:80]!r}"
+    text = _as_text(text)
     if not isinstance(text, str) or len(text) > _MAX_TEXT or not _KNOWN_FORMS.match(text):
         raise InvalidParameter(f"{shown} is not a CRS: give an authority code like EPSG:4326, or WKT")
     try:
@@ -64,6 +71,17 @@ def parse_crs(text: str | CRS, what: str) -> CRS:
     if not (crs.is_geographic or crs.is_projected):
         raise InvalidParameter(f"{shown} is not a geographic or projected CRS: give one like EPSG:4326")
     return crs
+
+
+def _as_text(form: object) -> object:
+    if isinstance(form, ProjCRS):
+        return form.to_wkt()
+    if isinstance(form, Mapping):
+        return json.dumps(dict(form), default=str)
+    code = form.strip() if isinstance(form, str) else form
+    is_code = isinstance(code, int) and not isinstance(code, bool)
+    is_digits = isinstance(code, str) and code.isascii() and code.isdigit()
+    return f"EPSG:{code}" if is_code or is_digits else form
 
 
 @lru_cache(maxsize=256)

@@ -93,7 +93,9 @@ def bands_together(dataset: xarray.Dataset) -> xarray.DataArray:
 
 def _common_nodata(variables: list[Any]) -> float | None:
     found = {
-        float(v.rio.nodata) for v in variables if v.rio.nodata is not None and v.rio.nodata == v.rio.nodata
+        np.asarray(v.rio.nodata).item()
+        for v in variables
+        if v.rio.nodata is not None and v.rio.nodata == v.rio.nodata
     }
     if len(found) > 1:
         raise InvalidParameter(

@@ -38,8 +38,12 @@ from gdaltools.storage import Location, StrPath
 CACHE_MB = 128
 
 _SAMPLED_BLOCKS = 64
+# More samples than any byte of a file can stand for: a run of 255 in RLE; the longest string of LZW, in 12
+# bits; 1,032 bytes of 8 bits by deflate (zlib's technical details); a JPEG has a bit for each 8 x 8 samples,
+# and three bands of which two have a quarter of the samples.
+_MOST_SAMPLES_PER_BYTE = {"BMP": 255, "GIF": 4096, "PNG": 8 * 1032, "JPEG": 4096}
 _TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-_MAGIC = (*_TIFF_MAGIC, b"\xff\xd8\xff", b"\x89PNG", b"\0\0\0\x0cjP", b"\xff\x4f\xff", b"CDF")
+_MAGIC = (*_TIFF_MAGIC, b"\xff\xd8\xff", b"\x89PNG", b"\0\0\0\x0cjP", b"\xff\x4f\xff", b"CDF", b"GIF8")
 # GDAL's errors reach the caller in ours; without a handler Python would print them as well.
 logging.getLogger("rasterio").addHandler(logging.NullHandler())
 # `RasterInfo.georeferenced` reports it; warnings.catch_warnings is not thread-safe before Python 3.14.
@@ -96,6 +100,7 @@ def open_dataset(
         _opened(location, limits, overview_level) as dataset,
     ):
         _check_limits(dataset, location, limits)
+        _check_claim(dataset, location, size)
         if verify:
             check_blocks(dataset, location, size)
         try:
@@ -106,6 +111,32 @@ def open_dataset(
             raise _not_utf8(location, error) from error
 
 
+def side_cars(location: Location) -> tuple[str, ...]:
+    """Return the names of files beside a local raster that GDAL alone would read with it, and we do not.
+
+    They hold a mask, overviews, metadata or a georeference. Beside a blob nothing is looked for.
+
+    >>> side_cars(storage.locate("scene.tif"))
+    ()
+    """
+    path = location.path
+    if path is None:
+        return ()
+    suffix = path.suffix[1:]
+    worlds = [f"{path.stem}.{text}" for text in (suffix[:1] + suffix[-1:] + "w", suffix + "w", "wld", "tab")]
+    names = [path.name + text for text in _SIDE_CARS] + (worlds if suffix else worlds[2:])
+    known = len(path.name)
+    names = [text for name in names for text in (name, name[:known] + name[known:].upper())]
+    found: dict[tuple[int, int], str] = {}
+    for name in names:
+        beside = path.with_name(name)
+        if name != path.name and beside.is_file():
+            status = beside.stat()
+            found.setdefault((status.st_dev, status.st_ino), name)  # once where case does not matter
+    return tuple(found.values())
+
+
+_SIDE_CARS = (".msk", ".ovr", ".aux.xml")
 _caches: list[int] = []
 _caches_lock = threading.Lock()
 
@@ -151,7 +182,9 @@ _READ_OPTIONS = {
     "GDAL_PAM_ENABLED": "NO",
     # If VRT is allowed by name, its files still cannot run code.
     "GDAL_VRT_ENABLE_PYTHON": "NO",
-    "GDAL_GEOREF_SOURCES": "INTERNAL",
+    # Without "PAM" here, which is off by the option above, GDAL 3.10 leaves the transform of a JPEG 2000
+    # without georeference unset (GDALGeorefPamDataset::GetGeoTransform), and rasterio returns those bytes.
+    "GDAL_GEOREF_SOURCES": "PAM,INTERNAL",
 }
 
 
@@ -265,6 +298,17 @@ def _check_limits(dataset: DatasetReader, location: Location, limits: Limits) ->
         raise UnsupportedRaster(
             f"{claim}, stored in {blocks} blocks: the limit is {limits.blocks} (GDALTOOLS_MAX_BLOCKS); "
             "rewrite it in larger blocks"
+        )
+
+
+def _check_claim(dataset: DatasetReader, location: Location, size: int) -> None:
+    """Refuse a file of a format with limited compression that claims far more samples than it can hold."""
+    samples = dataset.width * dataset.height * dataset.count
+    most = _MOST_SAMPLES_PER_BYTE.get(dataset.driver)
+    if most is not None and samples > most * size:
+        raise CorruptRaster(
+            f"{location} claims {dataset.width} x {dataset.height} pixels in {dataset.count} bands and has "
+            f"{size} bytes, fewer than a {dataset.driver} file needs, as if cut short: upload it again"
         )
 
 

@@ -16,6 +16,7 @@ from rasterio.windows import Window
 
 from gdaltools.raster.dataset import numpy_dtypes, read_window
 from gdaltools.raster.facts import RGB
+from gdaltools.raster.pixels.nodata import holding_data, nodata_of
 from gdaltools.storage import Location
 
 RasterType = Literal["rgb", "rgba", "dem", "categorical", "multispectral", "nir"]
@@ -90,8 +91,8 @@ def _detect_single(dataset: DatasetReader, location: Location, interp: ColorInte
     if dtype.kind in "fc":
         return _found("dem", 0.8, "one band of floating-point numbers")
     values = _sample(dataset, location, 1)
-    if dataset.nodata is not None:
-        values = values[values != dataset.nodata]
+    if (there := holding_data(values, nodata_of(dataset))) is not None:
+        values = values[there]
     distinct = np.unique(values)
     if 0 < distinct.size <= _MAX_CLASSES and np.ptp(distinct.astype("float64")) < 1024:
         return _found("categorical", 0.7, f"one band with {distinct.size} distinct values in a sample")

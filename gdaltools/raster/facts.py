@@ -6,23 +6,29 @@ over the template's TIFF tags (`gdaltools.cog.format.template`).
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import rasterio.shutil
 from rasterio.control import GroundControlPoint
 from rasterio.crs import CRS
 from rasterio.enums import ColorInterp
-from rasterio.io import DatasetReader
+from rasterio.io import DatasetReader, MemoryFile
 from rasterio.rpc import RPC
 from rasterio.transform import Affine
+from rasterio.vrt import WarpedVRT
 
 from gdaltools.raster.dataset import numpy_dtypes
+from gdaltools.raster.pixels.nodata import nodata_of
 
 # Domains that GDAL derives from the file itself, or that have their own fields below.
 _OWN_DOMAINS = ("", "IMAGE_STRUCTURE", "DERIVED_SUBDATASETS", "TIFF", "RPC", "GEOLOCATION", "COLOR_PROFILE")
 _XMP = "xml:XMP"
+# Only the CRS of the dataset itself, the first element of a VRT.
+_EPOCH = re.compile(rb'<VRTDataset [^>]*>\s*<SRS [^>]*coordinateEpoch="([0-9.]+)"')
 #: What the first bands of a colour picture show.
 RGB = (ColorInterp.red, ColorInterp.green, ColorInterp.blue)
 
@@ -49,6 +55,8 @@ class Facts:
         Whether small values are shown bright (TIFF 6.0, PhotometricInterpretation 0).
     gcps : tuple
         Ground control points and the WKT of their CRS.
+    epoch : float or None
+        The year at which coordinates in a dynamic CRS are valid, for example 2021.3 (GDAL RFC 81).
     """
 
     width: int
@@ -74,6 +82,7 @@ class Facts:
     xmp: str | None = None
     icc_profile: str | None = None
     white_is_zero: bool = False
+    epoch: float | None = None
 
     @property
     def crs(self) -> CRS | None:
@@ -125,6 +134,7 @@ class Facts:
             band_tags=tuple(without_statistics(tags) for tags in self.band_tags),
             gcps=((), None),
             rpcs=None,
+            epoch=None,
         )
 
 
@@ -139,7 +149,7 @@ def facts_of(dataset: DatasetReader, *, masked: bool) -> Facts:
         count=dataset.count,
         dtype=dtype,
         sample_bits=sample_bits(dataset),
-        nodata=dataset.nodata,
+        nodata=nodata_of(dataset),
         masked=masked,
         transform=dataset.transform,
         crs_wkt=dataset.crs.to_wkt() if dataset.crs else None,
@@ -160,12 +170,31 @@ def facts_of(dataset: DatasetReader, *, masked: bool) -> Facts:
         xmp=dataset.tags(ns=_XMP).get(_XMP),
         icc_profile=dataset.tags(ns="COLOR_PROFILE").get("SOURCE_ICC_PROFILE"),
         white_is_zero=dataset.tags(ns="IMAGE_STRUCTURE").get("MINISWHITE") == "YES",
+        epoch=_coordinate_epoch(dataset) if dataset.crs else None,
     )
 
 
-def color_table(dataset: DatasetReader) -> dict[int, tuple[int, int, int, int]] | None:
-    """Return the colour table of the first band, the only one that can have a table in a TIFF; else None."""
-    return dict(dataset.colormap(1)) if dataset.colorinterp[0] == ColorInterp.palette else None
+def _coordinate_epoch(dataset: DatasetReader) -> float | None:
+    """Return the coordinate epoch, which rasterio 1.4 has no name for, from GDAL's description as a VRT."""
+    with MemoryFile(ext="vrt") as memory:
+        rasterio.shutil.copy(dataset, memory.name, driver="VRT")
+        found = _EPOCH.match(memory.read())
+    return float(found[1]) if found else None
+
+
+def color_table(
+    dataset: DatasetReader | WarpedVRT, band: int = 1
+) -> dict[int, tuple[int, int, int, int]] | None:
+    """Return a band's colour table, else None; in a TIFF only the first band can have a table.
+
+    A band may be a palette without a table, as in a TIFF without its ColorMap tag.
+    """
+    if dataset.colorinterp[band - 1] != ColorInterp.palette:
+        return None
+    try:
+        return dict(dataset.colormap(band))
+    except ValueError:  # how rasterio reports a band without a table
+        return None
 
 
 def _domains(dataset: DatasetReader, band: int) -> list[str]:

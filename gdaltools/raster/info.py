@@ -18,14 +18,15 @@ from rasterio.transform import Affine
 from gdaltools import storage
 from gdaltools.display import html
 from gdaltools.errors import UnsupportedRaster
-from gdaltools.geo.crs import Bounds, crs_name, parse_crs
+from gdaltools.geo.crs import Bounds, CrsLike, crs_name, parse_crs
 from gdaltools.geo.footprint import bounds_4326
 from gdaltools.geo.grid import Grid
 from gdaltools.raster.bands import named
-from gdaltools.raster.dataset import numpy_dtypes, open_dataset
+from gdaltools.raster.dataset import numpy_dtypes, open_dataset, side_cars
 from gdaltools.raster.detect import Detection, detect
 from gdaltools.raster.facts import color_table
 from gdaltools.raster.maps import StoredRaster
+from gdaltools.raster.pixels.nodata import nodata_of
 from gdaltools.storage import Location, StrPath
 
 __all__ = ["RasterInfo", "Shape", "describe", "inspect", "open_dataset", "own_grid", "source_crs"]
@@ -53,6 +54,8 @@ class RasterInfo(StoredRaster, BaseModel):
         How pixels without data are marked: "nodata", "alpha", "mask" (per dataset) or "none".
     overviews : tuple of int
         The factors of the overviews.
+    side_cars : tuple of str
+        Files beside a local raster that are not read: a mask, overviews, metadata or a world file.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -69,7 +72,7 @@ class RasterInfo(StoredRaster, BaseModel):
     bounds: Bounds
     bounds_4326: Bounds | None
     resolution: tuple[float, float]
-    nodata: tuple[float | None, ...]
+    nodata: tuple[int | float | None, ...]
     mask: MaskKind
     color_interpretation: tuple[str, ...]
     color_table: dict[int, tuple[int, int, int, int]] | None
@@ -89,6 +92,7 @@ class RasterInfo(StoredRaster, BaseModel):
     size_bytes: int
     uncompressed_bytes: int
     detected: Detection
+    side_cars: tuple[str, ...] = ()
 
     @property
     def has_crs(self) -> bool:
@@ -138,7 +142,7 @@ class RasterInfo(StoredRaster, BaseModel):
             "no data": self.mask if nodata is None else f"{nodata:g}",
             "overviews": ", ".join(map(str, self.overviews)) or "none",
             "type": f"{self.detected_type} ({self.detected.confidence:.0%}: {self.detected.reason})",
-        }
+        } | side_car_rows(self.side_cars)
 
     def plot(self, ax: Any = None) -> Any:
         """Draw a histogram of each band from a sample of its pixels; return the matplotlib Axes.
@@ -218,7 +222,7 @@ def describe(dataset: DatasetReader, location: Location) -> RasterInfo:
         bounds=grid.bounds,
         bounds_4326=bounds_4326(dataset.crs, dataset.transform, dataset.width, dataset.height),
         resolution=grid.resolution,
-        nodata=dataset.nodatavals,
+        nodata=tuple(nodata_of(dataset, band) for band in dataset.indexes),
         mask=mask_kind(dataset),
         color_interpretation=tuple(_interp_name(value) for value in dataset.colorinterp),
         color_table=color_table(dataset),
@@ -238,10 +242,16 @@ def describe(dataset: DatasetReader, location: Location) -> RasterInfo:
         size_bytes=storage.stat(location).size,
         uncompressed_bytes=sum(pixels * np.dtype(name).itemsize for name in dtypes),
         detected=detect(dataset, location),
+        side_cars=side_cars(location),
     )
 
 
-def source_crs(dataset: DatasetReader, location: Location, input_crs: str | CRS | None) -> CRS:
+def side_car_rows(names: tuple[str, ...]) -> dict[str, str]:
+    """Return the row that names the side-car files which were not read; none without such files."""
+    return {"not read": f"{', '.join(names)} (side-car files beside the raster)"} if names else {}
+
+
+def source_crs(dataset: DatasetReader, location: Location, input_crs: CrsLike | None) -> CRS:
     """Return the source's CRS: `input_crs` if passed, else the file's own.
 
     Raises
@@ -252,11 +262,21 @@ def source_crs(dataset: DatasetReader, location: Location, input_crs: str | CRS 
         `input_crs` is not a CRS.
     """
     crs = dataset.crs if input_crs is None else parse_crs(input_crs, "input_crs")
+    if dataset.transform.is_identity or dataset.transform.determinant == 0:
+        if dataset.gcps[0]:
+            raise UnsupportedRaster(
+                f"{location} has only {len(dataset.gcps[0])} ground control points, and no transform from "
+                "pixels to coordinates: rectify it first, for example with gdalwarp"
+            )
+        if dataset.rpcs is not None:
+            raise UnsupportedRaster(
+                f"{location} has only rational polynomials (RPCs), and no transform from pixels to "
+                "coordinates: rectify it first, for example with gdalwarp -rpc"
+            )
+        if crs:
+            raise UnsupportedRaster(f"{location} has no transform from pixels to coordinates")
     if not crs:
         raise UnsupportedRaster(f"{location} has no CRS: pass input_crs, for example 'EPSG:32637'")
-    if dataset.transform.is_identity or dataset.transform.determinant == 0:
-        gcps = " (only ground control points: rectify it first, with gdalwarp)" if dataset.gcps[0] else ""
-        raise UnsupportedRaster(f"{location} has no transform from pixels to coordinates{gcps}")
     return crs
 
 
@@ -277,7 +297,7 @@ def mask_kind(dataset: DatasetReader) -> MaskKind:
         return "alpha"
     if MaskFlags.per_dataset in flags:
         return "mask"
-    return "nodata" if dataset.nodata is not None else "none"
+    return "nodata" if nodata_of(dataset) is not None else "none"
 
 
 def _interp_name(value: ColorInterp | int) -> str:

@@ -7,6 +7,7 @@ True
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ from rasterio.windows import Window
 from gdaltools import storage
 from gdaltools.errors import GdalToolsError
 from gdaltools.raster.dataset import open_dataset, reading
-from gdaltools.raster.facts import RGB
+from gdaltools.raster.facts import RGB, color_table
 from gdaltools.storage import Location, StrPath
 
 Picture = NDArray[np.uint8]
@@ -115,10 +116,11 @@ def painted(
         A block cannot be decoded, or storage did not answer.
     """
     bands = _bands(dataset)
-    palette = ColorInterp.palette in dataset.colorinterp
-    data, seen = _read(dataset, location, bands, shape, Resampling.nearest if palette else Resampling.average)
-    if palette:
-        return _coloured(data[0], dataset.colormap(bands[0]), seen)
+    classes = ColorInterp.palette in dataset.colorinterp
+    data, seen = _read(dataset, location, bands, shape, Resampling.nearest if classes else Resampling.average)
+    table = color_table(dataset, bands[0])
+    if table is not None:
+        return _coloured(data[0], table, seen)
     if dataset.dtypes[0] != "uint8":
         data = stretched(data, levels or brightness(data, seen))
     return _opaque(data, seen)
@@ -152,7 +154,9 @@ def _bands(dataset: DatasetReader | WarpedVRT) -> list[int]:
     return [1, 2, 3] if dataset.count >= 3 else [1]
 
 
-def _coloured(indexes: NDArray[Any], palette: dict[int, tuple[int, ...]], seen: NDArray[np.bool_]) -> Picture:
+def _coloured(
+    indexes: NDArray[Any], palette: Mapping[int, tuple[int, ...]], seen: NDArray[np.bool_]
+) -> Picture:
     colours = np.zeros((max(256, max(palette, default=0) + 1), 4), "uint8")
     for index, colour in palette.items():
         colours[index] = (*colour[:3], 255)

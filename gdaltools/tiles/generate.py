@@ -12,7 +12,7 @@ import numpy as np
 from gdaltools import storage
 from gdaltools.cost.tiles_memory import auto_tile_size, budgeted_tile_size
 from gdaltools.errors import InvalidParameter
-from gdaltools.geo.crs import WGS84_NAME, parse_crs
+from gdaltools.geo.crs import WGS84_NAME, CrsLike, parse_crs
 from gdaltools.geo.grid import Resolution, target_grid
 from gdaltools.raster.dataset import open_dataset
 from gdaltools.raster.detect import RASTER_TYPES, RasterType
@@ -27,12 +27,12 @@ def generate_tiling_scheme(
     src: StrPath | Location,
     tile_size: int | None = None,
     overlap: int = 512,
-    target_crs: str | None = None,
+    target_crs: CrsLike | None = None,
     *,
     tile_mb: float | None = None,
     tms: str | None = None,
     zoom: int | None = None,
-    input_crs: str | None = None,
+    input_crs: CrsLike | None = None,
     resolution: Resolution | None = None,
     band_names: Mapping[str, str] | None = None,
     raster_type: RasterType | Literal["auto"] = "auto",
@@ -48,8 +48,9 @@ def generate_tiling_scheme(
         a multiple of 512 between 5,120 and 20,480.
     overlap : int
         Pixels that neighbouring tiles share; less than `tile_size`.
-    target_crs : str, optional
-        CRS of the tiles; by default that of `tms`, else EPSG:4326.
+    target_crs : str, int, mapping or CRS, optional
+        CRS of the tiles, in any form that PROJ reads (``"EPSG:25833+7837"``, 3857, PROJJSON); by default
+        that of `tms`, else EPSG:4326.
     tile_mb : float, optional
         Instead of `tile_size`: the most that a tile may hold, uncompressed, in 10⁶ bytes. The side is the
         largest multiple of 512 pixels that fits.
@@ -58,7 +59,7 @@ def generate_tiling_scheme(
         tiles.
     zoom : int, optional
         Zoom level of `tms`; by default the level closest to the raster's resolution.
-    input_crs : str, optional
+    input_crs : str, int, mapping or CRS, optional
         The source's CRS, if the file has none or a wrong one.
     resolution : float or (float, float), optional
         Pixel size in units of `target_crs`; by default about that of the source.
@@ -123,6 +124,7 @@ def generate_tiling_scheme(
         detection_confidence=detected.confidence if raster_type == "auto" else 1.0,
         auto_band_names=info.band_names,
         used_band_names=info.band_names | _checked_names(band_names or {}, info.count),
+        side_cars=info.side_cars,
     )
 
 

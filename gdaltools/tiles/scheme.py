@@ -23,6 +23,7 @@ from gdaltools.geo.crs import Bounds, crs_name, parse_crs
 from gdaltools.geo.grid import Grid
 from gdaltools.geo.window import PixelWindow
 from gdaltools.raster.detect import RasterType
+from gdaltools.raster.info import side_car_rows
 from gdaltools.raster.maps import OnMap
 from gdaltools.raster.picture import file_name
 from gdaltools.raster.tiff import BLOCK_UNIT
@@ -95,6 +96,8 @@ class TilingScheme(OnMap, BaseModel):
     used_band_names: dict[str, str]
     row_spans: tuple[Interval, ...] | None = None
     col_spans: tuple[Interval, ...] | None = None
+    # Only of a scheme that was just generated; the exchanged document has no place for them.
+    side_cars: tuple[str, ...] = Field((), exclude=True)
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
@@ -298,7 +301,7 @@ class TilingScheme(OnMap, BaseModel):
             "bands": f"{self.band_count} x {self.data_type}: {', '.join(names[:8])}"
             + (f" and {len(names) - 8} more" if len(names) > 8 else ""),
             "type": f"{self.raster_type} ({self.detection_confidence:.0%})",
-        }
+        } | side_car_rows(self.side_cars)
 
     def plot(self, ax: Any = None, *, names: bool = True) -> Any:
         """Draw the tiles over a picture of the raster and return the matplotlib Axes.

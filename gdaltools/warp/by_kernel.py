@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from rasterio.windows import Window
 
 from gdaltools.errors import InvalidParameter
+from gdaltools.raster.pixels.nodata import holding_data
 from gdaltools.raster.pixels.windows import SourceWindows
 from gdaltools.warp.nodes import Nodes, span
 from gdaltools.warp.plan import WarpPlan
@@ -116,10 +117,8 @@ def _validity(source: SourceWindows, plan: WarpPlan, window: Window, samples: Pi
         there = source.mask(window) != 0
     elif plan.alpha:
         there = samples[..., plan.alpha - 1] != 0
-    elif plan.nodata is not None and math.isnan(plan.nodata):
-        there = ~np.isnan(samples).all(axis=2)
-    elif plan.nodata is not None:
-        there = (samples != samples.dtype.type(plan.nodata)).any(axis=2)
+    elif (known := holding_data(samples, plan.nodata)) is not None:
+        there = known.any(axis=2)
     else:
         return np.empty((0, 0), "uint8")
     return np.empty((0, 0), "uint8") if there.all() else there.astype("uint8") * np.uint8(255)

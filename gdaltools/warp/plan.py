@@ -17,10 +17,11 @@ import numpy as np
 from rasterio.enums import ColorInterp, Resampling
 from rasterio.io import DatasetReader
 
-from gdaltools.errors import InvalidParameter
+from gdaltools.errors import InvalidParameter, UnsupportedRaster
 from gdaltools.geo.grid import Grid
 from gdaltools.raster.dataset import numpy_dtypes
 from gdaltools.raster.info import MaskKind, mask_kind
+from gdaltools.raster.pixels.nodata import nodata_of
 from gdaltools.warp.nodes import agrees_with_gdal, node_step, shared_places, source_pixels
 
 Engine = Literal["auto", "kernel", "gdal"]
@@ -132,9 +133,17 @@ def plan_warp(
     ------
     InvalidParameter
         GDAL's warp has no such resampling, or the requested kernel cannot warp this raster.
+    UnsupportedRaster
+        The nodata value is an integer that GDAL's warp cannot compare with.
     """
     check_resampling(resampling)
     kind = mask_kind(dataset)
+    nodata = nodata_of(dataset) if kind == "nodata" else None
+    if isinstance(nodata, int) and int(float(nodata)) != nodata:
+        raise UnsupportedRaster(
+            f"GDAL's warp compares with nodata as a float64, and {nodata} is none: "
+            "set another nodata value, or convert the raster to another dtype"
+        )
     dtype = np.result_type(*numpy_dtypes(dataset))
     fitting = max(1, math.isqrt(_CELL_BYTES // (dtype.itemsize * dataset.count)))
     scale = (1.0, 1.0) if resampling == "nearest" else _kernel_scale(source, target)
@@ -150,7 +159,7 @@ def plan_warp(
         mask=kind,
         alpha=dataset.colorinterp.index(ColorInterp.alpha) + 1 if kind == "alpha" else 0,
         adds_mask=kind in ("none", "mask"),
-        nodata=dataset.nodata if kind == "nodata" else None,
+        nodata=nodata,
         count=dataset.count,
         dtype=dtype.name,
         step=step,

@@ -15,6 +15,7 @@ from rasterio.windows import Window
 
 from gdaltools.geo.window import PixelWindow, Span
 from gdaltools.raster.dataset import open_dataset
+from gdaltools.raster.pixels.nodata import holding_data
 from gdaltools.raster.pixels.raw import RawSource
 from gdaltools.raster.pixels.source import Pixels, Source, Valid, stacked
 from gdaltools.raster.pixels.windows import SourceWindows, raw_pixels
@@ -142,17 +143,10 @@ class TargetPixels:
             if mask is not None:  # 0 and 255, owned by the strip: converted to bool in place
                 yield pixels, np.minimum(mask, 1, out=mask).view(bool)
             elif self.hidden is not None:
-                yield pixels, holds_data(pixels, None, self.hidden).any(axis=0)
+                there = holding_data(pixels, self.hidden)
+                yield pixels, np.ones(pixels.shape[1:], bool) if there is None else np.any(there, axis=0)
             else:
                 yield pixels, None
-
-
-def holds_data(pixels: Pixels, valid: Valid | None, nodata: float | None) -> Any:
-    """Return which samples are data, by mask and nodata value, as an array that broadcasts to `pixels`."""
-    there = np.ones((1, 1, 1), bool) if valid is None else valid[None]
-    if nodata is None:
-        return there
-    return there & (~np.isnan(pixels) if np.isnan(nodata) else pixels != nodata)
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from rasterio.windows import Window
 
 from gdaltools import storage
 from gdaltools.raster.bands import BAND_NAME, named
+from gdaltools.raster.pixels.nodata import holding_data, nodata_of
 from gdaltools.storage import Location
 
 if TYPE_CHECKING:  # imported at run time only where they are used: they make the import of gdaltools slow
@@ -58,11 +59,11 @@ def masked_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
     return np.dtype("float32") if dtype.itemsize <= 2 else np.result_type(dtype, "float64")
 
 
-def blank_nodata(data: NDArray[Any], nodata: Sequence[float | None]) -> None:
-    """Replace each band's nodata value by NaN, in place."""
-    for band, value in zip(data, nodata, strict=True):
-        if value is not None:
-            band[band == value] = np.nan
+def blank_nodata(data: NDArray[Any], samples: NDArray[Any], nodata: Sequence[float | None]) -> None:
+    """Set `data` to NaN, in place, where each band of `samples`, in the file's dtype, is its nodata value."""
+    for band, stored, value in zip(data, samples, nodata, strict=True):
+        if (there := holding_data(stored, value)) is not None:
+            band[~there] = np.nan
 
 
 def labelled(
@@ -94,6 +95,6 @@ def labelled(
     array = array.rio.write_transform(transform)
     if crs:
         array = array.rio.write_crs(crs)
-    if dataset.nodata is not None:
-        array = array.rio.write_nodata(dataset.nodata, encoded=masked)
+    if (nodata := nodata_of(dataset)) is not None:
+        array = array.rio.write_nodata(nodata, encoded=masked)
     return cast("xarray.DataArray", array)

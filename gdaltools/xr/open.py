@@ -14,6 +14,7 @@ from gdaltools import storage
 from gdaltools.errors import InvalidParameter
 from gdaltools.raster.dataset import numpy_dtypes, open_dataset, read_window
 from gdaltools.raster.info import mask_kind
+from gdaltools.raster.pixels.nodata import nodata_of
 from gdaltools.storage import Location, StrPath
 from gdaltools.xr.lazy import LazyPixels, blank_nodata, labelled, masked_dtype
 
@@ -88,10 +89,11 @@ class _Pixels(LazyPixels):
     def read(self, window: Window, indexes: list[int]) -> NDArray[Any]:
         """Return the file's pixels unchanged, or NaN where they are masked."""
         with open_dataset(self.location, verify=False) as dataset:
-            data = read_window(dataset, self.location, window, indexes=indexes).astype(self.dtype, copy=False)
+            samples = read_window(dataset, self.location, window, indexes=indexes)
+            data = samples.astype(self.dtype, copy=False)
             kind = mask_kind(dataset) if self.masked else "none"
             if kind == "nodata":
-                blank_nodata(data, [dataset.nodatavals[index - 1] for index in indexes])
+                blank_nodata(data, samples, [nodata_of(dataset, index) for index in indexes])
             elif kind != "none":
                 data[:, read_window(dataset, self.location, window, mask=True) == 0] = np.nan
         return data

@@ -11,7 +11,7 @@ from rasterio.windows import Window
 
 from gdaltools import storage
 from gdaltools.errors import InvalidParameter
-from gdaltools.geo.crs import parse_crs
+from gdaltools.geo.crs import CrsLike, parse_crs
 from gdaltools.geo.grid import Grid, Resolution, target_grid
 from gdaltools.raster.dataset import open_dataset
 from gdaltools.raster.detect import detect
@@ -30,11 +30,11 @@ _CHUNK_SIDE = 4096
 
 def warp(
     src: StrPath | Location,
-    target: str | Grid,
+    target: CrsLike | Grid,
     *,
     resolution: Resolution | None = None,
     resampling: str | None = None,
-    input_crs: str | None = None,
+    input_crs: CrsLike | None = None,
     masked: bool = False,
 ) -> xarray.DataArray:
     """Return the raster on another grid, as a lazy array (band, y, x), georeferenced for ``.rio``.
@@ -44,14 +44,14 @@ def warp(
 
     Parameters
     ----------
-    target : str or Grid
+    target : str, int, mapping, CRS or Grid
         A CRS, or a grid such as ``scheme.grid``. For a CRS the grid is the one that `generate_tiling_scheme`
         would choose, which holds the whole raster.
     resolution : float or (float, float), optional
         Pixel size in units of the CRS; by default about that of the source.
     resampling : str, optional
         rasterio's name; by default nearest for categorical rasters and colour tables, else bilinear.
-    input_crs : str, optional
+    input_crs : str, int, mapping or CRS, optional
         The source's CRS, if the file has none or a wrong one.
     masked : bool
         Pixels without data, and those outside the source, become NaN, and integers become floats. Otherwise
@@ -94,7 +94,7 @@ def warp(
         )
 
 
-def _grid(source: Grid, target: str | Grid, resolution: Resolution | None) -> Grid:
+def _grid(source: Grid, target: CrsLike | Grid, resolution: Resolution | None) -> Grid:
     if not isinstance(target, Grid):
         return target_grid(source, parse_crs(target, "target"), resolution=resolution)
     if resolution is not None:
@@ -119,7 +119,7 @@ class _WarpedPixels(LazyPixels):
                 strip = data[:, done : done + pixels.shape[1]]
                 strip[:] = pixels
                 if self.masked:
-                    self._blank(strip, pixels, mask, dataset.nodatavals)
+                    self._blank(strip, pixels, mask, [self.plan.nodata] * len(strip))
                 done += pixels.shape[1]
         return data[[index - 1 for index in indexes]]
 
@@ -128,11 +128,11 @@ class _WarpedPixels(LazyPixels):
         strip: NDArray[Any],
         pixels: NDArray[Any],
         mask: NDArray[np.uint8] | None,
-        nodata: tuple[float | None, ...],
+        nodata: list[float | None],
     ) -> None:
         if mask is not None:
             strip[:, mask == 0] = np.nan
         elif self.plan.mask == "alpha":
             strip[:, pixels[-1] == 0] = np.nan
         else:
-            blank_nodata(strip, nodata)
+            blank_nodata(strip, pixels, nodata)

@@ -310,16 +310,15 @@ def _predictor(
     requested: int | str, compression: Compression, dtypes: tuple[str, ...], sample_bits: int | None
 ) -> Predictor:
     possible = _possible_predictors(compression, dtypes, sample_bits)
-    if requested == "auto":
+    if one_of("predictor", requested, ("auto", *get_args(Predictor))) == "auto":
         return possible[-1]
-    predictor = one_of("predictor", requested, (1, 2, 3))
-    if predictor not in possible or isinstance(requested, bool):
+    if isinstance(requested, bool) or requested not in possible:
         raise InvalidParameter(
             f"predictor {requested!r} cannot be used by {compression} for {', '.join(sorted(set(dtypes)))}"
             + (f" of {sample_bits} bits" if sample_bits else "")
             + ": use 'auto'"
         )
-    return predictor
+    return possible[possible.index(requested)]
 
 
 def _possible_predictors(

@@ -10,9 +10,11 @@ from __future__ import annotations
 import re
 import struct
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import numpy as np
 import rasterio
+from pyproj import CRS as ProjCRS
 from rasterio.control import GroundControlPoint
 from rasterio.crs import CRS
 from rasterio.enums import ColorInterp
@@ -26,7 +28,9 @@ from gdaltools.raster import tiff
 from gdaltools.raster.facts import Facts
 
 _SIDE = 16
-_ASCII, _BYTE = 2, 1
+_BYTE, _DOUBLE = 1, 12
+_GEO_KEYS, _GEO_DOUBLES, _EPOCH_KEY = 34735, 34736, 5120
+_NORTH_UP = Affine(1, 0, 0, 0, -1, 0)
 _XMP, _METADATA, _NODATA = 700, 42112, 42113
 # rasterio writes an XML document as "domain=document", where GDAL expects only the document.
 _NAMED_XML = re.compile(rb'(domain="(xml:[^"]+)"[^>]*>)\2=')
@@ -107,6 +111,8 @@ def template(facts: Facts, encoding: Encoding) -> Template:
         ) from error
     main, *others = _directories(content)
     main = tuple(_mended(tag, facts) for tag in main)
+    if facts.epoch is not None:
+        main = _with_epoch(main, facts.epoch)
     if facts.xmp is not None:
         packet = facts.xmp.encode()
         main = (*main, Tag(_XMP, _BYTE, len(packet), packet))
@@ -117,13 +123,54 @@ def template(facts: Facts, encoding: Encoding) -> Template:
     )
 
 
+def _with_epoch(tags: tuple[Tag, ...], epoch: float) -> tuple[Tag, ...]:
+    """Return the tags with CoordinateEpochGeoKey, as GDAL writes it (GDAL RFC 81)."""
+    by_code = {tag.code: tag for tag in tags}
+    keys = by_code.get(_GEO_KEYS)
+    if keys is None:
+        return tags
+    numbers = by_code.get(_GEO_DOUBLES, Tag(_GEO_DOUBLES, _DOUBLE, 0, b""))
+    head = keys.data[:6] + struct.pack("<H", struct.unpack_from("<H", keys.data, 6)[0] + 1)
+    entry = struct.pack("<4H", _EPOCH_KEY, _GEO_DOUBLES, 1, numbers.count)
+    by_code[_GEO_KEYS] = replace(keys, count=keys.count + 4, data=head + keys.data[8:] + entry)
+    data = numbers.data + struct.pack("<d", epoch)
+    by_code[_GEO_DOUBLES] = replace(numbers, count=numbers.count + 1, data=data)
+    return tuple(by_code[code] for code in sorted(by_code))
+
+
+@lru_cache(maxsize=64)
+def _keeps_crs(crs_wkt: str) -> bool:
+    with rasterio.Env(GDAL_PAM_ENABLED="NO"), MemoryFile() as memory:
+        shape = {"width": 1, "height": 1, "count": 1, "dtype": "uint8"}
+        with memory.open(driver="GTiff", crs=CRS.from_wkt(crs_wkt), transform=_NORTH_UP, **shape):
+            pass
+        with memory.open() as dataset:
+            return dataset.crs is not None
+
+
+def check_crs(crs_wkt: str | None) -> None:
+    """Refuse a CRS that the keys of a GeoTIFF cannot express; GDAL writes such a CRS only beside the file.
+
+    Raises
+    ------
+    UnsupportedRaster
+        The CRS would be lost, for example that of a rotated pole.
+    """
+    if crs_wkt and not _keeps_crs(crs_wkt):
+        crs = ProjCRS.from_wkt(crs_wkt)
+        method = crs.coordinate_operation.method_name if crs.coordinate_operation else crs.type_name
+        raise UnsupportedRaster(
+            f"a GeoTIFF cannot state the CRS {crs.name!r} ({method}), and the file would have none: "
+            "pass a target_crs that it can, for example 'EPSG:4326'"
+        )
+
+
 def _mended(tag: Tag, facts: Facts) -> Tag:
     """Return the tag as GDAL alone writes it, without the changes that rasterio makes."""
     data = tag.data
     if tag.code == _METADATA:
         data = _NAMED_XML.sub(rb"\1", data)
     if tag.code == _NODATA and facts.dtype in ("int64", "uint64") and facts.nodata is not None:
-        # rasterio passes a float, and GDAL stops reading the integer at the exponent in its text.
         data = b"%d\0" % int(facts.nodata)
     return replace(tag, count=len(data), data=data) if data != tag.data else tag
 
@@ -145,7 +192,8 @@ def _written(facts: Facts, encoding: Encoding) -> bytes:
             count=facts.count,
             dtype=facts.dtype,
             crs=facts.crs,
-            nodata=facts.nodata,
+            # rasterio passes a float, so that `_mended` writes 64-bit integers.
+            nodata=0 if facts.nodata is not None and facts.dtype in ("int64", "uint64") else facts.nodata,
             tiled=True,
             blockxsize=_SIDE,
             blockysize=_SIDE,

@@ -168,9 +168,7 @@ def _average_some(strip: Strip, there: NDArray[np.bool_], out: Pixels, nodata: A
     if mixed.size > _MANY_MIXED * counts.size:
         _average_dense(strip, there, counts, out)
     else:
-        # The sums of pixels without data are arbitrary.
-        with np.errstate(over="ignore", invalid="ignore"):
-            _average_strip(strip, out, masked=True)
+        _average_strip(strip, out, masked=True)
         if mixed.size:
             _average_mixed(strip, there, mixed, out)
     none = counts == 0

@@ -155,6 +155,7 @@ def halve_planes(
     return halves[0][None] if len(halves) == 1 else np.stack(halves), found
 
 
+@np.errstate(all="ignore")  # numbers near the dtype's limits overflow, as they do in GDAL
 def halve(
     pixels: Pixels, valid: Valid | None, rows: HalvingAxis, cols: HalvingAxis, rule: Rule
 ) -> tuple[Pixels, Valid | None]:

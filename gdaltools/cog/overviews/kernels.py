@@ -47,6 +47,19 @@ def resampled(
 
     The shapes are those of `gdaltools.cog.overviews.halving.halve`.
     """
+    if valid is None and isinstance(nodata, int) and int(float(nodata)) != nodata:
+        # rasterio passes a float: a mask for each sample says the same.
+        there = holding_data(pixels, nodata)
+        parts = []
+        for sample in range(0 if there is None else pixels.shape[2]):
+            own = slice(sample, sample + 1)
+            part, found = resampled(
+                np.ascontiguousarray(pixels[:, :, own]), there[:, :, sample], rows, cols, resampling,
+                dtype=dtype, nodata=None, sample_bits=sample_bits,
+            )  # fmt: skip
+            part[~found] = nodata
+            parts.append(part)
+        return np.concatenate(parts, axis=2), None
     out = _read(pixels, valid, rows, cols, resampling, dtype=dtype, nodata=nodata, sample_bits=sample_bits)
     mode = resampling == "mode"
     if valid is None:

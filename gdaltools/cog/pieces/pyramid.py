@@ -23,7 +23,7 @@ from gdaltools.cog.pieces.geometry import LevelAxis, LevelStep
 from gdaltools.cog.pieces.sink import Sink
 from gdaltools.cog.pieces.statistics import Statistics, statistics_of
 from gdaltools.geo.window import Span
-from gdaltools.raster.pixels.nodata import holding_data
+from gdaltools.raster.pixels.nodata import comparable
 from gdaltools.raster.pixels.source import Pixels, Source, Valid
 from gdaltools.runtime.phases import phase
 
@@ -345,11 +345,11 @@ def _without_data(
     if valid is not None and valid[part].any():
         return False
     empty = 0 if nodata is None else nodata
-    there = holding_data(pixels, empty)
-    if there is None or there.any():
+    value = comparable(empty, pixels.dtype)
+    if value is None or not (np.isnan(pixels) if np.isnan(value) else pixels == value).all():
         return False
-    if np.isnan(empty):
-        return True
+    if np.isnan(value):
+        return pixels.dtype.kind != "c"  # one part may be a number
     # -0.0 equals 0.0, but its bits differ.
     parts = pixels.view(pixels.real.dtype)
     return parts.dtype.kind != "f" or bool((np.signbit(parts) == np.signbit(empty)).all())

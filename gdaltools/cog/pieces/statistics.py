@@ -28,6 +28,7 @@ class Statistics:
     mean: Values
     deviations: Values
 
+    @np.errstate(all="ignore")  # numbers near the limits of float64 overflow
     def joined(self, other: Statistics) -> Statistics:
         """Return the statistics of both parts together (Chan, Golub and LeVeque, 1979)."""
         count = self.count + other.count
@@ -42,7 +43,7 @@ class Statistics:
         )
 
     def tags(self, band: int) -> dict[str, str]:
-        """Return GDAL's metadata items of a band, counted from 0; none if the band has no data."""
+        """Return GDAL's metadata items of a band, counted from 0, without those that are not finite."""
         count = self.count[band]
         if not count:
             return {}
@@ -50,9 +51,11 @@ class Statistics:
             "MINIMUM": self.least[band],
             "MAXIMUM": self.greatest[band],
             "MEAN": self.mean[band],
-            "STDDEV": math.sqrt(max(0.0, self.deviations[band] / count)),
+            "STDDEV": np.sqrt(self.deviations[band] / count),
         }
-        return {f"STATISTICS_{name}": f"{value:.17g}" for name, value in values.items()}
+        return {
+            f"STATISTICS_{name}": f"{value:.17g}" for name, value in values.items() if math.isfinite(value)
+        }
 
 
 def statistics_of(pixels: NDArray[Any], valid: NDArray[np.bool_] | None, nodata: float | None) -> Statistics:
@@ -71,6 +74,7 @@ def joined(parts: Iterable[Statistics]) -> Statistics:
     return first
 
 
+@np.errstate(all="ignore")  # as in `Statistics.joined`
 def _of_band(
     band: NDArray[Any], valid: NDArray[np.bool_] | None, nodata: float | None
 ) -> tuple[float, float, float, float, float]:

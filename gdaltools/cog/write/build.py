@@ -27,7 +27,7 @@ from gdaltools.display.reporting import reporting
 from gdaltools.errors import CorruptRaster
 from gdaltools.geo.crs import crs_name
 from gdaltools.geo.footprint import bounds_4326
-from gdaltools.raster.dataset import open_dataset
+from gdaltools.raster.dataset import open_dataset, side_cars
 from gdaltools.raster.picture import file_name
 from gdaltools.raster.pixels.prepare import FileSource, prepared
 from gdaltools.raster.pixels.source import RasterSource, Source
@@ -176,4 +176,5 @@ def _result(plan: CogPlan, name: str, made: DatasetReader, size: int) -> CogResu
         seconds=0.0,
         tier_profile=profile,
         reused="blocks" if isinstance(plan.source, CopiedSource) else None,
+        side_cars=side_cars(plan.location) if plan.location else (),
     )

@@ -1,37 +1,100 @@
-"""Which samples hold data, and which are the nodata value.
+"""Which samples hold data, and which are the nodata value, as GDAL's mask of a band says.
 
-Source: GDAL 3.10, gcore/overview.cpp, GDALGetNoDataReplacementValue.
+Source: GDAL 3.10, gcore/gdalnodatamaskband.cpp, gcore/gdal_priv.h (ARE_REAL_EQUAL), and gcore/overview.cpp
+(GDALGetNoDataReplacementValue).
 """
 
 from __future__ import annotations
 
+from bisect import bisect_left
+from functools import lru_cache
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
+import rasterio.shutil
 from numpy.typing import NDArray
+from rasterio.enums import MaskFlags
+from rasterio.io import DatasetReader, MemoryFile
 
 Pixels = NDArray[Any]
 
+# That of float32, whatever the dtype (ARE_REAL_EQUAL).
+_EPSILON = np.finfo(np.float32).eps
+
+
+def nodata_of(dataset: DatasetReader, band: int = 1) -> float | None:
+    """Return the nodata value of a band, counted from 1, exactly: an int in 64-bit integers.
+
+    None if it has none. rasterio's is a float, not exact beyond 2⁵³, and None at the dtype's limit.
+    """
+    rounded: float | None = dataset.nodatavals[band - 1]
+    if dataset.dtypes[band - 1] not in ("int64", "uint64"):
+        return rounded
+    if rounded is None and MaskFlags.nodata not in dataset.mask_flag_enums[band - 1]:
+        return None
+    if rounded is not None and abs(rounded) < 2**53:
+        return int(rounded)
+    with MemoryFile(ext=".vrt") as memory:
+        rasterio.shutil.copy(dataset, memory.name, driver="VRT")
+        description = ElementTree.fromstring(memory.read())
+    text = description.findtext(f"VRTRasterBand[@band='{band}']/NoDataValue")
+    return int(text) if text is not None else rounded
+
 
 def holding_data(samples: Pixels, nodata: float | None) -> NDArray[np.bool_] | None:
-    """Return where samples are not `nodata`, NaN included; None if all hold data, as none can equal it."""
+    """Return where samples are not `nodata`, NaN included; None if all hold data, as none can equal it.
+
+    Floating-point samples equal a nodata value within 2 units in the last place of a float32; of complex
+    samples, the real part decides.
+    """
+    samples = samples.real
     value = comparable(nodata, samples.dtype)
     if value is None:
         return None
-    there: NDArray[np.bool_] = ~np.isnan(samples) if np.isnan(value) else samples != value
+    there: NDArray[np.bool_]
+    if np.isnan(value):
+        there = ~np.isnan(samples)
+    elif samples.dtype.kind == "f" and np.isfinite(value):
+        least, greatest = _equal_range(value)
+        there = ~((samples >= least) & (samples <= greatest))
+    else:
+        there = samples != value
     return there
 
 
 def comparable(nodata: float | None, dtype: np.dtype[Any]) -> Any:
-    """Return `nodata` as a value of `dtype`; None if no pixel can have it."""
+    """Return `nodata` as a value of `dtype`, without a fraction in integers; None if no pixel can have it."""
     if nodata is None:
         return None
     if dtype.kind in "fc":
+        if np.isfinite(nodata) and abs(nodata) > np.finfo(dtype).max:
+            return None
         return dtype.type(nodata)
     limits = np.iinfo(dtype)
-    if not (np.isfinite(nodata) and limits.min <= nodata <= limits.max and nodata == int(nodata)):
+    if not (np.isfinite(nodata) and limits.min <= nodata <= limits.max):
         return None
     return dtype.type(int(nodata))
+
+
+@lru_cache(maxsize=64)
+def _equal_range(value: np.floating[Any]) -> tuple[Any, Any]:
+    """Return the least and the greatest number that GDAL takes for `value`, which is finite."""
+    kind = value.dtype.type
+    bits = np.dtype(f"u{value.dtype.itemsize}")
+    size, top = (int(number.view(bits)) for number in (abs(value), np.finfo(kind).max))
+
+    def equal(number: int) -> bool:
+        other = bits.type(number).view(kind)
+        with np.errstate(all="ignore"):  # the sum may overflow, as it does in GDAL
+            near = abs(other - abs(value)) < kind(_EPSILON) * abs(other + abs(value)) * kind(2)
+        return number == size or bool(near)
+
+    # The bits of positive numbers are in the order of the numbers.
+    first = bisect_left(range(size), True, key=equal)
+    last = size + bisect_left(range(size + 1, top + 1), True, key=lambda number: not equal(number))
+    ends = [bits.type(number).view(kind) for number in (first, last)]
+    return (ends[0], ends[1]) if value > 0 else (-ends[1], -ends[0])
 
 
 def keep_apart(out: Pixels, nodata: Any, where: NDArray[np.bool_] | None) -> None:

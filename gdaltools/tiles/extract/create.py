@@ -201,7 +201,7 @@ def plan_extraction(
 ) -> ExtractionPlan:
     """Return the plan of `extract_tiles`: groups, order, decoding, memory, and the expected size and time.
 
-    Six blocks of the middle tile are read and encoded to estimate the size; nothing is written.
+    Two blocks of up to six tiles are read and encoded to estimate the size; nothing is written.
 
     Parameters
     ----------

@@ -23,6 +23,8 @@ from gdaltools.warp.strips import WarpPlan, cell_side, chosen_resampling, plan_w
 
 # The largest table of blocks that is sent to another process with each group of tiles.
 _SENT_BYTES = 1 << 20
+# Tiles from all over the grid by which the size of all is estimated.
+_SAMPLED_TILES = 6
 
 
 def cog_options(profile: str | None, options: Mapping[str, Any], *, as_cog: bool) -> CogOptions | None:
@@ -147,11 +149,13 @@ def regrouped(plan: ExtractionPlan, missing: Sequence[Position]) -> ExtractionPl
 
 
 def estimated_bytes(plan: ExtractionPlan) -> int:
-    """Return the expected size of all tiles; six blocks of the middle tile are read and encoded for it."""
+    """Return the expected size of all tiles; two blocks of up to six of them are read and encoded for it."""
     places = list(plan.positions())
-    tile = with_estimate(plan.plan_of(places[len(places) // 2]))
-    width, height = tile.levels[0]
-    return round((tile.estimated_bytes or 0) / (width * height) * plan.total_pixels)
+    count = min(_SAMPLED_TILES, len(places))
+    sampled = [places[(2 * number + 1) * len(places) // (2 * count)] for number in range(count)]
+    tiles = [with_estimate(plan.plan_of(place), blocks=2) for place in sampled]
+    pixels = sum(tile.facts.width * tile.facts.height for tile in tiles)
+    return round(sum(tile.estimated_bytes or 0 for tile in tiles) / pixels * plan.total_pixels)
 
 
 def estimated_seconds(plan: ExtractionPlan) -> float:

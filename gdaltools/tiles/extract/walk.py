@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
-import numpy as np
 from rasterio.enums import ColorInterp
 from rasterio.windows import Window
 
@@ -23,13 +22,13 @@ from gdaltools.cog.write.rows import CogRows
 from gdaltools.errors import StorageError
 from gdaltools.geo.window import PixelWindow
 from gdaltools.raster.dataset import block_cache
+from gdaltools.raster.pixels.nodata import holding_data
 from gdaltools.raster.pixels.source import Pixels, Valid
 from gdaltools.runtime import crash_points
 from gdaltools.storage import Location
 from gdaltools.tiles.extract.groups import Position, TileGroup
 from gdaltools.tiles.extract.plan import ExtractionPlan
 from gdaltools.tiles.extract.result import ExtractedTile
-from gdaltools.warp.target import holds_data
 
 # Tiles up to this size, uncompressed, are kept in memory until complete: many small open files cost more.
 _IN_MEMORY_BYTES = 4 << 20
@@ -204,10 +203,8 @@ def is_empty(plan: CogPlan, pixels: Pixels, valid: Valid | None) -> bool:
     facts = plan.facts
     if ColorInterp.alpha in facts.colorinterp:
         return not pixels[facts.colorinterp.index(ColorInterp.alpha)].any()
-    if valid is None and facts.nodata is None:
-        return False
-    there = holds_data(pixels, valid, None if valid is not None else facts.nodata)
-    return not bool(np.asarray(there).any())
+    there = holding_data(pixels, facts.nodata) if valid is None else valid
+    return there is not None and not bool(there.any())
 
 
 class _Abandoned(Exception):

@@ -8,8 +8,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pystac
 import pytest
+import rioxarray  # noqa: F401 - gives DataArray its .rio
+import xarray
 from pystac.extensions.file import FileExtension
 from pystac.extensions.projection import ProjectionExtension
 from pystac.extensions.raster import RasterExtension
@@ -18,6 +21,7 @@ from shapely.geometry import box, shape
 
 from gdaltools.catalog.stac import create_stac_collection, create_stac_item
 from gdaltools.catalog.stac_item import validate_stac
+from gdaltools.cog.create import create_cog
 from gdaltools.errors import CorruptRaster, InvalidParameter, TargetExists, UnsupportedRaster
 from tests.support.rasters import UTM, UTM_GRID, from_origin, smooth, truncate, write_raster
 
@@ -71,6 +75,19 @@ def test_items_of_any_dtype_are_valid_json(tmp_path: Path, dtype: str, nodata: f
     image = smooth(1, 30, 40, dtype=dtype)
     item = create_stac_item(write_raster(tmp_path / "a.tif", image, nodata=nodata), acquired=NOON)
     json.dumps(item.to_dict(transform_hrefs=False), allow_nan=False)
+
+
+@pytest.mark.parametrize("nodata", [-999, 2**60 + 1, 2**63 - 1])
+def test_the_nodata_of_64_bit_integers_is_exact(tmp_path: Path, nodata: int) -> None:
+    data, grid = np.full((1, 40, 40), nodata), {"x": np.arange(40.0), "y": np.arange(40.0, 0.0, -1.0)}
+    array = xarray.DataArray(data, dims=("band", "y", "x"), coords=grid)
+    array = array.rio.write_crs("EPSG:4326").rio.write_nodata(nodata)
+    create_cog(array, tmp_path / "a.tif", progress=False)
+    item = create_stac_item(tmp_path / "a.tif", acquired=NOON)
+    (asset,) = item.assets.values()
+    (band,) = asset.extra_fields["raster:bands"]
+    assert band["nodata"] == nodata
+    assert band["statistics"] == {"valid_percent": 0.0}
 
 
 def test_an_item_without_a_valid_pixel_has_no_statistics_of_nothing(tmp_path: Path) -> None:

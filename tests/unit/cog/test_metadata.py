@@ -10,14 +10,17 @@ from typing import Any
 import numpy as np
 import pytest
 import rasterio
+import rasterio.shutil
 import tifffile
 from numpy.typing import NDArray
 from rasterio.control import GroundControlPoint
 from rasterio.crs import CRS
 from rasterio.enums import ColorInterp
+from rasterio.io import MemoryFile
 from rasterio.rpc import RPC
 from rasterio.transform import Affine
 
+import gdaltools as gt
 from gdaltools.cog.create import CogResult, create_cog
 from gdaltools.cog.validate import validate_cog
 from gdaltools.errors import UnsupportedRaster
@@ -280,3 +283,88 @@ def test_a_picture_whose_zeros_are_white_is_not_inverted(tmp_path: Path) -> None
         assert {page.photometric for page in made.pages} == {tifffile.PHOTOMETRIC.MINISWHITE}
     with rasterio.open(tmp_path / "b.tif") as dataset:
         np.testing.assert_array_equal(dataset.read(), image)
+
+
+@pytest.mark.parametrize("photometric", [1, 3])
+@pytest.mark.parametrize("bands", [1, 2])
+@pytest.mark.parametrize("dtype", ["uint8", "uint16"])
+def test_a_palette_without_a_table_is_a_band_of_classes(
+    tmp_path: Path, photometric: int, bands: int, dtype: str
+) -> None:
+    source = write_raster(tmp_path / "a.tif", (image(bands) % 7).astype(dtype))
+    edited(
+        source,
+        lambda dataset: setattr(dataset, "colorinterp", [ColorInterp.palette, ColorInterp.gray][:bands]),
+    )
+    with tifffile.TiffFile(source, mode="r+b") as file:
+        file.pages[0].tags["PhotometricInterpretation"].overwrite(photometric)
+    info = gt.inspect(source)
+    assert info.color_table is None
+    assert gt.generate_tiling_scheme(source, 64, 0).tiles
+    target, _ = ours(source)
+    gdals = by_gdal(source, tmp_path / "gdal.tif", gt.cog_profile(source))
+    with rasterio.open(source) as before, rasterio.open(target) as after, rasterio.open(gdals) as other:
+        assert np.array_equal(before.read(), after.read())
+        assert after.colorinterp == other.colorinterp
+
+
+@pytest.mark.parametrize(
+    "crs",
+    [
+        "+proj=ob_tran +o_proj=longlat +o_lon_p=0 +o_lat_p=39.25 +lon_0=18 +R=6371229 +no_defs", "+proj=isea",
+        "+proj=eqearth", "+proj=tpers +h=5500000 +lat_0=40",
+        "+proj=ob_tran +o_proj=moll +o_lat_p=45 +o_lon_p=0 +R=6371000",
+    ],
+)  # fmt: skip
+def test_a_crs_that_a_geotiff_cannot_state_is_refused(tmp_path: Path, crs: str) -> None:
+    source = write_raster(tmp_path / "a.tif", image(1), crs=None, transform=WGS84_GRID)
+    with pytest.raises(UnsupportedRaster, match=r"cannot state the CRS .*target_crs"):
+        gt.create_cog(source, tmp_path / "cog.tif", input_crs=crs, progress=False)
+    with pytest.raises(UnsupportedRaster, match="cannot state the CRS"):
+        gt.plan_cog(source, input_crs=crs)
+    with pytest.raises(UnsupportedRaster, match="cannot state the CRS"):
+        gt.create_cog(source, tmp_path / "cog.tif", input_crs="EPSG:4326", target_crs=crs, progress=False)
+    assert not (tmp_path / "cog.tif").exists()
+    with rasterio.open(tmp_path / "by_gdal.tif", "w", **{**PROFILE, "crs": crs}):  # the judge
+        pass
+    with rasterio.Env(GDAL_PAM_ENABLED="NO"), rasterio.open(tmp_path / "by_gdal.tif") as judge:
+        assert judge.crs is None
+
+
+@pytest.mark.parametrize("crs", ["EPSG:4326", "EPSG:32637", "EPSG:7912", "EPSG:9518"])
+@pytest.mark.parametrize("epoch", [2021.3, 1997.0])
+def test_a_coordinate_epoch_is_kept_as_by_gdal(tmp_path: Path, crs: str, epoch: float) -> None:
+    (tmp_path / "without").mkdir()
+    plain = write_raster(tmp_path / "without" / "a.tif", image(1), crs=crs, transform=WGS84_GRID)
+    source = with_epoch(plain, tmp_path / "a.tif", epoch)
+    target, result = ours(source)
+    gdals = by_gdal(source, tmp_path / "gdal.tif", result.tier_profile)
+    assert epoch_of(target) == epoch_of(gdals) == epoch
+    assert geo_tags(target) == geo_tags(gdals)
+    assert epoch_of(ours(plain)[0]) is None
+
+
+PROFILE = {
+    "driver": "GTiff", "width": 16, "height": 16, "count": 1, "dtype": "uint8", "transform": WGS84_GRID
+}  # fmt: skip
+
+
+def with_epoch(source: Path, target: Path, epoch: float) -> Path:
+    """Write a copy whose CRS has a coordinate epoch, through GDAL's own VRT."""
+    with MemoryFile(ext="vrt") as memory:
+        rasterio.shutil.copy(source, memory.name, driver="VRT")
+        text = memory.read().decode().replace("<SRS ", f'<SRS coordinateEpoch="{epoch}" ', 1)
+    with MemoryFile(text.encode(), ext="vrt") as memory:
+        rasterio.shutil.copy(memory.name, target, driver="GTiff")
+    return target
+
+
+def geo_tags(path: Path) -> list[Any]:
+    with tifffile.TiffFile(path) as file:
+        return [file.pages[0].tags[code].value for code in (34735, 34736) if code in file.pages[0].tags]
+
+
+def epoch_of(path: Path) -> float | None:
+    keys, *numbers = geo_tags(path)
+    found = [keys[at + 3] for at in range(4, len(keys), 4) if keys[at] == 5120]
+    return float(numbers[0][found[0]]) if found else None

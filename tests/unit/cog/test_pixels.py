@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 
 from gdaltools.cog.create import CogResult, create_cog
 from gdaltools.cog.validate import validate_cog
+from gdaltools.raster.info import inspect
+from gdaltools.xr.open import open as open_raster
 from tests.support.cogs.gdal import Level, by_gdal, levels_of
 from tests.support.rasters import categories, smooth, write_raster
 from tests.unit.conftest import Cut
@@ -218,6 +220,61 @@ def test_nodata_counts_for_nothing_in_overviews(tmp_path: Path, cut: Cut, dtype:
         assert overview.nodata == pytest.approx(nodata, nan_ok=True)
 
 
+def beside(dtype: str, nodata: float) -> NDArray[Any]:
+    """Return the floating-point numbers around a nodata value, and some whose sum with it overflows."""
+    kind = np.dtype(dtype).type
+    numbers = [kind(nodata)]
+    for _ in range(9):
+        numbers = [np.nextafter(numbers[0], kind(-INF)), *numbers, np.nextafter(numbers[-1], kind(INF))]
+    numbers += [kind(nodata) * kind(1 + step * 1e-7) for step in range(-6, 7)]
+    return np.array([*numbers, kind(0), kind(nodata) * kind(0.3), -kind(nodata), kind(NAN)], dtype)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "nodata"),
+    [
+        ("float32", -9999.0), ("float32", -8192.0), ("float32", -3.4e38), ("float32", 3.4e38),
+        ("float32", -3.4028234663852886e38), ("float32", 0.0), ("float32", 1e-45), ("float32", -32768.1),
+        ("float32", INF), ("float32", NAN), ("float64", -9999.1), ("float64", -1.7976931348623157e308),
+        ("float64", 1.7e308), ("float64", 0.0), ("float64", NAN),
+    ],
+)  # fmt: skip
+@pytest.mark.filterwarnings("error::RuntimeWarning")
+def test_floats_equal_nodata_as_closely_as_gdal_says(
+    tmp_path: Path, cut: Cut, dtype: str, nodata: float
+) -> None:
+    cut(128, 128)
+    with np.errstate(all="ignore"):
+        near = beside(dtype, nodata)
+    image = hills(dtype)
+    for place, number in enumerate(near):
+        image[:, 6 * place : 6 * place + 5, 21:200] = number
+    source = write_raster(tmp_path / "a.tif", image, nodata=nodata)
+    mine, gdals = both(source)
+    assert_alike(levels_of(mine), levels_of(gdals))
+    with rasterio.open(source) as dataset:
+        hidden = dataset.read_masks() == 0
+    seen = np.isnan(open_raster(source, masked=True).values)
+    np.testing.assert_array_equal(seen, hidden | np.isnan(image))
+
+
+@pytest.mark.parametrize("resampling", RESAMPLINGS)
+@pytest.mark.parametrize("nodata", [None, 0])
+@pytest.mark.parametrize("dtype", ["uint8", "int16", "int64", "uint64", "float32", "float64"])
+@pytest.mark.filterwarnings("error::RuntimeWarning")
+def test_no_warning_of_numpy_appears_near_the_limits_of_a_dtype(
+    tmp_path: Path, cut: Cut, dtype: str, nodata: float | None, resampling: str
+) -> None:
+    cut(64, 64)
+    kind = np.dtype(dtype)
+    limits: Any = np.finfo(kind) if kind.kind == "f" else np.iinfo(kind)
+    image = np.full((2, 129, 130), limits.max, dtype)
+    image[:, ::7] = limits.min
+    image[:, 40:60, 40:60] = 0 if nodata is None else nodata
+    source = write_raster(tmp_path / "a.tif", image, nodata=nodata)
+    ours(source, overview_resampling=resampling, statistics=True)
+
+
 @pytest.mark.parametrize("size", [(130, 901), (128, 1024)])
 @pytest.mark.parametrize(
     ("dtype", "nodata"), [("uint8", 0), ("uint16", None), ("float32", NAN), ("int16", -32768)]
@@ -266,6 +323,41 @@ def test_the_mode_leaves_nodata_where_there_is_nothing_else(
     for level in levels_of(mine)[:2]:
         step = ODD[0] // level.pixels.shape[1]
         assert not level.mask[64 // step : 136 // step, 104 // step : 196 // step].any()
+
+
+@pytest.mark.parametrize("resampling", ["nearest", "average", "bilinear", "mode"])
+@pytest.mark.parametrize(
+    ("dtype", "nodata"),
+    [
+        ("uint64", 2**64 - 1), ("uint64", 2**60 + 1), ("uint64", 2**53 + 1), ("uint64", 7),
+        ("int64", 2**63 - 1), ("int64", -(2**63)), ("int64", -(2**63) + 1), ("int64", 2**60 + 1),
+        ("int64", -(2**53) - 1),
+    ],
+)  # fmt: skip
+def test_nodata_of_64_bit_integers_is_exact(
+    tmp_path: Path, cut: Cut, dtype: str, nodata: int, resampling: str
+) -> None:
+    cut(128, 128)
+    image = np.full((2, *ODD), nodata + (1 if nodata < 0 else -1), dtype)
+    image[:, :101] = nodata
+    source = tmp_path / "a.tif"
+    tifffile.imwrite(
+        source, image, photometric="minisblack", planarconfig="separate",
+        extratags=[(42113, "s", 0, str(nodata), True)],
+    )  # fmt: skip
+    mine, _ = ours(source, overview_resampling=resampling)
+    with rasterio.open(source) as dataset:
+        hidden = dataset.read_masks() == 0
+    assert hidden[:, :101].all()
+    assert not hidden[:, 101:].any()
+    np.testing.assert_array_equal(levels_of(mine)[0].mask == 0, hidden[0])
+    np.testing.assert_array_equal(np.isnan(open_raster(source, masked=True).values), hidden)
+    assert open_raster(mine).rio.nodata == nodata
+    assert inspect(mine).nodata == (nodata, nodata)
+    if resampling != "bilinear":  # GDAL computes it as float64
+        overview = levels_of(mine)[1].pixels
+        assert (overview[:, :50] == nodata).all()
+        assert (overview[:, 51:] != nodata).all()
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,10 @@ import numpy as np
 import pytest
 import rasterio
 import rasterio.shutil
+import tifffile
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from rio_cogeo.cogeo import cog_validate
 
 from gdaltools.cog.create import create_cog
 from gdaltools.cog.format.structure import check_structure
@@ -180,3 +182,43 @@ def test_a_single_column_of_blocks_is_tiled(tmp_path: Path, rows: int, cols: int
     path = write_raster(tmp_path / "a.tif", smooth(1, rows, cols), driver="COG", options={"blocksize": 64})
     report = validate_cog(path)
     assert report.valid, str(report)
+
+
+@st.composite
+def sides_near_blocks(draw: st.DrawFn) -> int:
+    """A side that is within a pixel of whole blocks of 64, at some level."""
+    blocks, level = draw(st.integers(1, 3)), draw(st.integers(0, 4))
+    return max(1, (64 * blocks << level) % 1600 + draw(st.integers(-1, 1)))
+
+
+@settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(rows=sides_near_blocks(), cols=sides_near_blocks(), masked=st.booleans())
+def test_every_cog_that_is_written_is_valid_by_all_rules(
+    tmp_path: Path, rows: int, cols: int, masked: bool
+) -> None:
+    mask = np.ones((rows, cols), bool) if masked else None
+    source = write_raster(tmp_path / "a.tif", np.full((1, rows, cols), 7, "uint8"), mask=mask)
+    create_cog(source, tmp_path / "cog.tif", blocksize=64, overwrite=True, progress=False)
+    report = validate_cog(tmp_path / "cog.tif")
+    assert report.valid, str(report)
+    assert not report.warnings
+    with tifffile.TiffFile(tmp_path / "cog.tif") as file:
+        assert all(page.is_tiled for page in file.pages)
+    _, errors, _ = cog_validate(tmp_path / "cog.tif", strict=True, quiet=True)
+    # rio-cogeo takes an image of one block for strips, and one of one pixel for its own overview.
+    assert [text for text in errors if "not tiled" not in text and "Decimation 1 " not in text] == []
+
+
+@pytest.mark.parametrize("cols", [2048, 2047])
+def test_overviews_in_strips_are_still_reported(tmp_path: Path, cols: int) -> None:
+    path = write_raster(tmp_path / "a.tif", smooth(1, 600, cols), overviews=[2])
+    report = validate_cog(path)
+    assert any("not tiled" in text for text in report.errors)
+
+
+@pytest.mark.parametrize("size", [(1024, 1280), (1280, 1024), (2048, 1100), (1024, 1024), (1023, 1300)])
+def test_overviews_one_default_block_wide_are_tiled(tmp_path: Path, size: tuple[int, int]) -> None:
+    cols, rows = size
+    source = write_raster(tmp_path / "a.tif", np.full((1, rows, cols), 7, "uint8"))
+    create_cog(source, tmp_path / "cog.tif", progress=False)
+    assert validate_cog(tmp_path / "cog.tif").valid

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import logging
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
+import rasterio
+import rasterio.shutil
+from PIL import Image
 from rasterio._err import CPLE_AppDefinedError
+from rasterio.control import GroundControlPoint
+from rasterio.crs import CRS
 from rasterio.transform import from_origin
 
 import gdaltools as gt
+from gdaltools.cog.create import create_cog
 from gdaltools.errors import CorruptRaster, InvalidLocation, SourceNotFound, UnsupportedRaster
 from gdaltools.raster.dataset import open_dataset
 from gdaltools.raster.info import inspect
@@ -131,6 +139,21 @@ def test_without_a_transform_it_cannot_be_tiled(tmp_path: Path) -> None:
         generate_tiling_scheme(path)
 
 
+@pytest.mark.parametrize("input_crs", [None, "EPSG:4326", UTM])
+@pytest.mark.parametrize("points_crs", [CRS(), CRS.from_epsg(4326)])
+def test_control_points_alone_are_refused_with_what_to_do(
+    tmp_path: Path, points_crs: CRS, input_crs: str | None
+) -> None:
+    path = write_raster(tmp_path / "a.tif", smooth(1), crs=None, transform=None)
+    points = [GroundControlPoint(y, x, 38 + x / 4e3, 9 - y / 4e3) for y in (0, 300) for x in (0, 400)]
+    with rasterio.open(path, "r+") as dataset:
+        dataset.gcps = points, points_crs
+    with pytest.raises(UnsupportedRaster, match=r"control points.*gdalwarp"):
+        generate_tiling_scheme(path, target_crs="EPSG:3857", input_crs=input_crs)
+    with pytest.raises(UnsupportedRaster, match=r"control points.*gdalwarp"):
+        create_cog(path, tmp_path / "c.tif", target_crs="EPSG:3857", input_crs=input_crs, progress=False)
+
+
 @pytest.mark.parametrize(
     ("crs", "transform", "target", "reason"),
     [
@@ -168,3 +191,51 @@ def test_what_gdal_says_in_its_own_words_while_a_file_is_open_makes_it_corrupt(t
     with pytest.raises(CorruptRaster, match=r"a\.tif .*TileByteCounts"), open_dataset(path):
         # As rasterio raises it, for example from `colorinterp` of a file with a broken table of blocks.
         raise CPLE_AppDefinedError(3, 1, 'IO error during reading of "TileByteCounts"')
+
+
+@pytest.mark.parametrize("side", [20_000, 60_000])
+@pytest.mark.parametrize("form", ["BMP", "GIF", "PNG", "JPEG"])
+def test_a_small_file_that_claims_a_huge_raster_is_corrupt(tmp_path: Path, form: str, side: int) -> None:
+    path = tmp_path / "a.img"
+    Image.fromarray(smooth(3, 60, 80).transpose(1, 2, 0)).save(path, form)
+    assert inspect(path).width == 80
+    content = bytearray(path.read_bytes())
+    if form == "BMP":
+        struct.pack_into("<ii", content, 18, side, side)
+    elif form == "GIF":
+        struct.pack_into("<HH", content, 6, side, side)
+        struct.pack_into("<HH", content, content.index(b"\x2c\0\0\0\0") + 5, side, side)
+    elif form == "PNG":
+        struct.pack_into(">II", content, 16, side, side)
+        struct.pack_into(">I", content, 29, zlib.crc32(content[12:29]))
+    else:
+        struct.pack_into(">HH", content, content.index(b"\xff\xc0") + 5, side, side)
+    path.write_bytes(content)
+    for use in (inspect, gt.plan_cog, generate_tiling_scheme):
+        with pytest.raises(CorruptRaster, match=r"claims|cannot be read"):
+            use(path)
+
+
+@pytest.mark.parametrize("form", ["BMP", "GIF", "PNG", "JPEG"])
+def test_a_file_that_compresses_well_is_read(tmp_path: Path, form: str) -> None:
+    options = {"JPEG": {"quality": 1, "progressive": True, "optimize": True}, "PNG": {"compress_level": 9}}
+    flat = Image.new("1" if form == "PNG" else "L", (6000, 5000))
+    flat.save(tmp_path / "a.img", form, **options.get(form, {}))
+    assert inspect(tmp_path / "a.img").width == 6000
+    with open_dataset(tmp_path / "a.img") as dataset:
+        assert np.ptp(dataset.read(1, out_shape=(50, 60))) == 0
+
+
+@pytest.mark.parametrize("keep", [0.3, 0.6, 0.9])
+@pytest.mark.parametrize("form", ["BMP", "GIF", "PNG", "JPEG", "WEBP", "JPEG2000"])
+def test_a_picture_cut_short_makes_no_cog(tmp_path: Path, form: str, keep: float) -> None:
+    path = tmp_path / "a.img"
+    picture = smooth(3, 500, 600, noise=30).transpose(1, 2, 0)
+    if form == "JPEG2000":
+        plain = write_raster(tmp_path / "a.tif", picture.transpose(2, 0, 1))
+        rasterio.shutil.copy(plain, path, driver="JP2OpenJPEG", QUALITY="100", REVERSIBLE="YES")
+    else:
+        Image.fromarray(picture).save(path, form, **({"lossless": True} if form == "WEBP" else {}))
+    with pytest.raises(CorruptRaster):
+        create_cog(truncate(path, keep), tmp_path / "c.tif", progress=False)
+    assert not (tmp_path / "c.tif").exists()

@@ -170,7 +170,31 @@ def test_files_beside_a_raster_say_nothing_about_it(tmp_path: Path) -> None:
     for name in ("a.tif.ovr", "a.tif.msk"):
         with rasterio.open(tmp_path / name, "w", **{**profile, "width": 100, "height": 100}):
             pass
-    assert gt.inspect(path) == plain
+    beside = ("a.tif.msk", "a.tif.ovr", "a.tif.aux.xml", "a.tfw", "a.wld")
+    found = gt.inspect(path)
+    assert found == plain.model_copy(update={"side_cars": beside})
+    made = gt.create_cog(path, tmp_path / "cog.tif", progress=False)
+    # GDAL deletes what lies beside a file that it writes.
+    write_raster(tmp_path / "placed.tif", smooth(1, 200, 200)).replace(path)
+    scheme = gt.generate_tiling_scheme(path, 64, 0)
+    for shown in (found, made, scheme):
+        assert shown.side_cars == beside
+        for name in beside:
+            assert name in str(shown)
+            assert name in shown._repr_html_()
+    assert "side_cars" not in scheme.to_geojson()
+
+
+@pytest.mark.parametrize("suffix", ["msk", "MSK", "ovr", "aux.xml"])
+@pytest.mark.parametrize("name", ["a.tif", "a.TIF", "a b.x.png", "plain"])
+def test_a_side_car_file_is_named(tmp_path: Path, name: str, suffix: str) -> None:
+    path = write_raster(tmp_path / "x.tif", smooth(1)).rename(tmp_path / name)
+    assert gt.inspect(path).side_cars == ()
+    assert "not read" not in str(gt.inspect(path))
+    other = tmp_path / f"{name}.{suffix}"
+    other.touch()
+    (tmp_path / f"other.{suffix}").touch()
+    assert [text.lower() for text in gt.inspect(path).side_cars] == [other.name.lower()]
 
 
 def test_damaged_files_end_in_typed_errors_and_no_crash() -> None:

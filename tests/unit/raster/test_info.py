@@ -6,6 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import rasterio
+import rasterio.shutil
+from PIL import Image
 from rasterio.enums import ColorInterp
 from rasterio.transform import Affine, from_origin
 
@@ -169,3 +172,29 @@ def test_a_rotated_raster_opens_without_coordinates(tmp_path: Path) -> None:
     array = gt.open(path)
     assert "x" not in array.coords
     assert array.rio.transform().almost_equals(ROTATED)
+
+
+@pytest.mark.parametrize("beside", [False, True])
+@pytest.mark.parametrize("driver", ["GTiff", "COG", "JPEG", "PNG", "JP2OpenJPEG", "WEBP", "BMP", "GIF"])
+def test_no_format_has_a_georeference_that_its_file_does_not_state(
+    tmp_path: Path, driver: str, beside: bool
+) -> None:
+    plain = write_raster(tmp_path / "plain.tif", smooth(1), crs=None, transform=None)
+    path = tmp_path / "a.img"
+    with rasterio.Env(GDAL_PAM_ENABLED="NO"):
+        if driver in ("BMP", "GIF", "WEBP"):
+            image = Image.fromarray(smooth(3).transpose(1, 2, 0))
+            image.save(path, format=driver)
+        else:
+            rasterio.shutil.copy(plain, path, driver=driver)
+    if beside and driver != "BMP":  # GDAL's BMP driver reads a world file whatever the options are
+        for suffix in ("wld", "j2w", "imw"):
+            path.with_suffix(f".{suffix}").write_text("10\n0\n0\n-10\n5\n5\n")
+        Path(f"{path}.aux.xml").write_text(
+            "<PAMDataset><SRS>EPSG:4326</SRS><GeoTransform>0,1,0,0,0,-1</GeoTransform></PAMDataset>"
+        )
+    info = inspect(path)
+    assert (info.georeferenced, info.crs, info.affine) == (False, None, Affine.identity())
+    gt.create_cog(path, tmp_path / "cog.tif", progress=False)
+    with rasterio.open(tmp_path / "cog.tif") as dataset:
+        assert dataset.transform.is_identity

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
+from scipy.io import netcdf_file
 
 import gdaltools as gt
 from gdaltools import storage
@@ -93,3 +95,37 @@ def test_a_damaged_file_is_a_typed_error(tmp_path: Path) -> None:
     (tmp_path / "bad.nc").write_bytes(b"CDF\x01" + bytes(range(200)))
     with pytest.raises(CorruptRaster):
         gt.inspect(tmp_path / "bad.nc")
+
+
+def by_records(path: Path, version: int, variables: int) -> Path:
+    """Write a classic file whose variables of 3 records have bytes, so that records may need padding."""
+    with netcdf_file(path, "w", version=version) as file:
+        file.createDimension("time", None)
+        file.createDimension("y", 21)
+        file.createDimension("x", 33)
+        for number in range(variables):
+            variable = file.createVariable(f"v{number}", "i1", ("time", "y", "x"))
+            variable[:] = np.full((3, 21, 33), number + 1)
+    return path
+
+
+@pytest.mark.parametrize("kind", ["NC", "NC2", "long header", "records", "records of two"])
+def test_a_file_cut_short_is_corrupt_and_a_whole_one_is_read(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "a.nc"
+    if kind == "long header":
+        with netcdf_file(path, "w") as file:
+            file.history = "x" * 300_000
+            file.createDimension("y", 90)
+            file.createDimension("x", 80)
+            file.createVariable("v", "f4", ("y", "x"))[:] = elevation(90, 80)[0]
+    elif "records" in kind:
+        by_records(path, 2, 2 if "two" in kind else 1)
+    else:
+        write_netcdf(path, elevation(60, 80), form=kind)
+    source = storage.locate(path, variable="v0") if kind == "records of two" else path
+    assert gt.inspect(source).count in (1, 3)
+    content = path.read_bytes()
+    for keep in (len(content) - 8, len(content) * 3 // 4, len(content) // 2, 100, 40, 9):
+        path.write_bytes(content[:keep])
+        with pytest.raises(CorruptRaster, match="cut short"):
+            gt.inspect(source)

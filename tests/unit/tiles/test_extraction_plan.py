@@ -235,3 +235,13 @@ def test_threads_are_a_number(tmp_path: Path) -> None:
     path = scene(tmp_path, 100, 100)
     with pytest.raises(InvalidParameter, match="threads"):
         plan_extraction(path, generate_tiling_scheme(path, 64, 0), threads=0)
+
+
+def test_the_size_is_estimated_from_all_over_the_grid(tmp_path: Path) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (1, 1024, 1024), dtype="uint8")
+    image[:, 300:724] = 7  # the tiles in the middle say nothing of the others
+    path = write_raster(tmp_path / "a.tif", image)
+    scheme = generate_tiling_scheme(path, 128, 0, UTM)
+    plan = plan_extraction(path, scheme, as_cog=True)
+    written = extract_tiles(path, scheme, tmp_path / "tiles", as_cog=True, progress=False).total_bytes
+    assert 0.5 < plan.estimated_bytes / written < 2
