@@ -10,6 +10,7 @@ import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any, cast
 
 import dask
@@ -21,6 +22,8 @@ from gdaltools.display.progress import ProgressOption
 from gdaltools.display.reporting import reporting
 from gdaltools.errors import InvalidParameter, UnsupportedRaster
 from gdaltools.geo.crs import Bounds, union
+from gdaltools.geo.footprint import geographic_bounds
+from gdaltools.geo.footprint import parts as cut
 from gdaltools.raster.maps import OnMap
 from gdaltools.raster.picture import file_name
 from gdaltools.runtime import graph
@@ -219,7 +222,6 @@ def _zooms(footprints: list[_Footprint], minzoom: int | None, maxzoom: int | Non
 
 def _footprint(cog: str) -> _Footprint:
     """Where a COG lies, from its header."""
-    from gdaltools.geo.footprint import geographic_bounds
     from gdaltools.raster.dataset import open_dataset
 
     location = storage.locate(cog)
@@ -244,7 +246,7 @@ def _metres_a_pixel(bounds: Bounds, width: int, height: int) -> float:
 
 
 def _document(footprints: list[_Footprint], name: str, minzoom: int, maxzoom: int) -> MosaicDocument:
-    parts = [(f.name, part) for f in footprints for part in _parts(f.bounds)]
+    parts = [(f.name, part) for f in footprints for part in cut(f.bounds)]
     bounds = union([part for _, part in parts])
     boxes = [
         (cog, (left, max(bottom, -LATITUDE_LIMIT), right, min(top, LATITUDE_LIMIT)))
@@ -258,16 +260,18 @@ def _document(footprints: list[_Footprint], name: str, minzoom: int, maxzoom: in
             maxzoom=maxzoom,
             quadkey_zoom=zoom,
             bounds=bounds,
-            center=((bounds[0] + bounds[2]) / 2, (bounds[1] + bounds[3]) / 2, minzoom),
+            center=(_middle([part for _, part in parts]), (bounds[1] + bounds[3]) / 2, minzoom),
             tiles=tiles_of(boxes, zoom),
         )
     except ValidationError as error:
         raise InvalidParameter(f"the mosaic would not be a valid MosaicJSON: {error}") from error
 
 
-def _parts(bounds: Bounds) -> list[Bounds]:
-    """Return the box, cut in two where it crosses the antimeridian."""
-    left, bottom, right, top = bounds
-    if left <= right:
-        return [bounds]
-    return [(west, bottom, east, top) for west, east in ((left, 180.0), (-180.0, right)) if west < east]
+def _middle(boxes: list[Bounds]) -> float:
+    """Return the longitude in the middle of the shortest interval that holds all the boxes, cut at 180."""
+    spans = sorted((left, right) for left, _, right, _ in boxes)
+    reached = [*accumulate((right for _, right in spans), max)]
+    starts = [*(left for left, _ in spans[1:]), spans[0][0] + 360]
+    gap, start = max((start - end, start) for end, start in zip(reached, starts, strict=True))
+    middle = start + (360 - max(gap, 0.0)) / 2
+    return (middle + 180) % 360 - 180

@@ -16,7 +16,8 @@ from rasterio.warp import reproject
 
 from gdaltools import storage
 from gdaltools.errors import CorruptRaster, InvalidParameter
-from gdaltools.geo.crs import WGS84, transform_bounds
+from gdaltools.geo.crs import WGS84
+from gdaltools.geo.footprint import geographic_bounds
 from gdaltools.raster.dataset import open_dataset
 from gdaltools.raster.picture import STRETCH_PERCENTILES
 from gdaltools.storage import Location, StrPath
@@ -65,7 +66,7 @@ class _Canvas:
         if not len(self._pixels):
             self._pixels = np.zeros((len(bands), *self._shape), "float32")
         self._is_colour &= dataset.dtypes[0] == "uint8" and ColorInterp.palette not in dataset.colorinterp
-        rows, cols = self._size_here(dataset)
+        rows, cols = self._size_here(dataset, location)
         try:
             data = dataset.read(bands, out_shape=(len(bands), rows, cols), resampling=Resampling.average)
             valid = dataset.dataset_mask(out_shape=(rows, cols))
@@ -99,8 +100,8 @@ class _Canvas:
         with rasterio.open(path, "w", **profile) as picture:
             picture.write(np.stack(bands).astype("uint8"))
 
-    def _size_here(self, dataset: DatasetReader) -> tuple[int, int]:
-        left, bottom, right, top = transform_bounds(dataset.crs, WGS84, tuple(dataset.bounds))
+    def _size_here(self, dataset: DatasetReader, location: Location) -> tuple[int, int]:
+        left, bottom, right, top = geographic_bounds(dataset, location)
         rows = min(dataset.height, max(1, round((top - bottom) / abs(self._transform.e))))
         cols = min(dataset.width, max(1, round(((right - left) % 360 or 360) / self._transform.a)))
         return rows, cols

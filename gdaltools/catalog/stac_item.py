@@ -17,8 +17,8 @@ import numpy as np
 
 from gdaltools import storage
 from gdaltools.errors import InvalidParameter
-from gdaltools.geo.crs import Bounds, crs_name
-from gdaltools.geo.footprint import corner_bounds, geographic_bounds
+from gdaltools.geo.crs import crs_name
+from gdaltools.geo.footprint import corner_bounds, geographic_bounds, geometry_of
 from gdaltools.raster.dataset import nodata_of, numpy_dtypes, open_dataset, reading
 from gdaltools.storage import Location, StrPath
 
@@ -88,10 +88,10 @@ def create_stac_item(
 
     location = storage.locate(cog)
     with open_dataset(location) as dataset:
-        geometry, bbox = _footprint(dataset, location)
+        bbox = geographic_bounds(dataset, location)
         item = pystac.Item(
             id=clean_id(item_id or location.stem),
-            geometry=geometry,
+            geometry=geometry_of(bbox),
             bbox=list(bbox),
             datetime=acquired or _tiff_time(dataset) or datetime.now(UTC),
             properties=dict(properties or {}),
@@ -163,19 +163,6 @@ def _asset(dataset: DatasetReader, href: str) -> pystac.Asset:
             "bands": [{"name": f"b{n}", "description": name} for n, name in enumerate(names, start=1)]
         },
     )
-
-
-def _footprint(dataset: DatasetReader, location: Location) -> tuple[dict[str, Any], Bounds]:
-    """Return geometry and bbox (RFC 7946: two polygons and left > right across the antimeridian)."""
-    bbox = left, bottom, right, top = geographic_bounds(dataset, location)
-    if left > right:
-        rings = [[_ring(left, bottom, 180.0, top)], [_ring(-180.0, bottom, right, top)]]
-        return {"type": "MultiPolygon", "coordinates": rings}, bbox
-    return {"type": "Polygon", "coordinates": [_ring(*bbox)]}, bbox
-
-
-def _ring(left: float, bottom: float, right: float, top: float) -> list[list[float]]:
-    return [[left, bottom], [right, bottom], [right, top], [left, top], [left, bottom]]
 
 
 def _authority_code(dataset: DatasetReader) -> str | None:

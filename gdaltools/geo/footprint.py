@@ -1,87 +1,85 @@
-"""Where a window of a grid lies on Earth: its bounds and polygon in EPSG:4326."""
+"""Where a raster, or a window of a grid, lies on Earth: its bounds and polygon in EPSG:4326.
+
+Longitudes wrap and are never clipped: 190 is -170, and left > right means across the antimeridian (RFC 7946).
+"""
 
 from __future__ import annotations
 
-import math
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pyproj import CRS as ProjCRS
+from rasterio.crs import CRS
 from rasterio.io import DatasetReader
+from rasterio.transform import Affine
 
 from gdaltools.errors import InvalidParameter, UnsupportedRaster
-from gdaltools.geo.crs import WGS84, WGS84_NAME, Bounds, parse_crs, transform_bounds, transform_points
+from gdaltools.geo.crs import WGS84, Bounds, parse_crs, transformer
 from gdaltools.geo.grid import Grid
 from gdaltools.storage import Location
 
+_Points = tuple[NDArray[np.float64], NDArray[np.float64]]
+_Window = tuple[int, int, int, int]
+
+# Points per edge of a polygon, per edge of an outline for its bounds, and per side of a sample of the inside.
 _POINTS_PER_EDGE = 8
+_POINTS_PER_OUTLINE = 32
+_POINTS_PER_SIDE = 128
+# Degrees without any point of the sample that count as a gap between its east and its west end.
+_GAP = 10.0
+# Degrees (0.1 mm) by which a longitude or latitude may pass the world's end by rounding.
+_ROUNDING = 1e-9
+# Ellipsoids of Earth have a semi-major axis within this share of WGS 84's.
+_RADIUS, _RADIUS_SHARE = 6378137.0, 0.01
+_BISECTIONS = 40
 
 
-def footprint(grid: Grid, window: tuple[int, int, int, int]) -> tuple[Bounds, dict[str, Any]]:
+def footprint(grid: Grid, window: _Window) -> tuple[Bounds, dict[str, Any]] | None:
     """Return the bounds and the GeoJSON geometry of a window ``(col_off, row_off, width, height)``.
 
     Straight edges of another CRS are curved in EPSG:4326, so the polygon has intermediate points. A window
     that crosses the antimeridian is split there into two boxes (RFC 7946 §3.1.9) and has left > right
-    (§5.2); one that contains a pole becomes the box from -180 to 180.
-
-    Raises
-    ------
-    UnsupportedRaster
-        The window lies outside the area that the grid's CRS can express.
+    (§5.2); one that contains a pole becomes the box from -180 to 180. None if no part lies on Earth, as of a
+    grid on another planet.
     """
-    bounds = grid.bounds_of(*window)
-    if grid.crs == WGS84_NAME:
-        return bounds, _box(bounds)
-    lon, lat = transform_points(grid.crs, WGS84_NAME, *_ring(grid, window))
-    if np.isfinite(lon).all() and np.isfinite(lat).all() and np.abs(np.diff(lon)).max() < 180:
-        ring = [[float(x), float(y)] for x, y in zip(lon, lat, strict=True)]
-        ring[-1] = ring[0]
-        found = (float(lon.min()), float(lat.min()), float(lon.max()), float(lat.max()))
-        return found, {"type": "Polygon", "coordinates": [ring]}
-    found = transform_bounds(parse_crs(grid.crs, "CRS of the grid"), WGS84, bounds)
-    if not np.isfinite(found).all():
-        found = _bounds_of_inner_points(grid, window)
-    if not np.isfinite(found).all():
-        raise UnsupportedRaster(f"a tile at {bounds} has no place on Earth: choose another target_crs")
-    left, bottom, right, top = found
-    if right == -180 < left:
-        found = left, bottom, right, top = left, bottom, 180.0, top
-    if left <= right:
-        return found, _box(found)
-    halves = (_box((left, bottom, 180.0, top)), _box((-180.0, bottom, right, top)))
-    return found, {"type": "MultiPolygon", "coordinates": [half["coordinates"] for half in halves]}
+    crs = parse_crs(grid.crs, "CRS of the grid")
+    if not _of_earth(crs):
+        return None
+    if crs != WGS84:
+        lon, lat = _on_earth(crs, *_ring(grid, window, _POINTS_PER_EDGE))
+        if np.isfinite(lat).all() and np.abs(lon).max() <= 180 and np.abs(np.diff(lon)).max() < 180:
+            ring = [[float(x), float(y)] for x, y in zip(lon, lat, strict=True)]
+            ring[-1] = ring[0]
+            found = (float(lon.min()), float(lat.min()), float(lon.max()), float(lat.max()))
+            return found, {"type": "Polygon", "coordinates": [ring]}
+    bounds = _bounds(crs, grid, window)
+    return None if bounds is None else (bounds, geometry_of(bounds))
 
 
-def _bounds_of_inner_points(grid: Grid, window: tuple[int, int, int, int]) -> Bounds:
-    """Return the bounds of those points of a window that have a place on Earth; infinite if none has.
+def geometry_of(bounds: Bounds) -> dict[str, Any]:
+    """Return the box as GeoJSON: a Polygon, or a MultiPolygon across the antimeridian.
 
-    For a window whose corners lie outside the projection's domain, as around an elliptical world map.
+    >>> len(geometry_of((170, -20, -170, -10))["coordinates"])
+    2
     """
-    col, row, width, height = window
-    share = np.linspace(0, 1, 4 * _POINTS_PER_EDGE + 1)
-    cols, rows = (part.ravel() for part in np.meshgrid(col + share * width, row + share * height))
-    lon, lat = transform_points(grid.crs, WGS84_NAME, *grid.world(cols, rows))
-    placed = np.isfinite(lon) & np.isfinite(lat)
-    if not placed.any():
-        return (np.inf,) * 4
-    lon, lat = lon[placed], lat[placed]
-    return float(lon.min()), float(lat.min()), float(lon.max()), float(lat.max())
+    rings = [[_box_ring(part)] for part in parts(bounds)]
+    if len(rings) == 1:
+        return {"type": "Polygon", "coordinates": rings[0]}
+    return {"type": "MultiPolygon", "coordinates": rings}
 
 
-def _box(bounds: Bounds) -> dict[str, Any]:
+def parts(bounds: Bounds) -> list[Bounds]:
+    """Return the box, cut in two where it crosses the antimeridian.
+
+    >>> parts((170, -20, -170, -10))
+    [(170, -20, 180.0, -10), (-180.0, -20, -170, -10)]
+    """
     left, bottom, right, top = bounds
-    ring = [[left, bottom], [right, bottom], [right, top], [left, top], [left, bottom]]
-    return {"type": "Polygon", "coordinates": [ring]}
-
-
-def _ring(grid: Grid, window: tuple[int, int, int, int]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return the window's outline in the grid's CRS: counter-clockwise from the lower left, closed."""
-    col, row, width, height = window
-    share = np.arange(_POINTS_PER_EDGE) / _POINTS_PER_EDGE
-    low, high = np.zeros(_POINTS_PER_EDGE), np.ones(_POINTS_PER_EDGE)
-    cols = np.concatenate([share, high, 1 - share, low, [0.0]]) * width + col
-    rows = np.concatenate([high, 1 - share, low, share, [1.0]]) * height + row
-    return grid.world(cols, rows)
+    if left <= right:
+        return [bounds]
+    return [(left, bottom, 180.0, top), (-180.0, bottom, right, top)]
 
 
 def corner_bounds(dataset: DatasetReader) -> Bounds:
@@ -91,10 +89,21 @@ def corner_bounds(dataset: DatasetReader) -> Bounds:
     return min(xs), min(ys), max(xs), max(ys)
 
 
-def geographic_bounds(dataset: DatasetReader, location: Location | str) -> Bounds:
-    """Return left, bottom, right, top in EPSG:4326, clipped to the globe.
+def bounds_4326(crs: CRS | None, transform: Affine, width: int, height: int) -> Bounds | None:
+    """Return left, bottom, right, top in EPSG:4326 of the part of a raster that lies on Earth.
 
-    left > right means that the raster crosses the antimeridian.
+    Longitudes are in -180..180; left > right means that the raster crosses the antimeridian, and one that
+    contains a pole or goes round the world reaches from -180 to 180. None if no part lies on Earth: the
+    raster has no CRS or transform, or the CRS is a local one or another planet's.
+    """
+    if not crs or transform.is_identity or not np.isfinite(transform).all() or not _of_earth(crs):
+        return None
+    grid = Grid(crs="", transform=tuple(transform)[:6], width=width, height=height)
+    return _bounds(crs, grid, (0, 0, width, height))
+
+
+def geographic_bounds(dataset: DatasetReader, location: Location | str) -> Bounds:
+    """Return `bounds_4326` of a raster that must lie on Earth.
 
     Raises
     ------
@@ -103,10 +112,134 @@ def geographic_bounds(dataset: DatasetReader, location: Location | str) -> Bound
     """
     if not dataset.crs or dataset.transform.is_identity:
         raise UnsupportedRaster(f"{location} has no CRS or transform: write it again with input_crs")
-    try:
-        left, bottom, right, top = transform_bounds(dataset.crs, WGS84, corner_bounds(dataset))
-    except InvalidParameter as error:
-        raise UnsupportedRaster(f"{location} has no place on Earth by its CRS: {error}") from error
-    if not all(map(math.isfinite, (left, bottom, right, top))):
+    found = bounds_4326(dataset.crs, dataset.transform, dataset.width, dataset.height)
+    if found is None:
         raise UnsupportedRaster(f"{location} has no place on Earth by its CRS: check it")
-    return max(left, -180.0), max(bottom, -90.0), min(right, 180.0), min(top, 90.0)
+    return found
+
+
+def _of_earth(crs: CRS) -> bool:
+    return (crs.is_geographic or crs.is_projected) and _reaches_earth(crs.to_wkt())
+
+
+@lru_cache(maxsize=64)
+def _reaches_earth(wkt: str) -> bool:
+    """Whether the CRS has an ellipsoid of Earth's size, and PROJ can transform it to EPSG:4326."""
+    try:
+        transformer(CRS.from_wkt(wkt), WGS84)
+    except InvalidParameter:
+        return False
+    ellipsoid = ProjCRS.from_wkt(wkt).ellipsoid
+    return ellipsoid is None or abs(ellipsoid.semi_major_metre / _RADIUS - 1) < _RADIUS_SHARE
+
+
+def _on_earth(crs: CRS, x: NDArray[np.float64], y: NDArray[np.float64]) -> _Points:
+    """Return longitudes and latitudes, infinite where there are none."""
+    if crs == WGS84:
+        return x, np.where(np.abs(y) <= 90 + _ROUNDING, y, np.inf)
+    lon, lat = transformer(crs, WGS84).transform(x, y, errcheck=False)
+    return np.asarray(lon, dtype="float64"), np.asarray(lat, dtype="float64")
+
+
+def _bounds(crs: CRS, grid: Grid, window: _Window) -> Bounds | None:
+    lon, lat = _on_earth(crs, *_ring(grid, window, _POINTS_PER_OUTLINE))
+    if np.isfinite(lon).all() and np.isfinite(lat).all():
+        unwrapped = np.unwrap(lon, period=360)
+        west, east = float(unwrapped.min()), float(unwrapped.max())
+    else:
+        lon, lat = _inner_points(crs, grid, window)
+        if not len(lon):
+            return None
+        west, east = _ends(lon)
+    south, north = max(float(lat.min()), -90.0), min(float(lat.max()), 90.0)
+    for latitude in (-90.0, 90.0):
+        if crs.is_projected and _contains_pole(crs, grid, window, latitude):
+            west, south, east, north = -180.0, min(south, latitude), 180.0, max(north, latitude)
+    left, right = _wrapped(west, east)
+    return left, south, right, north
+
+
+def _wrapped(west: float, east: float) -> tuple[float, float]:
+    """Return the ends of an interval of longitudes in -180..180."""
+    if east - west >= 360 - _ROUNDING:
+        return -180.0, 180.0
+    if not -180 - _ROUNDING <= west < 180 - _ROUNDING:
+        west = (west + 180 + _ROUNDING) % 360 - 180 - _ROUNDING
+    if not -180 + _ROUNDING < east <= 180 + _ROUNDING:
+        east = 180 + _ROUNDING - (180 + _ROUNDING - east) % 360
+    return max(west, -180.0), min(east, 180.0)
+
+
+def _contains_pole(crs: CRS, grid: Grid, window: _Window, latitude: float) -> bool:
+    x, y = transformer(WGS84, crs).transform([0.0, 90.0], [latitude, latitude], errcheck=False)
+    if not np.isfinite([*x, *y]).all():
+        return False
+    with np.errstate(divide="ignore", invalid="ignore"):
+        cols, rows = grid.pixels(np.asarray(x), np.asarray(y))
+    col, row, width, height = window
+    # A pole that is a line, as in cylindrical projections, is part of the outline.
+    return bool(
+        np.ptp(cols) + np.ptp(rows) < 1 and col <= cols[0] <= col + width and row <= rows[0] <= row + height
+    )
+
+
+def _inner_points(crs: CRS, grid: Grid, window: _Window) -> _Points:
+    """Return a sample of those points of a window that have a place on Earth, and of the limb around them.
+
+    For a window whose outline lies partly outside the projection's domain, as that of an elliptical world map
+    or of a full disk of Earth.
+    """
+    col, row, width, height = window
+    share = np.linspace(0, 1, _POINTS_PER_SIDE + 1)
+    cols, rows = np.meshgrid(col + share * width, row + share * height)
+
+    def placed(cols: NDArray[np.float64], rows: NDArray[np.float64]) -> tuple[NDArray[np.bool_], _Points]:
+        x, y = grid.world(cols.ravel(), rows.ravel())
+        lon, lat = _on_earth(crs, x, y)
+        return np.isfinite(lon) & np.isfinite(lat), (lon, lat)
+
+    there, (lon, lat) = placed(cols, rows)
+    found = [(lon[there], lat[there])]
+    inside = there.reshape(cols.shape)
+    for one, other in (
+        (np.s_[:, :-1], np.s_[:, 1:]),
+        (np.s_[:-1], np.s_[1:]),
+    ):
+        limb = inside[one] != inside[other]
+        ends = [np.stack([cols[part][limb], rows[part][limb]]) for part in (one, other)]
+        first = inside[one][limb]
+        earth, space = np.where(first, *ends), np.where(first, *ends[::-1])
+        for _ in range(_BISECTIONS if limb.any() else 0):
+            middle = (earth + space) / 2
+            there, _points = placed(*middle)
+            earth, space = np.where(there, middle, earth), np.where(there, space, middle)
+        _there, points = placed(*earth)
+        found.append(points)
+    lon, lat = (np.concatenate(values) for values in zip(*found, strict=True))
+    return lon, lat
+
+
+def _ends(lon: NDArray[np.float64]) -> tuple[float, float]:
+    """Return the west and east end of scattered longitudes: what lies on both sides of their largest gap."""
+    around = np.sort(lon % 360)
+    gaps = np.diff(around, append=around[0] + 360)
+    last = int(gaps.argmax())
+    if gaps[last] < _GAP:
+        return -180.0, 180.0
+    west, east = float(around[(last + 1) % len(around)]), float(around[last])
+    return (west, east) if west <= east else (west - 360, east)
+
+
+def _box_ring(bounds: Bounds) -> list[list[float]]:
+    left, bottom, right, top = bounds
+    return [[left, bottom], [right, bottom], [right, top], [left, top], [left, bottom]]
+
+
+def _ring(grid: Grid, window: _Window, points: int) -> _Points:
+    """Return the window's outline in the grid's CRS: counter-clockwise from the lower left, closed."""
+    col, row, width, height = window
+    share = np.arange(points) / points
+    low, high = np.zeros(points), np.ones(points)
+    cols = np.concatenate([share, high, 1 - share, low, [0.0]]) * width + col
+    rows = np.concatenate([high, 1 - share, low, share, [1.0]]) * height + row
+    return grid.world(cols, rows)

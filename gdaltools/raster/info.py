@@ -17,8 +17,9 @@ from rasterio.transform import Affine
 
 from gdaltools import storage
 from gdaltools.display import html
-from gdaltools.errors import InvalidParameter, UnsupportedRaster
-from gdaltools.geo.crs import WGS84, Bounds, CrsLike, crs_name, parse_crs, transform_bounds
+from gdaltools.errors import UnsupportedRaster
+from gdaltools.geo.crs import Bounds, CrsLike, crs_name, parse_crs
+from gdaltools.geo.footprint import bounds_4326
 from gdaltools.geo.grid import Grid
 from gdaltools.raster.bands import named
 from gdaltools.raster.dataset import nodata_of, numpy_dtypes, open_dataset, side_cars
@@ -217,7 +218,7 @@ def describe(dataset: DatasetReader, location: Location) -> RasterInfo:
         transform=grid.transform,
         georeferenced=not dataset.transform.is_identity,
         bounds=grid.bounds,
-        bounds_4326=_bounds_4326(dataset, grid.bounds),
+        bounds_4326=bounds_4326(dataset.crs, dataset.transform, dataset.width, dataset.height),
         resolution=grid.resolution,
         nodata=tuple(nodata_of(dataset, band) for band in dataset.indexes),
         mask=mask_kind(dataset),
@@ -285,16 +286,6 @@ def own_grid(dataset: DatasetReader, crs: CRS) -> Grid:
         width=dataset.width,
         height=dataset.height,
     )
-
-
-def _bounds_4326(dataset: DatasetReader, bounds: Bounds) -> Bounds | None:
-    if not dataset.crs or dataset.transform.is_identity:
-        return None
-    try:
-        found = transform_bounds(dataset.crs, WGS84, bounds)
-    except InvalidParameter:  # a local or engineering CRS has no place on Earth
-        return None
-    return found if all(np.isfinite(found)) else None
 
 
 def _interp_name(value: ColorInterp | int) -> str:

@@ -102,7 +102,12 @@ def _geometries(document: Mapping[str, Any]) -> list[Any]:
 
 def _in_pixels(area: BaseGeometry, grid: Grid) -> BaseGeometry:
     """Return the part of the area on and around the grid, in pixels of the grid."""
-    bounds, outline = footprint.footprint(grid, (0, 0, grid.width, grid.height))
+    placed_grid = footprint.footprint(grid, (0, 0, grid.width, grid.height))
+    if placed_grid is None:
+        raise InvalidParameter(
+            f"an area in EPSG:4326 cannot choose tiles of {grid.crs.split(',')[0][:60]}: not on Earth"
+        )
+    bounds, outline = placed_grid
     around = shape(outline).envelope if bounds[0] <= bounds[2] else shape(outline)
     size = max(*(part for part in _sides(around)), 1e-9)
     near = shapely.intersection(area, around.buffer(_MARGIN * size, join_style="mitre"))

@@ -44,10 +44,11 @@ class Tile(BaseModel):
     ----------
     transform : tuple of 6 float
         Transform of the tile's own pixels, in the scheme's CRS.
-    bounds_4326 : tuple of 4 float
-        left, bottom, right, top in EPSG:4326; left > right across the antimeridian.
-    geometry : dict
-        GeoJSON Polygon (or MultiPolygon, cut at the antimeridian) in EPSG:4326.
+    bounds_4326 : tuple of 4 float or None
+        left, bottom, right, top in EPSG:4326; left > right across the antimeridian. None if the tile does not
+        lie on Earth: on another planet, or outside the projection's domain.
+    geometry : dict or None
+        GeoJSON Polygon (or MultiPolygon, cut at the antimeridian) in EPSG:4326; None as for `bounds_4326`.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -57,8 +58,8 @@ class Tile(BaseModel):
     col: int
     window: PixelWindow
     transform: tuple[float, float, float, float, float, float]
-    bounds_4326: Bounds
-    geometry: dict[str, Any]
+    bounds_4326: Bounds | None
+    geometry: dict[str, Any] | None
 
 
 class TilingScheme(OnMap, BaseModel):
@@ -265,9 +266,8 @@ class TilingScheme(OnMap, BaseModel):
 
     def _tile(self, row: int, col: int) -> Tile:
         window = self.window(row, col)
-        bounds, geometry = footprint.footprint(
-            self.grid, (window.col_off, window.row_off, window.width, window.height)
-        )
+        found = footprint.footprint(self.grid, (window.col_off, window.row_off, window.width, window.height))
+        bounds, geometry = found or (None, None)
         return Tile(
             tile_id=f"tile_{row}_{col}",
             row=row,
@@ -418,7 +418,7 @@ class TilingScheme(OnMap, BaseModel):
                     "row": tile.row,
                     "col": tile.col,
                     "pixel_window": tile.window.model_dump(),
-                    "bounds_4326": list(tile.bounds_4326),
+                    "bounds_4326": tile.bounds_4326 and list(tile.bounds_4326),
                     "target_width_pixels": tile.window.width,
                     "target_height_pixels": tile.window.height,
                     "crs_target": self.grid.crs,

@@ -8,7 +8,8 @@ from typing import Any
 from gdaltools.cog.arrays import array_source, array_type
 from gdaltools.cost.tiles_memory import auto_tile_size
 from gdaltools.errors import InvalidParameter, UnsupportedRaster
-from gdaltools.geo.crs import WGS84, crs_name, transform_bounds
+from gdaltools.geo.crs import crs_name
+from gdaltools.geo.footprint import bounds_4326
 from gdaltools.geo.grid import Grid
 from gdaltools.raster.bands import named
 from gdaltools.raster.detect import Detection
@@ -31,7 +32,6 @@ def array_info(array: Any) -> RasterInfo:
     grid = Grid(crs="", transform=tuple(transform)[:6], width=facts.width, height=facts.height)
     chunks = getattr(source.array, "chunksize", (facts.count, facts.height, facts.width))
     size = facts.pixel_bytes * facts.width * facts.height
-    placed = crs is not None and not transform.is_identity
     return RasterInfo(
         location=source.name,
         driver="xarray",
@@ -43,7 +43,7 @@ def array_info(array: Any) -> RasterInfo:
         transform=grid.transform,
         georeferenced=not transform.is_identity,
         bounds=grid.bounds,
-        bounds_4326=transform_bounds(crs, WGS84, grid.bounds) if placed else None,
+        bounds_4326=bounds_4326(crs, transform, facts.width, facts.height),
         resolution=grid.resolution,
         nodata=(facts.nodata,) * facts.count,
         mask="none" if facts.nodata is None else "nodata",

@@ -24,9 +24,9 @@ from gdaltools.cog.write.reuse import copy_checked
 from gdaltools.display.progress import ProgressOption, Share
 from gdaltools.display.relay import Relay
 from gdaltools.display.reporting import reporting
-from gdaltools.errors import CorruptRaster, UnsupportedRaster
-from gdaltools.geo.crs import Bounds, crs_name
-from gdaltools.geo.footprint import geographic_bounds
+from gdaltools.errors import CorruptRaster
+from gdaltools.geo.crs import crs_name
+from gdaltools.geo.footprint import bounds_4326
 from gdaltools.raster.dataset import open_dataset
 from gdaltools.raster.picture import file_name
 from gdaltools.raster.pixels.prepare import FileSource, prepared
@@ -165,7 +165,7 @@ def _result(plan: CogPlan, name: str, made: DatasetReader, size: int) -> CogResu
         reprojection_performed=plan.warps,
         source_crs=crs_name(source) if source else None,
         target_crs=crs_name(target) if target else None,
-        bounds_4326=_bounds_4326(made, name),
+        bounds_4326=bounds_4326(made.crs, made.transform, made.width, made.height),
         shape=(made.height, made.width),
         band_count=made.count,
         dtype=str(made.dtypes[0]),
@@ -178,10 +178,3 @@ def _result(plan: CogPlan, name: str, made: DatasetReader, size: int) -> CogResu
         reused="blocks" if isinstance(plan.source, CopiedSource) else None,
         side_cars=plan.side_cars,
     )
-
-
-def _bounds_4326(made: DatasetReader, name: str) -> Bounds | None:
-    try:
-        return geographic_bounds(made, name)
-    except UnsupportedRaster:  # a raster without a CRS, or with a local one, has no place on Earth
-        return None

@@ -12,6 +12,7 @@ from cogeo_mosaic.mosaic import MosaicJSON
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from morecantile import tms
+from rasterio.transform import from_bounds
 
 from gdaltools.catalog.mosaic import create_mosaicjson
 from gdaltools.catalog.mosaicjson import LATITUDE_LIMIT, Bounds, MosaicDocument, quadkey_zoom, tiles_of
@@ -111,6 +112,40 @@ def test_a_raster_across_the_antimeridian_is_on_both_sides(tmp_path: Path) -> No
     assert min(lons) <= -170
     assert max(lons) >= 168
     assert result.bounds[0] == -180
+
+
+@pytest.mark.parametrize(
+    ("spans", "center"),
+    [
+        ([(170, 190)], 180),
+        ([(190, 200)], -165),
+        ([(-190, -180)], 175),
+        ([(170, 175), (-175, -170)], 180),
+        ([(-175, -170), (182, 184), (160, 165)], 175),
+        ([(0, 360)], 0),
+        ([(10, 20), (30, 50)], 30),
+        ([(0, 350), (355, 359)], 172.5),
+        ([(-180, -175), (-150, -140), (170, 215)], -165),
+    ],
+)
+def test_the_center_lies_among_the_scenes_and_longitudes_wrap(
+    tmp_path: Path, spans: list[tuple[float, float]], center: float
+) -> None:
+    cogs = [
+        write_raster(
+            tmp_path / f"{n}.tif", smooth(1, 100, 100), crs="EPSG:4326",
+            transform=from_bounds(west, -20, east, -10, 100, 100),
+        )
+        for n, (west, east) in enumerate(spans)
+    ]  # fmt: skip
+    result = create_mosaicjson(cogs, tmp_path / "m.json", minzoom=6, maxzoom=8)
+    assert (result.center[0] - center + 180) % 360 - 180 == pytest.approx(0, abs=1e-6)
+    assert -180 <= result.bounds[0] < result.bounds[2] <= 180
+    keys = read(tmp_path / "m.json")["tiles"]
+    for n, (west, east) in enumerate(spans):
+        middle = ((west + east) / 2 + 180) % 360 - 180
+        tile = tms.get("WebMercatorQuad").tile(middle, -15, result.quadkey_zoom)
+        assert str(cogs[n]) in keys[tms.get("WebMercatorQuad").quadkey(tile)]  # type: ignore[index]
 
 
 @pytest.mark.parametrize("options", [

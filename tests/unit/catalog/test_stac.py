@@ -16,6 +16,8 @@ import xarray
 from pystac.extensions.file import FileExtension
 from pystac.extensions.projection import ProjectionExtension
 from pystac.extensions.raster import RasterExtension
+from rasterio.transform import from_bounds
+from shapely.geometry import box, shape
 
 from gdaltools.catalog.stac import create_stac_collection, create_stac_item
 from gdaltools.catalog.stac_item import validate_stac
@@ -207,3 +209,28 @@ def test_across_the_antimeridian_the_extent_stays_small(tmp_path: Path) -> None:
     assert -180 < east < -165
     assert south < north
     assert document(result.items[0])["geometry"]["type"] == "MultiPolygon"
+
+
+@pytest.mark.parametrize(
+    ("west", "east", "bbox", "kind"),
+    [
+        (190, 200, (-170, -160), "Polygon"),
+        (0, 360, (-180, 180), "Polygon"),
+        (170, 190, (170, -170), "MultiPolygon"),
+        (-190, -170, (170, -170), "MultiPolygon"),
+        (180, 190, (-180, -170), "Polygon"),
+    ],
+)
+def test_longitudes_wrap_as_in_rfc_7946(
+    tmp_path: Path, west: float, east: float, bbox: tuple[float, float], kind: str
+) -> None:
+    cog = write_raster(
+        tmp_path / "a.tif", smooth(1, 100, 100), crs="EPSG:4326",
+        transform=from_bounds(west, -20, east, -10, 100, 100),
+    )  # fmt: skip
+    item = create_stac_item(cog)
+    assert item.bbox == pytest.approx([bbox[0], -20, bbox[1], -10])
+    assert item.geometry is not None
+    assert item.geometry["type"] == kind
+    assert shape(item.geometry).area == pytest.approx((east - west) * 10)
+    assert box(-180, -90, 180, 90).covers(shape(item.geometry))

@@ -20,6 +20,7 @@ from shapely.geometry import box, shape
 from gdaltools.errors import InvalidParameter, TargetExists, UnsupportedRaster
 from gdaltools.geo.crs import transform_points
 from gdaltools.geo.grid import Grid, target_grid
+from gdaltools.tiles.area import tiles_within
 from gdaltools.tiles.axis import TileAxis
 from gdaltools.tiles.generate import generate_tiling_scheme
 from gdaltools.tiles.scheme import TilingScheme
@@ -235,6 +236,23 @@ def test_tiles_across_the_antimeridian_are_cut_there(tmp_path: Path) -> None:
         assert box(-180, -90, 180, 90).covers(geometry)
         if tile.bounds_4326[0] > tile.bounds_4326[2]:
             assert tile.geometry["type"] == "MultiPolygon"
+
+
+@pytest.mark.parametrize("crs", ["IAU_2015:49910", "IAU_2015:49900", "+proj=eqc +R=1737400 +units=m"])
+def test_a_scheme_on_another_planet_is_written_without_a_place_on_earth(tmp_path: Path, crs: str) -> None:
+    planet = CRS.from_user_input(crs)
+    degree = 1.0 if planet.is_geographic else 50_000.0
+    path = write_raster(
+        tmp_path / "a.tif", smooth(1, 300, 300), crs=planet,
+        transform=from_origin(-10 * degree, 10 * degree, degree / 20, degree / 20),
+    )  # fmt: skip
+    scheme = generate_tiling_scheme(path, 128, 16, crs)
+    assert {(tile.bounds_4326, tile.geometry) for tile in scheme.tiles()} == {(None, None)}
+    scheme.write(tmp_path / "s.geojson")
+    assert TilingScheme.read(tmp_path / "s.geojson") == scheme
+    assert TilingScheme.from_geojson(scheme.to_geojson()) == scheme
+    with pytest.raises(InvalidParameter, match="not on Earth"):
+        tiles_within(scheme, {"type": "Point", "coordinates": [0.0, 0.0]})
 
 
 def test_a_scheme_is_stored_and_read_again(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import rasterio
 import xarray
+from rasterio.crs import CRS
 
 import gdaltools as gt
 from gdaltools import storage
@@ -91,6 +92,12 @@ def test_an_array_tells_what_it_is_without_being_computed(scene: Path) -> None:
     assert info.bounds_4326 == pytest.approx(file.bounds_4326)
     scheme = array.gt.tiles(128, 16)
     assert (scheme.rows, scheme.cols, scheme.warps) == (3, 4, False)
+
+
+@pytest.mark.parametrize("crs", ["IAU_2015:49910", 'LOCAL_CS["site",UNIT["metre",1]]'])
+def test_an_array_that_is_not_on_earth_has_no_bounds_there(scene: Path, crs: str) -> None:
+    array = gt.open(scene).rio.write_crs(CRS.from_user_input(crs))
+    assert array.gt.inspect().bounds_4326 is None
 
 
 def _forbidden(block: np.ndarray) -> np.ndarray:
