@@ -134,6 +134,9 @@ def plan_warp(
         GDAL's warp has no such resampling, or the requested kernel cannot warp this raster.
     """
     check_resampling(resampling)
+    flips = source.upright and source.flipped == target
+    if flips:  # every target pixel is one of the source's: nothing is mixed
+        resampling = "nearest"
     kind = mask_kind(dataset)
     dtype = np.result_type(*numpy_dtypes(dataset))
     fitting = max(1, math.isqrt(_CELL_BYTES // (dtype.itemsize * dataset.count)))
@@ -149,7 +152,7 @@ def plan_warp(
         cell=min(cell, max(_CELL_MIN, 1 << (fitting.bit_length() - 1))),
         mask=kind,
         alpha=dataset.colorinterp.index(ColorInterp.alpha) + 1 if kind == "alpha" else 0,
-        adds_mask=kind in ("none", "mask"),
+        adds_mask=kind == "mask" or (kind == "none" and not flips),
         nodata=dataset.nodata if kind == "nodata" else None,
         count=dataset.count,
         dtype=dtype.name,
