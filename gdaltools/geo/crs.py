@@ -99,6 +99,15 @@ def crs_name(crs: CRS) -> str:
     return ":".join(authority) if authority else str(crs.to_wkt())
 
 
+def turn(crs: CRS) -> float:
+    """Return the whole circle in the units of a geographic CRS.
+
+    >>> turn(WGS84)
+    360.0
+    """
+    return round(2 * math.pi / float(crs.units_factor[1]), 6)
+
+
 @lru_cache(maxsize=64)
 def _transformer(source_wkt: str, target_wkt: str) -> Transformer:
     return Transformer.from_crs(source_wkt, target_wkt, always_xy=True)

@@ -19,7 +19,7 @@ from rasterio.transform import Affine
 from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window
 
-from gdaltools.geo.crs import parse_crs, transform_points
+from gdaltools.geo.crs import parse_crs, transform_points, turn
 from gdaltools.geo.grid import Grid
 
 Points = NDArray[np.float64]
@@ -66,6 +66,10 @@ def source_pixels(source: Grid, target: Grid, cols: Points, rows: Points) -> tup
     """Return the source pixel coordinates of target pixel coordinates; infinite or NaN if there are none."""
     x, y = transform_points(target.crs, source.crs, *target.world(cols, rows))
     with np.errstate(invalid="ignore"):
+        crs = parse_crs(source.crs, "source CRS")
+        if crs.is_geographic:  # the same meridian has many longitudes: that around the source's middle
+            left, _, right, _ = source.bounds
+            x = x - turn(crs) * np.round((x - (left + right) / 2) / turn(crs))
         return source.pixels(x, y)
 
 

@@ -136,6 +136,9 @@ def plan_warp(
         The nodata value is an integer that GDAL's warp cannot compare with.
     """
     check_resampling(resampling)
+    flips = source.upright and source.flipped == target
+    if flips:  # every target pixel is one of the source's: nothing is mixed
+        resampling = "nearest"
     kind = mask_kind(dataset)
     nodata = nodata_of(dataset) if kind == "nodata" else None
     if isinstance(nodata, int) and int(float(nodata)) != nodata:
@@ -157,7 +160,7 @@ def plan_warp(
         cell=min(cell, max(_CELL_MIN, 1 << (fitting.bit_length() - 1))),
         mask=kind,
         alpha=dataset.colorinterp.index(ColorInterp.alpha) + 1 if kind == "alpha" else 0,
-        adds_mask=kind in ("none", "mask"),
+        adds_mask=kind == "mask" or (kind == "none" and not flips),
         nodata=nodata,
         count=dataset.count,
         dtype=dtype.name,

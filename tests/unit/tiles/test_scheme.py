@@ -318,7 +318,7 @@ def test_a_huge_scheme_is_planned_without_making_its_tiles(tmp_path: Path) -> No
 
 
 def test_longitudes_beyond_180_are_kept_in_their_own_crs(tmp_path: Path) -> None:
-    path = write_raster(tmp_path / "a.tif", smooth(1), transform=from_origin(0, 90, 0.9, 0.6))
+    path = write_raster(tmp_path / "a.tif", smooth(1), transform=from_origin(100, 30, 0.3, 0.2))
     assert not generate_tiling_scheme(path).warps
     with pytest.raises(UnsupportedRaster, match="antimeridian"):
         generate_tiling_scheme(path, target_crs="EPSG:3857")
