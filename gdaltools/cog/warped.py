@@ -11,7 +11,7 @@ from rasterio.vrt import WarpedVRT
 
 from gdaltools.errors import UnsupportedRaster
 from gdaltools.geo.crs import parse_crs
-from gdaltools.geo.grid import target_grid
+from gdaltools.geo.target import target_grid
 from gdaltools.geo.tms import zoom_level
 from gdaltools.geo.window import PixelWindow
 from gdaltools.raster.facts import Facts, facts_of, mask_kind

@@ -99,6 +99,11 @@ def crs_name(crs: CRS) -> str:
     return ":".join(authority) if authority else str(crs.to_wkt())
 
 
+def short_name(crs: CRS) -> str:
+    """Return `crs_name`, or the beginning of the WKT, for messages."""
+    return crs_name(crs).split(",")[0][:60]
+
+
 def turn(crs: CRS) -> float:
     """Return the whole circle in the units of a geographic CRS.
 

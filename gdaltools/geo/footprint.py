@@ -18,22 +18,19 @@ from rasterio.transform import Affine
 from gdaltools.errors import InvalidParameter, UnsupportedRaster
 from gdaltools.geo.crs import WGS84, Bounds, parse_crs, transformer
 from gdaltools.geo.grid import Grid
+from gdaltools.geo.reach import poles_inside, reach
 from gdaltools.storage import Location
 
 _Points = tuple[NDArray[np.float64], NDArray[np.float64]]
 _Window = tuple[int, int, int, int]
 
-# Points per edge of a polygon, per edge of an outline for its bounds, and per side of a sample of the inside.
+# Points per edge of a polygon, and per edge of an outline for its bounds.
 _POINTS_PER_EDGE = 8
 _POINTS_PER_OUTLINE = 32
-_POINTS_PER_SIDE = 128
-# Degrees without any point of the sample that count as a gap between its east and its west end.
-_GAP = 10.0
 # Degrees (0.1 mm) by which a longitude or latitude may pass the world's end by rounding.
 _ROUNDING = 1e-9
 # Ellipsoids of Earth have a semi-major axis within this share of WGS 84's.
 _RADIUS, _RADIUS_SHARE = 6378137.0, 0.01
-_BISECTIONS = 40
 
 
 def footprint(grid: Grid, window: _Window) -> tuple[Bounds, dict[str, Any]] | None:
@@ -142,21 +139,22 @@ def _on_earth(crs: CRS, x: NDArray[np.float64], y: NDArray[np.float64]) -> _Poin
 
 
 def _bounds(crs: CRS, grid: Grid, window: _Window) -> Bounds | None:
+    col, row, width, height = window
+    part = grid.model_copy(
+        update={"transform": grid.transform_of(col, row), "width": width, "height": height}
+    )
     lon, lat = _on_earth(crs, *_ring(grid, window, _POINTS_PER_OUTLINE))
-    if np.isfinite(lon).all() and np.isfinite(lat).all():
+    if np.isfinite(lon).all() and np.isfinite(lat).all() and not poles_inside(part, crs, WGS84):
         unwrapped = np.unwrap(lon, period=360)
         west, east = float(unwrapped.min()), float(unwrapped.max())
-    else:
-        lon, lat = _inner_points(crs, grid, window)
-        if not len(lon):
+        south, north = float(lat.min()), float(lat.max())
+    else:  # as of an elliptical world map, or of a full disk of Earth
+        try:
+            west, south, east, north = reach(part, crs, WGS84).bounds
+        except UnsupportedRaster:
             return None
-        west, east = _ends(lon)
-    south, north = max(float(lat.min()), -90.0), min(float(lat.max()), 90.0)
-    for latitude in (-90.0, 90.0):
-        if crs.is_projected and _contains_pole(crs, grid, window, latitude):
-            west, south, east, north = -180.0, min(south, latitude), 180.0, max(north, latitude)
     left, right = _wrapped(west, east)
-    return left, south, right, north
+    return left, max(south, -90.0), right, min(north, 90.0)
 
 
 def _wrapped(west: float, east: float) -> tuple[float, float]:
@@ -168,66 +166,6 @@ def _wrapped(west: float, east: float) -> tuple[float, float]:
     if not -180 + _ROUNDING < east <= 180 + _ROUNDING:
         east = 180 + _ROUNDING - (180 + _ROUNDING - east) % 360
     return max(west, -180.0), min(east, 180.0)
-
-
-def _contains_pole(crs: CRS, grid: Grid, window: _Window, latitude: float) -> bool:
-    x, y = transformer(WGS84, crs).transform([0.0, 90.0], [latitude, latitude], errcheck=False)
-    if not np.isfinite([*x, *y]).all():
-        return False
-    with np.errstate(divide="ignore", invalid="ignore"):
-        cols, rows = grid.pixels(np.asarray(x), np.asarray(y))
-    col, row, width, height = window
-    # A pole that is a line, as in cylindrical projections, is part of the outline.
-    return bool(
-        np.ptp(cols) + np.ptp(rows) < 1 and col <= cols[0] <= col + width and row <= rows[0] <= row + height
-    )
-
-
-def _inner_points(crs: CRS, grid: Grid, window: _Window) -> _Points:
-    """Return a sample of those points of a window that have a place on Earth, and of the limb around them.
-
-    For a window whose outline lies partly outside the projection's domain, as that of an elliptical world map
-    or of a full disk of Earth.
-    """
-    col, row, width, height = window
-    share = np.linspace(0, 1, _POINTS_PER_SIDE + 1)
-    cols, rows = np.meshgrid(col + share * width, row + share * height)
-
-    def placed(cols: NDArray[np.float64], rows: NDArray[np.float64]) -> tuple[NDArray[np.bool_], _Points]:
-        x, y = grid.world(cols.ravel(), rows.ravel())
-        lon, lat = _on_earth(crs, x, y)
-        return np.isfinite(lon) & np.isfinite(lat), (lon, lat)
-
-    there, (lon, lat) = placed(cols, rows)
-    found = [(lon[there], lat[there])]
-    inside = there.reshape(cols.shape)
-    for one, other in (
-        (np.s_[:, :-1], np.s_[:, 1:]),
-        (np.s_[:-1], np.s_[1:]),
-    ):
-        limb = inside[one] != inside[other]
-        ends = [np.stack([cols[part][limb], rows[part][limb]]) for part in (one, other)]
-        first = inside[one][limb]
-        earth, space = np.where(first, *ends), np.where(first, *ends[::-1])
-        for _ in range(_BISECTIONS if limb.any() else 0):
-            middle = (earth + space) / 2
-            there, _points = placed(*middle)
-            earth, space = np.where(there, middle, earth), np.where(there, space, middle)
-        _there, points = placed(*earth)
-        found.append(points)
-    lon, lat = (np.concatenate(values) for values in zip(*found, strict=True))
-    return lon, lat
-
-
-def _ends(lon: NDArray[np.float64]) -> tuple[float, float]:
-    """Return the west and east end of scattered longitudes: what lies on both sides of their largest gap."""
-    around = np.sort(lon % 360)
-    gaps = np.diff(around, append=around[0] + 360)
-    last = int(gaps.argmax())
-    if gaps[last] < _GAP:
-        return -180.0, 180.0
-    west, east = float(around[(last + 1) % len(around)]), float(around[last])
-    return (west, east) if west <= east else (west - 360, east)
 
 
 def _box_ring(bounds: Bounds) -> list[list[float]]:

@@ -10,14 +10,16 @@ from typing import Any
 import numpy as np
 import shapely
 from numpy.typing import NDArray
+from shapely.affinity import translate
 from shapely.geometry import shape
 from shapely.geometry.base import BaseGeometry
 
 from gdaltools import storage
 from gdaltools.errors import InvalidParameter
 from gdaltools.geo import footprint
-from gdaltools.geo.crs import WGS84_NAME, transform_points
+from gdaltools.geo.crs import WGS84_NAME, parse_crs, transform_points
 from gdaltools.geo.grid import Grid
+from gdaltools.geo.reach import positions
 from gdaltools.storage.location import Location
 from gdaltools.tiles.scheme import TilingScheme
 
@@ -109,6 +111,15 @@ def _in_pixels(area: BaseGeometry, grid: Grid) -> BaseGeometry:
         )
     bounds, outline = placed_grid
     around = shape(outline).envelope if bounds[0] <= bounds[2] else shape(outline)
+    if parse_crs(grid.crs, "CRS of the grid").is_geographic:
+        # Its columns may run beyond 180, where the area's longitudes do not.
+        x, y = grid.world(np.array([grid.width / 2]), np.array([grid.height / 2]))
+        middle = float(transform_points(grid.crs, WGS84_NAME, x, y)[0][0])
+        west, south, east, north = bounds
+        half = ((east - west) % 360 or 360) / 2
+        around = shapely.box(middle - half, south, middle + half, north)
+        turns = shapely.union_all([translate(area, 360 * turn) for turn in (-1, 0, 1)])
+        area = shapely.intersection(turns, shapely.box(middle - 180, -90, middle + 180, 90))
     size = max(*(part for part in _sides(around)), 1e-9)
     near = shapely.intersection(area, around.buffer(_MARGIN * size, join_style="mitre"))
     if near.is_empty:
@@ -119,8 +130,7 @@ def _in_pixels(area: BaseGeometry, grid: Grid) -> BaseGeometry:
     def placed(points: NDArray[np.float64]) -> NDArray[np.float64]:
         nonlocal lost
         x, y = transform_points(WGS84_NAME, grid.crs, points[:, 0], points[:, 1])
-        with np.errstate(invalid="ignore"):
-            cols, rows = grid.pixels(x, y)
+        cols, rows = positions(grid, x, y)
         there = np.stack([cols, rows], axis=1)
         lost = lost or not np.isfinite(there).all()
         return np.where(np.isfinite(there), there, 0.0)

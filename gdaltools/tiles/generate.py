@@ -13,7 +13,7 @@ from gdaltools import storage
 from gdaltools.cost.tiles_memory import auto_tile_size, budgeted_tile_size
 from gdaltools.errors import InvalidParameter
 from gdaltools.geo.crs import WGS84_NAME, CrsLike, parse_crs
-from gdaltools.geo.grid import Resolution, target_grid
+from gdaltools.geo.target import Resolution, target_grid
 from gdaltools.raster.dataset import open_dataset
 from gdaltools.raster.detect import RASTER_TYPES, RasterType
 from gdaltools.raster.info import describe, own_grid, source_crs

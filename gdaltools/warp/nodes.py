@@ -19,8 +19,9 @@ from rasterio.transform import Affine
 from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window
 
-from gdaltools.geo.crs import parse_crs, transform_points, turn
+from gdaltools.geo.crs import parse_crs, transform_points
 from gdaltools.geo.grid import Grid
+from gdaltools.geo.reach import copies, positions
 
 Points = NDArray[np.float64]
 
@@ -64,13 +65,7 @@ class Nodes(NamedTuple):
 
 def source_pixels(source: Grid, target: Grid, cols: Points, rows: Points) -> tuple[Points, Points]:
     """Return the source pixel coordinates of target pixel coordinates; infinite or NaN if there are none."""
-    x, y = transform_points(target.crs, source.crs, *target.world(cols, rows))
-    with np.errstate(invalid="ignore"):
-        crs = parse_crs(source.crs, "source CRS")
-        if crs.is_geographic:  # the same meridian has many longitudes: that around the source's middle
-            left, _, right, _ = source.bounds
-            x = x - turn(crs) * np.round((x - (left + right) / 2) / turn(crs))
-        return source.pixels(x, y)
+    return positions(source, *transform_points(target.crs, source.crs, *target.world(cols, rows)))
 
 
 def nodes_around(source: Grid, target: Grid, step: int, window: Window) -> Nodes:
@@ -235,6 +230,7 @@ def _gdal_places(
     """Return where in the picture GDAL finds the centres of large target pixels, shape (2, rows, cols)."""
     middle = np.arange(_RAMP) + 0.5
     picture = np.stack(np.meshgrid(middle, middle))
+    found = np.zeros((2, _PLACES, _PLACES))
     with MemoryFile() as memory:
         with memory.open(
             driver="GTiff",
@@ -243,24 +239,27 @@ def _gdal_places(
             count=2,
             dtype="float64",
             crs=parse_crs(source.crs, "source CRS"),
-            transform=_coarser(source, (0, 0), (source.width / _RAMP, source.height / _RAMP)),
+            transform=source.affine,
         ) as made:
             made.write(picture)
-        with (
-            memory.open() as dataset,
-            WarpedVRT(
-                dataset,
-                crs=parse_crs(target.crs, "target CRS"),
-                transform=_coarser(target, corner, size),
-                width=_PLACES,
-                height=_PLACES,
-                resampling=Resampling.bilinear,
-                tolerance=EXACT_TOLERANCE,
-                XSCALE=1,
-                YSCALE=1,
-            ) as warped,
-        ):
-            return np.asarray(warped.read(), dtype="float64")
+        for copy in copies(source, target):
+            with (
+                memory.open() as dataset,
+                WarpedVRT(
+                    dataset,
+                    src_transform=_coarser(copy, (0, 0), (source.width / _RAMP, source.height / _RAMP)),
+                    crs=parse_crs(target.crs, "target CRS"),
+                    transform=_coarser(target, corner, size),
+                    width=_PLACES,
+                    height=_PLACES,
+                    resampling=Resampling.bilinear,
+                    tolerance=EXACT_TOLERANCE,
+                    XSCALE=1,
+                    YSCALE=1,
+                ) as warped,
+            ):
+                found = np.maximum(found, warped.read())
+    return found
 
 
 def _coarser(grid: Grid, corner: tuple[int, int], size: tuple[float, float]) -> Affine:

@@ -24,8 +24,11 @@ from rasterio.transform import Affine
 from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window
 
-from gdaltools.geo.crs import parse_crs
+from gdaltools.geo.crs import parse_crs, transform_points
+from gdaltools.geo.grid import Grid
+from gdaltools.geo.reach import copies
 from gdaltools.raster.dataset import reading
+from gdaltools.raster.pixels.nodata import holding_data
 from gdaltools.raster.pixels.windows import SourceWindows
 from gdaltools.warp.by_kernel import warp_by_kernel
 from gdaltools.warp.nodes import (
@@ -35,7 +38,6 @@ from gdaltools.warp.nodes import (
     interpolation_error,
     nodes_among,
     nodes_around,
-    source_pixels,
 )
 from gdaltools.warp.plan import (
     CLASS_RESAMPLING,
@@ -147,17 +149,44 @@ def _row_nodes(plan: WarpPlan, cell_row: int, columns: range) -> Nodes | None:
 
 
 def _by_gdal(source: SourceWindows, plan: WarpPlan, cell: Window) -> tuple[Pixels, Mask | None]:
-    reach = _reach(plan, cell)
-    if reach == "outside":
-        return _nothing(plan, int(cell.height), int(cell.width))
+    pixels, mask = _nothing(plan, int(cell.height), int(cell.width))
+    # GDAL does not wrap longitudes: a source beyond 180 is warped from each place where it lies.
+    reaches = list(_reaches(plan, cell))
+    for copy, inside in reaches:
+        some, valid = _warped(source, plan, copy, cell, inside=inside, torn=len(reaches) > 1)
+        if inside:
+            return some, valid
+        there = _data(plan, some, valid)
+        pixels = np.where(there, some, pixels)
+        if mask is not None and valid is not None:
+            mask = np.maximum(mask, valid)
+    return pixels, mask
+
+
+def _data(plan: WarpPlan, pixels: Pixels, mask: Mask | None) -> NDArray[np.bool_]:
+    """Return where GDAL found data."""
+    there: NDArray[np.bool_] = np.ones(pixels.shape[1:], bool)
+    if mask is not None:
+        there = mask != 0
+    elif plan.alpha:
+        there = pixels[plan.alpha - 1] != 0
+    elif (known := holding_data(pixels, plan.nodata)) is not None:
+        there = np.any(known, axis=0)
+    return there
+
+
+def _warped(
+    source: SourceWindows, plan: WarpPlan, grid: Grid, cell: Window, *, inside: bool, torn: bool
+) -> tuple[Pixels, Mask | None]:
     # A cell that lies entirely in a source without gaps needs no alpha band, which halves GDAL's speed.
-    tracks_alpha = plan.adds_mask and not (reach == "inside" and plan.mask == "none")
+    tracks_alpha = plan.adds_mask and not (inside and plan.mask == "none")
     x_scale, y_scale = plan.scale
     with (
         reading(source.location, cell, frame=" of the target grid"),
         WarpedVRT(
             source.dataset,
             src_crs=parse_crs(plan.source.crs, "source CRS"),
+            src_transform=None if grid == plan.source else grid.affine,
             crs=parse_crs(plan.target.crs, "target CRS"),
             transform=Affine(*plan.target.transform_of(int(cell.col_off), int(cell.row_off))),
             width=int(cell.width),
@@ -173,6 +202,8 @@ def _by_gdal(source: SourceWindows, plan: WarpPlan, cell: Window) -> tuple[Pixel
             dtype=plan.dtype,
             XSCALE=x_scale,
             YSCALE=y_scale,
+            # From a few points GDAL would not see all of the source's window beside a seam.
+            **({"SAMPLE_GRID": "YES", "SAMPLE_STEPS": "ALL"} if torn else {}),
         ) as warped,
     ):
         pixels = warped.read(list(range(1, plan.count + 1)))
@@ -207,22 +238,23 @@ def _nothing(plan: WarpPlan, rows: int, cols: int) -> tuple[Pixels, Mask | None]
     return pixels, np.zeros((rows, cols), "uint8") if plan.adds_mask else None
 
 
-def _reach(plan: WarpPlan, window: Window) -> str:
-    """Return whether a window is "inside" the source with room for the kernel, "outside" it, or "unsure"."""
+def _reaches(plan: WarpPlan, window: Window) -> Iterator[tuple[Grid, bool]]:
+    """Yield the copies of the source's grid that a window may meet.
+
+    The second value is whether the window lies inside the copy, with room for the kernel.
+    """
     share = np.linspace(0, 1, 9)
     cols, rows = np.meshgrid(window.col_off + share * window.width, window.row_off + share * window.height)
-    x, y = source_pixels(plan.source, plan.target, cols.ravel(), rows.ravel())
-    if not (np.isfinite(x).all() and np.isfinite(y).all()):
-        return "unsure"
-    # Except at seams, the outline bends between the points by far less than a tenth of the window.
-    room_x, room_y = 8 + 0.1 * np.ptp(x), 8 + 0.1 * np.ptp(y)
-    if (
-        x.min() > room_x
-        and y.min() > room_y
-        and x.max() < plan.source.width - room_x
-        and y.max() < plan.source.height - room_y
-    ):
-        return "inside"
-    beyond_x = x.max() < -room_x or x.min() > plan.source.width + room_x
-    beyond_y = y.max() < -room_y or y.min() > plan.source.height + room_y
-    return "outside" if beyond_x or beyond_y else "unsure"
+    world = transform_points(plan.target.crs, plan.source.crs, *plan.target.world(cols.ravel(), rows.ravel()))
+    finite = np.isfinite(world[0]) & np.isfinite(world[1])
+    for grid in copies(plan.source, plan.target):
+        x, y = grid.pixels(world[0][finite], world[1][finite])
+        # Except at seams, the outline bends between the points by far less than a tenth of the window.
+        room = [8 + 0.1 * (np.ptp(part) if part.size else 0) for part in (x, y)]
+        sides = list(zip((x, y), room, (grid.width, grid.height), strict=True))
+        if not finite.all():
+            yield grid, False
+        elif all(part.min() > margin and part.max() < size - margin for part, margin, size in sides):
+            yield grid, True
+        elif all(part.max() >= -margin and part.min() <= size + margin for part, margin, size in sides):
+            yield grid, False

@@ -12,7 +12,8 @@ from rasterio.windows import Window
 from gdaltools import storage
 from gdaltools.errors import InvalidParameter
 from gdaltools.geo.crs import CrsLike, parse_crs
-from gdaltools.geo.grid import Grid, Resolution, target_grid
+from gdaltools.geo.grid import Grid
+from gdaltools.geo.target import Resolution, target_grid
 from gdaltools.raster.dataset import open_dataset
 from gdaltools.raster.detect import detect
 from gdaltools.raster.info import own_grid, source_crs

@@ -19,7 +19,8 @@ from shapely.geometry import box, shape
 
 from gdaltools.errors import InvalidParameter, TargetExists, UnsupportedRaster
 from gdaltools.geo.crs import transform_points
-from gdaltools.geo.grid import Grid, target_grid
+from gdaltools.geo.grid import Grid
+from gdaltools.geo.target import target_grid
 from gdaltools.tiles.area import tiles_within
 from gdaltools.tiles.axis import TileAxis
 from gdaltools.tiles.generate import generate_tiling_scheme

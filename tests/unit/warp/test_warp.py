@@ -28,7 +28,8 @@ import gdaltools as gt
 from gdaltools import storage
 from gdaltools.errors import InvalidParameter
 from gdaltools.geo.crs import crs_name, parse_crs
-from gdaltools.geo.grid import Grid, target_grid
+from gdaltools.geo.grid import Grid
+from gdaltools.geo.target import target_grid
 from gdaltools.raster.dataset import open_dataset
 from gdaltools.raster.pixels.windows import SourceWindows
 from gdaltools.warp import by_kernel, nodes
