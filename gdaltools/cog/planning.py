@@ -134,6 +134,8 @@ def with_estimate(plan: CogPlan, *, blocks: int = _SAMPLED_BLOCKS) -> CogPlan:
 def _of_raster(dataset: DatasetReader, location: Location, options: CogOptions) -> CogPlan:
     profile = profile_for(dataset, location, options)
     target = None if options.target_crs is None else parse_crs(options.target_crs, "target_crs")
+    if target is not None:
+        check_crs(target.to_wkt())
     if target is not None or options.tms is not None:
         crs = source_crs(dataset, location, options.input_crs)
     else:
