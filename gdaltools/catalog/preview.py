@@ -76,9 +76,10 @@ class _Canvas:
         lon, lat = np.meshgrid(self._lon[cols], self._lat[rows])
         places = pixels_at(own_grid(dataset, dataset.crs), WGS84, lon, lat)
         patch = sampled(np.dstack([*data.astype("float32"), valid]), whole, *places).transpose(2, 0, 1)
-        here = (slice(None), *np.ix_(rows, cols))
-        self._pixels[here] = np.where(patch[-1] > 0, patch[:-1], self._pixels[here])
-        self._painted[np.ix_(rows, cols)] |= patch[-1] > 0
+        place = np.ix_(rows, cols)
+        for band, found in zip(self._pixels, patch[:-1], strict=True):
+            band[place] = np.where(patch[-1] > 0, found, band[place])
+        self._painted[place] |= patch[-1] > 0
 
     def write(self, path: Path) -> None:
         """Write the painted picture as a PNG with alpha."""
