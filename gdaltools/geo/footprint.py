@@ -5,18 +5,22 @@ Longitudes wrap and are never clipped: 190 is -170, and left > right means acros
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from functools import lru_cache
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from pyproj import CRS as ProjCRS
+from pyproj import Transformer
 from rasterio.crs import CRS
 from rasterio.io import DatasetReader
 from rasterio.transform import Affine
 
 from gdaltools.errors import InvalidParameter, UnsupportedRaster
-from gdaltools.geo.crs import WGS84, Bounds, parse_crs, transformer
+from gdaltools.geo.crs import WGS84, Bounds, crs_name, parse_crs, transformer
 from gdaltools.geo.grid import Grid
 from gdaltools.storage import Location
 
@@ -29,6 +33,8 @@ _POINTS_PER_OUTLINE = 32
 _POINTS_PER_SIDE = 128
 # Degrees without any point of the sample that count as a gap between its east and its west end.
 _GAP = 10.0
+# Share of a box's longer side that counts as close to it.
+_MARGIN = 0.01
 # Degrees (0.1 mm) by which a longitude or latitude may pass the world's end by rounding.
 _ROUNDING = 1e-9
 # Ellipsoids of Earth have a semi-major axis within this share of WGS 84's.
@@ -82,11 +88,92 @@ def parts(bounds: Bounds) -> list[Bounds]:
     return [(left, bottom, 180.0, top), (-180.0, bottom, right, top)]
 
 
+def hull(boxes: Sequence[Bounds]) -> Bounds:
+    """Return the smallest box around boxes; left > right where the boxes, or the smallest, cross 180.
+
+    >>> hull([(175, 0, 180, 1), (-180, -1, -170, 0)])
+    (175, -1, -170.0, 1)
+    """
+    lefts, bottoms, rights, tops = zip(*boxes, strict=True)
+    spans = sorted(
+        (left, right if left <= right else right + 360) for left, right in zip(lefts, rights, strict=True)
+    )
+    reached = [*accumulate((right for _, right in spans), max)]
+    reached = [max(right, reached[-1] - 360) for right in reached]
+    starts = [*(left for left, _ in spans[1:]), spans[0][0] + 360]
+    gap, west = max((start - end, start) for end, start in zip(reached, starts, strict=True))
+    left, right = _wrapped(west, west + 360 - max(gap, 0.0))
+    return left, min(bottoms), right, max(tops)
+
+
+def near(bounds: Bounds, lon: NDArray[Any], lat: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Return the indexes of the latitudes and of the longitudes in a box, or close to it.
+
+    Longitudes may lie in any copy of the world. Bounds are those of a sampled outline, which may bulge a
+    little between its points; hence "close to it".
+    """
+    left, bottom, right, top = bounds
+    width = right - left if left <= right else right - left + 360
+    pad = _MARGIN * max(width, top - bottom)
+    rows = np.flatnonzero((lat >= bottom - pad) & (lat <= top + pad))
+    return rows, np.flatnonzero((lon - left + pad) % 360 <= width + 2 * pad)
+
+
+def pixels_at(
+    grid: Grid, crs: CRS, x: NDArray[np.float64], y: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the columns and rows of a raster, with fractions, at points in any CRS.
+
+    The points and the raster may lie in any copy of the world: a raster from 0 to 360 has pixels at -10.
+    Columns and rows are not finite, or outside the raster, where it has no pixel.
+    """
+    own = parse_crs(grid.crs, "CRS of the grid")
+    with np.errstate(invalid="ignore"):
+        if own != crs:
+            turn = _turn(crs.to_wkt())
+            x, y = transformer(crs, own).transform(
+                x if turn is None else (x + turn / 2) % turn - turn / 2, y, errcheck=False
+            )
+        turn, west = _turn(own.to_wkt()), grid.bounds[0]
+        return grid.pixels(x if turn is None else west + (x - west) % turn, y)
+
+
+@lru_cache(maxsize=64)
+def _turn(wkt: str) -> float | None:
+    """Return the width of the world in a CRS; None unless x, or the longitude, may go round it repeatedly.
+
+    It does in a geographic CRS and in a cylindrical projection, where x is a multiple of the longitude.
+    """
+    crs = ProjCRS.from_wkt(wkt)
+    if crs.is_geographic:
+        return 2 * math.pi / float(crs.axis_info[0].unit_conversion_factor)
+    if not crs.is_projected or crs.geodetic_crs is None:
+        return None
+    way = Transformer.from_crs(crs.geodetic_crs, crs, always_xy=True)
+    for lon in (0.0, 120.0):  # its seam lies within a degree east of one of them at most
+        x, y = way.transform([lon, lon + 1, lon, lon + 1], [0.0, 0.0, 40.0, 40.0], errcheck=False)
+        degree = float(x[1] - x[0])
+        flat = [y[1] - y[0], y[3] - y[2], x[2] - x[0], x[3] - x[1]]
+        if math.isfinite(degree) and degree and max(map(abs, flat)) < abs(degree) * 1e-9:
+            return abs(degree) * 360
+    return None
+
+
 def corner_bounds(dataset: DatasetReader) -> Bounds:
     """Return the box around the raster's four corners in its own CRS; correct for rotated rasters too."""
     corners = [dataset.transform * (col, row) for col in (0, dataset.width) for row in (0, dataset.height)]
     xs, ys = zip(*corners, strict=True)
     return min(xs), min(ys), max(xs), max(ys)
+
+
+def own_grid(dataset: DatasetReader, crs: CRS) -> Grid:
+    """Return the raster's own pixels as a grid in `crs`, which may be another than its own."""
+    return Grid(
+        crs=crs_name(crs),
+        transform=tuple(dataset.transform)[:6],
+        width=dataset.width,
+        height=dataset.height,
+    )
 
 
 def bounds_4326(crs: CRS | None, transform: Affine, width: int, height: int) -> Bounds | None:
