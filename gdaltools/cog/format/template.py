@@ -33,7 +33,7 @@ _SIDE = 16
 _BYTE, _DOUBLE = 1, 12
 _GEO_KEYS, _GEO_DOUBLES, _EPOCH_KEY = 34735, 34736, 5120
 _NORTH_UP = Affine(1, 0, 0, 0, -1, 0)
-_XMP, _METADATA, _NODATA = 700, 42112, 42113
+_XMP, _TIE_POINTS, _METADATA, _NODATA = 700, 33922, 42112, 42113
 # rasterio writes an XML document as "domain=document", where GDAL expects only the document.
 _NAMED_XML = re.compile(rb'(domain="(xml:[^"]+)"[^>]*>)\2=')
 # Tags that depend on the image's size or on the offsets of its blocks.
@@ -186,8 +186,15 @@ def check_crs(crs_wkt: str | None) -> None:
 
 
 def _mended(tag: Tag, facts: Facts) -> Tag:
-    """Return the tag as GDAL alone writes it, without the changes that rasterio makes."""
+    """Return the tag as GDAL writes it into a copy, without the changes that rasterio and a new file make."""
     data = tag.data
+    points, _ = facts.gcps
+    if tag.code == _TIE_POINTS and tag.count == 6 * len(points):
+        # GDAL 3.10 moves the points of a new file by a pixel where AREA_OR_POINT is Point: GeoTIFF counts
+        # from the centre of the first pixel there, and GDAL from its corner.
+        half = 0.5 if facts.domains.get("", {}).get("AREA_OR_POINT") == "Point" else 0.0
+        numbers = [(point.col - half, point.row - half, 0.0, point.x, point.y, point.z) for point in points]
+        return replace(tag, data=b"".join(struct.pack("<6d", *point) for point in numbers))
     if tag.code == _METADATA:
         data = _NAMED_XML.sub(rb"\1", data)
     if tag.code == _NODATA and facts.dtype in ("int64", "uint64") and facts.nodata is not None:

@@ -97,23 +97,24 @@ def test_the_transform_is_kept_to_the_bit(tmp_path: Path, transform: Affine, are
     )
 
 
-def test_ground_control_points_are_kept(tmp_path: Path) -> None:
+@pytest.mark.parametrize("heights", [False, True])
+@pytest.mark.parametrize(
+    ("crs", "area"),
+    [("EPSG:4326", "Area"), ("EPSG:4326", "Point"), ("EPSG:32637", "Point"), (None, "Area")],
+)
+def test_ground_control_points_are_kept(tmp_path: Path, area: str, heights: bool, crs: str | None) -> None:
     points = [
-        GroundControlPoint(row, col, 38 + col / 300, 9 - row / 700, height, id=str(row), info=f"at {col}")
+        GroundControlPoint(
+            row, col, 38 + col / 300, 9 - row / 700, height * heights, id=str(row), info=f"at {col}"
+        )
         for row, col, height in [(0, 0, 0.0), (0, 80.5, 1.0), (70.25, 0, 2.5), (70, 80, 0.0)]
     ]
 
     def place(dataset: Any) -> None:
-        dataset.gcps = points, CRS.from_epsg(4326)
+        dataset.gcps = points, CRS.from_user_input(crs) if crs else CRS()
 
-    assert_told(edited(write_raster(tmp_path / "a.tif", image(), crs=None, transform=None), place))
-
-
-def test_ground_control_points_need_no_crs(tmp_path: Path) -> None:
-    def place(dataset: Any) -> None:
-        dataset.gcps = [GroundControlPoint(0, 0, 1, 2), GroundControlPoint(50, 0, 1, 3)], CRS()
-
-    assert_told(edited(write_raster(tmp_path / "a.tif", image(), crs=None, transform=None), place))
+    tags = {"AREA_OR_POINT": area}
+    assert_told(edited(write_raster(tmp_path / "a.tif", image(), crs=None, transform=None, tags=tags), place))
 
 
 @pytest.mark.parametrize("placed", [False, True])
