@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import rasterio
-from numpy.typing import NDArray
 from rasterio.enums import ColorInterp, Resampling
 from rasterio.io import DatasetReader
 from rasterio.windows import Window
@@ -16,8 +15,8 @@ from gdaltools import storage
 from gdaltools.errors import InvalidParameter
 from gdaltools.geo.crs import WGS84, Bounds
 from gdaltools.geo.footprint import geographic_bounds, near, own_grid, pixels_at
-from gdaltools.raster.dataset import open_dataset, reading
-from gdaltools.raster.picture import STRETCH_PERCENTILES, sampled
+from gdaltools.raster.dataset import open_dataset
+from gdaltools.raster.picture import brightness, read_bands, sampled, stretched
 from gdaltools.storage import Location, StrPath
 
 
@@ -69,9 +68,7 @@ class _Canvas:
         self._is_colour &= dataset.dtypes[0] == "uint8" and ColorInterp.palette not in dataset.colorinterp
         shape = self._size_here(dataset, location)
         whole = Window(0, 0, dataset.width, dataset.height)
-        with reading(location, whole):
-            data = dataset.read(bands, out_shape=(len(bands), *shape), resampling=Resampling.average)
-            valid = dataset.dataset_mask(out_shape=shape) > 0
+        data, valid = read_bands(dataset, location, bands, shape, Resampling.average)
         rows, cols = near(geographic_bounds(dataset, location), self._lon, self._lat)
         lon, lat = np.meshgrid(self._lon[cols], self._lat[rows])
         places = pixels_at(own_grid(dataset, dataset.crs), WGS84, lon, lat)
@@ -83,8 +80,9 @@ class _Canvas:
 
     def write(self, path: Path) -> None:
         """Write the painted picture as a PNG with alpha."""
-        pixels = self._pixels if self._is_colour else self._stretched()
-        bands = [*np.clip(np.rint(pixels), 0, 255).astype("uint8"), np.where(self._painted, 255, 0)]
+        pixels, seen = self._pixels, self._painted
+        colours = np.rint(pixels) if self._is_colour else stretched(pixels, brightness(pixels, seen))
+        bands = [*colours.astype("uint8"), np.where(seen, 255, 0)]
         height, width = self._shape
         profile = {"driver": "PNG", "dtype": "uint8", "count": len(bands), "height": height, "width": width}
         with rasterio.open(path, "w", **profile) as picture:
@@ -95,14 +93,6 @@ class _Canvas:
         rows = min(dataset.height, max(1, round(2 * (top - bottom) / self._resolution[1])))
         cols = min(dataset.width, max(1, round(2 * ((right - left) % 360 or 360) / self._resolution[0])))
         return rows, cols
-
-    def _stretched(self) -> NDArray[np.float32]:
-        seen = self._pixels[:, self._painted]
-        if not seen.size:
-            return self._pixels
-        low, high = np.nanpercentile(seen, STRETCH_PERCENTILES)
-        stretched: NDArray[np.float32] = np.nan_to_num((self._pixels - low) / max(high - low, 1e-9) * 255)
-        return stretched
 
 
 def _contents(mosaicjson: StrPath | Location) -> tuple[list[str], tuple[float, float, float, float]]:

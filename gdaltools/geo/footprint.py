@@ -27,9 +27,11 @@ from gdaltools.storage import Location
 _Points = tuple[NDArray[np.float64], NDArray[np.float64]]
 _Window = tuple[int, int, int, int]
 
-# Points per edge of a polygon, per edge of an outline for its bounds, and per side of a sample of the inside.
+# Points per edge of a polygon, per edge of an outline for its bounds, per edge of one that leaves the Earth,
+# and per side of a sample of the inside.
 _POINTS_PER_EDGE = 8
 _POINTS_PER_OUTLINE = 32
+_POINTS_PER_FINE_OUTLINE = 2048
 _POINTS_PER_SIDE = 128
 # Degrees without any point of the sample that count as a gap between its east and its west end.
 _GAP = 10.0
@@ -40,6 +42,8 @@ _ROUNDING = 1e-9
 # Ellipsoids of Earth have a semi-major axis within this share of WGS 84's.
 _RADIUS, _RADIUS_SHARE = 6378137.0, 0.01
 _BISECTIONS = 40
+# Pixels from its edge at which a pole counts as inside of a window.
+_NEAR = 1e-3
 
 
 def footprint(grid: Grid, window: _Window) -> tuple[Bounds, dict[str, Any]] | None:
@@ -265,9 +269,8 @@ def _contains_pole(crs: CRS, grid: Grid, window: _Window, latitude: float) -> bo
         cols, rows = grid.pixels(np.asarray(x), np.asarray(y))
     col, row, width, height = window
     # A pole that is a line, as in cylindrical projections, is part of the outline.
-    return bool(
-        np.ptp(cols) + np.ptp(rows) < 1 and col <= cols[0] <= col + width and row <= rows[0] <= row + height
-    )
+    inside = -_NEAR <= cols[0] - col <= width + _NEAR and -_NEAR <= rows[0] - row <= height + _NEAR
+    return bool(np.ptp(cols) + np.ptp(rows) < 1 and inside)
 
 
 def _inner_points(crs: CRS, grid: Grid, window: _Window) -> _Points:
@@ -288,6 +291,10 @@ def _inner_points(crs: CRS, grid: Grid, window: _Window) -> _Points:
     there, (lon, lat) = placed(cols, rows)
     found = [(lon[there], lat[there])]
     inside = there.reshape(cols.shape)
+    # Close to a pole a short part of the outline may hold all longitudes.
+    lon, lat = _on_earth(crs, *_ring(grid, window, _POINTS_PER_FINE_OUTLINE))
+    there = np.isfinite(lon) & np.isfinite(lat)
+    found.append((lon[there], lat[there]))
     for one, other in (
         (np.s_[:, :-1], np.s_[:, 1:]),
         (np.s_[:-1], np.s_[1:]),

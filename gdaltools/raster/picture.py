@@ -118,7 +118,7 @@ def painted(
     bands = _bands(dataset)
     classes = ColorInterp.palette in dataset.colorinterp
     how = Resampling.nearest if classes else Resampling.average
-    data, seen = _read(dataset, location, bands, shape, how, window)
+    data, seen = read_bands(dataset, location, bands, shape, how, window)
     table = color_table(dataset, bands[0])
     if table is not None:
         return _coloured(data[0], table, seen)
@@ -151,10 +151,10 @@ def sampled(
 
 def shown_levels(dataset: DatasetReader, location: Location, shape: tuple[int, int]) -> tuple[float, float]:
     """Return the darkest and brightest value of the raster, from all of it read at `shape` (rows, cols)."""
-    return brightness(*_read(dataset, location, _bands(dataset), shape, Resampling.average))
+    return brightness(*read_bands(dataset, location, _bands(dataset), shape, Resampling.average))
 
 
-def _read(
+def read_bands(
     dataset: DatasetReader,
     location: Location,
     bands: list[int],
@@ -162,6 +162,13 @@ def _read(
     how: Resampling,
     window: Window | None = None,
 ) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+    """Return real numbers of the bands, shape (bands, *shape), and where all of them are valid and finite.
+
+    Raises
+    ------
+    CorruptRaster, StorageError
+        A block cannot be decoded, or storage did not answer.
+    """
     window = window or Window(0, 0, dataset.width, dataset.height)
     with reading(location, window):
         data = dataset.read(bands, window=window, out_shape=(len(bands), *shape), resampling=how)

@@ -7,6 +7,7 @@ GDAL's own. `gdaltools.cog.format.layout` adds only the tags that depend on the 
 
 from __future__ import annotations
 
+import math
 import re
 import struct
 from dataclasses import dataclass, replace
@@ -24,6 +25,7 @@ from rasterio.transform import Affine
 
 from gdaltools.cog.encode.codec import Encoding
 from gdaltools.errors import UnsupportedRaster
+from gdaltools.geo.crs import SAME_METRES, distance_between
 from gdaltools.raster import tiff
 from gdaltools.raster.facts import Facts
 
@@ -141,30 +143,48 @@ def _with_epoch(tags: tuple[Tag, ...], epoch: float) -> tuple[Tag, ...]:
 
 
 @lru_cache(maxsize=64)
-def _keeps_crs(crs_wkt: str) -> bool:
+def _read_back(crs_wkt: str) -> tuple[str, float] | None:
+    """Return the name of the CRS that GDAL reads where it wrote this one, and the metres between them.
+
+    None if it reads no CRS.
+    """
     with rasterio.Env(GDAL_PAM_ENABLED="NO"), MemoryFile() as memory:
         shape = {"width": 1, "height": 1, "count": 1, "dtype": "uint8"}
         with memory.open(driver="GTiff", crs=CRS.from_wkt(crs_wkt), transform=_NORTH_UP, **shape):
             pass
         with memory.open() as dataset:
-            return dataset.crs is not None
+            if dataset.crs is None:
+                return None
+            found = ProjCRS.from_wkt(dataset.crs.to_wkt())
+    return str(found.name), distance_between(ProjCRS.from_wkt(crs_wkt), found)
 
 
 def check_crs(crs_wkt: str | None) -> None:
-    """Refuse a CRS that the keys of a GeoTIFF cannot express; GDAL writes such a CRS only beside the file.
+    """Refuse a CRS that a GeoTIFF does not keep: its keys cannot express it, or GDAL reads another one.
 
     Raises
     ------
     UnsupportedRaster
-        The CRS would be lost, for example that of a rotated pole.
+        The CRS would be lost, for example that of a rotated pole, or coordinates would get another place on
+        Earth, for example where it refers to a grid of shifts.
     """
-    if crs_wkt and not _keeps_crs(crs_wkt):
-        crs = ProjCRS.from_wkt(crs_wkt)
-        method = crs.coordinate_operation.method_name if crs.coordinate_operation else crs.type_name
-        raise UnsupportedRaster(
-            f"a GeoTIFF cannot state the CRS {crs.name!r} ({method}), and the file would have none: "
-            "pass a target_crs that it can, for example 'EPSG:4326'"
-        )
+    if not crs_wkt:
+        return
+    found = _read_back(crs_wkt)
+    if found is not None and found[1] < SAME_METRES:
+        return
+    crs = ProjCRS.from_wkt(crs_wkt)
+    method = crs.coordinate_operation.method_name if crs.coordinate_operation else crs.type_name
+    become = (
+        "the file would have none"
+        if found is None
+        else f"GDAL would read {found[0]!r}, "
+        + ("another CRS" if math.isinf(found[1]) else f"up to {found[1]:.3g} m away")
+    )
+    raise UnsupportedRaster(
+        f"a GeoTIFF cannot state the CRS {crs.name!r} ({method}), and {become}: "
+        "pass a target_crs that it can, for example 'EPSG:4326'"
+    )
 
 
 def check_color_table(facts: Facts) -> None:

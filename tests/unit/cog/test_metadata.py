@@ -5,15 +5,19 @@ from __future__ import annotations
 import base64
 from collections.abc import Callable
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import numpy as np
+import pyproj
 import pytest
 import rasterio
 import rasterio.shutil
 import tifffile
 from numpy.typing import NDArray
 from PIL import Image
+from pyproj.database import query_crs_info
+from pyproj.enums import PJType
 from rasterio.control import GroundControlPoint
 from rasterio.crs import CRS
 from rasterio.enums import ColorInterp
@@ -24,7 +28,7 @@ from rasterio.transform import Affine
 import gdaltools as gt
 from gdaltools.cog.create import CogResult, create_cog
 from gdaltools.cog.validate import validate_cog
-from gdaltools.errors import UnsupportedRaster
+from gdaltools.errors import InvalidParameter, UnsupportedRaster
 from tests.support.cogs.gdal import by_gdal, facts_told, levels_of
 from tests.support.rasters import UTM, UTM_GRID, WGS84_GRID, smooth, write_raster
 
@@ -407,3 +411,68 @@ def epoch_of(path: Path) -> float | None:
     keys, *numbers = geo_tags(path)
     found = [keys[at + 3] for at in range(4, len(keys), 4) if keys[at] == 5120]
     return float(numbers[0][found[0]]) if found else None
+
+
+@pytest.mark.parametrize(
+    ("crs", "read"),
+    [
+        ("+proj=utm +zone=33 +datum=WGS84 +geoidgrids=egm96_15.gtx +vunits=m", "another CRS"),
+        ("+proj=longlat +ellps=bessel +nadgrids=BETA2007.gsb", "another CRS"),
+    ],
+)
+def test_a_crs_that_would_be_read_as_another_is_refused(tmp_path: Path, crs: str, read: str) -> None:
+    source = write_raster(tmp_path / "a.tif", image(1), crs=None, transform=WGS84_GRID)
+    with pytest.raises(UnsupportedRaster, match=f"cannot state the CRS .*{read}.*target_crs"):
+        gt.create_cog(source, tmp_path / "cog.tif", input_crs=crs, progress=False)
+
+
+_KINDS = [
+    PJType.PROJECTED_CRS,
+    PJType.GEOGRAPHIC_2D_CRS,
+    PJType.GEOGRAPHIC_3D_CRS,
+    PJType.COMPOUND_CRS,
+]
+_NAMED = [
+    "EPSG:5513", "EPSG:5514", "EPSG:2065", "EPSG:5221", "EPSG:4979", "EPSG:9518", "EPSG:25833+7837",
+    "EPSG:4326+5773",
+    "EPSG:3832", "EPSG:2193", "EPSG:3031", "EPSG:2056", "EPSG:27700", "EPSG:4807", "EPSG:2155", "EPSG:26811",
+    "ESRI:4812", "ESRI:54030", "IAU_2015:49910", "OGC:CRS84", "+proj=longlat +datum=WGS84 +lon_wrap=180",
+    "+proj=longlat +ellps=GRS80 +towgs84=100,50,20,1,2,3,4", "+proj=utm +zone=33 +pm=paris +ellps=clrk80",
+    "+proj=krovak +lat_0=49.5 +lon_0=24.8333333333333 +k=0.9999 +ellps=bessel +units=m +axis=swu",
+]  # fmt: skip
+
+
+def test_a_crs_keeps_its_coordinates_in_a_cog_or_is_refused(tmp_path: Path) -> None:
+    source = write_raster(tmp_path / "a.tif", image(1), crs=None, transform=WGS84_GRID)
+    known = [f"EPSG:{info.code}" for info in query_crs_info("EPSG", _KINDS, allow_deprecated=True)]
+    kept = 0
+    for name in [*_NAMED, *Random(1).sample(known, 80)]:
+        try:
+            gt.create_cog(
+                source, tmp_path / "cog.tif", input_crs=name, blocksize=128, overwrite=True, progress=False
+            )
+        except (InvalidParameter, UnsupportedRaster):
+            continue
+        with rasterio.open(tmp_path / "cog.tif") as dataset:
+            found = pyproj.CRS.from_wkt(dataset.crs.to_wkt())
+        own = pyproj.CRS.from_user_input(name)
+        assert own.equals(found, ignore_axis_order=True) or _apart(own, found) < 1e-3, name
+        kept += 1
+    assert kept > 90
+
+
+def _apart(own: pyproj.CRS, found: pyproj.CRS) -> float:
+    """Return by how many metres, or millionths of a degree, two CRSs differ in WGS 84 or on their planet."""
+    area = own.area_of_use.bounds if own.area_of_use else (-20, -20, 20, 20)
+    lon, lat = np.linspace(area[0], area[2], 7)[1:-1], np.linspace(area[1], area[3], 7)[1:-1]
+    flat = own.to_2d() if len(own.axis_info) > 2 else own
+    forth = pyproj.Transformer.from_crs(own.geodetic_crs.to_2d(), flat, always_xy=True)
+    x, y = forth.transform(lon, lat)
+    earth = abs(own.ellipsoid.semi_major_metre / 6378137 - 1) < 0.01
+    places = [
+        pyproj.Transformer.from_crs(crs, 4979 if earth else own.geodetic_crs, always_xy=True).transform(
+            x, y, np.full_like(x, 50.0)
+        )
+        for crs in (own, found)
+    ]
+    return float(np.abs(np.subtract(*places) * [[111_319.0], [111_319.0], [1.0]]).max())
