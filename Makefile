@@ -11,7 +11,7 @@ PIP_INSTALL := pip install -q --root-user-action ignore --disable-pip-version-ch
 INSTALL = $(shell test -x $(VENV)/uv/bin/uv && echo "$(VENV)/uv/bin/uv pip install -q --python $(BIN)/python" \
 	|| echo "$(BIN)/python -m $(PIP_INSTALL)")
 
-.PHONY: demo test browser-test chaos fuzz bench calibrate notebook notebooks docs image image-test deploy-test lint lock clean
+.PHONY: demo test browser-test chaos fuzz files bench calibrate notebook notebooks docs image image-test deploy-test lint lock clean
 .DELETE_ON_ERROR:
 
 demo: $(READY)
@@ -39,6 +39,10 @@ calibrate: $(READY)
 
 fuzz: $(READY)
 	@$(BIN)/python -m tests.fuzz_cog $(ARGS)
+
+# ARGS=FOLDER takes every raster below it through each function; without, a zoo of rasters of every kind.
+files: $(READY)
+	@$(BIN)/python -m tests.real_files $(ARGS)
 
 notebook: $(READY)
 	@$(INSTALL) -e '.[notebook,map,worker]'

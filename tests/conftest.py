@@ -21,6 +21,7 @@ LONGEST = (
     "acceptance/test_faults.py",
     "acceptance/test_dead_letter_commands.py",
     "acceptance/test_chaos.py",
+    "real_files/test_real_files.py",
     "unit/warp/test_warp.py",
     "unit/tiles/test_resume.py",
     "integration/task/test_crashes.py",

@@ -10,7 +10,6 @@ import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import accumulate
 from typing import Any, cast
 
 import dask
@@ -22,7 +21,7 @@ from gdaltools.display.progress import ProgressOption
 from gdaltools.display.reporting import reporting
 from gdaltools.errors import InvalidParameter, UnsupportedRaster
 from gdaltools.geo.crs import Bounds, union
-from gdaltools.geo.footprint import geographic_bounds
+from gdaltools.geo.footprint import geographic_bounds, hull
 from gdaltools.geo.footprint import parts as cut
 from gdaltools.raster.maps import OnMap
 from gdaltools.raster.picture import file_name
@@ -91,7 +90,8 @@ class MosaicResult(OnMap, BaseModel):
 
     def _on_map(self) -> dict[str, Any]:
         left, _, right, _ = self.bounds
-        return {"sources": self.cogs, "bounds": self.bounds if left < right else None}
+        # Bounds over half of the world may be those of COGs on both sides of the antimeridian.
+        return {"sources": self.cogs, "bounds": self.bounds if right - left < 180 else None}
 
     def _about(self) -> str:
         return file_name(self.location)
@@ -247,6 +247,8 @@ def _metres_a_pixel(bounds: Bounds, width: int, height: int) -> float:
 
 def _document(footprints: list[_Footprint], name: str, minzoom: int, maxzoom: int) -> MosaicDocument:
     parts = [(f.name, part) for f in footprints for part in cut(f.bounds)]
+    west, _, east, _ = hull([f.bounds for f in footprints])
+    middle = (west + east) / 2 if west <= east else (west + east) / 2 % 360 - 180
     bounds = union([part for _, part in parts])
     boxes = [
         (cog, (left, max(bottom, -LATITUDE_LIMIT), right, min(top, LATITUDE_LIMIT)))
@@ -260,18 +262,8 @@ def _document(footprints: list[_Footprint], name: str, minzoom: int, maxzoom: in
             maxzoom=maxzoom,
             quadkey_zoom=zoom,
             bounds=bounds,
-            center=(_middle([part for _, part in parts]), (bounds[1] + bounds[3]) / 2, minzoom),
+            center=(middle, (bounds[1] + bounds[3]) / 2, minzoom),
             tiles=tiles_of(boxes, zoom),
         )
     except ValidationError as error:
         raise InvalidParameter(f"the mosaic would not be a valid MosaicJSON: {error}") from error
-
-
-def _middle(boxes: list[Bounds]) -> float:
-    """Return the longitude in the middle of the shortest interval that holds all the boxes, cut at 180."""
-    spans = sorted((left, right) for left, _, right, _ in boxes)
-    reached = [*accumulate((right for _, right in spans), max)]
-    starts = [*(left for left, _ in spans[1:]), spans[0][0] + 360]
-    gap, start = max((start - end, start) for end, start in zip(reached, starts, strict=True))
-    middle = start + (360 - max(gap, 0.0)) / 2
-    return (middle + 180) % 360 - 180

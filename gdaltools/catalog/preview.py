@@ -7,19 +7,16 @@ from pathlib import Path
 
 import numpy as np
 import rasterio
-from numpy.typing import NDArray
 from rasterio.enums import ColorInterp, Resampling
-from rasterio.errors import RasterioIOError
 from rasterio.io import DatasetReader
-from rasterio.transform import Affine, from_bounds
-from rasterio.warp import reproject
+from rasterio.windows import Window
 
 from gdaltools import storage
-from gdaltools.errors import CorruptRaster, InvalidParameter
-from gdaltools.geo.crs import WGS84
-from gdaltools.geo.footprint import geographic_bounds
+from gdaltools.errors import InvalidParameter
+from gdaltools.geo.crs import WGS84, Bounds
+from gdaltools.geo.footprint import geographic_bounds, near, own_grid, pixels_at
 from gdaltools.raster.dataset import open_dataset
-from gdaltools.raster.picture import STRETCH_PERCENTILES
+from gdaltools.raster.picture import brightness, read_bands, sampled, stretched
 from gdaltools.storage import Location, StrPath
 
 
@@ -41,7 +38,7 @@ def preview_mosaic(mosaicjson: StrPath | Location, dst: StrPath | Location, *, w
     assets, bounds = _contents(mosaicjson)
     left, bottom, right, top = bounds
     height = max(1, round(width * (top - bottom) / (right - left)))
-    canvas = _Canvas(width, height, from_bounds(*bounds, width, height))
+    canvas = _Canvas(width, height, bounds)
     for asset in assets:
         with open_dataset(asset) as dataset:
             canvas.paint(dataset, storage.locate(asset))
@@ -53,48 +50,39 @@ def preview_mosaic(mosaicjson: StrPath | Location, dst: StrPath | Location, *, w
 class _Canvas:
     """The picture while it is painted: up to three bands, and a mask of data."""
 
-    def __init__(self, width: int, height: int, transform: Affine) -> None:
+    def __init__(self, width: int, height: int, bounds: Bounds) -> None:
+        left, bottom, right, top = bounds
         self._shape = height, width
-        self._transform = transform
+        self._resolution = (right - left) / width, (top - bottom) / height
+        self._lon = left + (np.arange(width) + 0.5) * self._resolution[0]
+        self._lat = top - (np.arange(height) + 0.5) * self._resolution[1]
         self._pixels = np.zeros((0, height, width), "float32")
-        self._painted = np.zeros((height, width), "uint8")
+        self._painted = np.zeros((height, width), bool)
         self._is_colour = True
 
     def paint(self, dataset: DatasetReader, location: Location) -> None:
-        """Paint a COG in its place, from the overview that is about as fine as the picture."""
+        """Paint a COG in its place, from an overview at least twice as fine as the picture."""
         bands = list(dataset.indexes[: 3 if dataset.count >= 3 else 1])
         if not len(self._pixels):
             self._pixels = np.zeros((len(bands), *self._shape), "float32")
         self._is_colour &= dataset.dtypes[0] == "uint8" and ColorInterp.palette not in dataset.colorinterp
-        rows, cols = self._size_here(dataset, location)
-        try:
-            data = dataset.read(bands, out_shape=(len(bands), rows, cols), resampling=Resampling.average)
-            valid = dataset.dataset_mask(out_shape=(rows, cols))
-        except RasterioIOError as error:
-            raise CorruptRaster(f"{location}: its pixels cannot be read") from error
-        shrunk = dataset.transform * Affine.scale(dataset.width / cols, dataset.height / rows)
-        patch = np.zeros_like(self._pixels)
-        where = np.zeros_like(self._painted)
-        for source, target, how in (
-            (data.astype("float32"), patch, Resampling.bilinear),
-            (valid, where, Resampling.nearest),
-        ):
-            reproject(
-                source,
-                target,
-                src_transform=shrunk,
-                src_crs=dataset.crs,
-                dst_transform=self._transform,
-                dst_crs=WGS84,
-                resampling=how,
-            )
-        self._pixels = np.where(where > 0, patch, self._pixels)
-        self._painted |= where
+        shape = self._size_here(dataset, location)
+        whole = Window(0, 0, dataset.width, dataset.height)
+        data, valid = read_bands(dataset, location, bands, shape, Resampling.average)
+        rows, cols = near(geographic_bounds(dataset, location), self._lon, self._lat)
+        lon, lat = np.meshgrid(self._lon[cols], self._lat[rows])
+        places = pixels_at(own_grid(dataset, dataset.crs), WGS84, lon, lat)
+        patch = sampled(np.dstack([*data.astype("float32"), valid]), whole, *places).transpose(2, 0, 1)
+        place = np.ix_(rows, cols)
+        for band, found in zip(self._pixels, patch[:-1], strict=True):
+            band[place] = np.where(patch[-1] > 0, found, band[place])
+        self._painted[place] |= patch[-1] > 0
 
     def write(self, path: Path) -> None:
         """Write the painted picture as a PNG with alpha."""
-        pixels = self._pixels if self._is_colour else self._stretched()
-        bands = [*np.clip(np.rint(pixels), 0, 255).astype("uint8"), np.where(self._painted > 0, 255, 0)]
+        pixels, seen = self._pixels, self._painted
+        colours = np.rint(pixels) if self._is_colour else stretched(pixels, brightness(pixels, seen))
+        bands = [*colours.astype("uint8"), np.where(seen, 255, 0)]
         height, width = self._shape
         profile = {"driver": "PNG", "dtype": "uint8", "count": len(bands), "height": height, "width": width}
         with rasterio.open(path, "w", **profile) as picture:
@@ -102,17 +90,9 @@ class _Canvas:
 
     def _size_here(self, dataset: DatasetReader, location: Location) -> tuple[int, int]:
         left, bottom, right, top = geographic_bounds(dataset, location)
-        rows = min(dataset.height, max(1, round((top - bottom) / abs(self._transform.e))))
-        cols = min(dataset.width, max(1, round(((right - left) % 360 or 360) / self._transform.a)))
+        rows = min(dataset.height, max(1, round(2 * (top - bottom) / self._resolution[1])))
+        cols = min(dataset.width, max(1, round(2 * ((right - left) % 360 or 360) / self._resolution[0])))
         return rows, cols
-
-    def _stretched(self) -> NDArray[np.float32]:
-        seen = self._pixels[:, self._painted > 0]
-        if not seen.size:
-            return self._pixels
-        low, high = np.nanpercentile(seen, STRETCH_PERCENTILES)
-        stretched: NDArray[np.float32] = np.nan_to_num((self._pixels - low) / max(high - low, 1e-9) * 255)
-        return stretched
 
 
 def _contents(mosaicjson: StrPath | Location) -> tuple[list[str], tuple[float, float, float, float]]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
@@ -21,10 +22,15 @@ from numpy.typing import NDArray
 from pyproj import CRS as ProjCRS
 from pyproj import Transformer
 from pyproj.exceptions import ProjError
+from rasterio._env import get_gdal_config, set_gdal_config
 from rasterio.crs import CRS
 from rasterio.errors import CRSError
 
 from gdaltools.errors import InvalidParameter
+
+# Outside of `rasterio.Env` GDAL prints its errors and warnings; those that matter are raised as ours.
+if get_gdal_config("CPL_LOG") is None:
+    set_gdal_config("CPL_LOG", os.devnull)
 
 Bounds = tuple[float, float, float, float]
 #: The forms in which a user may give a CRS.
@@ -39,8 +45,14 @@ _KNOWN_FORMS = re.compile(
     | urn:ogc:def:crs [a-z0-9_.:,]+ | https?://www\.opengis\.net/def/crs/ [a-z0-9_./-]+
     | \+ (?:proj|init) = .* | [a-z][a-z_0-9]* \s* \[ .* \] | \{ .* \} ) \s* \Z"""
 )
+_EPSG_CODE = re.compile(r"(?i)(?:urn:ogc:def:crs:)?EPSG:[0-9.:]+")
 _MAX_TEXT = 20_000
 _DENSIFY = 21
+#: Metres below which two places count as the same.
+SAME_METRES = 1e-3
+# Points per side of a sample of a CRS's area of use.
+_SAMPLED_SIDE = 7
+_METRES_A_DEGREE = 111_319.49
 
 
 def parse_crs(text: CrsLike, what: str) -> CRS:
@@ -56,7 +68,8 @@ def parse_crs(text: CrsLike, what: str) -> CRS:
     Raises
     ------
     InvalidParameter
-        `text` has none of these forms, PROJ does not know it, or it is neither geographic nor projected.
+        `text` has none of these forms, PROJ does not know it, it has no WKT, it is neither geographic nor
+        projected, or it is a deprecated code in whose place GDAL would use a CRS with other coordinates.
     """
     if isinstance(text, CRS):
         return text
@@ -70,7 +83,31 @@ def parse_crs(text: CrsLike, what: str) -> CRS:
         raise InvalidParameter(f"{shown} is a CRS that PROJ does not know: check the code") from error
     if not (crs.is_geographic or crs.is_projected):
         raise InvalidParameter(f"{shown} is not a geographic or projected CRS: give one like EPSG:4326")
+    replaced = _replaced(text.strip())
+    if replaced is not None:
+        raise InvalidParameter(
+            f"{shown} is deprecated, and GDAL reads {replaced} in its place, which has other coordinates: "
+            "name the CRS that the coordinates are in"
+        )
     return crs
+
+
+@lru_cache(maxsize=256)
+def _replaced(text: str) -> str | None:
+    """Return the CRS that GDAL uses in the place of a deprecated code, if its coordinates are others."""
+    if not _EPSG_CODE.fullmatch(text):
+        return None
+    try:
+        own = ProjCRS.from_user_input(text)
+    except ProjError:
+        return None
+    if not any(part.is_deprecated for part in (own, *own.sub_crs_list)):
+        return None
+    used = ProjCRS.from_wkt(_from_text(text).to_wkt())
+    if distance_between(own, used) < SAME_METRES:
+        return None
+    authority = used.to_authority()
+    return f"{used.name} ({':'.join(authority)})" if authority else str(used.name)
 
 
 def _as_text(form: object) -> object:
@@ -87,7 +124,9 @@ def _as_text(form: object) -> object:
 @lru_cache(maxsize=256)
 def _from_text(text: str) -> CRS:
     with rasterio.Env():  # turns GDAL's error into the exception instead of printing it
-        return CRS.from_user_input(text)
+        crs = CRS.from_user_input(text)
+        crs.to_wkt()  # an error if its method has none in GDAL
+        return crs
 
 
 def crs_name(crs: CRS) -> str:
@@ -104,13 +143,38 @@ def short_name(crs: CRS) -> str:
     return crs_name(crs).split(",")[0][:60]
 
 
-def turn(crs: CRS) -> float:
-    """Return the whole circle in the units of a geographic CRS.
+def turn(crs: CRS) -> float | None:
+    """Return the width of the world in a CRS; None unless x, or the longitude, may go round it repeatedly.
 
-    >>> turn(WGS84)
-    360.0
+    It does in a geographic CRS and in a cylindrical projection, where x is a multiple of the longitude.
+
+    >>> turn(WGS84), turn(parse_crs("EPSG:32633", "zone"))
+    (360.0, None)
     """
+    return _turn(crs.to_wkt())
+
+
+def whole_circle(crs: CRS) -> float:
+    """Return `turn` of a geographic CRS."""
     return round(2 * math.pi / float(crs.units_factor[1]), 6)
+
+
+@lru_cache(maxsize=64)
+def _turn(wkt: str) -> float | None:
+    crs = CRS.from_wkt(wkt)
+    if crs.is_geographic:
+        return whole_circle(crs)
+    own = ProjCRS.from_wkt(wkt)
+    if not crs.is_projected or own.geodetic_crs is None:
+        return None
+    from_globe = Transformer.from_crs(own.geodetic_crs, own, always_xy=True)
+    for lon in (0.0, 120.0):  # its seam lies within a degree east of one of them at most
+        x, y = from_globe.transform([lon, lon + 1, lon, lon + 1], [0.0, 0.0, 40.0, 40.0], errcheck=False)
+        degree = float(x[1] - x[0])
+        flat = [y[1] - y[0], y[3] - y[2], x[2] - x[0], x[3] - x[1]]
+        if math.isfinite(degree) and degree and max(map(abs, flat)) < abs(degree) * 1e-9:
+            return abs(degree) * 360
+    return None
 
 
 @lru_cache(maxsize=64)
@@ -150,6 +214,53 @@ def transform_points(
         return x, y
     tx, ty = way.transform(x, y, errcheck=False)
     return np.asarray(tx, dtype="float64"), np.asarray(ty, dtype="float64")
+
+
+def distance_between(one: ProjCRS, two: ProjCRS) -> float:
+    """Return how far apart, in metres, two CRSs place the same coordinates at most: 0 for equal ones.
+
+    Judged at points all over the area of use of `one`; infinite if they have no common place to compare.
+    """
+    if one.equals(two, ignore_axis_order=True):
+        return 0.0
+    if len(one.axis_info) != len(two.axis_info):
+        return math.inf
+    if one.geodetic_crs is None:  # a local CRS
+        return 0.0 if two.geodetic_crs is None else math.inf
+    try:
+        points = _points_of(one)
+        places = [_on_earth(each, *points) for each in (one, two)]
+    except ProjError:
+        return math.inf
+    there = np.isfinite(places[0]).all(axis=0)
+    if not there.any():
+        return math.inf
+    with np.errstate(invalid="ignore"):
+        apart = np.abs(places[1] - places[0])[:, there]
+    apart[0] = np.minimum(apart[0], 360 - apart[0]) * np.cos(np.radians(places[0][1, there]))
+    apart[:2] *= _METRES_A_DEGREE
+    return float(np.nan_to_num(apart, nan=np.inf).max())
+
+
+def _points_of(crs: ProjCRS) -> tuple[NDArray[Any], ...]:
+    """Return coordinates in a CRS, x first, of points all over its area of use; by default, of the world."""
+    area = crs.area_of_use
+    west, south, east, north = area.bounds if area is not None else (-179.0, -89.0, 179.0, 89.0)
+    east += 360 if east < west else 0
+    shares = np.linspace(0.05, 0.95, _SAMPLED_SIDE)
+    lon, lat = np.meshgrid(west + shares * (east - west), south + shares * (north - south))
+    lon, lat = (lon.ravel() + 180) % 360 - 180, lat.ravel()
+    flat = crs.to_2d() if len(crs.axis_info) > 2 else crs
+    way = Transformer.from_crs(crs.geodetic_crs.to_2d(), flat, always_xy=True)
+    x, y = way.transform(lon, lat, errcheck=False)
+    there = np.isfinite(x) & np.isfinite(y)
+    return x[there], y[there], np.full(int(there.sum()), 100.0)
+
+
+def _on_earth(crs: ProjCRS, x: NDArray[Any], y: NDArray[Any], z: NDArray[Any]) -> NDArray[np.float64]:
+    if len(crs.axis_info) > 2:
+        return np.stack(Transformer.from_crs(crs, 4979, always_xy=True).transform(x, y, z, errcheck=False))
+    return np.stack(Transformer.from_crs(crs, 4326, always_xy=True).transform(x, y, errcheck=False))
 
 
 def union(boxes: Sequence[Bounds]) -> Bounds:

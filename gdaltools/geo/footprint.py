@@ -5,7 +5,9 @@ Longitudes wrap and are never clipped: 190 is -170, and left > right means acros
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -16,9 +18,9 @@ from rasterio.io import DatasetReader
 from rasterio.transform import Affine
 
 from gdaltools.errors import InvalidParameter, UnsupportedRaster
-from gdaltools.geo.crs import WGS84, Bounds, parse_crs, transformer
+from gdaltools.geo.crs import WGS84, Bounds, crs_name, parse_crs, transformer, turn
 from gdaltools.geo.grid import Grid
-from gdaltools.geo.reach import poles_inside, reach
+from gdaltools.geo.reach import poles_inside, positions, reach
 from gdaltools.storage import Location
 
 _Points = tuple[NDArray[np.float64], NDArray[np.float64]]
@@ -27,6 +29,8 @@ _Window = tuple[int, int, int, int]
 # Points per edge of a polygon, and per edge of an outline for its bounds.
 _POINTS_PER_EDGE = 8
 _POINTS_PER_OUTLINE = 32
+# Share of a box's longer side that counts as close to it.
+_MARGIN = 0.01
 # Degrees (0.1 mm) by which a longitude or latitude may pass the world's end by rounding.
 _ROUNDING = 1e-9
 # Ellipsoids of Earth have a semi-major axis within this share of WGS 84's.
@@ -79,11 +83,69 @@ def parts(bounds: Bounds) -> list[Bounds]:
     return [(left, bottom, 180.0, top), (-180.0, bottom, right, top)]
 
 
+def hull(boxes: Sequence[Bounds]) -> Bounds:
+    """Return the smallest box around boxes; left > right where the boxes, or the smallest, cross 180.
+
+    >>> hull([(175, 0, 180, 1), (-180, -1, -170, 0)])
+    (175, -1, -170.0, 1)
+    """
+    lefts, bottoms, rights, tops = zip(*boxes, strict=True)
+    spans = sorted(
+        (left, right if left <= right else right + 360) for left, right in zip(lefts, rights, strict=True)
+    )
+    reached = [*accumulate((right for _, right in spans), max)]
+    reached = [max(right, reached[-1] - 360) for right in reached]
+    starts = [*(left for left, _ in spans[1:]), spans[0][0] + 360]
+    gap, west = max((start - end, start) for end, start in zip(reached, starts, strict=True))
+    left, right = _wrapped(west, west + 360 - max(gap, 0.0))
+    return left, min(bottoms), right, max(tops)
+
+
+def near(bounds: Bounds, lon: NDArray[Any], lat: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Return the indexes of the latitudes and of the longitudes in a box, or close to it.
+
+    Longitudes may lie in any copy of the world. Bounds are those of a sampled outline, which may bulge a
+    little between its points; hence "close to it".
+    """
+    left, bottom, right, top = bounds
+    width = right - left if left <= right else right - left + 360
+    pad = _MARGIN * max(width, top - bottom)
+    rows = np.flatnonzero((lat >= bottom - pad) & (lat <= top + pad))
+    return rows, np.flatnonzero((lon - left + pad) % 360 <= width + 2 * pad)
+
+
+def pixels_at(
+    grid: Grid, crs: CRS, x: NDArray[np.float64], y: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the columns and rows of a raster, with fractions, at points in any CRS.
+
+    The points and the raster may lie in any copy of the world: a raster from 0 to 360 has pixels at -10.
+    Columns and rows are not finite, or outside the raster, where it has no pixel.
+    """
+    own = parse_crs(grid.crs, "CRS of the grid")
+    whole = turn(crs)
+    with np.errstate(invalid="ignore"):
+        if own != crs:
+            x = x if whole is None else (x + whole / 2) % whole - whole / 2
+            x, y = transformer(crs, own).transform(x, y, errcheck=False)
+        return positions(grid, x, y)
+
+
 def corner_bounds(dataset: DatasetReader) -> Bounds:
     """Return the box around the raster's four corners in its own CRS; correct for rotated rasters too."""
     corners = [dataset.transform * (col, row) for col in (0, dataset.width) for row in (0, dataset.height)]
     xs, ys = zip(*corners, strict=True)
     return min(xs), min(ys), max(xs), max(ys)
+
+
+def own_grid(dataset: DatasetReader, crs: CRS) -> Grid:
+    """Return the raster's own pixels as a grid in `crs`, which may be another than its own."""
+    return Grid(
+        crs=crs_name(crs),
+        transform=tuple(dataset.transform)[:6],
+        width=dataset.width,
+        height=dataset.height,
+    )
 
 
 def bounds_4326(crs: CRS | None, transform: Affine, width: int, height: int) -> Bounds | None:

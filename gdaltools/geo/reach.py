@@ -18,7 +18,16 @@ from pyproj import Proj
 from rasterio.crs import CRS
 
 from gdaltools.errors import UnsupportedRaster
-from gdaltools.geo.crs import WGS84_NAME, Bounds, crs_name, parse_crs, short_name, transform_points, turn
+from gdaltools.geo.crs import (
+    WGS84_NAME,
+    Bounds,
+    crs_name,
+    parse_crs,
+    short_name,
+    transform_points,
+    turn,
+    whole_circle,
+)
 from gdaltools.geo.grid import Grid
 
 Points = NDArray[np.float64]
@@ -27,8 +36,8 @@ Points = NDArray[np.float64]
 # 86° in a raster of the whole Earth.
 _MOST_STRETCH = 100
 _EQUATOR = 40_075_017.0  # metres
-# PROJ leads back from a place to within this share of a pixel, or so many metres. Both ways it may choose other
-# operations, which differ by metres; from where a CRS has no place it leads back to another one.
+# PROJ leads back from a place to within this share of a pixel, or this distance in metres: the operations that
+# it chooses for the two directions may differ by metres. Where a CRS has no place, it leads back far away.
 _LEADS_BACK_PIXELS, _LEADS_BACK = 0.1, 100.0
 # Positions along each axis of a grid at which places are found, and around an extreme one.
 _POSITIONS, _AROUND = 65, 11
@@ -36,6 +45,10 @@ _POSITIONS, _AROUND = 65, 11
 _NARROWING, _EXACT = 0.4, 0.01
 # The outline is found this far inside, in source pixels: at a seam of the target, an edge has two places.
 _EDGE = 1e-4
+# Pixels from the edge of a grid at which a pole counts as inside.
+_NEAR_POLE = 1e-3
+# Positions along each edge from which longitudes are found: near a pole, a short part may hold all of them.
+_ALONG_EDGE = 1025
 # Source pixels along each axis whose areas in the target are averaged.
 _AREAS = 17
 # Between neighbouring positions, places this share of the raster apart lie on two sides of a seam.
@@ -95,16 +108,19 @@ def reach(source: Grid, source_crs: CRS, target_crs: CRS) -> Reach:
             f"the raster's bounds {listed(source.bounds)} in {short_name(source_crs)} have no place in "
             f"{short_name(target_crs)}{beyond}: check input_crs, or choose another target_crs"
         )
-    if target_crs.is_geographic:
-        mapping = replace(mapping, west=_emptiest_longitude(places.x[places.found], turn(target_crs)))
-        places = mapping.all_places()
     share = float(places.found.mean())
-    places = mapping.with_ends(places)
+    if target_crs.is_geographic:
+        around = mapping.outline()
+        longitudes = np.concatenate([part.x[part.found] for part in (places, around)])
+        mapping = replace(mapping, west=_emptiest_longitude(longitudes, whole_circle(target_crs)))
+        places = _Places.joined((mapping.with_ends(mapping.all_places()), mapping.outline()))
+    else:
+        places = mapping.with_ends(places)
     left, right, bottom, top = (mapping.extreme(places, axis, sign) for axis in (0, 1) for sign in (-1, 1))
     if target_crs.is_geographic:
-        left, right = _longitudes(left, right, turn(target_crs), min(source.width, source.height))
+        left, right = _longitudes(left, right, whole_circle(target_crs), min(source.width, source.height))
         for pole in poles_inside(source, source_crs, target_crs):
-            left, right = -turn(target_crs) / 2, turn(target_crs) / 2
+            left, right = -whole_circle(target_crs) / 2, whole_circle(target_crs) / 2
             bottom, top = min(bottom, pole), max(top, pole)
     else:
         found = np.append(places.x, (left, right)), np.append(places.y, (bottom, top))
@@ -121,27 +137,28 @@ def reach(source: Grid, source_crs: CRS, target_crs: CRS) -> Reach:
 def positions(grid: Grid, x: Points, y: Points) -> tuple[Points, Points]:
     """Return the positions, in the grid's pixels, of coordinates in its CRS.
 
-    As `Grid.pixels`, but longitudes wrap to those within 180 degrees of the grid's middle.
+    As `Grid.pixels`, but where x goes round the world, it wraps to within 180 degrees of the grid's middle.
     """
-    crs = parse_crs(grid.crs, "CRS of the grid")
+    whole = turn(parse_crs(grid.crs, "CRS of the grid"))
     with np.errstate(invalid="ignore"):
-        if crs.is_geographic:
+        if whole is not None:
             left, _, right, _ = grid.bounds
-            x = x - turn(crs) * np.round((x - (left + right) / 2) / turn(crs))
+            x = x - whole * np.round((x - (left + right) / 2) / whole)
         return grid.pixels(x, y)
 
 
 def copies(grid: Grid, target: Grid) -> list[Grid]:
-    """Return the grid and, if it is geographic, those of its copies by a whole turn that `target` may meet.
+    """Return the grid and, where x goes round the world, those copies by a whole turn that `target` may meet.
 
-    Longitudes from a projected CRS are in -180..180, where a grid may lie in two parts: 170..190 does.
+    PROJ returns longitudes in -180..180, where a grid may lie in two parts: 170..190 does.
     """
     crs = parse_crs(grid.crs, "CRS of the grid")
-    if not crs.is_geographic:
-        return [grid]
     whole = turn(crs)
+    if whole is None:
+        return [grid]
     a, b, c, d, e, f = grid.transform
-    west, east = -whole / 2, whole / 2
+    # The middle of a projected world may have another x than 0.
+    west, east = (-whole / 2, whole / 2) if crs.is_geographic else (-whole, whole)
     target_crs = parse_crs(target.crs, "target CRS")
     if target_crs == crs:
         west, _, east, _ = target.bounds
@@ -159,14 +176,15 @@ def poles_inside(source: Grid, source_crs: CRS, globe: CRS) -> list[float]:
     A pole that is a line, as in cylindrical projections, is part of the outline and not inside.
     """
     found = []
-    quarter = turn(globe) / 4
+    quarter = whole_circle(globe) / 4
     for latitude in (-quarter, quarter):
         longitudes = np.array([0.0, quarter])
         x, y = transform_points(crs_name(globe), crs_name(source_crs), longitudes, np.full(2, latitude))
         with np.errstate(divide="ignore", invalid="ignore"):
             cols, rows = source.pixels(x, y)
             point = np.ptp(cols) + np.ptp(rows) < 1
-        if point and 0 <= cols[0] <= source.width and 0 <= rows[0] <= source.height:
+        across = -_NEAR_POLE <= cols[0] <= source.width + _NEAR_POLE
+        if point and across and -_NEAR_POLE <= rows[0] <= source.height + _NEAR_POLE:
             found.append(latitude)
     return found
 
@@ -241,6 +259,13 @@ class _Mapping:
         """Return the places of positions spread evenly over the source, including its outline."""
         return self.places(*_spread(self.source, np.linspace(0, 1, _POSITIONS)))
 
+    def outline(self) -> _Places:
+        """Return the places of positions along the edges of the source."""
+        share = np.linspace(0, 1, _ALONG_EDGE)
+        edge = np.stack(np.meshgrid(share, [0.0, 1.0]), axis=-1).reshape(-1, 2)
+        cols, rows = np.concatenate([edge, edge[:, ::-1]]).T
+        return self.places(*_within(self.source, cols, rows))
+
     def places(self, cols: Points, rows: Points) -> _Places:
         """Return the places of positions."""
         names = crs_name(self.source_crs), crs_name(self.target_crs)
@@ -249,15 +274,17 @@ class _Mapping:
         back_x, back_y = transform_points(*names[::-1], target_x, target_y)
         with np.errstate(invalid="ignore", over="ignore"):
             error_x, error_y = back_x - x, back_y - y
+            whole = turn(self.source_crs)
+            if whole is not None:
+                error_x -= whole * np.round(error_x / whole)
             if self.source_crs.is_geographic:
-                whole = turn(self.source_crs)
-                error_x = (error_x - whole * np.round(error_x / whole)) * np.cos(y * 2 * math.pi / whole)
+                error_x *= np.cos(y * 2 * math.pi / whole_circle(self.source_crs))
             most = max(
                 _LEADS_BACK_PIXELS * max(self.source.resolution), _LEADS_BACK / _metres(self.source_crs)
             )
             found = np.isfinite(target_x) & np.isfinite(target_y) & (np.hypot(error_x, error_y) <= most)
             if self.west is not None:
-                target_x = self.west + np.mod(target_x - self.west, turn(self.target_crs))
+                target_x = self.west + np.mod(target_x - self.west, whole_circle(self.target_crs))
         if self.area is not None:
             found &= _lies_in(self.area, *self._on_globe(cols, rows))
         if math.isfinite(self.most):
@@ -345,7 +372,7 @@ class _Mapping:
         """Return coordinates in the source CRS; the halves of pixels beyond a pole are put on the pole."""
         x, y = self.source.world(cols, rows)
         if self.source_crs.is_geographic:
-            quarter = turn(self.source_crs) / 4
+            quarter = whole_circle(self.source_crs) / 4
             outside = np.abs(y) > quarter + max(self.source.resolution)
             y = np.where(outside, np.nan, np.clip(y, -quarter, quarter))
         return x, y
@@ -380,15 +407,20 @@ class _Mapping:
 
 def _metres(crs: CRS) -> float:
     """Return about how many metres a unit of the CRS has."""
-    return _EQUATOR / turn(crs) if crs.is_geographic else float(crs.linear_units_factor[1])
+    return _EQUATOR / whole_circle(crs) if crs.is_geographic else float(crs.linear_units_factor[1])
 
 
 def _spread(source: Grid, share: Points) -> tuple[Points, Points]:
-    cols, rows = np.meshgrid(
-        np.clip(share * source.width, _EDGE, source.width - _EDGE),
-        np.clip(share * source.height, _EDGE, source.height - _EDGE),
+    cols, rows = np.meshgrid(share, share)
+    return _within(source, cols.ravel(), rows.ravel())
+
+
+def _within(source: Grid, cols: Points, rows: Points) -> tuple[Points, Points]:
+    """Return positions in pixels, a little inside the outline, from shares of the width and the height."""
+    return (
+        np.clip(cols * source.width, _EDGE, source.width - _EDGE),
+        np.clip(rows * source.height, _EDGE, source.height - _EDGE),
     )
-    return cols.ravel(), rows.ravel()
 
 
 def _width(area: Bounds) -> float:

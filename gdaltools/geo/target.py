@@ -14,7 +14,7 @@ import numpy as np
 from rasterio.crs import CRS
 
 from gdaltools.errors import InvalidParameter, UnsupportedRaster
-from gdaltools.geo.crs import Bounds, crs_name, parse_crs, short_name, transform_points, turn
+from gdaltools.geo.crs import Bounds, crs_name, parse_crs, short_name, transform_points, whole_circle
 from gdaltools.geo.grid import MAX_SIDE, Grid
 from gdaltools.geo.reach import Reach, reach
 from gdaltools.geo.tms import checked_zoom, tile_matrix_set, zoom_level
@@ -83,7 +83,7 @@ def target_grid(
     if size is None:
         size = _default_resolution(source, source_crs, crs, found)
     if tms is not None:
-        if crs.is_geographic and bounds[2] > turn(crs) / 2 + max(size):
+        if crs.is_geographic and bounds[2] > whole_circle(crs) / 2 + max(size):
             raise UnsupportedRaster(
                 f"the raster's longitudes run from {bounds[0]:.6g} to {bounds[2]:.6g}, across the "
                 f"antimeridian, where {tms} is torn: cut the raster there first, or give target_crs instead"
@@ -133,9 +133,9 @@ def _default_resolution(source: Grid, source_crs: CRS, target_crs: CRS, reach: R
     pixel = reach.pixel_area or box
     usual = [size for size in sizes if all(_alike(area, size**2) for area in (box, pixel))]
     size = usual[0] if usual else math.sqrt(pixel)
-    if target_crs.is_geographic and right - left >= turn(target_crs) - size:
+    if target_crs.is_geographic and right - left >= whole_circle(target_crs) - size:
         # Around the whole Earth the pixel size divides 90°, so that no pixel is lost at ±180 and ±90.
-        quarter = turn(target_crs) / 4
+        quarter = whole_circle(target_crs) / 4
         size = quarter / math.ceil(quarter / size)
     return size, size
 

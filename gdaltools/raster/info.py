@@ -19,7 +19,7 @@ from gdaltools import storage
 from gdaltools.display import html
 from gdaltools.errors import UnsupportedRaster
 from gdaltools.geo.crs import Bounds, CrsLike, crs_name, parse_crs
-from gdaltools.geo.footprint import bounds_4326
+from gdaltools.geo.footprint import bounds_4326, own_grid
 from gdaltools.geo.grid import Grid
 from gdaltools.raster.bands import named
 from gdaltools.raster.dataset import nodata_of, numpy_dtypes, open_dataset, side_cars
@@ -276,16 +276,6 @@ def source_crs(dataset: DatasetReader, location: Location, input_crs: CrsLike | 
     if not crs:
         raise UnsupportedRaster(f"{location} has no CRS: pass input_crs, for example 'EPSG:32637'")
     return crs
-
-
-def own_grid(dataset: DatasetReader, crs: CRS) -> Grid:
-    """Return the raster's own pixels as a grid in `crs`, as `source_crs` returns it."""
-    return Grid(
-        crs=crs_name(crs),
-        transform=tuple(dataset.transform)[:6],
-        width=dataset.width,
-        height=dataset.height,
-    )
 
 
 def _interp_name(value: ColorInterp | int) -> str:

@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from rasterio.enums import ColorInterp, Resampling
 from rasterio.errors import RasterioError
 from rasterio.io import DatasetReader, MemoryFile
-from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window
 
 from gdaltools import storage
@@ -98,12 +97,13 @@ def fitting_shape(width: float, height: float, side: int) -> tuple[int, int]:
 
 
 def painted(
-    dataset: DatasetReader | WarpedVRT,
+    dataset: DatasetReader,
     location: Location,
     shape: tuple[int, int],
     levels: tuple[float, float] | None = None,
+    window: Window | None = None,
 ) -> Picture:
-    """Return all of an open raster as a picture of `shape` (rows, cols).
+    """Return a window of an open raster, by default all of it, as a picture of `shape` (rows, cols).
 
     Parameters
     ----------
@@ -117,7 +117,8 @@ def painted(
     """
     bands = _bands(dataset)
     classes = ColorInterp.palette in dataset.colorinterp
-    data, seen = _read(dataset, location, bands, shape, Resampling.nearest if classes else Resampling.average)
+    how = Resampling.nearest if classes else Resampling.average
+    data, seen = read_bands(dataset, location, bands, shape, how, window)
     table = color_table(dataset, bands[0])
     if table is not None:
         return _coloured(data[0], table, seen)
@@ -126,27 +127,58 @@ def painted(
     return _opaque(data, seen)
 
 
+def sampled(
+    pixels: NDArray[Any], window: Window, cols: NDArray[np.float64], rows: NDArray[np.float64]
+) -> NDArray[Any]:
+    """Return the pixels of a picture of `window` at columns and rows of the raster; zeros outside of it.
+
+    Parameters
+    ----------
+    pixels : array of shape (rows, cols, bands)
+        The window's pixels, of any size.
+    cols, rows : arrays of one shape
+        In pixels of the raster from its upper left corner; not finite is outside.
+    """
+    down, across, _ = pixels.shape
+    col = (cols - window.col_off) * (across / window.width)
+    row = (rows - window.row_off) * (down / window.height)
+    with np.errstate(invalid="ignore"):
+        inside = (col >= 0) & (col < across) & (row >= 0) & (row < down)
+    found = np.zeros((*cols.shape, pixels.shape[2]), pixels.dtype)
+    found[inside] = pixels[row[inside].astype(int), col[inside].astype(int)]
+    return found
+
+
 def shown_levels(dataset: DatasetReader, location: Location, shape: tuple[int, int]) -> tuple[float, float]:
     """Return the darkest and brightest value of the raster, from all of it read at `shape` (rows, cols)."""
-    return brightness(*_read(dataset, location, _bands(dataset), shape, Resampling.average))
+    return brightness(*read_bands(dataset, location, _bands(dataset), shape, Resampling.average))
 
 
-def _read(
-    dataset: DatasetReader | WarpedVRT,
+def read_bands(
+    dataset: DatasetReader,
     location: Location,
     bands: list[int],
     shape: tuple[int, int],
     how: Resampling,
+    window: Window | None = None,
 ) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-    with reading(location, Window(0, 0, dataset.width, dataset.height)):
-        data = dataset.read(bands, out_shape=(len(bands), *shape), resampling=how)
-        seen = dataset.dataset_mask(out_shape=shape) > 0
+    """Return real numbers of the bands, shape (bands, *shape), and where all of them are valid and finite.
+
+    Raises
+    ------
+    CorruptRaster, StorageError
+        A block cannot be decoded, or storage did not answer.
+    """
+    window = window or Window(0, 0, dataset.width, dataset.height)
+    with reading(location, window):
+        data = dataset.read(bands, window=window, out_shape=(len(bands), *shape), resampling=how)
+        seen = dataset.dataset_mask(window=window, out_shape=shape) > 0
     if np.iscomplexobj(data):
         data = np.abs(data)
     return data, seen & np.isfinite(data).all(axis=0)
 
 
-def _bands(dataset: DatasetReader | WarpedVRT) -> list[int]:
+def _bands(dataset: DatasetReader) -> list[int]:
     if ColorInterp.palette in dataset.colorinterp:
         return [dataset.colorinterp.index(ColorInterp.palette) + 1]
     if all(colour in dataset.colorinterp for colour in RGB):

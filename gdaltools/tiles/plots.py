@@ -6,17 +6,16 @@ from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
-from rasterio.enums import Resampling
-from rasterio.transform import Affine
-from rasterio.warp import reproject
+from rasterio.windows import Window
 
 from gdaltools.display.axes import PICTURE_SIDE, new_axes
 from gdaltools.display.html import Html, html
 from gdaltools.errors import GdalToolsError, InvalidParameter
 from gdaltools.geo.crs import parse_crs
+from gdaltools.geo.footprint import pixels_at
 from gdaltools.geo.grid import Grid
 from gdaltools.geo.window import PixelWindow
-from gdaltools.raster.picture import Picture, picture
+from gdaltools.raster.picture import Picture, picture, sampled
 
 # The longer side of a tile map in screen pixels, and the most tiles that can be told apart in it.
 _MAP_SIDE = 260
@@ -133,15 +132,7 @@ def _in_grid(src: str, source: Grid, grid: Grid) -> Picture | None:
         return found
     scale = max(1.0, max(grid.width, grid.height) / PICTURE_SIDE)
     rows, cols = max(1, round(grid.height / scale)), max(1, round(grid.width / scale))
-    target = np.zeros((4, rows, cols), "uint8")
-    reproject(
-        np.ascontiguousarray(found.transpose(2, 0, 1)),
-        target,
-        src_transform=source.affine
-        * Affine.scale(source.width / found.shape[1], source.height / found.shape[0]),
-        src_crs=parse_crs(source.crs, "source CRS"),
-        dst_transform=grid.affine * Affine.scale(grid.width / cols, grid.height / rows),
-        dst_crs=parse_crs(grid.crs, "CRS"),
-        resampling=Resampling.nearest,
-    )
-    return target.transpose(1, 2, 0)
+    shares = [(np.arange(count) + 0.5) / count for count in (cols, rows)]
+    x, y = grid.world(*np.meshgrid(shares[0] * grid.width, shares[1] * grid.height))
+    places = pixels_at(source, parse_crs(grid.crs, "CRS"), x, y)
+    return sampled(found, Window(0, 0, source.width, source.height), *places)

@@ -516,11 +516,13 @@ class TilingScheme(OnMap, BaseModel):
         return TilingScheme.from_geojson(storage.read_bytes(src))
 
     def facts(self) -> dict[str, Any]:
-        """Deprecated: return the scheme's facts for a task's result; use `worker.task.handlers.scheme_facts`.
+        """Deprecated: return the facts for a task's result; use `worker.task.handlers.scheme_facts`.
 
         Examples
         --------
-        >>> scheme.facts()["total_tiles"]
+        >>> import warnings
+        >>> with warnings.catch_warnings(action="ignore"):
+        ...     scheme.facts()["total_tiles"]
         12
         """
         return cast("dict[str, Any]", moved("TilingScheme.facts", "worker.task.handlers.scheme_facts")(self))

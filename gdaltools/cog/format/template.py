@@ -7,6 +7,7 @@ GDAL's own. `gdaltools.cog.format.layout` adds only the tags that depend on the 
 
 from __future__ import annotations
 
+import math
 import re
 import struct
 from dataclasses import dataclass, replace
@@ -24,6 +25,7 @@ from rasterio.transform import Affine
 
 from gdaltools.cog.encode.codec import Encoding
 from gdaltools.errors import UnsupportedRaster
+from gdaltools.geo.crs import SAME_METRES, distance_between
 from gdaltools.raster import tiff
 from gdaltools.raster.facts import Facts
 
@@ -31,9 +33,11 @@ _SIDE = 16
 _BYTE, _DOUBLE = 1, 12
 _GEO_KEYS, _GEO_DOUBLES, _EPOCH_KEY = 34735, 34736, 5120
 _NORTH_UP = Affine(1, 0, 0, 0, -1, 0)
-_XMP, _METADATA, _NODATA = 700, 42112, 42113
+_XMP, _TIE_POINTS, _METADATA, _NODATA = 700, 33922, 42112, 42113
 # rasterio writes an XML document as "domain=document", where GDAL expects only the document.
 _NAMED_XML = re.compile(rb'(domain="(xml:[^"]+)"[^>]*>)\2=')
+# Names of the domain COLOR_PROFILE that are GTiff's creation options too, unlike a PNG's name of its profile.
+_COLOUR_OPTIONS = ("SOURCE_PRIMARIES_", "SOURCE_WHITEPOINT", "TIFFTAG_TRANSFER")
 # Tags that depend on the image's size or on the offsets of its blocks.
 _PLACED = frozenset(
     {
@@ -139,35 +143,76 @@ def _with_epoch(tags: tuple[Tag, ...], epoch: float) -> tuple[Tag, ...]:
 
 
 @lru_cache(maxsize=64)
-def _keeps_crs(crs_wkt: str) -> bool:
+def _read_back(crs_wkt: str) -> tuple[str, float] | None:
+    """Return the name of the CRS that GDAL reads where it wrote this one, and the metres between them.
+
+    None if it reads no CRS.
+    """
     with rasterio.Env(GDAL_PAM_ENABLED="NO"), MemoryFile() as memory:
         shape = {"width": 1, "height": 1, "count": 1, "dtype": "uint8"}
         with memory.open(driver="GTiff", crs=CRS.from_wkt(crs_wkt), transform=_NORTH_UP, **shape):
             pass
         with memory.open() as dataset:
-            return dataset.crs is not None
+            if dataset.crs is None:
+                return None
+            found = ProjCRS.from_wkt(dataset.crs.to_wkt())
+    return str(found.name), distance_between(ProjCRS.from_wkt(crs_wkt), found)
 
 
 def check_crs(crs_wkt: str | None) -> None:
-    """Refuse a CRS that the keys of a GeoTIFF cannot express; GDAL writes such a CRS only beside the file.
+    """Refuse a CRS that a GeoTIFF does not keep: its keys cannot express it, or GDAL reads another one.
 
     Raises
     ------
     UnsupportedRaster
-        The CRS would be lost, for example that of a rotated pole.
+        The CRS would be lost, for example that of a rotated pole, or coordinates would get another place on
+        Earth, for example where it refers to a grid of shifts.
     """
-    if crs_wkt and not _keeps_crs(crs_wkt):
-        crs = ProjCRS.from_wkt(crs_wkt)
-        method = crs.coordinate_operation.method_name if crs.coordinate_operation else crs.type_name
+    if not crs_wkt:
+        return
+    found = _read_back(crs_wkt)
+    if found is not None and found[1] < SAME_METRES:
+        return
+    crs = ProjCRS.from_wkt(crs_wkt)
+    method = crs.coordinate_operation.method_name if crs.coordinate_operation else crs.type_name
+    become = (
+        "the file would have none"
+        if found is None
+        else f"GDAL would read {found[0]!r}, "
+        + ("another CRS" if math.isinf(found[1]) else f"up to {found[1]:.3g} m away")
+    )
+    raise UnsupportedRaster(
+        f"a GeoTIFF cannot state the CRS {crs.name!r} ({method}), and {become}: "
+        "pass a target_crs that it can, for example 'EPSG:4326'"
+    )
+
+
+def check_color_table(facts: Facts) -> None:
+    """Refuse a colour table that GDAL writes as a ramp of greys, because the TIFF has more than two bands.
+
+    Raises
+    ------
+    UnsupportedRaster
+        The colours would be lost, for example those of a GIF of several pictures.
+    """
+    table = facts.colormap or {}
+    if facts.count > 2 and any(colour[:3] != (value,) * 3 for value, colour in table.items()):
         raise UnsupportedRaster(
-            f"a GeoTIFF cannot state the CRS {crs.name!r} ({method}), and the file would have none: "
-            "pass a target_crs that it can, for example 'EPSG:4326'"
+            f"a GeoTIFF holds a colour table for at most 2 bands, and the raster has one for {facts.count}: "
+            "take its bands one by one (gdal_translate -b), or their colours (-expand rgb)"
         )
 
 
 def _mended(tag: Tag, facts: Facts) -> Tag:
-    """Return the tag as GDAL alone writes it, without the changes that rasterio makes."""
+    """Return the tag as GDAL writes it into a copy, without the changes that rasterio and a new file make."""
     data = tag.data
+    points, _ = facts.gcps
+    if tag.code == _TIE_POINTS and tag.count == 6 * len(points):
+        # GDAL 3.10 moves the points of a new file by a pixel where AREA_OR_POINT is Point: GeoTIFF counts
+        # from the centre of the first pixel there, and GDAL from its corner.
+        half = 0.5 if facts.domains.get("", {}).get("AREA_OR_POINT") == "Point" else 0.0
+        numbers = [(point.col - half, point.row - half, 0.0, point.x, point.y, point.z) for point in points]
+        return replace(tag, data=b"".join(struct.pack("<6d", *point) for point in numbers))
     if tag.code == _METADATA:
         data = _NAMED_XML.sub(rb"\1", data)
     if tag.code == _NODATA and facts.dtype in ("int64", "uint64") and facts.nodata is not None:
@@ -177,8 +222,11 @@ def _mended(tag: Tag, facts: Facts) -> Tag:
 
 def _written(facts: Facts, encoding: Encoding) -> bytes:
     options = encoding.creation_options() | {"photometric": _photometric(facts, encoding)}
-    if facts.icc_profile is not None:
-        options["source_icc_profile"] = facts.icc_profile
+    options |= {
+        name.lower(): text
+        for name, text in facts.color_profile.items()
+        if name == "SOURCE_ICC_PROFILE" or name.startswith(_COLOUR_OPTIONS)
+    }
     if ColorInterp.alpha in facts.colorinterp:
         options["alpha"] = "YES"
     if facts.transform != Affine.identity():

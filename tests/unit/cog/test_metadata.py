@@ -5,14 +5,19 @@ from __future__ import annotations
 import base64
 from collections.abc import Callable
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import numpy as np
+import pyproj
 import pytest
 import rasterio
 import rasterio.shutil
 import tifffile
 from numpy.typing import NDArray
+from PIL import Image
+from pyproj.database import query_crs_info
+from pyproj.enums import PJType
 from rasterio.control import GroundControlPoint
 from rasterio.crs import CRS
 from rasterio.enums import ColorInterp
@@ -23,7 +28,7 @@ from rasterio.transform import Affine
 import gdaltools as gt
 from gdaltools.cog.create import CogResult, create_cog
 from gdaltools.cog.validate import validate_cog
-from gdaltools.errors import UnsupportedRaster
+from gdaltools.errors import InvalidParameter, UnsupportedRaster
 from tests.support.cogs.gdal import by_gdal, facts_told, levels_of
 from tests.support.rasters import UTM, UTM_GRID, WGS84_GRID, smooth, write_raster
 
@@ -93,23 +98,24 @@ def test_the_transform_is_kept_to_the_bit(tmp_path: Path, transform: Affine, are
     )
 
 
-def test_ground_control_points_are_kept(tmp_path: Path) -> None:
+@pytest.mark.parametrize("heights", [False, True])
+@pytest.mark.parametrize(
+    ("crs", "area"),
+    [("EPSG:4326", "Area"), ("EPSG:4326", "Point"), ("EPSG:32637", "Point"), (None, "Area")],
+)
+def test_ground_control_points_are_kept(tmp_path: Path, area: str, heights: bool, crs: str | None) -> None:
     points = [
-        GroundControlPoint(row, col, 38 + col / 300, 9 - row / 700, height, id=str(row), info=f"at {col}")
+        GroundControlPoint(
+            row, col, 38 + col / 300, 9 - row / 700, height * heights, id=str(row), info=f"at {col}"
+        )
         for row, col, height in [(0, 0, 0.0), (0, 80.5, 1.0), (70.25, 0, 2.5), (70, 80, 0.0)]
     ]
 
     def place(dataset: Any) -> None:
-        dataset.gcps = points, CRS.from_epsg(4326)
+        dataset.gcps = points, CRS.from_user_input(crs) if crs else CRS()
 
-    assert_told(edited(write_raster(tmp_path / "a.tif", image(), crs=None, transform=None), place))
-
-
-def test_ground_control_points_need_no_crs(tmp_path: Path) -> None:
-    def place(dataset: Any) -> None:
-        dataset.gcps = [GroundControlPoint(0, 0, 1, 2), GroundControlPoint(50, 0, 1, 3)], CRS()
-
-    assert_told(edited(write_raster(tmp_path / "a.tif", image(), crs=None, transform=None), place))
+    tags = {"AREA_OR_POINT": area}
+    assert_told(edited(write_raster(tmp_path / "a.tif", image(), crs=None, transform=None, tags=tags), place))
 
 
 @pytest.mark.parametrize("placed", [False, True])
@@ -195,6 +201,22 @@ def test_a_colour_profile_is_kept(tmp_path: Path) -> None:
         tmp_path / "a.tif", image(), options={"source_icc_profile": profile, "photometric": "rgb"}
     )
     assert facts_told(source)["tags"]["COLOR_PROFILE"]["SOURCE_ICC_PROFILE"] == profile
+    assert_told(source)
+
+
+@pytest.mark.parametrize("bands", [3, 4])
+@pytest.mark.parametrize("curves", [False, True])
+def test_primaries_and_transfer_functions_are_kept(tmp_path: Path, bands: int, curves: bool) -> None:
+    stated = {
+        "source_primaries_red": "0.64, 0.33, 1.0", "source_primaries_green": "0.3, 0.6, 1.0",
+        "source_primaries_blue": "0.15, 0.06, 1.0", "source_whitepoint": "0.3127, 0.329, 1.0",
+    }  # fmt: skip
+    if curves:
+        curve = ", ".join(str(value * value) for value in range(256))
+        stated |= {f"tifftag_transferfunction_{colour}": curve for colour in ("red", "green", "blue")}
+    options = {"photometric": "rgb", **stated}
+    source = write_raster(tmp_path / "a.tif", image(bands), options=options)
+    assert {name.upper() for name in stated} <= set(facts_told(source)["tags"]["COLOR_PROFILE"])
     assert_told(source)
 
 
@@ -285,6 +307,27 @@ def test_a_picture_whose_zeros_are_white_is_not_inverted(tmp_path: Path) -> None
         np.testing.assert_array_equal(dataset.read(), image)
 
 
+@pytest.mark.parametrize("pictures", [1, 2, 3, 5])
+def test_the_colours_of_a_gif_are_kept_or_refused(tmp_path: Path, pictures: int) -> None:
+    source, frames = tmp_path / "a.gif", smooth(pictures, 40, 50) % 7
+    palette = [channel for value in range(256) for channel in (value, 255 - value, value * 7 % 256)]
+    images = [Image.fromarray(frame) for frame in frames]
+    for picture in images:
+        picture.putpalette(palette)
+    images[0].save(source, save_all=True, append_images=images[1:], disposal=0)
+    with rasterio.open(source) as dataset:
+        colours, count = dataset.colormap(1), dataset.count
+    assert count == pictures
+    if count > 2:
+        with pytest.raises(UnsupportedRaster, match=rf"colour table .* for {count}:"):
+            gt.plan_cog(source)
+        return
+    target, _ = ours(source, raster_type="categorical")
+    with rasterio.open(source) as before, rasterio.open(target) as after:
+        assert {value: after.colormap(1)[value] for value in colours} == colours
+        assert np.array_equal(after.read(), before.read())
+
+
 @pytest.mark.parametrize("photometric", [1, 3])
 @pytest.mark.parametrize("bands", [1, 2])
 @pytest.mark.parametrize("dtype", ["uint8", "uint16"])
@@ -368,3 +411,68 @@ def epoch_of(path: Path) -> float | None:
     keys, *numbers = geo_tags(path)
     found = [keys[at + 3] for at in range(4, len(keys), 4) if keys[at] == 5120]
     return float(numbers[0][found[0]]) if found else None
+
+
+@pytest.mark.parametrize(
+    ("crs", "read"),
+    [
+        ("+proj=utm +zone=33 +datum=WGS84 +geoidgrids=egm96_15.gtx +vunits=m", "another CRS"),
+        ("+proj=longlat +ellps=bessel +nadgrids=BETA2007.gsb", "another CRS"),
+    ],
+)
+def test_a_crs_that_would_be_read_as_another_is_refused(tmp_path: Path, crs: str, read: str) -> None:
+    source = write_raster(tmp_path / "a.tif", image(1), crs=None, transform=WGS84_GRID)
+    with pytest.raises(UnsupportedRaster, match=f"cannot state the CRS .*{read}.*target_crs"):
+        gt.create_cog(source, tmp_path / "cog.tif", input_crs=crs, progress=False)
+
+
+_KINDS = [
+    PJType.PROJECTED_CRS,
+    PJType.GEOGRAPHIC_2D_CRS,
+    PJType.GEOGRAPHIC_3D_CRS,
+    PJType.COMPOUND_CRS,
+]
+_NAMED = [
+    "EPSG:5513", "EPSG:5514", "EPSG:2065", "EPSG:5221", "EPSG:4979", "EPSG:9518", "EPSG:25833+7837",
+    "EPSG:4326+5773",
+    "EPSG:3832", "EPSG:2193", "EPSG:3031", "EPSG:2056", "EPSG:27700", "EPSG:4807", "EPSG:2155", "EPSG:26811",
+    "ESRI:4812", "ESRI:54030", "IAU_2015:49910", "OGC:CRS84", "+proj=longlat +datum=WGS84 +lon_wrap=180",
+    "+proj=longlat +ellps=GRS80 +towgs84=100,50,20,1,2,3,4", "+proj=utm +zone=33 +pm=paris +ellps=clrk80",
+    "+proj=krovak +lat_0=49.5 +lon_0=24.8333333333333 +k=0.9999 +ellps=bessel +units=m +axis=swu",
+]  # fmt: skip
+
+
+def test_a_crs_keeps_its_coordinates_in_a_cog_or_is_refused(tmp_path: Path) -> None:
+    source = write_raster(tmp_path / "a.tif", image(1), crs=None, transform=WGS84_GRID)
+    known = [f"EPSG:{info.code}" for info in query_crs_info("EPSG", _KINDS, allow_deprecated=True)]
+    kept = 0
+    for name in [*_NAMED, *Random(1).sample(known, 80)]:
+        try:
+            gt.create_cog(
+                source, tmp_path / "cog.tif", input_crs=name, blocksize=128, overwrite=True, progress=False
+            )
+        except (InvalidParameter, UnsupportedRaster):
+            continue
+        with rasterio.open(tmp_path / "cog.tif") as dataset:
+            found = pyproj.CRS.from_wkt(dataset.crs.to_wkt())
+        own = pyproj.CRS.from_user_input(name)
+        assert own.equals(found, ignore_axis_order=True) or _apart(own, found) < 1e-3, name
+        kept += 1
+    assert kept > 90
+
+
+def _apart(own: pyproj.CRS, found: pyproj.CRS) -> float:
+    """Return by how many metres, or millionths of a degree, two CRSs differ in WGS 84 or on their planet."""
+    area = own.area_of_use.bounds if own.area_of_use else (-20, -20, 20, 20)
+    lon, lat = np.linspace(area[0], area[2], 7)[1:-1], np.linspace(area[1], area[3], 7)[1:-1]
+    flat = own.to_2d() if len(own.axis_info) > 2 else own
+    forth = pyproj.Transformer.from_crs(own.geodetic_crs.to_2d(), flat, always_xy=True)
+    x, y = forth.transform(lon, lat)
+    earth = abs(own.ellipsoid.semi_major_metre / 6378137 - 1) < 0.01
+    places = [
+        pyproj.Transformer.from_crs(crs, 4979 if earth else own.geodetic_crs, always_xy=True).transform(
+            x, y, np.full_like(x, 50.0)
+        )
+        for crs in (own, found)
+    ]
+    return float(np.abs(np.subtract(*places) * [[111_319.0], [111_319.0], [1.0]]).max())

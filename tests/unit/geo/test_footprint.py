@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pyproj import Transformer
 from rasterio.crs import CRS
@@ -34,7 +34,7 @@ CRSS = [
 ]
 
 
-def sample(crs: str, bounds: tuple[float, ...], points: int = 150) -> tuple[np.ndarray, np.ndarray]:
+def sample(crs: str, bounds: tuple[float, ...], points: int = 400) -> tuple[np.ndarray, np.ndarray]:
     """Longitudes and latitudes of points all over the box that lie on Earth."""
     left, bottom, right, top = bounds
     x, y = (
@@ -52,6 +52,9 @@ def sample(crs: str, bounds: tuple[float, ...], points: int = 150) -> tuple[np.n
     x=st.tuples(st.floats(0, 0.98), st.floats(0.02, 1)),
     y=st.tuples(st.floats(0, 0.98), st.floats(0.02, 1)),
 )
+@example(place=("ESRI:54009", (-1.8e7, -9e6, 1.8e7, 9e6)), x=(0.4375, 0.03125), y=(0.0, 1.0))
+@example(place=("ESRI:54009", (-1.8e7, -9e6, 1.8e7, 9e6)), x=(0.4375, 1.0), y=(0.0, 1.0))
+@example(place=("EPSG:3413", (-4e6, -4e6, 4e6, 4e6)), x=(0.0, 0.5), y=(0.390625, 0.17959563076707813))
 def test_bounds_hold_every_point_of_a_raster_and_little_more(
     place: tuple[str, tuple[float, ...]], x: tuple[float, float], y: tuple[float, float]
 ) -> None:

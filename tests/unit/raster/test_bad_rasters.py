@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import struct
+import subprocess
+import sys
 import zlib
 from pathlib import Path
 
@@ -123,6 +125,69 @@ def test_errors_say_nothing_on_the_terminal(tmp_path: Path, capfd: pytest.Captur
     finally:
         rasterio_log.propagate = before
     assert capfd.readouterr() == ("", "")
+
+
+_EVERYTHING = """
+import sys, warnings
+warnings.simplefilter("default")
+import gdaltools as gt
+from gdaltools.catalog.preview import preview_mosaic
+for path in sys.argv[1:]:
+    for use in (
+        lambda: gt.inspect(path),
+        lambda: gt.open(path).compute(),
+        lambda: gt.open(path, masked=True).compute(),
+        lambda: gt.create_cog(path, f"{path}.cog", overwrite=True, progress=False),
+        lambda: gt.create_cog(path, f"{path}.cog", input_crs="EPSG:2036", overwrite=True, progress=False),
+        lambda: gt.create_cog(path, f"{path}.cog", target_crs="EPSG:3857", overwrite=True, progress=False),
+        lambda: gt.extract_tiles(path, gt.generate_tiling_scheme(path, 256, 16), path + ".d", progress=False),
+        lambda: gt.validate_cog(path),
+        lambda: gt.inspect(path)._repr_html_(),
+        lambda: gt.inspect(path).explore(),
+        lambda: gt.create_mosaicjson([path], f"{path}.json", overwrite=True, progress=False),
+        lambda: preview_mosaic(f"{path}.json", f"{path}.png"),
+    ):
+        try:
+            use()
+        except gt.GdalToolsError:
+            pass
+"""
+
+
+def _odd(folder: Path) -> list[Path]:
+    """Write rasters that are damaged, or about which GDAL, numpy or rasterio has something to say."""
+    whole = [
+        write_raster(folder / "plain.tif", smooth(3, 300, 400)),
+        write_raster(folder / "strips.tif", smooth(1, 300, 400), options={"compress": "deflate"}),
+        write_raster(folder / "bad.tif", smooth(1, 700, 900), block=128, options={"compress": "lzw"}),
+        write_raster(folder / "none.tif", smooth(1, 90, 70), crs=None, transform=None),
+        write_raster(folder / "a.jpg", smooth(3, 700, 900), driver="JPEG", crs=None, transform=None),
+        write_raster(folder / "a.png", smooth(1, 700, 900), driver="PNG", crs=None, transform=None),
+        write_raster(folder / "all-nan.tif", np.full((1, 200, 300), np.nan, "float32"), nodata=np.nan),
+        write_raster(folder / "limits.tif", np.float32([[[3.4e38, -3.4e38, np.inf, np.nan] * 20] * 70])),
+        write_raster(folder / "empty.tif", np.zeros((2, 200, 300), "int16"), nodata=0),
+        write_raster(folder / "beyond.tif", smooth(1, 90, 90), transform=from_origin(100, 200, 3, 3)),
+        write_raster(folder / "geos.tif", smooth(1, 90, 90), crs="+proj=geos +h=35786023 +lon_0=0",
+                     transform=from_origin(-5.5e6, 5.5e6, 122222, 122222)),
+        write_raster(folder / "complex.tif", smooth(1, 90, 90, dtype="complex64")),
+    ]  # fmt: skip
+    short = []
+    for path in whole:
+        copy = path.with_name(f"short-{path.name}")
+        copy.write_bytes(path.read_bytes())
+        short.append(truncate(copy, 0.6))
+        copy = path.with_name(f"damaged-{path.name}")
+        copy.write_bytes(path.read_bytes())
+        damage(copy, size=60)
+        short.append(copy)
+    (folder / "text.tif").write_text("text")
+    return [*whole, *short, folder / "text.tif", folder / "missing.tif"]
+
+
+def test_nothing_is_printed_about_odd_or_broken_files(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", _EVERYTHING, *_odd(tmp_path)]
+    run = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (run.returncode, run.stderr, run.stdout) == (0, "", "")
 
 
 def test_without_a_crs_it_can_be_inspected_but_not_tiled(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import AsyncIterator
 
 import aiohttp
@@ -61,7 +62,7 @@ async def test_a_page_in_a_browser_is_refused(door: tuple[str, str | None]) -> N
 
 async def test_a_body_has_a_largest_size(door: tuple[str, str | None]) -> None:
     url, token = door
-    body = b'{"a": "' + b"x" * (2 << 20) + b'"}'
+    body = io.BytesIO(b'{"a": "' + b"x" * (2 << 20) + b'"}')
     shown = {"Authorization": f"Bearer {token}"}
     assert await _asked(f"{url}/api/jobs/submit/x", method="POST", data=body, **shown) == 413
 
