@@ -131,11 +131,16 @@ def _from_text(text: str) -> CRS:
 
 def crs_name(crs: CRS) -> str:
     """Return ``AUTHORITY:CODE`` if the CRS has one, else its WKT."""
+    return _name(crs.to_wkt())
+
+
+@lru_cache(maxsize=256)
+def _name(wkt: str) -> str:
     try:
-        authority = crs.to_authority(confidence_threshold=100)
+        authority = CRS.from_wkt(wkt).to_authority(confidence_threshold=100)
     except CRSError:
         authority = None
-    return ":".join(authority) if authority else str(crs.to_wkt())
+    return ":".join(authority) if authority else wkt
 
 
 def short_name(crs: CRS) -> str:

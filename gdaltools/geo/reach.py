@@ -36,8 +36,8 @@ Points = NDArray[np.float64]
 # 86° in a raster of the whole Earth.
 _MOST_STRETCH = 100
 _EQUATOR = 40_075_017.0  # metres
-# PROJ leads back from a place to within this share of a pixel, or this distance in metres: the operations that
-# it chooses for the two directions may differ by metres. Where a CRS has no place, it leads back far away.
+# PROJ leads back from a place to within this share of a pixel, or this distance in metres: the operations
+# that it chooses for the two directions may differ by metres. Without a place, it leads back far away.
 _LEADS_BACK_PIXELS, _LEADS_BACK = 0.1, 100.0
 # Positions along each axis of a grid at which places are found, and around an extreme one.
 _POSITIONS, _AROUND = 65, 11
