@@ -32,7 +32,7 @@ from gdaltools import storage
 from gdaltools.errors import CorruptRaster, GdalToolsError, StorageError, UnsupportedRaster
 from gdaltools.raster import netcdf
 from gdaltools.raster.gdal_errors import heard, is_transport, whole_text
-from gdaltools.raster.limits import Limits
+from gdaltools.raster.limits import DRIVERS, Limits
 from gdaltools.runtime import interruption
 from gdaltools.runtime.text import redacted
 from gdaltools.storage import Location, StrPath
@@ -41,6 +41,8 @@ from gdaltools.storage import Location, StrPath
 CACHE_MB = 128
 
 _SAMPLED_BLOCKS = 64
+# Rasters of fewer bytes are read, whatever the size of their file.
+_ALWAYS_READ = 1 << 30
 # More samples than any byte of a file can stand for: a run of 255 in RLE; the longest string of LZW, in 12
 # bits; 1,032 bytes of 8 bits by deflate (zlib's technical details); a JPEG has a bit for each 8 x 8 samples,
 # and three bands of which two have a quarter of the samples.
@@ -103,7 +105,7 @@ def open_dataset(
         _opened(location, limits, overview_level) as dataset,
     ):
         _check_limits(dataset, location, limits)
-        _check_claim(dataset, location, size)
+        _check_claim(dataset, location, size, limits)
         if verify:
             check_blocks(dataset, location, size)
         try:
@@ -304,15 +306,29 @@ def _check_limits(dataset: DatasetReader, location: Location, limits: Limits) ->
         )
 
 
-def _check_claim(dataset: DatasetReader, location: Location, size: int) -> None:
-    """Refuse a file of a format with limited compression that claims far more samples than it can hold."""
+def _check_claim(dataset: DatasetReader, location: Location, size: int, limits: Limits) -> None:
+    """Refuse a file that claims far more samples than it can hold, or than anyone waits for."""
     samples = dataset.width * dataset.height * dataset.count
+    claim = f"{location} claims {dataset.width} x {dataset.height} pixels in {dataset.count} bands"
     most = _MOST_SAMPLES_PER_BYTE.get(dataset.driver)
     if most is not None and samples > most * size:
         raise CorruptRaster(
-            f"{location} claims {dataset.width} x {dataset.height} pixels in {dataset.count} bands and has "
-            f"{size} bytes, fewer than a {dataset.driver} file needs, as if cut short: upload it again"
+            f"{claim} and has {size} bytes, fewer than a {dataset.driver} file needs, as if cut short: "
+            "upload it again"
         )
+    pixel_bytes = samples * max(np.dtype(d).itemsize for d in numpy_dtypes(dataset))
+    if pixel_bytes > max(_ALWAYS_READ, limits.ratio * size) and pixel_bytes > limits.ratio * _stored(dataset):
+        raise UnsupportedRaster(
+            f"{claim}, {pixel_bytes / size:,.0f} bytes for each of its {size} bytes: beyond "
+            f"{_ALWAYS_READ >> 30} GB the limit is {limits.ratio} (GDALTOOLS_MAX_RATIO); if it is right, as of a "
+            "sparse file, set a higher one"
+        )
+
+
+def _stored(dataset: DatasetReader) -> int:
+    """Return the bytes of the other files that a VRT or its like names; 0 if it holds its own pixels."""
+    names = dataset.files if dataset.driver not in DRIVERS else []
+    return sum(os.stat(name).st_size for name in names[1:] if os.path.isfile(name))
 
 
 def nodata_of(dataset: DatasetReader, band: int = 1) -> float | None:
