@@ -320,8 +320,8 @@ def _check_claim(dataset: DatasetReader, location: Location, size: int, limits: 
     if pixel_bytes > max(_ALWAYS_READ, limits.ratio * size) and pixel_bytes > limits.ratio * _stored(dataset):
         raise UnsupportedRaster(
             f"{claim}, {pixel_bytes / size:,.0f} bytes for each of its {size} bytes: beyond "
-            f"{_ALWAYS_READ >> 30} GB the limit is {limits.ratio} (GDALTOOLS_MAX_RATIO); if it is right, as of a "
-            "sparse file, set a higher one"
+            f"{_ALWAYS_READ >> 30} GB the limit is {limits.ratio} (GDALTOOLS_MAX_RATIO); if it is right, "
+            "as of a sparse file, set a higher one"
         )
 
 

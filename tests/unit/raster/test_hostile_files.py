@@ -235,7 +235,8 @@ def _blocks(width: int, height: int, side: int, offset: int, count: int, compres
     entries: list[tuple[int, str, list[float]]] = [
         (256, "I", [width]), (257, "I", [height]), (258, "H", [8]), (259, "H", [compression]),
         (262, "H", [1]), (277, "H", [1]), (322, "I", [side]), (323, "I", [side]),
-        (324, "I", [offset] * total), (325, "I", [count] * total), (33550, "d", [1e-6, 1e-6, 0]), (33922, "d", [0, 0, 0, 10, 50, 0]),
+        (324, "I", [offset] * total), (325, "I", [count] * total),
+        (33550, "d", [1e-6, 1e-6, 0]), (33922, "d", [0, 0, 0, 10, 50, 0]),
         (34735, "H", [1, 1, 0, 3, 1024, 0, 1, 2, 1025, 0, 1, 1, 2048, 0, 1, 4326]),
     ]  # fmt: skip
     ifd, values, at = b"", b"", 8 + 2 + 12 * len(entries) + 4
