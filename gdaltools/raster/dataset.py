@@ -2,7 +2,8 @@
 
 Only formats that hold their own pixels are opened. A VRT, a service description or a format that names
 other files is refused, because it could make a server read what its author, not its user, may read.
-Side-car files (``.aux.xml``, ``.ovr``, ``.msk``, world files) are not looked for, for the same reason.
+Side-car files (``.aux.xml``, ``.ovr``, ``.msk``, world files) are not looked for, for the same reason, except
+a BMP's world file, which GDAL always reads.
 """
 
 from __future__ import annotations
@@ -128,12 +129,12 @@ def side_cars(location: Location) -> tuple[str, ...]:
     if path is None:
         return ()
     suffix = path.suffix[1:]
-    worlds = [f"{path.stem}.{text}" for text in (suffix[:1] + suffix[-1:] + "w", suffix + "w", "wld", "tab")]
-    names = [path.name + text for text in _SIDE_CARS] + (worlds if suffix else worlds[2:])
-    known = len(path.name)
-    names = [text for name in names for text in (name, name[:known] + name[known:].upper())]
+    worlds = [suffix[:1] + suffix[-1:] + "w", suffix + "w"] if suffix else []
+    # GDAL reads the world file of a BMP in any case.
+    endings = [f".{text}" for text in (*worlds, "wld") if suffix.lower() != "bmp"] + _SIDE_CARS_OF_STEM
+    pairs = [(path.name, text) for text in _SIDE_CARS] + [(path.stem, text) for text in endings]
     found: dict[tuple[int, int], str] = {}
-    for name in names:
+    for name in (base + text for base, ending in pairs for text in (ending, ending.upper())):
         beside = path.with_name(name)
         if name != path.name and beside.is_file():
             status = beside.stat()
@@ -142,6 +143,8 @@ def side_cars(location: Location) -> tuple[str, ...]:
 
 
 _SIDE_CARS = (".msk", ".ovr", ".aux.xml")
+# Georeference of MapInfo, rational polynomials and metadata of satellites' images.
+_SIDE_CARS_OF_STEM = [".tab", "_rpc.txt", ".rpb", ".imd"]
 _caches: list[int] = []
 _caches_lock = threading.Lock()
 

@@ -203,6 +203,30 @@ def test_a_side_car_file_is_named(tmp_path: Path, name: str, suffix: str) -> Non
     assert [text.lower() for text in gt.inspect(path).side_cars] == [other.name.lower()]
 
 
+@pytest.mark.parametrize(
+    "ending", ["_RPC.TXT", "_rpc.txt", ".RPB", ".imd", ".IMD", ".tfw", ".TFW", ".WLD", ".tab"]
+)
+def test_a_side_car_file_of_the_bare_name_is_named(tmp_path: Path, ending: str) -> None:
+    path = write_raster(tmp_path / "a.tif", smooth(1), crs=None, transform=None)
+    (tmp_path / f"a{ending}").write_text("10\n0\n0\n-10\n5\n5\n")
+    (tmp_path / f"b{ending}").touch()
+    found = gt.inspect(path)
+    assert [text.lower() for text in found.side_cars] == [f"a{ending}".lower()]
+    assert not found.georeferenced
+    assert not found.has_rpcs
+
+
+@pytest.mark.parametrize("ending", [".bpw", ".bmpw", ".wld"])
+def test_a_world_file_of_a_bmp_is_read_and_not_named_as_unread(tmp_path: Path, ending: str) -> None:
+    path = write_raster(tmp_path / "a.bmp", smooth(1), driver="BMP", crs=None, transform=None)
+    (tmp_path / f"a{ending}").write_text("10\n0\n0\n-10\n5\n5\n")
+    with rasterio.open(path) as judge:
+        expected = tuple(judge.transform)[:6]
+    found = gt.inspect(path)
+    assert (found.transform, found.side_cars) == (expected, ())
+    assert found.transform[0] == 10
+
+
 def test_damaged_files_end_in_typed_errors_and_no_crash() -> None:
     verdict = run(300, seed=7)
     assert not verdict.untyped, str(verdict)
