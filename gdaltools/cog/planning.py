@@ -14,7 +14,7 @@ from gdaltools.cog.arrays import array_source, array_type, is_array
 from gdaltools.cog.encode.adaptive import Policy
 from gdaltools.cog.encode.codec import BlockEncoder, Encoding
 from gdaltools.cog.encode.profiles import CogProfile, choose_profile
-from gdaltools.cog.format.template import check_crs
+from gdaltools.cog.format.template import check_color_table, check_crs
 from gdaltools.cog.options import CogOptions, Overviews
 from gdaltools.cog.overviews.halving import level_sizes
 from gdaltools.cog.pieces.geometry import spread
@@ -227,9 +227,10 @@ def plan_of_facts(
     InvalidParameter
         The options request statistics of complex samples.
     UnsupportedRaster
-        A GeoTIFF cannot state the CRS.
+        A GeoTIFF cannot state the CRS, or cannot hold the colour table.
     """
     check_crs(facts.crs_wkt)
+    check_color_table(facts)
     if options.statistics and facts.numpy_dtype.kind == "c":
         raise InvalidParameter(f"statistics of {facts.dtype} have no order: leave statistics out")
     bands = 1 if profile.interleave == "band" else facts.count

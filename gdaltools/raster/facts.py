@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -50,8 +50,11 @@ class Facts:
         The dataset's metadata, by domain; for a domain "xml:…" the document, under the domain's name.
     band_tags, band_domains : tuple of mapping
         Each band's metadata: of the default domain, and of the others by domain.
-    xmp, icc_profile : str or None
-        The XMP packet, and the colour profile in base64.
+    xmp : str or None
+        The XMP packet.
+    color_profile : mapping
+        GDAL's domain COLOR_PROFILE: an ICC profile in base64, or primaries, white point and transfer
+        functions.
     white_is_zero : bool
         Whether small values are shown bright (TIFF 6.0, PhotometricInterpretation 0).
     gcps : tuple
@@ -81,7 +84,7 @@ class Facts:
     rpcs: RPC | None = None
     band_domains: tuple[Mapping[str, Mapping[str, str]], ...] = ()
     xmp: str | None = None
-    icc_profile: str | None = None
+    color_profile: Mapping[str, str] = field(default_factory=dict)
     white_is_zero: bool = False
     epoch: float | None = None
 
@@ -169,7 +172,7 @@ def facts_of(dataset: DatasetReader, *, masked: bool) -> Facts:
             for band in dataset.indexes
         ),
         xmp=dataset.tags(ns=_XMP).get(_XMP),
-        icc_profile=dataset.tags(ns="COLOR_PROFILE").get("SOURCE_ICC_PROFILE"),
+        color_profile=dataset.tags(ns="COLOR_PROFILE"),
         white_is_zero=dataset.tags(ns="IMAGE_STRUCTURE").get("MINISWHITE") == "YES",
         epoch=_coordinate_epoch(dataset) if dataset.crs else None,
     )

@@ -37,7 +37,7 @@ LAYOUTS: dict[str, tuple[int, dict[str, Any]]] = {
     "nibbles": (1, {"nbits": 4, "compress": "deflate"}),
 }
 
-GAPS = ("none", "nodata", "nan", "infinite", "mask", "alpha")
+GAPS = ("none", "nodata", "limit", "nan", "infinite", "mask", "both", "alpha")
 
 #: CRS and transform; None: no affine transform.
 PLACES: dict[str, tuple[str | None, Affine | None]] = {
@@ -51,6 +51,8 @@ PLACES: dict[str, tuple[str | None, Affine | None]] = {
     "across-180": (WGS84, from_origin(178.0, -16.0, 0.025, 0.02)),
     "beyond-180": (WGS84, from_origin(200.0, 60.0, 0.01, 0.01)),
     "polar": ("EPSG:3031", from_origin(-800000.0, 700000.0, 9000.0, 9000.0)),
+    "world": (WGS84, from_origin(-180.0, 90.0, 360 / _COLS, 180 / _ROWS)),
+    "planet": ("IAU_2015:49910", UTM_GRID),
     "points": (None, None),
     "rational": (None, None),
 }
@@ -131,7 +133,9 @@ def _can_be(animal: Animal) -> bool:
     if gaps == "alpha":
         return dtype in ("uint8", "uint16") and layout in ("tiles", "planar")
     # GDAL's masks of complex numbers look at the real part alone.
-    return gaps != "nodata" or not dtype.startswith("complex")
+    if gaps == "limit" and dtype == "uint64":  # rasterio cannot write it
+        return False
+    return gaps not in ("nodata", "limit", "both") or not dtype.startswith("complex")
 
 
 def _pixels(
@@ -154,11 +158,16 @@ def _pixels(
         image[-1] = np.where(valid, np.iinfo(kind).max, 0)
     if animal.gaps in ("none", "alpha"):
         return image, None, None
-    low = 0 if kind.kind == "u" else -9999 if kind.itemsize > 1 else -128
-    nodata = {"nodata": float(low), "nan": np.nan, "infinite": -np.inf}[animal.gaps]
+    low = 0 if kind.kind == "u" else -9999 if kind.itemsize > 1 else -1
+    limits = np.finfo(kind) if kind.kind == "f" else np.iinfo(kind)
+    limit = limits.max if kind.kind == "u" else limits.min
+    nodata = {"nan": np.nan, "infinite": -np.inf, "limit": limit, "both": 0}.get(animal.gaps, low)
+    if animal.gaps == "both":  # the mask alone hides pixels; the value occurs outside it too
+        image[:, 100:110, :20] = nodata
+        return image, nodata, valid
     image[:, ~valid] = nodata
     image[-1, 90:100, 50:130] = nodata
-    return image, nodata, None
+    return image, float(nodata) if kind.itemsize < 8 or kind.kind == "f" else int(nodata), None
 
 
 def _place(dataset: Any, place: str) -> None:

@@ -36,6 +36,8 @@ _NORTH_UP = Affine(1, 0, 0, 0, -1, 0)
 _XMP, _TIE_POINTS, _METADATA, _NODATA = 700, 33922, 42112, 42113
 # rasterio writes an XML document as "domain=document", where GDAL expects only the document.
 _NAMED_XML = re.compile(rb'(domain="(xml:[^"]+)"[^>]*>)\2=')
+# Names of the domain COLOR_PROFILE that are GTiff's creation options too, unlike a PNG's name of its profile.
+_COLOUR_OPTIONS = ("SOURCE_PRIMARIES_", "SOURCE_WHITEPOINT", "TIFFTAG_TRANSFER")
 # Tags that depend on the image's size or on the offsets of its blocks.
 _PLACED = frozenset(
     {
@@ -185,6 +187,22 @@ def check_crs(crs_wkt: str | None) -> None:
     )
 
 
+def check_color_table(facts: Facts) -> None:
+    """Refuse a colour table that GDAL writes as a ramp of greys, because the TIFF has more than two bands.
+
+    Raises
+    ------
+    UnsupportedRaster
+        The colours would be lost, for example those of a GIF of several pictures.
+    """
+    table = facts.colormap or {}
+    if facts.count > 2 and any(colour[:3] != (value,) * 3 for value, colour in table.items()):
+        raise UnsupportedRaster(
+            f"a GeoTIFF holds a colour table for at most 2 bands, and the raster has one for {facts.count}: "
+            "take its bands one by one (gdal_translate -b), or their colours (-expand rgb)"
+        )
+
+
 def _mended(tag: Tag, facts: Facts) -> Tag:
     """Return the tag as GDAL writes it into a copy, without the changes that rasterio and a new file make."""
     data = tag.data
@@ -204,8 +222,11 @@ def _mended(tag: Tag, facts: Facts) -> Tag:
 
 def _written(facts: Facts, encoding: Encoding) -> bytes:
     options = encoding.creation_options() | {"photometric": _photometric(facts, encoding)}
-    if facts.icc_profile is not None:
-        options["source_icc_profile"] = facts.icc_profile
+    options |= {
+        name.lower(): text
+        for name, text in facts.color_profile.items()
+        if name == "SOURCE_ICC_PROFILE" or name.startswith(_COLOUR_OPTIONS)
+    }
     if ColorInterp.alpha in facts.colorinterp:
         options["alpha"] = "YES"
     if facts.transform != Affine.identity():

@@ -15,6 +15,7 @@ import rasterio
 import rasterio.shutil
 import tifffile
 from numpy.typing import NDArray
+from PIL import Image
 from pyproj.database import query_crs_info
 from pyproj.enums import PJType
 from rasterio.control import GroundControlPoint
@@ -203,6 +204,22 @@ def test_a_colour_profile_is_kept(tmp_path: Path) -> None:
     assert_told(source)
 
 
+@pytest.mark.parametrize("bands", [3, 4])
+@pytest.mark.parametrize("curves", [False, True])
+def test_primaries_and_transfer_functions_are_kept(tmp_path: Path, bands: int, curves: bool) -> None:
+    stated = {
+        "source_primaries_red": "0.64, 0.33, 1.0", "source_primaries_green": "0.3, 0.6, 1.0",
+        "source_primaries_blue": "0.15, 0.06, 1.0", "source_whitepoint": "0.3127, 0.329, 1.0",
+    }  # fmt: skip
+    if curves:
+        curve = ", ".join(str(value * value) for value in range(256))
+        stated |= {f"tifftag_transferfunction_{colour}": curve for colour in ("red", "green", "blue")}
+    options = {"photometric": "rgb", **stated}
+    source = write_raster(tmp_path / "a.tif", image(bands), options=options)
+    assert {name.upper() for name in stated} <= set(facts_told(source)["tags"]["COLOR_PROFILE"])
+    assert_told(source)
+
+
 @pytest.mark.parametrize(
     ("bands", "options"),
     [
@@ -288,6 +305,27 @@ def test_a_picture_whose_zeros_are_white_is_not_inverted(tmp_path: Path) -> None
         assert {page.photometric for page in made.pages} == {tifffile.PHOTOMETRIC.MINISWHITE}
     with rasterio.open(tmp_path / "b.tif") as dataset:
         np.testing.assert_array_equal(dataset.read(), image)
+
+
+@pytest.mark.parametrize("pictures", [1, 2, 3, 5])
+def test_the_colours_of_a_gif_are_kept_or_refused(tmp_path: Path, pictures: int) -> None:
+    source, frames = tmp_path / "a.gif", smooth(pictures, 40, 50) % 7
+    palette = [channel for value in range(256) for channel in (value, 255 - value, value * 7 % 256)]
+    images = [Image.fromarray(frame) for frame in frames]
+    for picture in images:
+        picture.putpalette(palette)
+    images[0].save(source, save_all=True, append_images=images[1:], disposal=0)
+    with rasterio.open(source) as dataset:
+        colours, count = dataset.colormap(1), dataset.count
+    assert count == pictures
+    if count > 2:
+        with pytest.raises(UnsupportedRaster, match=rf"colour table .* for {count}:"):
+            gt.plan_cog(source)
+        return
+    target, _ = ours(source, raster_type="categorical")
+    with rasterio.open(source) as before, rasterio.open(target) as after:
+        assert {value: after.colormap(1)[value] for value in colours} == colours
+        assert np.array_equal(after.read(), before.read())
 
 
 @pytest.mark.parametrize("photometric", [1, 3])
