@@ -10,19 +10,28 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import rasterio
+from numpy.typing import NDArray
 from rasterio.enums import ColorInterp
+from rasterio.io import MemoryFile
 from rasterio.transform import Affine
 
 from gdaltools.errors import InvalidParameter, UnsupportedRaster
 from gdaltools.raster.bands import BAND_NAME, own_names
-from gdaltools.raster.detect import RasterType
+from gdaltools.raster.detect import Detection, RasterType, detect
 from gdaltools.raster.facts import Facts
 from gdaltools.raster.pixels.source import ArraySource
+from gdaltools.storage import Location
 
 _DTYPES = (
     "uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int64",
     "float32", "float64", "complex64", "complex128",
 )  # fmt: skip
+_NORTH_UP = Affine(1, 0, 0, 0, -1, 0)
+# Side of the pieces in which an array's values are looked at, in pixels.
+_SIDE = 256
+# The confidence of a type that the bands' names and attributes alone decide.
+_BY_NAMES = 0.9
 _COLOURS = (ColorInterp.red, ColorInterp.green, ColorInterp.blue, ColorInterp.alpha)
 # Attributes of rioxarray, xarray and GDAL that have a place of their own in a file.
 _OWN_ATTRIBUTES = ("long_name", "units", "scale_factor", "add_offset", "_FillValue", "grid_mapping", "nodata")
@@ -92,13 +101,57 @@ def array_source(array: Any) -> tuple[ArraySource, Facts]:
     return ArraySource(name, data), facts
 
 
-def array_type(facts: Facts, asked: str) -> RasterType:
-    """Return the raster type `asked`; for "auto", derive it from the number of bands and their dtype."""
-    if asked != "auto":
-        return asked  # type: ignore[return-value]
-    if facts.colours:
-        return "rgba" if facts.count == 4 else "rgb"
-    return "dem" if facts.count == 1 and facts.dtype.startswith(("float", "int16")) else "multispectral"
+def array_type(source: ArraySource, facts: Facts, asked: str) -> RasterType:
+    """Return the raster type `asked`; for "auto", that of `array_detection`."""
+    return asked if asked != "auto" else array_detection(source, facts).raster_type  # type: ignore[return-value]
+
+
+def array_detection(source: ArraySource, facts: Facts) -> Detection:
+    """Return the type of an array as `detect` finds it in a file of its pixels; nothing lazy is computed.
+
+    Of a lazy array only the names, attributes and dtype are looked at, and the reason says so.
+    """
+    lazy = not isinstance(source.array, np.ndarray)
+    pixels = np.zeros((facts.count, 16, 16), facts.numpy_dtype) if lazy else _sample(source.array)
+    with rasterio.Env(GDAL_PAM_ENABLED="NO"), MemoryFile() as memory:
+        with memory.open(
+            driver="GTiff",
+            width=pixels.shape[2],
+            height=pixels.shape[1],
+            count=facts.count,
+            dtype=facts.dtype,
+            nodata=0 if lazy else facts.nodata,
+            transform=_NORTH_UP,
+            photometric="minisblack",
+        ) as sample:
+            sample.write(pixels)
+            sample.colorinterp = facts.colorinterp
+            sample.descriptions = [text or "" for text in facts.descriptions]
+            sample.units = [text or "" for text in facts.units]
+            sample.scales, sample.offsets = facts.scales, facts.offsets
+            sample.update_tags(1, **facts.domains[""])
+        with memory.open() as sample:
+            found = detect(sample, Location(None, source.name, None))
+    if not lazy:
+        return found
+    reason = (
+        f"{facts.count} x {facts.dtype}, of a lazy array whose values are not looked at: pass raster_type"
+    )
+    return (
+        found
+        if found.confidence >= _BY_NAMES
+        else found.model_copy(update={"reason": reason, "confidence": min(found.confidence, 0.5)})
+    )
+
+
+def _sample(array: NDArray[Any]) -> NDArray[Any]:
+    """Return up to three by three pieces of an array, which are spread over it, side by side."""
+    for axis in (1, 2):
+        size = array.shape[axis]
+        if size > 3 * _SIDE:
+            starts = (0, (size - _SIDE) // 2, size - _SIDE)
+            array = np.take(array, np.concatenate([np.arange(at, at + _SIDE) for at in starts]), axis)
+    return np.asarray(array)
 
 
 def _transform(array: Any) -> Affine:

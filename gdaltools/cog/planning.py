@@ -68,7 +68,7 @@ def _of_array(array: Any, options: CogOptions) -> CogPlan:
     source, facts = array_source(array)
     if options.input_crs is not None:
         facts = replace(facts, crs_wkt=parse_crs(options.input_crs, "input_crs").to_wkt())
-    profile = profile_of_facts(facts, array_type(facts, options.raster_type), options)
+    profile = profile_of_facts(facts, array_type(source, facts, options.raster_type), options)
     if not profile.lossless and facts.nodata is not None:
         facts = replace(facts, masked=True)
         source = replace(source, nodata=facts.nodata, masked=True)

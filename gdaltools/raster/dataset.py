@@ -2,7 +2,8 @@
 
 Only formats that hold their own pixels are opened. A VRT, a service description or a format that names
 other files is refused, because it could make a server read what its author, not its user, may read.
-Side-car files (``.aux.xml``, ``.ovr``, ``.msk``, world files) are not looked for, for the same reason.
+Side-car files (``.aux.xml``, ``.ovr``, ``.msk``, world files) are not looked for, for the same reason, except
+a BMP's world file, which GDAL always reads.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from gdaltools import storage
 from gdaltools.errors import CorruptRaster, GdalToolsError, StorageError, UnsupportedRaster
 from gdaltools.raster import netcdf
 from gdaltools.raster.gdal_errors import heard, is_transport, whole_text
-from gdaltools.raster.limits import Limits
+from gdaltools.raster.limits import DRIVERS, Limits
 from gdaltools.runtime import interruption
 from gdaltools.runtime.text import redacted
 from gdaltools.storage import Location, StrPath
@@ -41,6 +42,8 @@ from gdaltools.storage import Location, StrPath
 CACHE_MB = 128
 
 _SAMPLED_BLOCKS = 64
+# Rasters of fewer bytes are read, whatever the size of their file.
+_ALWAYS_READ = 1 << 30
 # More samples than any byte of a file can stand for: a run of 255 in RLE; the longest string of LZW, in 12
 # bits; 1,032 bytes of 8 bits by deflate (zlib's technical details); a JPEG has a bit for each 8 x 8 samples,
 # and three bands of which two have a quarter of the samples.
@@ -103,7 +106,7 @@ def open_dataset(
         _opened(location, limits, overview_level) as dataset,
     ):
         _check_limits(dataset, location, limits)
-        _check_claim(dataset, location, size)
+        _check_claim(dataset, location, size, limits)
         if verify:
             check_blocks(dataset, location, size)
         try:
@@ -126,12 +129,12 @@ def side_cars(location: Location) -> tuple[str, ...]:
     if path is None:
         return ()
     suffix = path.suffix[1:]
-    worlds = [f"{path.stem}.{text}" for text in (suffix[:1] + suffix[-1:] + "w", suffix + "w", "wld", "tab")]
-    names = [path.name + text for text in _SIDE_CARS] + (worlds if suffix else worlds[2:])
-    known = len(path.name)
-    names = [text for name in names for text in (name, name[:known] + name[known:].upper())]
+    worlds = [suffix[:1] + suffix[-1:] + "w", suffix + "w"] if suffix else []
+    # GDAL reads the world file of a BMP in any case.
+    endings = [f".{text}" for text in (*worlds, "wld") if suffix.lower() != "bmp"] + _SIDE_CARS_OF_STEM
+    pairs = [(path.name, text) for text in _SIDE_CARS] + [(path.stem, text) for text in endings]
     found: dict[tuple[int, int], str] = {}
-    for name in names:
+    for name in (base + text for base, ending in pairs for text in (ending, ending.upper())):
         beside = path.with_name(name)
         if name != path.name and beside.is_file():
             status = beside.stat()
@@ -140,6 +143,8 @@ def side_cars(location: Location) -> tuple[str, ...]:
 
 
 _SIDE_CARS = (".msk", ".ovr", ".aux.xml")
+# Georeference of MapInfo, rational polynomials and metadata of satellites' images.
+_SIDE_CARS_OF_STEM = [".tab", "_rpc.txt", ".rpb", ".imd"]
 _caches: list[int] = []
 _caches_lock = threading.Lock()
 
@@ -304,15 +309,29 @@ def _check_limits(dataset: DatasetReader, location: Location, limits: Limits) ->
         )
 
 
-def _check_claim(dataset: DatasetReader, location: Location, size: int) -> None:
-    """Refuse a file of a format with limited compression that claims far more samples than it can hold."""
+def _check_claim(dataset: DatasetReader, location: Location, size: int, limits: Limits) -> None:
+    """Refuse a file that claims far more samples than it can hold, or than anyone waits for."""
     samples = dataset.width * dataset.height * dataset.count
+    claim = f"{location} claims {dataset.width} x {dataset.height} pixels in {dataset.count} bands"
     most = _MOST_SAMPLES_PER_BYTE.get(dataset.driver)
     if most is not None and samples > most * size:
         raise CorruptRaster(
-            f"{location} claims {dataset.width} x {dataset.height} pixels in {dataset.count} bands and has "
-            f"{size} bytes, fewer than a {dataset.driver} file needs, as if cut short: upload it again"
+            f"{claim} and has {size} bytes, fewer than a {dataset.driver} file needs, as if cut short: "
+            "upload it again"
         )
+    pixel_bytes = samples * max(np.dtype(d).itemsize for d in numpy_dtypes(dataset))
+    if pixel_bytes > max(_ALWAYS_READ, limits.ratio * size) and pixel_bytes > limits.ratio * _stored(dataset):
+        raise UnsupportedRaster(
+            f"{claim}, {pixel_bytes / size:,.0f} bytes for each of its {size} bytes: beyond "
+            f"{_ALWAYS_READ >> 30} GB the limit is {limits.ratio} (GDALTOOLS_MAX_RATIO); if it is right, "
+            "as of a sparse file, set a higher one"
+        )
+
+
+def _stored(dataset: DatasetReader) -> int:
+    """Return the bytes of the other files that a VRT or its like names; 0 if it holds its own pixels."""
+    names = dataset.files if dataset.driver not in DRIVERS else []
+    return sum(os.stat(name).st_size for name in names[1:] if os.path.isfile(name))
 
 
 def nodata_of(dataset: DatasetReader, band: int = 1) -> float | None:

@@ -33,6 +33,9 @@ class Limits:
         GDALTOOLS_MAX_BLOCK_MB: the largest decoded block; it must fit into memory several times.
     file_bytes : int
         GDALTOOLS_MAX_FILE_GB: the largest file.
+    ratio : int
+        GDALTOOLS_MAX_RATIO: bytes of pixels for each byte of the file, if the pixels have more than 1 GB.
+        Deflate reaches 1,032; more is a sparse file, one colour, or meant to be read without end.
     """
 
     drivers: tuple[str, ...] = DRIVERS
@@ -41,6 +44,7 @@ class Limits:
     blocks: int = 1 << 26
     block_bytes: int = 1 << 30
     file_bytes: int = 1 << 43
+    ratio: int = 2048
 
     @classmethod
     def from_environment(cls) -> Limits:
@@ -59,6 +63,7 @@ class Limits:
             bands=_number("GDALTOOLS_MAX_BANDS", cls.bands),
             blocks=_number("GDALTOOLS_MAX_BLOCKS", cls.blocks),
             block_bytes=_number("GDALTOOLS_MAX_BLOCK_MB", cls.block_bytes >> 20) << 20,
+            ratio=_number("GDALTOOLS_MAX_RATIO", cls.ratio),
             file_bytes=_number("GDALTOOLS_MAX_FILE_GB", cls.file_bytes >> 30) << 30,
         )
 

@@ -5,15 +5,12 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from gdaltools.cog.arrays import array_source, array_type
+from gdaltools.cog.arrays import array_detection, array_source
 from gdaltools.cost.tiles_memory import auto_tile_size
 from gdaltools.errors import InvalidParameter, UnsupportedRaster
 from gdaltools.geo.crs import crs_name
 from gdaltools.geo.footprint import bounds_4326
 from gdaltools.geo.grid import Grid
-from gdaltools.raster.bands import named
-from gdaltools.raster.detect import Detection
-from gdaltools.raster.facts import Facts
 from gdaltools.raster.info import RasterInfo
 from gdaltools.raster.tiff import BLOCK_UNIT
 from gdaltools.tiles.scheme import TilingScheme
@@ -64,7 +61,7 @@ def array_info(array: Any) -> RasterInfo:
         has_rpcs=False,
         size_bytes=0,
         uncompressed_bytes=size,
-        detected=_detected(facts),
+        detected=array_detection(source, facts),
     )
 
 
@@ -125,9 +122,3 @@ def _tile_size(array: Any) -> int:
         return size
     unit = math.lcm(*(int(side) for side in chunks[1:]))
     return size // unit * unit if unit <= size and unit % BLOCK_UNIT == 0 else size
-
-
-def _detected(facts: Facts) -> Detection:
-    kind = array_type(facts, "auto")
-    names = ", ".join(named(facts.descriptions, [colour.name for colour in facts.colorinterp])[:4])
-    return Detection(raster_type=kind, confidence=0.5, reason=f"by number and dtype of the bands ({names})")

@@ -22,7 +22,7 @@ import gdaltools.xr.accessor
 from gdaltools.cog.validate import validate_cog
 from gdaltools.cost import cog_memory
 from gdaltools.errors import InvalidParameter, TargetExists, UnsupportedRaster
-from tests.support.rasters import UTM, UTM_GRID, elevation, pixels, smooth, write_raster
+from tests.support.rasters import UTM, UTM_GRID, categories, elevation, pixels, smooth, write_raster
 
 
 def array_of(data: Any, *, crs: str = UTM, nodata: float | None = None) -> xarray.DataArray:
@@ -216,3 +216,57 @@ def test_a_plan_says_what_will_be_done(tmp_path: Path) -> None:
         assert part in text
     with pytest.raises(TargetExists):
         gt.create_cog(source, tmp_path / "b.tif")
+
+
+_FLAGS = np.random.default_rng(1).choice(np.array([21824, 22280, 54596, 55052], "uint16"), (1, 30, 40))
+_BANDS = {
+    "classes": categories(800, 900),
+    "classes as int16": categories(800, 900).astype("int16"),
+    "classes as floats": categories(800, 900).astype("float32"),
+    "large codes": categories(800, 900).astype("int32") * 1000,
+    "bit flags": np.ascontiguousarray(_FLAGS.repeat(20, axis=1).repeat(20, axis=2)),
+    "an image": smooth(1, 600, 800),
+    "colours": smooth(3, 600, 800),
+    "elevation": elevation(600, 800),
+    "whole elevation": smooth(1, 600, 800, dtype="int16"),
+    "two bands": smooth(2, 300, 400),
+    "complex": smooth(1, 200, 300, dtype="complex64"),
+}
+
+
+@pytest.mark.parametrize("image", _BANDS.values(), ids=_BANDS)
+def test_an_array_in_memory_has_the_type_of_a_file_with_its_pixels(tmp_path: Path, image: np.ndarray) -> None:
+    path = write_raster(tmp_path / "a.tif", image, crs=UTM, transform=UTM_GRID)
+    by_file = gt.create_cog(path, tmp_path / "by_file.tif", blocksize=128, progress=False)
+    array = gt.open(path).load()
+    found = array.gt.to_cog(tmp_path / "by_array.tif", blocksize=128, progress=False)
+    assert array.gt.inspect().detected.raster_type == gt.inspect(path).detected.raster_type
+    assert found.raster_type == by_file.raster_type
+    with rasterio.open(tmp_path / "by_array.tif", overview_level=0) as dataset:
+        overview = dataset.read()
+    if by_file.raster_type == "categorical":
+        assert np.isin(overview, image).all()
+
+
+@pytest.mark.parametrize(
+    ("attrs", "expected"),
+    [
+        ({"flag_values": [1, 2, 3], "flag_meanings": "water forest town"}, "categorical"),
+        ({"long_name": "land cover class"}, "categorical"),
+        ({"long_name": "elevation"}, "dem"),
+        ({}, "multispectral"),
+    ],
+)
+def test_a_lazy_array_has_the_type_that_its_names_say_and_is_not_computed(
+    tmp_path: Path, attrs: dict[str, Any], expected: str
+) -> None:
+    def fails(block: np.ndarray) -> np.ndarray:
+        pytest.fail("a chunk was computed")
+
+    lazy = dask.array.zeros((400, 500), chunks=200, dtype="uint8").map_blocks(
+        fails, meta=np.empty(0, "uint8")
+    )
+    array = xarray.DataArray(lazy, dims=("y", "x"), attrs=attrs)
+    found = array.gt.inspect().detected
+    assert found.raster_type == expected
+    assert attrs or "lazy" in found.reason

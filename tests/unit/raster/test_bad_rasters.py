@@ -17,6 +17,7 @@ from PIL import Image
 from rasterio._err import CPLE_AppDefinedError
 from rasterio.control import GroundControlPoint
 from rasterio.crs import CRS
+from rasterio.rpc import RPC
 from rasterio.transform import from_origin
 
 import gdaltools as gt
@@ -217,6 +218,25 @@ def test_control_points_alone_are_refused_with_what_to_do(
         generate_tiling_scheme(path, target_crs="EPSG:3857", input_crs=input_crs)
     with pytest.raises(UnsupportedRaster, match=r"control points.*gdalwarp"):
         create_cog(path, tmp_path / "c.tif", target_crs="EPSG:3857", input_crs=input_crs, progress=False)
+
+
+@pytest.mark.parametrize("input_crs", [None, "EPSG:4326", UTM])
+def test_rational_polynomials_alone_are_refused_with_what_to_do(
+    tmp_path: Path, input_crs: str | None
+) -> None:
+    path = write_raster(tmp_path / "a.tif", smooth(1), crs=None, transform=None)
+    one = [1.0] + [0.0] * 19
+    rpcs = RPC(0, 100, 9, 1, one, one, 150, 150, 38, 1, one, one, 200, 200)
+    with rasterio.open(path, "r+") as dataset:
+        dataset.rpcs = rpcs
+    with pytest.raises(UnsupportedRaster, match=r"RPCs.*gdalwarp -rpc"):
+        generate_tiling_scheme(path, target_crs="EPSG:3857", input_crs=input_crs)
+    with pytest.raises(UnsupportedRaster, match=r"RPCs.*gdalwarp -rpc"):
+        create_cog(path, tmp_path / "c.tif", target_crs="EPSG:3857", input_crs=input_crs, progress=False)
+    assert inspect(path).has_rpcs
+    create_cog(path, tmp_path / "c.tif", progress=False)
+    with rasterio.open(tmp_path / "c.tif") as judge:
+        assert {**judge.rpcs.to_dict(), "err_bias": None, "err_rand": None} == rpcs.to_dict()
 
 
 @pytest.mark.parametrize(
