@@ -96,7 +96,7 @@ def reach(source: Grid, source_crs: CRS, target_crs: CRS) -> Reach:
         The target holds no part of the source, or a seam, such as the antimeridian, tears it.
     """
     if source_crs == target_crs:
-        return Reach(source.bounds, source.width * source.height)
+        return Reach(source.bounds, source.width * source.height, abs(source.affine.determinant))
     mapping = _Mapping(source, source_crs, target_crs)
     places = mapping.all_places()
     if target_crs.is_projected and places.found.any():

@@ -31,7 +31,6 @@ _OF_A_FOLDER = 2
 
 # Faults that are still there, by raster and step.
 KNOWN = {
-    "zoo/*.polar.tif": "tiles EPSG:3857",  # tiles around a pole end short of the map's edge at 85.06 degrees
     "zoo/uint8.nibbles.limit.*": "tiles *",  # 4 bits cannot hold this nodata value outside the source
     "zoo/uint8.planar.[mb]*": "tiles *",  # rasterio cannot warp a raster with both a mask and an alpha band
 }
