@@ -56,6 +56,7 @@ def of_the_wheels() -> list[Path]:
     return found
 
 
+@pytest.mark.timeout(600)
 def test_rasters_of_wheels_and_of_the_zoo_are_right_or_refused(tmp_path: Path) -> None:
     rasters = [*of_the_wheels(), *zoo.sample(22, seed=1)]
     judged = list(run(rasters, journal=tmp_path / "judged.jsonl"))
