@@ -77,7 +77,7 @@ def target_grid(
     size = _checked_resolution(resolution)
     source_crs = parse_crs(source.crs, "source CRS")
     if tms is None and source_crs == crs and source.upright and size in (None, source.resolution):
-        return source.flipped.model_copy(update={"crs": crs_name(crs)})
+        return source.flipped
     found = reach(source, source_crs, crs)
     bounds = found.bounds
     if size is None:

@@ -171,7 +171,9 @@ def in_area(area: tuple[float, ...] | None, crs: ProjCRS, x: np.ndarray, y: np.n
         return np.full(x.shape, True)
     west, south, east, north = area
     lon, lat = Transformer.from_crs(crs, crs.geodetic_crs, always_xy=True).transform(x, y, errcheck=False)
-    return (np.mod(lon - west, 360) <= ((east - west) % 360 or 360)) & (lat >= south) & (lat <= north)
+    with np.errstate(invalid="ignore"):
+        across = np.mod(lon - west, 360) <= ((east - west) % 360 or 360)
+    return across & (lat >= south) & (lat <= north)
 
 
 def places_of(source: Grid, target: ProjCRS, area: tuple[float, ...] | None = None) -> Places:
