@@ -320,6 +320,25 @@ def test_the_bounds_of_a_grid_are_exact(box: str, target: str, right: tuple[floa
     assert grid.bounds == pytest.approx(right, abs=room)
 
 
+def test_what_a_limited_grid_leaves_out_is_said(tmp_path: Path) -> None:
+    source = a_grid("the world", 400, 200)
+    path = write_raster(
+        tmp_path / "a.tif", np.ones((1, 200, 400), "uint8"), crs=source.crs, transform=source.affine
+    )
+    area = ProjCRS("EPSG:3413").area_of_use.bounds
+    scheme, plan = gt.generate_tiling_scheme(path, target_crs=3413), gt.plan_cog(path, target_crs=3413)
+    result = gt.create_cog(path, tmp_path / "c.tif", target_crs=3413, progress=False)
+    assert scheme.grid.limited_to == plan.limited_to == result.limited_to == area
+    said = [
+        scheme._repr_html_(),
+        plan._repr_html_(),
+        result._repr_html_(),
+        gt.warp(path, 3413).attrs["left_out"],
+    ]
+    assert all("area of use of the CRS, (-180, 60, 180, 90)" in text for text in said)
+    assert gt.generate_tiling_scheme(path, target_crs=6933).grid.limited_to is None
+
+
 def hills(lon: np.ndarray, lat: np.ndarray) -> np.ndarray:
     """A field over the globe that is the same at -180 and 180, and along a pole."""
     return 100 + 50 * np.sin(np.radians(lon) * 3) * np.cos(np.radians(lat)) + lat / 3
