@@ -18,12 +18,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gdaltools.cog.overviews.axis import HalvingAxis
-from gdaltools.cog.overviews.windows import Strip, Weights
+from gdaltools.cog.overviews.windows import Cover, Strip, Weights
 from gdaltools.raster.pixels.nodata import comparable, holding_data, keep_apart
 
 Pixels = NDArray[Any]
 Valid = NDArray[np.bool_]
 
+# The largest number of source pixels each way that a pixel of the next level covers: of 3 pixels it makes 1.
+_MOST_HALVING = 3
 # The target rows that are searched at a time for stretches that hold only data, or none.
 _ROWS = 64
 # The samples that are averaged at a time, so that temporaries stay in the cache, and the fewest rows of them:
@@ -49,6 +51,8 @@ def average(
     valid : ndarray of bool, shape (rows, cols), optional
         The per-dataset mask; it takes precedence over `nodata`.
     """
+    if max(rows.source / rows.target, cols.source / cols.target) > _MOST_HALVING:
+        return _average_far(pixels, valid, Cover.of(rows), Cover.of(cols), nodata)
     down, across = Weights.of(rows), Weights.of(cols)
     vectors = cols.target // 4 * 4 - cols.window.start
     averages = np.empty((down.count, across.count, pixels.shape[2]), pixels.dtype)
@@ -64,6 +68,38 @@ def average(
             _average(strip, there, averages[lines], value)
         else:
             _average_all(strip, averages[lines], masked=False)
+    return averages, found
+
+
+def _average_far(
+    pixels: Pixels, valid: Valid | None, down: Cover, across: Cover, nodata: float | None
+) -> tuple[Pixels, Valid | None]:
+    """Average the many source pixels below each pixel of a level that is not the next, in GDAL's order.
+
+    Such levels are one pixel wide, so they are small; whether their ties round up depends on that order.
+    """
+    count, samples = len(down.first), pixels.shape[2]
+    averages = np.empty((count, len(across.first), samples), pixels.dtype)
+    found = None if valid is None else np.empty(averages.shape[:2], bool)
+    value = comparable(nodata, pixels.dtype)
+    most = int(down.length.max()) * pixels.shape[1] * samples
+    for lines in _parts(count, max(1, _STRIP_SAMPLES // most)):
+        taken, rows, out = down.span(lines), down.part(lines), averages[lines]
+        part = pixels[taken]
+        there = holding_data(part, nodata) if valid is None else valid[taken][:, :, None]
+        if there is None:
+            weights = np.multiply.outer(rows.total, across.total)[:, :, None]
+            _store(rows.sum(across.sum(part, axis=1), axis=0) / weights, out)
+            continue
+        known = np.where(there, part, part.dtype.type(0))
+        weights = rows.sum(across.sum(there, axis=1), axis=0)
+        some = weights > 0
+        _store(rows.sum(across.sum(known, axis=1), axis=0) / np.where(some, weights, 1), out)
+        some = np.broadcast_to(some, out.shape)
+        keep_apart(out, value, some)
+        np.copyto(out, 0 if value is None else value, where=~some)
+        if found is not None:
+            found[lines] = some[:, :, 0]
     return averages, found
 
 

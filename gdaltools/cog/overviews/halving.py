@@ -178,7 +178,7 @@ def halve(
     if rule.half_floats:
         halves, found = halve(pixels, valid, rows, cols, replace(rule, sample_bits=None))
         return as_half_floats(halves), found
-    if rule.by_gdal or (rule.resampling == "average" and not _halving(rows, cols)):
+    if rule.by_gdal:
         return resampled(
             pixels, valid, rows, cols, rule.resampling, dtype=rule.dtype, nodata=rule.nodata,
             sample_bits=rule.sample_bits,
@@ -198,11 +198,6 @@ def halve(
             averages = _whole(averages)
         return averages, None if valid is None else _any_near(valid, rows, cols)
     return average(pixels, valid, rows, cols, rule.nodata)
-
-
-def _halving(rows: HalvingAxis, cols: HalvingAxis) -> bool:
-    """Return whether a pixel covers at most three source pixels each way; not true of a `ReducedSource`."""
-    return max(rows.source / rows.target, cols.source / cols.target) <= 3
 
 
 def _opacity(alpha: Pixels, samples: int, *, own: bool) -> NDArray[np.uint8]:

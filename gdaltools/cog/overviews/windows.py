@@ -26,6 +26,60 @@ def any_below(there: NDArray[np.bool_], rows: HalvingAxis, cols: HalvingAxis) ->
 
 
 @dataclass(frozen=True)
+class Cover:
+    """The source pixels that each target pixel along an axis covers, however many, and their weights.
+
+    `first` counts from the first pixel that is available. The source pixels between the first and the last
+    one count in full.
+    """
+
+    first: NDArray[np.int64]
+    length: NDArray[np.int64]
+    left: NDArray[np.float64]
+    right: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, axis: HalvingAxis) -> Cover:
+        """Return what the target pixels in the window of `axis` cover."""
+        ratio = axis.source / axis.target
+        chosen = np.arange(axis.window.start, axis.window.stop)
+        begin, end = chosen * ratio, (chosen + 1) * ratio
+        first = (begin + _EPSILON).astype(np.int64)
+        last = np.minimum(np.ceil(end - _EPSILON).astype(np.int64), axis.source)
+        length = last - first
+        left = np.where(length == 1, 1, 1 - (begin - first))
+        return cls(first - axis.available.start, length, left, 1 - (last - end))
+
+    @property
+    def total(self) -> NDArray[np.float64]:
+        """The weight of all source pixels of each target pixel."""
+        return np.where(self.length == 1, self.left, self.left + (self.length - 2) + self.right)
+
+    def part(self, chosen: slice) -> Cover:
+        """Return what a slice of the target pixels covers, with positions from their first source pixel."""
+        first = self.first[chosen]
+        return Cover(first - first[0], self.length[chosen], self.left[chosen], self.right[chosen])
+
+    def span(self, chosen: slice) -> slice:
+        """Return the slice of source pixels below a slice of target pixels."""
+        first = self.first[chosen]
+        return slice(int(first[0]), int(first[-1] + self.length[chosen][-1]))
+
+    def sum(self, array: Pixels, axis: int) -> NDArray[np.float64]:
+        """Return the weighted sums of `array`, (rows, cols, samples), added in overview.cpp's order."""
+        shape = (-1, 1, 1) if axis == 0 else (1, -1, 1)
+        total: Any = 0.0
+        for position in range(int(self.length.max())):
+            right = np.where(position == self.length - 1, self.right, 1)
+            weights = (self.left if position == 0 else right).reshape(shape)
+            # Beside the last source pixel is anything, infinities too: it is not read.
+            within = (position < self.length).reshape(shape)
+            part = array.take(self.first + np.minimum(position, self.length - 1), axis=axis)
+            total = total + np.where(within, part * weights, 0)
+        return np.asarray(total)
+
+
+@dataclass(frozen=True)
 class Weights:
     """The source pixels of each target pixel along an axis, its window: the first of them and their weights.
 
@@ -42,17 +96,9 @@ class Weights:
     @classmethod
     def of(cls, axis: HalvingAxis) -> Weights:
         """Return the weights of the target pixels in the window of `axis`."""
-        ratio = axis.source / axis.target
-        chosen = np.arange(axis.window.start, axis.window.stop)
-        begin, end = chosen * ratio, (chosen + 1) * ratio
-        first = (begin + _EPSILON).astype(np.int64)
-        last = np.minimum(np.ceil(end - _EPSILON).astype(np.int64), axis.source)
-        length = int(last[0] - first[0])
-        left = np.ones(len(chosen)) if length == 1 else 1 - (begin - first)
-        right = 1 - (last - end)
-        total = left if length == 1 else left + (length - 2) + right
+        cover = Cover.of(axis)
         return cls(
-            int(first[0]) - axis.available.start, len(chosen), length, *map(np.asarray, (left, right, total))
+            int(cover.first[0]), len(cover.first), int(cover.length[0]), cover.left, cover.right, cover.total
         )
 
     @property

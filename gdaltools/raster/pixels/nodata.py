@@ -75,7 +75,11 @@ def _equal_range(value: np.floating[Any]) -> tuple[Any, Any]:
 
 
 def keep_apart(out: Pixels, nodata: Any, where: NDArray[np.bool_] | None) -> None:
-    """Change averages that happen to equal the nodata value to the neighbouring value, in place."""
+    """Change averages that happen to equal the nodata value to the neighbouring value, in place.
+
+    GDAL compares averages of most integers before it rounds them, so that some that count become nodata; here
+    none does.
+    """
     if nodata is None or np.isnan(nodata):
         return
     hit = out == nodata

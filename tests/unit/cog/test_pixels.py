@@ -642,6 +642,29 @@ def test_where_levels_get_no_narrower_they_are_gdals(
     assert_alike(levels_of(mine), levels_of(gdals), within=rounding(resampling, dtype), hidden=hidden)
 
 
+@pytest.mark.parametrize("kind", ["plain", "mask", "nodata", "alpha"])
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "int32", "float32"])
+@pytest.mark.parametrize("size", [(3940, 1), (1940, 3)])
+def test_averages_from_the_full_resolution_round_their_ties_as_gdal_does(
+    tmp_path: Path, cut: Cut, size: tuple[int, int], dtype: str, kind: str
+) -> None:
+    """Few numbers make many ties; odd sides weigh them, in pieces that begin anywhere."""
+    cut(64, 64)
+    rng = np.random.default_rng(size)
+    image = rng.integers(0, 40, (3, *size)).astype(dtype)
+    there = rng.random(size) < 0.8
+    if kind == "nodata":
+        image[:, ~there] = 100
+    if kind == "alpha":
+        image[-1] = there * np.uint8(200)
+    source = write_raster(
+        tmp_path / "a.tif", image, alpha=kind == "alpha", nodata=100 if kind == "nodata" else None,
+        mask=there if kind == "mask" else None,
+    )  # fmt: skip
+    mine, gdals = both(source)
+    assert_alike(levels_of(mine), levels_of(gdals))
+
+
 @pytest.mark.parametrize(("bands", "interleave"), [(5, "pixel"), (5, "band"), (300, "band"), (1000, "pixel")])
 def test_many_bands_are_gdals(tmp_path: Path, cut: Cut, bands: int, interleave: str) -> None:
     cut(64, None)
