@@ -19,7 +19,7 @@ from rasterio.windows import Window
 
 from gdaltools.cog.overviews.axis import HalvingAxis
 from gdaltools.cog.overviews.windows import any_below
-from gdaltools.raster.pixels.nodata import comparable, holding_data
+from gdaltools.raster.pixels.nodata import comparable, holding_data, keep_apart
 
 Pixels = NDArray[Any]
 Valid = NDArray[np.bool_]
@@ -71,7 +71,13 @@ def resampled(
     # GDAL resamples only the valid pixels of a mask, as if the others were its nodata, except for the mode.
     flags = np.where(valid, np.uint8(255), np.uint8(0))[:, :, None]
     found = _read(flags, None, rows, cols, resampling, dtype="uint8", nodata=None if mode else 0)
-    return out, found[:, :, 0] > 0
+    there = found[:, :, 0] > 0
+    if nodata is not None and not mode:
+        # Reading below a mask, GDAL leaves nodata out of account; it does not when it makes overviews.
+        value = comparable(nodata, pixels.dtype)
+        keep_apart(out, value, there[:, :, None])
+        out[~there] = 0 if value is None else value
+    return out, there
 
 
 def resampled_weighed(

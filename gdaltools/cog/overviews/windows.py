@@ -22,7 +22,7 @@ _EPSILON = 1e-8
 
 def any_below(there: NDArray[np.bool_], rows: HalvingAxis, cols: HalvingAxis) -> NDArray[np.bool_]:
     """Return for each target pixel whether any source pixel that it covers, even in part, is `there`."""
-    return Weights.of(cols).any(Weights.of(rows).any(there, axis=0), axis=1)
+    return Cover.of(rows).any(Cover.of(cols).any(there, axis=1), axis=0)
 
 
 @dataclass(frozen=True)
@@ -64,6 +64,13 @@ class Cover:
         """Return the slice of source pixels below a slice of target pixels."""
         first = self.first[chosen]
         return slice(int(first[0]), int(first[-1] + self.length[chosen][-1]))
+
+    def any(self, there: NDArray[np.bool_], axis: int) -> NDArray[np.bool_]:
+        """Return for each target pixel along `axis` whether any of its source pixels is `there`."""
+        found = there.take(self.first, axis=axis)
+        for position in range(1, int(self.length.max())):
+            found |= there.take(self.first + np.minimum(position, self.length - 1), axis=axis)
+        return found
 
     def sum(self, array: Pixels, axis: int) -> NDArray[np.float64]:
         """Return the weighted sums of `array`, (rows, cols, samples), added in overview.cpp's order."""

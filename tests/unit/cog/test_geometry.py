@@ -106,7 +106,8 @@ shapes = st.tuples(st.integers(1, 400), st.integers(1, 400))
 @example((277, 103), (64, 64), "cubic", "uint8", "nodata", "pixel")
 @example((277, 103), (64, 64), "bilinear", "uint8", "mask", "pixel")
 @example((145, 251), (256, 64), "lanczos", "uint8", "mask", "band")
-# An average that is a tie, of a level that is computed from the full resolution.
+# Levels that are computed from the full resolution: the many pixels below one, and an average that is a tie.
+@example((1301, 2), (384, 384), "mode", "int16", "nodata", "pixel")
 @example((343, 1), (64, 64), "average", "uint8", "nodata", "pixel")
 def test_a_file_does_not_depend_on_how_it_was_cut(
     shape: tuple[int, int],

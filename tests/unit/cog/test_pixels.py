@@ -309,6 +309,23 @@ def test_nodata_counts_for_nothing_whatever_the_resampling(
     assert_alike(levels_of(mine), levels_of(gdals), within=rounding(resampling, dtype))
 
 
+@pytest.mark.parametrize("resampling", ["average", "bilinear", "cubic", "cubic_spline", "lanczos", "rms"])
+@pytest.mark.parametrize(
+    ("dtype", "nodata"), [("uint8", 7), ("uint16", 1), ("int16", -9999), ("float32", NAN)]
+)
+@pytest.mark.parametrize("size", [EVEN, (512, 64)])
+def test_below_a_mask_nodata_is_written_where_nothing_counts_and_kept_apart_elsewhere(
+    tmp_path: Path, cut: Cut, size: tuple[int, int], dtype: str, nodata: float, resampling: str
+) -> None:
+    cut(128, 64)
+    rng = np.random.default_rng(8)
+    there = ~holes(size) & (rng.random(size) < 0.5)
+    image = rng.integers(0, 12, (2, *size)).astype(dtype)
+    source = write_raster(tmp_path / "a.tif", image, nodata=nodata, mask=there)
+    mine, gdals = both(source, overview_resampling=resampling)
+    assert_alike(levels_of(mine), levels_of(gdals), within=rounding(resampling, dtype) and 1e-5)
+
+
 @pytest.mark.parametrize(("dtype", "nodata"), [("uint8", 7), ("int16", -32768), ("float32", NAN)])
 def test_the_mode_leaves_nodata_where_there_is_nothing_else(
     tmp_path: Path, cut: Cut, dtype: str, nodata: float
@@ -663,6 +680,29 @@ def test_averages_from_the_full_resolution_round_their_ties_as_gdal_does(
     )  # fmt: skip
     mine, gdals = both(source)
     assert_alike(levels_of(mine), levels_of(gdals))
+
+
+@pytest.mark.parametrize(
+    ("dtype", "nodata"), [("uint8", 7), ("uint16", 0), ("int16", -9999), ("float32", NAN)]
+)
+@pytest.mark.parametrize("size", [(1301, 2), (1445, 1), (970, 7)])
+def test_the_mode_of_the_full_resolution_leaves_out_nodata_alone(
+    tmp_path: Path, cut: Cut, size: tuple[int, int], dtype: str, nodata: float
+) -> None:
+    cut(128, 64)
+    rng = np.random.default_rng(3)
+    image = rng.integers(1, 6, (2, *size)).astype(dtype)
+    image[:, rng.random(size) < 0.9] = nodata
+    image[:, 300:700] = nodata
+    source = write_raster(tmp_path / "a.tif", image, nodata=nodata)
+    mine, gdals = both(source, overview_resampling="mode")
+    # Where nothing counts, GDAL's own driver writes 0 for signed numbers; in earlier levels that 0 counts.
+    for own, other in zip(levels_of(mine)[3:], levels_of(gdals)[3:], strict=True):
+        step = size[0] / own.pixels.shape[1]
+        assert not own.mask[int(np.ceil(300 / step)) : int(700 / step)].any()
+        there = np.broadcast_to(own.mask > 0, own.pixels.shape)
+        np.testing.assert_array_equal(own.pixels[there], other.pixels[there])
+        assert own.mask[: int(300 / step)].mean() > 128
 
 
 @pytest.mark.parametrize(("bands", "interleave"), [(5, "pixel"), (5, "band"), (300, "band"), (1000, "pixel")])
