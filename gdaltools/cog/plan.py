@@ -25,7 +25,9 @@ from gdaltools.cog.pieces.sink import Sink
 from gdaltools.cost.cog_memory import cog_memory_bound
 from gdaltools.display import html
 from gdaltools.display.shown import ShownInOneLine
+from gdaltools.geo.crs import Bounds
 from gdaltools.raster.facts import Facts
+from gdaltools.raster.info import left_out_rows
 from gdaltools.raster.picture import file_name
 from gdaltools.raster.pixels.prepare import FileSource
 from gdaltools.raster.pixels.raw import raw_source
@@ -260,6 +262,12 @@ class CogPlan(ShownInOneLine):
             sink=sink,
         )
 
+    @property
+    def limited_to(self) -> Bounds | None:
+        """The area of use of the target CRS, in degrees, if the warp leaves out what lies beyond it."""
+        warp = self.source.pixels.warp if isinstance(self.source, TileSource) else None
+        return None if warp is None else warp.target.limited_to
+
     def _warped(self) -> str:
         if isinstance(self.source, TileSource) and self.source.pixels.warp is not None:
             return f", warped as it is read, {self.source.pixels.warp}"
@@ -295,7 +303,7 @@ class CogPlan(ShownInOneLine):
         }
         if self.estimated_bytes is not None:
             lines["size"] = f"about {self.estimated_bytes / 1e6:,.1f} MB"
-        return lines
+        return lines | left_out_rows(self.limited_to)
 
     def plot(self, ax: Any = None) -> Any:
         """Draw the levels and return the matplotlib Axes; MissingExtra if matplotlib is not installed.

@@ -12,7 +12,7 @@ from gdaltools.cog.encode.profiles import CogProfile, StorageTier, Tier
 from gdaltools.display import html
 from gdaltools.geo.crs import Bounds
 from gdaltools.raster.detect import RasterType
-from gdaltools.raster.info import side_car_rows
+from gdaltools.raster.info import left_out_rows, side_car_rows
 from gdaltools.raster.maps import StoredRaster
 from gdaltools.runtime.text import megabytes
 
@@ -47,6 +47,9 @@ class CogResult(StoredRaster, BaseModel):
         The size of the source in storage; None if the source is not a file.
     side_cars : tuple of str
         Files beside a local source that were not read: a mask, overviews, metadata or a world file.
+    limited_to : tuple of 4 float or None
+        The area of use of the target CRS (west, south, east, north in degrees), if the warp left out what is
+        outside it.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -77,6 +80,7 @@ class CogResult(StoredRaster, BaseModel):
     reused: Literal["file", "blocks"] | None = None
     source_bytes: int | None = None
     side_cars: tuple[str, ...] = ()
+    limited_to: Bounds | None = None
 
     @property
     def uncompressed_bytes(self) -> int:
@@ -88,18 +92,22 @@ class CogResult(StoredRaster, BaseModel):
         warped = (
             f", warped from {(self.source_crs or '').split(',')[0]}" if self.reprojection_performed else ""
         )
-        return {
-            "location": self.location,
-            "size": f"{cols} x {rows} pixels, {self.band_count} x {self.dtype}, {self._share()}",
-            "tier": self.tier + (f" ({self.tier_profile.reason})" if self.tier_profile.reason else ""),
-            "encoding": {"file": "copied; ", "blocks": "stored blocks copied; ", None: ""}[self.reused]
-            + f"{self.compression}, predictor {self.predictor}, blocks of {self.blocksize}",
-            "overviews": (", ".join(map(str, self.overview_levels)) or "none")
-            + f" ({self.overview_resampling})",
-            "type": self.tier_profile.type_text,
-            "crs": (self.target_crs or "none").split(",")[0] + warped,
-            "time": f"{self.seconds:.1f} s",
-        } | side_car_rows(self.side_cars)
+        return (
+            {
+                "location": self.location,
+                "size": f"{cols} x {rows} pixels, {self.band_count} x {self.dtype}, {self._share()}",
+                "tier": self.tier + (f" ({self.tier_profile.reason})" if self.tier_profile.reason else ""),
+                "encoding": {"file": "copied; ", "blocks": "stored blocks copied; ", None: ""}[self.reused]
+                + f"{self.compression}, predictor {self.predictor}, blocks of {self.blocksize}",
+                "overviews": (", ".join(map(str, self.overview_levels)) or "none")
+                + f" ({self.overview_resampling})",
+                "type": self.tier_profile.type_text,
+                "crs": (self.target_crs or "none").split(",")[0] + warped,
+                "time": f"{self.seconds:.1f} s",
+            }
+            | side_car_rows(self.side_cars)
+            | left_out_rows(self.limited_to)
+        )
 
     def _share(self) -> str:
         parts = [megabytes(self.size_bytes)]

@@ -21,6 +21,7 @@ from gdaltools.errors import UnsupportedRaster
 from gdaltools.geo.crs import Bounds, CrsLike, crs_name, parse_crs
 from gdaltools.geo.footprint import bounds_4326, own_grid
 from gdaltools.geo.grid import Grid
+from gdaltools.geo.reach import listed
 from gdaltools.raster.bands import named
 from gdaltools.raster.dataset import nodata_of, numpy_dtypes, open_dataset, side_cars
 from gdaltools.raster.detect import Detection, detect
@@ -247,6 +248,11 @@ def describe(dataset: DatasetReader, location: Location) -> RasterInfo:
 def side_car_rows(names: tuple[str, ...]) -> dict[str, str]:
     """Return the row that names the side-car files which were not read; none without such files."""
     return {"not read": f"{', '.join(names)} (side-car files beside the raster)"} if names else {}
+
+
+def left_out_rows(area: Bounds | None) -> dict[str, str]:
+    """Return the row that says what a warp leaves out; none if it is limited to no area of use."""
+    return {} if area is None else {"left out": f"what is outside the area of use of the CRS, {listed(area)}"}
 
 
 def source_crs(dataset: DatasetReader, location: Location, input_crs: CrsLike | None) -> CRS:

@@ -23,7 +23,7 @@ from gdaltools.geo.crs import Bounds, crs_name, parse_crs
 from gdaltools.geo.grid import Grid
 from gdaltools.geo.window import PixelWindow
 from gdaltools.raster.detect import RasterType
-from gdaltools.raster.info import side_car_rows
+from gdaltools.raster.info import left_out_rows, side_car_rows
 from gdaltools.raster.maps import OnMap
 from gdaltools.raster.picture import file_name
 from gdaltools.raster.tiff import BLOCK_UNIT
@@ -292,18 +292,22 @@ class TilingScheme(OnMap, BaseModel):
         grid, source = self.grid, self.source_grid
         kept = "the source's own" if not self.warps else f"warped from {source.crs.split(',')[0]}"
         names = list(self.used_band_names.values())
-        return {
-            "source": self.source,
-            "grid": f"{grid.width} x {grid.height} pixels, {grid.crs.split(',')[0]}, {kept}",
-            "resolution": f"{grid.resolution[0]:.10g} x {grid.resolution[1]:.10g}",
-            "tiles": f"{len(self)}: {self.rows} rows of {self.cols}, of up to {self.tile_size} pixels "
-            f"that share {self.overlap}",
-            "bands": f"{self.band_count} x {self.data_type}: {', '.join(names[:8])}"
-            + (f" and {len(names) - 8} more" if len(names) > 8 else ""),
-            "type": f"{self.raster_type} ({self.detection_confidence:.0%}), so pixels are "
-            + ("not averaged" if self.raster_type == "categorical" else "interpolated if they are warped")
-            + "; raster_type= decides otherwise",
-        } | side_car_rows(self.side_cars)
+        return (
+            {
+                "source": self.source,
+                "grid": f"{grid.width} x {grid.height} pixels, {grid.crs.split(',')[0]}, {kept}",
+                "resolution": f"{grid.resolution[0]:.10g} x {grid.resolution[1]:.10g}",
+                "tiles": f"{len(self)}: {self.rows} rows of {self.cols}, of up to {self.tile_size} pixels "
+                f"that share {self.overlap}",
+                "bands": f"{self.band_count} x {self.data_type}: {', '.join(names[:8])}"
+                + (f" and {len(names) - 8} more" if len(names) > 8 else ""),
+                "type": f"{self.raster_type} ({self.detection_confidence:.0%}), so pixels are "
+                + ("not averaged" if self.raster_type == "categorical" else "interpolated if they are warped")
+                + "; raster_type= decides otherwise",
+            }
+            | side_car_rows(self.side_cars)
+            | left_out_rows(grid.limited_to)
+        )
 
     def plot(self, ax: Any = None, *, names: bool = True) -> Any:
         """Draw the tiles over a picture of the raster and return the matplotlib Axes.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,9 @@ from gdaltools.raster.pixels.nodata import holding_data
 from gdaltools.raster.pixels.windows import SourceWindows
 from gdaltools.warp.nodes import Nodes, span
 from gdaltools.warp.plan import WarpPlan
+
+if TYPE_CHECKING:
+    from gdaltools.warp.kernels import Part
 
 Pixels = NDArray[Any]
 Mask = NDArray[np.uint8]
@@ -87,15 +90,37 @@ def _run_kernel(
             "install gdaltools[warp] wherever its tasks run"
         ) from error
     samples = source.pixels(window)
-    at_hand = kernels.Part(
+    valid, of_bands = _validity(source, plan, window, samples)
+    whole = kernels.Part(
         pixels=samples.astype(pixels.dtype, copy=False),
-        valid=_validity(source, plan, window, samples),
+        valid=valid,
+        exists=valid,
         row=int(window.row_off),
         col=int(window.col_off),
         height=plan.source.height,
         width=plan.source.width,
     )
-    place = at_hand, nodes, int(part.row_off), int(part.col_off), pixels, mask
+    place = nodes, int(part.row_off), int(part.col_off)
+    if of_bands is None or plan.resampling == "nearest":
+        _compute(plan, whole, *place, pixels, mask)
+        return
+    for band in range(plan.count):
+        one = slice(band, band + 1)
+        some = whole._replace(
+            pixels=np.ascontiguousarray(whole.pixels[..., one]),
+            valid=np.ascontiguousarray(of_bands[..., band]),
+        )
+        target = np.ascontiguousarray(pixels[..., one])
+        _compute(plan, some, *place, target, mask)
+        pixels[..., one] = target
+
+
+def _compute(
+    plan: WarpPlan, available: Part, nodes: Nodes, row: int, col: int, pixels: Pixels, mask: Mask
+) -> None:
+    from gdaltools.warp import kernels
+
+    place = available, nodes, row, col, pixels, mask
     if plan.resampling == "nearest":
         kernels.nearest(*place)
         return
@@ -111,8 +136,14 @@ def _run_kernel(
         kernels.bilinear(*place, values)
 
 
-def _validity(source: SourceWindows, plan: WarpPlan, window: Window, samples: Pixels) -> Mask:
-    """Return 255 where the window has data, else 0; empty if it has no gap, which gives the same pixels."""
+def _validity(
+    source: SourceWindows, plan: WarpPlan, window: Window, samples: Pixels
+) -> tuple[Mask, Mask | None]:
+    """Return 255 where the window has data, else 0, and the same of each band if they have other gaps.
+
+    The former is empty if the window has no gap, which gives the same pixels.
+    """
+    known = None
     if plan.mask == "mask":
         there = source.mask(window) != 0
     elif plan.alpha:
@@ -120,8 +151,14 @@ def _validity(source: SourceWindows, plan: WarpPlan, window: Window, samples: Pi
     elif (known := holding_data(samples, plan.nodata)) is not None:
         there = known.any(axis=2)
     else:
-        return np.empty((0, 0), "uint8")
-    return np.empty((0, 0), "uint8") if there.all() else there.astype("uint8") * np.uint8(255)
+        return np.empty((0, 0), "uint8"), None
+    apart = known is not None and not (known == known[..., :1]).all()
+    valid = np.empty((0, 0), "uint8") if there.all() else _flags(there)
+    return valid, _flags(known) if apart and known is not None else None
+
+
+def _flags(there: NDArray[np.bool_]) -> Mask:
+    return there.astype("uint8") * np.uint8(255)
 
 
 def _avoid_nodata(pixels: Pixels, mask: Mask, nodata: float) -> None:

@@ -37,6 +37,8 @@ class Part(NamedTuple):
         In this memory order, because the samples of a pixel are read together.
     valid : array of uint8, shape (rows, cols)
         0 where there is no data, 255 elsewhere; empty if everything is data.
+    exists : array of uint8, shape (rows, cols)
+        As `valid`, of all bands together, if `pixels` are one of several bands.
     row, col : int
         Origin of the window in the source.
     height, width : int
@@ -45,6 +47,7 @@ class Part(NamedTuple):
 
     pixels: Pixels
     valid: Flags
+    exists: Flags
     row: int
     col: int
     height: int
@@ -80,6 +83,8 @@ class Range(NamedTuple):
     rounds: bool
 
 
+# GDAL ignores samples that weigh less.
+_LEAST_WEIGHT = 0.00001
 # GDAL adds this to a coordinate before it takes the pixel that contains it.
 _NUDGE = 1e-10
 # Pixels of a row that are computed together, few enough for a processor's L1 cache. One check tells whether
@@ -319,12 +324,12 @@ def _holder(place: float, size: int) -> int:
 
 @_compiled
 def _exists(part: Part, x: float, y: float) -> bool:
-    """Return whether a position is in the source, on a valid pixel."""
+    """Return whether a position is in the source, on a pixel with data."""
     if not (x >= 0 and y >= 0 and x + _NUDGE <= part.width and y + _NUDGE <= part.height):
         return False
-    if part.valid.size == 0:
+    if part.exists.size == 0:
         return True
-    return bool(part.valid[_holder(y, part.height) - part.row, _holder(x, part.width) - part.col])
+    return bool(part.exists[_holder(y, part.height) - part.row, _holder(x, part.width) - part.col])
 
 
 @_compiled
@@ -413,6 +418,8 @@ def _one_by_one(
         for b in range(bands):
             if not whole:
                 value = _mean_of_those_valid(part, b, left, top, x_share, y_share)
+                if math.isnan(value):  # this band alone has no data here
+                    continue
             elif reach == 1:
                 value = _mean_of_four(samples, first + b, bands, below, x_share, y_share)
             else:
@@ -461,7 +468,7 @@ def _mean_of_four(
 
 @_compiled
 def _mean_of_those_valid(part: Part, band: int, left: int, top: int, x_share: float, y_share: float) -> float:
-    """Return the mean of those of four samples that are in the source and valid; the nearest always is."""
+    """Return the mean of those of four samples that are in the source and valid; NaN if none of them is."""
     total, weights = 0.0, 0.0
     for j in range(2):
         for i in range(2):
@@ -473,7 +480,7 @@ def _mean_of_those_valid(part: Part, band: int, left: int, top: int, x_share: fl
             weight = (x_share if i == 0 else 1.0 - x_share) * (y_share if j == 0 else 1.0 - y_share)
             total += part.pixels[row, col, band] * weight
             weights += weight
-    return total / weights
+    return total / weights if weights >= _LEAST_WEIGHT else math.nan
 
 
 @_compiled

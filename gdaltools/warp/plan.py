@@ -20,7 +20,7 @@ from rasterio.io import DatasetReader
 from gdaltools.errors import InvalidParameter, UnsupportedRaster
 from gdaltools.geo.grid import Grid
 from gdaltools.raster.dataset import nodata_of, numpy_dtypes
-from gdaltools.raster.facts import MaskKind, mask_kind
+from gdaltools.raster.facts import MaskKind, mask_kind, sample_bits
 from gdaltools.warp.nodes import agrees_with_gdal, node_step, shared_places, source_pixels
 
 Engine = Literal["auto", "kernel", "gdal"]
@@ -133,7 +133,8 @@ def plan_warp(
     InvalidParameter
         GDAL's warp has no such resampling, or the requested kernel cannot warp this raster.
     UnsupportedRaster
-        The nodata value is an integer that GDAL's warp cannot compare with.
+        The nodata value is an integer that GDAL's warp cannot compare with or the samples cannot hold, or the
+        raster has both a mask and an alpha band.
     """
     check_resampling(resampling)
     flips = source.upright and source.flipped == target
@@ -145,6 +146,16 @@ def plan_warp(
         raise UnsupportedRaster(
             f"GDAL's warp compares with nodata as a float64, and {nodata} is none: "
             "set another nodata value, or convert the raster to another dtype"
+        )
+    bits = sample_bits(dataset)
+    if bits and nodata is not None and not 0 <= nodata < 1 << bits:
+        raise UnsupportedRaster(
+            f"samples of {bits} bits cannot hold the nodata value {nodata}, which a warp writes where the "
+            "raster does not reach: set another nodata value"
+        )
+    if kind == "mask" and ColorInterp.alpha in dataset.colorinterp:
+        raise UnsupportedRaster(
+            "the raster has a mask and an alpha band, and a warp can honour only one: leave out the other"
         )
     dtype = np.result_type(*numpy_dtypes(dataset))
     fitting = max(1, math.isqrt(_CELL_BYTES // (dtype.itemsize * dataset.count)))

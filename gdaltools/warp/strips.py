@@ -6,9 +6,10 @@ computes the rest. GDAL returns slightly different values for the same pixel in 
 approximate transformer breaks each scanline at places that move with the window), so there a cell is always
 warped whole, alone and with one set of parameters.
 
-Missing data follow GDAL's rule, with all bands together. A pixel exists if its nearest source sample does;
-samples without data are left out of the weights; a pixel that exists never equals nodata in all of its bands,
-but becomes the next value. With an alpha band, fully transparent pixels are missing.
+Missing data follow GDAL's rule. A pixel exists if its nearest source pixel has data in any band. Samples
+without data are left out of the weights, each band for itself; a band without any there keeps nodata. A
+pixel that exists never equals nodata in all of its bands, but becomes the next value. With an alpha band,
+fully transparent pixels are missing.
 """
 
 from __future__ import annotations
@@ -202,6 +203,8 @@ def _warped(
             dtype=plan.dtype,
             XSCALE=x_scale,
             YSCALE=y_scale,
+            # Otherwise nodata of one band would be mixed with its data where another band has data.
+            UNIFIED_SRC_NODATA="PARTIAL",
             # From a few points GDAL would not see all of the source's window beside a seam.
             **({"SAMPLE_GRID": "YES", "SAMPLE_STEPS": "ALL"} if torn else {}),
         ) as warped,

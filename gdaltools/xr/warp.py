@@ -16,7 +16,7 @@ from gdaltools.geo.grid import Grid
 from gdaltools.geo.target import Resolution, target_grid
 from gdaltools.raster.dataset import open_dataset
 from gdaltools.raster.detect import detect
-from gdaltools.raster.info import own_grid, source_crs
+from gdaltools.raster.info import left_out_rows, own_grid, source_crs
 from gdaltools.raster.pixels.windows import SourceWindows
 from gdaltools.storage import Location, StrPath
 from gdaltools.warp.strips import WarpPlan, chosen_resampling, plan_warp, warped_strips
@@ -85,7 +85,7 @@ def warp(
         fitting = math.isqrt(_CHUNK_BYTES // (dtype.itemsize * plan.count)) // plan.cell * plan.cell
         side = max(plan.cell, min(fitting, _CHUNK_SIDE))
         data = dask.array.from_array(pixels, chunks=(-1, side, side), asarray=False)
-        return labelled(
+        array = labelled(
             dataset,
             data,
             name=location.stem,
@@ -93,6 +93,8 @@ def warp(
             transform=grid.affine,
             masked=masked,
         )
+        rows = left_out_rows(grid.limited_to)
+        return array.assign_attrs({name.replace(" ", "_"): text for name, text in rows.items()})
 
 
 def _grid(source: Grid, target: CrsLike | Grid, resolution: Resolution | None) -> Grid:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sysconfig
 from collections import Counter
 from collections.abc import Callable
-from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -21,27 +20,12 @@ import gdaltools as gt
 from gdaltools.errors import UnsupportedRaster
 from tests.real_files import child, zoo
 from tests.real_files.judge import judge_array, judge_cog, judge_info, judge_tiles
-from tests.real_files.run import Judged, name_of, rasters_below, run, table
+from tests.real_files.run import name_of, rasters_below, run, table
 from tests.support.cogs.gdal import by_gdal
 from tests.support.rasters import UTM, UTM_GRID, smooth, write_raster
 
 _MOST_BYTES = 200_000
 _OF_A_FOLDER = 2
-
-
-# Faults that are still there, by raster and step.
-KNOWN = {
-    "zoo/uint8.nibbles.limit.*": "tiles *",  # 4 bits cannot hold this nodata value outside the source
-    "zoo/uint8.planar.[mb]*": "tiles *",  # rasterio cannot warp a raster with both a mask and an alpha band
-}
-
-
-def is_known(judged: Judged) -> bool:
-    """Return whether each fault of a raster is one of those."""
-    return all(
-        any(fnmatch(judged.name, name) and fnmatch(step, steps) for name, steps in KNOWN.items())
-        for step in judged.faults
-    )
 
 
 def of_the_wheels() -> list[Path]:
@@ -60,7 +44,7 @@ def test_rasters_of_wheels_and_of_the_zoo_are_right_or_refused(tmp_path: Path) -
     rasters = [*of_the_wheels(), *zoo.sample(22, seed=1)]
     judged = list(run(rasters, journal=tmp_path / "judged.jsonl"))
     assert len(judged) == len(rasters) > 30
-    assert not [one for one in judged if not is_known(one)], table(judged)
+    assert not [one for one in judged if one.faults], table(judged)
     outcomes = Counter(outcome for one in judged for outcome, _ in one.steps.values())
     assert outcomes["right"] > 200
     # Nothing is asked again, which the limit would make an error.

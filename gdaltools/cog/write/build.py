@@ -177,4 +177,5 @@ def _result(plan: CogPlan, name: str, made: DatasetReader, size: int) -> CogResu
         tier_profile=profile,
         reused="blocks" if isinstance(plan.source, CopiedSource) else None,
         side_cars=plan.side_cars,
+        limited_to=plan.limited_to,
     )

@@ -153,7 +153,7 @@ def boxes() -> st.SearchStrategy[str | tuple[float, ...]]:
         return west, south, west + width, min(south + width * shape, 90.0)
 
     sizes = st.sampled_from([1e-3, 0.1, 1.0, 7.0, 30.0, 100.0])
-    others = st.builds(random, st.floats(-180, 340), st.floats(-90, 80), sizes, st.floats(0.3, 3))
+    others = st.builds(random, st.floats(-180, 340), st.floats(-85, 80), sizes, st.floats(0.3, 3))
     return st.sampled_from(list(BOXES)) | others
 
 
@@ -233,7 +233,7 @@ def test_a_grid_covers_all_places_in_the_target_and_at_most_a_pixel_more(
         area = horizontal.area_of_use and horizontal.area_of_use.bounds
         x, y, *_ = places_of(source, crs)
         useful = in_area(area, crs, x, y)
-        assert not useful.sum() > 0.01 * useful.size or torn(x) or torn(y)
+        assert useful.sum() <= max(5, 0.01 * useful.size) or torn(x) or torn(y)
         return
     left, bottom, right, top = grid.bounds
     across, down = grid.resolution
@@ -252,7 +252,7 @@ def test_a_grid_covers_all_places_in_the_target_and_at_most_a_pixel_more(
     # Around the edge of the Earth or of the area of use, only the outline between centres is known.
     small = min(source.width, source.height) >= 15 and max(source.width, source.height) <= 300
     whole = small and np.isfinite(outer_x).all() and grid.limited_to is None
-    room = 2 if whole else 4 + 0.1 * max(grid.width, grid.height)
+    room = 2 if whole else 4 + 0.35 * max(grid.width, grid.height)
     outline = np.nanmin(outer_x), np.nanmin(outer_y), np.nanmax(outer_x), np.nanmax(outer_y)
     goes_round = crs.is_geographic and right - left >= 360 - across
     if not goes_round and x.size > 200:
@@ -296,7 +296,8 @@ def test_a_grid_has_about_as_many_pixels_as_its_source(
     sampled = min(source.width, 150) * min(source.height, 150)
     pixels = x.size / sampled * source.width * source.height
     if pixels > 500:
-        assert pixels / 2.1 <= covered <= 2.1 * pixels
+        most = 4 if box == "a disk" else 2.1  # at the limb, pixels may be of any size
+        assert pixels / most <= covered <= most * pixels
         assert min(grid.width, grid.height) > 1
 
 
@@ -318,6 +319,25 @@ def test_the_bounds_of_a_grid_are_exact(box: str, target: str, right: tuple[floa
     grid = target_grid(a_grid(box, 1440, 721), CRS.from_user_input(target))
     room = 2 * max(grid.resolution) + 2e-3 * (right[3] - right[1])
     assert grid.bounds == pytest.approx(right, abs=room)
+
+
+def test_what_a_limited_grid_leaves_out_is_said(tmp_path: Path) -> None:
+    source = a_grid("the world", 400, 200)
+    path = write_raster(
+        tmp_path / "a.tif", np.ones((1, 200, 400), "uint8"), crs=source.crs, transform=source.affine
+    )
+    area = ProjCRS("EPSG:3413").area_of_use.bounds
+    scheme, plan = gt.generate_tiling_scheme(path, target_crs=3413), gt.plan_cog(path, target_crs=3413)
+    result = gt.create_cog(path, tmp_path / "c.tif", target_crs=3413, progress=False)
+    assert scheme.grid.limited_to == plan.limited_to == result.limited_to == area
+    said = [
+        scheme._repr_html_(),
+        plan._repr_html_(),
+        result._repr_html_(),
+        gt.warp(path, 3413).attrs["left_out"],
+    ]
+    assert all("area of use of the CRS, (-180, 60, 180, 90)" in text for text in said)
+    assert gt.generate_tiling_scheme(path, target_crs=6933).grid.limited_to is None
 
 
 def hills(lon: np.ndarray, lat: np.ndarray) -> np.ndarray:

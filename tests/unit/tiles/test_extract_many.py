@@ -17,6 +17,7 @@ import rasterio
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from rasterio.transform import from_bounds
 from rasterio.windows import Window
 from shapely.geometry import shape
 
@@ -234,6 +235,30 @@ def test_an_area_limits_the_tiles(tmp_path: Path, scene: Path, target: str) -> N
         assert plan_extraction(scene, scheme, area=given_area).tiles == len(found)
     everything = plan_extraction(scene, scheme, area=box(-179, -80, 179, 89))
     assert everything.tiles == len(tiles)
+
+
+@pytest.mark.parametrize(("west", "east"), [(170, 190), (190, 200), (0, 360), (-180, 180), (-190, -170)])
+@pytest.mark.parametrize("lon", [-175.3, 175.3, -165.2, 1.5, 359.0])
+def test_an_area_finds_its_tiles_in_every_copy_of_the_world(
+    tmp_path: Path, west: float, east: float, lon: float
+) -> None:
+    transform = from_bounds(west, -20, east, 20, 400, 100)
+    path = write_raster(tmp_path / "a.tif", smooth(1, 100, 400), crs="EPSG:4326", transform=transform)
+    scheme = generate_tiling_scheme(path, 64, 0, "EPSG:4326")
+    area = box(lon - 0.1, 5.0, lon + 0.1, 5.2)
+    col = (lon - west) % 360 / (east - west) * 400
+    row = (20 - 5.1) / 40 * 100
+    if col >= 400:
+        with pytest.raises(InvalidParameter, match="touches none"):
+            plan_extraction(path, scheme, area=area)
+        return
+    tiles = extract_tiles(path, scheme, tmp_path / "tiles", area=area).tiles
+    windows = {tile.tile_id: tile.window for tile in scheme.tiles()}
+    places = [windows[tile.tile_id] for tile in tiles]
+    assert any(
+        0 <= col - place.col_off < place.width and 0 <= row - place.row_off < place.height for place in places
+    )
+    assert len(tiles) <= 2  # the area may touch the next tile
 
 
 @pytest.mark.parametrize(
