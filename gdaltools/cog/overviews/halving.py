@@ -196,7 +196,7 @@ def halve(
         averages = _average_complex(pixels, rows, cols, squares=rule.resampling == "rms")
         if rule.dtype.startswith("complex_int"):
             averages = _whole(averages)
-        return averages, None if valid is None else _any_near(valid, rows, cols)
+        return averages, None if valid is None else any_below(valid, rows, cols)
     return average(pixels, valid, rows, cols, rule.nodata)
 
 
@@ -244,13 +244,6 @@ def _whole(values: Pixels) -> Pixels:
     parts = values.view(np.float32)
     np.trunc(parts + np.copysign(np.float32(0.5), parts), out=parts)
     return values
-
-
-def _any_near(valid: Valid, rows: HalvingAxis, cols: HalvingAxis) -> Valid:
-    down, across = _edges(rows), _edges(cols)
-    wide = valid[: down[-1], : across[-1]]
-    near = np.logical_or.reduceat(np.logical_or.reduceat(wide, across[:-1], axis=1), down[:-1], axis=0)
-    return np.asarray(near)
 
 
 def _edges(axis: HalvingAxis) -> NDArray[np.intp]:

@@ -560,6 +560,21 @@ def test_complex_samples_are_gdals(
     assert_alike(levels_of(mine), levels_of(gdals))
 
 
+@pytest.mark.parametrize("resampling", ["average", "rms"])
+@pytest.mark.parametrize("size", [ODD, EVEN, (1301, 3)])
+def test_the_mask_of_complex_samples_is_gdals(
+    tmp_path: Path, cut: Cut, size: tuple[int, int], resampling: str
+) -> None:
+    cut(64, 64)
+    rng = np.random.default_rng(4)
+    source = write_raster(
+        tmp_path / "a.tif", extremes("complex64", 1, size), mask=~holes(size) & (rng.random(size) < 0.3)
+    )
+    mine, gdals = both(source, overview_resampling=resampling)
+    for own, other in zip(levels_of(mine), levels_of(gdals), strict=True):
+        np.testing.assert_array_equal(own.mask, other.mask)
+
+
 @pytest.mark.parametrize("kind", ["plain", "nodata", "mask", "alpha"])
 @pytest.mark.parametrize("codec", ["DEFLATE", "LERC"])
 def test_bands_apart_hold_what_bands_together_do(tmp_path: Path, cut: Cut, codec: str, kind: str) -> None:
