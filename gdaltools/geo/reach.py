@@ -147,6 +147,25 @@ def positions(grid: Grid, x: Points, y: Points) -> tuple[Points, Points]:
         return grid.pixels(x, y)
 
 
+def leads_back(
+    grid: Grid, crs: CRS, there: tuple[Points, Points], back: tuple[Points, Points]
+) -> NDArray[np.bool_]:
+    """Return which coordinates in the CRS of a grid PROJ finds again, on the way back from another CRS.
+
+    Where a CRS has no place, PROJ may return one that lies elsewhere: beyond the edge of a map of the world,
+    as in Equal Earth, that of another longitude.
+    """
+    whole = turn(crs)
+    with np.errstate(invalid="ignore", over="ignore"):
+        error_x, error_y = back[0] - there[0], back[1] - there[1]
+        if whole is not None:
+            error_x -= whole * np.round(error_x / whole)
+        if crs.is_geographic:
+            error_x *= np.cos(there[1] * 2 * math.pi / whole_circle(crs))
+        most = max(_LEADS_BACK_PIXELS * max(grid.resolution), _LEADS_BACK / _metres(crs))
+        return np.asarray(np.hypot(error_x, error_y) <= most)
+
+
 def copies(grid: Grid, target: Grid) -> list[Grid]:
     """Return the grid and, where x goes round the world, those copies by a whole turn that `target` may meet.
 
@@ -272,17 +291,9 @@ class _Mapping:
         x, y = self._world(cols, rows)
         target_x, target_y = (part.copy() for part in transform_points(*names, x, y))
         back_x, back_y = transform_points(*names[::-1], target_x, target_y)
-        with np.errstate(invalid="ignore", over="ignore"):
-            error_x, error_y = back_x - x, back_y - y
-            whole = turn(self.source_crs)
-            if whole is not None:
-                error_x -= whole * np.round(error_x / whole)
-            if self.source_crs.is_geographic:
-                error_x *= np.cos(y * 2 * math.pi / whole_circle(self.source_crs))
-            most = max(
-                _LEADS_BACK_PIXELS * max(self.source.resolution), _LEADS_BACK / _metres(self.source_crs)
-            )
-            found = np.isfinite(target_x) & np.isfinite(target_y) & (np.hypot(error_x, error_y) <= most)
+        found = np.isfinite(target_x) & np.isfinite(target_y)
+        found &= leads_back(self.source, self.source_crs, (x, y), (back_x, back_y))
+        with np.errstate(invalid="ignore"):
             if self.west is not None:
                 target_x = self.west + np.mod(target_x - self.west, whole_circle(self.target_crs))
         if self.area is not None:

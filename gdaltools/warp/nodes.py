@@ -21,7 +21,7 @@ from rasterio.windows import Window
 
 from gdaltools.geo.crs import parse_crs, transform_points
 from gdaltools.geo.grid import Grid
-from gdaltools.geo.reach import copies, positions
+from gdaltools.geo.reach import copies, leads_back, positions
 
 Points = NDArray[np.float64]
 
@@ -65,7 +65,16 @@ class Nodes(NamedTuple):
 
 def source_pixels(source: Grid, target: Grid, cols: Points, rows: Points) -> tuple[Points, Points]:
     """Return the source pixel coordinates of target pixel coordinates; infinite or NaN if there are none."""
-    return positions(source, *transform_points(target.crs, source.crs, *target.world(cols, rows)))
+    return positions(source, *source_places(source, target, cols, rows))
+
+
+def source_places(source: Grid, target: Grid, cols: Points, rows: Points) -> tuple[Points, Points]:
+    """Return coordinates in the source's CRS of target pixel coordinates; NaN if there are none."""
+    there = target.world(cols, rows)
+    x, y = transform_points(target.crs, source.crs, *there)
+    back = transform_points(source.crs, target.crs, x, y)
+    found = leads_back(target, parse_crs(target.crs, "target CRS"), there, back)
+    return np.where(found, x, np.nan), np.where(found, y, np.nan)
 
 
 def nodes_around(source: Grid, target: Grid, step: int, window: Window) -> Nodes:

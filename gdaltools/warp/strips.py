@@ -16,9 +16,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import groupby
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+import rasterio
 from numpy.typing import NDArray
 from rasterio.enums import Resampling
 from rasterio.transform import Affine
@@ -39,6 +40,7 @@ from gdaltools.warp.nodes import (
     interpolation_error,
     nodes_among,
     nodes_around,
+    source_places,
 )
 from gdaltools.warp.plan import (
     CLASS_RESAMPLING,
@@ -62,6 +64,9 @@ __all__ = [
 
 Pixels = NDArray[Any]
 Mask = NDArray[np.uint8]
+
+# Points along each side of a cell at which its place in the source is looked up.
+_SAMPLES = 17
 
 
 def warped_strips(
@@ -152,10 +157,10 @@ def _row_nodes(plan: WarpPlan, cell_row: int, columns: range) -> Nodes | None:
 def _by_gdal(source: SourceWindows, plan: WarpPlan, cell: Window) -> tuple[Pixels, Mask | None]:
     pixels, mask = _nothing(plan, int(cell.height), int(cell.width))
     # GDAL does not wrap longitudes: a source beyond 180 is warped from each place where it lies.
-    reaches = list(_reaches(plan, cell))
-    for copy, inside in reaches:
-        some, valid = _warped(source, plan, copy, cell, inside=inside, torn=len(reaches) > 1)
-        if inside:
+    reach = _reach(plan, cell)
+    for copy in reach.copies:
+        some, valid = _warped(source, plan, copy, cell, reach)
+        if reach.inside:
             return some, valid
         there = _data(plan, some, valid)
         pixels = np.where(there, some, pixels)
@@ -177,13 +182,15 @@ def _data(plan: WarpPlan, pixels: Pixels, mask: Mask | None) -> NDArray[np.bool_
 
 
 def _warped(
-    source: SourceWindows, plan: WarpPlan, grid: Grid, cell: Window, *, inside: bool, torn: bool
+    source: SourceWindows, plan: WarpPlan, grid: Grid, cell: Window, reach: _Reach
 ) -> tuple[Pixels, Mask | None]:
     # A cell that lies entirely in a source without gaps needs no alpha band, which halves GDAL's speed.
-    tracks_alpha = plan.adds_mask and not (inside and plan.mask == "none")
+    tracks_alpha = plan.adds_mask and not (reach.inside and plan.mask == "none")
     x_scale, y_scale = plan.scale
     with (
         reading(source.location, cell, frame=" of the target grid"),
+        # Beyond the edge of a map of the world GDAL would repeat its other side.
+        rasterio.Env(CHECK_WITH_INVERT_PROJ="YES" if reach.leaves_map else "NO"),
         WarpedVRT(
             source.dataset,
             src_crs=parse_crs(plan.source.crs, "source CRS"),
@@ -206,7 +213,7 @@ def _warped(
             # Otherwise nodata of one band would be mixed with its data where another band has data.
             UNIFIED_SRC_NODATA="PARTIAL",
             # From a few points GDAL would not see all of the source's window beside a seam.
-            **({"SAMPLE_GRID": "YES", "SAMPLE_STEPS": "ALL"} if torn else {}),
+            **({"SAMPLE_GRID": "YES", "SAMPLE_STEPS": "ALL"} if len(reach.copies) > 1 else {}),
         ) as warped,
     ):
         pixels = warped.read(list(range(1, plan.count + 1)))
@@ -241,23 +248,41 @@ def _nothing(plan: WarpPlan, rows: int, cols: int) -> tuple[Pixels, Mask | None]
     return pixels, np.zeros((rows, cols), "uint8") if plan.adds_mask else None
 
 
-def _reaches(plan: WarpPlan, window: Window) -> Iterator[tuple[Grid, bool]]:
-    """Yield the copies of the source's grid that a window may meet.
+class _Reach(NamedTuple):
+    """Where the source lies that a window of the target may meet.
 
-    The second value is whether the window lies inside the copy, with room for the kernel.
+    Attributes
+    ----------
+    copies : list of Grid
+        The source's grid, in each copy of the world that the window may meet.
+    inside : bool
+        Whether the window lies inside the only one of them, with room for the kernel.
+    leaves_map : bool
+        Whether the window extends beyond the edge of the target's map of the world.
     """
-    share = np.linspace(0, 1, 9)
+
+    copies: list[Grid]
+    inside: bool
+    leaves_map: bool
+
+
+def _reach(plan: WarpPlan, window: Window) -> _Reach:
+    share = np.linspace(0, 1, _SAMPLES)
     cols, rows = np.meshgrid(window.col_off + share * window.width, window.row_off + share * window.height)
-    world = transform_points(plan.target.crs, plan.source.crs, *plan.target.world(cols.ravel(), rows.ravel()))
-    finite = np.isfinite(world[0]) & np.isfinite(world[1])
+    cols, rows = cols.ravel(), rows.ravel()
+    world = source_places(plan.source, plan.target, cols, rows)
+    found = np.isfinite(world[0]) & np.isfinite(world[1])
+    if not found.all():
+        named = transform_points(plan.target.crs, plan.source.crs, *plan.target.world(cols, rows))
+        leaves_map = bool((np.isfinite(named[0]) & ~found).any())
+        return _Reach(copies(plan.source, plan.target), inside=False, leaves_map=leaves_map)
+    met = []
     for grid in copies(plan.source, plan.target):
-        x, y = grid.pixels(world[0][finite], world[1][finite])
+        x, y = grid.pixels(*world)
         # Except at seams, the outline bends between the points by far less than a tenth of the window.
-        room = [8 + 0.1 * (np.ptp(part) if part.size else 0) for part in (x, y)]
-        sides = list(zip((x, y), room, (grid.width, grid.height), strict=True))
-        if not finite.all():
-            yield grid, False
-        elif all(part.min() > margin and part.max() < size - margin for part, margin, size in sides):
-            yield grid, True
-        elif all(part.max() >= -margin and part.min() <= size + margin for part, margin, size in sides):
-            yield grid, False
+        sides = [(part, 8 + 0.1 * np.ptp(part), size) for part, size in ((x, grid.width), (y, grid.height))]
+        if all(part.min() > room and part.max() < size - room for part, room, size in sides):
+            return _Reach([grid], inside=True, leaves_map=False)
+        if all(part.max() >= -room and part.min() <= size + room for part, room, size in sides):
+            met.append(grid)
+    return _Reach(met, inside=False, leaves_map=False)

@@ -356,6 +356,8 @@ def hills(lon: np.ndarray, lat: np.ndarray) -> np.ndarray:
         ("across 180", "EPSG:4269"),
         ("from Greenwich", "EPSG:3857"),
         ("from Greenwich", "EPSG:8857"),
+        ("the world", "ESRI:54030"),
+        ("centred on the edges", "ESRI:54009"),
         ("centred on the edges", "EPSG:3857"),
         ("centred on the edges", "EPSG:3832"),
         ("the world", "EPSG:3413"),
@@ -383,7 +385,11 @@ def test_a_warp_has_the_right_values_wherever_the_raster_lies(
     grid = a_grid_of(made)
     cols, rows = np.meshgrid(np.arange(grid.width) + 0.5, np.arange(grid.height) + 0.5)
     x, y = grid.world(cols.ravel(), rows.ravel())
-    lon, lat = Transformer.from_crs(target, "EPSG:4326", always_xy=True).transform(x, y, errcheck=False)
+    from_target = Transformer.from_crs(target, "EPSG:4326", always_xy=True)
+    lon, lat = from_target.transform(x, y, errcheck=False)
+    again_x, again_y = from_target.transform(lon, lat, direction="INVERSE", errcheck=False)
+    with np.errstate(invalid="ignore"):
+        beyond = np.hypot(again_x - x, again_y - y) > 20 * grid.resolution[0]
     back_x, back_y = to_globe.transform(lon, lat, direction="INVERSE", errcheck=False)
     with np.errstate(invalid="ignore"):
         if ProjCRS.from_user_input(source.crs).is_geographic:
@@ -393,10 +399,14 @@ def test_a_warp_has_the_right_values_wherever_the_raster_lies(
     inside = (col > 2) & (col < 398) & (row > 2) & (row < 298)
     if box == "a disk":  # beside the limb, pixels look into space
         inside &= np.hypot(col - 200, (row - 150) * 4 / 3) < 190
-    assert inside.mean() > 0.4
     values = np.asarray(made)[0].ravel()
+    if target in ("EPSG:8857", "ESRI:54030", "ESRI:54009"):  # beyond the edge of the map there is nothing
+        assert beyond.mean() > 0.1
+        assert (values[beyond] == (nodata or 0)).all()
+        inside &= ~beyond & (np.hypot(again_x - x, again_y - y) < 1)
+    assert inside.mean() > 0.4
     # Half a source pixel of the steepest slope, and a little for the coarse pixels of the globe.
-    np.testing.assert_allclose(values[inside], hills(lon, lat)[inside], atol=3.0)
+    np.testing.assert_allclose(values[inside], hills(lon[inside], lat[inside]), atol=3.0)
 
 
 def a_grid_of(array: xr.DataArray) -> Grid:
