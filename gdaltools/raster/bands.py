@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from rasterio.crs import CRS
 
 from gdaltools.errors import InvalidParameter, UnsupportedRaster
 
@@ -84,11 +86,19 @@ def bands_together(dataset: xarray.Dataset) -> xarray.DataArray:
     array = array.assign_coords(coords).assign_attrs(dataset.attrs, long_name=tuple(names))
     array = array.rio.write_transform(variables[0].rio.transform())
     if variables[0].rio.crs:
-        array = array.rio.write_crs(variables[0].rio.crs)
+        array = with_crs(array, variables[0].rio.crs)
     if nodata is not None:
         array = array.rio.write_nodata(nodata)
     joined: xarray.DataArray = array.rename(None)
     return joined
+
+
+def with_crs(array: xarray.DataArray, crs: CRS) -> xarray.DataArray:
+    """Return the array with a CRS; no warning that CF has no name for a parameter, as the WKT holds it."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*lost in conversion to CF", UserWarning)
+        located: xarray.DataArray = array.rio.write_crs(crs)
+    return located
 
 
 def _common_nodata(variables: list[Any]) -> float | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +14,7 @@ from rasterio.transform import Affine
 from rasterio.windows import Window
 
 from gdaltools import storage
-from gdaltools.raster.bands import BAND_NAME, named
+from gdaltools.raster.bands import BAND_NAME, named, with_crs
 from gdaltools.raster.dataset import nodata_of
 from gdaltools.raster.pixels.nodata import holding_data
 from gdaltools.storage import Location
@@ -95,7 +95,7 @@ def labelled(
     array = xarray.DataArray(data, dims=("band", "y", "x"), coords=coords, attrs=attrs, name=name)
     array = array.rio.write_transform(transform)
     if crs:
-        array = array.rio.write_crs(crs)
+        array = with_crs(array, crs)
     if (nodata := nodata_of(dataset)) is not None:
         array = array.rio.write_nodata(nodata, encoded=masked)
-    return cast("xarray.DataArray", array)
+    return array

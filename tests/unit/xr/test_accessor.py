@@ -141,3 +141,10 @@ def test_100_gb_are_opened_at_once_in_chunks_of_whole_blocks(
     assert np.prod(array.data.chunksize) <= 64 << 20
     assert int(array[1, 70_000, 100_000]) == 0
     assert storage.stat(path).size < 20e6
+
+
+@pytest.mark.parametrize("crs", ["EPSG:2056", "EPSG:5514", "EPSG:3375"])
+def test_a_crs_whose_parameters_cf_cannot_name_says_nothing(tmp_path: Path, crs: str) -> None:
+    path = write_raster(tmp_path / "a.tif", smooth(1, 90, 70), crs="EPSG:4326")
+    array = gt.warp(path, crs, resolution=1e4)  # a warning would be an error here
+    assert array.rio.crs == CRS.from_user_input(crs)
