@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 import numpy as np
 import rasterio.shutil
+from pyproj import CRS as ProjCRS
 from rasterio.control import GroundControlPoint
 from rasterio.crs import CRS
 from rasterio.enums import ColorInterp, MaskFlags
@@ -127,7 +128,13 @@ class Facts:
         return self.colorinterp[:3] == RGB
 
     def warped(self, *, width: int, height: int, transform: Affine, crs: CRS, masked: bool) -> Facts:
-        """Return the facts that hold on another grid: without statistics and what locates the old pixels."""
+        """Return the facts that hold on another grid: without statistics and what locates the old pixels.
+
+        A coordinate epoch holds in CRSs of the same datum only.
+        """
+        own = ProjCRS.from_wkt(self.crs_wkt).geodetic_crs if self.crs_wkt else None
+        other = ProjCRS.from_wkt(crs.to_wkt()).geodetic_crs
+        same_datum = own is not None and other is not None and own.datum == other.datum
         return replace(
             self,
             width=width,
@@ -138,7 +145,7 @@ class Facts:
             band_tags=tuple(without_statistics(tags) for tags in self.band_tags),
             gcps=((), None),
             rpcs=None,
-            epoch=None,
+            epoch=self.epoch if same_datum else None,
         )
 
 

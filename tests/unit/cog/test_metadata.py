@@ -387,6 +387,26 @@ def test_a_coordinate_epoch_is_kept_as_by_gdal(tmp_path: Path, crs: str, epoch: 
     assert epoch_of(ours(plain)[0]) is None
 
 
+@pytest.mark.parametrize(
+    ("crs", "target", "kept"),
+    [
+        ("EPSG:4326", "EPSG:3857", True),
+        ("EPSG:32637", "EPSG:4326", True),
+        ("EPSG:4326", "EPSG:25833", False),
+        ("EPSG:7912", "EPSG:4326", False),
+    ],
+)
+def test_a_warp_keeps_a_coordinate_epoch_within_a_datum(
+    tmp_path: Path, crs: str, target: str, kept: bool
+) -> None:
+    (tmp_path / "without").mkdir()
+    transform = WGS84_GRID if CRS.from_user_input(crs).is_geographic else UTM_GRID
+    plain = write_raster(tmp_path / "without" / "a.tif", image(1), crs=crs, transform=transform)
+    source = with_epoch(plain, tmp_path / "a.tif", 2021.3)
+    gt.create_cog(source, tmp_path / "cog.tif", target_crs=target, progress=False)
+    assert epoch_of(tmp_path / "cog.tif") == (2021.3 if kept else None)
+
+
 PROFILE = {
     "driver": "GTiff", "width": 16, "height": 16, "count": 1, "dtype": "uint8", "transform": WGS84_GRID
 }  # fmt: skip
