@@ -1,4 +1,4 @@
-"""Average the pixels below each pixel of an overview, with GDAL's rounding.
+"""Average the pixels below each pixel of an overview, or their squares, with GDAL's rounding.
 
 Integers of 8 and 16 bits are first averaged in the fastest order of additions. Results so close to a rounding
 boundary that GDAL's order could round the other way are computed again in GDAL's order. Stretches of columns
@@ -11,7 +11,7 @@ Source: GDAL, gcore/overview.cpp, GDALResampleChunk_AverageOrRMS_T, 3.10.
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -52,7 +52,7 @@ def average(
         The per-dataset mask; it takes precedence over `nodata`.
     """
     if max(rows.source / rows.target, cols.source / cols.target) > _MOST_HALVING:
-        return _average_far(pixels, valid, Cover.of(rows), Cover.of(cols), nodata)
+        return _in_order(pixels, valid, rows, cols, nodata, _store)
     down, across = Weights.of(rows), Weights.of(cols)
     vectors = cols.target // 4 * 4 - cols.window.start
     averages = np.empty((down.count, across.count, pixels.shape[2]), pixels.dtype)
@@ -71,36 +71,53 @@ def average(
     return averages, found
 
 
-def _average_far(
-    pixels: Pixels, valid: Valid | None, down: Cover, across: Cover, nodata: float | None
+def root_mean_squares(
+    pixels: Pixels, valid: Valid | None, rows: HalvingAxis, cols: HalvingAxis, nodata: float | None
 ) -> tuple[Pixels, Valid | None]:
-    """Average the many source pixels below each pixel of a level that is not the next, in GDAL's order.
+    """Return what `average` returns, of the root mean squares."""
+    return _in_order(pixels, valid, rows, cols, nodata, _store_roots, power=2)
 
-    Such levels are one pixel wide, so they are small; whether their ties round up depends on that order.
+
+def _in_order(
+    pixels: Pixels,
+    valid: Valid | None,
+    rows: HalvingAxis,
+    cols: HalvingAxis,
+    nodata: float | None,
+    store: Callable[[NDArray[np.float64], Pixels], None],
+    power: int = 1,
+) -> tuple[Pixels, Valid | None]:
+    """Average a `power` of the source pixels below each pixel, however many, and `store` the means.
+
+    They are added one after another, in overview.cpp's order: whether ties round up depends on it.
     """
+    down, across = Cover.of(rows), Cover.of(cols)
     count, samples = len(down.first), pixels.shape[2]
-    averages = np.empty((count, len(across.first), samples), pixels.dtype)
-    found = None if valid is None else np.empty(averages.shape[:2], bool)
+    means = np.empty((count, len(across.first), samples), pixels.dtype)
+    found = None if valid is None else np.empty(means.shape[:2], bool)
     value = comparable(nodata, pixels.dtype)
     most = int(down.length.max()) * pixels.shape[1] * samples
     for lines in _parts(count, max(1, _STRIP_SAMPLES // most)):
-        taken, rows, out = down.span(lines), down.part(lines), averages[lines]
-        part = pixels[taken]
-        there = holding_data(part, nodata) if valid is None else valid[taken][:, :, None]
+        taken, part, out = down.span(lines), down.part(lines), means[lines]
+        known = pixels[taken]
+        there = holding_data(known, nodata) if valid is None else valid[taken][:, :, None]
+        if there is not None:
+            known = np.where(there, known, known.dtype.type(0))
+        if power == 2:
+            known = np.multiply(known, known, dtype=np.float64)
+        total = part.sum(across.sum(known, axis=1), axis=0)
         if there is None:
-            weights = np.multiply.outer(rows.total, across.total)[:, :, None]
-            _store(rows.sum(across.sum(part, axis=1), axis=0) / weights, out)
+            store(total / np.multiply.outer(part.total, across.total)[:, :, None], out)
             continue
-        known = np.where(there, part, part.dtype.type(0))
-        weights = rows.sum(across.sum(there, axis=1), axis=0)
+        weights = part.sum(across.sum(there, axis=1), axis=0)
         some = weights > 0
-        _store(rows.sum(across.sum(known, axis=1), axis=0) / np.where(some, weights, 1), out)
+        store(total / np.where(some, weights, 1), out)
         some = np.broadcast_to(some, out.shape)
         keep_apart(out, value, some)
         np.copyto(out, 0 if value is None else value, where=~some)
         if found is not None:
             found[lines] = some[:, :, 0]
-    return averages, found
+    return means, found
 
 
 def _parts(count: int, step: int) -> Iterator[slice]:
@@ -421,6 +438,16 @@ def _across(lines: Pixels, across: Weights) -> Pixels:
     pixel = np.dtype((np.void, samples * lines.dtype.itemsize))
     kept = np.ascontiguousarray(swept.view(pixel)[:, ::2])
     return kept.view(lines.dtype).reshape(rows, across.count, samples)
+
+
+def _store_roots(squares: NDArray[np.float64], out: Pixels) -> None:
+    """Store the roots; of 8 and 16 bits, the integers whose squares are nearest, the lower ones of two."""
+    roots = np.sqrt(squares)
+    if out.dtype in (np.uint8, np.uint16):
+        roots = np.floor(roots)
+        out[...] = roots + (2 * roots * (roots + 1) + 1 < 2 * squares)
+    else:
+        _store(roots, out)
 
 
 def _store(values: NDArray[np.floating[Any]], out: Pixels) -> None:

@@ -4,7 +4,7 @@
 values that GDAL computes for the whole image. Level sizes are halved and rounded down, as in GDAL's COG
 driver; on an odd side a pixel therefore covers slightly more than two source pixels, and those count by their
 covered share. Nearest and averages, including those of colours, are computed here and equal GDAL's bit for
-bit; GDAL itself computes all other resamplings.
+bit, as do root mean squares but for the last bit of floats; GDAL itself computes all other resamplings.
 
 Sources: GDAL 3.10, gcore/overview.cpp (GDALResampleChunk_Near, GDALResampleChunkC32R) and
 frmts/gtiff/cogdriver.cpp (sizes of the levels).
@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gdaltools.cog.overviews.averages import average
+from gdaltools.cog.overviews.averages import average, root_mean_squares
 from gdaltools.cog.overviews.axis import HalvingAxis
 from gdaltools.cog.overviews.kernels import CONVOLUTIONS, as_half_floats, resampled, resampled_weighed
 from gdaltools.cog.overviews.palettes import Palette, blend, is_identity
@@ -72,7 +72,7 @@ class Rule:
         """Whether GDAL computes the level."""
         if self.palette is not None or self.dtype.startswith("complex"):
             return False
-        return self.resampling not in ("nearest", "average")
+        return self.resampling not in ("nearest", "average", "rms")
 
     @property
     def half_floats(self) -> bool:
@@ -197,7 +197,8 @@ def halve(
         if rule.dtype.startswith("complex_int"):
             averages = _whole(averages)
         return averages, None if valid is None else any_below(valid, rows, cols)
-    return average(pixels, valid, rows, cols, rule.nodata)
+    means = root_mean_squares if rule.resampling == "rms" else average
+    return means(pixels, valid, rows, cols, rule.nodata)
 
 
 def _opacity(alpha: Pixels, samples: int, *, own: bool) -> NDArray[np.uint8]:

@@ -97,7 +97,7 @@ shapes = st.tuples(st.integers(1, 400), st.integers(1, 400))
 @given(
     shapes,
     st.tuples(pieces, pieces),
-    st.sampled_from(["average", "nearest", "average", "nearest", "cubic"]),
+    st.sampled_from(["average", "nearest", "average", "nearest", "rms", "cubic"]),
     st.sampled_from(["uint8", "int16", "float32", "complex64"]),
     st.sampled_from(["plain", "mask", "nodata"]),
     st.sampled_from(["pixel", "band"]),
@@ -109,6 +109,7 @@ shapes = st.tuples(st.integers(1, 400), st.integers(1, 400))
 # Levels that are computed from the full resolution: the many pixels below one, and an average that is a tie.
 @example((1301, 2), (384, 384), "mode", "int16", "nodata", "pixel")
 @example((343, 1), (64, 64), "average", "uint8", "nodata", "pixel")
+@example((377, 222), (128, 320), "rms", "uint8", "mask", "pixel")
 def test_a_file_does_not_depend_on_how_it_was_cut(
     shape: tuple[int, int],
     piece: tuple[int, int],
