@@ -29,6 +29,8 @@ _Window = tuple[int, int, int, int]
 # Points per edge of a polygon, and per edge of an outline for its bounds.
 _POINTS_PER_EDGE = 8
 _POINTS_PER_OUTLINE = 32
+# Beyond this latitude an outline may pass a pole between two points, so it has more.
+_POLAR, _POINTS_NEAR_POLE = 75.0, 1024
 # Share of a box's longer side that counts as close to it.
 _MARGIN = 0.01
 # Degrees (0.1 mm) by which a longitude or latitude may pass the world's end by rounding.
@@ -206,6 +208,8 @@ def _bounds(crs: CRS, grid: Grid, window: _Window) -> Bounds | None:
         update={"transform": grid.transform_of(col, row), "width": width, "height": height}
     )
     lon, lat = _on_earth(crs, *_ring(grid, window, _POINTS_PER_OUTLINE))
+    if crs.is_projected and np.abs(lat).max() > _POLAR:
+        lon, lat = _on_earth(crs, *_ring(grid, window, _POINTS_NEAR_POLE))
     if np.isfinite(lon).all() and np.isfinite(lat).all() and not poles_inside(part, crs, WGS84):
         unwrapped = np.unwrap(lon, period=360)
         west, east = float(unwrapped.min()), float(unwrapped.max())

@@ -41,12 +41,12 @@ def of_the_wheels() -> list[Path]:
 
 @pytest.mark.timeout(600)
 def test_rasters_of_wheels_and_of_the_zoo_are_right_or_refused(tmp_path: Path) -> None:
-    rasters = [*of_the_wheels(), *zoo.sample(22, seed=1)]
+    rasters = [*of_the_wheels(), *zoo.sample(9, seed=1)]
     judged = list(run(rasters, journal=tmp_path / "judged.jsonl"))
-    assert len(judged) == len(rasters) > 30
+    assert len(judged) == len(rasters) > 20
     assert not [one for one in judged if one.faults], table(judged)
     outcomes = Counter(outcome for one in judged for outcome, _ in one.steps.values())
-    assert outcomes["right"] > 200
+    assert outcomes["right"] > 120
     # Nothing is asked again, which the limit would make an error.
     kept = [
         raster for raster in rasters if not any(one.faults for one in judged if one.name == name_of(raster))

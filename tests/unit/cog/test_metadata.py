@@ -466,7 +466,7 @@ def test_a_crs_keeps_its_coordinates_in_a_cog_or_is_refused(tmp_path: Path) -> N
     source = write_raster(tmp_path / "a.tif", image(1), crs=None, transform=WGS84_GRID)
     known = [f"EPSG:{info.code}" for info in query_crs_info("EPSG", _KINDS, allow_deprecated=True)]
     kept = 0
-    for name in [*_NAMED, *Random(1).sample(known, 80)]:
+    for name in [*_NAMED, *Random(1).sample(known, 30)]:
         try:
             gt.create_cog(
                 source, tmp_path / "cog.tif", input_crs=name, blocksize=128, overwrite=True, progress=False
@@ -478,7 +478,7 @@ def test_a_crs_keeps_its_coordinates_in_a_cog_or_is_refused(tmp_path: Path) -> N
         own = pyproj.CRS.from_user_input(name)
         assert own.equals(found, ignore_axis_order=True) or _apart(own, found) < 1e-3, name
         kept += 1
-    assert kept > 90
+    assert kept > 40
 
 
 def _apart(own: pyproj.CRS, found: pyproj.CRS) -> float:
