@@ -20,7 +20,7 @@ from gdaltools.catalog.mosaicjson import LATITUDE_LIMIT, MosaicDocument, quadkey
 from gdaltools.display.progress import ProgressOption
 from gdaltools.display.reporting import reporting
 from gdaltools.errors import InvalidParameter, UnsupportedRaster
-from gdaltools.geo.crs import Bounds, union
+from gdaltools.geo.crs import METRES_A_DEGREE, Bounds, union
 from gdaltools.geo.footprint import geographic_bounds, hull
 from gdaltools.geo.footprint import parts as cut
 from gdaltools.raster.maps import OnMap
@@ -28,8 +28,7 @@ from gdaltools.raster.picture import file_name
 from gdaltools.runtime import graph
 from gdaltools.storage import Location, StrPath
 
-# Web Mercator: metres a degree at the equator, metres a pixel at zoom 0.
-_METRES_A_DEGREE = 111_319.490793
+# Web Mercator: metres a pixel at zoom 0.
 _ZOOM_0_METRES = 156_543.033928
 _TILE_PIXELS = 256
 _MAX_ZOOM = 24
@@ -240,8 +239,8 @@ def _metres_a_pixel(bounds: Bounds, width: int, height: int) -> float:
     across = right - left if right > left else right - left + 360
     nearest = 0.0 if bottom <= 0 <= top else min(abs(bottom), abs(top))
     stretch = 1 / math.cos(math.radians(min(nearest, LATITUDE_LIMIT)))
-    x = max(across, _LEAST_SIDE) * _METRES_A_DEGREE / width
-    y = max(top - bottom, _LEAST_SIDE) * _METRES_A_DEGREE * stretch / height
+    x = max(across, _LEAST_SIDE) * METRES_A_DEGREE / width
+    y = max(top - bottom, _LEAST_SIDE) * METRES_A_DEGREE * stretch / height
     return min(x, y)
 
 

@@ -52,7 +52,8 @@ _DENSIFY = 21
 SAME_METRES = 1e-3
 # Points per side of a sample of a CRS's area of use.
 _SAMPLED_SIDE = 7
-_METRES_A_DEGREE = 111_319.49
+#: The length of a degree at the equator of WGS 84.
+METRES_A_DEGREE = 111_319.490793
 
 
 def parse_crs(text: CrsLike, what: str) -> CRS:
@@ -243,7 +244,7 @@ def distance_between(one: ProjCRS, two: ProjCRS) -> float:
     with np.errstate(invalid="ignore"):
         apart = np.abs(places[1] - places[0])[:, there]
     apart[0] = np.minimum(apart[0], 360 - apart[0]) * np.cos(np.radians(places[0][1, there]))
-    apart[:2] *= _METRES_A_DEGREE
+    apart[:2] *= METRES_A_DEGREE
     return float(np.nan_to_num(apart, nan=np.inf).max())
 
 

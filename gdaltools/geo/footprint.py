@@ -47,8 +47,8 @@ def footprint(grid: Grid, window: _Window) -> tuple[Bounds, dict[str, Any]] | No
     (§5.2); one that contains a pole becomes the box from -180 to 180. None if no part lies on Earth, as of a
     grid on another planet.
     """
-    crs = parse_crs(grid.crs, "CRS of the grid")
-    if not _of_earth(crs):
+    crs = _crs_of_earth(grid.crs)
+    if crs is None:
         return None
     if crs != WGS84:
         lon, lat = _on_earth(crs, *_ring(grid, window, _POINTS_PER_EDGE))
@@ -179,6 +179,12 @@ def geographic_bounds(dataset: DatasetReader, location: Location | str) -> Bound
     return found
 
 
+@lru_cache(maxsize=64)
+def _crs_of_earth(name: str) -> CRS | None:
+    crs = parse_crs(name, "CRS of the grid")
+    return crs if _of_earth(crs) else None
+
+
 def _of_earth(crs: CRS) -> bool:
     return (crs.is_geographic or crs.is_projected) and _reaches_earth(crs.to_wkt())
 
@@ -196,29 +202,27 @@ def _reaches_earth(wkt: str) -> bool:
 
 def _on_earth(crs: CRS, x: NDArray[np.float64], y: NDArray[np.float64]) -> _Points:
     """Return longitudes and latitudes, infinite where there are none."""
-    if crs == WGS84:
-        return x, np.where(np.abs(y) <= 90 + _ROUNDING, y, np.inf)
     lon, lat = transformer(crs, WGS84).transform(x, y, errcheck=False)
     return np.asarray(lon, dtype="float64"), np.asarray(lat, dtype="float64")
 
 
 def _bounds(crs: CRS, grid: Grid, window: _Window) -> Bounds | None:
-    col, row, width, height = window
-    part = grid.model_copy(
-        update={"transform": grid.transform_of(col, row), "width": width, "height": height}
-    )
-    lon, lat = _on_earth(crs, *_ring(grid, window, _POINTS_PER_OUTLINE))
-    if crs.is_projected and np.abs(lat).max() > _POLAR:
-        lon, lat = _on_earth(crs, *_ring(grid, window, _POINTS_NEAR_POLE))
-    if np.isfinite(lon).all() and np.isfinite(lat).all() and not poles_inside(part, crs, WGS84):
-        unwrapped = np.unwrap(lon, period=360)
-        west, east = float(unwrapped.min()), float(unwrapped.max())
-        south, north = float(lat.min()), float(lat.max())
-    else:  # as of an elliptical world map, or of a full disk of Earth
-        try:
-            west, south, east, north = reach(part, crs, WGS84).bounds
-        except UnsupportedRaster:
-            return None
+    if crs == WGS84:
+        west, south, east, north = grid.bounds_of(*window)
+    else:
+        lon, lat = _on_earth(crs, *_ring(grid, window, _POINTS_PER_OUTLINE))
+        if crs.is_projected and np.abs(lat).max() > _POLAR:
+            lon, lat = _on_earth(crs, *_ring(grid, window, _POINTS_NEAR_POLE))
+        part = grid.part(*window)
+        if np.isfinite(lon).all() and np.isfinite(lat).all() and not poles_inside(part, crs, WGS84):
+            unwrapped = np.unwrap(lon, period=360)
+            west, east = float(unwrapped.min()), float(unwrapped.max())
+            south, north = float(lat.min()), float(lat.max())
+        else:  # as of an elliptical world map, or of a full disk of Earth
+            try:
+                west, south, east, north = reach(part, crs, WGS84).bounds
+            except UnsupportedRaster:
+                return None
     left, right = _wrapped(west, east)
     return left, max(south, -90.0), right, min(north, 90.0)
 

@@ -92,6 +92,18 @@ class Grid(BaseModel):
         ys = [d * col + e * row + f for col, row in corners]
         return min(xs), min(ys), max(xs), max(ys)
 
+    def part(self, col_off: int, row_off: int, width: int, height: int) -> Grid:
+        """Return the pixels of a window as a grid of their own.
+
+        Examples
+        --------
+        >>> part = scheme.grid.part(100, 50, 10, 20)
+        >>> part.transform[2], part.transform[5], part.width, part.height
+        (471000.0, 999500.0, 10, 20)
+        """
+        transform = self.transform_of(col_off, row_off)
+        return self.model_copy(update={"transform": transform, "width": width, "height": height})
+
     def world(self, cols: NDArray[Any], rows: NDArray[Any]) -> tuple[Points, Points]:
         """Return the coordinates, in `crs`, of points in pixels from the upper left corner.
 

@@ -19,6 +19,7 @@ from rasterio.crs import CRS
 
 from gdaltools.errors import UnsupportedRaster
 from gdaltools.geo.crs import (
+    METRES_A_DEGREE,
     WGS84_NAME,
     Bounds,
     crs_name,
@@ -35,7 +36,6 @@ Points = NDArray[np.float64]
 # A projected CRS loses its scale where areas grow to this many times those usual in the raster: Mercator at
 # 86° in a raster of the whole Earth.
 _MOST_STRETCH = 100
-_EQUATOR = 40_075_017.0  # metres
 # PROJ leads back from a place to within this share of a pixel, or this distance in metres: the operations
 # that it chooses for the two directions may differ by metres. Without a place, it leads back far away.
 _LEADS_BACK_PIXELS, _LEADS_BACK = 0.1, 100.0
@@ -99,9 +99,9 @@ def reach(source: Grid, source_crs: CRS, target_crs: CRS) -> Reach:
         return Reach(source.bounds, source.width * source.height, abs(source.affine.determinant))
     mapping = _Mapping(source, source_crs, target_crs)
     places = mapping.all_places()
-    if target_crs.is_projected and places.found.any():
-        mapping = mapping.limited(places)
-        places = mapping.all_places()
+    limited = mapping.limited(places) if target_crs.is_projected and places.found.any() else mapping
+    if limited is not mapping:
+        mapping, places = limited, limited.all_places()
     if not places.found.any():
         beyond = f", or none in its area of use {listed(mapping.area)}" if mapping.area else ""
         raise UnsupportedRaster(
@@ -113,7 +113,8 @@ def reach(source: Grid, source_crs: CRS, target_crs: CRS) -> Reach:
         around = mapping.outline()
         longitudes = np.concatenate([part.x[part.found] for part in (places, around)])
         mapping = replace(mapping, west=_emptiest_longitude(longitudes, whole_circle(target_crs)))
-        places = _Places.joined((mapping.with_ends(mapping.all_places()), mapping.outline()))
+        places, around = (part._replace(x=mapping.counted(part.x)) for part in (places, around))
+        places = _Places.joined((mapping.with_ends(places), around))
     else:
         places = mapping.with_ends(places)
     left, right, bottom, top = (mapping.extreme(places, axis, sign) for axis in (0, 1) for sign in (-1, 1))
@@ -293,15 +294,20 @@ class _Mapping:
         back_x, back_y = transform_points(*names[::-1], target_x, target_y)
         found = np.isfinite(target_x) & np.isfinite(target_y)
         found &= leads_back(self.source, self.source_crs, (x, y), (back_x, back_y))
-        with np.errstate(invalid="ignore"):
-            if self.west is not None:
-                target_x = self.west + np.mod(target_x - self.west, whole_circle(self.target_crs))
+        target_x = self.counted(target_x)
         if self.area is not None:
             found &= _lies_in(self.area, *self._on_globe(cols, rows))
         if math.isfinite(self.most):
             found &= self._areal_scale(cols, rows) <= self.most
         target_x[~found] = target_y[~found] = np.nan
         return _Places(cols, rows, target_x, target_y)
+
+    def counted(self, x: Points) -> Points:
+        """Return x of the target, which is a longitude from `west` on in a geographic one."""
+        if self.west is None:
+            return x
+        with np.errstate(invalid="ignore"):
+            return self.west + np.mod(x - self.west, whole_circle(self.target_crs))
 
     def limited(self, places: _Places) -> Self:
         """Return the mapping of what counts, if the target loses its scale within the source; else itself.
@@ -418,7 +424,9 @@ class _Mapping:
 
 def _metres(crs: CRS) -> float:
     """Return about how many metres a unit of the CRS has."""
-    return _EQUATOR / whole_circle(crs) if crs.is_geographic else float(crs.linear_units_factor[1])
+    if crs.is_geographic:
+        return METRES_A_DEGREE * 360 / whole_circle(crs)
+    return float(crs.linear_units_factor[1])
 
 
 def _spread(source: Grid, share: Points) -> tuple[Points, Points]:
@@ -455,9 +463,7 @@ def _around(source: Grid, cols: Points, rows: Points) -> Grid | None:
     (left, width), (top, height) = (
         _pixels_around(part[inside], size) for part, size in ((cols, source.width), (rows, source.height))
     )
-    return source.model_copy(
-        update={"transform": source.transform_of(left, top), "width": width, "height": height}
-    )
+    return source.part(left, top, width, height)
 
 
 def _pixels_around(positions: Points, size: int) -> tuple[int, int]:

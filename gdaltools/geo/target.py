@@ -141,7 +141,7 @@ def _default_resolution(source: Grid, source_crs: CRS, target_crs: CRS, reach: R
 
 
 def _alike(area: float, other: float) -> bool:
-    return 1 / _MOST_GROWTH <= area / other <= _MOST_GROWTH if 0 < other < math.inf else False
+    return 0 < other < math.inf and 1 / _MOST_GROWTH <= area / other <= _MOST_GROWTH
 
 
 @dataclass(frozen=True)

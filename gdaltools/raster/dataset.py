@@ -334,6 +334,14 @@ def _stored(dataset: DatasetReader) -> int:
     return sum(os.stat(name).st_size for name in names[1:] if os.path.isfile(name))
 
 
+def vrt_of(dataset: DatasetReader) -> bytes:
+    """Return GDAL's description of a dataset as a VRT, which states what rasterio has no name for."""
+    with MemoryFile(ext=".vrt") as memory:
+        rasterio.shutil.copy(dataset, memory.name, driver="VRT")
+        text: bytes = memory.read()
+    return text
+
+
 def nodata_of(dataset: DatasetReader, band: int = 1) -> float | None:
     """Return the nodata value of a band, counted from 1, exactly: an int in 64-bit integers.
 
@@ -346,10 +354,7 @@ def nodata_of(dataset: DatasetReader, band: int = 1) -> float | None:
         return None
     if rounded is not None and abs(rounded) < 2**53:
         return int(rounded)
-    with MemoryFile(ext=".vrt") as memory:
-        rasterio.shutil.copy(dataset, memory.name, driver="VRT")
-        description = ElementTree.fromstring(memory.read())
-    text = description.findtext(f"VRTRasterBand[@band='{band}']/NoDataValue")
+    text = ElementTree.fromstring(vrt_of(dataset)).findtext(f"VRTRasterBand[@band='{band}']/NoDataValue")
     return int(text) if text is not None else rounded
 
 

@@ -12,17 +12,16 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
-import rasterio.shutil
 from pyproj import CRS as ProjCRS
 from rasterio.control import GroundControlPoint
 from rasterio.crs import CRS
 from rasterio.enums import ColorInterp, MaskFlags
-from rasterio.io import DatasetReader, MemoryFile
+from rasterio.io import DatasetReader
 from rasterio.rpc import RPC
 from rasterio.transform import Affine
 from rasterio.vrt import WarpedVRT
 
-from gdaltools.raster.dataset import nodata_of, numpy_dtypes
+from gdaltools.raster.dataset import nodata_of, numpy_dtypes, vrt_of
 
 # Domains that GDAL derives from the file itself, or that have their own fields below.
 _OWN_DOMAINS = ("", "IMAGE_STRUCTURE", "DERIVED_SUBDATASETS", "TIFF", "RPC", "GEOLOCATION", "COLOR_PROFILE")
@@ -187,9 +186,7 @@ def facts_of(dataset: DatasetReader, *, masked: bool) -> Facts:
 
 def _coordinate_epoch(dataset: DatasetReader) -> float | None:
     """Return the coordinate epoch, which rasterio 1.4 has no name for, from GDAL's description as a VRT."""
-    with MemoryFile(ext="vrt") as memory:
-        rasterio.shutil.copy(dataset, memory.name, driver="VRT")
-        found = _EPOCH.match(memory.read())
+    found = _EPOCH.match(vrt_of(dataset))
     return float(found[1]) if found else None
 
 

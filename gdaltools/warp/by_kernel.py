@@ -143,18 +143,17 @@ def _validity(
 
     The former is empty if the window has no gap, which gives the same pixels.
     """
-    known = None
+    of_bands = None
     if plan.mask == "mask":
         there = source.mask(window) != 0
     elif plan.alpha:
         there = samples[..., plan.alpha - 1] != 0
     elif (known := holding_data(samples, plan.nodata)) is not None:
         there = known.any(axis=2)
+        of_bands = None if (known == known[..., :1]).all() else _flags(known)
     else:
         return np.empty((0, 0), "uint8"), None
-    apart = known is not None and not (known == known[..., :1]).all()
-    valid = np.empty((0, 0), "uint8") if there.all() else _flags(there)
-    return valid, _flags(known) if apart and known is not None else None
+    return np.empty((0, 0), "uint8") if there.all() else _flags(there), of_bands
 
 
 def _flags(there: NDArray[np.bool_]) -> Mask:

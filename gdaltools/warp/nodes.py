@@ -251,10 +251,9 @@ def _gdal_places(
             transform=source.affine,
         ) as made:
             made.write(picture)
-        for copy in copies(source, target):
-            with (
-                memory.open() as dataset,
-                WarpedVRT(
+        with memory.open() as dataset:
+            for copy in copies(source, target):
+                with WarpedVRT(
                     dataset,
                     src_transform=_coarser(copy, (0, 0), (source.width / _RAMP, source.height / _RAMP)),
                     crs=parse_crs(target.crs, "target CRS"),
@@ -265,9 +264,8 @@ def _gdal_places(
                     tolerance=EXACT_TOLERANCE,
                     XSCALE=1,
                     YSCALE=1,
-                ) as warped,
-            ):
-                found = np.maximum(found, warped.read())
+                ) as warped:
+                    found = np.maximum(found, warped.read())
     return found
 
 

@@ -157,10 +157,10 @@ def _row_nodes(plan: WarpPlan, cell_row: int, columns: range) -> Nodes | None:
 def _by_gdal(source: SourceWindows, plan: WarpPlan, cell: Window) -> tuple[Pixels, Mask | None]:
     pixels, mask = _nothing(plan, int(cell.height), int(cell.width))
     # GDAL does not wrap longitudes: a source beyond 180 is warped from each place where it lies.
-    reach = _reach(plan, cell)
-    for copy in reach.copies:
-        some, valid = _warped(source, plan, copy, cell, reach)
-        if reach.inside:
+    overlap = _overlap(plan, cell)
+    for copy in overlap.copies:
+        some, valid = _warped(source, plan, copy, cell, overlap)
+        if overlap.inside:
             return some, valid
         there = _data(plan, some, valid)
         pixels = np.where(there, some, pixels)
@@ -182,15 +182,15 @@ def _data(plan: WarpPlan, pixels: Pixels, mask: Mask | None) -> NDArray[np.bool_
 
 
 def _warped(
-    source: SourceWindows, plan: WarpPlan, grid: Grid, cell: Window, reach: _Reach
+    source: SourceWindows, plan: WarpPlan, grid: Grid, cell: Window, overlap: _Overlap
 ) -> tuple[Pixels, Mask | None]:
     # A cell that lies entirely in a source without gaps needs no alpha band, which halves GDAL's speed.
-    tracks_alpha = plan.adds_mask and not (reach.inside and plan.mask == "none")
+    tracks_alpha = plan.adds_mask and not (overlap.inside and plan.mask == "none")
     x_scale, y_scale = plan.scale
     with (
         reading(source.location, cell, frame=" of the target grid"),
         # Beyond the edge of a map of the world GDAL would repeat its other side.
-        rasterio.Env(CHECK_WITH_INVERT_PROJ="YES" if reach.leaves_map else "NO"),
+        rasterio.Env(CHECK_WITH_INVERT_PROJ="YES" if overlap.leaves_map else "NO"),
         WarpedVRT(
             source.dataset,
             src_crs=parse_crs(plan.source.crs, "source CRS"),
@@ -213,7 +213,7 @@ def _warped(
             # Otherwise nodata of one band would be mixed with its data where another band has data.
             UNIFIED_SRC_NODATA="PARTIAL",
             # From a few points GDAL would not see all of the source's window beside a seam.
-            **({"SAMPLE_GRID": "YES", "SAMPLE_STEPS": "ALL"} if len(reach.copies) > 1 else {}),
+            **({"SAMPLE_GRID": "YES", "SAMPLE_STEPS": "ALL"} if len(overlap.copies) > 1 else {}),
         ) as warped,
     ):
         pixels = warped.read(list(range(1, plan.count + 1)))
@@ -248,7 +248,7 @@ def _nothing(plan: WarpPlan, rows: int, cols: int) -> tuple[Pixels, Mask | None]
     return pixels, np.zeros((rows, cols), "uint8") if plan.adds_mask else None
 
 
-class _Reach(NamedTuple):
+class _Overlap(NamedTuple):
     """Where the source lies that a window of the target may meet.
 
     Attributes
@@ -266,7 +266,7 @@ class _Reach(NamedTuple):
     leaves_map: bool
 
 
-def _reach(plan: WarpPlan, window: Window) -> _Reach:
+def _overlap(plan: WarpPlan, window: Window) -> _Overlap:
     share = np.linspace(0, 1, _SAMPLES)
     cols, rows = np.meshgrid(window.col_off + share * window.width, window.row_off + share * window.height)
     cols, rows = cols.ravel(), rows.ravel()
@@ -275,14 +275,14 @@ def _reach(plan: WarpPlan, window: Window) -> _Reach:
     if not found.all():
         named = transform_points(plan.target.crs, plan.source.crs, *plan.target.world(cols, rows))
         leaves_map = bool((np.isfinite(named[0]) & ~found).any())
-        return _Reach(copies(plan.source, plan.target), inside=False, leaves_map=leaves_map)
+        return _Overlap(copies(plan.source, plan.target), inside=False, leaves_map=leaves_map)
     met = []
     for grid in copies(plan.source, plan.target):
         x, y = grid.pixels(*world)
         # Except at seams, the outline bends between the points by far less than a tenth of the window.
         sides = [(part, 8 + 0.1 * np.ptp(part), size) for part, size in ((x, grid.width), (y, grid.height))]
         if all(part.min() > room and part.max() < size - room for part, room, size in sides):
-            return _Reach([grid], inside=True, leaves_map=False)
+            return _Overlap([grid], inside=True, leaves_map=False)
         if all(part.max() >= -room and part.min() <= size + room for part, room, size in sides):
             met.append(grid)
-    return _Reach(met, inside=False, leaves_map=False)
+    return _Overlap(met, inside=False, leaves_map=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -157,6 +158,17 @@ def boxes() -> st.SearchStrategy[str | tuple[float, ...]]:
     return st.sampled_from(list(BOXES)) | others
 
 
+def random_grids(width: st.SearchStrategy[int]) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a test boxes, targets, and the width, shape and turn of a grid."""
+    return given(
+        box=boxes(),
+        target=st.sampled_from(TARGETS),
+        width=width,
+        shape=st.floats(0.5, 2),
+        turned=st.sampled_from(list(TURNS)),
+    )
+
+
 class Places(NamedTuple):
     """Pixels' centres that have a place in a target, and the outlines of these pixels; NaN without one."""
 
@@ -215,13 +227,7 @@ def torn(values: np.ndarray) -> bool:
 
 # Derandomized: of some thousand random grids, one at the edge of a projection's domain is a few pixels short.
 @settings(max_examples=50, derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(
-    box=boxes(),
-    target=st.sampled_from(TARGETS),
-    width=st.sampled_from([2, 30, 150, 3000, 70_000]),
-    shape=st.floats(0.5, 2),
-    turned=st.sampled_from(list(TURNS)),
-)
+@random_grids(st.sampled_from([2, 30, 150, 3000, 70_000]))
 def test_a_grid_covers_all_places_in_the_target_and_at_most_a_pixel_more(
     box: str | tuple[float, ...], target: str, width: int, shape: float, turned: str
 ) -> None:
@@ -264,13 +270,7 @@ def test_a_grid_covers_all_places_in_the_target_and_at_most_a_pixel_more(
 
 
 @settings(max_examples=40, derandomize=True, deadline=None)
-@given(
-    box=boxes(),
-    target=st.sampled_from(TARGETS),
-    width=st.integers(50, 3000),
-    shape=st.floats(0.5, 2),
-    turned=st.sampled_from(list(TURNS)),
-)
+@random_grids(st.integers(50, 3000))
 def test_a_grid_has_about_as_many_pixels_as_its_source(
     box: str | tuple[float, ...], target: str, width: int, shape: float, turned: str
 ) -> None:
